@@ -1,0 +1,18 @@
+"""The shared runtime of the zoo: Programs, the engines that run them, the training loop, data and weights. It knows no task.
+
+Importing `fluid` costs nothing: reader processes import `fluid.data` and must stay free of paddle and jax.
+"""
+
+import os
+import warnings
+
+CPU_THREADS = int(os.environ.get("OMP_NUM_THREADS", 0)) or (
+    len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+)
+"""Threads of one computation on the CPU. Read here because Paddle sets OMP_NUM_THREADS to 1 when it is imported."""
+
+# Paddle's start-up messages and its remarks on its own code are not the user's concern.
+os.environ.setdefault("GLOG_minloglevel", "2")
+warnings.filterwarnings("ignore", message="No ccache found")
+warnings.filterwarnings("ignore", message="When training, we now always track global mean and variance")
+warnings.filterwarnings("ignore", message="Tensor do not have 'place' interface for pir graph mode")

@@ -1,0 +1,152 @@
+"""Command lines: a dataclass with one documented field a flag, read by tyro, with the spellings of 2018 accepted.
+
+The flags that mean the same everywhere are defined here once; tasks inherit them.
+"""
+
+import dataclasses
+import difflib
+import sys
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import tyro
+
+Config = TypeVar("Config")
+
+
+@dataclass
+class EngineFlags:
+    """Where and how Programs run."""
+
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    """Where to compute; auto takes a GPU if JAX sees one."""
+    engine: Literal["auto", "paddle", "xla"] = "auto"
+    """What runs the Program: Paddle's executor, or the same Program compiled by XLA."""
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    """Arithmetic of matrix products and convolutions; parameters and losses stay float32. tf32 and bf16 need xla."""
+    seed: int = 0
+    """Seed of initialisation, data order, augmentation and dropout."""
+    num_workers: int = 0
+    """Reader processes; 0 reads in the training process."""
+
+
+@dataclass
+class TrainFlags(EngineFlags):
+    """Flags of every train.py."""
+
+    output_dir: Path = Path("output")
+    """Folder of the run: log, checkpoints, pictures. An earlier run there is renamed aside, never overwritten."""
+    checkpoint: Path | None = None
+    """Continue the run of this checkpoint or output folder, exactly where it stopped."""
+    max_steps: int | None = None
+    """Stop after this many updates, whatever num_epochs says."""
+    log_every: int = 10
+    """Updates between log lines."""
+    save_every: int | None = None
+    """Updates between checkpoints; by default one an epoch."""
+    eval_every: int | None = None
+    """Updates between evaluations; by default one an epoch."""
+    keep_checkpoints: int = 3
+    """Newest checkpoints to keep, beside the best one."""
+    early_stop: int | None = None
+    """Stop after this many evaluations without improvement."""
+    benchmark: bool = False
+    """Measure the training loop with synthetic and with real data instead of training."""
+
+
+def parse(
+    config: type[Config],
+    argv: Sequence[str] | None = None,
+    *,
+    aliases: Mapping[str, str] | None = None,
+    retired: Mapping[str, str] | None = None,
+    description: str | None = None,
+) -> Config:
+    """Read the command line into `config`; a wrong flag or value exits with code 2.
+
+    Args:
+        config: dataclass type; its fields are the flags.
+        argv: the words after the script's name; None takes those of the process.
+        aliases: older spelling of a flag -> name of the field.
+        retired: flags that mean nothing any more -> a note, printed once.
+        description: head of `--help`.
+
+    Beside tyro's own forms it takes what users of 2018 write: `--use_gpu=True`, `--image_shape 3,224,224`, `--flag
+    True|False|1|0` for a switch, and underscores or dashes in names.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    words = _translate(words, config, {"use_gpu": "device", **(aliases or {})}, retired or {})
+    return tyro.cli(
+        config, args=words, description=description, config=(tyro.conf.FlagConversionOff,), use_underscores=True
+    )
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The configuration as JSON-able data, for the run's records."""
+    return {
+        field.name: str(value) if isinstance(value := getattr(config, field.name), Path) else value
+        for field in dataclasses.fields(config)
+    }
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """` Did you mean X?` for the known name closest to `name`, or nothing."""
+    lowered = {item.lower(): item for item in known}
+    close = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.5)
+    return f" Did you mean {lowered[close[0]]}?" if close else ""
+
+
+def _translate(words: list[str], config: type, aliases: Mapping[str, str], retired: Mapping[str, str]) -> list[str]:
+    types = typing.get_type_hints(config)
+    result: list[str] = []
+    position = 0
+    while position < len(words):
+        word = words[position]
+        position += 1
+        if not word.startswith("--") or word == "--":
+            result.append(word)
+            continue
+        name, equals, value = word[2:].partition("=")
+        name = name.replace("-", "_")
+        values = [value] if equals else []
+        while not equals and position < len(words) and not _is_flag(words[position]):
+            values.append(words[position])
+            position += 1
+        if name in retired and name not in types:
+            print(f"note: --{name} has no effect any more: {retired[name]}", file=sys.stderr)
+            continue
+        if name not in types and name.startswith("no_") and types.get(name[3:]) is bool:
+            name, values = name[3:], ["False"]
+        if name == "use_gpu" and "use_gpu" not in types and "device" in types:
+            values = ["gpu" if _truth(values) else "cpu"]
+        name = name if name in types else aliases.get(name, name)
+        result.append(f"--{name}")
+        result.extend(_values_for(types.get(name), values))
+    return result
+
+
+def _is_flag(word: str) -> bool:
+    return word.startswith("--") or (word.startswith("-") and len(word) > 1 and not _is_number(word))
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def _truth(values: list[str]) -> bool:
+    return not values or values[0].lower() in ("true", "1", "yes", "t", "y", "on")
+
+
+def _values_for(kind: Any, values: list[str]) -> list[str]:
+    if kind is bool and (not values or values[0].lower() in ("true", "false", "1", "0", "yes", "no", "t", "f", "y", "n")):
+        return [str(_truth(values)), *values[1:]]
+    if "tuple" in str(kind) and len(values) == 1 and "," in values[0]:
+        return values[0].split(",")
+    return values

@@ -1,0 +1,132 @@
+"""The interface of an engine, and the choice of one.
+
+An engine owns one state `{name: array}` that several Programs share, and runs Programs on it. Both engines keep the
+same names and shapes, so a state saved by one is loaded by the other.
+"""
+
+import importlib.metadata
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from fluid.errors import EngineError
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from fluid.program import Program
+
+DEVICES = ("auto", "cpu", "gpu")
+ENGINES = ("auto", "paddle", "xla")
+PRECISIONS = ("fp32", "tf32", "bf16")
+
+
+class Engine(ABC):
+    """Runs Programs on one state. Attributes: `name`, `device` (as shown to people), `num_devices`, `seed`."""
+
+    name: str
+    device: str
+    num_devices: int = 1
+    seed: int = 0
+
+    @abstractmethod
+    def load(self, state: Mapping[str, np.ndarray]) -> None:
+        """Add arrays to the state, replacing those of the same name."""
+
+    @abstractmethod
+    def state(self, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
+        """Copies of the whole state, or of the named part, on the host."""
+
+    @abstractmethod
+    def run(
+        self, program: "Program", feed: Mapping[str, Any], step: int = 0, fetch: Sequence[str] | None = None
+    ) -> dict[str, Any]:
+        """Run `program` once and return its outputs (or those named in `fetch`, layers included).
+
+        Random operations depend on (seed, step) alone; the learning rate is `program.schedule(step)`. The arrays may
+        still be on their way from the device: `np.asarray` waits for them.
+        """
+
+    def run_many(
+        self, program: "Program", feeds: Sequence[Mapping[str, Any]], step: int = 0, fetch: Sequence[str] | None = None
+    ) -> dict[str, Any]:
+        """Run `program` once per feed, as steps `step, step + 1, ...`; outputs are stacked, [K, ...]."""
+        results = [self.run(program, feed, step + index, fetch) for index, feed in enumerate(feeds)]
+        return {name: np.stack([np.asarray(result[name]) for result in results]) for name in results[0]}
+
+    def put(self, feed: Mapping[str, np.ndarray]) -> Mapping[str, Any]:
+        """Start copying a feed to the device; the result is accepted by `run` in place of the feed."""
+        return feed
+
+    def agree(self, flag: bool) -> bool:
+        """Whether `flag` is true in any process of a distributed run; all of them call this at the same step."""
+        return flag
+
+    def close(self) -> None:
+        """Release what the engine holds outside this process's memory."""
+
+
+def check_feed(program: "Program", feed: Mapping[str, Any]) -> None:
+    """Raise EngineError unless `feed` has exactly the inputs of `program`, with their types and shapes."""
+    missing, unknown = sorted(program.inputs.keys() - feed.keys()), sorted(feed.keys() - program.inputs.keys())
+    if missing or unknown:
+        raise EngineError(
+            f"the Program '{program.name}' takes the inputs {', '.join(program.inputs) or 'none'}"
+            + (f"; missing: {', '.join(missing)}" if missing else "")
+            + (f"; unknown: {', '.join(unknown)}" if unknown else "")
+        )
+    for name, item in program.inputs.items():
+        array = feed[name]
+        fits = len(array.shape) == len(item.shape) and all(
+            want is None or want == have for want, have in zip(item.shape, array.shape, strict=True)
+        )
+        if not fits or str(array.dtype) != item.dtype:
+            wanted = "[" + ", ".join("any" if length is None else str(length) for length in item.shape) + "]"
+            raise EngineError(
+                f"input '{name}' of the Program '{program.name}' must be {item.dtype} {wanted}, "
+                f"not {array.dtype} {list(array.shape)}"
+            )
+
+
+def create(
+    engine: str = "auto", device: str = "auto", precision: str = "fp32", seed: int = 0
+) -> tuple[Engine, str]:
+    """Choose and start an engine; returns it with the reason for the choice, one line for people.
+
+    `auto` takes a GPU through XLA where JAX sees one, else Paddle's executor on the CPU. Paddle's own CUDA build is
+    used only when asked for (`engine="paddle", device="gpu"`). Raises EngineError for what is not there.
+    """
+    for value, allowed, flag in ((engine, ENGINES, "engine"), (device, DEVICES, "device"), (precision, PRECISIONS, "precision")):
+        if value not in allowed:
+            raise EngineError(f"--{flag} {value}: choose one of {', '.join(allowed)}")
+
+    if engine == "paddle" or (engine == "auto" and device == "cpu" and precision == "fp32"):
+        return _paddle(device, precision, seed), "asked for" if engine == "paddle" else "the reference engine on CPU"
+    if engine == "xla":
+        return _xla(device, precision, seed), "asked for"
+    if device == "gpu" or (device == "auto" and jax_sees_gpu()):
+        return _xla("gpu", precision, seed), "JAX sees a GPU"
+    if precision != "fp32":
+        return _xla("cpu", precision, seed), f"no GPU is visible to JAX, and {precision} needs the xla engine"
+    return _paddle("cpu", precision, seed), "no GPU is visible to JAX"
+
+
+def jax_sees_gpu() -> bool:
+    """Whether JAX can compute on a GPU; jax is imported only where one of its device plugins is installed."""
+    if not importlib.metadata.entry_points(group="jax_plugins"):
+        return False
+    import jax
+
+    return any(device.platform == "gpu" for device in jax.devices())
+
+
+def _xla(device: str, precision: str, seed: int) -> Engine:
+    from fluid.engine.xla import create as create_xla
+
+    return create_xla(device, precision, seed)
+
+
+def _paddle(device: str, precision: str, seed: int) -> Engine:
+    from fluid.engine.paddle import PaddleEngine
+
+    return PaddleEngine("cpu" if device == "auto" else device, precision, seed)

@@ -1,0 +1,77 @@
+"""The reference engine: Paddle's own executor, on CPU, or on CUDA where the installed wheel has it."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from fluid import CPU_THREADS
+from fluid.engine.base import Engine, check_feed
+from fluid.errors import EngineError
+from fluid.program import LEARNING_RATE, Program
+
+import numpy as np
+import paddle
+
+
+class PaddleEngine(Engine):
+    """Keeps the state in a scope of its own, so engines do not see each other's variables."""
+
+    name = "paddle"
+
+    def __init__(self, device: str = "cpu", precision: str = "fp32", seed: int = 0):
+        if precision != "fp32":
+            raise EngineError(f"the paddle engine computes in fp32; for --precision {precision} use --engine xla")
+        if device == "gpu" and not (paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count()):
+            raise EngineError(
+                "--engine paddle --device gpu: this build of Paddle has no CUDA or sees no GPU. "
+                "Use --engine xla (pip install 'jax[cuda13]') or --device cpu"
+            )
+        self.device = device
+        self.seed = seed
+        paddle.base.core.set_num_threads(CPU_THREADS)
+        self._place = paddle.CUDAPlace(0) if device == "gpu" else paddle.CPUPlace()
+        self._scope = paddle.static.Scope()
+        self._executor = paddle.static.Executor(self._place)
+        self._names: set[str] = set()
+        self._checked: set[int] = set()
+
+    def load(self, state: Mapping[str, np.ndarray]) -> None:
+        for name, array in state.items():
+            self._scope.var(name).get_tensor().set(np.asarray(array), self._place)
+            self._names.add(name)
+
+    def state(self, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
+        names = sorted(self._names) if names is None else names
+        return {name: np.array(self._scope.find_var(name).get_tensor()) for name in names}
+
+    def run(
+        self, program: Program, feed: Mapping[str, Any], step: int = 0, fetch: Sequence[str] | None = None
+    ) -> dict[str, np.ndarray]:
+        check_feed(program, feed)
+        self._check_state(program)
+        paddle.seed(step_seed(self.seed, step))
+        if program.schedule is not None:
+            rate = np.asarray(program.schedule(step), np.float32)
+            self._scope.var(LEARNING_RATE).get_tensor().set(rate, self._place)
+        names = list(program.outputs) if fetch is None else list(fetch)
+        values = [program.outputs[name] if name in program.outputs else program.layers[name] for name in names]
+        arrays = self._executor.run(program.main, feed=dict(feed), fetch_list=values, scope=self._scope)
+        if len(arrays) != len(names):
+            raise RuntimeError(f"the Program '{program.name}' returned {len(arrays)} of {len(names)} outputs")
+        return dict(zip(names, arrays, strict=True))
+
+    def _check_state(self, program: Program) -> None:
+        if id(program) in self._checked:
+            return
+        missing = [name for name in program.state_names if name not in self._names]
+        if missing:
+            raise EngineError(f"the Program '{program.name}' needs variables that were not loaded: {', '.join(missing)}")
+        self._checked.add(id(program))
+
+
+def step_seed(seed: int, step: int) -> int:
+    """A seed for one step, well spread over 31 bits (the finaliser of SplitMix64, Steele et al., OOPSLA 2014)."""
+    mask = (1 << 64) - 1
+    mixed = (seed * 0x9E3779B97F4A7C15 + step + 1) & mask
+    mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & mask
+    mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & mask
+    return (mixed ^ (mixed >> 31)) & 0x7FFFFFFF

@@ -1,0 +1,429 @@
+"""Inference models that Fluid saved in 2018-2020: reading them, running them, converting them to today's format.
+
+A model is a ProgramDesc (`__model__`, `model` or `NAME.pdmodel`, protobuf) beside its parameters (one file a variable, one
+combined file, or a pickled dictionary). Reading is pure Python and checks every name and size. Running and converting hand
+checked copies to Paddle, in a process of its own: a model that Paddle cannot digest ends as an error message, whatever it does to
+that process.
+
+The schema is Fluid's framework.proto: ProgramDesc {1: blocks}; BlockDesc {1: index, 3: variables, 4: operators}; VarDesc {1: name,
+2: type, 3: persistable}; OpDesc {1: inputs, 2: outputs, 3: type, 4: attributes}; OpDesc.Var {1: parameter, 2: arguments};
+Attr {1: name, 2: type, 3: i, 4: f, 5: s, 6: ints, 7: floats, 8: strings, 10: b, 11: bools, 12: block, 13: l, 15: longs}.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import struct
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from fluid import legacy, pdparams, wire
+from fluid.errors import WeightsError
+
+import numpy as np
+
+DENSE_TENSOR = 7  # VarType.LOD_TENSOR
+INT, FLOAT, INTS, FLOATS, BLOCK, LONG, LONGS = 0, 1, 3, 4, 8, 9, 11
+_SCALAR_TO_LIST = {(INT, INTS): (3, 6), (INT, LONGS): (3, 15), (LONG, LONGS): (13, 15), (FLOAT, FLOATS): (4, 7)}
+"""(stored attribute type, today's type) -> (field it is stored in, field it belongs in)."""
+
+MAX_PROGRAM = 256 * 2**20
+
+
+@dataclass
+class Variable:
+    """A variable of a Fluid program; -1 in the shape stands for the batch."""
+
+    name: str
+    type: int | None = None
+    data_type: int | None = None
+    shape: list[int] = field(default_factory=list)
+    persistable: bool = False
+
+
+@dataclass
+class Operator:
+    """An operator of a Fluid program: variable names by parameter, attribute values by name."""
+
+    type: str = ""
+    inputs: dict[str, list[str]] = field(default_factory=dict)
+    outputs: dict[str, list[str]] = field(default_factory=dict)
+    attributes: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass
+class Block:
+    """A block of a Fluid program: the main one, or the body of a loop or a condition."""
+
+    variables: dict[str, Variable] = field(default_factory=dict)
+    operators: list[Operator] = field(default_factory=list)
+
+
+@dataclass
+class LegacyModel:
+    """A saved inference model: its program, the names it is fed and fetched by, and its parameters."""
+
+    program: bytes
+    blocks: list[Block]
+    feeds: list[str]
+    fetches: list[str]
+    weights: dict[str, np.ndarray]
+
+
+def find_model(folder: str | os.PathLike) -> tuple[Path, Path | None] | None:
+    """The program file of a folder and its combined or pickled parameter file (None: one file a variable), if it holds a model."""
+    folder = Path(folder)
+    for program in (*(folder / name for name in legacy.PROGRAM_FILES), *sorted(folder.glob("*.pdmodel"))):
+        if _is_program(program):
+            parameters = (
+                folder / "params",
+                folder / "__params__",
+                program.with_suffix(".pdiparams"),
+                program.with_suffix(".pdparams"),
+            )
+            return program, next((file for file in parameters if file.is_file()), None)
+    return None
+
+
+def read_model(folder: str | os.PathLike) -> LegacyModel:
+    """Read the inference model of a folder. Raises WeightsError if there is none, or it is damaged or incomplete."""
+    found = find_model(folder)
+    if found is None:
+        raise WeightsError(f"{folder}: no Fluid inference model in it (a file __model__, model or NAME.pdmodel).")
+    program_file, parameter_file = found
+    if program_file.stat().st_size > MAX_PROGRAM:
+        raise WeightsError(f"{program_file}: too large for a program.")
+    program = program_file.read_bytes()
+    try:
+        blocks = parse_program(program)
+    except (ValueError, struct.error) as error:
+        raise WeightsError(f"{program_file}: not a readable Fluid program ({error}).") from error
+    if not blocks or not blocks[0].operators:
+        raise WeightsError(f"{program_file}: a Fluid program without operators.")
+    feeds = [
+        name for operator in blocks[0].operators if operator.type == "feed" for name in operator.outputs.get("Out", [])
+    ]
+    fetches = [
+        name for operator in blocks[0].operators if operator.type == "fetch" for name in operator.inputs.get("X", [])
+    ]
+    variables = blocks[0].variables.values()
+    parameters = {v.name: v for v in variables if v.persistable and v.type == DENSE_TENSOR}
+    if parameter_file is None:
+        weights = {name: legacy.read_tensor(legacy.variable_file(folder, name)) for name in parameters}
+    elif parameter_file.suffix == ".pdparams" and not legacy.starts_like_record(parameter_file):
+        weights = pdparams.read_pdparams(parameter_file)
+    else:
+        weights = legacy.read_combined(parameter_file, parameters)
+    for name, variable in parameters.items():
+        if name not in weights:
+            raise WeightsError(f"{parameter_file}: the program's parameter {name} is not in it.")
+        if (
+            list(weights[name].shape) != variable.shape
+            or legacy.DATA_TYPES.get(variable.data_type) != weights[name].dtype
+        ):
+            raise WeightsError(
+                f"{folder}: {name} is {weights[name].dtype.name} {list(weights[name].shape)} in its file, but the program declares "
+                f"{variable.shape} of data type {variable.data_type}. The files do not belong together."
+            )
+    return LegacyModel(program, blocks, feeds, fetches, weights)
+
+
+def run_model(folder: str | os.PathLike, feed: Mapping[str, np.ndarray], onednn: bool = False) -> dict[str, np.ndarray]:
+    """Run a legacy inference model on the CPU with `paddle.inference`.
+
+    Args:
+        folder: the model's folder.
+        feed: arrays by input name. Sequences of an input NAME are given by `NAME.lod`, their offsets [num_sequences + 1].
+        onednn: use the oneDNN kernels (several times faster convolutions).
+
+    Returns:
+        Arrays by output name, and `NAME.lod` for outputs that are sequences.
+
+    Raises:
+        WeightsError: the model is damaged, or Paddle cannot run it; the feed does not fit its inputs.
+    """
+    model = _runnable(folder)
+    _check_feed(model, feed)
+    return _isolated(_run, model, dict(feed), onednn)
+
+
+def convert_model(folder: str | os.PathLike, target: str | os.PathLike) -> list[Path]:
+    """Write a legacy inference model as a current one: `inference.json` and `inference.pdiparams` in a new folder.
+
+    Input and output names stay. Raises WeightsError if the model is damaged, Paddle cannot translate it, or `target` is taken.
+    """
+    model = _runnable(folder)
+    with legacy.new_folder(Path(target)) as partial:
+        names = _isolated(_translate, model, str(partial / "inference.json"))
+        legacy.write_combined(partial / "inference.pdiparams", {name: model.weights[name] for name in names})
+    return sorted(Path(target).iterdir())
+
+
+def parse_program(data: bytes) -> list[Block]:
+    """Parse a ProgramDesc. Raises ValueError where it is malformed."""
+    return [_parse_block(value) for number, value in _messages(data, 1) if number == 1]
+
+
+def repair(program: bytes, attribute_types: Mapping[tuple[str, str], int]) -> bytes:
+    """Store attributes that have become lists since 2018 as lists (`reduce_mean.dim` was one integer); nothing else changes.
+
+    Args:
+        program: a ProgramDesc.
+        attribute_types: today's type of each (operator, attribute).
+    """
+
+    def in_attribute(operator: str, attribute: bytes) -> bytes:
+        items = list(wire.fields(attribute))
+        name = next(value.decode() for number, _, value in items if number == 1)
+        stored = next(value for number, _, value in items if number == 2)
+        move = _SCALAR_TO_LIST.get((stored, attribute_types.get((operator, name))))
+        if move is None:
+            return attribute
+        types = {2: attribute_types[operator, name]}
+        return wire.encode((move[1] if n == move[0] else n, w, types.get(n, v)) for n, w, v in items)
+
+    def in_operator(operator: bytes) -> bytes:
+        items = list(wire.fields(operator))
+        kind = next(value.decode() for number, _, value in items if number == 3)
+        return wire.encode((n, w, in_attribute(kind, v) if n == 4 else v) for n, w, v in items)
+
+    def in_block(block: bytes) -> bytes:
+        return wire.encode((n, w, in_operator(v) if n == 4 else v) for n, w, v in wire.fields(block))
+
+    return wire.encode((n, w, in_block(v) if n == 1 else v) for n, w, v in wire.fields(program))
+
+
+def _is_program(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        return file.read(1) == b"\x0a"  # field 1, length-delimited: the first block
+
+
+def _messages(data: bytes, *numbers: int) -> Iterator[tuple[int, bytes]]:
+    """The length-delimited fields of a message; those in `numbers` must be of that kind."""
+    for number, wire_type, value in wire.fields(data):
+        if wire_type == wire.BYTES:
+            yield number, value
+        elif number in numbers:
+            raise ValueError(f"field {number} has wire type {wire_type}")
+
+
+def _parse_block(data: bytes) -> Block:
+    block = Block()
+    for number, value in _messages(data, 3, 4):
+        if number == 3:
+            variable = _parse_variable(value)
+            block.variables[variable.name] = variable
+        elif number == 4:
+            block.operators.append(_parse_operator(value))
+    return block
+
+
+def _parse_variable(data: bytes) -> Variable:
+    variable = Variable(name="")
+    for number, wire_type, value in wire.fields(data):
+        if number == 1 and wire_type == wire.BYTES:
+            variable.name = value.decode()
+        elif number == 3 and wire_type == wire.VARINT:
+            variable.persistable = bool(value)
+        elif number == 2 and wire_type == wire.BYTES:
+            for type_number, type_wire, type_value in wire.fields(value):
+                if type_number == 1 and type_wire == wire.VARINT:
+                    variable.type = type_value
+                elif type_number == 3 and type_wire == wire.BYTES:  # LoDTensorDesc {1: tensor}
+                    for _, tensor in (item for item in _messages(type_value) if item[0] == 1):
+                        variable.data_type, variable.shape = legacy.parse_tensor_desc(tensor)
+    if not variable.name:
+        raise ValueError("a variable without a name")
+    return variable
+
+
+def _parse_operator(data: bytes) -> Operator:
+    operator = Operator()
+    for number, value in _messages(data, 1, 2, 3, 4):
+        if number == 3:
+            operator.type = value.decode()
+        elif number in (1, 2):
+            parameter, arguments = "", []
+            for part, text in _messages(value, 1, 2):
+                if part == 1:
+                    parameter = text.decode()
+                elif part == 2:
+                    arguments.append(text.decode())
+            (operator.inputs if number == 1 else operator.outputs)[parameter] = arguments
+        elif number == 4:
+            name, content = _parse_attribute(value)
+            operator.attributes[name] = content
+    if not operator.type:
+        raise ValueError("an operator without a type")
+    return operator
+
+
+def _parse_attribute(data: bytes) -> tuple[str, object]:
+    name, kind, single, many = "", None, None, []
+    for number, wire_type, value in wire.fields(data):
+        if number == 1:
+            name = value.decode() if wire_type == wire.BYTES else ""
+        elif number == 2:
+            kind = value
+        elif number in (6, 11, 14, 15):
+            many += wire.integers(wire_type, value)
+        elif number == 7:
+            many += [x for (x,) in struct.iter_unpack("<f", value if wire_type == wire.BYTES else bytes(value))]
+        elif number == 8 and wire_type == wire.BYTES:
+            many.append(value.decode(errors="replace"))
+        elif wire_type == wire.VARINT:
+            single = wire.signed(value)
+        elif wire_type == wire.FIXED32:
+            (single,) = struct.unpack("<f", value)
+        elif number == 5 and wire_type == wire.BYTES:
+            single = value.decode(errors="replace")
+    if not name or kind is None:
+        raise ValueError("an attribute without a name or a type")
+    return name, many if kind in (INTS, FLOATS, 5, 7, 10, LONGS) else single
+
+
+def _runnable(folder: str | os.PathLike) -> LegacyModel:
+    model = read_model(folder)
+    if not model.feeds or not model.fetches:
+        raise WeightsError(
+            f"{folder}: the program says neither what it is fed nor what it returns; it is not an inference model."
+        )
+    known = {name for block in model.blocks for name in block.variables}
+    for block in model.blocks:
+        for operator in block.operators:
+            for names in (*operator.inputs.values(), *operator.outputs.values()):
+                for name in names:
+                    if name not in known and name != "@EMPTY@":
+                        raise WeightsError(
+                            f"{folder}: operator {operator.type} uses {name}, which the program does not declare."
+                        )
+            for name in ("sub_block", "true_block", "false_block"):
+                if not 0 <= operator.attributes.get(name, 0) < len(model.blocks):
+                    raise WeightsError(f"{folder}: operator {operator.type} refers to a block that is not there.")
+    return model
+
+
+def _check_feed(model: LegacyModel, feed: Mapping[str, np.ndarray]) -> None:
+    expected = {name: model.blocks[0].variables[name] for name in model.feeds}
+    given = {name for name in feed if not name.endswith(".lod")}
+    if given != set(expected):
+        inputs = ", ".join(f"{v.name} {v.shape}" for v in expected.values())
+        raise WeightsError(f"The feed holds {', '.join(sorted(given)) or 'nothing'}; the model's inputs are {inputs}.")
+    for name, variable in expected.items():
+        dtype, shape = legacy.DATA_TYPES.get(variable.data_type), feed[name].shape
+        if dtype is not None and not np.can_cast(feed[name].dtype, dtype, "same_kind"):
+            raise WeightsError(f"The feed's {name} is {feed[name].dtype}, the model needs {dtype}.")
+        fits = len(shape) == len(variable.shape) and all(
+            want in (-1, have) for have, want in zip(shape, variable.shape, strict=True)
+        )
+        if not fits:
+            raise WeightsError(
+                f"The feed's {name} has shape {list(shape)}, the model needs {variable.shape} (-1: any)."
+            )
+        feed_lod = feed.get(f"{name}.lod")
+        if feed_lod is not None and not (
+            feed_lod.ndim == 1
+            and feed_lod.size > 1
+            and feed_lod[0] == 0
+            and feed_lod[-1] == shape[0]
+            and np.all(np.diff(feed_lod) >= 0)
+        ):
+            raise WeightsError(f"The feed's {name}.lod must rise from 0 to the {shape[0]} rows of {name}.")
+
+
+def _isolated(function: Callable, *arguments: object) -> object:
+    """Call a function in a fresh process and return its result; a crash there becomes a WeightsError here."""
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_send_result, args=(sender, function, arguments))
+    process.start()
+    sender.close()
+    try:
+        succeeded, result = receiver.recv()
+    except EOFError:
+        process.join()
+        raise WeightsError(f"Paddle crashed on this model (exit code {process.exitcode}); it cannot be used.") from None
+    finally:
+        receiver.close()
+        if process.is_alive():
+            process.join()
+    if not succeeded:
+        raise WeightsError(result)
+    return result
+
+
+def _send_result(sender: Connection, function: Callable, arguments: tuple) -> None:
+    try:
+        answer = (True, function(*arguments))
+    except Exception as error:  # whatever Paddle raises is the user's answer
+        answer = (False, f"Paddle cannot use this model: {_first_line(error)}")
+    sender.send(answer)
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    # Paddle's C++ errors put the reason behind a stack trace, on the line after a heading.
+    for heading, line in zip(lines, lines[1:], strict=False):
+        if heading.startswith("Error Message Summary"):
+            return lines[min(lines.index(heading) + 2, len(lines) - 1)] if line.startswith("---") else line
+    return lines[0] if lines else type(error).__name__
+
+
+def _current_program(model: LegacyModel) -> bytes:
+    from paddle.base.framework import get_all_op_protos
+
+    protos = {proto.type: proto for proto in get_all_op_protos()}
+    unknown = sorted({o.type for block in model.blocks for o in block.operators} - set(protos) - {"feed", "fetch"})
+    if unknown:
+        raise WeightsError(f"it has operators that Paddle no longer knows: {', '.join(unknown)}")
+    return repair(model.program, {(name, a.name): a.type for name, proto in protos.items() for a in proto.attrs})
+
+
+def _run(model: LegacyModel, feed: dict[str, np.ndarray], onednn: bool) -> dict[str, np.ndarray]:
+    warnings.filterwarnings("ignore")
+    from paddle import inference
+
+    with tempfile.TemporaryDirectory(prefix="legacy-model-") as folder:
+        program, parameters = Path(folder, "model"), Path(folder, "params")
+        program.write_bytes(_current_program(model))
+        legacy.write_combined(parameters, model.weights)
+        config = inference.Config(str(program), str(parameters))
+        config.disable_gpu()
+        config.disable_glog_info()
+        (config.enable_mkldnn if onednn else config.disable_mkldnn)()
+        predictor = inference.create_predictor(config)
+        for name in model.feeds:
+            dtype = legacy.DATA_TYPES.get(model.blocks[0].variables[name].data_type, feed[name].dtype)
+            handle = predictor.get_input_handle(name)
+            handle.copy_from_cpu(np.ascontiguousarray(feed[name], dtype=dtype))
+            if f"{name}.lod" in feed:
+                handle.set_lod([feed[f"{name}.lod"].tolist()])
+        predictor.run()
+        outputs = {}
+        for name, label in zip(predictor.get_output_names(), model.fetches, strict=True):
+            handle = predictor.get_output_handle(name)
+            outputs[label] = handle.copy_to_cpu()
+            if handle.lod():
+                outputs[f"{label}.lod"] = np.array(handle.lod()[-1])
+        return outputs
+
+
+def _translate(model: LegacyModel, target: str) -> list[str]:
+    """Write the program in Paddle's present format and return the names of the parameters it uses."""
+    warnings.filterwarnings("ignore")
+    import paddle
+    from paddle.pir_utils import OldIrGuard
+
+    paddle.enable_static()
+    with OldIrGuard(), open(os.devnull, "w") as quiet, contextlib.redirect_stdout(quiet):
+        program = paddle.static.Program.parse_from_string(_current_program(model))
+    translated = paddle.pir.translate_to_pir(program.desc)
+    paddle.core.serialize_pir_program(translated, target, True, False, True)
+    operators = translated.global_block().ops
+    return [operator.attrs()["parameter_name"] for operator in operators if operator.name() == "builtin.parameter"]

@@ -1,0 +1,232 @@
+"""Released weights by name: what each task's weights.toml lists, fetched once into a cache.
+
+weights.toml
+    [defaults]              any field of Entry, for all entries of the file
+    [weights.NAME]          the fields of Entry that differ
+"""
+
+import dataclasses
+import difflib
+import fcntl
+import os
+import sys
+import tomllib
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
+
+from fluid import archive
+from fluid.download import download, file_digest
+from fluid.errors import WeightsError
+
+CACHE_VARIABLE = "FLUID_ZOO_CACHE"
+"""Environment variable that moves the cache from ~/.cache/fluid-model-zoo."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One release of weights: where it is, what it was measured to do, and how its input is prepared."""
+
+    name: str
+    task: str
+    """The task's folder."""
+    model: str
+    """The network, by its name in the task's MODELS."""
+    urls: tuple[str, ...]
+    """Addresses of the same file, the preferred one first."""
+    licence: str
+    source: str
+    """Who published it and its metric."""
+    listed: str = ""
+    """Date and commit of the list that first named it."""
+    metric: str = ""
+    """As published; not measured by this project unless it says so."""
+    naming: str = "named"
+    """`named`: variables carry this project's names; `auto_2018`: those that Fluid gave by itself in June 2018."""
+    variables: int = 0
+    """Number of arrays the network needs from it."""
+    size: int = 0
+    """Bytes of these arrays (the archive is about as large, more if it holds optimizer state)."""
+    sha256: str | None = None
+    md5: str | None = None
+    optional: tuple[str, ...] = ()
+    """Variables (shell patterns) that may be absent from the file; see `fluid.weights.load_into`."""
+    class_dim: int | None = None
+    image_shape: tuple[int, int, int] | None = None
+    """Channels, height, width."""
+    resize_short: int | None = None
+    """Length of the image's short side before the central crop."""
+    mean: tuple[float, ...] | None = None
+    """Subtracted from each channel in 0..1, in RGB order; then divided by `std`."""
+    std: tuple[float, ...] | None = None
+    note: str = ""
+
+    @property
+    def verified(self) -> bool:
+        """Whether a checksum is known against which a download can be checked."""
+        return self.sha256 is not None or self.md5 is not None
+
+    @property
+    def archive_name(self) -> str:
+        """File name of the release."""
+        return PurePosixPath(unquote(urlsplit(self.urls[0]).path)).name
+
+
+def load_registry(task_folder: str | os.PathLike) -> dict[str, Entry]:
+    """The entries of a task's weights.toml (none if the task has no such file). Raises WeightsError if the file is wrong."""
+    path = Path(task_folder, "weights.toml")
+    if not path.is_file():
+        return {}
+    known = {field.name for field in dataclasses.fields(Entry)} - {"name", "task"}
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        entries = {}
+        for name, own in content.get("weights", {}).items():
+            values = {"model": name} | content.get("defaults", {}) | own
+            if unknown := set(values) - known:
+                raise WeightsError(f"{path}: [weights.{name}] has unknown fields {', '.join(sorted(unknown))}.")
+            values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+            entries[name] = Entry(name=name, task=path.parent.name, **values)
+            if not entries[name].urls:
+                raise WeightsError(f"{path}: [weights.{name}] has no urls.")
+    except (tomllib.TOMLDecodeError, TypeError, AttributeError, UnicodeDecodeError) as error:
+        raise WeightsError(f"{path}: {error}") from error
+    return entries
+
+
+def find_entry(name: str, task_folder: str | os.PathLike) -> Entry | None:
+    """The entry called `name` in any case, or whose archive is called so (`ResNet50_pretrained`, with or without suffix)."""
+    entries = load_registry(task_folder)
+    by_name = {known.lower(): entry for known, entry in entries.items()}
+    if name.lower() in by_name:
+        return by_name[name.lower()]
+    for entry in entries.values():
+        stem = entry.archive_name.removesuffix(".gz").rsplit(".", 1)[0]
+        if name in (entry.archive_name, stem):
+            return entry
+    return None
+
+
+def resolve(
+    spec: str | os.PathLike, task_folder: str | os.PathLike, names: Collection[str] | None = None, progress: bool = True
+) -> tuple[Path, Entry | None]:
+    """What `--pretrained_model` means: a path as it is, or a registered name, fetched if need be.
+
+    Args:
+        spec: a path that exists, or a name of the task's weights.toml.
+        task_folder: folder of the task.
+        names: the network's variables, by which the right folder inside an archive is found.
+        progress: show a progress bar while downloading.
+
+    Returns:
+        The file or folder for `fluid.weights.read_weights`, and the entry (None for a path).
+
+    Raises:
+        WeightsError: neither a path nor a name (the message has the nearest names), or fetching failed.
+    """
+    entry = None if os.sep in str(spec) else find_entry(str(spec), task_folder)
+    if Path(spec).exists() and (entry is None or not Path(spec).is_dir() or any(Path(spec).iterdir())):
+        return Path(spec), None
+    if entry is None:
+        known = list(load_registry(task_folder))
+        near = difflib.get_close_matches(str(spec), known, n=3, cutoff=0.5)
+        hint = f"Did you mean {', '.join(near)}? " if near else ""
+        raise WeightsError(
+            f"{spec}: no such file or folder, nor released weights of that name. {hint}`./zoo list weights` shows all."
+        )
+    return fetch(entry, names, progress=progress), entry
+
+
+def cache_folder(entry: Entry) -> Path:
+    """The folder of an entry in the cache."""
+    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "fluid-model-zoo")
+    return Path(os.environ.get(CACHE_VARIABLE) or default, entry.task, entry.name)
+
+
+def is_fetched(entry: Entry) -> bool:
+    """Whether an entry is in the cache, unpacked."""
+    return (cache_folder(entry) / "files").is_dir()
+
+
+def fetch(entry: Entry, names: Collection[str] | None = None, *, progress: bool = True) -> Path:
+    """The folder with an entry's parameter files: from the cache, or downloaded, checked and unpacked.
+
+    Several processes may ask for one entry at once; one downloads and the others wait for it. Where no checksum is published the
+    first download's is recorded beside it, a later one has to agree, and the weights are called unverified on standard error.
+
+    Raises:
+        WeightsError: the download failed (the message says from where to fetch the file by hand, and where to put it), its checksum
+            is wrong, or the archive is damaged or unsafe.
+    """
+    folder = cache_folder(entry)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = open(folder / ".lock", "w")  # noqa: SIM115 (closed below; the with block must not hide a failing open)
+    except OSError as error:
+        raise WeightsError(
+            f"{folder}: cannot be written ({error.strerror}). Set {CACHE_VARIABLE} to a folder that can."
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"{entry.name}: waiting for another process that is fetching it", file=sys.stderr)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        if not is_fetched(entry):
+            _fetch_locked(entry, folder, progress)
+    return archive.find_parameters(folder / "files", names)
+
+
+def _fetch_locked(entry: Entry, folder: Path, progress: bool) -> None:
+    file = folder / entry.archive_name
+    given = file.is_file()
+    print(f"{entry.name}: {f'using {file}' if given else f'downloading {entry.urls[0]}'}", file=sys.stderr)
+    if not given:
+        try:
+            download(entry.urls, file, sha256=entry.sha256, md5=entry.md5, progress=progress)
+        except WeightsError as error:
+            addresses = "\n".join(f"  {url}" for url in entry.urls)
+            raise WeightsError(
+                f"{error}\nOn a machine without this connection: fetch\n{addresses}\nelsewhere, put it here as it is (not "
+                f"unpacked)\n  {file}\nand run the same command again."
+            ) from error
+    try:
+        actual = _check(entry, file)
+        archive.unpack(file, folder / "files")
+    except WeightsError:
+        if not given:
+            file.unlink(missing_ok=True)
+        raise
+    # The format of the sha256sum tool.
+    _record(file).write_text(f"{actual}  {file.name}\n")
+    if not entry.verified:
+        print(
+            f"{entry.name}: UNVERIFIED: no checksum was ever published for this file. Its sha256 {actual} is noted in "
+            f"{_record(file)}; a later download has to agree.",
+            file=sys.stderr,
+        )
+    if not given:
+        file.unlink()
+
+
+def _record(file: Path) -> Path:
+    return file.with_name(f"{file.name}.sha256")
+
+
+def _check(entry: Entry, file: Path) -> str:
+    """Compare a file with the published checksum, or else with that of the first download; returns its sha256."""
+    actual = file_digest(file, "sha256")
+    if entry.sha256 is not None and actual != entry.sha256.lower():
+        raise WeightsError(
+            f"{file}: its sha256 is {actual}, it should be {entry.sha256}. Remove the file and fetch it again."
+        )
+    if entry.md5 is not None and (md5 := file_digest(file, "md5")) != entry.md5.lower():
+        raise WeightsError(f"{file}: its md5 is {md5}, it should be {entry.md5}. Remove the file and fetch it again.")
+    recorded = _record(file).read_text().split()[:1] if _record(file).is_file() else [actual]
+    if not entry.verified and recorded != [actual]:
+        raise WeightsError(
+            f"{file}: its sha256 is {actual}, but the first download had {''.join(recorded)} (noted in {_record(file)}). If the "
+            "change is expected, remove that note and fetch the weights again."
+        )
+    return actual

@@ -1,0 +1,183 @@
+"""The promises of the training loop: exact resume, signals, the guard against NaN, bounded tolerance for bad data."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from fluid import checkpoint
+from fluid.errors import CheckpointError, DivergenceError, UserError
+from fluid.run import Run, events
+from fluid.tests import toy
+from fluid.tests.toy import ToyFlags
+
+import numpy as np
+import pytest
+
+TOY = Path(toy.__file__)
+
+
+def final_state(output_dir: Path) -> dict[str, np.ndarray]:
+    state, _ = checkpoint.load(output_dir)
+    return state
+
+
+def assert_same_bits(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> None:
+    assert one.keys() == other.keys()
+    for name in one:
+        assert one[name].tobytes() == other[name].tobytes(), name
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory) -> Path:
+    """A run of 20 steps in one go, 8 steps an epoch."""
+    output = tmp_path_factory.mktemp("straight") / "run"
+    toy.main(ToyFlags(output_dir=output, seed=5, eval_every=100))
+    return output
+
+
+@pytest.mark.parametrize("stop", [8, 13], ids=["at an epoch end", "inside an epoch"])
+def test_resume_is_exact(tmp_path, straight, stop):
+    toy.main(ToyFlags(output_dir=tmp_path, seed=5, eval_every=100, max_steps=stop))
+    toy.main(ToyFlags(output_dir=tmp_path, seed=5, eval_every=100, checkpoint=tmp_path, num_workers=2))
+    assert_same_bits(final_state(tmp_path), final_state(straight))
+
+
+def test_resume_in_a_new_process_is_exact(tmp_path, straight):
+    command = [sys.executable, str(TOY), "--output_dir", str(tmp_path), "--seed", "5", "--eval_every", "100"]
+    for more in (["--max_steps", "11"], ["--checkpoint", str(tmp_path)]):
+        environment = {**os.environ, "PYTHONHASHSEED": str(len(more[1]))}
+        subprocess.run(command + more, check=True, timeout=120, env=environment, capture_output=True)
+    assert_same_bits(final_state(tmp_path), final_state(straight))
+
+
+def test_resume_with_accumulated_gradients_is_exact(tmp_path):
+    flags = {"seed": 5, "accumulate": 2, "total_steps": 9, "eval_every": 100}
+    toy.main(ToyFlags(output_dir=tmp_path / "straight", **flags))
+    toy.main(ToyFlags(output_dir=tmp_path / "parts", max_steps=5, **flags))
+    toy.main(ToyFlags(output_dir=tmp_path / "parts", checkpoint=tmp_path / "parts", **flags))
+    assert_same_bits(final_state(tmp_path / "parts"), final_state(tmp_path / "straight"))
+
+
+def test_seeds_differ_and_repeat(tmp_path, straight):
+    toy.main(ToyFlags(output_dir=tmp_path / "same", seed=5, eval_every=100))
+    toy.main(ToyFlags(output_dir=tmp_path / "other", seed=6, eval_every=100))
+    assert_same_bits(final_state(tmp_path / "same"), final_state(straight))
+    assert final_state(tmp_path / "other")["fc1_w"].tobytes() != final_state(straight)["fc1_w"].tobytes()
+
+
+def test_best_metric_and_early_stop_survive_a_resume(tmp_path):
+    toy.main(ToyFlags(output_dir=tmp_path, max_steps=10, eval_every=2))
+    _, before = checkpoint.load(tmp_path)
+    toy.main(ToyFlags(output_dir=tmp_path, checkpoint=tmp_path, eval_every=2))
+    _, after = checkpoint.load(tmp_path)
+    losses = {event["step"]: event["loss"] for event in events(tmp_path, "eval")}
+    assert list(losses) == list(range(2, 21, 2))
+    assert before.best == min(loss for step, loss in losses.items() if step <= 10)
+    assert after.best == min(losses.values()) == losses[after.best_step]
+    assert checkpoint.load(tmp_path / "best")[1].step == after.best_step
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_finishes_the_step_saves_and_the_run_goes_on_exactly(tmp_path, straight, number, code):
+    command = [sys.executable, str(TOY), "--output_dir", str(tmp_path), "--seed", "5", "--eval_every", "100"]
+    process = subprocess.Popen(
+        [*command, "--pause", "0.02", "--num_workers", "1", "--log_every", "1"], stdout=subprocess.PIPE, text=True
+    )
+    lines = iter(process.stdout.readline, "")
+    next(line for line in lines if line.startswith("step 3/20"))
+    process.send_signal(number)
+    rest = "".join(lines)
+    process.stdout.close()
+    assert process.wait(timeout=60) == code
+    assert "continue with --checkpoint" in rest
+    assert 3 <= checkpoint.load(tmp_path)[1].step < 20
+    toy.main(ToyFlags(output_dir=tmp_path, seed=5, eval_every=100, checkpoint=tmp_path))
+    assert_same_bits(final_state(tmp_path), final_state(straight))
+
+
+def test_a_second_signal_ends_at_once(tmp_path):
+    command = [sys.executable, str(TOY), "--output_dir", str(tmp_path), "--pause", "3"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    for _ in range(200):
+        if (tmp_path / "log.jsonl").exists():
+            break
+        time.sleep(0.1)
+    time.sleep(1.0)
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.5)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=2) == 143
+    process.stderr.close()
+
+
+def test_handlers_are_restored(tmp_path):
+    def mine(number, frame):
+        pass
+
+    previous = signal.signal(signal.SIGTERM, mine)
+    try:
+        toy.main(ToyFlags(output_dir=tmp_path, max_steps=1))
+        assert signal.getsignal(signal.SIGTERM) is mine
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_nan_in_the_input_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path, accumulate):
+    output = tmp_path / "run"
+    flags = {"output_dir": output, "accumulate": accumulate, "save_every": 1}
+    toy.main(ToyFlags(**flags, max_steps=1))
+    with pytest.raises(DivergenceError, match=r"diverged at step \d+: not a finite number: .*w"):
+        toy.main(ToyFlags(**flags, checkpoint=output, poison="input"))
+    state, meta = checkpoint.load(output)
+    assert all(np.isfinite(array).all() for array in state.values())
+
+
+def test_nan_in_a_parameter_is_found_though_the_loss_is_finite(tmp_path):
+    toy.main(ToyFlags(output_dir=tmp_path, max_steps=2))
+    state, meta = checkpoint.load(tmp_path)
+    state["fc1_w"][0, 0] = np.nan
+    checkpoint.save(tmp_path, state, meta)
+    with pytest.raises(DivergenceError, match="diverged at step 3: .*fc1_w"):
+        toy.main(ToyFlags(output_dir=tmp_path, checkpoint=tmp_path, eval_every=100))
+    losses = [event["loss"] for event in events(tmp_path, "train")]
+    assert np.isfinite(losses).all()
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path):
+    toy.main(ToyFlags(output_dir=tmp_path, max_steps=1))
+    with pytest.raises(CheckpointError, match="does not fit this model.*instead of"):
+        toy.main(ToyFlags(output_dir=tmp_path, checkpoint=tmp_path, hidden=17))
+    assert checkpoint.load(tmp_path)[1].step == 1
+
+
+def test_an_earlier_run_is_renamed_aside(tmp_path):
+    output = tmp_path / "run"
+    toy.main(ToyFlags(output_dir=output, max_steps=1))
+    toy.main(ToyFlags(output_dir=output, max_steps=2))
+    assert checkpoint.load(output)[1].step == 2
+    assert checkpoint.load(tmp_path / "run.1")[1].step == 1
+
+
+def test_two_processes_do_not_share_a_folder(tmp_path):
+    with (
+        Run(tmp_path / "run", ToyFlags(), task="toy"),
+        pytest.raises(UserError, match="another process is training"),
+    ):
+        Run(tmp_path / "run", ToyFlags(), task="toy", resume_step=0)
+
+
+def test_an_output_folder_that_cannot_be_made_is_one_message(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written.*--output_dir"):
+        Run(tmp_path / "file" / "run", ToyFlags(), task="toy")
+
+
+def test_resident_memory_stays_flat(tmp_path):
+    toy.main(ToyFlags(output_dir=tmp_path, total_steps=600, log_every=20, eval_every=200))
+    memory = {event["step"]: event["memory_mb"] for event in events(tmp_path, "train")}
+    assert memory[600] - memory[100] < 20

@@ -1,0 +1,116 @@
+"""A task in miniature for the tests of the training loop: two classes of points, a net with batch norm and dropout.
+
+Run as a script it trains like any train.py: `python toy.py --output_dir DIR [--checkpoint DIR] ...`.
+"""
+
+import sys
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from fluid import config as configuration
+from fluid import engine as engines
+from fluid.checkpoint import Meta
+from fluid.config import TrainFlags
+from fluid.data import evaluation_batches, training_batches
+from fluid.program import Input, averaged, build, build_accumulating, initialise
+from fluid.run import Run, script
+from fluid.schedule import Cosine
+from fluid.tests.toy_points import Points
+from fluid.trainer import Outcome, check_fits, resume, train
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+
+INPUTS = [Input("point", (None, 4)), Input("label", (None,), "int64")]
+
+
+@dataclass
+class ToyFlags(TrainFlags):
+    """Flags of the toy task."""
+
+    output_dir: Path = Path("toy_output")
+    """Folder of the run."""
+    batch_size: int = 8
+    """Points a batch."""
+    total_steps: int = 20
+    """Updates in all."""
+    accumulate: int = 1
+    """Batches an update."""
+    poison: str = ""
+    """What becomes NaN at step 7: `input` or nothing."""
+    pause: float = 0.0
+    """Seconds a sample takes to read."""
+    hidden: int = 16
+    """Width of the hidden layer."""
+
+
+def network(point: paddle.pir.Value, label: paddle.pir.Value, training: bool, hidden: int) -> dict:
+    """One hidden layer with relu, which hides a NaN from the loss on the CPU."""
+    first = paddle.nn.Linear(4, hidden, weight_attr=paddle.ParamAttr(name="fc1_w"), bias_attr=False)
+    norm = paddle.nn.BatchNorm1D(hidden, name="bn1")
+    norm.training = training
+    x = F.dropout(F.relu(norm(first(point))), 0.2, training=training)
+    second = paddle.nn.Linear(hidden, 2, weight_attr=paddle.ParamAttr(name="fc2_w"), bias_attr=False)
+    logits = second(x)
+    losses = F.cross_entropy(logits, label, reduction="none")
+    if training:
+        return {"loss": losses.mean(), "accuracy": (logits.argmax(axis=1) == label).astype("float32").mean()}
+    return {"losses": losses}
+
+
+def main(flags: ToyFlags) -> Outcome:
+    """Train on the points."""
+    source = Points(poison=flags.poison, pause=flags.pause)
+    steps_per_epoch = len(source) // flags.batch_size // flags.accumulate
+    net = partial(network, hidden=flags.hidden)
+    common = {
+        "optimizer": lambda: paddle.optimizer.Momentum(0.1, 0.9, weight_decay=1e-4),
+        "schedule": Cosine(0.2, flags.total_steps),
+        "ema_decay": 0.9,
+    }
+    if flags.accumulate == 1:
+        program, apply = build(net, INPUTS, name="train", training=True, **common), None
+    else:
+        program, apply = build_accumulating(net, INPUTS, name="train", batches=flags.accumulate, **common)
+    evaluation = build(net, INPUTS, name="eval")
+    engine, _ = engines.create(flags.engine, flags.device, flags.precision, flags.seed)
+
+    state = initialise(*filter(None, (program, apply)), seed=flags.seed)
+    resumed = resume(flags, "toy")
+    meta = resumed[1] if resumed else Meta("toy", 0)
+    if resumed:
+        check_fits(resumed[0], state, flags.checkpoint)
+        state = resumed[0]
+    engine.load(state)
+    evaluator, _ = engines.create(flags.engine, flags.device, flags.precision, flags.seed)
+
+    def evaluate() -> dict[str, float]:
+        evaluator.load({name: averaged(engine.state(), apply or program)[name] for name in evaluation.state_names})
+        with evaluation_batches(source, 8) as batches:
+            losses = [np.asarray(evaluator.run(evaluation, batch.feed)["losses"])[: batch.size] for batch in batches]
+        return {"loss": float(np.mean(np.concatenate(losses)))}
+
+    with Run(flags.output_dir, flags, task="toy", resume_step=meta.step if resumed else None) as run:
+        return train(
+            run,
+            engine,
+            program,
+            lambda start: training_batches(
+                source, flags.batch_size, seed=flags.seed, start=start, num_workers=flags.num_workers
+            ),
+            flags=flags,
+            steps_per_epoch=steps_per_epoch,
+            total_steps=min(flags.total_steps, flags.max_steps or flags.total_steps),
+            apply=apply,
+            batches_per_step=flags.accumulate,
+            evaluate=evaluate,
+            meta=meta,
+        )
+
+
+if __name__ == "__main__":
+    script(lambda: main(configuration.parse(ToyFlags)))

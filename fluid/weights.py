@@ -1,0 +1,301 @@
+"""Weights: reading them whatever they are stored as, fitting them to a network with a report, converting between formats."""
+
+import os
+import re
+import tempfile
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from fluid import archive, checkpoint, legacy, legacy_model, pdparams
+from fluid.errors import WeightsError
+
+import numpy as np
+
+AUTOMATIC_NAME = re.compile(
+    r"(conv2d|depthwise_conv2d|conv2d_transpose|batch_norm|fc|gru|lstmp|layer_norm|embedding|gru_unit)_\d+\.[wb]_\d+$"
+)
+
+
+def read_weights(path: str | os.PathLike, names: Collection[str] | None = None) -> dict[str, np.ndarray]:
+    """Read weights as `{variable name: array}`, optimizer state left out.
+
+    Args:
+        path: a Fluid folder of one file a variable, an inference model's folder (`__model__` + files, `model` + `params`), a
+            checkpoint or a run's folder (its newest checkpoint), an archive (tar, tar.gz, zip) of any of these, a `.safetensors` or `.pdparams` file, or a combined
+            Fluid file.
+        names: the network's variables, where known. A combined file of its own cannot be read without them, and they tell
+            which folder inside an archive holds the files.
+
+    Raises:
+        WeightsError: the path is missing, of no known format, damaged or truncated. No pickle is ever executed.
+        CheckpointError: a checkpoint is damaged.
+    """
+    path = Path(path)
+    if path.is_dir():
+        weights = _read_folder(path, names)
+    elif not path.exists():
+        raise WeightsError(f"{path}: no such file or folder.")
+    else:
+        weights = _read_file(path, names)
+    weights = {name: array for name, array in weights.items() if not legacy.is_optimizer_state(name, weights)}
+    if not weights:
+        raise WeightsError(f"{path}: no weights in it.")
+    return weights
+
+
+def write_weights(path: str | os.PathLike, weights: Mapping[str, np.ndarray]) -> None:
+    """Write weights as a `.safetensors` or `.pdparams` file, or (no suffix) as a Fluid folder. Nothing is overwritten.
+
+    Raises WeightsError if the place is taken or not writable, or the format cannot hold a name or data type.
+    """
+    path = Path(path)
+    if path.suffix not in (".safetensors", ".pdparams"):
+        legacy.write_folder(path, weights)
+        return
+    if path.exists():
+        raise WeightsError(f"{path}: exists already. Choose another name, or remove it first.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".pdparams":
+        pdparams.write_pdparams(path, weights)
+        return
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        save_file({name: np.ascontiguousarray(array).reshape(array.shape) for name, array in weights.items()}, partial)
+        os.replace(partial, path)
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{path}: cannot be written ({error}).") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def convert(
+    source: str | os.PathLike, target: str | os.PathLike, names: Collection[str] | None = None
+) -> dict[str, np.ndarray]:
+    """Convert weights from any format `read_weights` knows to the one `target`'s suffix asks for; returns what was written."""
+    weights = read_weights(source, names)
+    write_weights(target, weights)
+    return weights
+
+
+def has_automatic_names(weights: Mapping[str, np.ndarray]) -> bool:
+    """Whether the variables carry the names Fluid gave by itself (`conv2d_0.w_0`), as the releases of June 2018 do."""
+    automatic = sum(AUTOMATIC_NAME.match(name) is not None for name in weights)
+    return automatic > len(weights) / 2
+
+
+def rename(weights: Mapping[str, np.ndarray], table: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """Give each array the name `table` has for it; names that are not in the table stay.
+
+    Raises WeightsError if two arrays end up under one name.
+    """
+    renamed: dict[str, np.ndarray] = {}
+    for name, array in weights.items():
+        if table.get(name, name) in renamed:
+            raise WeightsError(f"{name} and another array are both renamed to {table.get(name, name)}.")
+        renamed[table.get(name, name)] = array
+    return renamed
+
+
+@dataclass
+class Report:
+    """What became of each array when weights were put into a network. Shapes are (in the file, in the network)."""
+
+    loaded: list[str] = field(default_factory=list)
+    head: dict[str, tuple[tuple, tuple]] = field(default_factory=dict)
+    """Parameters of a classifier with another number of classes: left at their initial values."""
+    excluded: list[str] = field(default_factory=list)
+    """Left at their initial values because the user asked for it."""
+    skipped: dict[str, tuple[tuple, tuple]] = field(default_factory=dict)
+    """Shapes that do not fit."""
+    missing: list[str] = field(default_factory=list)
+    """In the network, not in the file."""
+    unused: list[str] = field(default_factory=list)
+    """In the file, not in the network."""
+    ignored: list[str] = field(default_factory=list)
+    """In the file only and without effect: offsets that are zero."""
+    default: list[str] = field(default_factory=list)
+    """In the network only and optional: left at their initial values."""
+
+    @property
+    def fits(self) -> bool:
+        """Whether every difference is one that was asked for or makes no difference."""
+        return bool(self.loaded) and not (self.skipped or self.missing or self.unused)
+
+    def __str__(self) -> str:
+        rows = [("loaded", len(self.loaded), "")]
+        for what, items in (
+            ("replaced head", _shapes(self.head)),
+            ("excluded", self.excluded),
+            ("skipped (shape)", _shapes(self.skipped)),
+            ("missing", self.missing),
+            ("unused", self.unused),
+            ("not needed", self.ignored),
+            ("initial value", self.default),
+        ):
+            if items or what in ("skipped (shape)", "missing", "unused"):
+                rows.append((what, len(items), _some(items)))
+        return "\n".join(f"{what:>16} {count:5d}  {items}".rstrip() for what, count, items in rows)
+
+
+def load_into(
+    state: Mapping[str, np.ndarray],
+    weights: Mapping[str, np.ndarray],
+    *,
+    head: Collection[str] | None = None,
+    exclude: Collection[str] = (),
+    optional: Collection[str] = (),
+    allow_partial: bool = False,
+) -> tuple[dict[str, np.ndarray], Report]:
+    """Put weights into a network's initial state by name.
+
+    Args:
+        state: every variable of the network with its initial value; optimizer state in it is left alone.
+        weights: arrays by name, as from `read_weights`.
+        head: variables that may differ in shape and then keep their initial values. By default (None) the classifier is found:
+            fully connected weights [D, C] and offsets [C] that differ from the file's in the number of classes alone.
+        exclude: names (shell patterns allowed) to leave at their initial values.
+        optional: names (shell patterns allowed) that may be absent from the file and then keep their initial values, such as
+            offsets that later releases dropped because they are zero.
+        allow_partial: accept whatever fits.
+
+    Returns:
+        The new state (same names, shapes and data types as `state`) and the report.
+
+    Raises:
+        WeightsError: with the report in its message, if anything but a replaced head differs and `allow_partial` is not set;
+            if nothing fits at all; if a name in `exclude` exists on neither side; if a file holds integers for real numbers.
+    """
+    targets = [name for name in state if not legacy.is_optimizer_state(name, state)]
+    sources = {name: array for name, array in weights.items() if not legacy.is_optimizer_state(name, weights)}
+    _check_exclude(exclude, {*targets, *sources})
+    new_state = dict(state)
+    report = Report()
+    mismatched = {}
+    for name in targets:
+        if _matches(name, exclude):
+            report.excluded.append(name)
+        elif name not in sources:
+            (report.default if _matches(name, optional) else report.missing).append(name)
+        elif not np.can_cast(sources[name].dtype, state[name].dtype, "same_kind"):
+            raise WeightsError(f"{name}: the file holds {sources[name].dtype}, the network needs {state[name].dtype}.")
+        elif sources[name].shape != state[name].shape:
+            mismatched[name] = (sources[name].shape, state[name].shape)
+        else:
+            new_state[name] = sources[name].astype(state[name].dtype)
+            report.loaded.append(name)
+    replaced = _classifier(mismatched) if head is None else {name for name in mismatched if _matches(name, head)}
+    for name, shapes in mismatched.items():
+        (report.head if name in replaced else report.skipped)[name] = shapes
+    for name, array in sources.items():
+        if name not in state and not _matches(name, exclude):
+            is_zero_offset = name.endswith("_offset") and not np.any(array)
+            (report.ignored if is_zero_offset else report.unused).append(name)
+    if not report.loaded or not (report.fits or allow_partial):
+        raise WeightsError(_refusal(report))
+    return new_state, report
+
+
+def _classifier(mismatched: Mapping[str, tuple[tuple, tuple]]) -> set[str]:
+    """The mismatched variables, if they are heads with one other number of classes; otherwise nothing.
+
+    A hidden layer of another width would make the next layer's input dimension differ too, so weights that differ in their
+    output dimension alone, all from the same count to the same count, can only be the last ones.
+    """
+    counts = set()
+    for in_file, in_network in mismatched.values():
+        if len(in_file) != len(in_network) or len(in_file) not in (1, 2) or in_file[:-1] != in_network[:-1]:
+            return set()
+        counts.add((in_file[-1], in_network[-1]))
+    has_weight = any(len(in_file) == 2 for in_file, _ in mismatched.values())
+    return set(mismatched) if len(counts) == 1 and has_weight else set()
+
+
+def _refusal(report: Report) -> str:
+    if not report.loaded:
+        lines = ["The weights do not belong to this network: not one variable fits."]
+    else:
+        lines = ["The weights do not fit the network."]
+    lines.append(str(report))
+    lines.append(
+        "Choose the model these weights were trained for (with the same scale and depth). To load what fits and keep initial "
+        "values for the rest, pass --allow_partial; to leave named variables out, --finetune_exclude_pretrained_params."
+        if report.loaded
+        else "Choose the model these weights were trained for."
+    )
+    return "\n".join(lines)
+
+
+def _check_exclude(exclude: Iterable[str], known: Collection[str]) -> None:
+    for pattern in exclude:
+        if not any(fnmatchcase(name, pattern) for name in known):
+            near = get_close_matches(pattern, known, n=3, cutoff=0.5)
+            hint = f" Nearest: {', '.join(near)}." if near else ""
+            raise WeightsError(f"No variable named {pattern} to leave out, in the network or in the file.{hint}")
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _shapes(items: Mapping[str, tuple[tuple, tuple]]) -> list[str]:
+    return [f"{name} {list(in_file)} -> {list(in_network)}" for name, (in_file, in_network) in items.items()]
+
+
+def _some(items: list[str], limit: int = 6) -> str:
+    rest = f", and {len(items) - limit} more" if len(items) > limit else ""
+    return ", ".join(items[:limit]) + rest
+
+
+def _read_folder(path: Path, names: Collection[str] | None) -> dict[str, np.ndarray]:
+    if checkpoint.is_checkpoint(path):
+        return checkpoint.load(path)[0]
+    folder = archive.find_parameters(path, names)
+    if legacy_model.find_model(folder):
+        return legacy_model.read_model(folder).weights
+    files = [file for suffix in (".safetensors", ".pdparams") for file in folder.glob(f"*{suffix}")]
+    if len(files) == 1:
+        return _read_file(files[0], names)
+    return legacy.read_folder(folder)
+
+
+def _read_file(path: Path, names: Collection[str] | None) -> dict[str, np.ndarray]:
+    try:
+        with open(path, "rb") as file:
+            head = file.read(16)
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read ({error.strerror or error}).") from error
+    if not head:
+        raise WeightsError(f"{path}: an empty file; it was never completely written or downloaded.")
+    if path.suffix == ".safetensors" or head[8:9] == b"{":
+        return _read_safetensors(path)
+    if legacy.starts_like_record(path):
+        return {path.name: legacy.read_tensor(path)} if names is None else legacy.read_combined(path, names)
+    if head[:1] == b"\x80" or path.suffix in (".pdparams", ".pdopt"):
+        return pdparams.read_pdparams(path)
+    if archive.is_archive(path):
+        if path.suffix in (".pt", ".pth", ".bin", ".npz"):
+            raise WeightsError(
+                f"{path}: a {path.suffix} file is not read here (it may hold a program). Save the arrays as .safetensors first."
+            )
+        with tempfile.TemporaryDirectory(prefix="weights-") as scratch:
+            archive.unpack(path, Path(scratch, "files"))
+            return read_weights(Path(scratch, "files"), names)
+    raise WeightsError(
+        f"{path}: neither a Fluid parameter file, nor .safetensors, nor .pdparams, nor an archive of them."
+    )
+
+
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError, KeyError, ValueError, MemoryError) as error:
+        raise WeightsError(f"{path}: not a complete .safetensors file ({error}).") from error

@@ -1,0 +1,55 @@
+"""Accuracy of a classifier, exact over a whole set whatever the batch size."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+def hits(logits: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
+    """Whether each label is among the k largest logits: logits [N, C], labels [N] -> bool [N].
+
+    Classes that share the label's logit count as ranked before it if their number is smaller, so the result does not
+    depend on the order a sort happens to leave equal values in.
+    """
+    own = np.take_along_axis(logits, labels[:, None], axis=1)
+    classes = np.arange(logits.shape[1])[None, :]
+    rank = (logits > own).sum(axis=1) + ((logits == own) & (classes < labels[:, None])).sum(axis=1)
+    # A logit that is not a number is no hit: every comparison with it is false.
+    return (rank < k) & ~np.isnan(own[:, 0])
+
+
+@dataclass
+class Accuracy:
+    """Counts over the samples seen so far."""
+
+    class_dim: int
+    samples: int = 0
+    loss_sum: float = 0.0
+    top1: int = 0
+    top5: int = 0
+
+    def __post_init__(self) -> None:
+        self.confusion = np.zeros((self.class_dim, self.class_dim), np.int64)
+        """[true class, predicted class] counts."""
+
+    def add(self, logits: np.ndarray, labels: np.ndarray, losses: np.ndarray) -> None:
+        """Count a batch: logits [N, C], labels [N], losses [N]."""
+        labels = labels.reshape(-1)
+        self.samples += len(labels)
+        self.loss_sum += float(np.sum(losses, dtype=np.float64))
+        self.top1 += int(hits(logits, labels, 1).sum())
+        self.top5 += int(hits(logits, labels, 5).sum())
+        np.add.at(self.confusion, (labels, logits.argmax(axis=1)), 1)
+
+    def result(self) -> dict[str, float]:
+        """`loss`, `acc1` and `acc5` as means over all samples, accuracies in 0..1."""
+        return {
+            "loss": self.loss_sum / self.samples,
+            "acc1": self.top1 / self.samples,
+            "acc5": self.top5 / self.samples,
+        }
+
+    def per_class(self) -> np.ndarray:
+        """Top-1 accuracy of each class, [class_dim]; not a number for a class without samples."""
+        totals = self.confusion.sum(axis=1)
+        return np.where(totals > 0, self.confusion.diagonal() / np.maximum(totals, 1), np.nan)

@@ -1,0 +1,155 @@
+"""The Programs of image classification, and what must travel with a set of weights for them to be used rightly."""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fluid import checkpoint
+from fluid.errors import UserError
+from fluid.program import EMA_SUFFIX, Input, Program, Value, build
+from fluid.weights import Report, load_into, read_weights
+from image_classification.models import find_model
+from image_classification.reader import Preprocess
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+
+TASK = "image_classification"
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A network, its classes and its preprocessing: stored in checkpoints and exported models."""
+
+    model: str
+    class_dim: int
+    preprocess: Preprocess
+    mean: tuple[float, float, float]
+    """Subtracted from red, green, blue in 0..1 ..."""
+    std: tuple[float, float, float]
+    """... which are then divided by this."""
+    class_names: list[str] = field(default_factory=list)
+    """Names in the order of the labels; empty where the data set does not tell."""
+
+    def name_of(self, label: int) -> str:
+        """The class's name, or its number where it has none."""
+        return self.class_names[label] if label < len(self.class_names) else str(label)
+
+    def to_facts(self) -> dict[str, Any]:
+        """As JSON-able data."""
+        return dataclasses.asdict(self)
+
+    @staticmethod
+    def from_facts(facts: dict[str, Any]) -> "Classifier":
+        """The inverse of `to_facts`; raises UserError if something is missing."""
+        try:
+            preprocess = {**facts["preprocess"], "image_shape": tuple(facts["preprocess"]["image_shape"])}
+            values = {item.name: facts[item.name] for item in dataclasses.fields(Classifier)}
+            values |= {"preprocess": Preprocess(**preprocess), "mean": tuple(facts["mean"]), "std": tuple(facts["std"])}
+            return Classifier(**values)
+        except (KeyError, TypeError) as error:
+            raise UserError(f"the weights do not say how images are prepared for them ({error} is missing)") from error
+
+
+def normalise(image: Value, classifier: Classifier) -> Value:
+    """[N, H, W, 3] uint8 -> [N, 3, H, W] float32, (x / 255 - mean) / std by channel, as `reader.normalise`."""
+    mean = paddle.assign(np.asarray(classifier.mean, np.float32))
+    std = paddle.assign(np.asarray(classifier.std, np.float32))
+    return paddle.transpose((paddle.cast(image, "float32") / 255.0 - mean) / std, [0, 3, 1, 2])
+
+
+def heads(classifier: Classifier, image: Value, training: bool) -> tuple[Value, ...]:
+    """Logits [N, class_dim] of the main head and of the auxiliary ones: image [N, 3, H, W] float32, normalised."""
+    logits = find_model(classifier.model).build(image, classifier.class_dim, training)
+    return logits if isinstance(logits, tuple) else (logits,)
+
+
+def training_network(
+    classifier: Classifier, *, label_smoothing: float = 0.0, mixup: bool = False
+) -> tuple[Callable[..., dict[str, Value]], list[Input]]:
+    """The network of a training Program and its inputs.
+
+    Inputs: `image` [N, H, W, 3] uint8, `label` [N] int64 and, with `mixup`, `mixup_weight` [1] float32 in 0..1. Outputs:
+    `loss`, `acc1`, `acc5`, means over the batch; with mixup (Zhang et al., arXiv:1710.09412) the accuracies speak of the
+    image with the larger weight. Auxiliary heads add their losses with the weights of the model's paper.
+    """
+
+    def network(image: Value, label: Value, training: bool, mixup_weight: Value | None = None) -> dict[str, Value]:
+        x = normalise(image, classifier)
+        target = label
+        if mixup or label_smoothing:
+            target = F.one_hot(label, classifier.class_dim)
+            if label_smoothing:
+                target = F.label_smooth(target, epsilon=label_smoothing)
+        if mixup:
+            # The batch is in random order, so its reverse is as good a partner as any permutation.
+            x = mixup_weight * x + (1.0 - mixup_weight) * paddle.flip(x, [0])
+            target = mixup_weight * target + (1.0 - mixup_weight) * paddle.flip(target, [0])
+        logits = heads(classifier, x, training)
+        soft = target is not label
+        losses = [F.cross_entropy(head, target, soft_label=soft) for head in logits]
+        loss = losses[0]
+        for weight, auxiliary in zip(find_model(classifier.model).aux_weights, losses[1:]):
+            loss = loss + weight * auxiliary
+        return {"loss": loss, "acc1": accuracy(logits[0], label, 1), "acc5": accuracy(logits[0], label, 5)}
+
+    inputs = [image_input(classifier), Input("label", (None,), "int64")]
+    return network, inputs + ([Input("mixup_weight", (1,))] if mixup else [])
+
+
+def evaluation_program(classifier: Classifier) -> Program:
+    """Inputs `image` [N, H, W, 3] uint8 and `label` [N] int64; outputs `logits` [N, class_dim] and `losses` [N]."""
+
+    def network(image: Value, label: Value, training: bool) -> dict[str, Value]:
+        logits = heads(classifier, normalise(image, classifier), training)[0]
+        return {"logits": logits, "losses": F.cross_entropy(logits, label, reduction="none")}
+
+    return build(network, [image_input(classifier), Input("label", (None,), "int64")], name="eval")
+
+
+def prediction_program(classifier: Classifier) -> Program:
+    """Input `image` [N, H, W, 3] uint8, output `logits` [N, class_dim]; every layer of the network can be fetched."""
+
+    def network(image: Value, training: bool) -> dict[str, Value]:
+        return {"logits": heads(classifier, normalise(image, classifier), training)[0]}
+
+    return build(network, [image_input(classifier)], name="predict")
+
+
+def inference_program(classifier: Classifier) -> Program:
+    """What is exported: input `image` [N, 3, H, W] float32, normalised already; output `logits` [N, class_dim]."""
+
+    def network(image: Value, training: bool) -> dict[str, Value]:
+        return {"logits": heads(classifier, image, training)[0]}
+
+    return build(network, [Input("image", (None, *classifier.preprocess.image_shape))], name="infer")
+
+
+def image_input(classifier: Classifier) -> Input:
+    """The images as the reader emits them."""
+    channels, height, width = classifier.preprocess.image_shape
+    return Input("image", (None, height, width, channels), "uint8")
+
+
+def accuracy(logits: Value, label: Value, k: int) -> Value:
+    """Share of labels [N] among the k largest logits [N, C]."""
+    _, best = paddle.topk(logits, min(k, logits.shape[1]), axis=1)
+    return paddle.mean(paddle.cast(paddle.any(best == label.unsqueeze(1), axis=1), "float32"))
+
+
+def load_weights(
+    state: dict[str, np.ndarray], path: Path, *, exclude: tuple[str, ...] = (), allow_partial: bool = False
+) -> tuple[dict[str, np.ndarray], Report]:
+    """Put the weights at `path` into `state` by name; raises WeightsError if more than a replaced head differs."""
+    weights = read_weights(path, names=state.keys())
+    return load_into(state, weights, exclude=exclude, allow_partial=allow_partial)
+
+
+def load_classifier(path: Path) -> tuple[Classifier, dict[str, np.ndarray]]:
+    """A checkpoint of this task: its classifier and its arrays (averaged ones where the run kept averages)."""
+    state, meta = checkpoint.load(path, task=TASK)
+    averages = {name.removesuffix(EMA_SUFFIX): array for name, array in state.items() if name.endswith(EMA_SUFFIX)}
+    return Classifier.from_facts(meta.extra["classifier"]), {**state, **averages}

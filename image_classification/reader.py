@@ -1,0 +1,531 @@
+"""Images and labels: data sets on disk, decoding, augmentation for training, the fixed preprocessing of everything else.
+
+A data set is a folder in one of two layouts, or nothing at all for the embedded small Fashion-MNIST:
+
+    DATA_DIR/train_list.txt, val_list.txt     lines `path label`, the path relative to DATA_DIR, labels from 0
+    DATA_DIR/train/CLASS/*.jpg, val/CLASS/    labels number the class folders of `train` in alphabetical order
+
+Lists win if there are both. `class_names.txt`, one name a line in the order of the labels, is optional.
+
+Images leave the reader as uint8 [H, W, 3] RGB; `normalise` shows what a Program then computes. How files become pixels:
+
+* Grey and palette images become RGB. Of 16-bit samples the high byte counts. Transparent pixels are laid over white.
+  CMYK is converted by Pillow's formula. Of an animation or a multi-picture file the first picture counts.
+* The EXIF orientation is applied, as OpenCV does, which measured the accuracies of the weights released from December
+  2018 on; the reader of July 2018 ignored it.
+* What is not an image (or in none of the formats of `FORMATS`), is empty, truncated, has 32-bit samples or is more than
+  100 times as long as wide is a `DataError` that names the file.
+"""
+
+import hashlib
+import io
+import os
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from fluid.archive import unpack
+from fluid.errors import DataError, UserError
+
+import cv2
+import numpy as np
+import platformdirs
+from PIL import Image, ImageOps
+
+Image.init()  # load all of Pillow's plugins; until then it knows only some of FORMATS
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+EMBEDDED = Path(__file__).parent / "data"
+INTERPOLATIONS = {
+    "linear": cv2.INTER_LINEAR,
+    "area": cv2.INTER_AREA,
+    "cubic": cv2.INTER_CUBIC,
+    "lanczos": cv2.INTER_LANCZOS4,
+}
+_LIST_FORMAT = 'each line must be "path label", the path relative to the data folder, the label a number from 0'
+_MAX_ASPECT = 100
+_EXIF_ORIENTATION = 0x0112
+# What Pillow and OpenCV raise on bytes that are not what they claim to be.
+_DECODER_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    ArithmeticError,
+    LookupError,
+    EOFError,
+    struct.error,
+    cv2.error,
+)
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How an image becomes a network's input wherever nothing is random: evaluation, inference, export."""
+
+    image_shape: tuple[int, int, int] = (3, 224, 224)
+    """Channels, height and width of the network's input."""
+    resize_short: int = 256
+    """Short side in pixels before the central crop; grown where that is too small for the crop."""
+    interpolation: Literal["linear", "area", "cubic", "lanczos"] = "linear"
+    """Interpolation of every resize."""
+
+    def __post_init__(self) -> None:
+        if len(self.image_shape) != 3 or self.image_shape[0] != 3 or min(self.image_shape) < 1:
+            shown = ",".join(map(str, self.image_shape))
+            raise UserError(
+                f"--image_shape {shown}: give 3,HEIGHT,WIDTH (grey images are read as three equal channels)"
+            )
+        if self.resize_short < 1:
+            raise UserError(f"--resize_short_size {self.resize_short}: must be at least 1")
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Random changes of a training image, in this order: rotation, crop, colour jitter, flip."""
+
+    crop: Literal["resized", "shifted"] = "resized"
+    """resized: a random part, as `lower_scale` to `upper_ratio` say, resized to the input (Inception paper, arXiv
+    1409.4842); shifted: the evaluation image moved by up to `max_shift` pixels, for small images (ResNet paper, arXiv
+    1512.03385, section 4.2)."""
+    lower_scale: float = 0.08
+    """Smallest part of the image's area that a crop covers."""
+    lower_ratio: float = 3 / 4
+    """Smallest width : height of a crop."""
+    upper_ratio: float = 4 / 3
+    """Largest width : height of a crop."""
+    max_shift: int = 3
+    """Pixels in each direction; what is uncovered becomes black."""
+    flip: bool = True
+    """Mirror every second image."""
+    rotate: bool = False
+    """Rotate by up to 10 degrees in either direction."""
+    color_jitter: bool = False
+    """Change brightness, contrast and saturation by factors of 0.5 to 1.5, in random order."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.lower_scale <= 1:
+            raise UserError(f"--lower_scale {self.lower_scale}: must be above 0 and at most 1")
+        if not 0 < self.lower_ratio <= self.upper_ratio:
+            raise UserError(f"--lower_ratio {self.lower_ratio}: must be above 0 and at most --upper_ratio")
+
+
+# Data sets
+
+
+@dataclass(frozen=True)
+class ImageList:
+    """Image files and their labels. Held in arrays, which reader processes share, since a data set has millions of them."""
+
+    origin: str
+    """The list file, or the folder that was searched."""
+    root: str
+    """What the paths are relative to."""
+    names: np.ndarray
+    """All relative paths, UTF-8, one after the other, [bytes] uint8."""
+    ends: np.ndarray
+    """Where each path ends in `names`, [N] int64."""
+    labels: np.ndarray
+    """[N] int64."""
+    lines: np.ndarray | None
+    """Line of each image in the list file, [N] int32; None for a folder."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def path(self, index: int) -> str:
+        """The file of one image."""
+        start = self.ends[index - 1] if index else 0
+        return os.path.join(self.root, self.names[start : self.ends[index]].tobytes().decode())
+
+    def where(self, index: int) -> str:
+        """The same with the place that mentions it, for messages: `LIST:LINE: PATH`."""
+        return self.path(index) if self.lines is None else f"{self.origin}:{self.lines[index]}: {self.path(index)}"
+
+
+def open_images(data_dir: str | os.PathLike | None, split: Literal["train", "val"], class_dim: int) -> ImageList:
+    """Find the images of one split of a data set, and check the whole list before anything else is done.
+
+    Args:
+        data_dir: folder in one of the layouts above; None takes the embedded data set.
+        split: which part.
+        class_dim: number of classes, for the check of the labels.
+
+    Raises:
+        DataError: no such data, or a list with a broken line, a missing file or a label outside 0..class_dim-1; the
+            message names file and line.
+    """
+    folder = embedded_dataset() if data_dir is None else Path(data_dir)
+    list_file = folder / f"{split}_list.txt"
+    if list_file.is_file():
+        return read_list(list_file, folder, class_dim)
+    if (folder / split).is_dir():
+        return scan_folders(folder, split, class_dim)
+    what = "holds neither" if folder.is_dir() else "is not a folder; expected there"
+    raise DataError(
+        f"{folder} {what} {split}_list.txt (lines `path label`) nor a folder {split}/ with one folder of images a class. "
+        "Give another --data_dir, or leave it out for the embedded data set"
+    )
+
+
+def read_list(list_file: str | os.PathLike, root: str | os.PathLike, class_dim: int) -> ImageList:
+    """Read a list file. Blank lines, Windows line ends and spaces in paths are fine. Raises DataError as `open_images`."""
+    content = _read_file(str(list_file))
+    names, labels, lines = [], [], []
+    for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
+        if not (stripped := line.strip()):
+            continue
+        here = f"{list_file}:{number}"
+        name, _, label = stripped.replace(b"\t", b" ").rpartition(b" ")
+        try:
+            stripped.decode()
+        except UnicodeDecodeError:
+            raise DataError(f"{here}: is not UTF-8 text; save the list in that encoding ({stripped[:60]!r})") from None
+        if not name or not label.isdigit():
+            raise DataError(f"{here}: {_LIST_FORMAT}; got {stripped.decode()[:200]!r}")
+        if int(label) >= class_dim:
+            raise DataError(
+                f"{here}: label {int(label)} is not in 0..{class_dim - 1}: correct it, or give a --class_dim above it"
+            )
+        names.append(name.rstrip())
+        labels.append(int(label))
+        lines.append(number)
+    if not names:
+        raise DataError(f"{list_file}: lists no image; {_LIST_FORMAT}")
+    images = _image_list(str(list_file), str(root), names, labels, lines)
+    _check_files_exist(images)
+    return images
+
+
+def scan_folders(data_dir: str | os.PathLike, split: str, class_dim: int) -> ImageList:
+    """List DATA_DIR/SPLIT/CLASS/..., classes numbered as they are in DATA_DIR/train. Raises DataError as `open_images`."""
+    folder = Path(data_dir) / split
+    reference = Path(data_dir) / "train" if (Path(data_dir) / "train").is_dir() else folder
+    classes = _subfolders(reference)
+    found = _subfolders(folder)
+    if unknown := sorted(set(found) - set(classes)):
+        raise DataError(f"{folder / unknown[0]}: there is no class of this name in {reference}")
+    if not found:
+        raise DataError(f"{folder}: holds no folder; expected one folder of images a class")
+    if len(classes) > class_dim:
+        raise DataError(f"{reference}: has {len(classes)} class folders, more than --class_dim {class_dim}")
+    names, labels = [], []
+    for label, name in enumerate(classes):
+        before = len(names)
+        for place, folders, files in os.walk(folder / name):
+            folders.sort()
+            inside = os.path.relpath(place, data_dir)
+            names += [
+                os.path.join(inside, file).encode() for file in sorted(files) if file.lower().endswith(EXTENSIONS)
+            ]
+        if name in found and len(names) == before:
+            raise DataError(f"{folder / name}: holds no image ({', '.join(EXTENSIONS)})")
+        labels += [label] * (len(names) - before)
+    return _image_list(str(folder), str(data_dir), names, labels, None)
+
+
+def class_names(data_dir: str | os.PathLike | None) -> list[str] | None:
+    """Names of the classes in the order of their labels, or None if the data set does not tell."""
+    folder = embedded_dataset() if data_dir is None else Path(data_dir)
+    if (folder / "class_names.txt").is_file():
+        return _read_names(folder / "class_names.txt")
+    if (folder / "train").is_dir() and not (folder / "train_list.txt").is_file():
+        return _subfolders(folder / "train")
+    return None
+
+
+def imagenet_names() -> list[str]:
+    """The 1,000 classes of ILSVRC2012 in the usual order, that of their WordNet numbers."""
+    return _read_names(EMBEDDED / "imagenet_names.txt")
+
+
+def embedded_dataset() -> Path:
+    """Folder of the small Fashion-MNIST data set, unpacked when it is first asked for.
+
+    It is put into the user's cache folder, or beside the archive where that is not writable. Raises DataError if neither is.
+    """
+    archive = EMBEDDED / "fashion_mini.tar.xz"
+    folder = f"fashion_mini-{hashlib.sha256(archive.read_bytes()).hexdigest()[:12]}"
+    places = [Path(platformdirs.user_cache_dir("fluid-zoo", appauthor=False)) / folder, EMBEDDED / folder]
+    for place in places:
+        if place.is_dir():
+            return place
+    problems = []
+    for place in places:
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            unpack(archive, place)
+        except (OSError, UserError) as error:
+            if place.is_dir():  # another process was faster
+                return place
+            problems.append(f"\n  {place}: {error}")
+        else:
+            return place
+    raise DataError(f"the embedded data set {archive} could not be unpacked:{''.join(problems)}")
+
+
+# Reading
+
+
+class ImageSource:
+    """Samples {"image": [H, W, 3] uint8 RGB, "label": int64} of an `ImageList`, for `fluid.data`.
+
+    With `augment` the image is changed at random, as training wants it; without, it is what `load_image` returns.
+    """
+
+    def __init__(self, images: ImageList, preprocess: Preprocess, augment: Augment | None = None) -> None:
+        self.images = images
+        self.preprocess = preprocess
+        self.augment = augment
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def where(self, index: int) -> str:
+        return self.images.where(index)
+
+    def load(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        try:
+            data = _read_file(self.images.path(index), name=False)
+            if self.augment is None:
+                image = evaluation_image(decode_image(data), self.preprocess)
+            else:
+                image = training_image(data, self.preprocess, self.augment, rng)
+        except DataError as error:
+            raise DataError(f"{self.where(index)}: {error}") from None
+        return {"image": image, "label": self.images.labels[index]}
+
+
+def load_image(path: str | os.PathLike, preprocess: Preprocess) -> np.ndarray:
+    """Read one file as evaluation does: [H, W, 3] uint8 RGB. Raises DataError naming the file."""
+    try:
+        return evaluation_image(decode_image(_read_file(str(path), name=False)), preprocess)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+
+
+def normalise(images: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
+    """[N, H, W, 3] uint8 -> [N, 3, H, W] float32, (x / 255 - mean) / std by channel: what an exported model is fed."""
+    scaled = images.astype(np.float32) / np.float32(255)
+    normal = (scaled - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
+    return np.ascontiguousarray(normal.transpose(0, 3, 1, 2))
+
+
+def evaluation_image(image: np.ndarray, preprocess: Preprocess) -> np.ndarray:
+    """Resize [h, w, 3] so that the short side is `resize_short`, and cut the centre out: [H, W, 3].
+
+    Both sides are scaled by s = resize_short / min(h, w), or by the least that covers the crop if that is more, and
+    rounded to the nearest integer, halves to even; the crop starts at ((h' - H) // 2, (w' - W) // 2). No low-pass filter
+    precedes the interpolation: that is the arithmetic the released weights were scored with.
+    """
+    _, crop_height, crop_width = preprocess.image_shape
+    height, width = image.shape[:2]
+    scale = max(preprocess.resize_short / min(height, width), crop_height / height, crop_width / width)
+    height, width = max(round(height * scale), crop_height), max(round(width * scale), crop_width)
+    image = _resize(image, height, width, preprocess)
+    top, left = (height - crop_height) // 2, (width - crop_width) // 2
+    return image[top : top + crop_height, left : left + crop_width]
+
+
+def training_image(data: bytes, preprocess: Preprocess, augment: Augment, rng: np.random.Generator) -> np.ndarray:
+    """Decode a file's content and change it at random: [H, W, 3] uint8. A large JPEG is decoded at 1/2, 1/4 or 1/8 size
+    as far as the crop stays at least as large as the result."""
+    if augment.crop == "shifted":
+        image = decode_image(data)
+        if augment.rotate:
+            image = _rotate(image, rng)
+        image = _shift(evaluation_image(image, preprocess), augment.max_shift, rng)
+    else:
+        image = _random_resized_crop(data, preprocess, augment, rng)
+    if augment.color_jitter:
+        image = _jitter_colors(image, rng)
+    if augment.flip and rng.random() < 0.5:
+        image = image[:, ::-1]
+    return image
+
+
+def decode_image(data: bytes, shrink: Callable[[int, int], int] | None = None) -> np.ndarray:
+    """Decode the content of an image file: [h, w, 3] uint8 RGB, upright.
+
+    Args:
+        data: the file's content.
+        shrink: given (height, width), the factor (1, 2, 4 or 8) by which a JPEG may be decoded smaller; it is called for
+            every image but only JPEGs obey.
+
+    Raises:
+        DataError: what is wrong, without the name of the file.
+    """
+    if not data:
+        raise DataError("the file is empty (0 bytes)")
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as header:
+            width, height = header.size
+            if max(width, height) > _MAX_ASPECT * min(width, height):
+                raise DataError(f"{width} x {height} pixels: one side is more than {_MAX_ASPECT} times the other")
+            if "exif" in header.info and header.getexif().get(_EXIF_ORIENTATION, 1) >= 5:
+                width, height = height, width
+            factor = shrink(height, width) if shrink else 1
+            if header.format in ("JPEG", "MPO") and header.mode in ("RGB", "L"):
+                image = cv2.imdecode(np.frombuffer(data, np.uint8), _JPEG_FLAGS[factor])
+                if image is None:
+                    header.load()  # Pillow says what is wrong
+                    raise DataError("the file is damaged")
+                return image if factor == 1 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+            return _to_rgb(header)
+    except Image.UnidentifiedImageError:
+        raise DataError(f"not an image, or damaged, or in none of the formats {', '.join(FORMATS)}") from None
+    except Image.DecompressionBombError as error:
+        raise DataError(str(error)) from None
+    except _DECODER_ERRORS as error:
+        raise DataError(f"the file is damaged or truncated ({error})") from None
+
+
+# OpenCV has no reduced modes that return RGB.
+_JPEG_FLAGS = {
+    1: cv2.IMREAD_COLOR_RGB,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
+
+
+def _to_rgb(image: Image.Image) -> np.ndarray:
+    file_format = image.format
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16") or (image.mode == "I" and file_format in ("PNG", "PPM")):
+        grey = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    if image.mode in ("I", "F"):
+        raise DataError("has 32-bit samples; save it with 8 or 16 bits a sample")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return np.asarray(image.convert("RGB"))
+
+
+def _random_resized_crop(data: bytes, preprocess: Preprocess, augment: Augment, rng: np.random.Generator) -> np.ndarray:
+    _, out_height, out_width = preprocess.image_shape
+    box = (0, 0, 0, 0)
+    full = (0, 0)
+
+    def choose(height: int, width: int) -> int:
+        nonlocal box, full
+        full = height, width
+        box = _random_box(height, width, augment, rng)
+        ratio = min(box[2] / out_height, box[3] / out_width)
+        return next(factor for factor in (8, 4, 2, 1) if factor <= max(ratio, 1))
+
+    image = decode_image(data, choose)
+    height, width = image.shape[:2]
+    top, left = box[0] * height // full[0], box[1] * width // full[1]
+    bottom, right = top + max(box[2] * height // full[0], 1), left + max(box[3] * width // full[1], 1)
+    if augment.rotate:
+        image = _rotate(image, rng)
+    return _resize(image[top:bottom, left:right], out_height, out_width, preprocess)
+
+
+def _random_box(height: int, width: int, augment: Augment, rng: np.random.Generator) -> tuple[int, int, int, int]:
+    """(top, left, height, width): the side ratio is uniform in its range, then the area, as far as the image holds it."""
+    ratio = rng.uniform(augment.lower_ratio, augment.upper_ratio)
+    # The largest share of the area that a box of this ratio can cover.
+    largest = min(height * ratio / width, width / (height * ratio))
+    share = rng.uniform(min(augment.lower_scale, largest), largest)
+    box_width = min(max(int((height * width * share * ratio) ** 0.5), 1), width)
+    box_height = min(max(int((height * width * share / ratio) ** 0.5), 1), height)
+    top, left = rng.integers(0, height - box_height + 1), rng.integers(0, width - box_width + 1)
+    return int(top), int(left), box_height, box_width
+
+
+def _resize(image: np.ndarray, height: int, width: int, preprocess: Preprocess) -> np.ndarray:
+    if image.shape[:2] == (height, width):
+        return image
+    return cv2.resize(image, (width, height), interpolation=INTERPOLATIONS[preprocess.interpolation])
+
+
+def _shift(image: np.ndarray, max_shift: int, rng: np.random.Generator) -> np.ndarray:
+    height, width = image.shape[:2]
+    padded = np.zeros((height + 2 * max_shift, width + 2 * max_shift, 3), np.uint8)
+    padded[max_shift : max_shift + height, max_shift : max_shift + width] = image
+    top, left = rng.integers(0, 2 * max_shift + 1, 2)
+    return padded[top : top + height, left : left + width]
+
+
+def _rotate(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    height, width = image.shape[:2]
+    matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), rng.uniform(-10, 10), 1)
+    return cv2.warpAffine(image, matrix, (width, height))
+
+
+def _jitter_colors(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    values = np.arange(256, dtype=np.float32)
+    for change in rng.permutation(3):
+        factor = rng.uniform(0.5, 1.5)
+        if change == 0:  # brightness
+            image = cv2.LUT(image, np.clip(values * factor, 0, 255).astype(np.uint8))
+            continue
+        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        if change == 1:  # contrast
+            middle = grey.mean()
+            image = cv2.LUT(image, np.clip(middle + (values - middle) * factor, 0, 255).astype(np.uint8))
+        else:  # saturation
+            image = cv2.addWeighted(image, factor, cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB), 1 - factor, 0)
+    return image
+
+
+# Files
+
+
+def _read_file(path: str, name: bool = True) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except FileNotFoundError:
+        problem = "no such file"
+    except OSError as error:
+        problem = f"cannot be read ({error.strerror})"
+    raise DataError(f"{path}: {problem}" if name else problem)
+
+
+def _image_list(origin: str, root: str, names: list[bytes], labels: list[int], lines: list[int] | None) -> ImageList:
+    return ImageList(
+        origin,
+        root,
+        np.frombuffer(b"".join(names), np.uint8),
+        np.cumsum([len(name) for name in names]),
+        np.array(labels, np.int64),
+        None if lines is None else np.array(lines, np.int32),
+    )
+
+
+def _check_files_exist(images: ImageList) -> None:
+    """One directory listing instead of one question a file: a list has millions of lines, a disk may be far away."""
+    listings: dict[str, set[str]] = {}
+    missing = []
+    for index in range(len(images)):
+        folder, name = os.path.split(images.path(index))
+        if folder not in listings:
+            try:
+                listings[folder] = set(os.listdir(folder))
+            except OSError:
+                listings[folder] = set()
+        if name not in listings[folder]:
+            missing.append(index)
+    if missing:
+        more = f" ({len(missing)} of {len(images)} images are missing)" if len(missing) > 1 else ""
+        folder, name = os.path.split(images.path(missing[0]))
+        similar = [other for other in listings[folder] if other.lower() == name.lower()]
+        hint = f"; there is {similar[0]}, with other letter case" if similar else ""
+        raise DataError(f"{images.where(missing[0])}: no such file{hint}{more}; paths are relative to {images.root}")
+
+
+def _subfolders(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _read_names(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read as UTF-8 text, one class name a line ({error})") from None

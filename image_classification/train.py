@@ -1,0 +1,439 @@
+"""Train an image classifier.
+
+python train.py                                                   the embedded images, a few minutes on a CPU
+python train.py --data_dir ILSVRC2012 --model ResNet50            ImageNet with the recipe of 2018
+python train.py --data_dir MINE --model ResNet50 --pretrained_model ResNet50 --lr 0.01    fine-tuning
+"""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+if __package__ in (None, ""):
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from fluid import config as configuration
+from fluid import engine as engines
+from fluid import schedule as schedules
+from fluid.checkpoint import Meta
+from fluid.config import TrainFlags
+from fluid.data import Batch, batches_per_epoch, evaluation_batches, training_batches
+from fluid.engine import Engine
+from fluid.errors import UserError
+from fluid.program import (
+    Program,
+    averaged,
+    build,
+    build_accumulating,
+    initialise,
+    parameter_count,
+    restart_averages,
+)
+from fluid.run import Run, console, events, script
+from fluid.schedule import Schedule
+from fluid.trainer import Outcome, benchmark, check_fits, resume, train
+from image_classification import pictures
+from image_classification.metrics import Accuracy
+from image_classification.models import find_model
+from image_classification.network import TASK, Classifier, evaluation_program, load_weights, training_network
+from image_classification.reader import Augment, ImageList, ImageSource, Preprocess, class_names, open_images
+
+import numpy as np
+import paddle
+from rich.table import Table
+
+Strategy = Literal[
+    "piecewise_decay",
+    "cosine_decay",
+    "cosine_decay_by_epoch",
+    "cosine_decay_warmup",
+    "linear_decay",
+    "polynomial_decay",
+    "exponential_decay_warmup",
+    "constant",
+]
+
+
+@dataclass
+class Flags(TrainFlags):
+    """Train an image classifier."""
+
+    data_dir: Path | None = None
+    """Folder with train_list.txt and val_list.txt, or with train/CLASS/ and val/CLASS/; by default the embedded images."""
+    model: str = "SmallNet"
+    """Network; `./zoo list models` names them."""
+    class_dim: int | None = None
+    """Number of classes; by default as many as the data set has."""
+    image_shape: tuple[int, int, int] | None = None
+    """Channels, height, width of the network's input; by default the network's own."""
+    batch_size: int = 64
+    """Images in a batch, over all devices."""
+    test_batch_size: int = 100
+    """Images in a batch of the evaluation; changes its speed, not its result."""
+    num_epochs: int = 16
+    """Passes over the training images."""
+    pretrained_model: str | None = None
+    """Weights to start from: a registered name, or a file or folder of any format."""
+    finetune_exclude_pretrained_params: tuple[str, ...] = ()
+    """Parameters not to take from --pretrained_model; a head for another number of classes is found without it."""
+    allow_partial: bool = False
+    """Accept weights that fit only in part."""
+
+    optimizer: Literal["momentum", "sgd", "adam", "rmsprop"] = "momentum"
+    """Update rule."""
+    momentum_rate: float = 0.9
+    """Momentum of momentum and rmsprop."""
+    l2_decay: float = 1e-4
+    """L2 decay, of all parameters as in 2018."""
+    grad_clip: float | None = None
+    """Clip the global norm of the gradients to this."""
+    accumulate_batches: int = 1
+    """Batches whose gradients are averaged for one update."""
+    lr: float = 0.1
+    """Learning rate at the start, or after the warm-up."""
+    lr_strategy: Strategy = "cosine_decay"
+    """How the learning rate falls."""
+    step_epochs: tuple[int, ...] = (30, 60, 90)
+    """piecewise_decay: epochs after which the rate is multiplied by 0.1."""
+    warm_up_epochs: float = 5.0
+    """*_warmup: epochs over which the rate rises."""
+    decay_epochs: float = 2.4
+    """exponential_decay_warmup: epochs between decays."""
+    decay_rate: float = 0.97
+    """exponential_decay_warmup: factor of a decay."""
+    lr_power: float = 2.0
+    """polynomial_decay: exponent."""
+    use_label_smoothing: bool = False
+    """Spread a share of the target over all classes (Szegedy et al., arXiv:1512.00567)."""
+    label_smoothing_epsilon: float = 0.1
+    """That share."""
+    use_mixup: bool = False
+    """Train on mixtures of two images (Zhang et al., arXiv:1710.09412)."""
+    mixup_alpha: float = 0.2
+    """Parameter of the Beta distribution that the mixture is drawn from."""
+    use_ema: bool = False
+    """Keep a moving average of the parameters, and evaluate it."""
+    ema_decay: float = 0.9999
+    """Decay of that average, an update."""
+
+    augment: Literal["auto", "resized", "shifted", "none"] = "auto"
+    """Training crops: resized (random area and ratio), shifted (by a few pixels); auto shifts images below 65 pixels."""
+    lower_scale: float = 0.08
+    """Smallest part of the area of a resized crop."""
+    lower_ratio: float = 3 / 4
+    """Smallest width : height of a resized crop."""
+    upper_ratio: float = 4 / 3
+    """Largest width : height of a resized crop."""
+    flip: bool = True
+    """Mirror every second image."""
+    rotate: bool = False
+    """Rotate by up to 10 degrees."""
+    color_jitter: bool = False
+    """Change brightness, contrast and saturation by up to half."""
+    resize_short_size: int | None = None
+    """Short side of an evaluation image before its central crop; by default the network's own."""
+    interpolation: Literal["linear", "area", "cubic", "lanczos"] = "linear"
+    """How images are resized."""
+    image_mean: tuple[float, float, float] | None = None
+    """Mean of red, green, blue in 0..1; by default the network's own."""
+    image_std: tuple[float, float, float] | None = None
+    """Standard deviation of red, green, blue; by default the network's own."""
+    max_bad_samples: int = 100
+    """Unreadable training images that are replaced and reported before the run ends with an error."""
+
+
+ALIASES = {
+    "model_save_dir": "output_dir",
+    "print_step": "log_every",
+    "random_seed": "seed",
+    "reader_thread": "num_workers",
+    "max_iter": "max_steps",
+}
+RETIRED = {
+    "with_mem_opt": "the engines plan memory themselves",
+    "total_images": "the list is counted",
+    "enable_ce": "it belonged to the original's continuous evaluation",
+    "use_dali": "see --num_workers",
+    "use_aa": "AutoAugment belonged to EfficientNet",
+    "drop_connect_rate": "it belonged to EfficientNet",
+    "padding_type": "it belonged to EfficientNet",
+    "use_se": "it belonged to EfficientNet",
+    "reader_buf_size": "the readers keep a few batches ahead",
+    "validate": "see --eval_every",
+    "save_step": "see --save_every",
+    "scale_loss": "bf16 needs no loss scaling; see --precision",
+    "use_dynamic_loss_scaling": "bf16 needs no loss scaling; see --precision",
+    "data_format": "the xla engine chooses the layout",
+    "fuse_elewise_add_act_ops": "the xla engine fuses by itself",
+    "fuse_bn_act_ops": "the xla engine fuses by itself",
+    "same_feed": "see --benchmark",
+    "is_profiler": "see --benchmark",
+    "profiler_path": "see --benchmark",
+}
+
+
+def main(flags: Flags) -> Outcome:
+    """Train as `flags` say; returns how the run ended."""
+    resumed = resume(flags, TASK)
+    classifier = describe(flags)
+    train_images, test_images = (open_images(flags.data_dir, part, classifier.class_dim) for part in ("train", "val"))
+    augment = augmentation(flags, classifier.preprocess)
+    train_source = ImageSource(train_images, classifier.preprocess, augment)
+    test_source = ImageSource(test_images, classifier.preprocess)
+    steps_per_epoch = batches_per_epoch(train_source, flags.batch_size) // flags.accumulate_batches
+    if steps_per_epoch == 0:
+        raise UserError(
+            f"{len(train_source)} training images do not fill one update of {flags.accumulate_batches} x "
+            f"{flags.batch_size} images; lower --batch_size"
+        )
+    total_steps = flags.num_epochs * steps_per_epoch
+    program, apply = training_programs(flags, classifier, learning_rate(flags, steps_per_epoch))
+    update = apply or program
+    evaluation = evaluation_program(classifier)
+
+    engine, reason = engines.create(flags.engine, flags.device, flags.precision, flags.seed)
+    state = initialise(*filter(None, (program, apply)), seed=flags.seed)
+    meta = Meta(TASK, 0, config=configuration.to_dict(flags), extra={"classifier": classifier.to_facts()})
+    report = None
+    if resumed is not None:
+        check_fits(resumed[0], state, flags.checkpoint)
+        state, meta = resumed
+    elif flags.pretrained_model is not None:
+        network_state = {name: state[name] for name in evaluation.state_names}
+        loaded, report = load_weights(
+            network_state,
+            flags.pretrained_model,
+            exclude=flags.finetune_exclude_pretrained_params,
+            allow_partial=flags.allow_partial,
+        )
+        state.update(loaded)
+        restart_averages(state, update)
+    engine.load(state)
+
+    with Run(flags.output_dir, flags, task=TASK, resume_step=meta.step if resumed else None) as run:
+        run.say(
+            f"{flags.model}: {parameter_count(update):,} parameters, {classifier.class_dim} classes, "
+            f"{len(train_source)} training and {len(test_source)} test images"
+        )
+        run.say(f"engine {engine.name} on {engine.device} ({reason}), {flags.precision}, seed {flags.seed}")
+        if report is not None:
+            run.say(f"weights of {flags.pretrained_model}:\n{report}")
+        if resumed is not None:
+            run.say(f"continuing after step {meta.step} of {flags.checkpoint}")
+
+        @contextmanager
+        def open_batches(start: int) -> Iterator[Iterator[Batch]]:
+            with training_batches(
+                train_source,
+                flags.batch_size,
+                seed=flags.seed,
+                start=start,
+                num_workers=flags.num_workers,
+                max_bad=flags.max_bad_samples,
+            ) as batches:
+                yield with_mixup(batches, flags) if flags.use_mixup else batches
+
+        if flags.benchmark:
+            result = benchmark(run, engine, program, open_batches)
+            for name, value in result.items():
+                run.say(f"{name:>12} {value:.4g}{' images/s' if name in ('synthetic', 'reader', 'real') else ''}")
+            return Outcome(step=0, seconds=0.0)
+
+        measured = Accuracy(classifier.class_dim)
+        evaluator = Evaluator(engine, update, evaluation, flags)
+
+        def evaluate() -> dict[str, float]:
+            nonlocal measured
+            measured = evaluator(test_source, classifier)
+            return measured.result()
+
+        outcome = train(
+            run,
+            engine,
+            program,
+            open_batches,
+            flags=flags,
+            steps_per_epoch=steps_per_epoch,
+            total_steps=min(total_steps, flags.max_steps or total_steps),
+            apply=apply,
+            batches_per_step=flags.accumulate_batches,
+            evaluate=evaluate,
+            metric="acc1",
+            higher_is_better=True,
+            meta=meta,
+        )
+        if run.writes:
+            finish(run, outcome, measured, classifier, test_images)
+    return outcome
+
+
+def describe(flags: Flags) -> Classifier:
+    """The classifier that the flags and the data set describe; raises UserError for what does not fit together."""
+    model = find_model(flags.model)
+    names = class_names(flags.data_dir)
+    class_dim = flags.class_dim
+    if class_dim is None:
+        class_dim = len(names) if names else int(open_images(flags.data_dir, "train", 2**31).labels.max()) + 1
+    image_shape = flags.image_shape or model.image_shape
+    own_short = model.resize_short * min(image_shape[1:]) // min(model.image_shape[1:])
+    return Classifier(
+        model=flags.model,
+        class_dim=class_dim,
+        preprocess=Preprocess(image_shape, flags.resize_short_size or own_short, flags.interpolation),
+        mean=flags.image_mean or model.mean,
+        std=flags.image_std or model.std,
+        class_names=(names or [])[:class_dim],
+    )
+
+
+def augmentation(flags: Flags, preprocess: Preprocess) -> Augment | None:
+    """The random changes of training images."""
+    if flags.augment == "none":
+        return None
+    small = max(preprocess.image_shape[1:]) <= 64
+    return Augment(
+        crop=("shifted" if small else "resized") if flags.augment == "auto" else flags.augment,
+        lower_scale=flags.lower_scale,
+        lower_ratio=flags.lower_ratio,
+        upper_ratio=flags.upper_ratio,
+        flip=flags.flip,
+        rotate=flags.rotate,
+        color_jitter=flags.color_jitter,
+    )
+
+
+def learning_rate(flags: Flags, steps_per_epoch: int) -> Schedule:
+    """The schedule that the flags describe, by update."""
+    total = flags.num_epochs * steps_per_epoch
+    warm_up = round(flags.warm_up_epochs * steps_per_epoch)
+    match flags.lr_strategy:
+        case "piecewise_decay":
+            boundaries = tuple(epoch * steps_per_epoch for epoch in flags.step_epochs)
+            return schedules.Piecewise(boundaries, tuple(flags.lr * 0.1**power for power in range(len(boundaries) + 1)))
+        case "cosine_decay":
+            return schedules.Cosine(flags.lr, total)
+        case "cosine_decay_by_epoch":
+            return schedules.CosineByEpoch(flags.lr, steps_per_epoch, flags.num_epochs)
+        case "cosine_decay_warmup":
+            return schedules.Warmup(warm_up, schedules.Cosine(flags.lr, max(total - warm_up, 1)))
+        case "linear_decay":
+            return schedules.Polynomial(flags.lr, total)
+        case "polynomial_decay":
+            return schedules.Polynomial(flags.lr, total, power=flags.lr_power)
+        case "exponential_decay_warmup":
+            every = flags.decay_epochs * steps_per_epoch
+            return schedules.Warmup(warm_up, schedules.Exponential(flags.lr, every, flags.decay_rate))
+        case _:
+            return schedules.Constant(flags.lr)
+
+
+def make_optimizer(flags: Flags) -> paddle.optimizer.Optimizer:
+    """The update rule; its learning rate is the Program's schedule."""
+    common = {
+        "learning_rate": flags.lr,
+        "weight_decay": flags.l2_decay or None,
+        "grad_clip": paddle.nn.ClipGradByGlobalNorm(flags.grad_clip) if flags.grad_clip else None,
+    }
+    match flags.optimizer:
+        case "momentum":
+            return paddle.optimizer.Momentum(momentum=flags.momentum_rate, **common)
+        case "sgd":
+            return paddle.optimizer.SGD(**common)
+        case "adam":
+            return paddle.optimizer.Adam(**common)
+        case _:
+            return paddle.optimizer.RMSProp(momentum=flags.momentum_rate, **common)
+
+
+def training_programs(flags: Flags, classifier: Classifier, rate: Schedule) -> tuple[Program, Program | None]:
+    """The training Program, or the pair (accumulate, apply)."""
+    network, inputs = training_network(
+        classifier,
+        label_smoothing=flags.label_smoothing_epsilon if flags.use_label_smoothing else 0.0,
+        mixup=flags.use_mixup,
+    )
+    common = {
+        "optimizer": lambda: make_optimizer(flags),
+        "schedule": rate,
+        "ema_decay": flags.ema_decay if flags.use_ema else None,
+    }
+    if flags.accumulate_batches == 1:
+        return build(network, inputs, name="train", training=True, **common), None
+    return build_accumulating(network, inputs, name="train", batches=flags.accumulate_batches, **common)
+
+
+def with_mixup(batches: Iterator[Batch], flags: Flags) -> Iterator[Batch]:
+    """Add each batch's `mixup_weight`, a function of (seed, position) like everything else about a batch."""
+    for batch in batches:
+        rng = np.random.default_rng((flags.seed, 3, batch.index))
+        weight = np.array([rng.beta(flags.mixup_alpha, flags.mixup_alpha)], np.float32)
+        yield replace(batch, feed={**batch.feed, "mixup_weight": weight})
+
+
+class Evaluator:
+    """Measures the weights in training; averaged ones on an engine of their own, so that training goes on undisturbed."""
+
+    def __init__(self, engine: Engine, update: Program, evaluation: Program, flags: Flags):
+        self.engine, self.update, self.evaluation, self.flags = engine, update, evaluation, flags
+        self.own = None
+        if update.averages:
+            self.own, _ = engines.create(engine.name, engine.device, flags.precision, flags.seed)
+
+    def __call__(self, source: ImageSource, classifier: Classifier) -> Accuracy:
+        """Accuracy over all of `source`."""
+        engine = self.engine
+        if self.own is not None:
+            state = averaged(self.engine.state(), self.update)
+            self.own.load({name: state[name] for name in self.evaluation.state_names})
+            engine = self.own
+        return measure(engine, self.evaluation, source, classifier, self.flags.test_batch_size, self.flags.num_workers)
+
+
+def measure(
+    engine: Engine,
+    evaluation: Program,
+    source: ImageSource,
+    classifier: Classifier,
+    batch_size: int,
+    num_workers: int,
+) -> Accuracy:
+    """Accuracy over every image of `source`, exactly once each. Raises DataError for one that cannot be read."""
+    result = Accuracy(classifier.class_dim)
+    with evaluation_batches(source, batch_size, num_workers=num_workers) as batches:
+        for batch in batches:
+            outputs = engine.run(evaluation, batch.feed)
+            logits, losses = (np.asarray(outputs[name])[: batch.size] for name in ("logits", "losses"))
+            result.add(logits, batch.feed["label"][: batch.size], losses)
+    return result
+
+
+def finish(run: Run, outcome: Outcome, measured: Accuracy, classifier: Classifier, test_images: ImageList) -> None:
+    """Draw the run's pictures and print its summary."""
+    folder = run.output_dir
+    drawn = [pictures.draw_curves(folder / "curves.png", events(folder, "train"), events(folder, "eval"))]
+    if measured.samples:
+        names = [classifier.name_of(label) for label in range(classifier.class_dim)]
+        drawn.append(pictures.draw_confusion(folder / "confusion.png", measured.confusion, names))
+    table = Table(title=f"{classifier.model}, {len(test_images)} test images")
+    for column in ("top-1", "top-5", "loss", "best top-1", "steps", "time", "images/s", "data wait"):
+        table.add_column(column, justify="right")
+    metrics = outcome.metrics
+    table.add_row(
+        *(f"{metrics[name]:.4f}" if metrics else "-" for name in ("acc1", "acc5", "loss")),
+        f"{outcome.best:.4f} (step {outcome.best_step})" if outcome.best is not None else "-",
+        str(outcome.step),
+        f"{outcome.seconds:.0f} s",
+        f"{outcome.samples_per_second:.0f}",
+        f"{outcome.data_wait:.1%}",
+    )
+    console.print(table)
+    if outcome.skipped_samples:
+        run.say(f"{outcome.skipped_samples} unreadable training images were replaced; the log names them")
+    run.say(f"checkpoints, best one at {folder / 'best'}; pictures: {', '.join(map(str, drawn))}")
+
+
+if __name__ == "__main__":
+    script(lambda: main(configuration.parse(Flags, aliases=ALIASES, retired=RETIRED)))
