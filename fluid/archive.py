@@ -14,7 +14,7 @@ from fluid.errors import WeightsError
 
 MAX_MEMBERS = 100_000
 MAX_EXPANSION = 100
-"""Trained weights hardly compress, and an optimizer's zeros only a part of an archive; more than this is a decompression bomb."""
+"""Trained weights hardly compress, an optimizer's zeros are a part of an archive; more is a decompression bomb."""
 MIN_BUDGET = 16 * 2**20
 CHUNK = 2**20
 
@@ -32,8 +32,8 @@ def is_archive(path: str | os.PathLike) -> bool:
 def unpack(path: str | os.PathLike, folder: str | os.PathLike) -> None:
     """Unpack a tar or zip into a new folder, completely or not at all.
 
-    Raises WeightsError, leaving nothing behind, if the archive is damaged or truncated; holds a path that leaves the folder, a
-    link, a device or a pipe; holds a file twice; or grows beyond what weights can (a decompression bomb).
+    Raises WeightsError, leaving nothing behind, if the archive is damaged or truncated; holds a path that leaves the
+    folder, a link, a device or a pipe; holds a file twice; or grows beyond what weights can (a decompression bomb).
     """
     path = Path(path)
     if not is_archive(path):
@@ -41,6 +41,7 @@ def unpack(path: str | os.PathLike, folder: str | os.PathLike) -> None:
     size = path.stat().st_size
     budget = max(MIN_BUDGET, MAX_EXPANSION * size)
     with legacy.new_folder(Path(folder)) as partial:
+        count = -1
         try:
             for count, (name, member_size, content) in enumerate(_members(path)):
                 budget -= member_size
@@ -55,11 +56,13 @@ def unpack(path: str | os.PathLike, folder: str | os.PathLike) -> None:
             ) from error
         except OSError as error:
             raise WeightsError(f"{path}: cannot be unpacked to {folder} ({error.strerror or error}).") from error
+        if count < 0:
+            raise WeightsError(f"{path}: no files in it.")
 
 
 def find_parameters(root: str | os.PathLike, names: Collection[str] | None = None) -> Path:
-    """The folder at or below `root` whose relative file names are variables: most of `names` where they are given, else the
-    first folder that holds more than a single sub-folder.
+    """The folder at or below `root` whose relative file names are variables: most of `names` where they are given, else
+    the first folder that holds more than a single sub-folder.
 
     Raises WeightsError if there is no file at all, or several folders and nothing to choose by.
     """
@@ -87,7 +90,10 @@ def find_parameters(root: str | os.PathLike, names: Collection[str] | None = Non
 
 
 def _members(path: Path) -> Iterator[tuple[str, int, BinaryIO]]:
-    """Yield name, stated size and content of each plain file. Raises WeightsError for anything but files and folders."""
+    """Yield name, stated size and content of each plain file.
+
+    Raises WeightsError for anything but files and folders.
+    """
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             for info in archive.infolist():
@@ -105,6 +111,10 @@ def _members(path: Path) -> Iterator[tuple[str, int, BinaryIO]]:
             if info.isreg():
                 content = archive.extractfile(info)
                 yield info.name, info.size, content
+        # tarfile takes a damaged header for the end.
+        archive.fileobj.seek(archive.offset)
+        if archive.fileobj.read(tarfile.BLOCKSIZE).strip(b"\0"):
+            raise tarfile.ReadError(f"no valid header at byte {archive.offset}")
 
 
 def _write_member(folder: Path, name: str, size: int, content: BinaryIO, path: Path) -> None:

@@ -29,8 +29,9 @@ def weights_main(argv: Sequence[str]) -> None:
         "convert",
         allow_abbrev=False,
         help="convert weights from one format to another",
-        description="Read a Fluid folder, an inference model, an archive, a checkpoint, .safetensors or .pdparams; write a "
-        ".safetensors or .pdparams file, or (no suffix) a Fluid folder of one file a variable. Optimizer state is left out.",
+        description="Read a Fluid folder, an inference model, an archive, a checkpoint, .safetensors or .pdparams; write "
+        "a .safetensors or .pdparams file, or (no suffix) a Fluid folder of one file a variable. Optimizer state is left "
+        "out.",
     )
     convert.add_argument("source", type=Path, metavar="IN")
     convert.add_argument("target", type=Path, metavar="OUT")
@@ -123,7 +124,8 @@ def _table(task: Path) -> Table:
     for column in ("name", "published", "MB", "checksum", "here"):
         table.add_column(column, no_wrap=True, justify="right" if column == "MB" else "left")
     for entry in registry.load_registry(task).values():
-        checksum = "sha256" if entry.sha256 else "md5" if entry.md5 else "UNVERIFIED"
+        kinds = {"included": entry.file, "sha256": entry.sha256, "md5": entry.md5}
+        checksum = next((kind for kind, value in kinds.items() if value), "UNVERIFIED")
         size = f"{entry.size / 1e6:.0f}" if entry.size else "?"
         table.add_row(entry.name, entry.metric, size, checksum, "yes" if registry.is_fetched(entry) else "")
     return table

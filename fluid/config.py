@@ -34,7 +34,19 @@ class EngineFlags:
 
 
 @dataclass
-class TrainFlags(EngineFlags):
+class HostFlags:
+    """Several machines as one; without these flags they are found from the cluster's environment, if there is one."""
+
+    coordinator: str | None = None
+    """HOST:PORT of machine 0, for training on several machines with the xla engine."""
+    num_hosts: int | None = None
+    """How many machines take part."""
+    host_id: int | None = None
+    """Number of this machine, from 0."""
+
+
+@dataclass
+class TrainFlags(HostFlags, EngineFlags):
     """Flags of every train.py."""
 
     output_dir: Path = Path("output")

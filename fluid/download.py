@@ -43,8 +43,8 @@ def download(
 ) -> None:
     """Fetch the first of `urls` that answers into `path`.
 
-    Bytes go to `PATH.part`, which a later call continues if the server still has the same file; `path` appears only when the
-    file is complete and its checksum, where one is given, is right.
+    Bytes go to `PATH.part`, which a later call continues if the server still has the same file; `path` appears only
+    when the file is complete and its checksum, where one is given, is right.
 
     Args:
         urls: http, https or file addresses of the same file, the preferred one first.
@@ -55,8 +55,8 @@ def download(
         progress: show a progress bar on standard error, if that is a terminal.
 
     Raises:
-        WeightsError: no address gave the file (the message names each and its reason), the checksum is wrong, or the disk is
-            full or not writable.
+        WeightsError: no address gave the file (the message names each and its reason), the checksum is wrong, or the
+            disk is full or not writable.
     """
     path = Path(path)
     part = Path(f"{path}.part")
@@ -72,6 +72,7 @@ def download(
                 return
             except _WrongChecksum as error:
                 part.unlink(missing_ok=True)
+                _resume_file(part).unlink(missing_ok=True)
                 reasons.append(f"{url}: {error}")
                 # A resumed file may have been put together from two; a second wrong one is what the server has.
                 if attempt > 0:
@@ -163,7 +164,7 @@ def _read(response: http.client.HTTPResponse) -> bytes:
 
 
 def _arrived(url: str, part: Path) -> tuple[int, str | None]:
-    """How many bytes an earlier attempt left, and the mark by which the server can tell that its file is still the same."""
+    """How many bytes an earlier attempt left, and the mark by which the server tells whether its file is the same."""
     try:
         noted = json.loads(_resume_file(part).read_text())
         have = part.stat().st_size

@@ -6,8 +6,8 @@ A parameter is one LoDTensor record (little-endian):
     uint32 tensor version = 0 | int32 size of the description
     description: protobuf TensorDesc {1: data type, 2: dimensions} | the elements in C order
 
-Records lie in a folder with one file a variable (the file name is the variable's name; slashes make sub-folders), or one after
-the other without names in one combined file, in lexicographic order of the names.
+Records lie in a folder with one file a variable (the file name is the variable's name; slashes make sub-folders), or
+one after the other without names in one combined file, in lexicographic order of the names.
 
 Every size a file states is compared with what the file holds before memory is asked for, so a damaged or hostile file
 costs one WeightsError and nothing else.
@@ -51,15 +51,15 @@ PROGRAM_FILES = ("__model__", "model")
 _ACCUMULATORS = (
     "velocity|momentum|mean_square|mean_grad|moment|moment1|moment2|moment2_max|beta1_pow_acc|beta2_pow_acc|inf_norm"
     "|_avg_squared_grad|_avg_squared_update|avg_squared_grad|avg_squared_update|squared|linear"
-    "|sum_1|sum_2|sum_3|num_accumulates|old_num_accumulates|num_updates|fp32_master_0"
+    "|sum_1|sum_2|sum_3|num_accumulates|old_num_accumulates|num_updates|fp32_master"
 )
-_ACCUMULATOR = re.compile(rf"(?P<parameter>.+?)_(?:{_ACCUMULATORS})_\d+(?:\.\w+)?$")
+_ACCUMULATOR = re.compile(rf"(?P<parameter>.+?)_(?:{_ACCUMULATORS})_\d+$")
 _OWN = re.compile(r"(?P<parameter>.+)_(?:ema|gradient_sum)$")  # of this project's checkpoints
 _COUNTER = re.compile(r"learning_rate_\d+$|@.*@$|(?:momentum|beta\d_pow_acc)_\d+$")
 
 
 def is_optimizer_state(name: str, names: Collection[str]) -> bool:
-    """Whether a variable is what an optimizer remembers (velocity, moments, learning rate, step counters) rather than a weight.
+    """Whether a variable is what an optimizer remembers (velocity, moments, learning rate) rather than a weight.
 
     An accumulator is recognised by its suffix only where the parameter it belongs to is in `names` as well.
     """
@@ -84,8 +84,8 @@ def read_tensor(path: str | os.PathLike) -> np.ndarray:
 def read_folder(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """Read a folder of one file a variable, sub-folders included. Raises WeightsError.
 
-    Optimizer state is left out unread. Text files (a README, a label list), a ProgramDesc and what desktop systems leave behind
-    are not variables.
+    Optimizer state is left out unread. Text files (a README, a label list), a ProgramDesc and what desktop systems
+    leave behind are not variables.
     """
     files = {name: file for name, file in _files(path) if _may_be_variable(name, file)}
     names = [name for name in files if not is_optimizer_state(name, files)]
@@ -95,7 +95,10 @@ def read_folder(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
 
 def read_combined(path: str | os.PathLike, names: Collection[str]) -> dict[str, np.ndarray]:
-    """Read a combined file whose variables are `names` (in any order: the file is sorted by name). Raises WeightsError."""
+    """Read a combined file whose variables are `names` (in any order: the file is sorted by name).
+
+    Raises WeightsError.
+    """
     weights = {}
     with _open(path) as (file, size):
         for name in sorted(names):
@@ -233,7 +236,8 @@ def _read_record(file: BinaryIO, size: int, where: str) -> np.ndarray:
     left = size - file.tell()
     if count * dtype.itemsize > left:
         raise WeightsError(
-            f"{where}: shape {shape} of {dtype.name} needs {count * dtype.itemsize} bytes, the file has {left} left; it is truncated."
+            f"{where}: shape {shape} of {dtype.name} needs {count * dtype.itemsize} bytes, the file has {left} left; "
+            "it is truncated."
         )
     return np.fromfile(file, dtype, count).reshape(shape)
 
@@ -267,7 +271,8 @@ def _may_be_variable(name: str, file: Path) -> bool:
         return False
     with _open(file) as (stream, size):
         head = stream.read(64)
-    # A record has zero bytes in its first 16; text has none. An empty file is a variable that was never completely written.
+    # A record has zero bytes in its first 16; text has none. An empty file is a variable that was never completely
+    # written.
     return size == 0 or b"\0" in head
 
 

@@ -1,13 +1,18 @@
 """Inference models that Fluid saved in 2018-2020: reading them, running them, converting them to today's format.
 
-A model is a ProgramDesc (`__model__`, `model` or `NAME.pdmodel`, protobuf) beside its parameters (one file a variable, one
-combined file, or a pickled dictionary). Reading is pure Python and checks every name and size. Running and converting hand
-checked copies to Paddle, in a process of its own: a model that Paddle cannot digest ends as an error message, whatever it does to
-that process.
+A model is a ProgramDesc (`__model__`, `model` or `NAME.pdmodel`, protobuf) beside its parameters (one file a variable,
+one combined file, or a pickled dictionary). Reading is pure Python and checks every name and size. Running and
+converting hand checked copies to Paddle, in a process of its own: a model that Paddle cannot digest ends as an error
+message, whatever it does to that process.
 
-The schema is Fluid's framework.proto: ProgramDesc {1: blocks}; BlockDesc {1: index, 3: variables, 4: operators}; VarDesc {1: name,
-2: type, 3: persistable}; OpDesc {1: inputs, 2: outputs, 3: type, 4: attributes}; OpDesc.Var {1: parameter, 2: arguments};
-Attr {1: name, 2: type, 3: i, 4: f, 5: s, 6: ints, 7: floats, 8: strings, 10: b, 11: bools, 12: block, 13: l, 15: longs}.
+The schema is that of Fluid's framework.proto:
+
+    ProgramDesc {1: blocks}
+    BlockDesc   {1: index, 2: parent, 3: variables, 4: operators}
+    VarDesc     {1: name, 2: type, 3: persistable}
+    OpDesc      {1: inputs, 2: outputs, 3: type, 4: attributes}, its inputs and outputs {1: parameter, 2: arguments}
+    Attr        {1: name, 2: type, 3: i, 4: f, 5: s, 6: ints, 7: floats, 8: strings, 10: b, 11: bools, 12: block, 13: l,
+                 14: blocks, 15: longs}
 """
 
 import contextlib
@@ -59,6 +64,7 @@ class Operator:
 class Block:
     """A block of a Fluid program: the main one, or the body of a loop or a condition."""
 
+    parent: int = -1
     variables: dict[str, Variable] = field(default_factory=dict)
     operators: list[Operator] = field(default_factory=list)
 
@@ -75,7 +81,7 @@ class LegacyModel:
 
 
 def find_model(folder: str | os.PathLike) -> tuple[Path, Path | None] | None:
-    """The program file of a folder and its combined or pickled parameter file (None: one file a variable), if it holds a model."""
+    """The program file of a folder that has one, and its combined or pickled parameters (None: one file a variable)."""
     folder = Path(folder)
     for program in (*(folder / name for name in legacy.PROGRAM_FILES), *sorted(folder.glob("*.pdmodel"))):
         if _is_program(program):
@@ -126,8 +132,8 @@ def read_model(folder: str | os.PathLike) -> LegacyModel:
             or legacy.DATA_TYPES.get(variable.data_type) != weights[name].dtype
         ):
             raise WeightsError(
-                f"{folder}: {name} is {weights[name].dtype.name} {list(weights[name].shape)} in its file, but the program declares "
-                f"{variable.shape} of data type {variable.data_type}. The files do not belong together."
+                f"{folder}: {name} is {weights[name].dtype.name} {list(weights[name].shape)} in its file, but the program "
+                f"declares {variable.shape} of data type {variable.data_type}. The files do not belong together."
             )
     return LegacyModel(program, blocks, feeds, fetches, weights)
 
@@ -137,7 +143,7 @@ def run_model(folder: str | os.PathLike, feed: Mapping[str, np.ndarray], onednn:
 
     Args:
         folder: the model's folder.
-        feed: arrays by input name. Sequences of an input NAME are given by `NAME.lod`, their offsets [num_sequences + 1].
+        feed: arrays by input name. If input NAME holds sequences, `NAME.lod` are their offsets [num_sequences + 1].
         onednn: use the oneDNN kernels (several times faster convolutions).
 
     Returns:
@@ -154,7 +160,8 @@ def run_model(folder: str | os.PathLike, feed: Mapping[str, np.ndarray], onednn:
 def convert_model(folder: str | os.PathLike, target: str | os.PathLike) -> list[Path]:
     """Write a legacy inference model as a current one: `inference.json` and `inference.pdiparams` in a new folder.
 
-    Input and output names stay. Raises WeightsError if the model is damaged, Paddle cannot translate it, or `target` is taken.
+    Input and output names stay. Raises WeightsError if the model is damaged, Paddle cannot translate it, or `target` is
+    taken.
     """
     model = _runnable(folder)
     with legacy.new_folder(Path(target)) as partial:
@@ -169,7 +176,7 @@ def parse_program(data: bytes) -> list[Block]:
 
 
 def repair(program: bytes, attribute_types: Mapping[tuple[str, str], int]) -> bytes:
-    """Store attributes that have become lists since 2018 as lists (`reduce_mean.dim` was one integer); nothing else changes.
+    """Store attributes that have become lists since 2018 as lists; `reduce_mean.dim` was one integer.
 
     Args:
         program: a ProgramDesc.
@@ -215,6 +222,9 @@ def _messages(data: bytes, *numbers: int) -> Iterator[tuple[int, bytes]]:
 
 def _parse_block(data: bytes) -> Block:
     block = Block()
+    for number, wire_type, value in wire.fields(data):
+        if number == 2 and wire_type == wire.VARINT:
+            block.parent = wire.signed(value)
     for number, value in _messages(data, 3, 4):
         if number == 3:
             variable = _parse_variable(value)
@@ -295,7 +305,10 @@ def _runnable(folder: str | os.PathLike) -> LegacyModel:
             f"{folder}: the program says neither what it is fed nor what it returns; it is not an inference model."
         )
     known = {name for block in model.blocks for name in block.variables}
-    for block in model.blocks:
+    for index, block in enumerate(model.blocks):
+        # A block that is its own ancestor makes Paddle search for ever.
+        if not (block.parent == -1 if index == 0 else 0 <= block.parent < index):
+            raise WeightsError(f"{folder}: the program's block {index} says it belongs to block {block.parent}.")
         for operator in block.operators:
             for names in (*operator.inputs.values(), *operator.outputs.values()):
                 for name in names:
@@ -304,8 +317,11 @@ def _runnable(folder: str | os.PathLike) -> LegacyModel:
                             f"{folder}: operator {operator.type} uses {name}, which the program does not declare."
                         )
             for name in ("sub_block", "true_block", "false_block"):
-                if not 0 <= operator.attributes.get(name, 0) < len(model.blocks):
-                    raise WeightsError(f"{folder}: operator {operator.type} refers to a block that is not there.")
+                inner = operator.attributes.get(name)
+                if inner is not None and inner not in range(index + 1, len(model.blocks)):
+                    raise WeightsError(
+                        f"{folder}: operator {operator.type} refers to block {inner}, which is not inside."
+                    )
     return model
 
 

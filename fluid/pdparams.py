@@ -1,9 +1,9 @@
 """Pickled parameters (`fluid.save`, `paddle.save`: `.pdparams`, `.pdopt`), read without running the pickle.
 
-A pickle is a program that may call anything, so Python's own loader must never see a file from elsewhere. Here its instructions
-are taken one at a time (`pickletools` decodes them) by an interpreter that knows dictionaries, lists, tuples, numbers, strings
-and the few calls with which numpy arrays are written; whatever else a file asks for is refused by name, and nothing is imported
-or called.
+A pickle is a program that may call anything, so Python's own loader must never see a file from elsewhere. Here its
+instructions are taken one at a time (`pickletools` decodes them) by an interpreter that knows dictionaries, lists,
+tuples, numbers, strings and the few calls with which numpy arrays are written; whatever else a file asks for is refused
+by name, and nothing is imported or called.
 """
 
 import mmap
@@ -29,6 +29,8 @@ _CALLS = {
     ("numpy", "dtype"): "dtype",
     ("_codecs", "encode"): "encode",
     ("collections", "OrderedDict"): "dict",
+    ("builtins", "bytes"): "bytes",
+    ("__builtin__", "bytes"): "bytes",
     ("builtins", "tuple"): "tuple",
     ("__builtin__", "tuple"): "tuple",
 }
@@ -55,7 +57,6 @@ _PUSH = {
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _EMPTY = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-_MARK = object()
 
 
 class _Call(str):
@@ -83,7 +84,8 @@ def read_pdparams(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """Read the arrays of a pickled dictionary of parameters.
 
     Entries that are not arrays (schedules, name tables) are left out; `(name, array)` pairs count as arrays.
-    Raises WeightsError if the file is not a pickle, is damaged, or asks for anything beyond plain values and numpy arrays.
+    Raises WeightsError if the file is not a pickle, is damaged, or asks for anything beyond plain values and numpy
+    arrays.
     """
     try:
         with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -111,7 +113,8 @@ def read_pdparams(path: str | os.PathLike) -> dict[str, np.ndarray]:
 def write_pdparams(path: str | os.PathLike, weights: Mapping[str, np.ndarray]) -> None:
     """Write what `paddle.load`, and `fluid.load` of 2019 on, read: a pickled dictionary (protocol 3) of numpy arrays.
 
-    The instructions are written here because numpy 2 pickles arrays under a module name that the numpy of those years lacks.
+    The instructions are written here because numpy 2 pickles arrays under a module name that the numpy of those years
+    lacks.
     """
     temporary = Path(f"{path}.partial-{os.getpid()}")
     try:
@@ -150,19 +153,21 @@ def _integer(value: int) -> bytes:
 
 def _interpret(data: mmap.mmap) -> Any:
     stack: list[Any] = []
+    marks: list[int] = []  # heights of the stack at which open groups begin
     memo: dict[int, Any] = {}
     copied = 0
 
     def spend(amount: int) -> None:
-        # What calls produce out of earlier values is bounded by the file's size: a file that repeats one call gets no more memory.
+        # What calls produce out of earlier values is bounded by the file's size: a file that repeats one call gets no
+        # more memory.
         nonlocal copied
         copied += amount
         if copied > len(data):
             raise ValueError("it multiplies its contents")
 
     def pop_to_mark() -> list[Any]:
-        position = len(stack) - 1 - next(i for i, item in enumerate(reversed(stack)) if item is _MARK)
-        items = stack[position + 1 :]
+        position = marks.pop()
+        items = stack[position:]
         del stack[position:]
         return items
 
@@ -193,14 +198,15 @@ def _interpret(data: mmap.mmap) -> Any:
             del stack[-_TUPLES[name] :]
             stack.append(items)
         elif name == "MARK":
-            stack.append(_MARK)
+            marks.append(len(stack))
         elif name == "TUPLE":
             stack.append(tuple(pop_to_mark()))
         elif name == "LIST":
             stack.append(pop_to_mark())
         elif name == "DICT":
+            items = pop_to_mark()
             stack.append({})
-            _set_items(stack[-1], pop_to_mark())
+            _set_items(stack[-1], items)
         elif name == "SETITEM":
             value, key = stack.pop(), stack.pop()
             _set_items(stack[-1], [key, value])
@@ -246,6 +252,8 @@ def _call(function: Any, arguments: tuple, spend: Callable[[int], None]) -> Any:
         return _Array()
     if function == "dtype":
         return _Dtype(_as_text(arguments[0]))
+    if function == "bytes" and arguments == ():
+        return b""
     if function == "encode" and arguments[1:] == ("latin1",):
         spend(len(arguments[0]))
         return arguments[0].encode("latin1")

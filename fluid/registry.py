@@ -8,7 +8,9 @@ weights.toml
 import dataclasses
 import difflib
 import fcntl
+import hashlib
 import os
+import shutil
 import sys
 import tomllib
 from collections.abc import Collection
@@ -33,11 +35,13 @@ class Entry:
     """The task's folder."""
     model: str
     """The network, by its name in the task's MODELS."""
-    urls: tuple[str, ...]
-    """Addresses of the same file, the preferred one first."""
     licence: str
     source: str
     """Who published it and its metric."""
+    urls: tuple[str, ...] = ()
+    """Addresses of the same archive, the preferred one first."""
+    file: Path | None = None
+    """Instead of addresses: a file or folder that comes with the task's folder, relative to it in the list."""
     listed: str = ""
     """Date and commit of the list that first named it."""
     metric: str = ""
@@ -70,11 +74,14 @@ class Entry:
     @property
     def archive_name(self) -> str:
         """File name of the release."""
-        return PurePosixPath(unquote(urlsplit(self.urls[0]).path)).name
+        return PurePosixPath(unquote(urlsplit(self.urls[0]).path)).name if self.urls else self.file.name
 
 
 def load_registry(task_folder: str | os.PathLike) -> dict[str, Entry]:
-    """The entries of a task's weights.toml (none if the task has no such file). Raises WeightsError if the file is wrong."""
+    """The entries of a task's weights.toml (none if the task has no such file).
+
+    Raises WeightsError if the file is wrong.
+    """
     path = Path(task_folder, "weights.toml")
     if not path.is_file():
         return {}
@@ -87,16 +94,18 @@ def load_registry(task_folder: str | os.PathLike) -> dict[str, Entry]:
             if unknown := set(values) - known:
                 raise WeightsError(f"{path}: [weights.{name}] has unknown fields {', '.join(sorted(unknown))}.")
             values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+            if "file" in values:
+                values["file"] = path.parent / values["file"]
             entries[name] = Entry(name=name, task=path.parent.name, **values)
-            if not entries[name].urls:
-                raise WeightsError(f"{path}: [weights.{name}] has no urls.")
+            if bool(entries[name].urls) == bool(entries[name].file):
+                raise WeightsError(f"{path}: [weights.{name}] needs either urls or a file.")
     except (tomllib.TOMLDecodeError, TypeError, AttributeError, UnicodeDecodeError) as error:
         raise WeightsError(f"{path}: {error}") from error
     return entries
 
 
 def find_entry(name: str, task_folder: str | os.PathLike) -> Entry | None:
-    """The entry called `name` in any case, or whose archive is called so (`ResNet50_pretrained`, with or without suffix)."""
+    """The entry called `name` in any case, or whose archive is called so, with or without its suffix."""
     entries = load_registry(task_folder)
     by_name = {known.lower(): entry for known, entry in entries.items()}
     if name.lower() in by_name:
@@ -114,17 +123,19 @@ def resolve(
     """What `--pretrained_model` means: a path as it is, or a registered name, fetched if need be.
 
     Args:
-        spec: a path that exists, or a name of the task's weights.toml.
+        spec: a path that exists, a name of the task's weights.toml, or the address of an archive.
         task_folder: folder of the task.
         names: the network's variables, by which the right folder inside an archive is found.
         progress: show a progress bar while downloading.
 
     Returns:
-        The file or folder for `fluid.weights.read_weights`, and the entry (None for a path).
+        The file or folder for `fluid.weights.read_weights`, and the entry (None for a path or an address).
 
     Raises:
         WeightsError: neither a path nor a name (the message has the nearest names), or fetching failed.
     """
+    if "://" in str(spec):
+        return fetch(_entry_of_address(str(spec), Path(task_folder).name), names, progress=progress), None
     entry = None if os.sep in str(spec) else find_entry(str(spec), task_folder)
     if Path(spec).exists() and (entry is None or not Path(spec).is_dir() or any(Path(spec).iterdir())):
         return Path(spec), None
@@ -138,6 +149,12 @@ def resolve(
     return fetch(entry, names, progress=progress), entry
 
 
+def _entry_of_address(url: str, task: str) -> Entry:
+    entry = Entry(name="", task=task, model="", licence="", source=url, urls=(url,))
+    # Different servers may have different files of one name.
+    return dataclasses.replace(entry, name=f"{entry.archive_name}-{hashlib.sha256(url.encode()).hexdigest()[:8]}")
+
+
 def cache_folder(entry: Entry) -> Path:
     """The folder of an entry in the cache."""
     default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "fluid-model-zoo")
@@ -145,24 +162,27 @@ def cache_folder(entry: Entry) -> Path:
 
 
 def is_fetched(entry: Entry) -> bool:
-    """Whether an entry is in the cache, unpacked."""
-    return (cache_folder(entry) / "files").is_dir()
+    """Whether an entry can be used without a download."""
+    return entry.file is not None or (cache_folder(entry) / "files").is_dir()
 
 
 def fetch(entry: Entry, names: Collection[str] | None = None, *, progress: bool = True) -> Path:
-    """The folder with an entry's parameter files: from the cache, or downloaded, checked and unpacked.
+    """The folder with an entry's parameter files: what comes with the task, from the cache, or downloaded and unpacked.
 
-    Several processes may ask for one entry at once; one downloads and the others wait for it. Where no checksum is published the
-    first download's is recorded beside it, a later one has to agree, and the weights are called unverified on standard error.
+    Several processes may ask for one entry at once; one downloads and the others wait for it. Where no checksum is
+    published the first download's is recorded beside it, a later one has to agree, and the weights are called
+    unverified on standard error.
 
     Raises:
-        WeightsError: the download failed (the message says from where to fetch the file by hand, and where to put it), its checksum
-            is wrong, or the archive is damaged or unsafe.
+        WeightsError: the download failed (the message says from where to fetch the file by hand, and where to put it),
+            its checksum is wrong, or the archive is damaged or unsafe.
     """
+    if entry.file is not None:
+        return entry.file
     folder = cache_folder(entry)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = open(folder / ".lock", "w")  # noqa: SIM115 (closed below; the with block must not hide a failing open)
+        lock = open(folder / ".lock", "w")
     except OSError as error:
         raise WeightsError(
             f"{folder}: cannot be written ({error.strerror}). Set {CACHE_VARIABLE} to a folder that can."
@@ -179,6 +199,8 @@ def fetch(entry: Entry, names: Collection[str] | None = None, *, progress: bool 
 
 
 def _fetch_locked(entry: Entry, folder: Path, progress: bool) -> None:
+    for left_by_a_killed_process in folder.glob(".files.partial-*"):
+        shutil.rmtree(left_by_a_killed_process, ignore_errors=True)
     file = folder / entry.archive_name
     given = file.is_file()
     print(f"{entry.name}: {f'using {file}' if given else f'downloading {entry.urls[0]}'}", file=sys.stderr)
@@ -188,8 +210,8 @@ def _fetch_locked(entry: Entry, folder: Path, progress: bool) -> None:
         except WeightsError as error:
             addresses = "\n".join(f"  {url}" for url in entry.urls)
             raise WeightsError(
-                f"{error}\nOn a machine without this connection: fetch\n{addresses}\nelsewhere, put it here as it is (not "
-                f"unpacked)\n  {file}\nand run the same command again."
+                f"{error}\nOn a machine without this connection: fetch\n{addresses}\nelsewhere, put it here as it is "
+                f"(not unpacked)\n  {file}\nand run the same command again."
             ) from error
     try:
         actual = _check(entry, file)
@@ -226,7 +248,7 @@ def _check(entry: Entry, file: Path) -> str:
     recorded = _record(file).read_text().split()[:1] if _record(file).is_file() else [actual]
     if not entry.verified and recorded != [actual]:
         raise WeightsError(
-            f"{file}: its sha256 is {actual}, but the first download had {''.join(recorded)} (noted in {_record(file)}). If the "
-            "change is expected, remove that note and fetch the weights again."
+            f"{file}: its sha256 is {actual}, but the first download had {''.join(recorded)} (noted in {_record(file)}). "
+            "If the change is expected, remove that note and fetch the weights again."
         )
     return actual

@@ -1,4 +1,4 @@
-"""Weights: reading them whatever they are stored as, fitting them to a network with a report, converting between formats."""
+"""Weights: reading them whatever they are stored as, fitting them to a network with a report, converting them."""
 
 import os
 import re
@@ -23,11 +23,11 @@ def read_weights(path: str | os.PathLike, names: Collection[str] | None = None) 
     """Read weights as `{variable name: array}`, optimizer state left out.
 
     Args:
-        path: a Fluid folder of one file a variable, an inference model's folder (`__model__` + files, `model` + `params`), a
-            checkpoint or a run's folder (its newest checkpoint), an archive (tar, tar.gz, zip) of any of these, a `.safetensors` or `.pdparams` file, or a combined
-            Fluid file.
-        names: the network's variables, where known. A combined file of its own cannot be read without them, and they tell
-            which folder inside an archive holds the files.
+        path: a Fluid folder of one file a variable, an inference model's folder (`__model__` + files, `model` +
+            `params`), a checkpoint or a run's folder (its newest checkpoint), an archive (tar, tar.gz, zip) of any of
+            these, a `.safetensors` or `.pdparams` file, or a combined Fluid file.
+        names: the network's variables, where known. A combined file of its own cannot be read without them, and they
+            tell which folder inside an archive holds the files.
 
     Raises:
         WeightsError: the path is missing, of no known format, damaged or truncated. No pickle is ever executed.
@@ -77,7 +77,7 @@ def write_weights(path: str | os.PathLike, weights: Mapping[str, np.ndarray]) ->
 def convert(
     source: str | os.PathLike, target: str | os.PathLike, names: Collection[str] | None = None
 ) -> dict[str, np.ndarray]:
-    """Convert weights from any format `read_weights` knows to the one `target`'s suffix asks for; returns what was written."""
+    """Convert weights from any format `read_weights` knows to the one `target`'s suffix asks for; return them."""
     weights = read_weights(source, names)
     write_weights(target, weights)
     return weights
@@ -157,19 +157,21 @@ def load_into(
     Args:
         state: every variable of the network with its initial value; optimizer state in it is left alone.
         weights: arrays by name, as from `read_weights`.
-        head: variables that may differ in shape and then keep their initial values. By default (None) the classifier is found:
-            fully connected weights [D, C] and offsets [C] that differ from the file's in the number of classes alone.
+        head: variables that may differ in shape and then keep their initial values. By default (None) the classifier is
+            found: fully connected weights [D, C] and offsets [C] that differ from the file's in the number of classes
+            alone.
         exclude: names (shell patterns allowed) to leave at their initial values.
-        optional: names (shell patterns allowed) that may be absent from the file and then keep their initial values, such as
-            offsets that later releases dropped because they are zero.
+        optional: names (shell patterns allowed) that may be absent from the file and then keep their initial values,
+            such as offsets that later releases dropped because they are zero.
         allow_partial: accept whatever fits.
 
     Returns:
         The new state (same names, shapes and data types as `state`) and the report.
 
     Raises:
-        WeightsError: with the report in its message, if anything but a replaced head differs and `allow_partial` is not set;
-            if nothing fits at all; if a name in `exclude` exists on neither side; if a file holds integers for real numbers.
+        WeightsError: with the report in its message, if anything but a replaced head differs and `allow_partial` is not
+            set; if nothing fits at all; if a name in `exclude` exists on neither side; if a file holds integers for
+            real numbers.
     """
     targets = [name for name in state if not legacy.is_optimizer_state(name, state)]
     sources = {name: array for name, array in weights.items() if not legacy.is_optimizer_state(name, weights)}
@@ -182,7 +184,7 @@ def load_into(
             report.excluded.append(name)
         elif name not in sources:
             (report.default if _matches(name, optional) else report.missing).append(name)
-        elif not np.can_cast(sources[name].dtype, state[name].dtype, "same_kind"):
+        elif sources[name].dtype.kind != state[name].dtype.kind:
             raise WeightsError(f"{name}: the file holds {sources[name].dtype}, the network needs {state[name].dtype}.")
         elif sources[name].shape != state[name].shape:
             mismatched[name] = (sources[name].shape, state[name].shape)
@@ -204,8 +206,8 @@ def load_into(
 def _classifier(mismatched: Mapping[str, tuple[tuple, tuple]]) -> set[str]:
     """The mismatched variables, if they are heads with one other number of classes; otherwise nothing.
 
-    A hidden layer of another width would make the next layer's input dimension differ too, so weights that differ in their
-    output dimension alone, all from the same count to the same count, can only be the last ones.
+    A hidden layer of another width would make the next layer's input dimension differ too, so weights that differ in
+    their output dimension alone, all from the same count to the same count, can only be the last ones.
     """
     counts = set()
     for in_file, in_network in mismatched.values():
@@ -219,12 +221,15 @@ def _classifier(mismatched: Mapping[str, tuple[tuple, tuple]]) -> set[str]:
 def _refusal(report: Report) -> str:
     if not report.loaded:
         lines = ["The weights do not belong to this network: not one variable fits."]
+    elif _classifier(report.skipped) and not (report.missing or report.unused):
+        (in_file, in_network), *_ = report.skipped.values()
+        lines = [f"The weights are for {in_file[-1]} classes, the network has {in_network[-1]} (--class_dim)."]
     else:
         lines = ["The weights do not fit the network."]
     lines.append(str(report))
     lines.append(
-        "Choose the model these weights were trained for (with the same scale and depth). To load what fits and keep initial "
-        "values for the rest, pass --allow_partial; to leave named variables out, --finetune_exclude_pretrained_params."
+        "Choose the model these weights were trained for (with the same scale and depth). To load what fits and keep "
+        "initial values for the rest, pass --allow_partial; to leave named variables out, --finetune_exclude_pretrained_params."
         if report.loaded
         else "Choose the model these weights were trained for."
     )
@@ -259,9 +264,10 @@ def _read_folder(path: Path, names: Collection[str] | None) -> dict[str, np.ndar
     if legacy_model.find_model(folder):
         return legacy_model.read_model(folder).weights
     files = [file for suffix in (".safetensors", ".pdparams") for file in folder.glob(f"*{suffix}")]
-    if len(files) == 1:
-        return _read_file(files[0], names)
-    return legacy.read_folder(folder)
+    if not files and names is not None:
+        files = [file for file in folder.iterdir() if file.is_file() and legacy.starts_like_record(file)]
+    # Several files are variables; one is all of them: a combined file, as text recognition was released.
+    return _read_file(files[0], names) if len(files) == 1 else legacy.read_folder(folder)
 
 
 def _read_file(path: Path, names: Collection[str] | None) -> dict[str, np.ndarray]:
@@ -275,13 +281,16 @@ def _read_file(path: Path, names: Collection[str] | None) -> dict[str, np.ndarra
     if path.suffix == ".safetensors" or head[8:9] == b"{":
         return _read_safetensors(path)
     if legacy.starts_like_record(path):
-        return {path.name: legacy.read_tensor(path)} if names is None else legacy.read_combined(path, names)
+        if names is None:
+            return {path.name: legacy.read_tensor(path)}
+        return legacy.read_combined(path, [name for name in names if not legacy.is_optimizer_state(name, names)])
     if head[:1] == b"\x80" or path.suffix in (".pdparams", ".pdopt"):
         return pdparams.read_pdparams(path)
     if archive.is_archive(path):
         if path.suffix in (".pt", ".pth", ".bin", ".npz"):
             raise WeightsError(
-                f"{path}: a {path.suffix} file is not read here (it may hold a program). Save the arrays as .safetensors first."
+                f"{path}: a {path.suffix} file is not read here (it may hold a program). "
+                "Save the arrays as .safetensors first."
             )
         with tempfile.TemporaryDirectory(prefix="weights-") as scratch:
             archive.unpack(path, Path(scratch, "files"))

@@ -1,7 +1,9 @@
 """The protobuf wire format, as far as Fluid's messages need it: varints, 32-bit, 64-bit and length-delimited fields.
 
-A message is handled as a list of `(field number, wire type, value)`; `encode(fields(data)) == data` for messages written by protobuf.
-Reading the wire directly keeps the 2018 schema independent of whichever protobuf package is installed.
+A message is handled as a list of `(field number, wire type, value)`; `encode(fields(data)) == data` for messages
+written by protobuf. Reading the wire directly keeps the 2018 schema independent of whichever protobuf package is
+installed.
+
 Source: https://protobuf.dev/programming-guides/encoding/
 """
 
@@ -13,7 +15,10 @@ Field = tuple[int, int, int | bytes]
 
 
 def read_varint(data: bytes, position: int) -> tuple[int, int]:
-    """Return the unsigned varint at `position` and the position after it. Raises ValueError if it is cut off or too long."""
+    """Return the unsigned varint at `position` and the position after it.
+
+    Raises ValueError if it is cut off or too long.
+    """
     result = 0
     for shift in range(0, 70, 7):
         if position >= len(data):
@@ -43,7 +48,10 @@ def signed(value: int) -> int:
 
 
 def fields(data: bytes) -> Iterator[Field]:
-    """Yield the fields of a message: int for varints, bytes for everything else. Raises ValueError where it is malformed."""
+    """Yield the fields of a message: int for varints, bytes for everything else.
+
+    Raises ValueError where it is malformed.
+    """
     position = 0
     while position < len(data):
         key, position = read_varint(data, position)

@@ -7,17 +7,24 @@ from pathlib import Path
 from typing import Any
 
 from fluid import checkpoint
-from fluid.errors import UserError
-from fluid.program import EMA_SUFFIX, Input, Program, Value, build
-from fluid.weights import Report, load_into, read_weights
+from fluid.errors import CheckpointError, UserError
+from fluid.program import EMA_SUFFIX, Input, Program, Value, build, initialise
+from fluid.registry import find_entry, resolve
+from fluid.weights import Report, has_automatic_names, load_into, read_weights
 from image_classification.models import find_model
-from image_classification.reader import Preprocess
+from image_classification.models.auto_names import rename_automatic
+from image_classification.models.torch_names import from_torch
+from image_classification.reader import EMBEDDED, Preprocess, imagenet_names
 
 import numpy as np
 import paddle
 import paddle.nn.functional as F
 
 TASK = "image_classification"
+DEFAULT_WEIGHTS = EMBEDDED / "small_net"
+"""SmallNet trained on the embedded images, so that there is something to try without training."""
+AUXILIARY_VARIABLES = ("conv_o[12]_*", "fc_o[12]_*", "out[12]_*")
+"""Those of GoogLeNet's auxiliary heads, which only training needs."""
 
 
 @dataclass(frozen=True)
@@ -141,11 +148,97 @@ def accuracy(logits: Value, label: Value, k: int) -> Value:
 
 
 def load_weights(
-    state: dict[str, np.ndarray], path: Path, *, exclude: tuple[str, ...] = (), allow_partial: bool = False
+    state: dict[str, np.ndarray],
+    spec: str | Path,
+    classifier: Classifier,
+    *,
+    exclude: tuple[str, ...] = (),
+    allow_partial: bool = False,
+    replace_head: bool = True,
 ) -> tuple[dict[str, np.ndarray], Report]:
-    """Put the weights at `path` into `state` by name; raises WeightsError if more than a replaced head differs."""
-    weights = read_weights(path, names=state.keys())
-    return load_into(state, weights, exclude=exclude, allow_partial=allow_partial)
+    """Put weights into `state`, whatever they are stored as and however their variables are called.
+
+    Args:
+        state: holds every variable of the network with its initial value; others are left alone.
+        spec: a registered name, or a file or folder of any format that `fluid.weights.read_weights` knows.
+        classifier: the network, by whose layers automatic names of 2018 and PyTorch's names are translated.
+        exclude: parameters to leave at their initial values.
+        allow_partial: accept weights that fit only in part.
+        replace_head: accept a head for another number of classes, as fine-tuning does.
+
+    Raises:
+        WeightsError: more differs than was allowed, or the weights cannot be read.
+    """
+    program = inference_program(classifier)
+    own = {name: state[name] for name in program.state_names}
+    path, entry = resolve(spec, Path(__file__).parent, names=own)
+    weights = read_weights(path, names=own)
+    if has_automatic_names(weights):
+        weights = rename_automatic(weights, program)
+    elif any(name.endswith(".weight") for name in weights):
+        weights = from_torch(classifier.model, weights)
+    loaded, report = load_into(
+        own,
+        weights,
+        head=None if replace_head else (),
+        exclude=exclude,
+        optional=(entry.optional if entry else ()) + AUXILIARY_VARIABLES,
+        allow_partial=allow_partial,
+    )
+    return {**state, **loaded}, report
+
+
+def open_classifier(
+    *,
+    checkpoint_path: Path | None = None,
+    pretrained_model: str | None = None,
+    model: str | None = None,
+    class_dim: int | None = None,
+    image_shape: tuple[int, int, int] | None = None,
+) -> tuple[Classifier, dict[str, np.ndarray], str]:
+    """A classifier ready to be used: its description, its weights, and where they came from.
+
+    A checkpoint describes itself, and so does a registered name. Weights in a file of their own need `model`, and
+    `class_dim` unless it is 1000. Without either, the newest run in ./output is taken, else DEFAULT_WEIGHTS. Raises UserError (CheckpointError, WeightsError) for what cannot be used.
+    """
+    if checkpoint_path is None and pretrained_model is None:
+        if model is not None:
+            raise UserError(f"--model {model} needs weights: give --checkpoint or --pretrained_model")
+        checkpoint_path = Path("output") if checkpoint.is_checkpoint(Path("output")) else DEFAULT_WEIGHTS
+    if checkpoint_path is None and checkpoint.is_checkpoint(Path(pretrained_model)):
+        checkpoint_path = Path(pretrained_model)
+    if checkpoint_path is not None:
+        classifier, state = load_classifier(checkpoint_path)
+        for flag, asked, own in (
+            ("model", model, classifier.model),
+            ("class_dim", class_dim, classifier.class_dim),
+            ("image_shape", image_shape, classifier.preprocess.image_shape),
+        ):
+            if asked is not None and asked != own:
+                raise CheckpointError(f"--{flag} {asked} contradicts the checkpoint {checkpoint_path}, which has {own}")
+        return classifier, state, str(checkpoint.find(checkpoint_path))
+
+    entry = find_entry(pretrained_model, Path(__file__).parent)
+    if entry is None and not Path(pretrained_model).exists():
+        resolve(pretrained_model, Path(__file__).parent)
+    name = model or (entry.model if entry else None)
+    if name is None:
+        raise UserError(f"--pretrained_model {pretrained_model} does not say which network it is for; give --model too")
+    description = find_model(name)
+    classes = class_dim or (entry.class_dim if entry else None) or 1000
+    shape = image_shape or (entry.image_shape if entry else None) or description.image_shape
+    own_short = description.resize_short * min(shape[1:]) // min(description.image_shape[1:])
+    classifier = Classifier(
+        model=name,
+        class_dim=classes,
+        preprocess=Preprocess(tuple(shape), (entry.resize_short if entry and not image_shape else None) or own_short),
+        mean=(entry.mean if entry else None) or description.mean,
+        std=(entry.std if entry else None) or description.std,
+        class_names=imagenet_names() if classes == 1000 else [],
+    )
+    state = initialise(inference_program(classifier), seed=0)
+    state, _ = load_weights(state, pretrained_model, classifier, replace_head=False)
+    return classifier, state, pretrained_model
 
 
 def load_classifier(path: Path) -> tuple[Classifier, dict[str, np.ndarray]]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -80,3 +80,11 @@ def _fit(text: str, width: int, font: ImageFont.ImageFont) -> str:
     while text and font.getlength(text + "…") > width:
         text = text[:-1]
     return text + "…"
+
+
+def thumbnail(path: str, side: int = 300) -> np.ndarray:
+    """A file's picture, upright, no larger than `side` pixels: [H, W, 3] uint8."""
+    with Image.open(path) as image:
+        image = ImageOps.exif_transpose(image)
+        image.thumbnail((side, side))
+        return np.asarray(image.convert("RGB"))

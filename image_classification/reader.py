@@ -21,6 +21,7 @@ import hashlib
 import io
 import os
 import struct
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,8 @@ import numpy as np
 import platformdirs
 from PIL import Image, ImageOps
 
+# Pillow remarks on odd metadata and on large pictures; what cannot be read is an error anyway.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 Image.init()  # load all of Pillow's plugins; until then it knows only some of FORMATS
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
@@ -172,30 +175,35 @@ def open_images(data_dir: str | os.PathLike | None, split: Literal["train", "val
 
 def read_list(list_file: str | os.PathLike, root: str | os.PathLike, class_dim: int) -> ImageList:
     """Read a list file. Blank lines, Windows line ends and spaces in paths are fine. Raises DataError as `open_images`."""
-    content = _read_file(str(list_file))
+    content = _read_file(str(list_file)).removeprefix(b"\xef\xbb\xbf")
+    try:
+        content.decode()
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start)
+        shown = content.split(b"\n")[line][:60]
+        raise DataError(
+            f"{list_file}:{line + 1}: is not UTF-8 text; save the list in that encoding ({shown!r})"
+        ) from None
     names, labels, lines = [], [], []
-    for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
-        if not (stripped := line.strip()):
+    for number, line in enumerate(content.split(b"\n"), 1):
+        parts = line.rsplit(None, 1)
+        if not parts:
             continue
-        here = f"{list_file}:{number}"
-        name, _, label = stripped.replace(b"\t", b" ").rpartition(b" ")
-        try:
-            stripped.decode()
-        except UnicodeDecodeError:
-            raise DataError(f"{here}: is not UTF-8 text; save the list in that encoding ({stripped[:60]!r})") from None
-        if not name or not label.isdigit():
-            raise DataError(f"{here}: {_LIST_FORMAT}; got {stripped.decode()[:200]!r}")
-        if int(label) >= class_dim:
+        if len(parts) < 2 or not parts[1].isdigit():
+            raise DataError(f"{list_file}:{number}: {_LIST_FORMAT}; got {line.decode().strip()[:200]!r}")
+        label = int(parts[1])
+        if label >= class_dim:
             raise DataError(
-                f"{here}: label {int(label)} is not in 0..{class_dim - 1}: correct it, or give a --class_dim above it"
+                f"{list_file}:{number}: label {label} is not in 0..{class_dim - 1}: "
+                "correct it, or give a --class_dim above it"
             )
-        names.append(name.rstrip())
-        labels.append(int(label))
+        names.append(parts[0].strip())
+        labels.append(label)
         lines.append(number)
     if not names:
         raise DataError(f"{list_file}: lists no image; {_LIST_FORMAT}")
     images = _image_list(str(list_file), str(root), names, labels, lines)
-    _check_files_exist(images)
+    _check_files_exist(images, names)
     return images
 
 
@@ -499,25 +507,28 @@ def _image_list(origin: str, root: str, names: list[bytes], labels: list[int], l
     )
 
 
-def _check_files_exist(images: ImageList) -> None:
+def _check_files_exist(images: ImageList, names: list[bytes]) -> None:
     """One directory listing instead of one question a file: a list has millions of lines, a disk may be far away."""
-    listings: dict[str, set[str]] = {}
+    listings: dict[bytes, set[bytes]] = {}
     missing = []
-    for index in range(len(images)):
-        folder, name = os.path.split(images.path(index))
-        if folder not in listings:
+    for index, name in enumerate(names):
+        folder, file = os.path.split(name)
+        listing = listings.get(folder)
+        if listing is None:
             try:
-                listings[folder] = set(os.listdir(folder))
+                listing = set(os.listdir(os.path.join(os.fsencode(images.root), folder)))
             except OSError:
-                listings[folder] = set()
-        if name not in listings[folder]:
+                listing = set()
+            listings[folder] = listing
+        if file not in listing:
             missing.append(index)
-    if missing:
-        more = f" ({len(missing)} of {len(images)} images are missing)" if len(missing) > 1 else ""
-        folder, name = os.path.split(images.path(missing[0]))
-        similar = [other for other in listings[folder] if other.lower() == name.lower()]
-        hint = f"; there is {similar[0]}, with other letter case" if similar else ""
-        raise DataError(f"{images.where(missing[0])}: no such file{hint}{more}; paths are relative to {images.root}")
+    if not missing:
+        return
+    folder, file = os.path.split(names[missing[0]])
+    similar = [os.fsdecode(other) for other in listings[folder] if other.lower() == file.lower()]
+    hint = f"; there is {similar[0]}, with other letter case" if similar else ""
+    more = f" ({len(missing)} of {len(images)} images are missing)" if len(missing) > 1 else ""
+    raise DataError(f"{images.where(missing[0])}: no such file{hint}{more}; paths are relative to {images.root}")
 
 
 def _subfolders(folder: Path) -> list[str]:

@@ -6,7 +6,7 @@ python train.py --data_dir MINE --model ResNet50 --pretrained_model ResNet50 --l
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from fluid import engine as engines
 from fluid import schedule as schedules
 from fluid.checkpoint import Meta
 from fluid.config import TrainFlags
-from fluid.data import Batch, batches_per_epoch, evaluation_batches, training_batches
+from fluid.data import Batch, batches_per_epoch, training_batches
 from fluid.engine import Engine
 from fluid.errors import UserError
 from fluid.program import (
@@ -36,7 +36,7 @@ from fluid.run import Run, console, events, script
 from fluid.schedule import Schedule
 from fluid.trainer import Outcome, benchmark, check_fits, resume, train
 from image_classification import pictures
-from image_classification.metrics import Accuracy
+from image_classification.metrics import Accuracy, measure
 from image_classification.models import find_model
 from image_classification.network import TASK, Classifier, evaluation_program, load_weights, training_network
 from image_classification.reader import Augment, ImageList, ImageSource, Preprocess, class_names, open_images
@@ -202,14 +202,13 @@ def main(flags: Flags) -> Outcome:
         check_fits(resumed[0], state, flags.checkpoint)
         state, meta = resumed
     elif flags.pretrained_model is not None:
-        network_state = {name: state[name] for name in evaluation.state_names}
-        loaded, report = load_weights(
-            network_state,
+        state, report = load_weights(
+            state,
             flags.pretrained_model,
+            classifier,
             exclude=flags.finetune_exclude_pretrained_params,
             allow_partial=flags.allow_partial,
         )
-        state.update(loaded)
         restart_averages(state, update)
     engine.load(state)
 
@@ -389,25 +388,14 @@ class Evaluator:
             state = averaged(self.engine.state(), self.update)
             self.own.load({name: state[name] for name in self.evaluation.state_names})
             engine = self.own
-        return measure(engine, self.evaluation, source, classifier, self.flags.test_batch_size, self.flags.num_workers)
-
-
-def measure(
-    engine: Engine,
-    evaluation: Program,
-    source: ImageSource,
-    classifier: Classifier,
-    batch_size: int,
-    num_workers: int,
-) -> Accuracy:
-    """Accuracy over every image of `source`, exactly once each. Raises DataError for one that cannot be read."""
-    result = Accuracy(classifier.class_dim)
-    with evaluation_batches(source, batch_size, num_workers=num_workers) as batches:
-        for batch in batches:
-            outputs = engine.run(evaluation, batch.feed)
-            logits, losses = (np.asarray(outputs[name])[: batch.size] for name in ("logits", "losses"))
-            result.add(logits, batch.feed["label"][: batch.size], losses)
-    return result
+        return measure(
+            engine,
+            self.evaluation,
+            source,
+            classifier.class_dim,
+            self.flags.test_batch_size,
+            self.flags.num_workers,
+        )
 
 
 def finish(run: Run, outcome: Outcome, measured: Accuracy, classifier: Classifier, test_images: ImageList) -> None:
@@ -435,5 +423,10 @@ def finish(run: Run, outcome: Outcome, measured: Accuracy, classifier: Classifie
     run.say(f"checkpoints, best one at {folder / 'best'}; pictures: {', '.join(map(str, drawn))}")
 
 
+def cli(argv: Sequence[str] | None = None) -> None:
+    """Run with these words of a command line; None takes those of the process."""
+    script(lambda: main(configuration.parse(Flags, argv, aliases=ALIASES, retired=RETIRED)))
+
+
 if __name__ == "__main__":
-    script(lambda: main(configuration.parse(Flags, aliases=ALIASES, retired=RETIRED)))
+    cli()

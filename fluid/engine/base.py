@@ -7,6 +7,7 @@ same names and shapes, so a state saved by one is loaded by the other.
 import importlib.metadata
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fluid.errors import EngineError
@@ -22,11 +23,17 @@ PRECISIONS = ("fp32", "tf32", "bf16")
 
 
 class Engine(ABC):
-    """Runs Programs on one state. Attributes: `name`, `device` (as shown to people), `num_devices`, `seed`."""
+    """Runs Programs on one state."""
 
     name: str
     device: str
+    """As shown to people."""
     num_devices: int = 1
+    """Devices that share a batch, over all hosts."""
+    num_hosts: int = 1
+    """Processes that train together; each feeds its share of every batch."""
+    host_id: int = 0
+    """Number of this process; process 0 writes logs and checkpoints."""
     seed: int = 0
 
     @abstractmethod
@@ -62,6 +69,10 @@ class Engine(ABC):
         """Whether `flag` is true in any process of a distributed run; all of them call this at the same step."""
         return flag
 
+    def total(self, values: np.ndarray) -> np.ndarray:
+        """The sum of an array over all processes of a distributed run; all of them call this together."""
+        return values
+
     def close(self) -> None:
         """Release what the engine holds outside this process's memory."""
 
@@ -88,8 +99,20 @@ def check_feed(program: "Program", feed: Mapping[str, Any]) -> None:
             )
 
 
+@dataclass(frozen=True)
+class Hosts:
+    """Several processes that train together; with every field None they are found from the cluster's environment."""
+
+    coordinator: str | None = None
+    """`HOST:PORT` of process 0."""
+    num_hosts: int | None = None
+    """How many processes take part."""
+    host_id: int | None = None
+    """Number of this one, from 0."""
+
+
 def create(
-    engine: str = "auto", device: str = "auto", precision: str = "fp32", seed: int = 0
+    engine: str = "auto", device: str = "auto", precision: str = "fp32", seed: int = 0, hosts: Hosts | None = None
 ) -> tuple[Engine, str]:
     """Choose and start an engine; returns it with the reason for the choice, one line for people.
 

@@ -4,9 +4,9 @@ Krizhevsky, "One weird trick for parallelizing convolutional neural networks", 2
 (the network of Krizhevsky, Sutskever & Hinton, NIPS 2012, for one GPU).
 """
 
-from paddle.pir import Value
-
 from image_classification.models import layers
+
+from paddle.pir import Value
 
 # filters, kernel size, stride, padding, max-pooled afterwards
 CONVOLUTIONS = [

@@ -13,11 +13,11 @@ before any DPN weights were released): such weights are refused, or do not fit b
 import re
 from collections import Counter
 
-import numpy as np
-from paddle.pir import Value
-
 from fluid.errors import WeightsError
 from fluid.program import Program
+
+import numpy as np
+from paddle.pir import Value
 
 AUTOMATIC_NAME = re.compile(r"(conv2d|depthwise_conv2d|batch_norm|fc)_\d+\.[wb]_\d+")
 # Paddle's operator -> Fluid's layer type

@@ -2,14 +2,15 @@
 
 Szegedy et al., "Going Deeper with Convolutions", CVPR 2015, https://arxiv.org/abs/1409.4842, table 1.
 The released network differs from the paper: convolutions have neither bias nor activation, the only nonlinearity is a
-relu behind each inception block's concatenation, and there is no local response normalisation.
+relu behind each inception block's concatenation, there is no local response normalisation, and poolings drop
+incomplete windows, so that the last plane has 6x6 pixels (7x7 in the paper).
 """
-
-import paddle
-from paddle.pir import Value
 
 from fluid.program import name_layer
 from image_classification.models import layers
+
+import paddle
+from paddle.pir import Value
 
 # filters of 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool projection
 INCEPTION = {

@@ -4,11 +4,11 @@ Szegedy, Ioffe, Vanhoucke & Alemi, "Inception-v4, Inception-ResNet and the Impac
 AAAI 2017, https://arxiv.org/abs/1602.07261, figures 3 to 9. The released weights are for 299 x 299 images.
 """
 
-import paddle
-from paddle.pir import Value
-
 from fluid.program import name_layer
 from image_classification.models import layers
+
+import paddle
+from paddle.pir import Value
 
 
 def inception_v4(image: Value, class_dim: int, training: bool) -> Value:

@@ -7,13 +7,13 @@ registered under the layer's name, so that it can be fetched as a feature.
 
 import math
 
+from fluid.program import name_layer
+
 import paddle
 import paddle.nn.functional as F
 from paddle import ParamAttr
 from paddle.nn.initializer import Initializer, Uniform
 from paddle.pir import Value
-
-from fluid.program import name_layer
 
 # None takes Paddle's default, which is still Fluid's: N(0, sqrt(2 / fan_in)) for convolutions, Xavier for matrices.
 Init = Initializer | None

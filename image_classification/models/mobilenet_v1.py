@@ -4,10 +4,10 @@ Howard et al., "MobileNets: Efficient Convolutional Neural Networks for Mobile V
 https://arxiv.org/abs/1704.04861, table 1.
 """
 
+from image_classification.models import layers
+
 from paddle.nn.initializer import KaimingUniform
 from paddle.pir import Value
-
-from image_classification.models import layers
 
 # name, filters after the pointwise convolution, stride of the depthwise one
 BLOCKS = [

@@ -5,10 +5,10 @@ https://arxiv.org/abs/1801.04381, table 2. Different from the paper, the first b
 (with factor 1).
 """
 
-from paddle.pir import Value
-
 from fluid.program import name_layer
 from image_classification.models import layers
+
+from paddle.pir import Value
 
 # name, expansion factor t, output channels c, repetitions n, stride s of the first
 STAGES = [
@@ -46,8 +46,6 @@ def inverted_residual(
 ) -> Value:
     width = x.shape[1] * expansion
     y = layers.conv_bn(x, width, 1, act="relu6", training=training, name=f"{name}_expand")
-    y = layers.conv_bn(
-        y, width, 3, stride=stride, groups=width, act="relu6", training=training, name=f"{name}_dwise"
-    )
+    y = layers.conv_bn(y, width, 3, stride=stride, groups=width, act="relu6", training=training, name=f"{name}_dwise")
     y = layers.conv_bn(y, filters, 1, act=None, training=training, name=f"{name}_linear")
     return name_layer(name, x + y if residual else y)

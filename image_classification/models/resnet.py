@@ -6,10 +6,10 @@ Classification with Convolutional Neural Networks", CVPR 2019, https://arxiv.org
 3x3 convolutions, vd in addition halves the shortcut by average pooling.
 """
 
-from paddle.pir import Value
-
 from fluid.program import name_layer
 from image_classification.models import layers
+
+from paddle.pir import Value
 
 # blocks of the four stages (table 1 of the paper; 200 layers as in the second ResNet paper, arXiv 1603.05027)
 DEPTHS = {

@@ -5,11 +5,11 @@ https://arxiv.org/abs/1611.05431; Hu, Shen & Sun, "Squeeze-and-Excitation Networ
 https://arxiv.org/abs/1709.01507. The network of 152 layers has 64 groups and begins with three 3x3 convolutions.
 """
 
-import paddle
-from paddle.pir import Value
-
 from fluid.program import name_layer
 from image_classification.models import layers
+
+import paddle
+from paddle.pir import Value
 
 # blocks of the four stages
 DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}

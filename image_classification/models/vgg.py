@@ -4,10 +4,10 @@ Simonyan & Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Re
 https://arxiv.org/abs/1409.1556, table 1, columns A, B, D and E.
 """
 
+from image_classification.models import layers
+
 from paddle.nn.initializer import Constant, Normal
 from paddle.pir import Value
-
-from image_classification.models import layers
 
 # convolutions in each of the five blocks
 DEPTHS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}

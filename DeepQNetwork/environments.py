@@ -1,0 +1,388 @@
+"""Environments: Atari games in ale-py's own threads, one game whose emulator can be saved, and gymnasium's control tasks.
+
+All of them step in two halves, so that a learner can compute while the emulators run:
+
+    observation = environment.reset(seed)          # [E, ...]
+    environment.send(actions)                      # returns at once
+    step = environment.receive()                   # what became of the actions
+
+After the last step of an episode the next one begins by itself: the action sent then is ignored, and the observation
+that comes back is the first of a new episode (`Step.first`). The last observation of an episode is therefore always seen,
+which is what a value after a time limit has to be bootstrapped from.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+from fluid.config import nearest
+from fluid.errors import UserError
+
+import cv2
+import numpy as np
+
+SCREEN = (84, 84)
+FRAME_SKIP = 4
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an Atari game is shown to an agent, and what counts as an episode. A score means nothing without it."""
+
+    name: str
+    resize: int
+    """OpenCV's interpolation from the whole screen to 84 x 84."""
+    palette: bool
+    """Gray levels from the emulator's palette; otherwise the maximum is taken in RGB and turned to gray afterwards."""
+    fire: bool
+    """FIRE is pressed for one frame before the idle ones, in games that have it."""
+    start_actions: tuple[str, ...]
+    """Played for 4 frames each after them, in games with FIRE: names of actions or indices."""
+    sticky: float
+    """Probability that the emulator repeats the previous action (Machado et al., arXiv:1709.06009)."""
+    max_frames: int
+    """Emulator frames after which an episode is cut."""
+    noop_max: int = 30
+    """The episode starts after a random number of idle frames below this."""
+
+    def __str__(self) -> str:
+        return (
+            f"protocol {self.name}: whole screen to 84x84 by {'INTER_LINEAR' if self.resize == cv2.INTER_LINEAR else 'INTER_AREA'}, "
+            f"gray from {'the palette' if self.palette else 'RGB'}, maximum of 2 frames, frame skip {FRAME_SKIP}, minimal "
+            f"actions, sticky {self.sticky:g}, {'FIRE and ' if self.fire else ''}fewer than {self.noop_max} idle frames"
+            f"{', then ' + ' and '.join(self.start_actions) if self.start_actions else ''}, "
+            f"at most {self.max_frames} frames, whole games"
+        )
+
+
+PROTOCOLS = {
+    "2018": Preprocessing("2018", cv2.INTER_LINEAR, False, False, ("FIRE", "2"), 0.0, 60_000),
+    "standard": Preprocessing("standard", cv2.INTER_AREA, True, True, (), 0.0, 108_000),
+    "sticky": Preprocessing("sticky", cv2.INTER_AREA, True, False, (), 0.25, 108_000, noop_max=1),
+}
+
+
+class Step(NamedTuple):
+    """What became of one action in each of E environments."""
+
+    observation: np.ndarray
+    """[E, ...]"""
+    action: np.ndarray
+    """[E] int32: what was really done; a protocol presses FIRE by itself at the start of a game."""
+    reward: np.ndarray
+    """[E] float32, as the game gives it."""
+    terminated: np.ndarray
+    """[E] bool: the task ended here, nothing comes after."""
+    truncated: np.ndarray
+    """[E] bool: cut by a time limit; the state still has a value."""
+    life_lost: np.ndarray
+    """[E] bool: the game goes on, with one life less."""
+    first: np.ndarray
+    """[E] bool: `observation` begins an episode and the action was ignored."""
+
+
+class Environment(Protocol):
+    """What the training loop and the evaluation use. Raises UserError in its constructor for what does not exist."""
+
+    num_envs: int
+    num_actions: int
+    observation_shape: tuple[int, ...]
+    dtype: np.dtype
+    description: str
+
+    def reset(self, seed: int) -> np.ndarray: ...
+
+    def send(self, actions: np.ndarray) -> None: ...
+
+    def receive(self) -> Step: ...
+
+    def close(self) -> None: ...
+
+
+def is_atari(name: str) -> bool:
+    """Whether `name` is one of the games that come with ale-py, in any of their spellings."""
+    from ale_py import roms
+
+    return game_id(name) in roms.get_all_rom_ids()
+
+
+def game_id(name: str) -> str:
+    """`Pong`, `ALE/Pong-v5`, `PongNoFrameskip-v4`, `MsPacman`, `rom_files/pong.bin` -> ale-py's `pong`, `ms_pacman`."""
+    stem = name.rsplit("/", 1)[-1].removesuffix(".bin")
+    stem = stem.split("-")[0].removesuffix("NoFrameskip").removesuffix("Deterministic")
+    letters = [f"_{c.lower()}" if c.isupper() and i and stem[i - 1].islower() else c.lower() for i, c in enumerate(stem)]
+    return "".join(letters)
+
+
+def make(
+    name: str, num_envs: int, *, protocol: str = "standard", threads: int = 0, saveable: bool = False
+) -> "Environment":
+    """The environment of an Atari game (ale-py's 108) or of a gymnasium task with discrete actions.
+
+    Args:
+        name: a game in any spelling `game_id` knows, or a gymnasium id such as CartPole-v1.
+        num_envs: how many run side by side.
+        protocol: a key of PROTOCOLS; only Atari games have one.
+        threads: threads for the emulators; 0 leaves the number to ale-py.
+        saveable: one game whose emulator state can be saved, for runs that resume to the same bits.
+
+    Raises UserError for a name that is neither, with the nearest one.
+    """
+    if is_atari(name):
+        if protocol not in PROTOCOLS:
+            raise UserError(f"unknown protocol {protocol}; choose one of {', '.join(PROTOCOLS)}")
+        if saveable:
+            return AtariGame(game_id(name), PROTOCOLS[protocol])
+        return AtariVector(game_id(name), PROTOCOLS[protocol], num_envs, threads)
+    return ControlVector(name, num_envs)
+
+
+def action_names(game: str) -> list[str]:
+    """The game's minimal set of actions, in the order of their indices."""
+    return [str(action).rsplit(".", 1)[-1] for action in _emulator(game, 0.0, 0).getMinimalActionSet()]
+
+
+def to_observation(rgb: np.ndarray, protocol: Preprocessing) -> np.ndarray:
+    """A screen [H, W, 3] (or [H, W] of gray levels) uint8 -> [84, 84] uint8."""
+    gray = rgb
+    if rgb.ndim == 3:
+        # 2018 converted in float32 and cut the fraction off; rounding would change half of the gray levels.
+        gray = cv2.cvtColor(rgb.astype(np.float32), cv2.COLOR_RGB2GRAY).astype(np.uint8)
+    return cv2.resize(gray, SCREEN[::-1], interpolation=protocol.resize)
+
+
+class AtariVector:
+    """E games in ale-py's threads. Their emulators cannot be saved: a resumed run starts new episodes."""
+
+    observation_shape = SCREEN
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, game: str, protocol: Preprocessing, num_envs: int, threads: int = 0):
+        import ale_py
+
+        names = action_names(game)
+        own = protocol.resize == cv2.INTER_AREA and protocol.palette
+        height, width = SCREEN if own else _emulator(game, 0.0, 0).getScreenGrayscale().shape
+        # With `own` settings ale-py does all the work; otherwise it hands out whole screens.
+        self._resized = own
+        self._presses = _start_actions(protocol, names)
+        self._vector = ale_py.AtariVectorEnv(
+            game,
+            num_envs,
+            num_threads=threads,
+            max_num_frames_per_episode=protocol.max_frames,
+            repeat_action_probability=protocol.sticky,
+            img_height=height,
+            img_width=width,
+            grayscale=protocol.palette,
+            stack_num=1,
+            frameskip=FRAME_SKIP,
+            noop_max=protocol.noop_max,
+            reward_clipping=False,
+            use_fire_reset=protocol.fire,
+        )
+        self.protocol, self.num_envs, self.num_actions = protocol, num_envs, len(names)
+        self.description = f"{game} x {num_envs}, {protocol}"
+
+    def reset(self, seed: int) -> np.ndarray:
+        """Begin an episode in every environment; observations [E, 84, 84] uint8."""
+        screens, info = self._vector.reset(seed=seed)
+        self._lives = info["lives"].copy()
+        self._over = np.zeros(self.num_envs, bool)
+        self._age = np.zeros(self.num_envs, np.int64)
+        return self._observations(screens)
+
+    def send(self, actions: np.ndarray) -> None:
+        """Start the next step: actions [E], each below `num_actions`."""
+        self._actions = np.array(actions, np.int32)
+        for age, press in enumerate(self._presses):
+            self._actions[self._age == age] = press
+        self._vector.send(self._actions)
+
+    def receive(self) -> Step:
+        """Wait for that step."""
+        screens, rewards, terminated, truncated, info = self._vector.recv()
+        first = self._over
+        lost = (info["lives"] < self._lives) & ~first & ~terminated
+        self._lives = info["lives"].copy()
+        self._over = terminated | truncated
+        self._age = np.where(first, 0, self._age + 1)
+        observation = self._observations(screens)
+        return Step(observation, self._actions, rewards.astype(np.float32), terminated, truncated, lost, first)
+
+    def close(self) -> None:
+        """Stop the threads."""
+        self._vector.close()
+
+    def _observations(self, screens: np.ndarray) -> np.ndarray:
+        if self._resized:
+            # A copy: the engine may still be reading these frames when ale-py writes the next ones.
+            return screens[:, 0].copy()
+        return np.stack([to_observation(screen[0], self.protocol) for screen in screens])
+
+
+class AtariGame:
+    """One game, run in the calling thread. Its state can be saved and restored to the bit, and its screen shown."""
+
+    num_envs = 1
+    observation_shape = SCREEN
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, game: str, protocol: Preprocessing):
+        self.game, self.protocol = game, protocol
+        self.action_names = action_names(game)
+        self.num_actions = len(self.action_names)
+        self.description = f"{game}, {protocol}"
+        self._presses = _start_actions(protocol, self.action_names)
+        self.screens: list[np.ndarray] = []
+        """The 4 screens [H, W, 3] uint8 of the last step, filled while `keep_screens`."""
+        self.keep_screens = False
+
+    def reset(self, seed: int) -> np.ndarray:
+        """Load the game and begin an episode; the observation [1, 84, 84] uint8."""
+        self._random = np.random.default_rng(seed)
+        self._ale = _emulator(self.game, self.protocol.sticky, seed % 2**31)
+        self._action_set = self._ale.getMinimalActionSet()
+        return self._begin()
+
+    def send(self, actions: np.ndarray) -> None:
+        """Remember the action [1]; the emulator runs in `receive`."""
+        press = self._age < len(self._presses)
+        self._action = self._presses[self._age] if press else int(actions[0])
+
+    def receive(self) -> Step:
+        """Play the action for 4 frames."""
+        first = self._over
+        reward, lives = 0.0, self._ale.lives()
+        if first:
+            observation = self._begin()
+        else:
+            reward = self._play()
+            observation = to_observation(np.maximum(*self._last_two), self.protocol)[None]
+            self._age += 1
+        terminated = self._ale.game_over(with_truncation=False)
+        truncated = self._age * FRAME_SKIP >= self.protocol.max_frames and not terminated
+        self._over = terminated or truncated
+        lost = not first and not terminated and self._ale.lives() < lives
+        flags = (np.array([value]) for value in (terminated, truncated, lost, first))
+        return Step(observation, np.array([self._action], np.int32), np.array([reward], np.float32), *flags)
+
+    def save(self) -> dict[str, Any]:
+        """The emulator and everything else that decides what happens next, as arrays and JSON-able data."""
+        return {
+            "emulator": np.frombuffer(self._ale.cloneSystemState().__getstate__(), np.uint8).copy(),
+            "random": self._random.bit_generator.state,
+            "age": self._age,
+            "over": self._over,
+        }
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Continue from `save`; follows a `reset`."""
+        import ale_py
+
+        state = ale_py.ALEState.__new__(ale_py.ALEState)
+        state.__setstate__(saved["emulator"].tobytes())
+        self._ale.restoreSystemState(state)
+        self._random.bit_generator.state = saved["random"]
+        self._age, self._over = saved["age"], saved["over"]
+
+    def close(self) -> None:
+        """Nothing to stop."""
+
+    def _begin(self) -> np.ndarray:
+        self._ale.reset_game()
+        idle = int(self._random.integers(self.protocol.noop_max))
+        if self.protocol.fire and "FIRE" in self.action_names:
+            self._ale.act(self._action_set[self.action_names.index("FIRE")])
+            idle -= 1
+        for _ in range(idle):
+            self._ale.act(self._action_set[0])
+        self._age, self._over, self._action = 0, False, 0
+        if self.keep_screens:
+            self.screens = [self._ale.getScreenRGB()]
+        return to_observation(self._screen(), self.protocol)[None]
+
+    def _play(self) -> float:
+        reward, self._last_two, self.screens = 0.0, [], []
+        for frame in range(FRAME_SKIP):
+            reward += self._ale.act(self._action_set[self._action])
+            if frame >= FRAME_SKIP - 2 or self._ale.game_over():
+                self._last_two.append(self._screen())
+            if self.keep_screens:
+                self.screens.append(self._ale.getScreenRGB())
+            if self._ale.game_over():
+                break
+        self._last_two = [self._last_two[0], self._last_two[-1]]
+        return reward
+
+    def _screen(self) -> np.ndarray:
+        return self._ale.getScreenGrayscale() if self.protocol.palette else self._ale.getScreenRGB()
+
+
+class ControlVector:
+    """E copies of a gymnasium task with discrete actions and a vector of numbers as observation."""
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, name: str, num_envs: int):
+        import gymnasium
+
+        try:
+            self._vector = gymnasium.make_vec(name, num_envs=num_envs, vectorization_mode="sync")
+        except gymnasium.error.Error as error:
+            raise UserError(
+                f"no environment called {name}: neither an Atari game nor a gymnasium id.{_nearest_environment(name)}"
+            ) from error
+        space, actions = self._vector.single_observation_space, self._vector.single_action_space
+        if not isinstance(actions, gymnasium.spaces.Discrete) or not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1:
+            raise UserError(f"{name}: DQN here needs discrete actions and a vector of numbers; it has {actions} and {space}")
+        self.num_envs, self.num_actions = num_envs, int(actions.n)
+        self.observation_shape = tuple(space.shape)
+        self.description = f"{name} x {num_envs}"
+
+    def reset(self, seed: int) -> np.ndarray:
+        """Begin an episode in every environment; observations [E, D] float32."""
+        observation, _ = self._vector.reset(seed=seed)
+        self._over = np.zeros(self.num_envs, bool)
+        return observation.astype(np.float32)
+
+    def send(self, actions: np.ndarray) -> None:
+        """Remember the actions [E]; they are played in `receive`."""
+        self._actions = np.array(actions, np.int32)
+
+    def receive(self) -> Step:
+        """Play them."""
+        observation, reward, terminated, truncated, _ = self._vector.step(self._actions)
+        first, self._over = self._over, terminated | truncated
+        none = np.zeros(self.num_envs, bool)
+        return Step(
+            observation.astype(np.float32), self._actions, reward.astype(np.float32), terminated, truncated, none, first
+        )
+
+    def close(self) -> None:
+        """Close the copies."""
+        self._vector.close()
+
+
+def _emulator(game: str, sticky: float, seed: int) -> Any:
+    from ale_py import ALEInterface, LoggerMode, roms
+
+    ALEInterface.setLoggerMode(LoggerMode.Error)
+    emulator = ALEInterface()
+    emulator.setInt("random_seed", seed)
+    emulator.setFloat("repeat_action_probability", sticky)
+    emulator.loadROM(roms.get_rom_path(game))
+    return emulator
+
+
+def _start_actions(protocol: Preprocessing, names: list[str]) -> list[int]:
+    """Indices of the protocol's start actions; a number stands for itself, and only games with FIRE need them."""
+    if "FIRE" not in names:
+        return []
+    return [int(name) if name.isdigit() else names.index(name) for name in protocol.start_actions]
+
+
+def _nearest_environment(name: str) -> str:
+    import gymnasium
+    from ale_py import roms
+
+    return nearest(name, [*roms.get_all_rom_ids(), *gymnasium.registry])

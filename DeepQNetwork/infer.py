@@ -1,0 +1,166 @@
+"""Watch an agent play, record it, or run its network on given states.
+
+python infer.py --show terminal                            the agent that comes with this folder, in the terminal
+python infer.py --video game.gif --max_seconds 20          a recording, .gif or .mp4
+python infer.py --feed in.npz --fetch out.npz              `state` [N, 4, 84, 84] in, `q_values` [N, actions] out
+"""
+
+import json
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+if __package__ in (None, ""):
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from fluid import config as configuration
+from fluid.commands import read_npz, write_npz
+from fluid.errors import DataError, UserError
+from fluid.program import initialise
+from fluid.run import console, script
+
+from DeepQNetwork import environments, pictures
+from DeepQNetwork.agent import Agent
+from DeepQNetwork.environments import PROTOCOLS, AtariGame, game_id, is_atari
+from DeepQNetwork.episodes import QFunction, States, greedy_with_noise
+from DeepQNetwork.eval import ALIASES, AgentFlags, best_of, check_actions, load_player
+from DeepQNetwork.network import inference_program
+from DeepQNetwork.pretrained import fit, is_exported, load_agent, load_exported
+from DeepQNetwork.train import choose_engine, command_line
+
+import numpy as np
+
+SCREENS_PER_SECOND = 60
+"""Of the console."""
+
+
+@dataclass
+class Flags(AgentFlags):
+    """Watch or record an agent, or run its network on arrays."""
+
+    episodes: int = 1
+    """Games to play."""
+    show: Literal["none", "terminal", "window"] = "none"
+    """Where to show the game while it is played, at its own speed."""
+    video: Path | None = None
+    """Record the games to this .gif or .mp4."""
+    video_fps: int | None = None
+    """Frames a second of the video; by default 30, 15 for .gif. The game keeps its speed."""
+    max_seconds: float | None = None
+    """Stop after this much time of the game."""
+    results: Path | None = None
+    """Write a JSON line an episode here."""
+    feed: Path | None = None
+    """Run the network on the arrays of this .npz: `state` [N, 4, 84, 84], gray levels 0..255, oldest frame first."""
+    fetch: Path | None = None
+    """Where the outputs go: `q_values` [N, actions]."""
+
+
+def main(flags: Flags) -> list[dict[str, Any]]:
+    """Do what the flags say; returns one record an episode."""
+    if (flags.feed is None) != (flags.fetch is None):
+        raise UserError("--feed and --fetch belong together: --feed in.npz --fetch out.npz")
+    if flags.feed is not None:
+        run_arrays(flags)
+        return []
+    if flags.video is not None and flags.video.suffix not in (".gif", ".mp4"):
+        raise UserError(f"--video {flags.video}: videos are written as .gif or .mp4")
+    agent, q_function, engine = load_player(flags)
+    if not is_atari(agent.env):
+        raise UserError(f"{agent.env} has no screen here; eval.py plays it and prints the score")
+    game = AtariGame(game_id(agent.env), PROTOCOLS[agent.protocol])
+    check_actions(agent, game)
+    console.print(f"{game.description}", markup=False)
+    console.print(f"{agent.network}; {engine}; epsilon {flags.epsilon:g}, seed {flags.seed}", markup=False)
+    records = watch(flags, agent, q_function, game)
+    if flags.results is not None:
+        flags.results.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    return records
+
+
+def watch(flags: Flags, agent: Agent, q_function: QFunction, game: AtariGame) -> list[dict[str, Any]]:
+    """Play `flags.episodes` games, showing and recording them; one record each."""
+    screen = {"none": None, "terminal": pictures.TerminalScreen, "window": pictures.WindowScreen}[flags.show]
+    screen = screen() if screen else None
+    rate = flags.video_fps or (15 if flags.video and flags.video.suffix == ".gif" else 30)
+    recorder = Recorder(rate) if flags.video else None
+    game.keep_screens = screen is not None or recorder is not None
+    random = np.random.default_rng(flags.seed)
+    states = States(agent, 1)
+    state = states.push(game.reset(flags.seed), np.ones(1, bool))
+    records: list[dict[str, Any]] = []
+    total, steps, played = 0.0, 0, 0.0
+    cut = False
+    while len(records) < flags.episodes and not cut:
+        began = time.perf_counter()
+        game.send(greedy_with_noise(np.asarray(q_function(state)), flags.epsilon, random))
+        step = game.receive()
+        total, steps = (0.0, 0) if step.first[0] else (total + float(step.reward[0]), steps + 1)
+        played += environments.FRAME_SKIP / SCREENS_PER_SECOND
+        if recorder is not None:
+            recorder.add(game.screens)
+        if screen is not None:
+            screen.show(game.screens[-1], f"{agent.env}  score {total:g}  step {steps}")
+            time.sleep(max(environments.FRAME_SKIP / SCREENS_PER_SECOND - (time.perf_counter() - began), 0.0))
+        cut = flags.max_seconds is not None and played >= flags.max_seconds
+        over = bool(step.terminated[0] or step.truncated[0])
+        if over or cut:
+            records.append({"env": agent.env, "protocol": agent.protocol, "score": total, "steps": steps, "finished": over})
+            console.print(f"episode {len(records)}: score {total:g} after {steps} steps{'' if over else ' (cut)'}")
+        state = states.push(step.observation, step.first)
+    if screen is not None:
+        screen.close()
+    if recorder is not None:
+        pictures.write_video(flags.video, recorder.frames, rate)
+        console.print(f"{flags.video}: {len(recorder.frames)} frames at {rate}/s", markup=False)
+    return records
+
+
+class Recorder:
+    """Keeps every so many screens of a game, so that the video runs at the game's speed."""
+
+    def __init__(self, frames_per_second: int):
+        self.frames: list[np.ndarray] = []
+        self._every = SCREENS_PER_SECOND / frames_per_second
+        self._seen = 0
+
+    def add(self, screens: list[np.ndarray]) -> None:
+        """Take what is due of the next screens [H, W, 3] uint8."""
+        for screen in screens:
+            if self._seen >= len(self.frames) * self._every:
+                self.frames.append(screen)
+            self._seen += 1
+
+
+def run_arrays(flags: Flags) -> None:
+    """`--feed` and `--fetch`: the inference Program on raw arrays."""
+    arrays = read_npz(flags.feed)
+    if set(arrays) != {"state"}:
+        raise DataError(f"{flags.feed}: must hold one array, state; it holds {', '.join(arrays) or 'nothing'}")
+    if is_exported(flags.pretrained_model):
+        agent, model = load_exported(flags.pretrained_model)
+        outputs = model.run({"state": checked_state(flags.feed, arrays["state"], agent)})
+    else:
+        agent, weights = load_agent(best_of(flags.pretrained_model), flags.env or None, flags.protocol)
+        program = inference_program(agent)
+        engine, _ = choose_engine(flags)
+        engine.load(fit(program, weights, initialise(program, seed=0)))
+        outputs = engine.run(program, {"state": checked_state(flags.feed, arrays["state"], agent)})
+    outputs = {name: np.asarray(array) for name, array in outputs.items()}
+    write_npz(flags.fetch, outputs)
+    for name, array in outputs.items():
+        console.print(f"{flags.fetch}: {name} {array.dtype} {list(array.shape)}", markup=False)
+
+
+def checked_state(path: Path, state: np.ndarray, agent: Agent) -> np.ndarray:
+    """The fed states as float32; raises DataError for another shape or for no numbers."""
+    if state.dtype.kind not in "uif" or state.ndim != len(agent.state_shape) + 1 or state.shape[1:] != agent.state_shape:
+        wanted = ", ".join(map(str, agent.state_shape))
+        raise DataError(f"{path}: state must be numbers [N, {wanted}], not {state.dtype} {list(state.shape)}")
+    return state.astype(np.float32)
+
+
+if __name__ == "__main__":
+    script(lambda: main(configuration.parse(Flags, command_line(), aliases=ALIASES)))

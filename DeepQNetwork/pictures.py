@@ -1,0 +1,114 @@
+"""Pictures of a run and of a game: learning curves, GIF and MP4, and a screen drawn in the terminal or a window."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fluid.errors import UserError
+
+import cv2
+import matplotlib
+import numpy as np
+from PIL import Image
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+
+def draw_curves(path: Path, train: Sequence[dict[str, Any]], evaluations: Sequence[dict[str, Any]], title: str) -> Path:
+    """Returns, loss and Q values by agent step, from the events of a run's log."""
+    figure, axes = plt.subplots(1, 3, figsize=(13, 3.6), layout="constrained")
+    for axis, name, label in zip(axes, ("episode_return", "loss", "q"), ("episode return", "loss", "Q of the actions taken")):
+        rows = [row for row in train if name in row]
+        axis.plot([row["step"] for row in rows], [row[name] for row in rows], lw=1, label="training")
+        axis.set(title=label, xlabel="agent steps")
+        axis.grid(alpha=0.3)
+    steps = [row["step"] for row in evaluations]
+    deviations = [row["deviation"] for row in evaluations]
+    axes[0].errorbar(steps, [row["score"] for row in evaluations], deviations, fmt="o-", ms=4, capsize=2, label="evaluation")
+    axes[0].legend(frameon=False)
+    figure.suptitle(title)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+    return path
+
+
+def write_video(path: Path, frames: Sequence[np.ndarray], frames_per_second: float) -> Path:
+    """Write screens [H, W, 3] uint8 as .gif or .mp4. Raises UserError for another suffix or if it cannot be written."""
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".gif":
+            # Atari's screens use few colours: a palette each keeps them exact, and only changes are stored.
+            images = [Image.fromarray(frame).quantize(64, dither=Image.Dither.NONE) for frame in frames]
+            images[0].save(path, save_all=True, append_images=images[1:], duration=round(1000 / frames_per_second), loop=0)
+            return path
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error}") from error
+    if path.suffix != ".mp4":
+        raise UserError(f"{path}: videos are written as .gif or .mp4")
+    height, width = frames[0].shape[:2]
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), frames_per_second, (width, height))
+    if not writer.isOpened():
+        raise UserError(f"{path} cannot be written as a video")
+    for frame in frames:
+        writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+    writer.release()
+    return path
+
+
+class TerminalScreen:
+    """Draws frames in the terminal, two pixels a character, over each other."""
+
+    def __init__(self, width: int = 80):
+        self.width = width
+        self._drawn = 0
+
+    def show(self, frame: np.ndarray, caption: str) -> None:
+        """Draw a frame [H, W, 3] uint8 and a line below it."""
+        height = frame.shape[0] * self.width // frame.shape[1] // 2 * 2
+        small = cv2.resize(frame, (self.width, height), interpolation=cv2.INTER_AREA)
+        lines = []
+        for upper, lower in zip(small[::2], small[1::2]):
+            cells = (
+                "\x1b[38;2;{};{};{}m\x1b[48;2;{};{};{}m▀".format(*top, *bottom) for top, bottom in zip(upper, lower)
+            )
+            lines.append("".join(cells) + "\x1b[0m")
+        back = f"\x1b[{self._drawn}A" if self._drawn else ""
+        sys.stdout.write(back + "\n".join(lines) + f"\n\x1b[K{caption}\n")
+        sys.stdout.flush()
+        self._drawn = len(lines) + 1
+
+    def close(self) -> None:
+        """Leave the last frame standing."""
+
+
+class WindowScreen:
+    """Shows frames in a window of the desktop. Raises UserError where there is none."""
+
+    SCALE = 3
+
+    def __init__(self) -> None:
+        try:
+            import tkinter
+
+            self._root = tkinter.Tk()
+        except Exception as error:
+            raise UserError(f"no window can be opened ({error}); use --show terminal, or --video FILE.mp4") from error
+        self._image = tkinter.PhotoImage()
+        self._label = tkinter.Label(self._root, image=self._image)
+        self._label.pack()
+
+    def show(self, frame: np.ndarray, caption: str) -> None:
+        """Show a frame [H, W, 3] uint8; the caption is the window's title."""
+        height, width = frame.shape[:2]
+        large = cv2.resize(frame, (width * self.SCALE, height * self.SCALE), interpolation=cv2.INTER_NEAREST)
+        header = f"P6 {large.shape[1]} {large.shape[0]} 255 ".encode()
+        self._image.configure(data=header + large.tobytes(), format="PPM")
+        self._root.title(caption)
+        self._root.update()
+
+    def close(self) -> None:
+        """Close the window."""
+        self._root.destroy()

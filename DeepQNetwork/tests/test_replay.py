@@ -1,0 +1,158 @@
+"""The replay memory against a plain list of episodes, and its priorities against their definition."""
+
+import numpy as np
+import pytest
+
+from DeepQNetwork.replay import Priorities, Replay
+
+GAMMA = 0.9
+
+
+class Story:
+    """Random episodes in `num_envs` environments, stored in a Replay and in plain lists side by side.
+
+    A frame is one number, different for every frame. An episode is a list of (frame, action, reward, ended, cut).
+    """
+
+    def __init__(self, seed: int, num_envs: int, capacity: int, stack: int, n_step: int, alpha: float | None = None):
+        self.random = np.random.default_rng(seed)
+        self.replay = Replay(
+            capacity, num_envs, (1,), np.float32, stack=stack, n_step=n_step, gamma=GAMMA, alpha=alpha
+        )
+        self.num_envs, self.stack, self.n_step = num_envs, stack, n_step
+        self.episodes: list[list[list]] = [[[]] for _ in range(num_envs)]
+        self.next_frame = 1.0
+        self.over = np.zeros(num_envs, bool)
+        self._store(np.ones(num_envs, bool))
+
+    def _store(self, first: np.ndarray) -> None:
+        frames = self.next_frame + np.arange(self.num_envs)
+        self.next_frame += self.num_envs
+        rows = self.replay.add_frames(first)
+        self.replay.frames[rows] = frames[:, None]
+        for environment, frame in enumerate(frames):
+            if first[environment] and self.episodes[environment][-1]:
+                self.episodes[environment].append([])
+            self.episodes[environment][-1].append([frame, None, None, False, False])
+
+    def step(self) -> None:
+        """One step in every environment; ends and cuts come at random."""
+        count = self.num_envs
+        action, reward = self.random.integers(5, size=count), self.random.normal(size=count).astype(np.float32)
+        ended = (self.random.random(count) < 0.15) & ~self.over
+        cut = (self.random.random(count) < 0.1) & ~self.over & ~ended
+        first = self.over
+        for environment in np.flatnonzero(~first):
+            self.episodes[environment][-1][-1][1:] = (
+                action[environment],
+                reward[environment],
+                ended[environment],
+                cut[environment],
+            )
+        self.replay.add_outcome(action, reward, ended, cut, first)
+        self.over = ended | cut
+        self._store(first)
+
+    def expected(self) -> dict[float, tuple]:
+        """Newest frame of a state -> (state, action, n-step reward, next state, discount), for every complete step."""
+        found = {}
+        for episodes in self.episodes:
+            for episode in episodes:
+                frames = [entry[0] for entry in episode]
+                padded = [0.0] * (self.stack - 1) + frames
+                for start, entry in enumerate(episode):
+                    reward, steps, ended = 0.0, 0, False
+                    while steps < self.n_step and start + steps < len(episode) - 1:
+                        _, _, gain, ended, cut = episode[start + steps]
+                        reward += GAMMA**steps * gain
+                        steps += 1
+                        if ended or cut:
+                            break
+                    if steps:
+                        state, following = (padded[at : at + self.stack] for at in (start, start + steps))
+                        found[entry[0]] = (state, entry[1], reward, following, 0.0 if ended else GAMMA**steps)
+        return found
+
+
+@pytest.mark.parametrize("alpha", [None, 0.6])
+@pytest.mark.parametrize(("num_envs", "capacity", "stack", "n_step"), [(1, 40, 4, 1), (3, 90, 4, 3), (2, 30, 1, 5)])
+def test_every_sample_is_a_true_transition(num_envs, capacity, stack, n_step, alpha):
+    """Before and after the rings have wrapped around: states, n-step rewards, discounts; and every live step can come."""
+    seed = int(np.random.SeedSequence().entropy % 2**32)
+    print(f"seed {seed}")
+    story = Story(seed, num_envs, capacity, stack, n_step, alpha)
+    for count in range(1, 150):
+        story.step()
+        if count not in (12, 25, 60, 149):
+            continue
+        expected, frames = story.expected(), story.replay.frames
+        batch = story.replay.sample(4000, story.random)
+        seen = set()
+        for index in range(4000):
+            state = frames[batch.state_rows[index], 0].tolist()
+            seen.add(state[-1])
+            known_state, action, reward, following, discount = expected[state[-1]]
+            assert state == known_state
+            assert batch.action[index] == action
+            assert batch.reward[index] == pytest.approx(reward, abs=1e-5)
+            assert batch.discount[index] == pytest.approx(discount, abs=1e-6)
+            if discount:
+                assert frames[batch.next_rows[index], 0].tolist() == following
+        oldest, newest = story.replay._window()
+        live = [
+            episode_frame
+            for episodes in story.episodes
+            for age, episode_frame in enumerate(frame for episode in episodes for frame in episode)
+            if oldest <= age <= newest and episode_frame[1] is not None
+        ]
+        assert seen == {entry[0] for entry in live}
+
+
+def test_memory_of_a_million_screens_is_below_seven_and_a_half_gigabytes():
+    """Each frame is stored once; the figure is what the run prints at its start."""
+    replay = Replay(1_000_000, 16, (84, 84), np.uint8, stack=4, n_step=3, on_device=True, alpha=0.6)
+    assert 7.05e9 < replay.nbytes < 7.5e9
+    small = Replay(1_000, 4, (84, 84), np.uint8, stack=4)
+    measured = sum(array.nbytes for array in vars(small).values() if isinstance(array, np.ndarray) and array.ndim)
+    assert small.nbytes == pytest.approx(measured, rel=1e-3)
+
+
+def test_too_small_a_memory_is_refused():
+    with pytest.raises(ValueError, match="too few"):
+        Replay(40, 8, (84, 84), np.uint8, stack=4, n_step=3)
+
+
+def test_saved_memory_draws_the_same_samples():
+    one = Story(5, 2, 60, 4, 3, alpha=0.6)
+    for _ in range(45):
+        one.step()
+    one.replay.update_priorities(one.replay.sample(20, np.random.default_rng(0)).rows, np.arange(20.0))
+    other = Replay(60, 2, (1,), np.float32, stack=4, n_step=3, gamma=GAMMA, alpha=0.6)
+    other.restore(one.replay.save())
+    first, second = (replay.sample(50, np.random.default_rng(1), 0.5) for replay in (one.replay, other))
+    for name, array in vars(first).items():
+        np.testing.assert_array_equal(array, getattr(second, name), err_msg=name)
+    with pytest.raises(ValueError, match="does not fit"):
+        Replay(80, 2, (1,), np.float32, stack=4, alpha=0.6).restore(one.replay.save())
+
+
+def test_priorities_are_drawn_in_proportion():
+    """P(i) = p_i^alpha / sum, weights (N P(i))^-beta relative to the largest (equations 1 and 3.4 of the paper)."""
+    alpha, beta, rows = 0.7, 0.5, 11
+    priorities = Priorities(rows, alpha)
+    errors = np.array([0.0, 0.5, 1.0, 2.0, 4.0, 8.0])
+    priorities.set(np.arange(6) + 3, errors)
+    wanted = (errors + Priorities.EPSILON) ** alpha
+    drawn, weight = priorities.sample(60_000, np.random.default_rng(2), beta)
+    share = np.bincount(drawn, minlength=rows) / len(drawn)
+    np.testing.assert_allclose(share[3:9], wanted / wanted.sum(), atol=1e-3)
+    assert share[:3].sum() == 0 and share[9:].sum() == 0
+    expected = wanted[drawn - 3] ** -beta
+    np.testing.assert_allclose(weight, expected / expected.max(), rtol=1e-5)
+    priorities.clear(np.array([8]))
+    assert 8 not in priorities.sample(2_000, np.random.default_rng(3), beta)[0]
+    # The tree of sums agrees with its leaves however many writes came before.
+    for _ in range(200):
+        chosen = np.random.default_rng(4).integers(rows, size=5)
+        priorities.set(chosen, np.random.default_rng(5).random(5))
+    assert priorities._sums[1] == pytest.approx(priorities.leaves().sum(), rel=1e-12)

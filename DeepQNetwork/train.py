@@ -1,0 +1,271 @@
+"""Train a deep Q network (Mnih et al., Nature 518, 2015).
+
+python train.py                              CartPole-v1, a minute on a CPU
+python train.py --env Pong                   Atari with Nature's network, double, dueling, 3-step returns
+python train.py --env Pong --preset 2018     the network and settings of 2018
+"""
+
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+if __package__ in (None, ""):
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from fluid import config as configuration
+from fluid import engine as engines
+from fluid.checkpoint import Meta
+from fluid.config import TrainFlags
+from fluid.engine import Engine
+from fluid.errors import UserError
+from fluid.program import Program, initialise, parameter_count
+from fluid.run import Run, console, events, script
+from fluid.trainer import check_fits, resume
+from fluid.weights import load_into
+
+from DeepQNetwork import environments, pictures
+from DeepQNetwork.agent import POLICY, TASK, Agent
+from DeepQNetwork.environments import is_atari
+from DeepQNetwork.episodes import Scores, play
+from DeepQNetwork.loop import REPLAY_PREFIX, Learner, Outcome, train
+from DeepQNetwork.network import act_program, observe_program, sync_program, target_name, train_program
+from DeepQNetwork.pretrained import load_agent
+from DeepQNetwork.recipe import Recipe, fill
+
+import numpy as np
+from rich.table import Table
+
+
+@dataclass
+class Flags(Recipe, TrainFlags):
+    """Train a deep Q network. Steps are agent steps: one action in one environment, 4 emulator frames in Atari."""
+
+    max_steps: int | None = None
+    """Agent steps in all; by default 10,000,000 for Atari, 100,000 otherwise."""
+    max_minutes: float | None = None
+    """Stop after this time, whatever max_steps says."""
+    target_score: float | None = None
+    """Stop when an evaluation reaches this mean; by default 475 for CartPole-v1, none otherwise."""
+    pretrained_model: str | None = None
+    """Weights to start from: a name such as breakout_2018, a checkpoint, or weights of any format."""
+    save_replay: bool = False
+    """Keep the replay memory (and with one environment the emulator) in checkpoints: resumes to the same bits."""
+    log_every: int | None = None
+    """Agent steps between log lines; by default 1/100 of max_steps, at most 10,000."""
+    save_every: int | None = None
+    """Agent steps between checkpoints beside those of the evaluations; by default none."""
+    eval_every: int | None = None
+    """Agent steps between evaluations; by default 100,000 for Atari as in 2018, 5,000 otherwise."""
+    test_episodes: int | None = None
+    """Episodes of an evaluation; by default 10 for Atari, 20 otherwise."""
+    test_epsilon: float = 0.01
+    """Share of random actions in evaluations."""
+    emulator_threads: int = 0
+    """Threads of the Atari emulators; 0: one a processor."""
+
+
+ALIASES = {
+    "rom": "env",
+    "model_dirname": "output_dir",
+    "test_every_steps": "eval_every",
+    "learning_rate": "lr",
+}
+
+
+def main(flags: Flags) -> Outcome:
+    """Train as `flags` say; returns how the run ended."""
+    resumed = resume(flags, TASK)
+    flags = complete(flags)
+    exact = flags.num_envs == 1 and is_atari(flags.env)
+    environment = environments.make(
+        flags.env, flags.num_envs, protocol=flags.protocol, threads=flags.emulator_threads, saveable=exact
+    )
+    testing = environments.make(
+        flags.env, min(flags.test_episodes, 16), protocol=flags.protocol, threads=flags.emulator_threads
+    )
+    agent = describe(flags, environment)
+
+    engine, reason = choose_engine(flags)
+    on_device = flags.memory_device == "device" or (flags.memory_device == "auto" and engine.device not in ("cpu",))
+    programs, names = build_programs(flags, agent, on_device)
+    state = initial_state(programs["train_on_host"], flags.seed)
+    meta = Meta(TASK, 0, config=configuration.to_dict(flags), extra={"agent": agent.to_facts()})
+    kept: dict[str, np.ndarray] = {}
+    if resumed is not None:
+        saved, meta = resumed
+        kept = {name: saved.pop(name) for name in list(saved) if name.startswith(REPLAY_PREFIX)}
+        check_fits(saved, state, flags.checkpoint)
+        state = saved
+    elif flags.pretrained_model is not None:
+        state = start_from(flags.pretrained_model, flags.env, state, programs["act"])
+    engine.load(state)
+
+    with Run(flags.output_dir, flags, task=TASK, resume_step=meta.step if resumed else None) as run:
+        learner = Learner(
+            engine,
+            programs,
+            agent,
+            flags,
+            environment,
+            total_steps=flags.max_steps,
+            seed=flags.seed,
+            on_device=on_device,
+        )
+        if resumed is not None:
+            learner.restore(kept, meta.extra["learner"])
+        announce(run, flags, agent, engine, reason, learner, programs)
+        if resumed is not None:
+            run.say(f"continuing after step {learner.step} of {flags.checkpoint}")
+
+        def evaluate() -> Scores:
+            return play(
+                lambda states: engine.run(programs["act"], {"state": states})["q_values"],
+                testing,
+                agent,
+                episodes=flags.test_episodes,
+                epsilon=flags.test_epsilon,
+                seed=flags.seed + 7919,
+            )
+
+        outcome = train(
+            run,
+            learner,
+            evaluate,
+            flags=flags,
+            state_names=names,
+            policy_names=programs["act"].state_names,
+            meta=meta,
+            target_score=flags.target_score,
+            max_minutes=flags.max_minutes,
+            save_replay=flags.save_replay,
+        )
+        finish(run, outcome, agent)
+    environment.close()
+    testing.close()
+    return outcome
+
+
+def complete(flags: Flags) -> Flags:
+    """The flags with every open one filled; raises UserError for what does not fit together."""
+    atari = is_atari(flags.env)
+    flags = replace(flags, **fill(flags))
+    cartpole = flags.env.startswith("CartPole")
+    steps = flags.max_steps or (10_000_000 if atari else 100_000)
+    eval_every = flags.eval_every or min(100_000 if atari else 5_000, steps)
+    if flags.mem_size < flags.num_envs * (4 + flags.n_step + 1) or flags.mem_size < flags.warmup_steps:
+        raise UserError(f"--mem_size {flags.mem_size} is too small for --warmup_steps {flags.warmup_steps}")
+    return replace(
+        flags,
+        max_steps=steps,
+        log_every=flags.log_every or max(min(steps // 100, 10_000), 1),
+        eval_every=eval_every,
+        save_every=flags.save_every or steps + 1,
+        test_episodes=flags.test_episodes or (10 if atari else 20),
+        target_score=475.0 if flags.target_score is None and cartpole else flags.target_score,
+    )
+
+
+def describe(flags: Flags, environment: environments.Environment) -> Agent:
+    """The agent that the flags describe."""
+    return Agent(
+        env=flags.env,
+        network=flags.network,
+        dueling=flags.dueling,
+        num_actions=environment.num_actions,
+        observation_shape=environment.observation_shape,
+        dtype=str(environment.dtype),
+        stack=4 if is_atari(flags.env) else 1,
+        protocol=flags.protocol,
+    )
+
+
+def choose_engine(flags: configuration.EngineFlags) -> tuple[Engine, str]:
+    """As `fluid.engine.create`, but `auto` takes XLA on the CPU too: it runs these nets several times as fast."""
+    if flags.engine == "auto":
+        engine, reason = engines.create("xla", flags.device, flags.precision, flags.seed)
+        return engine, "the faster one for these networks"
+    return engines.create(flags.engine, flags.device, flags.precision, flags.seed)
+
+
+def build_programs(flags: Recipe, agent: Agent, on_device: bool) -> tuple[dict[str, Program], list[str]]:
+    """The Programs by role, and the variables of a checkpoint.
+
+    `train_on_host` has the variables of `train` without the memory: what is initialised and saved.
+    """
+    rows = flags.mem_size // flags.num_envs * flags.num_envs + 1
+    options = {name: getattr(flags, name) for name in ("double", "loss", "lr", "adam_epsilon", "grad_clip")}
+    act, on_host = act_program(agent), train_program(agent, **options)
+    shapes = {value.name: tuple(value.shape) for value in act.main.global_block().all_parameters()}
+    programs = {"act": act, "train": on_host, "train_on_host": on_host, "sync": sync_program(shapes)}
+    if on_device:
+        programs["observe"] = observe_program(agent, rows)
+        programs["train"] = train_program(agent, **options, memory_rows=rows)
+    return programs, on_host.state_names
+
+
+def initial_state(program: Program, seed: int) -> dict[str, np.ndarray]:
+    """Fresh variables of the training Program; both networks start equal."""
+    state = initialise(program, seed=seed)
+    return with_equal_networks(state)
+
+
+def with_equal_networks(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """`state` with the target network replaced by a copy of the policy network."""
+    copies = {target_name(name): array.copy() for name, array in state.items() if name.startswith(POLICY)}
+    return {**state, **{name: array for name, array in copies.items() if name in state}}
+
+
+def start_from(spec: str, env: str, state: dict[str, np.ndarray], act: Program) -> dict[str, np.ndarray]:
+    """`state` with the policy network of `spec` in both networks; raises WeightsError if it is another network."""
+    _, weights = load_agent(spec, env)
+    own = {name: state[name] for name in act.state_names}
+    loaded, _ = load_into(own, {name: array for name, array in weights.items() if name in own})
+    return with_equal_networks({**state, **loaded})
+
+
+def announce(
+    run: Run, flags: Flags, agent: Agent, engine: Engine, reason: str, learner: Learner, programs: dict[str, Program]
+) -> None:
+    """Say what is about to happen."""
+    kind = " ".join(word for word, used in (("double", flags.double), ("dueling", flags.dueling)) if used)
+    run.say(f"environment {learner.environment.description}")
+    run.say(
+        f"{agent.network}: {parameter_count(programs['train']):,} parameters, {agent.num_actions} actions; {kind or 'plain'} DQN, "
+        f"{flags.n_step}-step returns, {'prioritized' if flags.prioritized else 'uniform'} replay, "
+        f"1 update of {flags.batch_size} every {flags.update_every} steps, {learner.updates_per_call} a call"
+    )
+    run.say(f"engine {engine.name} on {engine.device} ({reason}), {flags.precision}, seed {flags.seed}")
+    where = "on the device" if learner.memory.on_device else "in host memory"
+    run.say(f"replay memory: {learner.replay.rows:,} frames, {learner.replay.nbytes / 1e9:.3f} GB when full, {where}")
+
+
+def finish(run: Run, outcome: Outcome, agent: Agent) -> None:
+    """Draw the learning curve and print the summary."""
+    curve = pictures.draw_curves(
+        run.output_dir / "curves.png", events(run.output_dir, "train"), events(run.output_dir, "eval"), agent.env
+    )
+    table = Table(title=f"{agent.env}, {agent.network}, evaluation at the end")
+    for column in ("mean", "deviation", "min", "max", "best mean", "steps", "updates", "time", "steps/s", "updates/s"):
+        table.add_column(column, justify="right")
+    metrics = outcome.metrics
+    table.add_row(
+        *(f"{metrics[name]:.1f}" for name in ("score", "deviation", "minimum", "maximum")),
+        f"{outcome.best:.1f} (step {outcome.best_step})",
+        str(outcome.step),
+        str(outcome.updates),
+        f"{outcome.seconds:.0f} s",
+        f"{outcome.steps_per_second:.0f}",
+        f"{outcome.updates_per_second:.0f}",
+    )
+    console.print(table)
+    run.say(f"checkpoints, best one at {run.output_dir / 'best'}; curve: {curve}")
+
+
+def command_line(argv: list[str] | None = None) -> list[str]:
+    """The words of the command line with the --use_cuda of 2018 in its present spelling."""
+    words = sys.argv[1:] if argv is None else argv
+    return [word.replace("--use_cuda", "--use_gpu", 1) if word.startswith("--use_cuda") else word for word in words]
+
+
+if __name__ == "__main__":
+    script(lambda: main(configuration.parse(Flags, command_line(), aliases=ALIASES)))

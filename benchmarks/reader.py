@@ -1,0 +1,181 @@
+"""Speed of the image reader on one core, against a plain Pillow pipeline on the same photographs in the same run.
+
+    python benchmarks/reader.py [--output benchmarks/results/reader.json]
+
+The photographs of image_classification/data are resized to 500 x 375, the usual size in ImageNet, and saved as JPEG. What
+is timed is everything from the file's bytes to a uint8 training crop of 224 x 224: random resized crop, flip. The
+contestants take turns, round after round, in one thread; images per second of processor time are reported, which is what
+one core does, with the spread of the rounds. Whole batches from worker processes are timed by the clock on the wall.
+"""
+
+import io
+import json
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from fluid.config import parse
+from fluid.data import Source, training_batches
+from image_classification.reader import (
+    EMBEDDED,
+    Augment,
+    ImageSource,
+    Preprocess,
+    decode_image,
+    evaluation_image,
+    read_list,
+    training_image,
+)
+
+import cv2
+import numpy as np
+import PIL
+from PIL import Image
+
+PHOTOGRAPH_SIZE = (500, 375)
+CROP = 224
+
+
+@dataclass
+class Config:
+    """Measure the image reader."""
+
+    rounds: int = 7
+    """Turns of each contestant."""
+    images: int = 400
+    """Images a turn."""
+    quality: int = 90
+    """JPEG quality of the photographs."""
+    num_workers: int = 2
+    """Reader processes of the last measurement, whole batches through shared memory."""
+    output: Path | None = None
+    """JSON file to write."""
+
+
+def photographs(folder: Path, quality: int) -> list[bytes]:
+    """Write the embedded photographs, resized, and a list of them; return the files' contents."""
+    contents, lines = [], []
+    for path in sorted((EMBEDDED / "photographs").glob("*.jpg")):
+        with Image.open(path) as image:
+            image.convert("RGB").resize(PHOTOGRAPH_SIZE, Image.Resampling.LANCZOS).save(
+                folder / path.name, quality=quality
+            )
+        contents.append((folder / path.name).read_bytes())
+        lines.append(f"{path.name} 0\n")
+    (folder / "train_list.txt").write_text("".join(lines))
+    return contents
+
+
+def pillow_crop(data: bytes, rng: np.random.Generator, resample: Image.Resampling, normalised: bool) -> np.ndarray:
+    """The pipeline as everyone writes it first: decode, crop, resize, flip, and as in 2018 to normalised float32."""
+    image = Image.open(io.BytesIO(data)).convert("RGB")
+    width, height = image.size
+    side = (width * height * rng.uniform(0.08, 1)) ** 0.5
+    ratio = rng.uniform(3 / 4, 4 / 3) ** 0.5
+    crop_width, crop_height = min(int(side * ratio), width), min(int(side / ratio), height)
+    left, top = rng.integers(0, width - crop_width + 1), rng.integers(0, height - crop_height + 1)
+    image = image.crop((left, top, left + crop_width, top + crop_height)).resize((CROP, CROP), resample)
+    if rng.random() < 0.5:
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    pixels = np.array(image)
+    if not normalised:
+        return pixels
+    mean, std = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)
+    return (pixels.transpose(2, 0, 1).astype(np.float32) / 255 - mean[:, None, None]) / std[:, None, None]
+
+
+def contestants(contents: list[bytes]) -> dict[str, Callable[[int, np.random.Generator], object]]:
+    """Name -> function of (number of the image, random numbers)."""
+    preprocess = Preprocess((3, CROP, CROP))
+    lanczos, bilinear = Image.Resampling.LANCZOS, Image.Resampling.BILINEAR
+    return {
+        "zoo: training crop, uint8": lambda i, rng: training_image(contents[i], preprocess, Augment(), rng),
+        "zoo: with rotation and colour jitter": lambda i, rng: training_image(
+            contents[i], preprocess, Augment(rotate=True, color_jitter=True), rng
+        ),
+        "zoo: evaluation crop, uint8": lambda i, rng: evaluation_image(decode_image(contents[i]), preprocess),
+        "Pillow: training crop, bilinear, uint8": lambda i, rng: pillow_crop(contents[i], rng, bilinear, False),
+        "Pillow: training crop, Lanczos, float32 (as in 2018)": lambda i, rng: pillow_crop(
+            contents[i], rng, lanczos, True
+        ),
+    }
+
+
+def measure(config: Config) -> dict[str, list[float]]:
+    """Images a second of every contestant in every round."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        contents = photographs(folder, config.quality)
+        functions = contestants(contents)
+        source = ImageSource(read_list(folder / "train_list.txt", folder, 1), Preprocess((3, CROP, CROP)), Augment())
+        rates: dict[str, list[float]] = {key: [] for key in functions}
+        batches = f"zoo: batches of 20 from {config.num_workers} workers"
+        rates[batches] = []
+        for turn in range(config.rounds + 1):
+            for key, function in functions.items():
+                rng = np.random.default_rng(turn)
+                began = time.process_time()
+                for number in range(config.images):
+                    function(number % len(contents), rng)
+                rates[key].append(config.images / (time.process_time() - began))
+            rates[batches].append(batch_rate(source, config))
+    return {key: values[1:] for key, values in rates.items()}  # the first round warms up
+
+
+def batch_rate(source: Source, config: Config) -> float:
+    """Images a second through `fluid.data`, once the workers are there."""
+    with training_batches(source, 20, seed=0, num_workers=config.num_workers) as batches:
+        for _ in range(2 * config.num_workers + 2):
+            next(batches)
+        began = time.perf_counter()
+        for _ in range(2 * config.images // 20):
+            next(batches)
+        return 2 * config.images / (time.perf_counter() - began)
+
+
+def main(config: Config) -> dict:
+    """Measure, print a table, write the JSON; return what was written."""
+    cv2.setNumThreads(1)
+    rates = measure(config)
+    result = {
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": {"processor": processor(), "cores": len(os.sched_getaffinity(0)), "system": platform.platform()},
+        "versions": {"opencv": cv2.__version__, "pillow": PIL.__version__, "numpy": np.__version__},
+        "settings": {"size": PHOTOGRAPH_SIZE, "crop": CROP, "quality": config.quality, "images": config.images},
+        "images_per_second": {
+            key: {"median": statistics.median(values), "min": min(values), "max": max(values)}
+            for key, values in rates.items()
+        },
+    }
+    medians = {key: statistics.median(values) for key, values in rates.items()}
+    ours = medians["zoo: training crop, uint8"]
+    result["ratio_to_pillow"] = {key: ours / value for key, value in medians.items() if key.startswith("Pillow")}
+    for key, values in rates.items():
+        print(f"{key:55s}{medians[key]:7.0f} images/s   ({min(values):.0f}-{max(values):.0f})")
+    for key, ratio in result["ratio_to_pillow"].items():
+        print(f"training crop against {key}: {ratio:.2f} x")
+    if config.output is not None:
+        config.output.parent.mkdir(parents=True, exist_ok=True)
+        config.output.write_text(json.dumps(result, indent=1) + "\n")
+    return result
+
+
+def processor() -> str:
+    """Name of the processor as Linux knows it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+if __name__ == "__main__":
+    main(parse(Config))

@@ -1,0 +1,219 @@
+"""Time one compiled training or inference step of captured Programs; no data pipeline, no Paddle needed for timing.
+
+    python benchmarks/xla_step.py capture graphs --models ResNet50 MobileNetV1 SE_ResNeXt50_32x4d VGG16
+    python benchmarks/xla_step.py time graphs/ResNet50_train.json --batch 256 --precision bf16 [--profile]
+
+`capture` needs Paddle and writes a few hundred kilobytes per Program (no weights: `time` fills the state with random
+numbers, as neither speed nor memory depend on them). `time` prints images/s and the time to the first step, and with
+`--profile` the kernels that take the time.
+"""
+
+import argparse
+import collections
+import dataclasses
+import glob
+import json
+import re
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from fluid.engine.xla import graph as graphs
+
+import numpy as np
+
+
+def capture(folder: Path, models: list[str], class_dim: int) -> None:
+    """Write the training and evaluation Program of each model."""
+    from fluid.engine.xla.capture import capture as capture_program
+    from fluid.program import build
+    from fluid.schedule import Constant
+    from image_classification.models import find_model
+    from image_classification.network import Classifier, evaluation_program, training_network
+    from image_classification.reader import Preprocess
+
+    import paddle
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in models:
+        model = find_model(name)
+        preprocess = Preprocess(model.image_shape, model.resize_short)
+        classifier = Classifier(name, class_dim, preprocess, model.mean, model.std)
+        network, inputs = training_network(classifier)
+        decay = paddle.regularizer.L2Decay(1e-4)
+
+        def momentum() -> paddle.optimizer.Optimizer:
+            return paddle.optimizer.Momentum(0.1, 0.9, weight_decay=decay)
+
+        train = build(network, inputs, name=f"{name}_train", training=True, optimizer=momentum, schedule=Constant(0.1))
+        evaluate = evaluation_program(classifier)
+        evaluate.name = f"{name}_eval"
+        for program in (train, evaluate):
+            file = graphs.save_graph(folder, capture_program(program))
+            print(f"{file}: {file.stat().st_size // 1024} KiB")
+
+
+def random_state(graph: graphs.Graph, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Numbers of a sensible size for every variable: He et al. (arXiv:1502.01852) for weights, 1 for scales, 0 otherwise."""
+    ones = set()
+    for operation in graph.block.operations:
+        if operation.name == "pd_op.batch_norm_":
+            ones.update(operation.inputs[2:4])
+    state = {}
+    for name, number in graph.state.items():
+        item = graph.types[number]
+        if number in ones:
+            state[name] = np.ones(item.shape, item.dtype)
+        elif len(item.shape) > 1 and "velocity" not in name:
+            fan = np.prod(item.shape[1:]) if len(item.shape) == 4 else item.shape[0]
+            state[name] = rng.normal(0, np.sqrt(2 / fan), item.shape).astype(item.dtype)
+        else:
+            state[name] = np.zeros(item.shape, item.dtype)
+    state.pop("learning_rate_0", None)
+    return state
+
+
+def random_feed(graph: graphs.Graph, batch: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """A batch of random inputs; integers below 10."""
+    feed = {}
+    for name, number in graph.inputs.items():
+        item = graph.types[number]
+        shape = [batch if length < 0 else length for length in item.shape]
+        whole = item.dtype.startswith(("int", "uint"))
+        feed[name] = (rng.integers(0, 10, shape) if whole else rng.normal(size=shape)).astype(item.dtype)
+    return feed
+
+
+def measure(
+    file: Path, batch: int, precision: str, steps: int, rounds: int, device: str, profile: bool, tuning: list[str]
+) -> dict:
+    """Images per second of `steps` steps, median and spread over `rounds`, and seconds from start to the first result."""
+    started = time.perf_counter()
+    from fluid.engine.xla import create
+
+    import jax
+
+    graph = graphs.load_graph(file)
+    rng = np.random.default_rng(0)
+    engine = create(device, precision)
+    choices = dict(item.split("=") for item in tuning)
+    engine.tuning = dataclasses.replace(
+        engine.tuning, **{name: type(getattr(engine.tuning, name))(_literal(value)) for name, value in choices.items()}
+    )
+    engine.load(random_state(graph, rng))
+    feed = engine.put(random_feed(graph, batch, rng))
+
+    def run(count: int, first: int) -> float:
+        start = time.perf_counter()
+        for step in range(first, first + count):
+            result = engine.run(graph, feed, step)
+        jax.block_until_ready(result)
+        return time.perf_counter() - start
+
+    run(1, 0)
+    first_step = time.perf_counter() - started
+    run(max(steps // 4, 2), 1)
+    speeds = [steps * batch / run(steps, 100 + steps * index) for index in range(rounds)]
+    report = {
+        "program": graph.name,
+        "device": engine.device,
+        "jax": jax.__version__,
+        "precision": precision,
+        "batch": batch,
+        "tuning": choices,
+        "steps": steps,
+        "images_per_second": round(statistics.median(speeds), 1),
+        "spread": [round(min(speeds), 1), round(max(speeds), 1)],
+        "milliseconds_per_step": round(1000 * batch / statistics.median(speeds), 2),
+        "first_step_seconds": round(first_step, 1),
+    }
+    stats = jax.local_devices()[0].memory_stats() or {}
+    if "peak_bytes_in_use" in stats:
+        report["peak_gib"] = round(stats["peak_bytes_in_use"] / 2**30, 2)
+    print(json.dumps(report), flush=True)
+    if profile:
+        with tempfile.TemporaryDirectory() as folder:
+            with jax.profiler.trace(folder):
+                run(5, 1000)
+            print_kernels(folder, 5)
+    return report
+
+
+def _literal(value: str) -> int | str:
+    return {"true": 1, "false": 0}.get(value.lower(), int(value) if value.isdigit() else value)
+
+
+def print_kernels(folder: str, steps: int, count: int = 40) -> None:
+    """The kernels that take the most time on the device, milliseconds per step, and their sum by kind."""
+    from jax.profiler import ProfileData
+
+    total: collections.Counter[str] = collections.Counter()
+    calls: collections.Counter[str] = collections.Counter()
+    for file in glob.glob(f"{folder}/**/*.xplane.pb", recursive=True):
+        for plane in ProfileData.from_file(file).planes:
+            if "/device:GPU" not in plane.name:
+                continue
+            for line in plane.lines:
+                if not line.name.startswith("Stream"):
+                    continue
+                for event in line.events:
+                    total[event.name] += event.duration_ns
+                    calls[event.name] += 1
+    kinds: collections.Counter[str] = collections.Counter()
+    for name, nanoseconds in total.items():
+        kinds[re.sub(r"[_.]*\d+", "", name)[:60]] += nanoseconds
+    print(f"device time {sum(total.values()) / steps / 1e6:.2f} ms per step; by kind:")
+    for name, nanoseconds in kinds.most_common(25):
+        print(f"{nanoseconds / steps / 1e6:9.3f} ms  {name}")
+    print("by kernel:")
+    for name, nanoseconds in total.most_common(count):
+        print(f"{nanoseconds / steps / 1e6:9.3f} ms  {calls[name] // steps:4d} x  {name[:110]}")
+
+
+def main() -> None:
+    """Parse the command line and run one of the two commands."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    capturing = commands.add_parser("capture", help="write captured Programs")
+    capturing.add_argument("folder", type=Path)
+    capturing.add_argument("--models", nargs="+", default=["ResNet50"])
+    capturing.add_argument("--class_dim", type=int, default=1000)
+    timing = commands.add_parser("time", help="time captured Programs")
+    timing.add_argument("files", type=Path, nargs="+")
+    timing.add_argument("--batch", type=int, default=256)
+    timing.add_argument("--precision", nargs="+", default=["bf16"])
+    timing.add_argument("--steps", type=int, default=30)
+    timing.add_argument("--rounds", type=int, default=3)
+    timing.add_argument("--device", default="auto")
+    timing.add_argument("--profile", action="store_true", help="list the kernels that take the time")
+    timing.add_argument(
+        "--tune", nargs="*", default=[], metavar="FIELD=VALUE", help="fields of fluid/engine/xla/tuning.py"
+    )
+    timing.add_argument("--json", type=Path, help="append the results to this file, one JSON object a line")
+    arguments = parser.parse_args()
+    if arguments.command == "capture":
+        capture(arguments.folder, arguments.models, arguments.class_dim)
+        return
+    for file in arguments.files:
+        for precision in arguments.precision:
+            report = measure(
+                file,
+                arguments.batch,
+                precision,
+                arguments.steps,
+                arguments.rounds,
+                arguments.device,
+                arguments.profile,
+                arguments.tune,
+            )
+            if arguments.json:
+                with arguments.json.open("a") as output:
+                    output.write(json.dumps(report) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,180 @@
+"""A converted net on disk: what the output folder holds, and how to run it."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import quiet_paddle  # noqa: F401 before paddle
+from .errors import ConvertError
+
+CODE, WEIGHTS, FLUID, INFERENCE, REPORT = "model.py", "weights.safetensors", "fluid", "inference", "report.json"
+
+
+@dataclass
+class Converted:
+    """A folder that convert.py wrote. ``report`` is its report.json."""
+
+    folder: Path
+    report: dict[str, Any]
+
+    @property
+    def inputs(self) -> dict[str, list[int | None]]:
+        """Shape by blob name; None where any size of the batch fits."""
+        return {entry["name"]: entry["shape"] for entry in self.report["inputs"]}
+
+    @property
+    def outputs(self) -> list[str]:
+        return [entry["name"] for entry in self.report["outputs"]]
+
+
+def open_converted(folder: str | Path) -> Converted:
+    """Opens an output folder of convert.py. Raises ConvertError if it is none."""
+    path = Path(folder) / REPORT
+    if not path.is_file():
+        raise ConvertError(
+            f"{folder} is no converted net (it has no {REPORT}); write one with convert.py --output {folder}"
+        )
+    try:
+        return Converted(Path(folder), json.loads(path.read_text("utf-8")))
+    except ValueError as error:
+        raise ConvertError(f"{path} is damaged ({error}); convert the net again") from None
+
+
+def load_module(path: Path) -> Any:
+    """Imports a generated module from its file."""
+    spec = importlib.util.spec_from_file_location("converted_model", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def check_feed(inputs: dict[str, list[int | None]], feed: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The feed as float32 in the order of the inputs. Raises ConvertError for missing, unknown or misshapen arrays."""
+    unknown = sorted(set(feed) - set(inputs))
+    missing = [name for name in inputs if name not in feed]
+    if unknown or missing:
+        wanted = ", ".join(f"{name} {shape}" for name, shape in inputs.items())
+        what = [f"{', '.join(missing)} missing"] * bool(missing) + [f"{', '.join(unknown)} unknown"] * bool(unknown)
+        raise ConvertError(f"input arrays: {'; '.join(what)}. The net takes: {wanted} (None: any size)")
+    result = {}
+    for name, shape in inputs.items():
+        array = np.asarray(feed[name])
+        if array.dtype.kind not in "fiub":
+            raise ConvertError(f"the input {name} has the type {array.dtype}; it must be numbers")
+        fits = array.ndim == len(shape) and all(
+            dim in (None, size) for dim, size in zip(shape, array.shape, strict=True)
+        )
+        if not fits or array.size == 0:
+            raise ConvertError(
+                f"the input {name} has the shape {list(array.shape)}, the net takes {shape} (None: any size)"
+            )
+        result[name] = np.ascontiguousarray(array, dtype=np.float32)
+    return result
+
+
+class Predictor:
+    """Runs the inference model with ``paddle.inference`` on the CPU.
+
+    ``onednn``: with oneDNN's kernels, two to three times faster. Not used: enable_memory_optim, which Paddle 3.3 cannot
+    do to a model in PIR.
+    """
+
+    def __init__(self, converted: Converted, onednn: bool = True, threads: int = 1):
+        from paddle import inference
+
+        base = converted.folder / INFERENCE / "model"
+        if not base.with_suffix(".json").is_file():
+            raise ConvertError(f"{converted.folder} has no inference model: the net was converted without weights")
+        config = inference.Config(f"{base}.json", f"{base}.pdiparams")
+        config.disable_gpu()
+        config.disable_glog_info()
+        config.set_cpu_math_library_num_threads(threads)
+        config.enable_mkldnn() if onednn else config.disable_mkldnn()
+        self._predictor = inference.create_predictor(config)
+        self._names = {entry["name"]: entry["variable"] for entry in converted.report["inputs"]}
+        self.inputs, self.outputs = converted.inputs, converted.outputs
+
+    def __call__(self, feed: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Arrays by blob name in, arrays of the net's outputs by blob name out. Raises ConvertError for a wrong feed."""
+        taken = set(self._predictor.get_input_names())
+        for name, array in check_feed(self.inputs, feed).items():
+            if self._names[name] in taken:  # an input that only gives its shape is not part of the inference model
+                handle = self._predictor.get_input_handle(self._names[name])
+                handle.reshape(array.shape)
+                handle.copy_from_cpu(array)
+        self._predictor.run()
+        handles = map(self._predictor.get_output_handle, self._predictor.get_output_names())
+        return dict(zip(self.outputs, (handle.copy_to_cpu() for handle in handles), strict=True))
+
+
+class Recorder(dict):
+    """A mapping that also remembers every value it was given, in order: in-place layers overwrite blobs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.history: list[tuple[str, Any]] = []
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self.history.append((name, value))
+        super().__setitem__(name, value)
+
+
+def run_blobs(converted: Converted, feed: dict[str, np.ndarray], only: Iterable[str] | None = None):
+    """Runs model.py in Paddle's plain executor.
+
+    Returns a list of (blob name, array), one for each time that a layer wrote a blob, in order, inputs first; ``only``
+    limits it to these blobs.
+    """
+    import paddle
+
+    paddle.enable_static()
+    module = load_module(converted.folder / CODE)
+    feed = check_feed(converted.inputs, feed)
+    main, startup = paddle.static.Program(), paddle.static.Program()
+    with paddle.static.program_guard(main, startup), paddle.utils.unique_name.guard():
+        network = next(value for value in vars(module).values() if _is_network(value))()
+        network.eval()
+        inputs = [paddle.static.data(f"input_{i}", shape) for i, shape in enumerate(module.INPUTS.values())]
+        recorder = Recorder()
+        network(*inputs, blob=recorder)
+    scope = paddle.static.Scope()
+    wanted = [(name, value) for name, value in recorder.history if only is None or name in set(only)]
+    with paddle.static.scope_guard(scope):
+        executor = paddle.static.Executor(paddle.CPUPlace())
+        executor.run(startup)
+        if network.state_dict():
+            module.load_weights(network, str(converted.folder / WEIGHTS), scope)
+        arrays = {f"input_{i}": array for i, array in enumerate(feed.values())}
+        fetched = executor.run(main, feed=arrays, fetch_list=[value for _, value in wanted])
+    return [(name, array) for (name, _), array in zip(wanted, fetched, strict=True)]
+
+
+def _is_network(value: Any) -> bool:
+    import paddle
+
+    return isinstance(value, type) and issubclass(value, paddle.nn.Layer) and value.__module__ == "converted_model"
+
+
+def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file by name. Raises ConvertError; never executes a pickle."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except FileNotFoundError:
+        raise ConvertError(f"{path} does not exist") from None
+    except Exception as error:
+        raise ConvertError(f"{path} is no archive of arrays as np.savez writes it ({error})") from None
+
+
+def read_feed(path: str | Path) -> dict[str, np.ndarray]:
+    """Input arrays by blob name, from an archive of them or from a dump, whose inputs are called in__NAME."""
+    arrays = read_arrays(path)
+    marked = {name.removeprefix("in__"): array for name, array in arrays.items() if name.startswith("in__")}
+    return marked or arrays

@@ -1,0 +1,99 @@
+"""Top-1 and top-5 accuracy of a converted classifier: did it survive the conversion?
+
+    python caffe2fluid/eval.py DIR val.txt --root ILSVRC2012_img_val --resize 256 --mean 104,117,123
+
+Each line of the list is "path label" with labels from 0, as Caffe's ImageData layer reads it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from caffe2fluid import images
+from caffe2fluid.converted import Predictor, open_converted
+from caffe2fluid.errors import ConvertError, run_script
+
+
+def read_list(path: Path, root: Path) -> list[tuple[Path, int]]:
+    """(image, label) of each line. Raises ConvertError with file and line, also for an image that is not there."""
+    items = []
+    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        name, _, label = line.strip().rpartition(" ")
+        if not name or not label.isdigit():
+            raise ConvertError(f'{path}:{number}: expected "path label", found {line[:60]!r}')
+        image = root / name.strip()
+        if not image.is_file():
+            raise ConvertError(f"{path}:{number}: {image} does not exist (--root is {root})")
+        items.append((image, int(label)))
+    if not items:
+        raise ConvertError(f"{path}: the list is empty")
+    return items
+
+
+def ranks(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """How many classes score at least as high as the right one, itself not counted; [N, classes] -> [N].
+
+    Ties count against the net, so that one which gives every class the same score gains nothing by it.
+    """
+    right = scores[np.arange(len(labels)), labels]
+    return (~(scores < right[:, None])).sum(1) - 1
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", metavar="DIR", help="folder that convert.py wrote")
+    parser.add_argument("list", metavar="LIST.txt", help="lines of: path label")
+    parser.add_argument("--root", default="", help="folder that the paths start from (default: that of the list)")
+    parser.add_argument("--output", metavar="BLOB", help="the scores (default: the last output)")
+    parser.add_argument("--batch_size", type=int, default=16)
+    parser.add_argument("--no_onednn", action="store_true", help="Paddle's plain kernels")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--json", metavar="FILE", help="write the result here")
+    images.add_flags(parser)
+    args = parser.parse_args(argv)
+    if args.batch_size < 1 or args.threads < 1:
+        parser.error("--batch_size and --threads must be at least 1")
+
+    converted = open_converted(args.model)
+    output = args.output or converted.outputs[-1]
+    if output not in converted.outputs:
+        raise ConvertError(f"--output {output}: the outputs of the net are {', '.join(converted.outputs)}")
+    name, preprocess = images.from_flags(args, converted)
+    items = read_list(Path(args.list), Path(args.root) if args.root else Path(args.list).parent)
+    predictor = Predictor(converted, not args.no_onednn, args.threads)
+    fixed = converted.inputs[name][0]
+    size = fixed or args.batch_size
+    found = []
+    for start in range(0, len(items), size):
+        chunk = items[start : start + size]
+        pixels = np.stack([preprocess(images.read_image(path)) for path, _ in chunk])
+        if fixed:
+            pixels = np.concatenate([pixels, np.repeat(pixels[-1:], size - len(chunk), 0)])
+        scores = predictor({name: pixels})[output].reshape(len(pixels), -1)[: len(chunk)]
+        labels = np.array([label for _, label in chunk])
+        if labels.max() >= scores.shape[1]:
+            raise ConvertError(
+                f"{args.list}: the label {labels.max()}, but {output} has {scores.shape[1]} classes (from 0)"
+            )
+        found.append(ranks(scores, labels))
+        if sys.stderr.isatty():
+            print(f"\r{start + len(chunk)}/{len(items)}", end="", file=sys.stderr)
+    rank = np.concatenate(found)
+    result = {"images": len(items), "top1": float((rank < 1).mean()), "top5": float((rank < 5).mean())}
+    print(f"{result['images']} images: top-1 {result['top1']:.4f}, top-5 {result['top5']:.4f}")
+    if args.json:
+        Path(args.json).write_text(json.dumps(result), "utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    run_script(main)

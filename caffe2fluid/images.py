@@ -1,0 +1,178 @@
+"""Images as Caffe's tools prepare them: blue-green-red, 0..255, resized without smoothing, mean taken off, scaled."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from .caffemodel import read_mean
+from .converted import Converted
+from .errors import ConvertError
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+
+
+@dataclass
+class Preprocessing:
+    """How an image becomes the input of a net: (pixels - mean) * scale.
+
+    ``size`` and ``crop`` are [height, width]: the image is stretched to ``size`` (``short`` instead scales its shorter
+    side), then ``crop`` is cut from the middle. ``mean``: one value, one per channel in the order of the net, or an
+    image [C, H, W] of the size before or after cropping.
+    """
+
+    crop: tuple[int, int]
+    channels: int = 3
+    size: tuple[int, int] | None = None
+    short: int | None = None
+    mean: np.ndarray | None = None
+    scale: float = 1.0
+    rgb: bool = False
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """[H, W, 3] uint8 red-green-blue -> [C, *crop] float32. Raises ConvertError for a mean that does not fit."""
+        height, width = image.shape[:2]
+        if self.short:
+            factor = self.short / min(height, width)
+            target = (max(round(height * factor), self.crop[0]), max(round(width * factor), self.crop[1]))
+        else:
+            target = self.size or self.crop
+        if self.channels == 1:
+            image = (image @ np.array([0.299, 0.587, 0.114])).round()[:, :, None]
+        elif not self.rgb:
+            image = image[:, :, ::-1]
+        pixels = resize_bilinear(image, *target).transpose(2, 0, 1)
+        if self.mean is not None and self.mean.shape[1:] == pixels.shape[1:] and self.mean.ndim == 3:
+            return self._crop(pixels - self.mean) * np.float32(self.scale)
+        pixels = self._crop(pixels)
+        if self.mean is not None:
+            try:
+                pixels = pixels - self.mean
+            except ValueError:
+                raise ConvertError(f"a mean of shape {self.mean.shape} for images {pixels.shape}") from None
+        return np.ascontiguousarray(pixels * np.float32(self.scale), dtype=np.float32)
+
+    def _crop(self, pixels: np.ndarray) -> np.ndarray:
+        top, left = ((full - part) // 2 for full, part in zip(pixels.shape[1:], self.crop, strict=True))
+        return pixels[:, top : top + self.crop[0], left : left + self.crop[1]]
+
+
+def resize_bilinear(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """[H, W, C] -> [height, width, C] float32, like OpenCV's INTER_LINEAR (Caffe's choice) rounded to whole values.
+
+    Pixel centres at halves, border values repeated, no smoothing when it gets smaller.
+    """
+    if image.shape[:2] == (height, width):
+        return image.astype(np.float32)
+    result = image.astype(np.float32)
+    for axis, size in enumerate((height, width)):
+        old = result.shape[axis]
+        position = np.clip((np.arange(size) + 0.5) * (old / size) - 0.5, 0, old - 1)
+        low = np.floor(position).astype(np.int64)
+        weight = (position - low).astype(np.float32).reshape([-1 if a == axis else 1 for a in range(3)])
+        high = np.minimum(low + 1, old - 1)
+        result = result.take(low, axis) * (1 - weight) + result.take(high, axis) * weight
+    return np.rint(result)
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """[H, W, 3] uint8, red-green-blue. Raises ConvertError naming the file."""
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except FileNotFoundError:
+        raise ConvertError(f"{path} does not exist") from None
+    except Exception as error:
+        raise ConvertError(f"{path} cannot be read as an image: {error}") from None
+
+
+def find_images(arguments: list[str], standard_input: Iterable[str] = ()) -> list[str]:
+    """Files from files, folders, glob patterns, lists (.txt, one path a line) and ``-`` for standard input."""
+    found: list[str] = []
+    for argument in arguments:
+        path = Path(argument)
+        if argument == "-":
+            found += [line.strip() for line in standard_input if line.strip()]
+        elif path.is_dir():
+            inside = sorted(str(p) for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+            if not inside:
+                raise ConvertError(f"{path}: no images in this folder")
+            found += inside
+        elif path.suffix == ".txt" and path.is_file():
+            found += [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
+        elif not path.exists() and any(character in argument for character in "*?["):
+            inside = sorted(map(str, Path(path.anchor or ".").glob(str(path.relative_to(path.anchor)))))
+            if not inside:
+                raise ConvertError(f"{argument}: no such files")
+            found += inside
+        else:
+            found.append(argument)
+    return found
+
+
+def add_flags(parser: ArgumentParser) -> None:
+    """The flags of preprocessing, common to infer.py and eval.py; defaults come from the net's transform_param."""
+    group = parser.add_argument_group("preprocessing, (pixels - mean) * scale of values 0..255")
+    group.add_argument("--mean", help="104,117,123 (in the channel order of the net), a .binaryproto or a .npy")
+    group.add_argument("--scale", type=float, help="factor after the mean; e.g. 0.017 or 0.00392157")
+    group.add_argument("--rgb", action="store_true", help="the net was trained on red-green-blue (default: BGR)")
+    group.add_argument(
+        "--resize", metavar="N|HxW|short:N", help="size before the middle is cut out (default: the size of the input)"
+    )
+
+
+def from_flags(args: Namespace, converted: Converted) -> tuple[str, Preprocessing]:
+    """The name of the image input and its preprocessing. Raises ConvertError if the net takes no single image."""
+    images = {name: shape for name, shape in converted.inputs.items() if len(shape) == 4 and shape[1] in (1, 3)}
+    if len(images) != 1 or len(converted.inputs) != 1:
+        raise ConvertError(f"the net takes no single image but {converted.inputs}; use --feed with arrays")
+    name, (_, channels, height, width) = next(iter(images.items()))
+    transform = converted.report["transform"] or {}
+    result = Preprocessing((height, width), channels, rgb=args.rgb)
+    result.scale = args.scale if args.scale is not None else transform.get("scale", 1.0)
+    result.mean = _mean(args.mean, transform, channels)
+    if args.resize:
+        kind, _, size = args.resize.rpartition(":")
+        try:
+            sizes = [int(part) for part in size.lower().split("x")]
+        except ValueError:
+            sizes = []
+        if kind not in ("", "short") or len(sizes) not in (1, 2) or (kind and len(sizes) == 2):
+            raise ConvertError(f"--resize {args.resize}: write 256, 256x340 or short:256")
+        if min(sizes) < (min(height, width) if kind else 1) or (not kind and (sizes[0] < height or sizes[-1] < width)):
+            raise ConvertError(f"--resize {args.resize} is smaller than the input of the net, {height}x{width}")
+        if kind:
+            result.short = sizes[0]
+        else:
+            result.size = (sizes[0], sizes[-1])
+    return name, result
+
+
+def _mean(flag: str | None, transform: dict, channels: int) -> np.ndarray | None:
+    if flag is None:
+        if transform.get("mean_file") and not transform.get("mean"):
+            raise ConvertError(f"the net wants the mean of {transform['mean_file']}; give it with --mean")
+        values = transform.get("mean") or None
+    elif flag.endswith(".npy"):
+        try:
+            mean = np.load(flag, allow_pickle=False).astype(np.float32)
+        except (OSError, ValueError) as error:
+            raise ConvertError(f"--mean {flag}: {error}") from None
+        return mean.reshape(-1, 1, 1) if mean.ndim <= 1 else mean.reshape(mean.shape[-3:])
+    elif flag.endswith(".binaryproto"):
+        return read_mean(flag)
+    else:
+        try:
+            values = [float(value) for value in flag.split(",")]
+        except ValueError:
+            raise ConvertError(f"--mean {flag}: write numbers, 104,117,123, or a .binaryproto or .npy file") from None
+    if values is None:
+        return None
+    if len(values) not in (1, channels):
+        raise ConvertError(f"{len(values)} mean values for {channels} channels")
+    return np.array(values, np.float32).reshape(-1, 1, 1)

@@ -1,0 +1,189 @@
+"""Runs a converted net.
+
+    python caffe2fluid/infer.py DIR photo.jpg folder/ 'more/*.png' list.txt -  --mean 104,117,123 --labels synset.txt
+    python caffe2fluid/infer.py DIR --feed in.npz --fetch out.npz
+
+Images: prints the best classes, or the boxes of a detector, and with --json one line of JSON an image. Arrays: keys are
+the names of input and output blobs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from caffe2fluid import images
+from caffe2fluid.converted import Predictor, open_converted, read_feed, run_blobs
+from caffe2fluid.errors import ConvertError, run_script
+
+
+def describe(outputs: dict[str, np.ndarray], labels: list[str], top_k: int, threshold: float) -> dict:
+    """What one image's outputs (batch 1) say, by blob: classes, boxes in fractions of the image, or a summary."""
+    result = {}
+    for name, array in outputs.items():
+        if array.ndim == 4 and array.shape[:2] == (1, 1) and array.shape[3] == 7:
+            rows = [row for row in array[0, 0].tolist() if row[1] >= 0 and row[2] >= threshold]
+            result[name] = [
+                {"label": _label(labels, int(row[1])), "score": row[2], "box": row[3:]}
+                for row in sorted(rows, key=lambda row: -row[2])
+            ]
+        elif array.size == array.shape[min(1, array.ndim - 1)] > 1:
+            scores = array.ravel()
+            best = np.argsort(-scores, kind="stable")[:top_k]
+            result[name] = [{"label": _label(labels, int(i)), "index": int(i), "score": float(scores[i])} for i in best]
+        else:
+            low, mean, high = float(array.min()), float(array.mean()), float(array.max())
+            result[name] = {"shape": list(array.shape), "min": low, "mean": mean, "max": high}
+    return result
+
+
+def _label(labels: list[str], index: int) -> str:
+    return labels[index] if index < len(labels) else str(index)
+
+
+def show(path: str, description: dict) -> None:
+    print(path)
+    for name, content in description.items():
+        if isinstance(content, dict):
+            print(
+                f"  {name} {content['shape']}: {content['min']:.4g} .. {content['max']:.4g}, mean {content['mean']:.4g}"
+            )
+            continue
+        for entry in content or [{"label": "nothing found", "score": 0.0}]:
+            box = "  " + " ".join(f"{edge:.3f}" for edge in entry["box"]) if "box" in entry else ""
+            print(f"  {name}  {entry['score']:9.5f}  {entry['label']}{box}")
+
+
+def draw(path: str, description: dict, folder: Path) -> None:
+    """Writes a picture with the boxes, if the net gave any."""
+    from PIL import Image, ImageDraw
+
+    entries = [entry for content in description.values() if isinstance(content, list) for entry in content]
+    picture = Image.fromarray(images.read_image(path))
+    pen = ImageDraw.Draw(picture)
+    for row, entry in enumerate(entries):
+        text = f"{entry['label']} {entry['score']:.2f}"
+        if "box" in entry:
+            box = [edge * size for edge, size in zip(entry["box"], picture.size * 2, strict=True)]
+            left, right = sorted((box[0], box[2]))
+            top, bottom = sorted((box[1], box[3]))
+            pen.rectangle([left, top, right, bottom], outline="red", width=max(2, min(picture.size) // 200))
+            corner = (left + 2, top + 2)
+        else:
+            corner = (4, 4 + 12 * row)
+        pen.text(corner, text, fill="white", stroke_width=1, stroke_fill="black")
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / (Path(path).stem + ".png")
+    number = 1
+    while target.exists():
+        number += 1
+        target = folder / f"{Path(path).stem}_{number}.png"
+    picture.save(target)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", metavar="DIR", help="folder that convert.py wrote")
+    parser.add_argument("images", nargs="*", metavar="IMAGE", help="files, folders, patterns, .txt lists, - for stdin")
+    parser.add_argument("--feed", metavar="IN.npz", help="input arrays instead of images")
+    parser.add_argument("--fetch", metavar="OUT.npz", help="write the output arrays here")
+    parser.add_argument("--blobs", metavar="A,B|all", help="fetch these blobs instead (runs model.py, slower)")
+    parser.add_argument("--labels", metavar="FILE", help="names of the classes, one a line")
+    parser.add_argument("--top_k", type=int, default=5)
+    parser.add_argument("--threshold", type=float, default=0.5, help="lowest score of a box")
+    parser.add_argument("--json", metavar="FILE", help="one line of JSON an image")
+    parser.add_argument("--save_dir", metavar="DIR", help="write pictures with the results")
+    parser.add_argument("--no_onednn", action="store_true", help="Paddle's plain kernels")
+    parser.add_argument("--threads", type=int, default=1)
+    images.add_flags(parser)
+    args = parser.parse_args(argv)
+    if bool(args.feed) == bool(args.images):
+        parser.error("give images or --feed IN.npz")
+    if args.feed and not args.fetch:
+        parser.error("--feed needs --fetch OUT.npz")
+    if args.top_k < 1 or args.threads < 1:
+        parser.error("--top_k and --threads must be at least 1")
+
+    converted = open_converted(args.model)
+    if args.feed:
+        save_arrays(args.fetch, run_arrays(args, converted, read_feed(args.feed)))
+        return 0
+
+    name, preprocess = images.from_flags(args, converted)
+    labels = Path(args.labels).read_text("utf-8").splitlines() if args.labels else []
+    paths = images.find_images(args.images, sys.stdin)
+    predictor = None if args.blobs else Predictor(converted, not args.no_onednn, args.threads)
+    batch = converted.inputs[name][0] or 1
+    collected: dict[str, list[np.ndarray]] = {}
+    with open(args.json, "w", encoding="utf-8") if args.json else _Nowhere() as lines:
+        for path in paths:
+            pixels = preprocess(images.read_image(path))
+            feed = {name: np.repeat(pixels[None], batch, 0)}
+            outputs = predictor(feed) if predictor else run_arrays(args, converted, feed)
+            if batch > 1:  # a net that only takes this many images at once got copies
+                outputs = {key: _first(array, batch) for key, array in outputs.items()}
+            description = describe(outputs, labels, args.top_k, args.threshold)
+            show(path, description)
+            lines.write(json.dumps({"image": path, **description}) + "\n")
+            if args.save_dir:
+                draw(path, description, Path(args.save_dir))
+            for key, array in outputs.items() if args.fetch else ():
+                collected.setdefault(key, []).append(array)
+    if args.fetch:
+        same = {key: len({array.shape for array in arrays}) == 1 for key, arrays in collected.items()}
+        joined = {key: np.concatenate(arrays) for key, arrays in collected.items() if same[key]}
+        ragged = {
+            f"{key}:{index}": array
+            for key, arrays in collected.items()
+            if not same[key]
+            for index, array in enumerate(arrays)
+        }
+        save_arrays(args.fetch, joined | ragged)
+    return 0
+
+
+def _first(array: np.ndarray, batch: int) -> np.ndarray:
+    if array.ndim == 4 and array.shape[:2] == (1, 1) and array.shape[3] == 7:
+        return array[:, :, array[0, 0, :, 0] == 0]
+    return array[:1] if array.ndim and array.shape[0] == batch else array
+
+
+def run_arrays(args: argparse.Namespace, converted, feed: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    if not args.blobs:
+        return Predictor(converted, not args.no_onednn, args.threads)(feed)
+    known = [*converted.inputs, *(top for layer in converted.report["layers"] for top in layer["tops"])]
+    wanted = known if args.blobs == "all" else args.blobs.split(",")
+    unknown = [name for name in wanted if name not in known]
+    if unknown:
+        raise ConvertError(f"--blobs {', '.join(unknown)}: the net has {', '.join(dict.fromkeys(known))}")
+    return dict(run_blobs(converted, feed, wanted))
+
+
+def save_arrays(path: str, arrays: dict[str, np.ndarray]) -> None:
+    """Writes an archive under exactly this name."""
+    with open(path, "wb") as file:
+        np.savez(file, **arrays)
+    print(f"{path}: " + ", ".join(f"{name} {list(array.shape)}" for name, array in arrays.items()))
+
+
+class _Nowhere:
+    """A text file that forgets."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        return None
+
+    def write(self, text: str) -> None:
+        return None
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,175 @@
+"""Convolution, Deconvolution, InnerProduct, Im2col, Embed."""
+
+from __future__ import annotations
+
+import math
+
+from ..names import quoted
+from ..prototxt import Message
+from .node import Node, arguments, pair, register_layer
+
+
+def spatial_sizes(node: Node, params: Message, axes: int) -> tuple[list[int], list[int], list[int], list[int]]:
+    """kernel, stride, pad and dilation for each spatial axis, from ``kernel_size`` or ``kernel_h`` and ``kernel_w``."""
+
+    def sizes(repeated: str, prefix: str, default: int | None, least: int) -> list[int]:
+        values = params.integers(repeated)
+        if f"{prefix}_h" in params or f"{prefix}_w" in params:
+            if axes != 2 or values:
+                raise node.error(f"{prefix}_h and {prefix}_w are for two spatial axes and exclude {repeated}")
+            values = [params.integer(f"{prefix}_h", default), params.integer(f"{prefix}_w", default)]
+        if not values and default is None:
+            raise node.error(f"has neither {repeated} nor {prefix}_h and {prefix}_w")
+        if len(values) not in (0, 1, axes):
+            raise node.error(f"{len(values)} values of {repeated} for {axes} spatial axes")
+        values = values or [default]
+        if min(values) < least or max(values) >= 1 << 31:
+            raise node.error(f"{repeated} {values} out of range")
+        return values * axes if len(values) == 1 else values
+
+    return (
+        sizes("kernel_size", "kernel", None, 1),
+        sizes("stride", "stride", 1, 1),
+        sizes("pad", "pad", 0, 0),
+        sizes("dilation", "dilation", 1, 1),
+    )
+
+
+def _sizes_out(node: Node, sizes: list[int], kernel: list[int], stride: list[int], pad: list[int], dilation: list[int]):
+    out = [
+        (n + 2 * p - (d * (k - 1) + 1)) // s + 1
+        for n, k, s, p, d in zip(sizes, kernel, stride, pad, dilation, strict=True)
+    ]
+    if min(out) < 1:
+        raise node.error(f"a kernel of {kernel} (dilation {dilation}) does not fit into {sizes} with pad {pad}")
+    return out
+
+
+def _convolve(node: Node, transposed: bool, group: int | None = None) -> None:
+    params = node.params("convolution_param")
+    axes = len(node.shape) - 2
+    if node.axis(params.integer("axis", 1)) != 1 or axes not in (1, 2, 3):
+        raise node.unsupported(f"axis {params.integer('axis', 1)} of a blob of shape {node.shape}")
+    kernel, stride, pad, dilation = spatial_sizes(node, params, axes)
+    channels, filters = node.shape[1], params.integer("num_output")
+    group = params.integer("group", 1 if group is None else group)
+    if filters < 1 or group < 1 or channels % group or filters % group:
+        raise node.error(f"{channels} channels and num_output {filters} do not divide into {group} groups")
+
+    shape = [channels, filters // group] if transposed else [filters, channels // group]
+    shape += kernel
+    bias = params.flag("bias_term", True)
+    options = {
+        "stride": pair(stride) if max(stride) > 1 else None,
+        "padding": pair(pad) if max(pad) else None,
+        "dilation": pair(dilation) if max(dilation) > 1 else None,
+        "groups": group if group > 1 else None,
+    }
+    kind = f"Conv{axes}DTranspose" if transposed else f"Conv{axes}D"
+    function = f"F.conv{axes}d_transpose" if transposed else f"F.conv{axes}d"
+    if node.shared_with(0) or (bias and node.shared_with(1)):
+        weight = node.parameter("weights", 0, shape, layout="filters", filler="weight_filler")
+        offset = node.parameter("biases", 1, [filters], filler="bias_filler") if bias else "None"
+        call = f"{function}({{x}}, {arguments(weight, offset, **options)})"
+    else:
+        weight = node.weight("weights", 0, shape, filler="weight_filler")
+        offset = node.weight("biases", 1, [filters], filler="bias_filler") if bias else None
+        sublayer = node.sublayer(
+            f"nn.{kind}({arguments(channels, filters, pair(kernel), **options)}, weight_attr={quoted(weight)}, "
+            f"bias_attr={offset if offset is None else quoted(offset)})".replace("bias_attr=None", "bias_attr=False")
+        )
+        node.publish(0, f"{sublayer}.weight", shape, "filters")
+        if bias:
+            node.publish(1, f"{sublayer}.bias", [filters])
+        call = f"{sublayer}({{x}})"
+
+    for x, shape_in in zip(node.inputs, node.shapes, strict=True):  # every bottom is convolved with the same filters
+        if len(shape_in) != axes + 2 or shape_in[1] != channels:
+            raise node.error(f"bottoms of shapes {node.shapes} cannot share filters")
+        if transposed:
+            spans = zip(shape_in[2:], kernel, stride, pad, dilation, strict=True)
+            sizes = [s * (n - 1) + d * (k - 1) + 1 - 2 * p for n, k, s, p, d in spans]
+            if min(sizes) < 1:
+                raise node.error(f"the output would have the size {sizes}")
+            positions = math.prod(shape_in[2:])
+        else:
+            sizes = _sizes_out(node, shape_in[2:], kernel, stride, pad, dilation)
+            positions = math.prod(sizes)
+        node.multiply_adds += positions * math.prod(shape)
+        node.output(call.format(x=x), [shape_in[0], filters, *sizes])
+
+
+@register_layer("Convolution")
+def convolution(node: Node) -> None:
+    _convolve(node, transposed=False)
+
+
+@register_layer("DepthwiseConvolution", "ConvolutionDepthwise", "DepthwiseConv", "ConvolutionDepthWise")
+def depthwise_convolution(node: Node) -> None:
+    """Forks that write depthwise convolutions as their own type; ``group`` may be absent."""
+    _convolve(node, transposed=False, group=node.shape[1])
+
+
+@register_layer("Deconvolution")
+def deconvolution(node: Node) -> None:
+    _convolve(node, transposed=True)
+
+
+@register_layer("InnerProduct")
+def inner_product(node: Node) -> None:
+    params = node.params("inner_product_param")
+    units, axis = params.integer("num_output"), node.axis(params.integer("axis", 1))
+    inputs = math.prod(node.shape[axis:])
+    if units < 1 or inputs < 1:
+        raise node.error(f"{inputs} inputs and {units} outputs")
+    x, outer = node.x, node.shape[:axis]
+    if axis == 0:
+        x = f"paddle.reshape({x}, [1, -1])"
+    elif axis < len(node.shape) - 1:
+        x = f"paddle.flatten({x}, {axis})"
+
+    transpose, bias = params.flag("transpose", False), params.flag("bias_term", True)
+    load = {
+        "stored": [inputs, units] if transpose else [units, inputs],
+        "convert": None if transpose else (lambda blob: blob.T),  # Paddle keeps [inputs, units]
+        "filler": "weight_filler",
+    }
+    layout = "linear, transposed" if transpose else "linear"
+    if node.shared_with(0) or (bias and node.shared_with(1)):
+        weight = node.parameter("weights", 0, [inputs, units], layout=layout, **load)
+        offset = node.parameter("biases", 1, [units], filler="bias_filler") if bias else "None"
+        value = f"F.linear({x}, {weight}, {offset})"
+    else:
+        weight = node.weight("weights", 0, [inputs, units], **load)
+        offset = quoted(node.weight("biases", 1, [units], filler="bias_filler")) if bias else "False"
+        sublayer = node.sublayer(f"nn.Linear({inputs}, {units}, weight_attr={quoted(weight)}, bias_attr={offset})")
+        node.publish(0, f"{sublayer}.weight", [inputs, units], layout)
+        if bias:
+            node.publish(1, f"{sublayer}.bias", [units])
+        value = f"{sublayer}({x})"
+    node.multiply_adds = inputs * units * math.prod(outer[1:])
+    node.output(f"paddle.reshape({value}, [{units}])" if axis == 0 else value, [*outer, units])
+
+
+@register_layer("Im2col")
+def im2col(node: Node) -> None:
+    params = node.params("convolution_param")
+    node.needs_axes(4)
+    kernel, stride, pad, dilation = spatial_sizes(node, params, 2)
+    sizes = _sizes_out(node, node.shape[2:], kernel, stride, pad, dilation)
+    columns = node.shape[1] * math.prod(kernel)
+    unfold = arguments(node.x, pair(kernel), pair(stride), pair(pad), pair(dilation))
+    node.output(f"paddle.reshape(F.unfold({unfold}), [0, 0, {sizes[0]}, {sizes[1]}])", [node.shape[0], columns, *sizes])
+
+
+@register_layer("Embed")
+def embed(node: Node) -> None:
+    params = node.params("embed_param")
+    words, units = params.integer("input_dim"), params.integer("num_output")
+    if words < 1 or units < 1:
+        raise node.error(f"input_dim {words} and num_output {units}")
+    table = node.parameter("weights", 0, [words, units], filler="weight_filler")
+    value = f"F.embedding(paddle.cast({node.x}, 'int64'), {table})"
+    if params.flag("bias_term", True):
+        value += f" + {node.parameter('biases', 1, [units], filler='bias_filler')}"
+    node.output(value, [*node.shape, units])

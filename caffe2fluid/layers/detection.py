@@ -1,0 +1,189 @@
+"""Layers of detectors: SSD (PriorBox, DetectionOutput), Faster R-CNN and R-FCN (Proposal, ROIPooling, PSROIPooling)."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+from .. import operators
+from ..names import quoted
+from ..prototxt import Message
+from .node import Node, Parameter, arguments, register_layer
+
+MAX_CONSTANT = 1 << 26  # values of a constant computed at conversion time
+
+
+def _constant(node: Node, suffix: str, shape: list[int], function: str, keywords: dict[str, Any]) -> str:
+    """A parameter that never trains, filled by a helper from the numbers in ``keywords``."""
+    if math.prod(shape) > MAX_CONSTANT:
+        raise node.error(f"{math.prod(shape):,} values of prior boxes")
+    name = f"{node.id}_{suffix}"
+    node.helper(function)
+    node.parameters[name] = Parameter(shape, lambda: getattr(operators, function)(**keywords))
+    attribute = node.attribute(name)
+    node.init.append(
+        f"self.{attribute} = self.create_parameter({shape}, attr=paddle.ParamAttr(name={quoted(name)}, trainable=False), "
+        f"default_initializer=nn.initializer.Assign({function}({arguments(**keywords)})))"
+    )
+    return f"self.{attribute}"
+
+
+@register_layer("PriorBox")
+def prior_box(node: Node) -> None:
+    """Depends on sizes only, so it is computed once, at conversion; Caffe truncates min_size and max_size to int."""
+    node.needs_bottoms(2, 2)
+    params = node.params("prior_box_param")
+    if any(len(shape) != 4 for shape in node.shapes):
+        raise node.error(f"bottoms of shapes {node.shapes}; wanted are a feature map and an image")
+    minima, maxima = params.numbers("min_size"), params.numbers("max_size")
+    if not minima or (maxima and len(maxima) != len(minima)):
+        raise node.error(f"{len(minima)} min_size and {len(maxima)} max_size")
+    if any(not 0 < size < 1 << 24 for size in minima + maxima):
+        raise node.error(f"min_size {minima}, max_size {maxima}")
+    ratios = params.numbers("aspect_ratio")
+    if any(not 0 < ratio < math.inf for ratio in ratios):
+        raise node.error(f"aspect_ratio {ratios}")
+    image = _by_axis(node, params, "img", "img_size", node.shapes[1][2:])
+    layer = node.shape[2:]
+    steps = _by_axis(node, params, "step", "step", None) or [size / n for size, n in zip(image, layer, strict=True)]
+    variances = params.numbers("variance") or [0.1]
+    if len(variances) not in (1, 4):
+        raise node.error(f"{len(variances)} values of variance; wanted 1 or 4")
+    keywords = {
+        "layer_size": layer,
+        "image_size": image,
+        "min_sizes": [int(size) for size in minima],
+        "max_sizes": [int(size) for size in maxima],
+        "aspect_ratios": ratios,
+        "flip": params.flag("flip", True),
+        "clip": params.flag("clip", False),
+        "variances": variances * 4 if len(variances) == 1 else variances,
+        "steps": steps,
+        "offset": params.number("offset", 0.5),
+    }
+    boxes = operators.prior_box_ratios(ratios, keywords["flip"])
+    count = math.prod(layer) * (len(boxes) * len(minima) + len(maxima))
+    shape = [1, 2, count * 4]
+    node.output(f"paddle.assign({_constant(node, 'priors', shape, 'prior_boxes', keywords)})", shape)
+
+
+def _by_axis(node: Node, params: Message, prefix: str, both: str, default: list | None) -> list | None:
+    """[height, width] from PREFIX_h and PREFIX_w, or from one field for both."""
+    if f"{prefix}_h" in params or f"{prefix}_w" in params:
+        values = [params.number(f"{prefix}_h"), params.number(f"{prefix}_w")]
+    elif both in params:
+        values = [params.number(both)] * 2
+    else:
+        return default
+    if values == [0, 0]:
+        return default
+    if min(values) <= 0:
+        raise node.error(f"{prefix} {values}")
+    return [int(value) if value == int(value) else value for value in values]
+
+
+@register_layer("DetectionOutput")
+def detection_output(node: Node) -> None:
+    """Rows [image, label, score, xmin, ymin, xmax, ymax] as [1, 1, rows, 7]; a row of -1 per image if there are none."""
+    node.needs_bottoms(3, 3)
+    params = node.params("detection_output_param")
+    nms = params.message("nms_param")
+    classes = params.integer("num_classes")
+    location, confidence, priors = node.shapes
+    count = priors[-1] // 4 if len(priors) == 3 else 0
+    shared = params.flag("share_location", True)
+    if not 1 <= classes < 1 << 20 or (
+        priors != [1, 2, count * 4]
+        or math.prod(location[1:]) != count * 4 * (1 if shared else classes)
+        or math.prod(confidence[1:]) != count * classes
+    ):
+        raise node.error(f"bottoms of shapes {node.shapes} for {classes} classes")
+    keywords = {
+        "num_classes": classes,
+        "code_type": quoted(params.choice("code_type", ["", "CORNER", "CENTER_SIZE", "CORNER_SIZE"], "CORNER")),
+        "variance_encoded": params.flag("variance_encoded_in_target", False),
+        "share_location": shared,
+        "background": params.integer("background_label_id", 0),
+        "threshold": params.number("confidence_threshold", -3.4e38),
+        "nms_threshold": nms.number("nms_threshold", 0.3),
+        "nms_top_k": nms.integer("top_k", -1),
+        "nms_eta": nms.number("eta", 1.0),
+        "keep_top_k": params.integer("keep_top_k", -1),
+    }
+    call = arguments(*node.inputs, **keywords)
+    rows = keywords["keep_top_k"] if keywords["keep_top_k"] > 0 else 1
+    node.output(f"{node.helper('detection_output')}({call})", [1, 1, rows * location[0], 7])
+
+
+def _pooled_rois(node: Node, function: str, params: Message, channels: int, size: list[int]) -> None:
+    node.needs_bottoms(2, 2)
+    scale = params.number("spatial_scale", 1.0)
+    rois = node.shapes[1]
+    if len(node.shape) != 4 or math.prod(rois[1:]) != 5 or min(size) < 1 or not 0 < scale < math.inf:
+        raise node.error(f"bottoms of shapes {node.shapes} into {size} bins at scale {scale}")
+    node.output(f"{node.helper(function)}({arguments(*node.inputs, size, scale)})", [rois[0], channels, *size])
+
+
+@register_layer("ROIPooling")
+def roi_pooling(node: Node) -> None:
+    """Fast R-CNN (Girshick, https://arxiv.org/abs/1504.08083); rois are rows [image, x1, y1, x2, y2]."""
+    params = node.params("roi_pooling_param")
+    size = [params.integer("pooled_h"), params.integer("pooled_w")]
+    _pooled_rois(node, "roi_pooling", params, node.shape[1], size)
+
+
+@register_layer("PSROIPooling")
+def psroi_pooling(node: Node) -> None:
+    """R-FCN (Dai et al., https://arxiv.org/abs/1605.06409)."""
+    params = node.params("psroi_pooling_param")
+    channels, group = params.integer("output_dim"), params.integer("group_size")
+    if channels < 1 or group < 1 or node.shape[1] != channels * group**2:
+        raise node.error(f"{node.shape[1]} channels, not output_dim {channels} times group_size {group} squared")
+    _pooled_rois(node, "psroi_pooling", params, channels, [group, group])
+
+
+@register_layer("Proposal", "ProposalLayer")
+def proposal(node: Node) -> None:
+    """Region proposals of Faster R-CNN (Ren et al., https://arxiv.org/abs/1506.01497): rows [image, x1, y1, x2, y2].
+
+    The field names of the C++ layers; of the Python layer rpn.proposal_layer, feat_stride and its fixed settings.
+    """
+    node.needs_bottoms(3, 3)
+    params = node.params("proposal_param")
+    python = node.layer.params.message("python_param")
+    stride = re.search(r"""['"]?feat_stride['"]?\s*:\s*(\d{1,6})""", python.text("param_str", ""))
+    ratios = params.numbers("ratio") or [0.5, 1.0, 2.0]
+    scales = params.numbers("scale") or [8.0, 16.0, 32.0]
+    scores, deltas, info = node.shapes
+    count = len(ratios) * len(scales)
+    if (
+        len(scores) != 4
+        or scores[1] != 2 * count
+        or deltas != [scores[0], 4 * count, *scores[2:]]
+        or math.prod(info) < 3
+    ):
+        raise node.error(f"bottoms of shapes {node.shapes} for {count} anchors")
+    if any(not 0 < value < 1 << 16 for value in ratios + scales):
+        raise node.error(f"ratio {ratios}, scale {scales}")
+    keywords = {
+        "base_size": params.integer("base_size", 16),
+        "ratios": ratios,
+        "scales": scales,
+        "stride": params.integer("feat_stride", int(stride.group(1)) if stride else 16),
+        "layer_size": scores[2:],
+    }
+    anchors = _constant(node, "anchors", [math.prod(scores[2:]) * count, 4], "anchor_boxes", keywords)
+    keep = params.integer("post_nms_topn", 300)
+    call = arguments(
+        *node.inputs,
+        anchors,
+        min_size=params.number("min_size", 16),
+        nms_threshold=params.number("nms_thresh", 0.7),
+        before_nms=params.integer("pre_nms_topn", 6000),
+        after_nms=keep,
+    )
+    function = node.helper("region_proposals")
+    node.output(f"{function}({call})[0]", [scores[0] * keep, 5])
+    if len(node.layer.tops) > 1:
+        node.output(f"{function}({call})[1]", [scores[0] * keep])

@@ -1,0 +1,265 @@
+"""``Node``: one layer during its translation, and the table of translations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..errors import ConvertError, UnsupportedError
+from ..names import quoted
+from ..network import Layer, check_shape
+from ..prototxt import Message
+
+LAYERS: dict[str, Callable[[Node], None]] = {}
+"""Translation by Caffe layer type."""
+
+# Fields that say how a layer trains or which code runs it: nothing that a forward pass depends on.
+IGNORED_FIELDS = {
+    "weight_filler", "bias_filler", "filler", "scale_filler", "slope_filler", "data_filler", "engine", "force_nd_im2col",
+    "stable_prod_grad", "moving_average_fraction", "momentum", "visualize", "visualize_threshold", "save_output_param",
+    "debug_info", "frozen", "shift_filler", "do_all_reduce", "icnet", "lr_mult", "decay_mult",
+}  # fmt: skip
+
+
+def register_layer(*types: str) -> Callable[[Callable[[Node], None]], Callable[[Node], None]]:
+    """Decorator: makes a function the translation of these Caffe layer types."""
+
+    def decorate(translate: Callable[[Node], None]) -> Callable[[Node], None]:
+        LAYERS.update(dict.fromkeys(types, translate))
+        return translate
+
+    return decorate
+
+
+@dataclass
+class SharedParameter:
+    """A parameter that several layers use: the expression that reads it, its shape, and who stores it how."""
+
+    expression: str
+    shape: list[int]
+    layout: str
+
+
+@dataclass
+class Parameter:
+    """A parameter of the converted net: ``load`` gives its array, None where the caffemodel has none."""
+
+    shape: list[int]
+    load: Callable[[], np.ndarray] | None
+
+
+@dataclass
+class Node:
+    """One layer: what it reads and, filled in by its translation, the code and weights it becomes.
+
+    ``inputs`` are Python expressions of the bottoms and ``shapes`` their shapes. ``blobs`` are the arrays of the
+    caffemodel, None if there is no caffemodel. ``scale`` is a Scale layer that is folded into this BatchNorm.
+    """
+
+    layer: Layer
+    id: str
+    inputs: list[str]
+    shapes: list[list[int]]
+    blobs: list[np.ndarray] | None
+    phase: str
+    attribute: Callable[[str], str]
+    shared: dict[str, SharedParameter]
+    scale: Layer | None = None
+    scale_blobs: list[np.ndarray] | None = None
+
+    init: list[str] = field(default_factory=list)
+    values: list[str] = field(default_factory=list)
+    output_shapes: list[list[int]] = field(default_factory=list)
+    parameters: dict[str, Parameter] = field(default_factory=dict)
+    helpers: set[str] = field(default_factory=set)
+    sources: dict[str, str] = field(default_factory=dict)  # of custom layers: code by function name
+    missing: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    multiply_adds: int = 0
+    _messages: list[tuple[str, Message]] = field(default_factory=list)
+
+    @property
+    def x(self) -> str:
+        """The expression of the first bottom."""
+        self.needs_bottoms(1)
+        return self.inputs[0]
+
+    @property
+    def shape(self) -> list[int]:
+        """The shape of the first bottom."""
+        self.needs_bottoms(1)
+        return self.shapes[0]
+
+    def needs_bottoms(self, least: int, most: int | None = None) -> None:
+        """Raises ConvertError unless the layer has ``least`` to ``most`` bottoms."""
+        if len(self.inputs) < least or (most is not None and len(self.inputs) > most):
+            wanted = f"{least}" if most == least else f"at least {least}" if most is None else f"{least} to {most}"
+            raise self.error(f"has {len(self.inputs)} bottoms, {self.layer.type} takes {wanted}")
+
+    def needs_axes(self, *counts: int) -> None:
+        """Raises ConvertError unless the first bottom has one of these numbers of axes."""
+        if len(self.shape) not in counts:
+            raise self.error(f"its bottom of shape {self.shape} has not {' or '.join(map(str, counts))} axes")
+
+    def params(self, name: str) -> Message:
+        """The message of that name (convolution_param, ...), empty if absent."""
+        message = self.layer.params.message(name)
+        self._messages.append((name, message))
+        return message
+
+    def unread_fields(self) -> list[str]:
+        """Fields of the layer's messages that the translation did not look at."""
+        return [
+            f"{name}.{key}" for name, message in self._messages for key in message.unused() if key not in IGNORED_FIELDS
+        ]
+
+    def error(self, what: str) -> ConvertError:
+        return ConvertError(f"{self.layer.where} ({self.layer.type}): {what}")
+
+    def unsupported(self, what: str) -> UnsupportedError:
+        return UnsupportedError(f"{self.layer.name} ({self.layer.type}): {what}")
+
+    def axis(self, axis: int, count: int | None = None) -> int:
+        """The axis counted from the front. Raises ConvertError outside of -count .. count-1."""
+        count = len(self.shape) if count is None else count
+        if not -count <= axis < count:
+            raise self.error(f"axis {axis} of a blob with {count} axes")
+        return axis % count
+
+    def helper(self, name: str) -> str:
+        """Puts a function of operators.py into the generated module."""
+        self.helpers.add(name)
+        return name
+
+    def sublayer(self, call: str) -> str:
+        """Creates ``self.<id>`` in the constructor; returns the expression."""
+        self.init.append(f"self.{self.id} = {call}")
+        return f"self.{self.id}"
+
+    def output(self, expression: str, shape: Sequence[int]) -> None:
+        """The value of the next top."""
+        self.values.append(expression)
+        self.output_shapes.append(check_shape(shape, f"{self.layer.where} ({self.layer.type})"))
+
+    # Parameters
+
+    def shared_with(self, index: int) -> SharedParameter | None:
+        """The parameter of an earlier layer that blob ``index`` of this one is to be, if ``param { name }`` says so."""
+        names = self.layer.shared_names
+        return self.shared.get(names[index]) if index < len(names) and names[index] else None
+
+    def publish(self, index: int, expression: str, shape: Sequence[int], layout: str = "") -> None:
+        """Lets later layers share this parameter, if it has a name."""
+        names = self.layer.shared_names
+        if index < len(names) and names[index]:
+            self.shared.setdefault(names[index], SharedParameter(expression, list(shape), layout))
+
+    def weight(
+        self,
+        suffix: str,
+        index: int,
+        shape: Sequence[int],
+        convert: Callable[[np.ndarray], np.ndarray] | None = None,
+        *,
+        stored: Sequence[int] | None = None,
+        filler: str = "",
+        blobs: list[np.ndarray] | None = None,
+    ) -> str:
+        """Registers the parameter ``<id>_<suffix>`` and returns its name.
+
+        ``stored`` is the shape of Caffe's blob ``index`` (default: ``shape``) and ``convert`` what makes the parameter
+        of it. Raises ConvertError if the blob in the caffemodel has another shape.
+        """
+        name = f"{self.id}_{suffix}"
+        stored = check_shape(shape if stored is None else stored, self.layer.where)
+        blobs = self.blobs if blobs is None else blobs
+        load = None
+        if blobs is not None and index < len(blobs):
+            blob = blobs[index]
+            squeezed = [dim for dim in blob.shape if dim != 1]
+            if squeezed != [dim for dim in stored if dim != 1]:
+                raise self.error(
+                    f"blob {index} of the caffemodel has the shape {list(blob.shape)}, the prototxt wants {stored}; "
+                    "do the two files belong together?"
+                )
+
+            def load() -> np.ndarray:
+                array = blob.reshape(stored).astype(np.float32, copy=False)
+                return np.ascontiguousarray(convert(array) if convert else array, dtype=np.float32).reshape(shape)
+
+        elif blobs is not None:
+            fill = self._filled(filler, stored)
+            if fill is None:
+                self.missing.append(name)
+            else:
+                self.notes.append(f"{self.layer.name}: not in the caffemodel, filled as its {filler} says")
+
+                def load() -> np.ndarray:
+                    return np.ascontiguousarray(convert(fill) if convert else fill, dtype=np.float32).reshape(shape)
+
+        self.parameters[name] = Parameter(list(shape), load)
+        return name
+
+    def parameter(
+        self,
+        suffix: str,
+        index: int,
+        shape: Sequence[int],
+        initial: float = 0.0,
+        layout: str = "",
+        **options: Any,
+    ) -> str:
+        """A parameter outside of any sublayer: creates it or takes the shared one; returns the expression."""
+        shared = self.shared_with(index)
+        if shared is not None:
+            if shared.shape != list(shape) or shared.layout != layout:
+                raise self.unsupported(f"blob {index} of shape {list(shape)} shares one of shape {shared.shape}")
+            return shared.expression
+        name = self.weight(suffix, index, shape, **options)
+        attribute = self.attribute(name)
+        initializer = f", default_initializer=nn.initializer.Constant({initial})" if initial else ""
+        self.init.append(f"self.{attribute} = self.create_parameter({list(shape)}, attr={quoted(name)}{initializer})")
+        self.publish(index, f"self.{attribute}", shape, layout)
+        return f"self.{attribute}"
+
+    def _filled(self, filler: str, shape: list[int]) -> np.ndarray | None:
+        """What a filler that is no random one puts into a blob."""
+        for _, message in self._messages:
+            if not filler or filler not in message:
+                continue
+            spec = message.message(filler)
+            kind = spec.text("type", "constant")
+            if kind == "constant":
+                return np.full(shape, spec.number("value", 0.0), np.float32)
+            if kind == "bilinear" and len(shape) == 4 and shape[2] == shape[3]:
+                size = shape[3]
+                factor = math.ceil(size / 2)
+                center = (2 * factor - 1 - factor % 2) / (2 * factor)
+                ramp = 1 - np.abs(np.arange(size) / factor - center)
+                return np.broadcast_to(np.outer(ramp, ramp), shape).astype(np.float32)
+        return None
+
+
+def arguments(*positional: Any, **keywords: Any) -> str:
+    """Source of an argument list; keywords that are None are left out. Strings are taken as source."""
+    parts = [value if isinstance(value, str) else repr(value) for value in positional]
+    parts += [
+        f"{key}={value if isinstance(value, str) else repr(value)}"
+        for key, value in keywords.items()
+        if value is not None
+    ]
+    return ", ".join(parts)
+
+
+def pair(values: Sequence[int]) -> int | list[int]:
+    """One number for all axes if they agree, else the list: what Paddle's kernel_size, stride, ... take."""
+    return values[0] if len(set(values)) == 1 else list(values)
+
+
+def same(x: str) -> str:
+    """Source of a copy: an inference model refuses an output that is an input, or the same as another output."""
+    return f"paddle.assign({x})"

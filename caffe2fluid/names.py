@@ -1,0 +1,43 @@
+"""Names from files as Python identifiers and as text in comments: data, never code."""
+
+from __future__ import annotations
+
+import keyword
+import re
+
+MAX_LENGTH = 80
+
+
+class Names:
+    """Gives each name an identifier of its own: ``res2a/branch1`` -> ``res2a_branch1``.
+
+    Names that collide, also if only by case (parameters become files), get a number.
+    """
+
+    def __init__(self, reserved: set[str]):
+        self._taken = {name.lower() for name in reserved}
+
+    def __call__(self, name: str) -> str:
+        base = re.sub(r"\W", "_", name, flags=re.ASCII)[:MAX_LENGTH] or "_"
+        if not base[0].isalpha():
+            base = "layer_" + base.lstrip("_")
+        if keyword.iskeyword(base) or keyword.issoftkeyword(base):
+            base += "_"
+        result, number = base, 1
+        while result.lower() in self._taken:
+            number += 1
+            result = f"{base}_{number}"
+        self._taken.add(result.lower())
+        return result
+
+
+def comment(text: str) -> str:
+    """Text that stays inside a comment or docstring whatever it contains."""
+    shown = re.sub(r"[^\w ./:,+()\[\]=<>-]", "?", text, flags=re.ASCII)
+    return shown if len(shown) <= MAX_LENGTH else shown[: MAX_LENGTH - 3] + "..."
+
+
+def quoted(text: str) -> str:
+    """Source of a string, in double quotes where that is as easy to read."""
+    source = repr(text)
+    return f'"{source[1:-1]}"' if source.startswith("'") and '"' not in source else source

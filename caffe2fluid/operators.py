@@ -1,0 +1,260 @@
+"""What Caffe computes and Paddle has no single call for.
+
+The converter copies the source of the functions that a net needs into the module it generates, so each function stands
+on its own: it uses ``np``, ``paddle``, ``F`` and the functions named in ``DEPENDENCIES`` only. All of them build static
+graphs and run eagerly, with any batch size.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+
+DEPENDENCIES = {
+    "prior_boxes": ["prior_box_ratios"],
+    "detection_output": ["decode_boxes"],
+    "roi_pooling": ["group_rois"],
+    "psroi_pooling": ["group_rois"],
+}
+
+
+def lrn_within_channel(x, size, alpha, beta):
+    """Local response normalisation over a size x size window of each channel; x: [N, C, H, W]."""
+    mean_square = F.avg_pool2d(x * x, size, 1, size // 2, exclusive=False)
+    return x * paddle.pow(mean_square * alpha + 1.0, -beta)
+
+
+def mean_variance_norm(x, axes, count, epsilon):
+    """Subtracts the mean over the axes of ``count`` values; divides by standard deviation + epsilon unless None."""
+    x = x - paddle.sum(x, axes, keepdim=True) / count
+    if epsilon is None:
+        return x
+    return x / (paddle.sqrt(paddle.sum(x * x, axes, keepdim=True) / count) + epsilon)
+
+
+def l2_norm(x, scale, axes, epsilon):
+    """Divides [N, C, H, W] by its L2 norm over the axes and multiplies by the scale [C or 1, 1, 1]."""
+    return x / paddle.sqrt(paddle.sum(x * x, axes, keepdim=True) + epsilon) * scale
+
+
+def caffe_argmax(x, top_k, axis, size):
+    """The indices (float32) and values of the top_k largest along the axis of that size; the last of equal
+    values counts first."""
+    backward = paddle.flip(x, axis)
+    order = paddle.argsort(backward, axis, descending=True, stable=True)
+    order = paddle.slice(order, [axis], [0], [top_k])
+    return paddle.cast(size - 1 - order, "float32"), paddle.take_along_axis(backward, order, axis)
+
+
+def unpool(x, mask, size):
+    """Puts each value of [N, C, h, w] where the mask says in a plane of zeros: [N, C, *size]."""
+    height, width = x.shape[2:]
+    strides = [max(size[0] // height, 1), max(size[1] // width, 1)]
+    kernel = [size[0] - (height - 1) * strides[0], size[1] - (width - 1) * strides[1]]
+    return F.max_unpool2d(x, paddle.cast(mask, "int32"), kernel, strides, output_size=size)
+
+
+def caffe_lstm(x, continues, steps, units, w_x, bias, w_hidden, x_static=None, w_static=None, hidden=None, cell=None):
+    """Caffe's LSTM: outputs [T, N, units] and the last hidden and cell state [1, N, units].
+
+    x: [T, N, features]; continues: [T, N], 0 where a sequence starts. Rows of the weights: gates i, f, o, g.
+    Donahue et al., https://arxiv.org/abs/1411.4389
+    """
+    projected = paddle.matmul(x, w_x, transpose_y=True) + bias
+    static = 0.0 if x_static is None else paddle.matmul(paddle.flatten(x_static, 1), w_static, transpose_y=True)
+    zero = paddle.zeros_like(projected[0, :, :units])
+    h = zero if hidden is None else hidden[0]
+    c = zero if cell is None else cell[0]
+    outputs = []
+    for t in range(steps):
+        keep = paddle.unsqueeze(continues[t], 1)
+        gates = projected[t] + static + paddle.matmul(h * keep, w_hidden, transpose_y=True)
+        i, f, o, g = paddle.split(gates, 4, 1)
+        c = F.sigmoid(f) * (c * keep) + F.sigmoid(i) * paddle.tanh(g)
+        h = F.sigmoid(o) * paddle.tanh(c)
+        outputs.append(h)
+    return paddle.stack(outputs), paddle.unsqueeze(h, 0), paddle.unsqueeze(c, 0)
+
+
+def caffe_rnn(
+    x, continues, steps, units, w_x, bias, w_hidden, w_output, bias_output, x_static=None, w_static=None, hidden=None
+):
+    """Caffe's RNN: outputs [T, N, units] and the last hidden state [1, N, units]; tanh at both places."""
+    projected = paddle.matmul(x, w_x, transpose_y=True) + bias
+    static = 0.0 if x_static is None else paddle.matmul(paddle.flatten(x_static, 1), w_static, transpose_y=True)
+    h = paddle.zeros_like(projected[0]) if hidden is None else hidden[0]
+    outputs = []
+    for t in range(steps):
+        keep = paddle.unsqueeze(continues[t], 1)
+        h = paddle.tanh(projected[t] + static + paddle.matmul(h * keep, w_hidden, transpose_y=True))
+        outputs.append(paddle.tanh(paddle.matmul(h, w_output, transpose_y=True) + bias_output))
+    return paddle.stack(outputs), paddle.unsqueeze(h, 0)
+
+
+def prior_box_ratios(aspect_ratios, flip):
+    """1, then each new ratio and, with flip, its inverse."""
+    ratios = [np.float32(1)]
+    for ratio in map(np.float32, aspect_ratios):
+        if all(abs(ratio - other) >= 1e-6 for other in ratios):
+            ratios += [ratio, np.float32(1) / ratio] if flip else [ratio]
+    return ratios
+
+
+def prior_boxes(layer_size, image_size, min_sizes, max_sizes, aspect_ratios, flip, clip, variances, steps, offset):
+    """SSD's prior boxes and their variances: [1, 2, H * W * boxes * 4], float32; sizes and steps are [height, width].
+
+    At each place, for each min_size: its square, the square of sqrt(min_size * max_size), the other aspect ratios.
+    """
+    sizes = []
+    for index, size in enumerate(min_sizes):
+        sizes.append((size, size))
+        if max_sizes:
+            sizes.append((np.sqrt(np.float32(size * max_sizes[index])),) * 2)
+        for ratio in prior_box_ratios(aspect_ratios, flip)[1:]:
+            sizes.append((size * np.sqrt(ratio), size / np.sqrt(ratio)))
+    half = np.array(sizes, np.float32).astype(np.float64) / 2  # [boxes, (width, height)]
+    centers_y, centers_x = np.meshgrid(
+        *((np.arange(n, dtype=np.float32) + np.float32(offset)) * np.float32(s) for n, s in zip(layer_size, steps)),
+        indexing="ij",
+    )
+    centers = np.stack([centers_x, centers_y], -1)[:, :, None]  # [H, W, 1, (x, y)]
+    boxes = np.concatenate([centers - half, centers + half], -1) / np.array(image_size[::-1] * 2, np.float64)
+    boxes = boxes.clip(0, 1) if clip else boxes
+    spread = np.broadcast_to(np.array(variances), boxes.shape)
+    return np.stack([boxes.ravel(), spread.ravel()])[None].astype(np.float32)
+
+
+def decode_boxes(location, priors, code_type, variance_encoded):
+    """Boxes [N, P, 4 or classes, 4] as corners, from offsets [N, P, .., 4] and priors [1, 2, P * 4]."""
+    prior, variance = paddle.unsqueeze(paddle.reshape(priors, [2, 1, -1, 1, 4]), 0).unbind(1)
+    prior, variance = prior[0], variance[0]
+    offset = location if variance_encoded else location * variance
+    low, high = prior[:, :, :, :2], prior[:, :, :, 2:]
+    size = high - low
+    if code_type == "CORNER":
+        return prior + offset
+    if code_type == "CORNER_SIZE":
+        return prior + offset * paddle.concat([size, size], 3)
+    center = (low + high) * 0.5 + offset[:, :, :, :2] * size
+    half = paddle.exp(offset[:, :, :, 2:]) * size * 0.5
+    return paddle.concat([center - half, center + half], 3)
+
+
+def detection_output(
+    location,
+    confidence,
+    priors,
+    num_classes,
+    code_type,
+    variance_encoded,
+    share_location,
+    background,
+    threshold,
+    nms_threshold,
+    nms_top_k,
+    nms_eta,
+    keep_top_k,
+):
+    """SSD's detections in Caffe's form: [1, 1, rows, 7] of image, label, score, xmin, ymin, xmax, ymax.
+
+    location: [N, P * 4]; confidence: [N, P * classes]; priors: [1, 2, P * 4]. If nothing is found in the whole batch
+    there is one row per image: its index, then -1.
+    """
+    count = priors.shape[2] // 4
+    groups = 1 if share_location else num_classes
+    location = paddle.reshape(location, [-1, count, groups, 4])
+    boxes = decode_boxes(location, priors, code_type, variance_encoded)
+    scores = paddle.reshape(confidence, [-1, count, num_classes])
+    image = paddle.cumsum(paddle.ones_like(scores[:, :1, 0]), 0) - 1.0  # [N, 1]: 0, 1, ...
+    nms = (threshold, nms_top_k, keep_top_k, nms_threshold, True, nms_eta, background)
+    if share_location:
+        boxes, scores, per_image = boxes[:, :, 0], paddle.transpose(scores, [0, 2, 1]), None
+    else:
+        boxes, scores = paddle.flatten(boxes, 0, 1), paddle.flatten(scores, 0, 1)
+        per_image = paddle.cast(paddle.ones_like(image[:, 0]) * count, "int32")
+    rows, _, found = paddle._C_ops.multiclass_nms3(boxes, scores, per_image, *nms)
+    # In double precision, because oneDNN's kernels (single precision) crash on tensors without rows.
+    rows, found, image = (paddle.cast(value, "float64") for value in (rows, found, image))
+    position = paddle.cumsum(paddle.ones_like(rows[:, :1]), 0)
+    before = paddle.unsqueeze(paddle.cumsum(found, 0), 0)
+    owner = paddle.sum(paddle.cast(position > before, "float64"), 1, keepdim=True)
+    if not share_location:  # this operator then leaves the rows of a label unordered
+        by_score = paddle.argsort(rows[:, 1], descending=True, stable=True)
+        label = paddle.gather(owner[:, 0] * num_classes + rows[:, 0], by_score)
+        order = paddle.gather(by_score, paddle.argsort(label, stable=True))
+        rows, owner = paddle.gather(rows, order), paddle.gather(owner, order)
+    rows = paddle.concat([owner, rows], 1)
+    nothing = paddle.concat([image, paddle.tile(-paddle.ones_like(image), [1, 6])], 1)
+    none_found = paddle.cast(paddle.sum(found) == 0, "float64")
+    wanted = paddle.concat([paddle.ones_like(rows[:, 0]), paddle.ones_like(image[:, 0]) * none_found], 0)
+    rows = paddle.gather(paddle.concat([rows, nothing], 0), paddle.flatten(paddle.nonzero(wanted)))
+    rows = paddle.cast(rows, "float32")
+    return paddle.reshape(rows, [1, 1, -1, 7])
+
+
+def group_rois(x, rois):
+    """Boxes [R, 4] ordered by image, how many belong to each image, and the order's inverse; rois: [R, 5]."""
+    rois = paddle.reshape(rois, [-1, 5])
+    order = paddle.argsort(rois[:, 0], stable=True)
+    images = paddle.cumsum(paddle.ones_like(x[:, :1, 0, 0]), 0) - 1.0
+    counts = paddle.sum(paddle.cast(images == paddle.unsqueeze(rois[:, 0], 0), "int32"), 1)
+    return paddle.gather(rois[:, 1:], order), paddle.cast(counts, "int32"), paddle.argsort(order)
+
+
+def roi_pooling(x, rois, size, scale):
+    """Max pooling of each region into size bins: [R, C, *size]."""
+    boxes, counts, inverse = group_rois(x, rois)
+    return paddle.gather(paddle.vision.ops.roi_pool(x, boxes, counts, size, scale), inverse)
+
+
+def psroi_pooling(x, rois, size, scale):
+    """Position-sensitive average pooling of each region: [R, C / bins, *size]."""
+    boxes, counts, inverse = group_rois(x, rois)
+    return paddle.gather(paddle.vision.ops.psroi_pool(x, boxes, counts, size, scale), inverse)
+
+
+def anchor_boxes(base_size, ratios, scales, stride, layer_size):
+    """Anchors of every place of the feature map: [H * W * ratios * scales, 4], pixels."""
+    anchors = []
+    for ratio in ratios:
+        width = np.sqrt(base_size * base_size / ratio)
+        width, height = np.floor(width + 0.5), np.floor(np.floor(width + 0.5) * ratio + 0.5)
+        for scale in scales:
+            half = (np.array([width, height]) * scale - 1) / 2
+            anchors.append(np.concatenate([(base_size - 1) / 2 - half, (base_size - 1) / 2 + half]))
+    y, x = np.meshgrid(np.arange(layer_size[0]) * stride, np.arange(layer_size[1]) * stride, indexing="ij")
+    shifts = np.stack([x, y, x, y], -1)[:, :, None]
+    return (shifts + np.array(anchors)).reshape(-1, 4).astype(np.float32)
+
+
+def region_proposals(scores, deltas, info, anchors, min_size, nms_threshold, before_nms, after_nms):
+    """Rows [image, x1, y1, x2, y2] and their scores; info: [.., height, width, scale] of the image."""
+    count = deltas.shape[1] // 4
+    objectness = paddle.reshape(paddle.transpose(scores[:, count:], [0, 2, 3, 1]), [0, 1, -1])
+    delta = paddle.reshape(paddle.transpose(deltas, [0, 2, 3, 1]), [0, -1, 4])
+    objectness = paddle.reshape(objectness, [0, -1])
+    size = anchors[:, 2:] - anchors[:, :2] + 1.0
+    center = anchors[:, :2] + size * 0.5 + delta[:, :, :2] * size
+    half = paddle.exp(delta[:, :, 2:]) * size * 0.5
+    info = paddle.flatten(info)
+    limit = paddle.concat([info[1:2], info[:1]]) - 1.0
+    low = paddle.minimum(F.relu(center - half), limit)
+    high = paddle.minimum(F.relu(center + half), limit)
+    large = paddle.cast(paddle.min(high - low + 1.0, 2) >= info[2:3] * min_size, "float32")
+    rows, _, found = paddle._C_ops.multiclass_nms3(
+        paddle.concat([low, high], 2),
+        paddle.unsqueeze(objectness * large, 1),
+        None,
+        -1.0,
+        before_nms,
+        after_nms,
+        nms_threshold,
+        False,
+        1.0,
+        -1,
+    )
+    position = paddle.cumsum(paddle.ones_like(rows[:, :1]), 0)
+    before = paddle.unsqueeze(paddle.cumsum(paddle.cast(found, "float32"), 0), 0)
+    owner = paddle.sum(paddle.cast(position > before, "float32"), 1, keepdim=True)
+    return paddle.concat([owner, rows[:, 2:]], 1), rows[:, 1]

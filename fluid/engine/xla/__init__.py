@@ -1,0 +1,9 @@
+"""The xla engine: runs Programs, or Graphs captured from them, through JAX and XLA.
+
+Read in this order: `graph.py` (a Program as plain data), `capture.py` (from Paddle to that), `lower.py` (from that to
+one JAX function), `gradients.py`, `control.py`, `precision.py`, `layout.py`, then `rules/` and `engine.py`.
+"""
+
+from fluid.engine.xla.engine import XlaEngine, create, sees_gpu
+
+__all__ = ["XlaEngine", "create", "sees_gpu"]

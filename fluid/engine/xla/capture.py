@@ -1,0 +1,108 @@
+"""Paddle's PIR Program -> Graph. The only module of this engine that imports Paddle."""
+
+import math
+import os
+from typing import Any
+
+from fluid.engine.xla.graph import DATA, PARAMETER, Block, Graph, Operation, Type
+from fluid.errors import EngineError
+from fluid.program import Program
+
+import paddle
+
+_PADDLE_FOLDER = os.path.dirname(os.path.abspath(paddle.__file__)) + os.sep
+_NOT_ATTRIBUTES = {"op_callstack", "struct_name", "stop_gradient", "place", "persistable", "is_distributed"}
+"""What Paddle keeps with an operation that says nothing about what it computes."""
+
+
+def capture(program: Program) -> Graph:
+    """The plain-data form of a built Program. Raises EngineError if an output is not a value of the Program."""
+    reader = _Reader()
+    block = reader.block(program.main.global_block())
+    inputs, state = {}, {}
+    for operation in block.operations:
+        if operation.name == PARAMETER:
+            state[operation.attributes["parameter_name"]] = operation.outputs[0]
+        elif operation.name == DATA:
+            name = operation.attributes["name"]
+            (inputs if name in program.inputs else state)[name] = operation.outputs[0]
+    return Graph(
+        name=program.name,
+        block=block,
+        types=reader.types,
+        inputs=inputs,
+        outputs=reader.numbers_of(program.outputs, program.name),
+        layers=reader.numbers_of(program.layers, program.name),
+        state=state,
+        schedule=program.schedule,
+    )
+
+
+class _Reader:
+    """Numbers the values of one Program in the order in which they appear."""
+
+    def __init__(self) -> None:
+        self.types: dict[int, Type] = {}
+        self._numbers: dict[Any, int] = {}
+        self._operations = 0
+
+    def block(self, block: "paddle.pir.Block") -> Block:
+        arguments = [self._number(value) for value in block.args()]
+        return Block(arguments, [self._operation(operation) for operation in block.ops])
+
+    def numbers_of(self, values: dict[str, "paddle.pir.Value"], program_name: str) -> dict[str, int]:
+        foreign = [name for name, value in values.items() if value.id not in self._numbers]
+        if foreign:
+            raise EngineError(f"the Program '{program_name}' does not compute its outputs {', '.join(foreign)}")
+        return {name: self._numbers[value.id] for name, value in values.items()}
+
+    def _operation(self, operation: "paddle.pir.Operation") -> Operation:
+        attributes = operation.attrs()
+        # Operations of other dialects (builtin, cf) and `while`/`if` have no table of operand names.
+        named = operation.name().startswith("pd_op.") and operation.num_regions() == 0
+        index, self._operations = self._operations, self._operations + 1
+        return Operation(
+            name=operation.name(),
+            index=index,
+            inputs=[self._number(value) for value in operation.operands_source()],
+            outputs=[self._number(value) for value in operation.results()],
+            input_names=list(operation.get_input_names()) if named else [],
+            output_names=list(operation.get_output_names()) if named else [],
+            attributes={name: _plain(value) for name, value in attributes.items() if name not in _NOT_ATTRIBUTES},
+            blocks=[self.block(block) for block in operation.blocks()] if operation.num_regions() else [],
+            source=_user_line(attributes.get("op_callstack", [])),
+        )
+
+    def _number(self, value: "paddle.pir.Value | None") -> int | None:
+        if value is None or not value.initialized():
+            return None
+        if value.id not in self._numbers:
+            number = self._numbers[value.id] = len(self._numbers)
+            if value.is_dense_tensor_type():
+                self.types[number] = Type(tuple(value.shape), _dtype(value.dtype))
+        return self._numbers[value.id]
+
+
+def _dtype(dtype: Any) -> str:
+    return str(dtype).rpartition(".")[2]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return repr(value)  # JSON has no infinity; float() reads this back
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, (paddle.base.core.DataType, paddle.dtype)):
+        return _dtype(getattr(value, "name", value)).lower()
+    return str(value)
+
+
+def _user_line(callstack: list[str]) -> str:
+    """`FILE:LINE` of the innermost frame outside Paddle itself."""
+    for frame in reversed(callstack):
+        words = frame.strip().split('"')
+        if frame.lstrip().startswith("File ") and len(words) == 3 and not words[1].startswith(_PADDLE_FOLDER):
+            return f"{words[1]}:{words[2].split(',')[1].replace('line', '').strip()}"
+    return ""

@@ -1,0 +1,261 @@
+"""The xla engine: Programs compiled whole by XLA, on CPU or on every visible GPU."""
+
+import logging
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Union
+
+from fluid.engine.base import Engine
+from fluid.engine.xla import distributed
+from fluid.engine.xla.graph import Graph, Type
+from fluid.engine.xla.lower import Step, lower
+from fluid.engine.xla.precision import find_policy
+from fluid.engine.xla.tuning import for_platform
+from fluid.errors import EngineError
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+if TYPE_CHECKING:
+    from fluid.program import Program
+
+BATCH = "batch"
+"""Name of the mesh axis over which batches are spread."""
+
+Runnable = Union["Program", Graph]
+
+
+def sees_gpu() -> bool:
+    """Whether JAX can use a GPU here."""
+    # JAX reports every kind of device that it looked for and did not find.
+    logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
+    try:
+        return bool(jax.devices("gpu"))
+    except RuntimeError:
+        return False
+
+
+def create(device: str = "auto", precision: str = "fp32", seed: int = 0) -> "XlaEngine":
+    """An engine on all visible devices of a kind: `gpu`, `cpu`, or `auto` for a GPU if there is one.
+
+    Raises EngineError if there is no such device.
+    """
+    if device == "gpu" and not sees_gpu():
+        raise EngineError(
+            "--device gpu: JAX sees no GPU. Install its CUDA build (pip install 'jax[cuda13]'), check the driver with "
+            "nvidia-smi, or use --device cpu"
+        )
+    kind = ("gpu" if sees_gpu() else "cpu") if device == "auto" else device
+    return XlaEngine(jax.devices(kind), precision, seed)
+
+
+class XlaEngine(Engine):
+    """Runs Programs, or Graphs captured from them, as compiled JAX functions.
+
+    The state lives on the devices, a copy on each; batches are spread over them along their first axis. The compiled
+    step computes with the global batch, so batch statistics and means are those of the whole batch whatever the number
+    of devices. With several processes (`distributed.start`) each feeds its own share of the batch and gets back its
+    own rows of the outputs.
+    """
+
+    name = "xla"
+
+    def __init__(self, devices: Sequence[jax.Device], precision: str = "fp32", seed: int = 0):
+        _use_compilation_cache()
+        self.policy = find_policy(precision)
+        self.seed = seed
+        self.num_devices = len(devices)
+        self.device = _describe(devices)
+        self.tuning = for_platform(devices[0].platform)
+        self._local_devices = sum(device.process_index == jax.process_index() for device in devices)
+        self._mesh = Mesh(np.array(devices), (BATCH,))
+        self._whole = NamedSharding(self._mesh, PartitionSpec())
+        self._state: dict[str, jax.Array] = {}
+        self._graphs: dict[int, tuple[Runnable, Graph]] = {}
+        self._steps: dict[tuple[int, tuple[str, ...], bool], tuple[Step, Any]] = {}
+
+    def load(self, state: Mapping[str, np.ndarray]) -> None:
+        with jax.enable_x64(True):
+            for name, array in state.items():
+                self._state[name] = distributed.place(np.asarray(array), self._whole)
+
+    def state(self, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
+        names = sorted(self._state) if names is None else list(names)
+        for name in names:
+            self._state[name].copy_to_host_async()
+        return {name: np.array(distributed.on_host(self._state[name])) for name in names}
+
+    def put(self, feed: Mapping[str, Any]) -> dict[str, jax.Array]:
+        with jax.enable_x64(True):
+            return {name: self._put(value) for name, value in feed.items()}
+
+    def run(
+        self, program: Runnable, feed: Mapping[str, Any], step: int = 0, fetch: Sequence[str] | None = None
+    ) -> dict[str, jax.Array]:
+        """See `Engine.run`; `program` may also be a captured Graph."""
+        graph = self._graph(program)
+        check_feed(graph, feed, self._local_devices)
+        lowered, function = self._compiled(graph, fetch, many=False)
+        old, constant = self._split(lowered)
+        rate = np.float32(graph.schedule(step) if graph.schedule is not None else 0.0)
+        with jax.enable_x64(True):
+            new, outputs = function(old, constant, self.put(feed), rate, np.uint32(self.seed), np.uint32(step))
+        self._state.update(new)
+        return {name: distributed.own_rows(value) for name, value in outputs.items()}
+
+    def run_many(
+        self,
+        program: Runnable,
+        feeds: Sequence[Mapping[str, Any]] | Mapping[str, Any],
+        step: int = 0,
+        fetch: Sequence[str] | None = None,
+    ) -> dict[str, jax.Array]:
+        """See `Engine.run_many`: one copy to the device per input, one call, one loop on the device.
+
+        `feeds` may also be one mapping of arrays that are stacked already, [K, ...].
+        """
+        graph = self._graph(program)
+        stacked = feeds if isinstance(feeds, Mapping) else _stacked(feeds)
+        count = len(next(iter(stacked.values())))
+        check_feed(graph, {name: value[0] for name, value in stacked.items()}, self._local_devices)
+        lowered, function = self._compiled(graph, fetch, many=True)
+        old, constant = self._split(lowered)
+        steps = range(step, step + count)
+        rates = np.array([graph.schedule(s) if graph.schedule is not None else 0.0 for s in steps], np.float32)
+        with jax.enable_x64(True):
+            batches = {name: self._put(value, axis=1) for name, value in stacked.items()}
+            new, outputs = function(old, constant, batches, rates, np.uint32(self.seed), np.array(steps, np.uint32))
+        self._state.update(new)
+        return {name: distributed.own_rows(value) for name, value in outputs.items()}
+
+    def compile_text(self, program: Runnable, feed: Mapping[str, Any], fetch: Sequence[str] | None = None) -> str:
+        """The optimised HLO of a Program, for profiling."""
+        graph = self._graph(program)
+        lowered, function = self._compiled(graph, fetch, many=False)
+        old, constant = self._split(lowered)
+        with jax.enable_x64(True):
+            arguments = (old, constant, self.put(feed), np.float32(0), np.uint32(0), np.uint32(0))
+            return function.lower(*arguments).compile().as_text()
+
+    def _graph(self, program: Runnable) -> Graph:
+        if isinstance(program, Graph):
+            return program
+        if id(program) not in self._graphs:
+            from fluid.engine.xla.capture import capture
+
+            # The Program is kept alive: its id is the key.
+            self._graphs[id(program)] = program, capture(program)
+        return self._graphs[id(program)][1]
+
+    def _compiled(self, graph: Graph, fetch: Sequence[str] | None, many: bool) -> tuple[Step, Any]:
+        names = tuple(graph.outputs if fetch is None else fetch)
+        key = (id(graph), names, many)
+        if key not in self._steps:
+            lowered = lower(graph, self.policy, names, self.tuning)
+            function = _looped(lowered) if many else lowered.function
+            self._steps[key] = (
+                lowered,
+                jax.jit(function, donate_argnums=0, out_shardings=self._out_shardings(lowered, many)),
+            )
+        return self._steps[key]
+
+    def _out_shardings(self, lowered: Step, many: bool) -> Any:
+        state = dict.fromkeys(lowered.written, self._whole)
+        types = {name: lowered.graph.types[number] for name, number in lowered.graph.outputs.items()}
+        spread = self._spread(axis=1 if many else 0)
+        return state, {name: spread if has_batch_axis(item) else self._whole for name, item in types.items()}
+
+    def _spread(self, axis: int = 0) -> NamedSharding:
+        return NamedSharding(self._mesh, PartitionSpec(*[None] * axis, BATCH))
+
+    def _split(self, lowered: Step) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+        missing = [name for name in (*lowered.written, *lowered.read) if name not in self._state]
+        if missing:
+            raise EngineError(
+                f"the Program '{lowered.graph.name}' needs variables that were not loaded: {', '.join(missing)}"
+            )
+        return (
+            {name: self._state[name] for name in lowered.written},
+            {name: self._state[name] for name in lowered.read},
+        )
+
+    def _put(self, value: Any, axis: int = 0) -> jax.Array:
+        """An array on the devices: spread along its batch axis if that can be shared evenly, else a copy on each."""
+        if isinstance(value, jax.Array):
+            return value
+        value = np.asarray(value)
+        rows = value.shape[axis] if value.ndim > axis else 0
+        even = rows > 0 and rows % self._local_devices == 0
+        return distributed.place(value, self._spread(axis) if even else self._whole)
+
+
+def check_feed(graph: Graph, feed: Mapping[str, Any], devices: int = 1) -> None:
+    """Raise EngineError unless `feed` has exactly the inputs of the graph, in their types and shapes."""
+    missing, unknown = sorted(graph.inputs.keys() - feed.keys()), sorted(feed.keys() - graph.inputs.keys())
+    if missing or unknown:
+        raise EngineError(
+            f"the Program '{graph.name}' takes the inputs {', '.join(graph.inputs) or 'none'}"
+            + (f"; missing: {', '.join(missing)}" if missing else "")
+            + (f"; unknown: {', '.join(unknown)}" if unknown else "")
+        )
+    for name, number in graph.inputs.items():
+        array, declared = feed[name], graph.types[number]
+        fits = len(array.shape) == len(declared.shape) and all(
+            want == -1 or want == have for want, have in zip(declared.shape, array.shape, strict=True)
+        )
+        if not fits or str(array.dtype) != declared.dtype:
+            wanted = "[" + ", ".join("any" if length == -1 else str(length) for length in declared.shape) + "]"
+            raise EngineError(
+                f"input '{name}' of the Program '{graph.name}' must be {declared.dtype} {wanted}, "
+                f"not {array.dtype} {list(array.shape)}"
+            )
+        if declared.shape and declared.shape[0] == -1 and array.shape[0] % devices:
+            raise EngineError(
+                f"input '{name}' of the Program '{graph.name}' has {array.shape[0]} rows, which {devices} devices "
+                "cannot share evenly; make --batch_size a multiple of the number of devices"
+            )
+
+
+def has_batch_axis(item: Type) -> bool:
+    """Whether the first axis of a value is the batch: its length was unknown when the Program was built."""
+    return bool(item.shape) and item.shape[0] < 0
+
+
+def _stacked(feeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """K feeds as one, [K, ...], on the host unless they are on the device already."""
+    stacked = {}
+    for name in feeds[0]:
+        values = [feed[name] for feed in feeds]
+        on_device = any(isinstance(value, jax.Array) for value in values)
+        stacked[name] = jnp.stack(values) if on_device else np.stack(values)
+    return stacked
+
+
+def _looped(lowered: Step) -> Any:
+    """The step as a loop over stacked feeds; outputs stacked. State that is only read is not part of the carry."""
+
+    def function(old: Any, constant: Any, feeds: Any, rates: Any, seed: Any, steps: Any) -> Any:
+        def one(state: Any, item: Any) -> Any:
+            feed, rate, step = item
+            return lowered.function(state, constant, feed, rate, seed, step)
+
+        return jax.lax.scan(one, old, (feeds, rates, steps))
+
+    return function
+
+
+def _describe(devices: Sequence[jax.Device]) -> str:
+    first = devices[0]
+    kind = "cpu" if first.platform == "cpu" else first.device_kind
+    return kind if len(devices) == 1 else f"{len(devices)} x {kind}"
+
+
+def _use_compilation_cache() -> None:
+    """Keep compiled steps on disk, so that starting the same job again compiles nothing."""
+    if jax.config.jax_compilation_cache_dir is None:
+        root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        jax.config.update("jax_compilation_cache_dir", str(Path(root) / "fluid_zoo" / "xla"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)

@@ -1,0 +1,232 @@
+"""A captured Program as plain data: what `capture.py` writes and `lower.py` reads.
+
+A `Graph` is a block of operations over numbered values. It holds everything needed to train or infer - interface, types,
+learning-rate schedule - and nothing of Paddle, so it can be written to a folder, carried to a machine that has only JAX
+and run there.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fluid.errors import EngineError
+from fluid.schedule import Schedule
+from fluid.schedule import from_json as schedule_from_json
+from fluid.schedule import to_json as schedule_to_json
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+FORMAT = 1
+"""Version of the folder layout written by `save`."""
+
+PARAMETER, DATA, YIELD = "builtin.parameter", "pd_op.data", "cf.yield"
+
+
+@dataclass(frozen=True)
+class Type:
+    """Type of a tensor value: `-1` in `shape` is a length known only when a batch is fed."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass
+class Operation:
+    """One operation: operands and results are value numbers, None where an optional one is absent."""
+
+    name: str
+    """With its dialect: `pd_op.conv2d`, `builtin.combine`, `cf.yield`."""
+    index: int
+    """Position in the captured Program; random operations draw from (seed, step, index)."""
+    inputs: list[int | None]
+    outputs: list[int | None]
+    input_names: list[str] = field(default_factory=list)
+    output_names: list[str] = field(default_factory=list)
+    attributes: dict[str, Any] = field(default_factory=dict)
+    blocks: list["Block"] = field(default_factory=list)
+    source: str = ""
+    """The line of user code that created it, `FILE:LINE`."""
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.source})" if self.source else self.name
+
+
+@dataclass
+class Block:
+    """A list of operations; `arguments` are the values that a loop hands to its body."""
+
+    arguments: list[int] = field(default_factory=list)
+    operations: list[Operation] = field(default_factory=list)
+
+    @property
+    def results(self) -> list[int | None]:
+        """Operands of the closing `cf.yield`."""
+        last = self.operations[-1] if self.operations else None
+        return last.inputs if last is not None and last.name == YIELD else []
+
+
+@dataclass
+class Graph:
+    """A captured Program: `inputs`, `outputs`, `layers` and `state` map names to value numbers."""
+
+    name: str
+    block: Block
+    types: dict[int, Type]
+    inputs: dict[str, int]
+    outputs: dict[str, int]
+    layers: dict[str, int] = field(default_factory=dict)
+    state: dict[str, int] = field(default_factory=dict)
+    schedule: Schedule | None = None
+
+    def pruned(self, fetch: Iterable[str]) -> "Graph":
+        """Without the operations that neither the outputs or layers in `fetch` nor the state depend on."""
+        fetch = list(fetch)
+        known = {**self.layers, **self.outputs}
+        unknown = [name for name in fetch if name not in known]
+        if unknown:
+            raise EngineError(
+                f"the Program '{self.name}' has no output or layer called {', '.join(unknown)}; "
+                f"it has: {', '.join(known)}"
+            )
+        live = {known[name] for name in fetch}
+        kept: list[Operation] = []
+        state = set(self.state.values())
+        for operation in reversed(self.block.operations):
+            results = {value for value in operation.outputs if value is not None}
+            written = written_outside(operation)
+            if results & live or written & (live | state) or operation.name == "cf.tuple_push":
+                kept.append(operation)
+                live |= values_read(operation)
+                live |= written
+        return dataclasses.replace(
+            self,
+            block=Block(self.block.arguments, kept[::-1]),
+            outputs={name: known[name] for name in fetch},
+            layers={},
+        )
+
+
+def in_place_pairs(operation: Operation) -> list[tuple[int, int]]:
+    """(operand, result) value numbers where the result replaces the operand, as Paddle's kernels share their memory.
+
+    Operations that end in `_` name such a result after its operand (`mean` -> `mean_out`), or have a single result that
+    replaces the first operand. The two exceptions are `assign_out_(x, output)` and the optimizers' `master_param_outs`.
+    """
+    if not operation.name.endswith("_") or not operation.inputs or _keeps_statistics(operation):
+        return []
+    if operation.name == "pd_op.assign_out_":
+        pairs = [(operation.inputs[1], operation.outputs[0])]
+    else:
+        named = dict(zip(operation.input_names, operation.inputs, strict=False))
+        pairs = [
+            (named[name.removesuffix("_out")], result)
+            for name, result in zip(operation.output_names, operation.outputs, strict=False)
+            if name.endswith("_out") and name.removesuffix("_out") in named
+        ]
+        if not pairs:
+            pairs = [(operation.inputs[0], operation.outputs[0])]
+    return [(old, new) for old, new in pairs if old is not None and new is not None]
+
+
+def _keeps_statistics(operation: Operation) -> bool:
+    attributes = operation.attributes
+    return operation.name == "pd_op.batch_norm_" and (attributes["is_test"] or attributes["use_global_stats"])
+
+
+def walk(block: Block) -> Iterator[Operation]:
+    """Every operation of a block and of the blocks inside it, in program order."""
+    for operation in block.operations:
+        yield operation
+        for inner in operation.blocks:
+            yield from walk(inner)
+
+
+def values_read(operation: Operation) -> set[int]:
+    """Values from outside that an operation uses, those used inside its blocks included."""
+    read = {value for value in operation.inputs if value is not None}
+    for block in operation.blocks:
+        own = set(block.arguments)
+        for inner in block.operations:
+            read |= values_read(inner) - own
+            own |= {value for value in inner.outputs if value is not None}
+    return read
+
+
+def written_outside(operation: Operation) -> set[int]:
+    """Values from outside that an operation changes in place, itself or inside its blocks."""
+    written = {old for old, _ in in_place_pairs(operation)}
+    if operation.name in ("cf.tuple_push", "cf.tuple_pop"):
+        written.add(operation.inputs[0])
+    for block in operation.blocks:
+        own = set(block.arguments)
+        for inner in block.operations:
+            written |= written_outside(inner) - own
+            own |= {value for value in inner.outputs if value is not None}
+    return written
+
+
+def save(folder: str | Path, graphs: Iterable[Graph], state: Mapping[str, np.ndarray]) -> None:
+    """Write captured Programs and the state they share: `<name>.json` per graph and `state.safetensors`."""
+    for graph in graphs:
+        save_graph(folder, graph)
+    save_file({name: np.ascontiguousarray(array) for name, array in state.items()}, Path(folder) / "state.safetensors")
+
+
+def save_graph(folder: str | Path, graph: Graph) -> Path:
+    """Write one captured Program to `<folder>/<name>.json`; returns the file."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    file = Path(folder) / f"{graph.name}.json"
+    file.write_text(json.dumps(_to_json(graph)))
+    return file
+
+
+def load(folder: str | Path) -> tuple[dict[str, Graph], dict[str, np.ndarray]]:
+    """Read what `save` wrote: graphs by name, and the state. Raises EngineError for anything else."""
+    folder = Path(folder)
+    files = sorted(folder.glob("*.json"))
+    if not files or not (folder / "state.safetensors").is_file():
+        raise EngineError(f"{folder}: not a folder of captured Programs (it needs *.json and state.safetensors)")
+    graphs = [load_graph(file) for file in files]
+    return {graph.name: graph for graph in graphs}, load_file(folder / "state.safetensors")
+
+
+def load_graph(file: str | Path) -> Graph:
+    """Read one captured Program; raises EngineError if the file holds something else."""
+    try:
+        return _from_json(json.loads(Path(file).read_text()))
+    except OSError as error:
+        raise EngineError(f"{file}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise EngineError(f"{file}: not a captured Program of format {FORMAT} ({error})") from None
+
+
+def _to_json(graph: Graph) -> dict[str, Any]:
+    data = {name: getattr(graph, name) for name in ("name", "inputs", "outputs", "layers", "state")}
+    data["format"] = FORMAT
+    data["schedule"] = None if graph.schedule is None else schedule_to_json(graph.schedule)
+    data["types"] = [[value, list(item.shape), item.dtype] for value, item in graph.types.items()]
+    data["block"] = dataclasses.asdict(graph.block)
+    return data
+
+
+def _from_json(data: dict[str, Any]) -> Graph:
+    if data["format"] != FORMAT:
+        raise ValueError(f"format {data['format']}")
+    return Graph(
+        **{name: data[name] for name in ("name", "inputs", "outputs", "layers", "state")},
+        block=_block_from_json(data["block"]),
+        types={value: Type(tuple(shape), dtype) for value, shape, dtype in data["types"]},
+        schedule=None if data["schedule"] is None else schedule_from_json(data["schedule"]),
+    )
+
+
+def _block_from_json(data: dict[str, Any]) -> Block:
+    operations = [
+        Operation(**{**item, "blocks": [_block_from_json(block) for block in item["blocks"]]})
+        for item in data["operations"]
+    ]
+    return Block(data["arguments"], operations)

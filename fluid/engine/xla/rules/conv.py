@@ -1,0 +1,216 @@
+"""Convolutions and resampling of images."""
+
+from typing import Any
+
+from fluid.engine.xla.precision import Kind
+from fluid.engine.xla.rules.registry import Call, rule
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+Padding = list[tuple[int, int]]
+
+
+def spatial_padding(op: Call, size: list[int], window: list[int], strides: list[int]) -> Padding:
+    """Padding of each spatial axis as (before, after), from `paddings` and `padding_algorithm`."""
+    if op.get("padding_algorithm") == "SAME":
+        total = [max((-(-n // s) - 1) * s + w - n, 0) for n, w, s in zip(size, window, strides, strict=True)]
+        return [(t // 2, t - t // 2) for t in total]
+    if op.get("padding_algorithm") == "VALID":
+        return [(0, 0)] * len(size)
+    given = op["paddings"]
+    if len(given) == len(size):
+        return [(p, p) for p in given]
+    return [(given[2 * axis], given[2 * axis + 1]) for axis in range(len(size))]
+
+
+def spatial_size(op: Call, image: jax.Array) -> list[int]:
+    """[H, W] (or [D, H, W]) of an image in either layout."""
+    return list(image.shape[1:-1] if op.channels_last else image.shape[2:])
+
+
+def _numbers(op: Call, rank: int) -> tuple[str, str, str]:
+    space = "DHW"[5 - rank :]
+    image = f"N{space}C" if op.channels_last else f"NC{space}"
+    return image, f"OI{space}", image
+
+
+@rule("conv2d", "depthwise_conv2d", kind=Kind.PRODUCT, images=("input",), prefers_channels_last=True)
+@rule("conv3d", kind=Kind.PRODUCT)
+def conv(op: Call, image: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Image [N, C, H, W] (or channels-last), kernel [C_out, C / groups, kh, kw]."""
+    strides, dilations, groups = op["strides"], op["dilations"], op["groups"]
+    window = [d * (k - 1) + 1 for d, k in zip(dilations, kernel.shape[2:], strict=True)]
+    padding = spatial_padding(op, spatial_size(op, image), window, strides)
+    tuning = op.tuning
+    if op.channels_last and image.ndim == 4:
+        channels = image.shape[-1]
+        if tuning.space_to_depth and groups == 1 and channels <= 4 and list(strides) == [2, 2] and max(dilations) == 1:
+            return _on_blocks(image, kernel, padding)
+        if groups == 1 and (
+            tuning.window_as_matmuls
+            or (tuning.pointwise_as_matmul and max(window) == max(strides) == 1 and not np.any(padding))
+        ):
+            return _as_matmuls(image, kernel, strides, padding, dilations)
+        if groups == channels == kernel.shape[0] and tuning.shifted_depthwise:
+            return _shifted_depthwise(image, kernel, strides, padding, dilations)
+        if 1 < groups < channels and kernel.shape[1] < tuning.group_width:
+            groups, kernel = _merged_groups(groups, kernel, tuning.group_width)
+    return lax.conv_general_dilated(
+        image,
+        kernel,
+        window_strides=strides,
+        padding=padding,
+        rhs_dilation=dilations,
+        feature_group_count=groups,
+        dimension_numbers=_numbers(op, image.ndim),
+    )
+
+
+def _shifts(image: jax.Array, size: tuple[int, ...], strides: Any, padding: Padding, dilations: Any) -> Any:
+    """(i, j, the pixels of a [N, H, W, C] image that kernel element (i, j) meets)."""
+    padded = jnp.pad(image, [(0, 0), *padding, (0, 0)])
+    (sh, sw), (dh, dw) = strides, dilations
+    out = [
+        (n - d * (k - 1) - 1) // s + 1 for n, k, s, d in zip(padded.shape[1:3], size, strides, dilations, strict=True)
+    ]
+    for i in range(size[0]):
+        for j in range(size[1]):
+            rows = slice(i * dh, i * dh + (out[0] - 1) * sh + 1, sh)
+            columns = slice(j * dw, j * dw + (out[1] - 1) * sw + 1, sw)
+            yield i, j, padded[:, rows, columns]
+
+
+def _as_matmuls(image: jax.Array, kernel: jax.Array, strides: Any, padding: Padding, dilations: Any) -> jax.Array:
+    return sum(
+        jnp.einsum("nhwc,oc->nhwo", part, kernel[:, :, i, j])
+        for i, j, part in _shifts(image, kernel.shape[2:], strides, padding, dilations)
+    )
+
+
+def _shifted_depthwise(
+    image: jax.Array, kernel: jax.Array, strides: Any, padding: Padding, dilations: Any
+) -> jax.Array:
+    wide = jnp.promote_types(image.dtype, jnp.float32)
+    total = sum(
+        part.astype(wide) * kernel[:, 0, i, j].astype(wide)
+        for i, j, part in _shifts(image, kernel.shape[2:], strides, padding, dilations)
+    )
+    return total.astype(image.dtype)
+
+
+def _merged_groups(groups: int, kernel: jax.Array, width: int) -> tuple[int, jax.Array]:
+    """The same convolution with fewer groups, its kernel padded with zeros off the diagonal of blocks."""
+    c_out, own = kernel.shape[:2]
+    merge = 1
+    while own * merge < width and groups % (2 * merge) == 0:
+        merge *= 2
+    left = groups // merge
+    blocks = kernel.reshape(left, merge, c_out // groups, 1, own, *kernel.shape[2:])
+    diagonal = jnp.eye(merge, dtype=kernel.dtype).reshape(1, merge, 1, merge, 1, 1, 1)
+    return left, (blocks * diagonal).reshape(c_out, merge * own, *kernel.shape[2:])
+
+
+def _on_blocks(image: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
+    """Stride 2 on [N, H, W, C] as stride 1 on [N, H / 2, W / 2, 4 C]: more channels, which matrix units like."""
+    sizes = []
+    for axis, (before, after) in enumerate(padding):
+        size, window = image.shape[1 + axis] + before + after, kernel.shape[2 + axis]
+        steps = (size - window) // 2 + 1
+        blocks = -(-window // 2)
+        # Rows that no window reaches are cut off, odd windows and images filled up with zeros.
+        sizes.append((before, 2 * (steps + blocks - 1) - before - image.shape[1 + axis], 2 * blocks - window))
+    (top, bottom, more_rows), (left, right, more_columns) = sizes
+    zero = np.zeros((), image.dtype)
+    image = lax.pad(image, zero, [(0, 0, 0), (top, bottom, 0), (left, right, 0), (0, 0, 0)])
+    kernel = jnp.pad(kernel, ((0, 0), (0, 0), (0, more_rows), (0, more_columns)))
+    n, h, w, c = image.shape
+    blocks = image.reshape(n, h // 2, 2, w // 2, 2, c).transpose(0, 1, 3, 2, 4, 5).reshape(n, h // 2, w // 2, 4 * c)
+    o, _, kh, kw = kernel.shape
+    weights = (
+        kernel.reshape(o, c, kh // 2, 2, kw // 2, 2).transpose(0, 3, 5, 1, 2, 4).reshape(o, 4 * c, kh // 2, kw // 2)
+    )
+    return lax.conv_general_dilated(blocks, weights, (1, 1), "VALID", dimension_numbers=("NHWC", "OIHW", "NHWC"))
+
+
+@rule("conv2d_transpose", "depthwise_conv2d_transpose", kind=Kind.PRODUCT, images=("x",), prefers_channels_last=True)
+def conv_transpose(op: Call, image: jax.Array, kernel: jax.Array, output_size: Any = None) -> jax.Array:
+    """The gradient of a convolution by its input: the image dilated by the strides, convolved with the turned kernel.
+
+    `kernel` is [C_in, C_out / groups, kh, kw].
+    """
+    strides, groups = op["strides"], op["groups"]
+    window = [d * (k - 1) + 1 for d, k in zip(op["dilations"], kernel.shape[2:], strict=True)]
+    size = spatial_size(op, image)
+    padding = spatial_padding(op, size, window, strides)
+    extra = list(op["output_padding"]) or [0] * len(size)
+    wanted = [] if output_size is None else op.integers(output_size, "output size")
+    if wanted:
+        smallest = [(n - 1) * s - sum(p) + w for n, s, p, w in zip(size, strides, padding, window, strict=True)]
+        extra = [have - least for have, least in zip(wanted, smallest, strict=True)]
+    c_in, c_out = kernel.shape[0], kernel.shape[1]
+    grouped = kernel.reshape(groups, c_in // groups, c_out, *kernel.shape[2:])
+    turned = jnp.swapaxes(grouped, 1, 2).reshape(groups * c_out, c_in // groups, *kernel.shape[2:])
+    return lax.conv_general_dilated(
+        image,
+        jnp.flip(turned, (2, 3)),
+        window_strides=[1] * len(size),
+        padding=[(w - 1 - p[0], w - 1 - p[1] + e) for w, p, e in zip(window, padding, extra, strict=True)],
+        lhs_dilation=strides,
+        rhs_dilation=op["dilations"],
+        feature_group_count=groups,
+        dimension_numbers=_numbers(op, image.ndim),
+    )
+
+
+@rule("bilinear_interp", "nearest_interp", kind=Kind.OWN, images=("x",), prefers_channels_last=True)
+def interpolate(
+    op: Call, x: jax.Array, out_size: Any = None, size_tensor: Any = None, scale_tensor: Any = None
+) -> jax.Array:
+    """Resize one axis after the other: each is a weighted sum of two rows (bilinear) or a choice of one (nearest)."""
+    first = 1 if op.channels_last else 2
+    size = _resized(op, x.shape[first : first + 2], out_size, size_tensor, scale_tensor)
+    scales = [float(value) for value in op["scale"]]
+    for offset, length in enumerate(size):
+        scale = scales[offset % len(scales)] if scales and out_size is None and size_tensor is None else 0.0
+        x = _resize_axis(op, x, first + offset, length, scale)
+    return x
+
+
+def _resized(op: Call, size: tuple[int, ...], out_size: Any, size_tensor: Any, scale_tensor: Any) -> list[int]:
+    if size_tensor is not None:
+        return op.integers(size_tensor, "size")
+    if out_size is not None:
+        return op.integers(out_size, "size")
+    if scale_tensor is not None:
+        scales = list(op.static(scale_tensor, "scale").reshape(-1))
+        return [int(n * scales[axis % len(scales)]) for axis, n in enumerate(size)]
+    if op["scale"]:
+        return [int(n * op["scale"][axis % len(op["scale"])]) for axis, n in enumerate(size)]
+    return [op["out_h"], op["out_w"]]
+
+
+def _resize_axis(op: Call, x: jax.Array, axis: int, length: int, scale: float) -> jax.Array:
+    old = x.shape[axis]
+    if length == old:
+        return x
+    place = np.arange(length, dtype=np.float64)
+    if op["align_corners"]:
+        ratio = (old - 1) / (length - 1) if length > 1 else 0.0
+    else:
+        ratio = 1.0 / scale if scale > 0 else old / length
+    if op["interp_method"] == "nearest":
+        source = place * ratio + (0.5 if op["align_corners"] else 0.0)
+        return jnp.take(x, np.minimum(np.floor(source), old - 1).astype(np.int32), axis)
+    half_pixel = op["align_mode"] == 0 and not op["align_corners"]
+    source = np.clip((place + 0.5) * ratio - 0.5 if half_pixel else place * ratio, 0, old - 1)
+    lower = np.floor(source).astype(np.int32)
+    upper = np.minimum(lower + 1, old - 1)
+    shape = [1] * x.ndim
+    shape[axis] = length
+    computed = jnp.promote_types(x.dtype, jnp.float32)
+    weight = (source - lower).reshape(shape).astype(computed)
+    wide = x.astype(computed)
+    return (jnp.take(wide, lower, axis) * (1 - weight) + jnp.take(wide, upper, axis) * weight).astype(x.dtype)

@@ -1,0 +1,235 @@
+"""Operations on each element by itself, with NumPy's broadcasting.
+
+Where a function has a corner (relu, clip, maximum), its rule is written so that the gradient in the corner is Paddle's.
+"""
+
+from collections.abc import Callable
+
+from fluid.engine.xla.precision import Kind
+from fluid.engine.xla.rules.registry import ALL, Call, rule
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+Array = jax.Array
+
+
+def _simple(names: str, function: Callable[..., Array], kind: Kind = Kind.FOLLOW) -> None:
+    """Rules of operations without attributes."""
+    rule(*names.split(), kind=kind, images=ALL)(lambda op, *operands: function(*operands))
+
+
+_simple("add add_ grad_add", lambda x, y: x + y)
+_simple("subtract subtract_", lambda x, y: x - y)
+_simple("multiply multiply_", lambda x, y: x * y)
+_simple("divide divide_", lambda x, y: x / y)
+_simple("maximum", lambda x, y: jnp.where((x > y) | (x != x), x, y))
+_simple("minimum", lambda x, y: jnp.where((x < y) | (x != x), x, y))
+_simple("fmax", jnp.fmax)
+_simple("fmin", jnp.fmin)
+_simple("floor_divide", jnp.floor_divide)
+_simple("remainder", jnp.remainder)
+_simple("elementwise_pow", jnp.power, Kind.FULL)
+_simple("atan2", jnp.arctan2, Kind.FULL)
+
+_simple("equal", lambda x, y: x == y)
+_simple("not_equal", lambda x, y: x != y)
+_simple("less_than", lambda x, y: x < y)
+_simple("less_equal", lambda x, y: x <= y)
+_simple("greater_than", lambda x, y: x > y)
+_simple("greater_equal", lambda x, y: x >= y)
+_simple("logical_and", lambda x, y: jnp.logical_and(x, y))
+_simple("logical_or", lambda x, y: jnp.logical_or(x, y))
+_simple("logical_xor", lambda x, y: jnp.logical_xor(x, y))
+_simple("logical_not", jnp.logical_not)
+_simple("bitwise_and", jnp.bitwise_and)
+_simple("bitwise_or", jnp.bitwise_or)
+_simple("bitwise_xor", jnp.bitwise_xor)
+_simple("bitwise_not", jnp.bitwise_not)
+_simple("isfinite", jnp.isfinite)
+_simple("isnan", jnp.isnan)
+_simple("isinf", jnp.isinf)
+
+_simple("abs", jnp.abs)
+_simple("sign", jnp.sign)
+_simple("floor", jnp.floor)
+_simple("ceil", jnp.ceil)
+_simple("trunc", jnp.trunc)
+_simple("square", lambda x: x * x)
+_simple("sigmoid sigmoid_", jax.nn.sigmoid)
+_simple("silu swish", jax.nn.silu)
+_simple("tanh tanh_", jnp.tanh)
+_simple("softsign", lambda x: x / (1 + jnp.abs(x)))
+_simple("logsigmoid", jax.nn.log_sigmoid)
+_simple("mish", lambda x: x * jnp.tanh(jax.nn.softplus(x)), Kind.FULL)
+_simple("assign assign_ share_data_", lambda x: x)
+_simple("exp", jnp.exp, Kind.FULL)
+_simple("expm1", jnp.expm1, Kind.FULL)
+_simple("log", jnp.log, Kind.FULL)
+_simple("log2", jnp.log2, Kind.FULL)
+_simple("log10", jnp.log10, Kind.FULL)
+_simple("log1p", jnp.log1p, Kind.FULL)
+_simple("sqrt", jnp.sqrt, Kind.FULL)
+_simple("rsqrt", lax.rsqrt, Kind.FULL)
+_simple("reciprocal", lambda x: 1 / x, Kind.FULL)
+_simple("sin", jnp.sin, Kind.FULL)
+_simple("cos", jnp.cos, Kind.FULL)
+_simple("tan", jnp.tan, Kind.FULL)
+_simple("asin", jnp.arcsin, Kind.FULL)
+_simple("acos", jnp.arccos, Kind.FULL)
+_simple("atan", jnp.arctan, Kind.FULL)
+_simple("sinh", jnp.sinh, Kind.FULL)
+_simple("cosh", jnp.cosh, Kind.FULL)
+_simple("erf", lax.erf, Kind.FULL)
+_simple("where", lambda condition, x, y: jnp.where(condition, x, y))
+_simple("masked_fill", lambda x, mask, value: jnp.where(mask, value.astype(x.dtype), x))
+
+
+@rule("relu", "relu_", images=ALL)
+def relu(op: Call, x: Array) -> Array:
+    mask = op.tuning.relu_mask
+    if mask == "output" or (mask == "auto" and op.producer(0) in ("pd_op.add", "pd_op.add_")):
+        return _relu_by_output(x)
+    return jax.nn.relu(x)
+
+
+@jax.custom_vjp
+def _relu_by_output(x: Array) -> Array:
+    return jnp.maximum(x, 0)
+
+
+def _relu_forward(x: Array) -> tuple[Array, Array]:
+    y = jnp.maximum(x, 0)
+    return y, y
+
+
+def _relu_backward(y: Array, gradient: Array) -> tuple[Array]:
+    return (jnp.where(y > 0, gradient, jnp.zeros((), gradient.dtype)),)
+
+
+_relu_by_output.defvjp(_relu_forward, _relu_backward)
+
+
+@rule("round", images=ALL)
+def round_half_away(op: Call, x: Array) -> Array:
+    """Halves away from zero, as Paddle's CPU kernel (C `round`) does; NumPy rounds them to even."""
+    factor = 10.0 ** op.get("decimals", 0)
+    scaled = x * factor
+    return jnp.trunc(scaled + jnp.where(scaled < 0, -0.5, 0.5).astype(x.dtype)) / factor
+
+
+@rule("scale", "scale_", images=ALL)
+def scale(op: Call, x: Array, factor: Array) -> Array:
+    factor = factor.reshape(()).astype(x.dtype)
+    bias = np.asarray(op["bias"]).astype(x.dtype)
+    return x * factor + bias if op["bias_after_scale"] else (x + bias) * factor
+
+
+@rule("increment_", "increment")
+def increment(op: Call, x: Array) -> Array:
+    return x + np.asarray(op["value"]).astype(x.dtype)
+
+
+@rule("assign_out_")
+def assign_out(op: Call, x: Array, output: Array) -> Array:
+    return x
+
+
+@rule("cast", "cast_", kind=Kind.OWN, images=ALL)
+def cast(op: Call, x: Array) -> Array:
+    """float32 -> float32 is the identity also for activations held in bfloat16."""
+    wanted = jnp.dtype(op["dtype"])
+    if x.dtype == jnp.bfloat16 and wanted == jnp.float32:
+        return x
+    if wanted == jnp.bool_:
+        return x != 0
+    return x.astype(wanted)
+
+
+@rule("pow", kind=Kind.FULL, images=ALL)
+def power(op: Call, x: Array) -> Array:
+    exponent = float(op["y"])
+    return x ** (int(exponent) if exponent.is_integer() else exponent)
+
+
+@rule("clip", "clip_", images=ALL)
+def clip(op: Call, x: Array, low: Array, high: Array) -> Array:
+    low, high = low.reshape(()).astype(x.dtype), high.reshape(()).astype(x.dtype)
+    return jnp.where((x > low) & (x < high), x, lax.stop_gradient(jnp.clip(x, low, high)))
+
+
+@rule("relu6", images=ALL)
+def relu6(op: Call, x: Array) -> Array:
+    return jnp.where((x > 0) & (x < 6), x, lax.stop_gradient(jnp.clip(x, 0, 6)))
+
+
+@rule("leaky_relu", "leaky_relu_", images=ALL)
+def leaky_relu(op: Call, x: Array) -> Array:
+    return jnp.where(x > 0, x, x * np.asarray(op["negative_slope"]).astype(x.dtype))
+
+
+@rule("prelu")
+def prelu(op: Call, x: Array, alpha: Array) -> Array:
+    if op["mode"] == "channel" and x.ndim > 1:
+        shape = [1] * x.ndim
+        shape[-1 if op["data_format"] == "NHWC" else 1] = -1
+        alpha = alpha.reshape(shape)
+    elif op["mode"] == "element":
+        alpha = alpha.reshape(1, *x.shape[1:])
+    return jnp.where(x > 0, x, alpha * x)
+
+
+@rule("elu", "elu_", kind=Kind.FULL, images=ALL)
+def elu(op: Call, x: Array) -> Array:
+    return jax.nn.elu(x, op["alpha"])
+
+
+@rule("softplus", kind=Kind.FULL, images=ALL)
+def softplus(op: Call, x: Array) -> Array:
+    beta = op["beta"]
+    return jnp.where(x * beta > op["threshold"], x, jax.nn.softplus(jnp.minimum(x * beta, op["threshold"])) / beta)
+
+
+@rule("gelu", images=ALL)
+def gelu(op: Call, x: Array) -> Array:
+    return jax.nn.gelu(x, approximate=op["approximate"])
+
+
+@rule("hardsigmoid", images=ALL)
+def hardsigmoid(op: Call, x: Array) -> Array:
+    y = x * op["slope"] + op["offset"]
+    return jnp.where((y > 0) & (y < 1), y, lax.stop_gradient(jnp.clip(y, 0, 1)))
+
+
+@rule("hardswish", images=ALL)
+def hardswish(op: Call, x: Array) -> Array:
+    return jnp.where(x <= -3, 0 * x, jnp.where(x < 3, x * (x + 3) / 6, x))
+
+
+@rule("hardtanh", images=ALL)
+def hardtanh(op: Call, x: Array) -> Array:
+    return jnp.where((x > op["t_min"]) & (x < op["t_max"]), x, lax.stop_gradient(jnp.clip(x, op["t_min"], op["t_max"])))
+
+
+@rule("softshrink", images=ALL)
+def softshrink(op: Call, x: Array) -> Array:
+    edge = op["threshold"]
+    return jnp.where(x > edge, x - edge, jnp.where(x < -edge, x + edge, 0 * x))
+
+
+@rule("add_n", images=ALL)
+def add_n(op: Call, inputs: list[Array]) -> Array:
+    total = inputs[0]
+    for item in inputs[1:]:
+        total = total + item
+    return total
+
+
+@rule("label_smooth")
+def label_smooth(op: Call, label: Array, prior: Array | None) -> Array:
+    """Szegedy et al., arXiv:1512.00567, section 7."""
+    epsilon = op["epsilon"]
+    uniform = 1.0 / label.shape[-1] if prior is None else prior
+    return (1 - epsilon) * label + epsilon * uniform

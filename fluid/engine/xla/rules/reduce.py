@@ -1,0 +1,187 @@
+"""Reductions, softmax, sorting and cumulative sums. Sums are kept in float32 under every policy."""
+
+from typing import Any
+
+from fluid.engine.xla.precision import Kind
+from fluid.engine.xla.rules.registry import Call, rule
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+Array = jax.Array
+
+
+def _axes(op: Call, axis: Any, rank: int) -> tuple[int, ...]:
+    """Axes to reduce; none named means all."""
+    named = op.integers(axis, "axis") if not isinstance(axis, list) or axis else []
+    return tuple(op.axis(item, rank) for item in named) or tuple(range(rank))
+
+
+def _flat_if_all(op: Call, x: Array, axes: tuple[int, ...]) -> bool:
+    """A reduced image that keeps its axes stays an image; one that drops some must be in the Program's order first."""
+    return op.channels_last and not op["keepdim"] and len(axes) < x.ndim
+
+
+def _reduced(op: Call, x: Array, axis: Any, function: Any, **options: Any) -> Array:
+    axes = _axes(op, axis, x.ndim)
+    y = function(x, axes, keepdims=op["keepdim"], **options)
+    if _flat_if_all(op, x, axes) and y.ndim > 1:
+        # Remaining axes in channels-last order -> in the order N, C, H, W.
+        left = [axis for axis in range(4) if axis not in axes]
+        order = [left.index(axis) for axis in (0, 3, 1, 2) if axis in left]
+        y = jnp.transpose(y, order)
+    return y
+
+
+@rule("mean", kind=Kind.FULL, images=("x",))
+def mean(op: Call, x: Array, axis: Any) -> Array:
+    return _reduced(op, x, axis, jnp.mean)
+
+
+@rule("sum", kind=Kind.FULL, images=("x",))
+def total(op: Call, x: Array, axis: Any) -> Array:
+    wanted = op["dtype"]
+    if wanted == "undefined":
+        wanted = op.type().dtype
+    return _reduced(op, x, axis, jnp.sum, dtype=jnp.dtype(wanted))
+
+
+@rule("prod", kind=Kind.FULL, images=("x",))
+def prod(op: Call, x: Array, axis: Any) -> Array:
+    return _reduced(op, x, [] if op.get("reduce_all") else axis, jnp.prod)
+
+
+@rule("max", images=("x",))
+def maximum(op: Call, x: Array, axis: Any) -> Array:
+    return _reduced(op, x, axis, jnp.max)
+
+
+@rule("min", images=("x",))
+def minimum(op: Call, x: Array, axis: Any) -> Array:
+    return _reduced(op, x, axis, jnp.min)
+
+
+@rule("amax")
+def amax(op: Call, x: Array) -> Array:
+    return jnp.max(x, _axes(op, op["axis"], x.ndim), keepdims=op["keepdim"])
+
+
+@rule("amin")
+def amin(op: Call, x: Array) -> Array:
+    return jnp.min(x, _axes(op, op["axis"], x.ndim), keepdims=op["keepdim"])
+
+
+@rule("all")
+def all_true(op: Call, x: Array) -> Array:
+    return jnp.all(x, _axes(op, op["axis"], x.ndim), keepdims=op["keepdim"])
+
+
+@rule("any")
+def any_true(op: Call, x: Array) -> Array:
+    return jnp.any(x, _axes(op, op["axis"], x.ndim), keepdims=op["keepdim"])
+
+
+@rule("mean_all", kind=Kind.FULL)
+def mean_all(op: Call, x: Array) -> Array:
+    return jnp.mean(x)
+
+
+@rule("logsumexp", kind=Kind.FULL)
+def logsumexp(op: Call, x: Array) -> Array:
+    axes = tuple(range(x.ndim)) if op.get("reduce_all") else _axes(op, op["axis"], x.ndim)
+    return jax.nn.logsumexp(x, axes, keepdims=op["keepdim"])
+
+
+@rule("squared_l2_norm", kind=Kind.FULL)
+def squared_l2_norm(op: Call, x: Array) -> Array:
+    return jnp.sum(jnp.square(x)).reshape(op.type().shape)
+
+
+@rule("frobenius_norm", kind=Kind.FULL)
+def frobenius_norm(op: Call, x: Array, axis: Any) -> Array:
+    axes = tuple(range(x.ndim)) if op.get("reduce_all") else _axes(op, axis, x.ndim)
+    return jnp.sqrt(jnp.sum(jnp.square(x), axes, keepdims=op["keep_dim"]))
+
+
+@rule("p_norm", kind=Kind.FULL)
+def p_norm(op: Call, x: Array) -> Array:
+    order, keep = float(op["porder"]), op["keepdim"]
+    axes = tuple(range(x.ndim)) if op["asvector"] else (op["axis"] % x.ndim,)
+    if order == 0:
+        return jnp.sum((x != 0).astype(x.dtype), axes, keepdims=keep)
+    if np.isinf(order):
+        return (jnp.max if order > 0 else jnp.min)(jnp.abs(x), axes, keepdims=keep)
+    if order == 1:
+        return jnp.sum(jnp.abs(x), axes, keepdims=keep)
+    # The gradient of a norm at 0 is 0, not NaN.
+    powers = jnp.sum(jnp.abs(x) ** order, axes, keepdims=keep)
+    positive = powers > 0
+    return jnp.where(positive, jnp.where(positive, powers, 1) ** (1 / order), 0)
+
+
+@rule("softmax", "softmax_", kind=Kind.FULL)
+def softmax(op: Call, x: Array) -> Array:
+    return jax.nn.softmax(x, op["axis"])
+
+
+@rule("log_softmax", kind=Kind.FULL)
+def log_softmax(op: Call, x: Array) -> Array:
+    return jax.nn.log_softmax(x, op["axis"])
+
+
+@rule("argmax")
+def argmax(op: Call, x: Array, axis: Any) -> Array:
+    return _place(op, x, axis, jnp.argmax)
+
+
+@rule("argmin")
+def argmin(op: Call, x: Array, axis: Any) -> Array:
+    return _place(op, x, axis, jnp.argmin)
+
+
+def _place(op: Call, x: Array, axis: Any, function: Any) -> Array:
+    if op["flatten"]:
+        y = function(x)
+        return y.reshape((1,) * x.ndim) if op["keepdims"] else y
+    return function(x, op.integer(axis, "axis"), keepdims=op["keepdims"])
+
+
+@rule("topk")
+def topk(op: Call, x: Array, k: Any) -> tuple[Array, Array]:
+    axis, count = op["axis"] % x.ndim, op.integer(k, "k")
+    if not op["largest"]:
+        index = lax.slice_in_dim(jnp.argsort(lax.stop_gradient(x), axis, stable=True), 0, count, axis=axis)
+        return jnp.take_along_axis(x, index, axis), index
+    values, index = lax.top_k(jnp.moveaxis(x, axis, -1), count)
+    return jnp.moveaxis(values, -1, axis), jnp.moveaxis(index, -1, axis)
+
+
+@rule("argsort")
+def argsort(op: Call, x: Array) -> tuple[Array, Array]:
+    axis = op["axis"]
+    index = jnp.argsort(lax.stop_gradient(x), axis, stable=True, descending=op["descending"])
+    return jnp.take_along_axis(x, index, axis), index
+
+
+@rule("cumsum", "cumsum_", kind=Kind.FULL)
+def cumsum(op: Call, x: Array, axis: Any) -> Array:
+    if op["flatten"]:
+        x = x.reshape(-1)
+    axis = op.integer(axis, "axis") % x.ndim
+    y = lax.cumsum(x, axis, reverse=op["reverse"])
+    return y - x if op["exclusive"] else y
+
+
+@rule("cumprod", kind=Kind.FULL)
+def cumprod(op: Call, x: Array) -> Array:
+    return jnp.cumprod(x, op["dim"])
+
+
+@rule("maxout", images=("x",))
+def maxout(op: Call, x: Array) -> Array:
+    """Maximum over groups of neighbouring channels (Goodfellow et al., arXiv:1302.4389)."""
+    axis, groups = op.axis(op["axis"], x.ndim), op["groups"]
+    shape = [*x.shape[:axis], x.shape[axis] // groups, groups, *x.shape[axis + 1 :]]
+    return jnp.max(x.reshape(shape), axis + 1)

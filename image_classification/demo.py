@@ -1,0 +1,80 @@
+"""The newcomer's tour: train a small classifier on the embedded images, evaluate it, classify photographs.
+
+    ./zoo demo
+
+The flags of train.py are understood; the run lands in ./output/demo.
+"""
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+if __package__ in (None, ""):
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from fluid import config as configuration
+from fluid.run import console, script
+from image_classification import eval as evaluation
+from image_classification import infer, train
+from image_classification.reader import embedded_dataset
+
+from rich.panel import Panel
+from rich.table import Table
+
+
+@dataclass
+class Flags(train.Flags):
+    """Train, evaluate and use a small classifier on the embedded images."""
+
+    output_dir: Path = Path("output/demo")
+    """Folder of everything the demo makes."""
+
+
+def main(flags: Flags) -> None:
+    """Run the tour."""
+    began = time.perf_counter()
+    heading("1/3  training on 4,000 images of clothes, ten classes")
+    outcome = train.main(flags)
+    heading("2/3  evaluating the best checkpoint on 1,000 other images")
+    best = flags.output_dir / "best"
+    common = {"checkpoint": best, "engine": flags.engine, "device": flags.device, "precision": flags.precision}
+    result = evaluation.main(
+        evaluation.Flags(**common, data_dir=flags.data_dir, per_class=True, output_dir=flags.output_dir / "eval")
+    )
+    heading("3/3  classifying test images, and photographs of things it has never seen")
+    clothes = [path for path in sorted((embedded_dataset() / "val").rglob("*.png"))][::50]
+    infer.main(infer.Flags(images=tuple(map(str, clothes)), topk=3, output_dir=flags.output_dir / "clothes", **common))
+    infer.main(infer.Flags(topk=3, output_dir=flags.output_dir / "photographs", **common))
+
+    table = Table(title=f"{flags.model} after {time.perf_counter() - began:.0f} s")
+    table.add_column("what")
+    table.add_column("value", justify="right")
+    table.add_row("test top-1", f"{result['acc1']:.4f}")
+    table.add_row("test top-5", f"{result['acc5']:.4f}")
+    table.add_row("training speed", f"{outcome.samples_per_second:.0f} images/s")
+    table.add_row("waiting for data", f"{outcome.data_wait:.1%}")
+    console.print(table)
+    folder = flags.output_dir
+    for path, what in (
+        (folder / "curves.png", "loss and accuracy by step"),
+        (folder / "eval" / "confusion.png", "what is taken for what"),
+        (folder / "clothes" / "sheet.png", "test images and their predictions"),
+        (folder / "photographs" / "sheet.png", "photographs: the network has to choose one of its ten classes"),
+    ):
+        console.print(f"{path}: {what}", markup=False)
+
+
+def heading(text: str) -> None:
+    """A line that separates the demo's parts."""
+    console.print(Panel.fit(text))
+
+
+def cli(argv: Sequence[str] | None = None) -> None:
+    """Run with these words of a command line; None takes those of the process."""
+    script(lambda: main(configuration.parse(Flags, argv, aliases=train.ALIASES, retired=train.RETIRED)))
+
+
+if __name__ == "__main__":
+    cli()

@@ -1,0 +1,138 @@
+"""Measure a classifier: top-1 and top-5 over every image of the test list, exactly once each.
+
+python eval.py                                                  the run in ./output on the embedded images
+python eval.py --pretrained_model ResNet50 --data_dir ILSVRC2012
+"""
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+if __package__ in (None, ""):
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from fluid import config as configuration
+from fluid import engine as engines
+from fluid.config import EngineFlags
+from fluid.data import evaluation_batches
+from fluid.export import ExportedModel
+from fluid.run import console, script
+from image_classification import pictures
+from image_classification.metrics import Accuracy, cross_entropy, measure
+from image_classification.network import Classifier, evaluation_program, open_classifier
+from image_classification.reader import ImageSource, normalise, open_images
+
+import numpy as np
+from rich.table import Table
+
+
+@dataclass
+class Flags(EngineFlags):
+    """Measure a classifier's accuracy."""
+
+    data_dir: Path | None = None
+    """Folder of the data set; by default the embedded images."""
+    split: Literal["val", "train"] = "val"
+    """Which list to measure."""
+    checkpoint: Path | None = None
+    """Checkpoint or output folder of a run."""
+    pretrained_model: str | None = None
+    """A registered name, or weights in a file or folder of any format."""
+    exported: Path | None = None
+    """An exported model, run by paddle.inference."""
+    model: str | None = None
+    """Network of --pretrained_model, where that does not say."""
+    class_dim: int | None = None
+    """Classes of --pretrained_model, where that does not say; 1000 by default."""
+    image_shape: tuple[int, int, int] | None = None
+    """Input of the network, where it is another than its own."""
+    batch_size: int = 100
+    """Images in a batch; the result does not depend on it."""
+    per_class: bool = False
+    """Print the accuracy of each class too."""
+    output_dir: Path | None = None
+    """Folder for result.json and confusion.png."""
+
+
+ALIASES = {"test_batch_size": "batch_size", "reader_thread": "num_workers", "model_save_dir": "output_dir"}
+RETIRED = {"with_mem_opt": "the engines plan memory themselves"}
+
+
+def main(flags: Flags) -> dict[str, float]:
+    """Measure, print, and return the metrics."""
+    began = time.perf_counter()
+    if flags.exported is not None:
+        exported = ExportedModel(flags.exported)
+        classifier, source = Classifier.from_facts(exported.facts), str(flags.exported)
+        how = "paddle.inference"
+    else:
+        classifier, state, source = open_classifier(
+            checkpoint_path=flags.checkpoint,
+            pretrained_model=flags.pretrained_model,
+            model=flags.model,
+            class_dim=flags.class_dim,
+            image_shape=flags.image_shape,
+        )
+        engine, reason = engines.create(flags.engine, flags.device, flags.precision, flags.seed)
+        how = f"engine {engine.name} on {engine.device} ({reason}), {flags.precision}"
+    images = open_images(flags.data_dir, flags.split, classifier.class_dim)
+    dataset = ImageSource(images, classifier.preprocess)
+    console.print(f"{classifier.model} of {source}\n{how}; {len(dataset)} images of {images.origin}", markup=False)
+    if flags.exported is not None:
+        accuracy = measure_exported(exported, dataset, classifier, flags)
+    else:
+        program = evaluation_program(classifier)
+        engine.load({name: state[name] for name in program.state_names})
+        accuracy = measure(engine, program, dataset, classifier.class_dim, flags.batch_size, flags.num_workers)
+    result = accuracy.result()
+    if flags.per_class:
+        print_per_class(accuracy, classifier)
+    console.print(
+        f"Test_loss {result['loss']:.5f}, test_acc1 {result['acc1']:.5f}, test_acc5 {result['acc5']:.5f} "
+        f"({accuracy.samples} images, {time.perf_counter() - began:.1f} s)"
+    )
+    if flags.output_dir is not None:
+        flags.output_dir.mkdir(parents=True, exist_ok=True)
+        record = {"weights": source, "list": images.origin, "images": accuracy.samples, **result}
+        (flags.output_dir / "result.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        names = [classifier.name_of(label) for label in range(classifier.class_dim)]
+        pictures.draw_confusion(flags.output_dir / "confusion.png", accuracy.confusion, names)
+        console.print(f"written to {flags.output_dir}: result.json, confusion.png", markup=False)
+    return result
+
+
+def measure_exported(model: ExportedModel, source: ImageSource, classifier: Classifier, flags: Flags) -> Accuracy:
+    """Accuracy of an exported model over every image of `source`."""
+    result = Accuracy(classifier.class_dim)
+    with evaluation_batches(source, flags.batch_size, num_workers=flags.num_workers) as batches:
+        for batch in batches:
+            image = normalise(batch.feed["image"][: batch.size], classifier.mean, classifier.std)
+            logits, labels = model.run({"image": image})["logits"], batch.feed["label"][: batch.size]
+            result.add(logits, labels, cross_entropy(logits, labels))
+    return result
+
+
+def print_per_class(accuracy: Accuracy, classifier: Classifier) -> None:
+    """A table of top-1 by class."""
+    table = Table("class", "top-1", "images", "most often taken for")
+    totals, shares = accuracy.confusion.sum(axis=1), accuracy.per_class()
+    wrong = accuracy.confusion - np.diag(accuracy.confusion.diagonal())
+    for label in range(classifier.class_dim):
+        if totals[label]:
+            other = int(wrong[label].argmax())
+            confused = f"{classifier.name_of(other)} ({wrong[label, other]})" if wrong[label, other] else ""
+            table.add_row(classifier.name_of(label), f"{shares[label]:.4f}", str(totals[label]), confused)
+    console.print(table)
+
+
+def cli(argv: Sequence[str] | None = None) -> None:
+    """Run with these words of a command line; None takes those of the process."""
+    script(lambda: main(configuration.parse(Flags, argv, aliases=ALIASES, retired=RETIRED)))
+
+
+if __name__ == "__main__":
+    cli()

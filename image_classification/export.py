@@ -1,0 +1,63 @@
+"""Export a classifier for deployment: a Paddle inference model and, with --onnx, ONNX.
+
+python export.py --checkpoint output --export_dir exported
+python infer.py --exported exported photo.jpg
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+if __package__ in (None, ""):
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from fluid import config as configuration
+from fluid.export import export, export_onnx
+from fluid.run import console, script
+from image_classification.network import inference_program, open_classifier
+
+
+@dataclass
+class Flags:
+    """Export a classifier for deployment."""
+
+    checkpoint: Path | None = None
+    """Checkpoint or output folder of a run; without any weights named, ./output if a run is there."""
+    pretrained_model: str | None = None
+    """A registered name, or weights in a file or folder of any format."""
+    model: str | None = None
+    """Network of --pretrained_model, where that does not say."""
+    class_dim: int | None = None
+    """Classes of --pretrained_model, where that does not say; 1000 by default."""
+    image_shape: tuple[int, int, int] | None = None
+    """Input of the network, where it is another than its own."""
+    export_dir: Path = Path("exported")
+    """Folder of the exported model."""
+    onnx: bool = False
+    """Write model.onnx too (needs the extra `onnx`)."""
+
+
+def main(flags: Flags) -> Path:
+    """Export; returns the folder."""
+    classifier, state, source = open_classifier(
+        checkpoint_path=flags.checkpoint,
+        pretrained_model=flags.pretrained_model,
+        model=flags.model,
+        class_dim=flags.class_dim,
+        image_shape=flags.image_shape,
+    )
+    folder = export(inference_program(classifier), state, flags.export_dir, facts=classifier.to_facts())
+    console.print(f"{classifier.model} of {source} exported to {folder}", markup=False)
+    if flags.onnx:
+        console.print(f"ONNX: {export_onnx(folder)}", markup=False)
+    return folder
+
+
+def cli(argv: Sequence[str] | None = None) -> None:
+    """Run with these words of a command line; None takes those of the process."""
+    script(lambda: main(configuration.parse(Flags, argv, aliases={"model_save_dir": "export_dir"})))
+
+
+if __name__ == "__main__":
+    cli()

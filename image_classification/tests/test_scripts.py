@@ -1,0 +1,315 @@
+"""train.py, eval.py, infer.py and export.py together: they agree on the same images, resume exactly, and refuse bad input."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from fluid import checkpoint
+from fluid.errors import CheckpointError, DataError, EngineError, UserError, WeightsError
+from fluid.run import events
+from fluid.weights import write_weights
+from image_classification import eval as evaluation
+from image_classification import export, infer, train
+from image_classification.network import open_classifier
+from image_classification.reader import class_names, embedded_dataset, load_image, normalise
+
+import numpy as np
+import pytest
+
+TRAIN, TEST = 60, 23
+FOLDER = Path(train.__file__).parent
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    """A few of the embedded images, in a folder with a space and Chinese in its name."""
+    folder = tmp_path_factory.mktemp("data") / "图片 set"
+    (folder / "images").mkdir(parents=True)
+    for split, count in (("train", TRAIN), ("val", TEST)):
+        lines = (embedded_dataset() / f"{split}_list.txt").read_text().splitlines()
+        kept = []
+        for number, line in enumerate(lines[:: len(lines) // count][:count]):
+            path, label = line.rsplit(" ", 1)
+            name = f"images/{split} {number}.png"
+            shutil.copy(embedded_dataset() / path, folder / name)
+            kept.append(f"{name} {label}\n")
+        (folder / f"{split}_list.txt").write_text("".join(kept), encoding="utf-8")
+    (folder / "class_names.txt").write_text("\n".join(class_names(None)) + "\n", encoding="utf-8")
+    return folder
+
+
+def flags(data: Path, output: Path, **more) -> train.Flags:
+    return train.Flags(data_dir=data, output_dir=output, batch_size=16, num_epochs=2, log_every=1, **more)
+
+
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory) -> Path:
+    output = tmp_path_factory.mktemp("trained") / "run"
+    train.main(flags(data, output, seed=3))
+    return output
+
+
+def same_bits(one: Path, other: Path) -> bool:
+    left, right = checkpoint.load(one)[0], checkpoint.load(other)[0]
+    return left.keys() == right.keys() and all(left[name].tobytes() == right[name].tobytes() for name in left)
+
+
+def test_a_run_leaves_records_and_pictures(trained):
+    names = {path.name for path in trained.iterdir()}
+    assert {"config.json", "environment.json", "train.log", "log.jsonl", "best", "curves.png", "confusion.png"} <= names
+    row = events(trained, "train")[-1]
+    assert {"loss", "acc1", "acc5", "lr", "samples_per_second", "data_wait", "memory_mb"} <= row.keys()
+    assert json.loads((trained / "config.json").read_text())["model"] == "SmallNet"
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"use_mixup": True, "use_label_smoothing": True, "use_ema": True, "ema_decay": 0.9},
+        {"accumulate_batches": 2},
+    ],
+    ids=["plain", "mixup, smoothing, average", "accumulated"],
+)
+def test_resume_inside_an_epoch_is_exact(tmp_path, data, more):
+    more = {**more, "seed": 9, "eval_every": 100, "rotate": True, "color_jitter": True}
+    train.main(flags(data, tmp_path / "straight", **more))
+    train.main(flags(data, tmp_path / "parts", max_steps=1, **more))
+    train.main(flags(data, tmp_path / "parts", checkpoint=tmp_path / "parts", num_workers=2, **more))
+    assert same_bits(tmp_path / "straight", tmp_path / "parts")
+
+
+def test_evaluation_agrees_everywhere(trained, data, tmp_path):
+    """The training run's evaluation, eval.py at any batch size, infer.py and the exported model."""
+    last = events(trained, "eval")[-1]
+    step = checkpoint.load(trained)[1].step
+    assert last["step"] == step
+    for batch_size in (1, 7, 100):
+        result = evaluation.main(evaluation.Flags(data_dir=data, checkpoint=trained, batch_size=batch_size))
+        assert result["acc1"] == last["acc1"] and result["acc5"] == last["acc5"]
+        assert result["loss"] == pytest.approx(last["loss"], rel=1e-6)
+
+    exported = export.main(export.Flags(checkpoint=trained, export_dir=tmp_path / "exported"))
+    result = evaluation.main(evaluation.Flags(data_dir=data, exported=exported, batch_size=7))
+    assert result["acc1"] == last["acc1"] and result["acc5"] == last["acc5"]
+    assert result["loss"] == pytest.approx(last["loss"], rel=1e-5)
+
+    common = {"image_list": data / "val_list.txt", "topk": 10, "batch_size": 4}
+    one = infer.main(infer.Flags(checkpoint=trained, output_dir=tmp_path / "one", **common))
+    other = infer.main(infer.Flags(exported=exported, output_dir=tmp_path / "other", **common))
+    assert np.mean([record["correct"] for record in one]) == last["acc1"]
+    for left, right in zip(one, other, strict=True):
+        assert [entry["class"] for entry in left["predictions"]] == [entry["class"] for entry in right["predictions"]]
+        np.testing.assert_allclose(
+            [entry["score"] for entry in left["predictions"]],
+            [entry["score"] for entry in right["predictions"]],
+            atol=2e-6,
+        )
+
+
+def test_infer_writes_its_results(trained, data, tmp_path):
+    records = infer.main(infer.Flags(images=(str(data),), checkpoint=trained, topk=3, output_dir=tmp_path))
+    assert len(records) == TRAIN + TEST
+    lines = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert lines == records
+    assert len((tmp_path / "predictions.csv").read_text(encoding="utf-8").splitlines()) == 1 + 3 * len(records)
+    assert (tmp_path / "sheet.png").stat().st_size > 1000
+
+
+def test_infer_takes_globs_and_names_on_standard_input(trained, data, tmp_path):
+    assert (
+        len(
+            infer.main(
+                infer.Flags(images=(str(data / "images" / "val 1*.png"),), checkpoint=trained, output_dir=tmp_path)
+            )
+        )
+        == 11
+    )
+    command = [
+        sys.executable,
+        str(FOLDER / "infer.py"),
+        "-",
+        "--checkpoint",
+        str(trained),
+        "--output_dir",
+        str(tmp_path),
+    ]
+    names = f"{data}/images/val 1.png\n\n{data}/images/train 2.png\n"
+    result = subprocess.run(command, input=names, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0 and "val 1.png: " in result.stdout and "train 2.png: " in result.stdout
+
+
+def test_features_of_a_named_layer(trained, data, tmp_path):
+    images = (str(data / "images" / "val 1.png"), str(data / "images" / "val 2.png"))
+    infer.main(infer.Flags(images=images, checkpoint=trained, feature="conv2", output_dir=tmp_path))
+    with np.load(tmp_path / "features.npz") as arrays:
+        assert arrays["features"].shape == (2, 64, 7, 7)
+        assert list(arrays["images"]) == list(images)
+    with pytest.raises(UserError, match="no such layer. Did you mean conv2?"):
+        infer.main(infer.Flags(images=images, checkpoint=trained, feature="conv22", output_dir=tmp_path))
+
+
+def test_raw_arrays_in_and_out(trained, data, tmp_path):
+    classifier, _, _ = open_classifier(checkpoint_path=trained)
+    images = np.stack([load_image(data / "images" / f"val {n}.png", classifier.preprocess) for n in range(3)])
+    np.savez(tmp_path / "in.npz", image=normalise(images, classifier.mean, classifier.std))
+    exported = export.main(export.Flags(checkpoint=trained, export_dir=tmp_path / "exported"))
+    for name, source in (("a", {"checkpoint": trained}), ("b", {"exported": exported})):
+        infer.main(infer.Flags(feed=tmp_path / "in.npz", fetch=tmp_path / f"{name}.npz", **source))
+    with np.load(tmp_path / "a.npz") as a, np.load(tmp_path / "b.npz") as b:
+        assert a.files == b.files == ["logits"]
+        assert a["logits"].shape == (3, 10)
+        np.testing.assert_allclose(a["logits"], b["logits"], rtol=1e-4, atol=1e-5)
+
+    np.savez(tmp_path / "wrong.npz", picture=np.zeros(3))
+    with pytest.raises(EngineError, match="takes the inputs image; missing: image; unknown: picture"):
+        infer.main(infer.Flags(feed=tmp_path / "wrong.npz", fetch=tmp_path / "c.npz", checkpoint=trained))
+    (tmp_path / "broken.npz").write_bytes(b"PK")
+    with pytest.raises(DataError, match="broken.npz"):
+        infer.main(infer.Flags(feed=tmp_path / "broken.npz", fetch=tmp_path / "c.npz", checkpoint=trained))
+
+
+def test_onnx_agrees_with_the_program(trained, tmp_path):
+    pytest.importorskip("paddle2onnx")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    folder = export.main(export.Flags(checkpoint=trained, export_dir=tmp_path / "exported", onnx=True))
+    image = np.random.default_rng(0).normal(size=(2, 3, 28, 28)).astype(np.float32)
+    np.savez(tmp_path / "in.npz", image=image)
+    infer.main(infer.Flags(feed=tmp_path / "in.npz", fetch=tmp_path / "out.npz", checkpoint=trained))
+    (logits,) = onnxruntime.InferenceSession(str(folder / "model.onnx")).run(["logits"], {"image": image})
+    with np.load(tmp_path / "out.npz") as arrays:
+        assert np.abs(logits - arrays["logits"]).max() <= 1e-4 * np.abs(arrays["logits"]).max()
+
+
+@pytest.mark.parametrize("kind", ["folder", "safetensors", "pdparams", "checkpoint"])
+def test_pretrained_weights_of_every_kind_start_a_run(trained, data, tmp_path, kind):
+    state, _ = checkpoint.load(trained)
+    path = {"folder": tmp_path / "w", "safetensors": tmp_path / "w.safetensors", "pdparams": tmp_path / "w.pdparams"}
+    source = path.get(kind, trained)
+    if kind != "checkpoint":
+        write_weights(source, {name: array for name, array in state.items() if not name.endswith("_velocity_0")})
+    train.main(flags(data, tmp_path / "run", pretrained_model=str(source), max_steps=1, lr=0.0, l2_decay=0.0))
+    after, _ = checkpoint.load(tmp_path / "run")
+    for name in ("conv1_weights", "conv3_bn_scale", "fc4_weights", "fc4_offset"):
+        np.testing.assert_array_equal(after[name], state[name])
+
+
+def test_fine_tuning_with_another_class_count_replaces_the_head_alone(trained, data, tmp_path, capsys):
+    train.main(flags(data, tmp_path, class_dim=12, pretrained_model=str(trained), max_steps=1, lr=0.0, l2_decay=0.0))
+    said = capsys.readouterr().out
+    assert "replaced head     2  " in said
+    assert "fc4_weights [128, 10] -> [128, 12]" in said and "fc4_offset [10] -> [12]" in said
+    before, after = checkpoint.load(trained)[0], checkpoint.load(tmp_path)[0]
+    np.testing.assert_array_equal(after["conv2_weights"], before["conv2_weights"])
+    assert after["fc4_weights"].shape == (128, 12)
+
+
+def test_wrong_class_count_in_weights_is_refused_for_inference(trained, tmp_path):
+    state, _ = checkpoint.load(trained)
+    write_weights(tmp_path / "w.safetensors", {n: a for n, a in state.items() if not n.endswith("_velocity_0")})
+    with pytest.raises(WeightsError, match=r"fc4_weights \[128, 10\] -> \[128, 1000\]"):
+        infer.main(infer.Flags(pretrained_model=str(tmp_path / "w.safetensors"), model="SmallNet", output_dir=tmp_path))
+
+
+def test_a_checkpoint_of_another_task_or_model_is_refused(trained, data, tmp_path):
+    state, meta = checkpoint.load(trained)
+    meta.task = "object_detection"
+    checkpoint.save(tmp_path / "other", state, meta)
+    with pytest.raises(CheckpointError, match="belongs to the task object_detection"):
+        evaluation.main(evaluation.Flags(data_dir=data, checkpoint=tmp_path / "other"))
+    with pytest.raises(CheckpointError, match="--model ResNet18 contradicts"):
+        evaluation.main(evaluation.Flags(data_dir=data, checkpoint=trained, model="ResNet18"))
+    with pytest.raises(CheckpointError, match="does not fit this model"):
+        train.main(flags(data, tmp_path / "run", checkpoint=trained, optimizer="adam"))
+
+
+def test_unreadable_images_are_replaced_in_training_and_refused_in_evaluation(data, tmp_path, capsys):
+    copy = tmp_path / "data"
+    shutil.copytree(data, copy)
+    (copy / "images" / "train 5.png").write_bytes(b"")
+    (copy / "images" / "train 6.png").write_bytes((copy / "images" / "train 6.png").read_bytes()[:40])
+    outcome = train.main(flags(copy, tmp_path / "run", num_workers=1))
+    said = capsys.readouterr().out
+    assert outcome.skipped_samples >= 2
+    assert "train_list.txt:6: " in said and "the file is empty" in said and "train_list.txt:7: " in said
+    with pytest.raises(DataError, match="unreadable training samples, more than the 1 allowed"):
+        train.main(flags(copy, tmp_path / "strict", max_bad_samples=1))
+    (copy / "images" / "val 3.png").write_bytes(b"not an image")
+    with pytest.raises(DataError, match="val_list.txt:4: .*val 3.png"):
+        evaluation.main(evaluation.Flags(data_dir=copy, checkpoint=tmp_path / "run", num_workers=1))
+
+
+SCRIPTS = {"train.py": train, "eval.py": evaluation, "infer.py": infer, "export.py": export}
+
+
+def run_script(script: str, *words: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(FOLDER / script), *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize(
+    "script, words, code, message",
+    [
+        ("train.py", ["--surprise", "1"], 2, "--surprise"),
+        ("train.py", ["--model", "ResNet51"], 1, "did you mean ResNet50"),
+        ("train.py", ["--device", "gpu", "--engine", "paddle"], 1, "sees no GPU"),
+        ("train.py", ["--data_dir", "/nowhere"], 1, "/nowhere is not a folder"),
+        ("train.py", ["--image_shape", "1,28,28"], 1, "give 3,HEIGHT,WIDTH"),
+        ("train.py", ["--model", "VGG11", "--image_shape", "3,8,8"], 1, "needs images of at least 32 x 32"),
+        ("train.py", ["--class_dim", "3"], 1, "label"),
+        ("train.py", ["--checkpoint", "/nowhere"], 1, "no checkpoint at /nowhere"),
+        ("train.py", ["--output_dir", "/dev/null/x"], 1, "cannot be written"),
+        ("eval.py", ["--pretrained_model", "ResNet5O"], 1, "Did you mean"),
+        ("infer.py", ["no such.jpg"], 1, "no such.jpg: no such file"),
+        ("infer.py", ["--exported", "/nowhere"], 1, "not an exported model"),
+    ],
+)
+def test_what_cannot_be_done_is_one_message_and_an_exit_code(
+    tmp_path, monkeypatch, capsys, script, words, code, message
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        SCRIPTS[script].cli(words)
+    assert stopped.value.code == code
+    assert message in capsys.readouterr().err
+
+
+def test_an_error_is_one_line_in_a_process_of_its_own(tmp_path):
+    result = run_script("train.py", "--data_dir", str(tmp_path / "nowhere"))
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: ") and len(result.stderr.splitlines()) == 1
+
+
+def test_a_hostile_pickle_is_not_executed(tmp_path):
+    """The classic: unpickling it would create a file."""
+    target = tmp_path / "executed"
+    program = f"cposix\nsystem\n(S'touch {target}'\ntR."
+    (tmp_path / "weights.pdparams").write_bytes(program.encode())
+    with pytest.raises(WeightsError):
+        infer.main(infer.Flags(pretrained_model=str(tmp_path / "weights.pdparams"), model="SmallNet", class_dim=10))
+    assert not target.exists()
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_names_every_flag(script, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        SCRIPTS[script].cli(["--help"])
+    assert stopped.value.code == 0
+    text = capsys.readouterr().out
+    for name in SCRIPTS[script].Flags.__dataclass_fields__:
+        assert f"--{name}" in text or name == "images"
+
+
+def test_the_flags_of_july_2018_are_understood(data, tmp_path):
+    """Those of the original's README, under their original names."""
+    words = [
+        "--model=SmallNet", "--batch_size=16", "--total_images=60", "--class_dim=10", "--image_shape=3,28,28",
+        f"--model_save_dir={tmp_path}", "--with_mem_opt=False", "--lr_strategy=piecewise_decay", "--lr=0.1",
+        "--num_epochs=1", "--use_gpu=False", f"--data_dir={data}",
+    ]  # fmt: skip
+    result = run_script("train.py", *words)
+    assert result.returncode == 0, result.stderr
+    assert "note: --with_mem_opt has no effect any more" in result.stderr
+    assert checkpoint.load(tmp_path)[1].config["step_epochs"] == [30, 60, 90]

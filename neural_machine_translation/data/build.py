@@ -1,0 +1,43 @@
+"""Make train.tsv, dev.tsv and test.tsv from 3,000 pairs of LibreOffice's help.
+
+    python build.py lohelp_mini.tsv
+
+The input is a random choice of what `prepare_debian.py` finds in the packages libreoffice-help-en-us and -de. A test or
+dev sentence that resembles a training sentence (Dice overlap of the words above 0.8) moves to the training part.
+"""
+
+import random
+import sys
+from pathlib import Path
+
+FOLDER = Path(__file__).resolve().parent
+sys.path.insert(0, str(FOLDER.parent.parent))
+
+from neural_machine_translation.prepare_debian import Resemblance
+from neural_machine_translation.reader import read_tsv
+
+HELD_OUT = 260
+
+
+def main(path: str) -> None:
+    """Write the three files beside this script."""
+    pairs = read_tsv(path)
+    rows = list(zip(pairs.sources, pairs.targets, strict=True))
+    random.Random(0).shuffle(rows)
+    held_out, train = rows[: 2 * HELD_OUT], rows[2 * HELD_OUT :]
+    resembles = Resemblance([source for source, _ in train])
+    distinct = [row for row in held_out if not resembles(row[0])]
+    train += [row for row in held_out if resembles(row[0])]
+    # Nor may dev and test resemble each other.
+    dev = distinct[: len(distinct) // 2]
+    resembles = Resemblance([source for source, _ in dev])
+    test = [row for row in distinct[len(dev) :] if not resembles(row[0])]
+    train += [row for row in distinct[len(dev) :] if resembles(row[0])]
+    for name, part in (("train", train), ("dev", dev), ("test", test)):
+        text = "".join(f"{source}\t{target}\n" for source, target in part)
+        (FOLDER / f"{name}.tsv").write_text(text, encoding="utf-8")
+        print(f"{name}.tsv: {len(part)} pairs")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,51 @@
+"""What translations are measured by: perplexity, BLEU and chrF."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass
+class Perplexity:
+    """exp of the mean negative log-probability of the words (`<e>` counts) of known translations."""
+
+    nll: float = 0.0
+    words: int = 0
+
+    def add(self, nll: float, words: float) -> None:
+        """Count sentences: summed negative log-probability in nats, number of words."""
+        self.nll += float(nll)
+        self.words += int(words)
+
+    @property
+    def loss(self) -> float:
+        """Nats a word."""
+        return self.nll / self.words
+
+    @property
+    def value(self) -> float:
+        """The perplexity; infinite where it exceeds a float."""
+        return math.exp(self.loss) if self.loss < 700 else math.inf
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Corpus BLEU (Papineni et al., ACL 2002) and chrF (Popovic, WMT 2015), 0..100, with sacreBLEU's signatures."""
+
+    bleu: float
+    chrf: float
+    bleu_signature: str
+    chrf_signature: str
+
+
+def quality(hypotheses: Sequence[str], references: Sequence[str], *, tokenize: str = "13a", lowercase: bool = False) -> Quality:
+    """Measure detokenised translations against one reference each, as sacreBLEU does (Post, WMT 2018).
+
+    `tokenize` is sacreBLEU's: 13a cuts punctuation off, none takes words as they come.
+    """
+    from sacrebleu.metrics import BLEU, CHRF
+
+    # `force` only silences the warning that text without blanks before full stops looks tokenised.
+    bleu, chrf = BLEU(tokenize=tokenize, lowercase=lowercase, force=True), CHRF(lowercase=lowercase)
+    scored = bleu.corpus_score(list(hypotheses), [list(references)]), chrf.corpus_score(list(hypotheses), [list(references)])
+    return Quality(scored[0].score, scored[1].score, str(bleu.get_signature()), str(chrf.get_signature()))

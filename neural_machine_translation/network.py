@@ -1,0 +1,192 @@
+"""The Programs of translation, and what must travel with a set of weights for them to be used rightly."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fluid import checkpoint, registry
+from fluid.errors import UserError
+from fluid.program import Input, Program, Value, build, build_accumulating
+from fluid.schedule import Schedule
+from fluid.weights import Report, load_into, read_weights
+from neural_machine_translation.decode import Search, beam_search, sample
+from neural_machine_translation.indices import EOS
+from neural_machine_translation.model import (
+    Transformer,
+    config_of,
+    create_parameters,
+    decode,
+    encode,
+    is_inside,
+    parameter_shapes,
+)
+from neural_machine_translation.vocabulary import Vocabulary, from_facts
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+
+TASK = "neural_machine_translation"
+FOLDER = Path(__file__).resolve().parent
+SHIPPED = FOLDER / "data" / "english_german_small"
+"""The trained model that infer.py uses when nothing else is asked for."""
+
+
+@dataclass(frozen=True)
+class Translator:
+    """A network and its vocabularies: stored in checkpoints and exported models."""
+
+    config: Transformer
+    source: Vocabulary
+    target: Vocabulary
+    languages: tuple[str, str] = ("en", "de")
+
+    def to_facts(self) -> dict[str, Any]:
+        """As JSON-able data."""
+        shared = self.source is self.target
+        return {
+            "network": dataclasses.asdict(self.config),
+            "source": self.source.to_facts(),
+            "target": None if shared else self.target.to_facts(),
+            "languages": list(self.languages),
+        }
+
+    @staticmethod
+    def from_facts(facts: Mapping[str, Any]) -> "Translator":
+        """The inverse of `to_facts`; raises UserError if something is missing."""
+        try:
+            source = from_facts(facts["source"])
+            target = source if facts["target"] is None else from_facts(facts["target"])
+            return Translator(Transformer(**facts["network"]), source, target, tuple(facts["languages"]))
+        except (KeyError, TypeError) as error:
+            raise UserError(f"the weights do not say how sentences are prepared for them ({error} is missing)") from error
+
+
+WORDS = [Input(name, (None, None), "int64") for name in ("src_word", "trg_word", "lbl_word")]
+"""Source [N, S], decoder input [N, T] (`<s> words`), label [N, T] (`words <e>`), each padded with `<e>`."""
+
+
+def losses(logits: Value, label: Value, label_smoothing: float) -> tuple[Value, Value, Value]:
+    """Cross-entropy of each word: (smoothed, plain, whether it counts), each [N, T]; zero in the padding.
+
+    The smoothed target gives `label_smoothing` evenly to all V words (Szegedy et al., arXiv:1512.00567), so its
+    cross-entropy is log-sum-exp - (1 - e) * logit of the label - e * mean logit; written so, no [N, T, V] target exists.
+    """
+    counts = is_inside(label)
+    total = paddle.logsumexp(logits, axis=2)
+    own = paddle.sum(logits * F.one_hot(label, logits.shape[2]), axis=2)
+    plain = (total - own) * counts
+    if not label_smoothing:
+        return plain, plain, counts
+    even = (total - paddle.mean(logits, axis=2)) * counts
+    return (1.0 - label_smoothing) * plain + label_smoothing * even, plain, counts
+
+
+def training_programs(
+    config: Transformer,
+    *,
+    label_smoothing: float,
+    optimizer: Any,
+    schedule: Schedule,
+    accumulate_batches: int = 1,
+) -> tuple[Program, Program | None]:
+    """The training Program, or the pair (accumulate, apply). Outputs: `loss` (smoothed) and `nll`, means over words."""
+
+    def network(src_word: Value, trg_word: Value, lbl_word: Value, training: bool) -> dict[str, Value]:
+        parameters = create_parameters(config)
+        memory, bias = encode(parameters, config, src_word, training)
+        logits = decode(parameters, config, trg_word, memory, bias, training)
+        smoothed, plain, counts = losses(logits, lbl_word, label_smoothing)
+        words = paddle.sum(counts)
+        return {"loss": paddle.sum(smoothed) / words, "nll": paddle.sum(plain) / words}
+
+    common = {"name": "train", "optimizer": optimizer, "schedule": schedule}
+    if accumulate_batches == 1:
+        return build(network, WORDS, training=True, **common), None
+    return build_accumulating(network, WORDS, batches=accumulate_batches, **common)
+
+
+def evaluation_program(config: Transformer) -> Program:
+    """Forced decoding of known translations: `nll` [N], negative log-probability of each, and `words` [N]."""
+
+    def network(src_word: Value, trg_word: Value, lbl_word: Value, training: bool) -> dict[str, Value]:
+        logits = forced_logits(config, src_word, trg_word)
+        _, plain, counts = losses(logits, lbl_word, 0.0)
+        return {"nll": paddle.sum(plain, axis=1), "words": paddle.sum(counts, axis=1)}
+
+    return build(network, WORDS, name="eval")
+
+
+def scoring_program(config: Transformer) -> Program:
+    """Inputs `src_word` [N, S] and `trg_word` [N, T] int64, output `logits` [N, T, V]; layers hold attention weights."""
+
+    def network(src_word: Value, trg_word: Value, training: bool) -> dict[str, Value]:
+        return {"logits": forced_logits(config, src_word, trg_word)}
+
+    return build(network, WORDS[:2], name="score")
+
+
+def forced_logits(config: Transformer, src_word: Value, trg_word: Value) -> Value:
+    """Logits [N, T, V] of the word after each word of a given translation."""
+    parameters = create_parameters(config)
+    memory, bias = encode(parameters, config, src_word, training=False)
+    return decode(parameters, config, trg_word, memory, bias, training=False)
+
+
+def search_program(config: Transformer, search: Search) -> Program:
+    """Input `src_word` [N, S] int64, outputs `ids` [N, beam_size, T] int64 and `scores` [N, beam_size]."""
+
+    def network(src_word: Value, training: bool) -> dict[str, Value]:
+        return beam_search(create_parameters(config), config, search, src_word)
+
+    return build(network, WORDS[:1], name="search")
+
+
+def sampling_program(config: Transformer, *, max_out_len: int, temperature: float, top_k: int) -> Program:
+    """Input `src_word` [N, S] int64, outputs `ids` [N, 1, T] int64 and `scores` [N, 1]."""
+
+    def network(src_word: Value, training: bool) -> dict[str, Value]:
+        options = {"max_out_len": max_out_len, "temperature": temperature, "top_k": top_k}
+        return sample(create_parameters(config), config, src_word, **options)
+
+    return build(network, WORDS[:1], name="sample")
+
+
+def load_weights(
+    spec: str | Path, *, allow_partial: bool = False, **changes: Any
+) -> tuple[Transformer, dict[str, np.ndarray], Report]:
+    """Weights alone, from a path or a registered name, with the network that fits them.
+
+    `changes` are fields of the network that the user set (None where not): the number of heads and the dropout rate,
+    which shapes do not tell. Raises WeightsError if the weights are not those of a Transformer.
+    """
+    changes = {name: value for name, value in changes.items() if value is not None}
+    # Only a combined file without names needs them, and every release has six layers.
+    names = list(parameter_shapes(Transformer(1, 1, n_layer=changes.get("n_layer", 6))))
+    path, _ = registry.resolve(spec, FOLDER, names)
+    weights = read_weights(path, names)
+    config = config_of(weights, **{name: changes[name] for name in ("n_head", "dropout", "norm") if name in changes})
+    initial = {name: np.zeros(shape, np.float32) for name, shape in parameter_shapes(config).items()}
+    state, report = load_into(initial, weights, allow_partial=allow_partial)
+    return config, state, report
+
+
+def load_translator(path: Path) -> tuple[Translator, dict[str, np.ndarray]]:
+    """A checkpoint of this task: its translator, and its parameters in float32."""
+    state, meta = checkpoint.load(path, task=TASK)
+    translator = Translator.from_facts(meta.extra.get("translator", {}))
+    names = parameter_shapes(translator.config)
+    missing = [name for name in names if name not in state]
+    if missing:
+        raise UserError(f"{path} lacks parameters: {', '.join(missing[:5])}")
+    return translator, {name: state[name].astype(np.float32) for name in names}
+
+
+def pad(sentences: list[np.ndarray], length: int) -> np.ndarray:
+    """Sentences of word indices as one array [N, length] int64, filled up with `<e>`."""
+    padded = np.full((len(sentences), length), EOS, np.int64)
+    for row, sentence in enumerate(sentences):
+        padded[row, : len(sentence)] = sentence
+    return padded

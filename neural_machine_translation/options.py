@@ -1,0 +1,69 @@
+"""Command lines as people wrote them in 2018."""
+
+import sys
+
+ALIASES = {
+    "pass_num": "num_epochs",
+    "learning_rate": "lr",
+    "model_dir": "output_dir",
+    "ckpt_dir": "output_dir",
+    "ckpt_path": "checkpoint",
+    "save_freq": "save_every",
+    "fetch_steps": "log_every",
+    "model_path": "checkpoint",
+    "init_from_checkpoint": "checkpoint",
+    "init_from_params": "pretrained_model",
+    "init_from_pretrain_model": "pretrained_model",
+    "prepostprocess_dropout": "dropout",
+    "test_file": "test_file_pattern",
+    "predict_file": "test_file_pattern",
+    "epoch": "num_epochs",
+    "print_step": "log_every",
+    "random_seed": "seed",
+}
+RETIRED = {
+    "local": "several GPUs are used without it",
+    "sync": "updates are synchronous",
+    "update_method": "updates are synchronous",
+    "use_mem_opt": "the engines plan memory themselves",
+    "use_py_reader": "the readers keep a few batches ahead",
+    "use_default_pe": "the engines choose how to run",
+    "enable_ce": "it belonged to the original's continuous evaluation",
+    "token_delimiter": "words are separated by blanks",
+    "start_step": "a checkpoint knows its step",
+    "d_key": "it is d_model / n_head",
+    "d_value": "it is d_model / n_head",
+    "attention_dropout": "see --dropout",
+    "relu_dropout": "see --dropout",
+    "preprocess_cmd": "see --norm",
+    "postprocess_cmd": "see --norm",
+    "optimizer": "it is Adam",
+}
+PAIRED = {
+    "pass_num", "learning_rate", "beta1", "beta2", "eps", "warmup_steps", "label_smooth_eps", "model_dir", "ckpt_dir",
+    "ckpt_path", "start_step", "save_freq", "batch_size", "beam_size", "max_out_len", "n_best", "model_path", "max_length",
+    "d_model", "d_inner_hid", "d_key", "d_value", "n_head", "n_layer", "prepostprocess_dropout", "attention_dropout",
+    "relu_dropout", "preprocess_cmd", "postprocess_cmd", "weight_sharing",
+}  # fmt: skip
+"""Settings that 2018 took as bare pairs after the flags: `train.py --device GPU n_head 16 d_model 1024`."""
+
+
+def with_pairs(argv: list[str] | None = None) -> list[str]:
+    """The command line with such pairs turned into flags, and `--device GPU` into lower case."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    first = next(
+        (
+            place
+            for place, word in enumerate(words)
+            if word in PAIRED and (len(words) - place) % 2 == 0 and all(name in PAIRED for name in words[place::2])
+        ),
+        len(words),
+    )
+    # A flag's own value can look like a setting's name only right after the flag.
+    if 0 < first < len(words) and words[first - 1].startswith("--") and "=" not in words[first - 1]:
+        first = len(words)
+    pairs = [word if place % 2 else f"--{word}" for place, word in enumerate(words[first:])]
+    kept = [
+        word.lower() if place and words[place - 1] == "--device" else word for place, word in enumerate(words[:first])
+    ]
+    return kept + pairs

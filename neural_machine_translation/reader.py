@@ -1,0 +1,327 @@
+"""Sentence pairs: reading and checking text files, turning them into word indices, and grouping them into batches.
+
+A batch holds about `batch_size` words, padding included, of sentences of similar length. Its shape is [rows, length] with
+`length` one of a few buckets and `rows` fixed for each bucket, so that a compiling engine sees few shapes.
+
+Reader processes import this module; it imports neither paddle nor jax.
+"""
+
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from fluid.data import Plan
+from fluid.errors import DataError
+from neural_machine_translation.indices import BOS, EOS
+from neural_machine_translation.vocabulary import Vocabulary
+
+import numpy as np
+
+EMBEDDED = Path(__file__).resolve().parent / "data"
+BUCKETS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+"""Lengths that sentences are padded to; the longest one in use is the network's `max_length`."""
+
+SortType = Literal["pool", "global", "none"]
+MESSAGES_SHOWN = 5
+
+
+@dataclass
+class TextPairs:
+    """Sentences and their translations, with the place each came from."""
+
+    sources: list[str] = field(default_factory=list)
+    targets: list[str] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
+    """Names of the files read."""
+    places: list[tuple[int, int]] = field(default_factory=list)
+    """(file, line from 1) of each pair."""
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def where(self, index: int) -> str:
+        """FILE:LINE of a pair."""
+        file, line = self.places[index]
+        return f"{self.files[file]}:{line}"
+
+
+def read_tsv(pattern: str | Path) -> TextPairs:
+    """Pairs from files `source TAB target`, one pair a line, as in 2018. `pattern` may hold `*` and `?`.
+
+    Raises DataError (FILE:LINE) for a missing file, broken UTF-8 and lines without exactly two fields.
+    """
+    names = sorted(glob.glob(str(pattern))) or [str(pattern)]
+    pairs = TextPairs()
+    for name in names:
+        pairs.files.append(name)
+        for number, line in enumerate(read_lines(name), 1):
+            fields = line.split("\t")
+            if len(fields) != 2:
+                raise DataError(
+                    f"{name}:{number}: {len(fields)} fields where a sentence, a tab and its translation are expected"
+                )
+            pairs.sources.append(fields[0].strip())
+            pairs.targets.append(fields[1].strip())
+            pairs.places.append((len(pairs.files) - 1, number))
+    return pairs
+
+
+def read_parallel(source: str | Path, target: str | Path) -> TextPairs:
+    """Pairs from two files of which line n of one translates line n of the other.
+
+    Raises DataError for a missing file, broken UTF-8 or different numbers of lines.
+    """
+    sources, targets = read_lines(source), read_lines(target)
+    if len(sources) != len(targets):
+        short, long = sorted([(len(sources), str(source)), (len(targets), str(target))])
+        raise DataError(
+            f"{long[1]}:{short[0] + 1}: has no counterpart, {short[1]} ends after {short[0]} lines; the lines of both "
+            "files must belong together"
+        )
+    places = [(0, number) for number in range(1, len(sources) + 1)]
+    return TextPairs([line.strip() for line in sources], [line.strip() for line in targets], [str(source)], places)
+
+
+def read_lines(path: str | Path) -> list[str]:
+    """Lines of a UTF-8 text file. Raises DataError."""
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    try:
+        lines = data.decode("utf-8-sig").replace("\r\n", "\n").split("\n")
+    except UnicodeDecodeError as error:
+        number = data[: error.start].count(b"\n") + 1
+        raise DataError(f"{path}:{number}: is not UTF-8 text (byte 0x{data[error.start]:02x})") from None
+    return lines[:-1] if lines[-1] == "" else lines
+
+
+def open_pairs(
+    part: Literal["train", "dev", "test"],
+    *,
+    data_dir: Path | None,
+    pattern: str | None,
+    languages: tuple[str, str],
+) -> TextPairs:
+    """One part of a data set.
+
+    Args:
+        part: which one.
+        data_dir: folder with PART.tsv, or PART.SOURCE and PART.TARGET named after the languages (`train.en`, `train.de`);
+            None is the embedded data set.
+        pattern: files of pairs to read instead.
+        languages: of source and target.
+
+    Raises DataError if there is no such file.
+    """
+    if pattern is not None:
+        return read_tsv(pattern)
+    folder = data_dir or EMBEDDED
+    table = folder / f"{part}.tsv"
+    parallel = [folder / f"{part}.{language}" for language in languages]
+    if table.is_file():
+        return read_tsv(table)
+    if all(path.is_file() for path in parallel):
+        return read_parallel(*parallel)
+    raise DataError(f"{folder}: has neither {table.name} nor {parallel[0].name} and {parallel[1].name}")
+
+
+def digit_pairs(number: int, seed: int) -> TextPairs:
+    """Strings of 3 to 10 random digits as their own translations: the quickest check of a network and its decoder."""
+    rng = np.random.default_rng((seed, 11))
+    lines = [" ".join(map(str, rng.integers(0, 10, rng.integers(3, 11)))) for _ in range(number)]
+    return TextPairs(lines, list(lines), ["(generated digits)"], [(0, line + 1) for line in range(number)])
+
+
+class PairSource:
+    """Sentence pairs as word indices, for `fluid.data`: feeds `src_word`, `trg_word`, `lbl_word`.
+
+    Args:
+        pairs: the text.
+        source, target: vocabularies.
+        max_length: longest sentence, special words included.
+        batch_size: words in a batch (padding included), or sentences if not `use_token_batch`; decides shapes.
+        strict: an empty or overlong sentence is an error; otherwise it is left out and named in `left_out`.
+
+    Raises DataError if no pair is left, or (`strict`) for the first one that cannot be used.
+    """
+
+    def __init__(
+        self,
+        pairs: TextPairs,
+        source: Vocabulary,
+        target: Vocabulary,
+        *,
+        max_length: int,
+        batch_size: int,
+        use_token_batch: bool = True,
+        strict: bool = False,
+    ):
+        self.batch_size, self.use_token_batch = batch_size, use_token_batch
+        self.max_length = max_length
+        encoded = list(zip(source.encode_all(pairs.sources), target.encode_all(pairs.targets), strict=True))
+        self.left_out: list[str] = []
+        kept = []
+        for index, (from_words, to_words) in enumerate(encoded):
+            if len(from_words) == 0 or len(to_words) == 0:
+                problem = "an empty sentence"
+            elif max(len(from_words), len(to_words)) + 2 > max_length:
+                problem = f"{max(len(from_words), len(to_words)) + 2} words, more than --max_length {max_length}"
+            else:
+                kept.append(index)
+                continue
+            if strict:
+                raise DataError(f"{pairs.where(index)}: {problem}; correct or remove the line")
+            self.left_out.append(f"{pairs.where(index)}: {problem}")
+        if not kept:
+            raise DataError(f"{', '.join(pairs.files)}: no usable sentence pair" + "".join(f"\n  {m}" for m in self.left_out[:3]))
+        self.kept = np.asarray(kept)
+        self._files, self._places = pairs.files, np.asarray([pairs.places[index] for index in kept])
+        self._words = np.concatenate([words for index in kept for words in encoded[index]])
+        sizes = np.asarray([len(words) for index in kept for words in encoded[index]])
+        self._starts = np.concatenate([[0], np.cumsum(sizes)])
+        self.lengths = sizes.reshape(-1, 2).max(axis=1) + 2
+        """Words of the longer side of each pair, special words included."""
+        self.target_words = int(sizes[1::2].sum()) + len(kept)
+        self.buckets = used_buckets(max_length, int(self.lengths.max()))
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def where(self, index: int) -> str:
+        """FILE:LINE of a pair."""
+        file, line = self._places[index]
+        return f"{self._files[file]}:{line}"
+
+    def load(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """One pair; arrays of its own length."""
+        first, middle, last = self._starts[2 * index : 2 * index + 3]
+        source, target = self._words[first:middle], self._words[middle:last]
+        return {
+            "src_word": np.concatenate([[BOS], source, [EOS]]),
+            "trg_word": np.concatenate([[BOS], target]),
+            "lbl_word": np.concatenate([target, [EOS]]),
+        }
+
+    def rows(self, bucket: int) -> int:
+        """Sentences in a training batch of this length: a multiple of 8 where that is at most 1/8 less."""
+        if not self.use_token_batch:
+            return self.batch_size
+        rows = max(1, self.batch_size // bucket)
+        return rows // 8 * 8 if rows >= 64 else rows
+
+    def collate(self, samples: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        """A batch, padded with `<e>` to the bucket that its number of sentences belongs to."""
+        longest = max(len(sample[name]) for sample in samples for name in sample)
+        fitting = [bucket for bucket in self.buckets if bucket >= longest]
+        length = next((bucket for bucket in fitting if self.rows(bucket) == len(samples)), fitting[0])
+        feed = {name: np.full((len(samples), length), EOS, np.int64) for name in samples[0]}
+        for row, sample in enumerate(samples):
+            for name, words in sample.items():
+                feed[name][row, : len(words)] = words
+        return feed
+
+    def training_plan(
+        self,
+        *,
+        seed: int,
+        sort_type: SortType = "pool",
+        pool_size: int = 10_000,
+        shuffle: bool = True,
+        shuffle_batch: bool = True,
+    ) -> Plan:
+        """The batches of an epoch, as a function of (seed, epoch).
+
+        Pairs are shuffled; pools of `pool_size` of them (or all: `global`; or none) are sorted by length; they then fill
+        the batches of their buckets. What does not fill a batch at the end moves to the next longer bucket, and the very
+        last batch is filled with pairs drawn once more: every pair is in every epoch.
+        """
+
+        def plan(epoch: int) -> list[np.ndarray]:
+            rng = np.random.default_rng((seed, 7, epoch))
+            order = rng.permutation(len(self)) if shuffle else np.arange(len(self))
+            if sort_type != "none":
+                size = len(order) if sort_type == "global" else pool_size
+                pools = [order[first : first + size] for first in range(0, len(order), size)]
+                order = np.concatenate([pool[np.argsort(self.lengths[pool], kind="stable")] for pool in pools])
+            batches = list(self._fill(order, rng))
+            if shuffle_batch:
+                batches = [batches[number] for number in rng.permutation(len(batches))]
+            return batches
+
+        return plan
+
+    def _fill(self, order: np.ndarray, rng: np.random.Generator) -> Iterator[np.ndarray]:
+        bucket_of = np.searchsorted(self.buckets, self.lengths)
+        open_batches: list[list[int]] = [[] for _ in self.buckets]
+
+        def add(number: int, index: int) -> Iterator[np.ndarray]:
+            open_batches[number].append(index)
+            if len(open_batches[number]) == self.rows(self.buckets[number]):
+                yield np.asarray(open_batches[number])
+                open_batches[number] = []
+
+        for index in order.tolist():
+            yield from add(int(bucket_of[index]), index)
+        for number in range(len(self.buckets) - 1):
+            left, open_batches[number] = open_batches[number], []
+            for index in left:
+                yield from add(number + 1, index)
+        left = open_batches[-1]
+        if left:
+            more = rng.choice(order, self.rows(self.buckets[-1]) - len(left))
+            yield np.concatenate([left, more])
+
+    def evaluation_plan(self, rows: int) -> Plan:
+        """Groups of `rows` pairs of similar length."""
+
+        def plan(epoch: int) -> list[np.ndarray]:
+            order = np.argsort(self.lengths, kind="stable")
+            return [order[first : first + rows] for first in range(0, len(order), rows)]
+
+        return plan
+
+
+def used_buckets(max_length: int, longest: int | None = None) -> tuple[int, ...]:
+    """Buckets up to `max_length`, and no more of them than sentences of `longest` words need."""
+    buckets = (*(bucket for bucket in BUCKETS if bucket < max_length), max_length)
+    last = next(number for number, bucket in enumerate(buckets) if longest is None or bucket >= longest)
+    return buckets[: last + 1] if longest is not None else buckets
+
+
+def input_lines(words: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """What the words of a command line ask to translate, as (place, sentence).
+
+    A word is a file, a folder (its *.txt), a pattern, `-` for standard input, `@LIST` for a file that names files, or
+    else a sentence itself if it holds a blank. Raises DataError for what is none of these.
+    """
+    for word in words:
+        if word == "-":
+            yield from ((f"standard input:{number}", line) for number, line in enumerate(_standard_input(), 1))
+        elif word.startswith("@"):
+            yield from input_lines(read_lines(word[1:]))
+        elif os.path.isdir(word):
+            inside = sorted(str(path) for path in Path(word).glob("*.txt"))
+            if not inside:
+                raise DataError(f"{word}: no *.txt in this folder")
+            yield from input_lines(inside)
+        elif os.path.isfile(word) or glob.glob(word):
+            for name in [word] if os.path.isfile(word) else sorted(glob.glob(word)):
+                yield from ((f"{name}:{number}", line) for number, line in enumerate(read_lines(name), 1))
+        elif any(letter.isspace() for letter in word):
+            yield "command line", word
+        else:
+            raise DataError(f"{word}: no such file, folder or pattern (a sentence of one word goes through `-`)")
+
+
+def _standard_input() -> Iterator[str]:
+    import sys
+
+    for number, line in enumerate(sys.stdin.buffer, 1):
+        try:
+            yield line.decode("utf-8").rstrip("\r\n")
+        except UnicodeDecodeError:
+            raise DataError(f"standard input:{number}: is not UTF-8 text") from None

@@ -1,0 +1,391 @@
+"""Train a Transformer that translates.
+
+python train.py                                        the embedded English-German sentences, minutes on a CPU
+python train.py --digit_copy                           copy strings of digits: the quickest check
+python train.py --data_dir corpora --model base --batch_size 8192 --warmup_steps 8000     on a GPU
+"""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+if __package__ in (None, ""):
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from fluid import config as configuration
+from fluid import engine as engines
+from fluid.checkpoint import Meta
+from fluid.config import TrainFlags
+from fluid.data import Batch, evaluation_batches, training_batches
+from fluid.engine import Engine
+from fluid.errors import UserError
+from fluid.program import Program, initialise, parameter_count
+from fluid.run import Run, console, events, script
+from fluid.schedule import Noam, Schedule
+from fluid.trainer import Outcome, benchmark, check_fits, resume, train
+from fluid.weights import load_into, read_weights
+from neural_machine_translation import pictures
+from neural_machine_translation.metrics import Perplexity, quality
+from neural_machine_translation.model import SIZES, Transformer
+from neural_machine_translation.network import (
+    TASK,
+    Search,
+    Translator,
+    evaluation_program,
+    scoring_program,
+    search_program,
+    training_programs,
+)
+from neural_machine_translation.options import ALIASES, RETIRED, with_pairs
+from neural_machine_translation.reader import MESSAGES_SHOWN, PairSource, SortType, TextPairs, digit_pairs, open_pairs
+from neural_machine_translation.scoring import draw_attentions
+from neural_machine_translation.translate import Hypothesis, runner, translate
+from neural_machine_translation.vocabulary import SPECIAL_WORDS, Vocabulary, WordList, read_vocabulary, train_sentencepiece
+
+import numpy as np
+import paddle
+from rich.table import Table
+
+
+@dataclass
+class Flags(TrainFlags):
+    """Train a Transformer that translates."""
+
+    data_dir: Path | None = None
+    """Folder with train, dev and test: PART.tsv (source, tab, target) or PART.en and PART.de; by default the embedded."""
+    train_file_pattern: str | None = None
+    """Files of pairs (source, tab, target) to train on, instead of data_dir."""
+    val_file_pattern: str | None = None
+    """Files of pairs to evaluate on, instead of data_dir."""
+    languages: tuple[str, str] = ("en", "de")
+    """Of source and target: file names, and the detokeniser of pre-tokenised data."""
+    digit_copy: bool = False
+    """Learn to copy generated strings of digits instead."""
+    src_vocab_fpath: Path | None = None
+    """Vocabulary: a sentencepiece *.model, or one word a line for text cut into byte pairs; by default one is trained."""
+    trg_vocab_fpath: Path | None = None
+    """Vocabulary of the target; by default the source's, shared."""
+    special_token: tuple[str, str, str] = SPECIAL_WORDS
+    """Begin, end and unknown word: the first three of a vocabulary."""
+    vocab_size: int = 2000
+    """Words of the vocabulary trained by default."""
+
+    model: Literal["base", "big", "small", "tiny"] = "tiny"
+    """Sizes of the network: base and big of the paper, small and tiny for small data."""
+    n_layer: int | None = None
+    """Layers of encoder and of decoder; by default those of --model."""
+    n_head: int | None = None
+    """Attention heads."""
+    d_model: int | None = None
+    """Width."""
+    d_inner_hid: int | None = None
+    """Width inside the feed-forward layers."""
+    dropout: float | None = None
+    """Share of values set to zero in training."""
+    max_length: int = 256
+    """Longest sentence in words, special words included; longer pairs are left out of training."""
+    norm: Literal["pre", "post"] = "pre"
+    """Layer normalisation before each sublayer (released weights, 2019) or after it (paper, July 2018)."""
+    weight_sharing: bool = True
+    """One table for source words, target words and output layer."""
+
+    batch_size: int = 1024
+    """Words in a batch, padding included, over all devices; sentences if not --use_token_batch."""
+    use_token_batch: bool = True
+    """Whether batch_size counts words."""
+    pool_size: int = 10000
+    """Pairs that are shuffled and then sorted by length together."""
+    sort_type: SortType = "pool"
+    """Sort by length within pools, globally, or not at all."""
+    shuffle: bool = True
+    """Shuffle the pairs in every epoch."""
+    shuffle_batch: bool = True
+    """Shuffle the batches in every epoch."""
+    num_epochs: int = 20
+    """Passes over the training pairs."""
+    accumulate_batches: int = 1
+    """Batches whose gradients are averaged for one update."""
+    pretrained_model: str | None = None
+    """Weights to start from: a file or folder of any format, or a checkpoint; their vocabulary is used."""
+    allow_partial: bool = False
+    """Accept weights that fit only in part."""
+
+    lr: float = 2.0
+    """noam: factor of the schedule; inverse_sqrt: the largest learning rate."""
+    lr_strategy: Literal["noam", "inverse_sqrt"] = "noam"
+    """Linear rise over the warm-up, then falling with the square root of the step; they differ in what --lr means."""
+    warmup_steps: int = 400
+    """Updates until the learning rate is largest."""
+    beta1: float = 0.9
+    """Adam: decay of the first moment."""
+    beta2: float = 0.997
+    """Adam: decay of the second moment."""
+    eps: float = 1e-9
+    """Adam: added to the denominator."""
+    grad_clip: float | None = None
+    """Clip the global norm of the gradients to this."""
+    label_smooth_eps: float = 0.1
+    """Share of the target probability spread over all words."""
+
+    beam_size: int = 4
+    """Beam of the BLEU that is measured while training."""
+    eval_batch_size: int = 32
+    """Sentences in a batch of the evaluation; changes its speed, not its result."""
+    max_out_len: int = 256
+    """Longest translation in words."""
+    eval_metric: Literal["bleu", "ppl"] = "bleu"
+    """What decides which checkpoint is the best and when to stop early."""
+
+
+def main(flags: Flags) -> Outcome:
+    """Train as `flags` say; returns how the run ended."""
+    resumed = resume(flags, TASK)
+    train_pairs, dev_pairs = read_data(flags)
+    if resumed is None:
+        translator, start = describe(flags, train_pairs)
+    else:
+        translator, start = Translator.from_facts(resumed[1].extra["translator"]), None
+    source, dev_source = sources(flags, translator, train_pairs, dev_pairs)
+    batches_per_epoch = len(source.training_plan(seed=flags.seed)(0))
+    steps_per_epoch = max(1, batches_per_epoch // flags.accumulate_batches)
+    total_steps = flags.num_epochs * steps_per_epoch
+    program, apply = programs(flags, translator.config)
+
+    engine, reason = engines.create(flags.engine, flags.device, flags.precision, flags.seed)
+    state = initialise(*filter(None, (program, apply)), seed=flags.seed)
+    meta = Meta(TASK, 0, config=configuration.to_dict(flags), extra={"translator": translator.to_facts()})
+    report = None
+    if resumed is not None:
+        check_fits(resumed[0], state, flags.checkpoint)
+        state, meta = resumed
+    elif start is not None:
+        state, report = load_into(state, start, allow_partial=flags.allow_partial)
+    engine.load(state)
+
+    with Run(flags.output_dir, flags, task=TASK, resume_step=meta.step if resumed else None) as run:
+        announce(run, flags, translator, source, dev_pairs, parameter_count(apply or program))
+        run.say(f"engine {engine.name} on {engine.device} ({reason}), {flags.precision}, seed {flags.seed}")
+        if report is not None:
+            run.say(f"weights of {flags.pretrained_model}:\n{report}")
+        if resumed is not None:
+            run.say(f"continuing after step {meta.step} of {flags.checkpoint}")
+
+        @contextmanager
+        def open_batches(start: int) -> Iterator[Iterator[Batch]]:
+            plan = source.training_plan(
+                seed=flags.seed,
+                sort_type=flags.sort_type,
+                pool_size=flags.pool_size,
+                shuffle=flags.shuffle,
+                shuffle_batch=flags.shuffle_batch,
+            )
+            options = {"seed": flags.seed, "start": start, "num_workers": flags.num_workers, "plan": plan}
+            with training_batches(source, flags.batch_size, **options) as batches:
+                yield batches
+
+        if flags.benchmark:
+            for name, value in benchmark(run, engine, program, open_batches).items():
+                run.say(f"{name:>12} {value:.4g}{' pairs/s' if name in ('synthetic', 'reader', 'real') else ''}")
+            return Outcome(step=0, seconds=0.0)
+
+        evaluator = Evaluator(engine, translator, dev_pairs, dev_source, flags)
+        outcome = train(
+            run,
+            engine,
+            program,
+            open_batches,
+            flags=flags,
+            steps_per_epoch=steps_per_epoch,
+            total_steps=min(total_steps, flags.max_steps or total_steps),
+            apply=apply,
+            batches_per_step=flags.accumulate_batches,
+            evaluate=evaluator,
+            metric=flags.eval_metric,
+            higher_is_better=flags.eval_metric == "bleu",
+            meta=meta,
+        )
+        if run.writes:
+            finish(run, outcome, evaluator)
+    return outcome
+
+
+def read_data(flags: Flags) -> tuple[TextPairs, TextPairs]:
+    """Training and dev pairs."""
+    if flags.digit_copy:
+        return digit_pairs(4000, flags.seed), digit_pairs(200, flags.seed + 1)
+    where = {"data_dir": flags.data_dir, "languages": flags.languages}
+    return (
+        open_pairs("train", pattern=flags.train_file_pattern, **where),
+        open_pairs("dev", pattern=flags.val_file_pattern, **where),
+    )
+
+
+def describe(flags: Flags, pairs: TextPairs) -> tuple[Translator, dict[str, np.ndarray] | None]:
+    """The translator that the flags and the data describe, and the weights to start from, if any."""
+    if flags.pretrained_model is not None:
+        from neural_machine_translation.scoring import open_model
+
+        translator, state, _ = open_model(flags)
+        return translator, state
+    source, target = vocabularies(flags, pairs)
+    sizes = SIZES[flags.model] | {
+        name: getattr(flags, name)
+        for name in ("n_layer", "n_head", "d_model", "d_inner_hid", "dropout")
+        if getattr(flags, name) is not None
+    }
+    config = Transformer(
+        src_vocab_size=source.size,
+        trg_vocab_size=target.size,
+        max_length=flags.max_length,
+        norm=flags.norm,
+        weight_sharing=flags.weight_sharing,
+        **sizes,
+    )
+    return Translator(config, source, target, flags.languages), None
+
+
+def vocabularies(flags: Flags, pairs: TextPairs) -> tuple[Vocabulary, Vocabulary]:
+    """Vocabularies of source and target: read from files, or one trained on both sides of the training pairs."""
+    if flags.digit_copy:
+        digits = WordList((*SPECIAL_WORDS, *"0123456789"))
+        return digits, digits
+    if flags.src_vocab_fpath is None and flags.trg_vocab_fpath is None:
+        shared = train_sentencepiece([*pairs.sources, *pairs.targets], flags.vocab_size)
+        return shared, shared
+    source_path = flags.src_vocab_fpath or flags.trg_vocab_fpath
+    target_path = flags.trg_vocab_fpath or flags.src_vocab_fpath
+    source = read_vocabulary(source_path, flags.special_token, flags.languages[1])
+    if target_path == source_path:
+        return source, source
+    return source, read_vocabulary(target_path, flags.special_token, flags.languages[1])
+
+
+def sources(
+    flags: Flags, translator: Translator, train_pairs: TextPairs, dev_pairs: TextPairs
+) -> tuple[PairSource, PairSource]:
+    """Training and dev pairs as word indices."""
+    common = {
+        "source": translator.source,
+        "target": translator.target,
+        "max_length": translator.config.max_length,
+        "batch_size": flags.batch_size,
+        "use_token_batch": flags.use_token_batch,
+    }
+    return PairSource(train_pairs, **common), PairSource(dev_pairs, strict=True, **common)
+
+
+def learning_rate(flags: Flags, config: Transformer) -> Schedule:
+    """Vaswani et al., section 5.3; as `inverse_sqrt` scaled so that its largest value is `lr`."""
+    if flags.lr_strategy == "noam":
+        return Noam(config.d_model, flags.warmup_steps, flags.lr)
+    return Noam(config.d_model, flags.warmup_steps, flags.lr * (config.d_model * flags.warmup_steps) ** 0.5)
+
+
+def programs(flags: Flags, config: Transformer) -> tuple[Program, Program | None]:
+    """The training Program, or the pair (accumulate, apply)."""
+
+    def optimizer() -> paddle.optimizer.Optimizer:
+        clip = paddle.nn.ClipGradByGlobalNorm(flags.grad_clip) if flags.grad_clip else None
+        return paddle.optimizer.Adam(1.0, flags.beta1, flags.beta2, flags.eps, grad_clip=clip)
+
+    return training_programs(
+        config,
+        label_smoothing=flags.label_smooth_eps,
+        optimizer=optimizer,
+        schedule=learning_rate(flags, config),
+        accumulate_batches=flags.accumulate_batches,
+    )
+
+
+def announce(
+    run: Run, flags: Flags, translator: Translator, source: PairSource, dev_pairs: TextPairs, parameters: int
+) -> None:
+    """Say what is trained on what, and which lines are left out."""
+    config = translator.config
+    run.say(
+        f"Transformer {flags.model}, {config.n_layer} + {config.n_layer} layers of width {config.d_model}, "
+        f"{parameters:,} parameters, vocabulary {config.src_vocab_size}"
+        + ("" if config.weight_sharing else f" and {config.trg_vocab_size}")
+    )
+    run.say(f"{len(source)} training pairs, {source.target_words} target words, {len(dev_pairs)} dev pairs")
+    if source.left_out:
+        shown = "".join(f"\n  {message}" for message in source.left_out[:MESSAGES_SHOWN])
+        run.say(f"{len(source.left_out)} training pairs are left out:{shown}{' ...' if source.left_out[MESSAGES_SHOWN:] else ''}")
+        for message in source.left_out[MESSAGES_SHOWN:]:
+            run.note(f"left out: {message}")
+
+
+class Evaluator:
+    """Dev perplexity and BLEU of the weights in training; keeps the last translations to show."""
+
+    def __init__(
+        self, engine: Engine, translator: Translator, pairs: TextPairs, source: PairSource, flags: Flags
+    ):
+        self.engine, self.translator, self.pairs, self.source, self.flags = engine, translator, pairs, source, flags
+        search = Search(beam_size=flags.beam_size, max_out_len=flags.max_out_len)
+        self.evaluation, self.search = evaluation_program(translator.config), search_program(translator.config, search)
+        self.hypotheses: list[list[Hypothesis]] = []
+
+    def __call__(self) -> dict[str, float]:
+        """`loss` (nats a word), `ppl`, `bleu` and `chrf`."""
+        perplexity = measure_perplexity(self.engine, self.evaluation, self.source, self.flags.eval_batch_size)
+        self.hypotheses = translate(
+            runner(self.engine, self.search), self.translator, self.pairs.sources, batch_size=self.flags.eval_batch_size
+        )
+        measured = quality([best[0].text for best in self.hypotheses], self.pairs.targets)
+        return {
+            "loss": perplexity.loss,
+            "ppl": perplexity.value,
+            "bleu": measured.bleu,
+            "chrf": measured.chrf,
+        }
+
+
+def measure_perplexity(engine: Engine, evaluation: Program, source: PairSource, batch_size: int) -> Perplexity:
+    """Perplexity over every pair of `source`, exactly once each."""
+    result = Perplexity()
+    with evaluation_batches(source, batch_size, plan=source.evaluation_plan(batch_size)) as batches:
+        for batch in batches:
+            outputs = engine.run(evaluation, batch.feed)
+            nll, words = (np.asarray(outputs[name], np.float64)[: batch.size].sum() for name in ("nll", "words"))
+            result.add(nll, words)
+    return result
+
+
+def finish(run: Run, outcome: Outcome, evaluator: Evaluator) -> None:
+    """Draw the run's pictures, show some translations, and print the summary."""
+    folder, pairs, translator = run.output_dir, evaluator.pairs, evaluator.translator
+    drawn = [pictures.draw_curves(folder / "curves.png", events(folder, "train"), events(folder, "eval"))]
+    shown = Table(title="translations of dev sentences", show_lines=True)
+    for column in ("source", "translation", "reference"):
+        shown.add_column(column, overflow="fold")
+    numbers = np.linspace(0, len(pairs) - 1, min(5, len(pairs))).astype(int) if evaluator.hypotheses else []
+    for number in numbers:
+        shown.add_row(pairs.sources[number], evaluator.hypotheses[number][0].text, pairs.targets[number])
+    console.print(shown)
+    if len(numbers):
+        best = [evaluator.hypotheses[number][0] for number in numbers[:3]]
+        texts = [pairs.sources[number] for number in numbers[:3]]
+        program = scoring_program(translator.config)
+        drawn += draw_attentions(folder, evaluator.engine, program, translator, texts, best)
+    metrics = outcome.metrics
+    table = Table(title=f"{len(pairs)} dev pairs")
+    for column in ("BLEU", "chrF", "perplexity", "best", "steps", "time", "pairs/s", "data wait"):
+        table.add_column(column, justify="right")
+    table.add_row(
+        *(f"{metrics[name]:.2f}" if metrics else "-" for name in ("bleu", "chrf", "ppl")),
+        f"{outcome.best:.2f} (step {outcome.best_step})" if outcome.best is not None else "-",
+        str(outcome.step),
+        f"{outcome.seconds:.0f} s",
+        f"{outcome.samples_per_second:.0f}",
+        f"{outcome.data_wait:.1%}",
+    )
+    console.print(table)
+    run.say(f"checkpoints, best one at {folder / 'best'}; pictures: {', '.join(map(str, drawn))}")
+
+
+if __name__ == "__main__":
+    script(lambda: main(configuration.parse(Flags, with_pairs(), aliases=ALIASES, retired=RETIRED)))

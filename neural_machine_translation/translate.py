@@ -1,0 +1,77 @@
+"""Translating sentences: the one way from text to text, used while training, by eval.py and by infer.py."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from fluid.engine import Engine
+from fluid.program import Program
+from neural_machine_translation.indices import BOS, EOS
+from neural_machine_translation.network import Translator, pad
+from neural_machine_translation.reader import used_buckets
+
+import numpy as np
+
+Run = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
+"""Runs a search or sampling Program on a feed: an engine or an exported model."""
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """A translation."""
+
+    text: str
+    score: float
+    """What it was ranked by: log-probability over length penalty."""
+    words: tuple[int, ...]
+    """Word indices, without `<e>`."""
+    complete: bool = True
+    """Whether it ended with `<e>` before the length limit."""
+
+
+EMPTY = Hypothesis("", 0.0, ())
+
+
+def runner(engine: Engine, program: Program) -> Run:
+    """Run `program` on an engine; every call takes the next step's random numbers."""
+    steps = iter(range(2**31))
+    return lambda feed: engine.run(program, feed, step=next(steps))
+
+
+def translate(
+    run: Run,
+    translator: Translator,
+    sentences: Sequence[str],
+    *,
+    batch_size: int = 32,
+    warn: Callable[[int, str], None] = lambda index, message: None,
+) -> list[list[Hypothesis]]:
+    """Hypotheses of each sentence, best first, in the order of the sentences.
+
+    Sentences of similar length share a batch of always `batch_size` rows. An empty sentence has one empty hypothesis. One
+    that is too long for the network is cut, and `warn(index, message)` says so.
+    """
+    room = translator.config.max_length - 2
+    buckets = used_buckets(translator.config.max_length)
+    encoded = []
+    for index, words in enumerate(translator.source.encode_all(sentences)):
+        if len(words) > room:
+            warn(index, f"{len(words)} words, more than the {room} the network takes; the rest is left out")
+            words = words[:room]
+        encoded.append(np.concatenate([[BOS], words, [EOS]]))
+    results: list[list[Hypothesis]] = [[EMPTY] for _ in sentences]
+    order = sorted((index for index, words in enumerate(encoded) if len(words) > 2), key=lambda index: len(encoded[index]))
+    for first in range(0, len(order), batch_size):
+        group = order[first : first + batch_size]
+        length = next(bucket for bucket in buckets if bucket >= len(encoded[group[-1]]))
+        rows = [encoded[index] for index in group] + [encoded[group[-1]]] * (batch_size - len(group))
+        outputs = run({"src_word": pad(rows, length)})
+        ids, scores = np.asarray(outputs["ids"]), np.asarray(outputs["scores"])
+        for row, index in enumerate(group):
+            results[index] = [_hypothesis(translator, *pair) for pair in zip(ids[row], scores[row], strict=True)]
+    return results
+
+
+def _hypothesis(translator: Translator, ids: np.ndarray, score: np.ndarray) -> Hypothesis:
+    ends = np.flatnonzero(ids == EOS)
+    words = ids[: ends[0]] if len(ends) else ids
+    return Hypothesis(translator.target.decode(words), float(score), tuple(words.tolist()), len(ends) > 0)

@@ -1,0 +1,186 @@
+"""Vocabularies: sentences to word indices and back.
+
+Two kinds. A sentencepiece model (Kudo and Richardson, EMNLP 2018) takes raw text; it is trained here on the training
+sentences. A vocabulary file of 2018 has one word a line and takes text that was cut into words (and byte pairs, `@@ `)
+beforehand. In both, `<s>`, `<e>` and `<unk>` are the first three.
+"""
+
+import base64
+import io
+import re
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from fluid.errors import DataError, UserError
+from neural_machine_translation.indices import BOS, EOS, UNK
+
+import numpy as np
+
+SPECIAL_WORDS = ("<s>", "<e>", "<unk>")
+
+
+@dataclass(frozen=True)
+class SentencePiece:
+    """A sentencepiece model: raw text in, raw text out."""
+
+    model: bytes
+
+    @cached_property
+    def processor(self) -> Any:
+        """The loaded model."""
+        from sentencepiece import SentencePieceProcessor
+
+        return SentencePieceProcessor(model_proto=self.model)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"model": self.model}
+
+    @property
+    def size(self) -> int:
+        """Number of words, special ones included."""
+        return self.processor.get_piece_size()
+
+    def encode(self, text: str) -> np.ndarray:
+        """Word indices of a sentence, int32, without special words."""
+        return np.asarray(self.processor.encode(text), np.int32)
+
+    def encode_all(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """`encode` of many sentences, in threads."""
+        return [np.asarray(indices, np.int32) for indices in self.processor.encode(list(texts), num_threads=-1)]
+
+    def decode(self, indices: Iterable[int]) -> str:
+        """The sentence of word indices."""
+        return self.processor.decode([int(index) for index in indices])
+
+    def word(self, index: int) -> str:
+        """One word as people see it, with a bar where a new word begins."""
+        return self.processor.id_to_piece(int(index)).replace("▁", "|")
+
+    def to_facts(self) -> dict[str, Any]:
+        """As JSON-able data."""
+        return {"kind": "sentencepiece", "model": base64.b85encode(zlib.compress(self.model, 9)).decode()}
+
+
+@dataclass(frozen=True)
+class WordList:
+    """A vocabulary of words: text is cut at blanks."""
+
+    words: tuple[str, ...]
+    language: str = ""
+    """Of the detokeniser, where sentences of 2018's data sets are put together again; empty joins words with blanks."""
+
+    @cached_property
+    def index(self) -> dict[str, int]:
+        """Word -> index."""
+        return {word: number for number, word in enumerate(self.words)}
+
+    @cached_property
+    def detokenizer(self) -> Any:
+        """Puts the words of Moses' tokeniser together."""
+        from sacremoses import MosesDetokenizer
+
+        return MosesDetokenizer(lang=self.language)
+
+    @property
+    def size(self) -> int:
+        """Number of words, special ones included."""
+        return len(self.words)
+
+    def encode(self, text: str) -> np.ndarray:
+        """Word indices of a sentence, int32, without special words."""
+        return np.asarray([self.index.get(word, UNK) for word in text.split()], np.int32)
+
+    def encode_all(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """`encode` of many sentences."""
+        return [self.encode(text) for text in texts]
+
+    def decode(self, indices: Iterable[int]) -> str:
+        """The sentence of word indices, byte pairs joined."""
+        text = " ".join(self.words[int(index)] for index in indices)
+        text = re.sub(r"@@( |$)", "", text)
+        return self.detokenizer.detokenize(text.split()) if self.language else text
+
+    def word(self, index: int) -> str:
+        """One word."""
+        return self.words[int(index)]
+
+    def to_facts(self) -> dict[str, Any]:
+        """As JSON-able data."""
+        return {"kind": "words", "words": list(self.words), "language": self.language}
+
+
+Vocabulary = SentencePiece | WordList
+
+
+def from_facts(facts: Mapping[str, Any]) -> Vocabulary:
+    """The inverse of `to_facts`; raises UserError for an unknown kind."""
+    if facts["kind"] == "words":
+        return WordList(tuple(facts["words"]), facts["language"])
+    if facts["kind"] == "sentencepiece":
+        return SentencePiece(zlib.decompress(base64.b85decode(facts["model"])))
+    raise UserError(f"the weights have a vocabulary of the unknown kind {facts['kind']}")
+
+
+def train_sentencepiece(texts: Iterable[str], size: int, *, kind: str = "bpe") -> SentencePiece:
+    """A sentencepiece model of at most `size` words for `texts`; the same texts give the same model.
+
+    Raises DataError if the texts are too few for so many words.
+    """
+    import sentencepiece
+
+    written = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(texts),
+            model_writer=written,
+            vocab_size=size,
+            model_type=kind,
+            character_coverage=1.0 if size >= 1000 else 0.9995,
+            hard_vocab_limit=False,
+            byte_fallback=size >= 1000,
+            bos_id=BOS,
+            eos_id=EOS,
+            unk_id=UNK,
+            pad_id=-1,
+            bos_piece=SPECIAL_WORDS[BOS],
+            eos_piece=SPECIAL_WORDS[EOS],
+            unk_piece=SPECIAL_WORDS[UNK],
+            max_sentence_length=100_000,
+            num_threads=1,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        raise DataError(f"no vocabulary of {size} words can be made of these sentences ({error}); lower --vocab_size") from None
+    return SentencePiece(written.getvalue())
+
+
+def read_vocabulary(path: Path, special: Sequence[str] = SPECIAL_WORDS, language: str = "") -> Vocabulary:
+    """A vocabulary from a file: a sentencepiece model (`*.model`), or one word a line as in 2018.
+
+    The `special` words `<s> <e> <unk>` must be the first three lines, as in the data sets of 2018. Raises DataError.
+    """
+    try:
+        if path.suffix == ".model":
+            vocabulary = SentencePiece(path.read_bytes())
+            if [vocabulary.processor.id_to_piece(number) for number in range(3)] != list(special):
+                raise DataError(f"{path}: its first pieces are not {' '.join(special)}; train it with those ids 0, 1, 2")
+            return vocabulary
+        words = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError, RuntimeError) as error:
+        raise DataError(f"{path}: cannot be read as a vocabulary ({error})") from None
+    while words and not words[-1]:
+        words.pop()
+    if words[:3] != list(special):
+        raise DataError(
+            f"{path}:1: a vocabulary starts with the lines {' '.join(special)} (see --special_token), "
+            f"not {' '.join(words[:3]) or 'nothing'}"
+        )
+    if len(set(words)) < len(words):
+        seen: set[str] = set()
+        number = next(number for number, word in enumerate(words, 1) if word in seen or seen.add(word))
+        raise DataError(f"{path}:{number}: the word {words[number - 1]!r} occurs twice")
+    return WordList(tuple(words), language)

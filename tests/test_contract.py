@@ -1,0 +1,103 @@
+"""What crosses folders: imports point one way, every task follows one pattern, and a task can be taken away."""
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+TASK_FOLDERS = (
+    "image_classification",
+    "object_detection",
+    "icnet",
+    "ocr_recognition",
+    "DeepASR",
+    "neural_machine_translation",
+    "DeepQNetwork",
+)
+TASKS = [name for name in TASK_FOLDERS if (ROOT / name / "train.py").is_file()]
+ALL = [*TASK_FOLDERS, "caffe2fluid", "fluid"]
+
+
+def imported_packages(folder: Path) -> dict[str, set[str]]:
+    """Top-level name of every import -> the files that have it; tests are left out."""
+    found: dict[str, set[str]] = {}
+    for path in folder.rglob("*.py"):
+        if "tests" in path.parts:
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                names = [node.module]
+            for name in names:
+                found.setdefault(name.split(".")[0], set()).add(str(path.relative_to(ROOT)))
+    return found
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_task_imports_no_other_task(task):
+    imports = imported_packages(ROOT / task)
+    others = {name: imports[name] for name in set(ALL) - {task, "fluid"} if name in imports}
+    assert not others
+
+
+def test_fluid_imports_no_task():
+    imports = imported_packages(ROOT / "fluid")
+    assert not {name: imports[name] for name in set(ALL) - {"fluid"} if name in imports}
+
+
+def test_the_converter_stands_alone():
+    imports = imported_packages(ROOT / "caffe2fluid")
+    assert not {name: imports[name] for name in set(ALL) - {"caffe2fluid"} if name in imports}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_task_has_the_files_of_the_pattern(task):
+    for name in ("README.md", "reader.py", "train.py", "eval.py", "infer.py", "tests", "weights.toml"):
+        if (task, name) == ("DeepQNetwork", "reader.py"):
+            continue  # its data come from an environment
+        assert (ROOT / task / name).exists(), name
+    assert (ROOT / task / "model.py").exists() or (ROOT / task / "models").is_dir()
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_task_works_in_an_empty_place(tmp_path, task):
+    """The folder and fluid/ alone, run by path from elsewhere: --help needs every import of train.py."""
+    for name in (task, "fluid"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("tests", "__pycache__", "output*"))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    program = (
+        "import runpy, sys\n"
+        f"sys.argv = [{str(tmp_path / task / 'train.py')!r}, '--help']\n"
+        "try:\n    runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "except SystemExit as stop:\n    assert stop.code == 0\n"
+        "import fluid\nprint(fluid.__file__)\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    # -P and -S-like isolation: neither the project's folder nor an installed copy of it may answer for `fluid`.
+    result = subprocess.run(
+        [sys.executable, "-P", "-c", program], cwd=elsewhere, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-1] == str(tmp_path / "fluid" / "__init__.py")
+
+
+def test_the_project_speaks_of_itself_only():
+    """No path of a developer's machine in a tracked text file."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    suffixes = {".py", ".md", ".toml", ".txt", ".json", ".sh", ""}
+    for name in listed.stdout.splitlines():
+        path = ROOT / name
+        if path.suffix in suffixes and path.is_file() and path != Path(__file__):
+            text = path.read_text(encoding="utf-8", errors="ignore")
+            for stranger in ("/work/main", "/work/shared", "/root/"):
+                assert stranger not in text, f"{name} mentions {stranger}"
