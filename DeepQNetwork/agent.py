@@ -6,6 +6,7 @@ from typing import Any
 
 from fluid.errors import UserError
 
+import numpy as np
 
 TASK = "DeepQNetwork"
 POLICY, TARGET = "policy", "target"
@@ -50,3 +51,14 @@ class Agent:
             return Agent(**{**values, "observation_shape": tuple(values["observation_shape"])})
         except (KeyError, TypeError) as error:
             raise UserError(f"the weights do not say which environment they are for ({error} is missing)") from error
+
+
+def target_name(policy_name: str) -> str:
+    """`policy_conv1` -> `target_conv1`."""
+    return TARGET + policy_name.removeprefix(POLICY)
+
+
+def with_equal_networks(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """`state` with the target network replaced by a copy of the policy network."""
+    copies = {target_name(name): array.copy() for name, array in state.items() if name.startswith(POLICY)}
+    return {**state, **{name: array for name, array in copies.items() if name in state}}

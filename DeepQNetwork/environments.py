@@ -109,7 +109,9 @@ def game_id(name: str) -> str:
     """`Pong`, `ALE/Pong-v5`, `PongNoFrameskip-v4`, `MsPacman`, `rom_files/pong.bin` -> ale-py's `pong`, `ms_pacman`."""
     stem = name.rsplit("/", 1)[-1].removesuffix(".bin")
     stem = stem.split("-")[0].removesuffix("NoFrameskip").removesuffix("Deterministic")
-    letters = [f"_{c.lower()}" if c.isupper() and i and stem[i - 1].islower() else c.lower() for i, c in enumerate(stem)]
+    letters = [
+        f"_{c.lower()}" if c.isupper() and i and stem[i - 1].islower() else c.lower() for i, c in enumerate(stem)
+    ]
     return "".join(letters)
 
 
@@ -333,8 +335,14 @@ class ControlVector:
                 f"no environment called {name}: neither an Atari game nor a gymnasium id.{_nearest_environment(name)}"
             ) from error
         space, actions = self._vector.single_observation_space, self._vector.single_action_space
-        if not isinstance(actions, gymnasium.spaces.Discrete) or not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1:
-            raise UserError(f"{name}: DQN here needs discrete actions and a vector of numbers; it has {actions} and {space}")
+        if (
+            not isinstance(actions, gymnasium.spaces.Discrete)
+            or not isinstance(space, gymnasium.spaces.Box)
+            or len(space.shape) != 1
+        ):
+            raise UserError(
+                f"{name}: DQN here needs discrete actions and a vector of numbers; it has {actions} and {space}"
+            )
         self.num_envs, self.num_actions = num_envs, int(actions.n)
         self.observation_shape = tuple(space.shape)
         self.description = f"{name} x {num_envs}"

@@ -12,12 +12,6 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from fluid import config as configuration
-from fluid.config import EngineFlags
-from fluid.errors import UserError
-from fluid.program import initialise
-from fluid.run import console, script
-
 from DeepQNetwork import environments
 from DeepQNetwork.agent import Agent
 from DeepQNetwork.environments import Environment
@@ -25,6 +19,11 @@ from DeepQNetwork.episodes import QFunction, Scores, play
 from DeepQNetwork.network import act_program
 from DeepQNetwork.pretrained import fit, is_exported, load_agent, load_exported
 from DeepQNetwork.train import choose_engine, command_line
+from fluid import config as configuration
+from fluid.config import EngineFlags
+from fluid.errors import UserError
+from fluid.program import initialise
+from fluid.run import console, script
 
 import numpy as np
 

@@ -13,14 +13,13 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from DeepQNetwork.eval import ALIASES, best_of
+from DeepQNetwork.network import inference_program
+from DeepQNetwork.pretrained import fit, load_agent
 from fluid import config as configuration
 from fluid.export import export, export_onnx
 from fluid.program import initialise
 from fluid.run import console, script
-
-from DeepQNetwork.eval import ALIASES, best_of
-from DeepQNetwork.network import inference_program
-from DeepQNetwork.pretrained import fit, load_agent
 
 
 @dataclass
@@ -45,7 +44,10 @@ def main(flags: Flags) -> Path:
     program = inference_program(agent)
     state = fit(program, weights, initialise(program, seed=0))
     folder = export(program, state, flags.target, facts={"agent": agent.to_facts()})
-    console.print(f"{folder}: inference model of {agent.network} for {agent.env} (signature.json says how to feed it)", markup=False)
+    console.print(
+        f"{folder}: inference model of {agent.network} for {agent.env} (signature.json says how to feed it)",
+        markup=False,
+    )
     if flags.onnx:
         console.print(f"{export_onnx(folder)}", markup=False)
     return folder

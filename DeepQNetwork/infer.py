@@ -7,7 +7,6 @@ python infer.py --feed in.npz --fetch out.npz              `state` [N, 4, 84, 84
 
 import json
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,25 +14,21 @@ from typing import Any, Literal
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from DeepQNetwork import pictures
+from DeepQNetwork.agent import Agent
+from DeepQNetwork.environments import PROTOCOLS, AtariGame, game_id, is_atari
+from DeepQNetwork.eval import ALIASES, AgentFlags, best_of, check_actions, load_player
+from DeepQNetwork.network import inference_program
+from DeepQNetwork.pretrained import fit, is_exported, load_agent, load_exported
+from DeepQNetwork.train import choose_engine, command_line
+from DeepQNetwork.watch import Recorder, watch
 from fluid import config as configuration
 from fluid.commands import read_npz, write_npz
 from fluid.errors import DataError, UserError
 from fluid.program import initialise
 from fluid.run import console, script
 
-from DeepQNetwork import environments, pictures
-from DeepQNetwork.agent import Agent
-from DeepQNetwork.environments import PROTOCOLS, AtariGame, game_id, is_atari
-from DeepQNetwork.episodes import QFunction, States, greedy_with_noise
-from DeepQNetwork.eval import ALIASES, AgentFlags, best_of, check_actions, load_player
-from DeepQNetwork.network import inference_program
-from DeepQNetwork.pretrained import fit, is_exported, load_agent, load_exported
-from DeepQNetwork.train import choose_engine, command_line
-
 import numpy as np
-
-SCREENS_PER_SECOND = 60
-"""Of the console."""
 
 
 @dataclass
@@ -74,64 +69,26 @@ def main(flags: Flags) -> list[dict[str, Any]]:
     check_actions(agent, game)
     console.print(f"{game.description}", markup=False)
     console.print(f"{agent.network}; {engine}; epsilon {flags.epsilon:g}, seed {flags.seed}", markup=False)
-    records = watch(flags, agent, q_function, game)
-    if flags.results is not None:
-        flags.results.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
-    return records
-
-
-def watch(flags: Flags, agent: Agent, q_function: QFunction, game: AtariGame) -> list[dict[str, Any]]:
-    """Play `flags.episodes` games, showing and recording them; one record each."""
     screen = {"none": None, "terminal": pictures.TerminalScreen, "window": pictures.WindowScreen}[flags.show]
-    screen = screen() if screen else None
     rate = flags.video_fps or (15 if flags.video and flags.video.suffix == ".gif" else 30)
     recorder = Recorder(rate) if flags.video else None
-    game.keep_screens = screen is not None or recorder is not None
-    random = np.random.default_rng(flags.seed)
-    states = States(agent, 1)
-    state = states.push(game.reset(flags.seed), np.ones(1, bool))
-    records: list[dict[str, Any]] = []
-    total, steps, played = 0.0, 0, 0.0
-    cut = False
-    while len(records) < flags.episodes and not cut:
-        began = time.perf_counter()
-        game.send(greedy_with_noise(np.asarray(q_function(state)), flags.epsilon, random))
-        step = game.receive()
-        total, steps = (0.0, 0) if step.first[0] else (total + float(step.reward[0]), steps + 1)
-        played += environments.FRAME_SKIP / SCREENS_PER_SECOND
-        if recorder is not None:
-            recorder.add(game.screens)
-        if screen is not None:
-            screen.show(game.screens[-1], f"{agent.env}  score {total:g}  step {steps}")
-            time.sleep(max(environments.FRAME_SKIP / SCREENS_PER_SECOND - (time.perf_counter() - began), 0.0))
-        cut = flags.max_seconds is not None and played >= flags.max_seconds
-        over = bool(step.terminated[0] or step.truncated[0])
-        if over or cut:
-            records.append({"env": agent.env, "protocol": agent.protocol, "score": total, "steps": steps, "finished": over})
-            console.print(f"episode {len(records)}: score {total:g} after {steps} steps{'' if over else ' (cut)'}")
-        state = states.push(step.observation, step.first)
-    if screen is not None:
-        screen.close()
+    records = watch(
+        q_function,
+        agent,
+        game,
+        episodes=flags.episodes,
+        epsilon=flags.epsilon,
+        seed=flags.seed,
+        screen=screen() if screen else None,
+        recorder=recorder,
+        max_seconds=flags.max_seconds,
+    )
     if recorder is not None:
         pictures.write_video(flags.video, recorder.frames, rate)
         console.print(f"{flags.video}: {len(recorder.frames)} frames at {rate}/s", markup=False)
+    if flags.results is not None:
+        flags.results.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
     return records
-
-
-class Recorder:
-    """Keeps every so many screens of a game, so that the video runs at the game's speed."""
-
-    def __init__(self, frames_per_second: int):
-        self.frames: list[np.ndarray] = []
-        self._every = SCREENS_PER_SECOND / frames_per_second
-        self._seen = 0
-
-    def add(self, screens: list[np.ndarray]) -> None:
-        """Take what is due of the next screens [H, W, 3] uint8."""
-        for screen in screens:
-            if self._seen >= len(self.frames) * self._every:
-                self.frames.append(screen)
-            self._seen += 1
 
 
 def run_arrays(flags: Flags) -> None:
@@ -156,7 +113,11 @@ def run_arrays(flags: Flags) -> None:
 
 def checked_state(path: Path, state: np.ndarray, agent: Agent) -> np.ndarray:
     """The fed states as float32; raises DataError for another shape or for no numbers."""
-    if state.dtype.kind not in "uif" or state.ndim != len(agent.state_shape) + 1 or state.shape[1:] != agent.state_shape:
+    if (
+        state.dtype.kind not in "uif"
+        or state.ndim != len(agent.state_shape) + 1
+        or state.shape[1:] != agent.state_shape
+    ):
         wanted = ", ".join(map(str, agent.state_shape))
         raise DataError(f"{path}: state must be numbers [N, {wanted}], not {state.dtype} {list(state.shape)}")
     return state.astype(np.float32)

@@ -17,18 +17,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from DeepQNetwork.agent import MEMORY, Agent
+from DeepQNetwork.environments import FRAME_SKIP, Environment
+from DeepQNetwork.episodes import Scores, greedy_with_noise
+from DeepQNetwork.recipe import Recipe, epsilon_at
+from DeepQNetwork.replay import Replay, Transitions
 from fluid import checkpoint
 from fluid.checkpoint import Meta
 from fluid.config import TrainFlags
 from fluid.engine import Engine
 from fluid.errors import CheckpointError, DivergenceError
 from fluid.run import Run, progress_bar, stop_on_signals
-
-from DeepQNetwork.agent import MEMORY, Agent
-from DeepQNetwork.environments import FRAME_SKIP, Environment
-from DeepQNetwork.episodes import Scores, greedy_with_noise
-from DeepQNetwork.recipe import Recipe, epsilon_at
-from DeepQNetwork.replay import Replay, Transitions
 
 import numpy as np
 
@@ -213,7 +212,9 @@ class Learner:
         try:
             self.replay.restore(kept)
         except ValueError as error:
-            raise CheckpointError(f"the saved replay memory cannot be used: {error}. Use the run's own flags") from error
+            raise CheckpointError(
+                f"the saved replay memory cannot be used: {error}. Use the run's own flags"
+            ) from error
         newest = self.replay.newest()[:, -1].astype(np.int64)
         self.memory.restore(kept["frames"], newest, kept["observation"])
         if "environment" in facts and hasattr(self.environment, "restore"):
@@ -406,7 +407,9 @@ class Clock:
             "updates_per_second": updates / seconds,
         }
         run.record("train", learner.step, **values, episodes=learner.episodes, updates=learner.updates)
-        shown = " ".join(f"{name} {values[name]:.4g}" for name in ("episode_return", "loss", "q", "epsilon") if name in values)
+        shown = " ".join(
+            f"{name} {values[name]:.4g}" for name in ("episode_return", "loss", "q", "epsilon") if name in values
+        )
         status = f"{shown} {values['frames_per_second']:.0f} frames/s {values['updates_per_second']:.0f} updates/s"
         left = (learner.total_steps - learner.step) / max(steps, 1) * seconds
         line = (

@@ -2,10 +2,9 @@
 
 from collections.abc import Callable
 
+from DeepQNetwork.agent import MEMORY, POLICY, TARGET, Agent, target_name
 from fluid.program import Input, Program, Value, build, name_layer
 from fluid.schedule import Constant
-
-from DeepQNetwork.agent import MEMORY, POLICY, TARGET, Agent
 
 import numpy as np
 import paddle
@@ -26,9 +25,7 @@ class Layers:
         """relu(conv2d): x [N, C, H, W] -> [N, filters, H', W']; parameters `PREFIX_NAME` and `PREFIX_NAME_b`."""
         if name not in self._made:
             weight, bias = self._attributes(name)
-            self._made[name] = nn.Conv2D(
-                x.shape[1], filters, size, stride, padding, weight_attr=weight, bias_attr=bias
-            )
+            self._made[name] = nn.Conv2D(x.shape[1], filters, size, stride, padding, weight_attr=weight, bias_attr=bias)
         return name_layer(f"{self.prefix}_{name}", F.relu(self._made[name](x)))
 
     def fc(self, name: str, x: Value, size: int) -> Value:
@@ -190,11 +187,6 @@ def sync_program(policy_shapes: dict[str, tuple[int, ...]]) -> Program:
     return build(network, [], name="sync")
 
 
-def target_name(policy_name: str) -> str:
-    """`policy_conv1` -> `target_conv1`."""
-    return TARGET + policy_name.removeprefix(POLICY)
-
-
 def describe_weights(weights: dict[str, np.ndarray], env: str, protocol: str) -> Agent:
     """The agent that a set of arrays belongs to, read off their names and shapes. Raises ValueError for none of ours."""
     heads = [name for name in (f"{POLICY}_fc1", f"{POLICY}_advantage_fc") if name in weights]
@@ -204,9 +196,11 @@ def describe_weights(weights: dict[str, np.ndarray], env: str, protocol: str) ->
     network = "mlp" if first is None else {8: "nature", 5: "fluid2018"}.get(first.shape[-1])
     if network is None:
         raise ValueError(f"{POLICY}_conv1 is {list(first.shape)}; the networks here start with 8x8 or 5x5 filters")
-    size = {} if network != "mlp" else {
-        "observation_shape": (weights[f"{POLICY}_hidden1"].shape[0],), "dtype": "float32", "stack": 1
-    }
+    size = (
+        {}
+        if network != "mlp"
+        else {"observation_shape": (weights[f"{POLICY}_hidden1"].shape[0],), "dtype": "float32", "stack": 1}
+    )
     dueling = heads[0].endswith("advantage_fc")
     return Agent(env, network, dueling, weights[heads[0]].shape[1], protocol=protocol, **size)
 

@@ -19,14 +19,18 @@ import matplotlib.pyplot as plt
 def draw_curves(path: Path, train: Sequence[dict[str, Any]], evaluations: Sequence[dict[str, Any]], title: str) -> Path:
     """Returns, loss and Q values by agent step, from the events of a run's log."""
     figure, axes = plt.subplots(1, 3, figsize=(13, 3.6), layout="constrained")
-    for axis, name, label in zip(axes, ("episode_return", "loss", "q"), ("episode return", "loss", "Q of the actions taken")):
+    for axis, name, label in zip(
+        axes, ("episode_return", "loss", "q"), ("episode return", "loss", "Q of the actions taken")
+    ):
         rows = [row for row in train if name in row]
         axis.plot([row["step"] for row in rows], [row[name] for row in rows], lw=1, label="training")
         axis.set(title=label, xlabel="agent steps")
         axis.grid(alpha=0.3)
     steps = [row["step"] for row in evaluations]
     deviations = [row["deviation"] for row in evaluations]
-    axes[0].errorbar(steps, [row["score"] for row in evaluations], deviations, fmt="o-", ms=4, capsize=2, label="evaluation")
+    axes[0].errorbar(
+        steps, [row["score"] for row in evaluations], deviations, fmt="o-", ms=4, capsize=2, label="evaluation"
+    )
     axes[0].legend(frameon=False)
     figure.suptitle(title)
     figure.savefig(path, dpi=120)
@@ -42,7 +46,9 @@ def write_video(path: Path, frames: Sequence[np.ndarray], frames_per_second: flo
         if path.suffix == ".gif":
             # Atari's screens use few colours: a palette each keeps them exact, and only changes are stored.
             images = [Image.fromarray(frame).quantize(64, dither=Image.Dither.NONE) for frame in frames]
-            images[0].save(path, save_all=True, append_images=images[1:], duration=round(1000 / frames_per_second), loop=0)
+            images[0].save(
+                path, save_all=True, append_images=images[1:], duration=round(1000 / frames_per_second), loop=0
+            )
             return path
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error}") from error

@@ -3,15 +3,14 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from DeepQNetwork.agent import TASK, Agent
+from DeepQNetwork.network import describe_weights
 from fluid import checkpoint
 from fluid.config import nearest
 from fluid.errors import UserError, WeightsError
 from fluid.export import SIGNATURE, ExportedModel
 from fluid.program import Program
 from fluid.weights import load_into, read_weights
-
-from DeepQNetwork.agent import TASK, Agent
-from DeepQNetwork.network import describe_weights
 
 import numpy as np
 
@@ -36,7 +35,9 @@ SHIPPED = {
 DEFAULT = "breakout_2018"
 
 
-def load_agent(spec: str | None, env: str | None = None, protocol: str | None = None) -> tuple[Agent, dict[str, np.ndarray]]:
+def load_agent(
+    spec: str | None, env: str | None = None, protocol: str | None = None
+) -> tuple[Agent, dict[str, np.ndarray]]:
     """An agent and its arrays.
 
     Args:

@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from fluid.errors import UserError
-
 from DeepQNetwork.environments import is_atari
+from fluid.errors import UserError
 
 
 @dataclass
@@ -148,7 +147,9 @@ def fill(recipe: Recipe) -> dict[str, Any]:
     chosen = {name: value for name, value in values.items() if getattr(recipe, name) is None}
     network = chosen.get("network", recipe.network)
     if (network == "mlp") == atari:
-        raise UserError(f"--network {network} does not fit {recipe.env}: mlp is for vectors of numbers, the others for games")
+        raise UserError(
+            f"--network {network} does not fit {recipe.env}: mlp is for vectors of numbers, the others for games"
+        )
     for name in ("n_step", "batch_size", "mem_size", "update_every", "sync_every", "num_envs", "updates_per_call"):
         value = chosen.get(name, getattr(recipe, name))
         if value is not None and value < 1:
@@ -160,5 +161,3 @@ def epsilon_at(recipe: Recipe, step: int) -> float:
     """Share of random actions at an environment step: 1 while the memory warms up, then a line, then constant."""
     progress = min(max(step - recipe.warmup_steps, 0) / max(recipe.epsilon_steps, 1), 1.0)
     return recipe.epsilon_start + (recipe.epsilon_end - recipe.epsilon_start) * progress
-
-

@@ -12,6 +12,14 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from DeepQNetwork import environments, pictures
+from DeepQNetwork.agent import TASK, Agent, with_equal_networks
+from DeepQNetwork.environments import is_atari
+from DeepQNetwork.episodes import Scores, play
+from DeepQNetwork.loop import REPLAY_PREFIX, Learner, Outcome, train
+from DeepQNetwork.network import act_program, observe_program, sync_program, train_program
+from DeepQNetwork.pretrained import load_agent
+from DeepQNetwork.recipe import Recipe, fill
 from fluid import config as configuration
 from fluid import engine as engines
 from fluid.checkpoint import Meta
@@ -22,15 +30,6 @@ from fluid.program import Program, initialise, parameter_count
 from fluid.run import Run, console, events, script
 from fluid.trainer import check_fits, resume
 from fluid.weights import load_into
-
-from DeepQNetwork import environments, pictures
-from DeepQNetwork.agent import POLICY, TASK, Agent
-from DeepQNetwork.environments import is_atari
-from DeepQNetwork.episodes import Scores, play
-from DeepQNetwork.loop import REPLAY_PREFIX, Learner, Outcome, train
-from DeepQNetwork.network import act_program, observe_program, sync_program, target_name, train_program
-from DeepQNetwork.pretrained import load_agent
-from DeepQNetwork.recipe import Recipe, fill
 
 import numpy as np
 from rich.table import Table
@@ -207,12 +206,6 @@ def initial_state(program: Program, seed: int) -> dict[str, np.ndarray]:
     """Fresh variables of the training Program; both networks start equal."""
     state = initialise(program, seed=seed)
     return with_equal_networks(state)
-
-
-def with_equal_networks(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """`state` with the target network replaced by a copy of the policy network."""
-    copies = {target_name(name): array.copy() for name, array in state.items() if name.startswith(POLICY)}
-    return {**state, **{name: array for name, array in copies.items() if name in state}}
 
 
 def start_from(spec: str, env: str, state: dict[str, np.ndarray], act: Program) -> dict[str, np.ndarray]:

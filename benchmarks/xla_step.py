@@ -32,8 +32,9 @@ def capture(folder: Path, models: list[str], class_dim: int) -> None:
     from fluid.engine.xla.capture import capture as capture_program
     from fluid.program import build
     from fluid.schedule import Constant
+    from image_classification.classifier import Classifier
     from image_classification.models import find_model
-    from image_classification.network import Classifier, evaluation_program, training_network
+    from image_classification.network import evaluation_program, training_network
     from image_classification.reader import Preprocess
 
     import paddle

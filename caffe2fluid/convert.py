@@ -12,6 +12,7 @@ import argparse
 import json
 import math
 import sys
+import warnings
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -74,7 +75,8 @@ def export(folder: Path) -> None:
 
     dynamic = paddle.in_dynamic_mode()
     try:
-        with paddle.static.scope_guard(paddle.static.Scope()):
+        with warnings.catch_warnings(), paddle.static.scope_guard(paddle.static.Scope()):
+            warnings.filterwarnings("ignore", message="no variable in your model")
             load_module(folder / CODE).main(str(folder / WEIGHTS), str(folder / INFERENCE))
     finally:
         paddle.disable_static() if dynamic else paddle.enable_static()

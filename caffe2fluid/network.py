@@ -95,6 +95,8 @@ def read_network(
     _drop(network)
     if not network.layers:
         raise ConvertError(f"{path}: nothing to convert, only data layers and layers of training")
+    if not network.inputs:
+        raise ConvertError(f"{path}: no layer reads an input of the net")
     return network
 
 

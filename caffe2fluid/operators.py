@@ -47,6 +47,17 @@ def caffe_argmax(x, top_k, axis, size):
     return paddle.cast(size - 1 - order, "float32"), paddle.take_along_axis(backward, order, axis)
 
 
+def resize_bilinear(x, size):
+    """[N, C, H, W] -> [N, C, *size] with aligned corners.
+
+    As a volume of depth 1, because the CPU predictor of Paddle 3.3 with oneDNN refuses the two-dimensional operator.
+    """
+    volume = F.interpolate(
+        paddle.unsqueeze(x, 2), [1, *size], mode="trilinear", align_corners=True, data_format="NCDHW"
+    )
+    return paddle.squeeze(volume, 2)
+
+
 def unpool(x, mask, size):
     """Puts each value of [N, C, h, w] where the mask says in a plane of zeros: [N, C, *size]."""
     height, width = x.shape[2:]
@@ -205,13 +216,13 @@ def group_rois(x, rois):
 def roi_pooling(x, rois, size, scale):
     """Max pooling of each region into size bins: [R, C, *size]."""
     boxes, counts, inverse = group_rois(x, rois)
-    return paddle.gather(paddle.vision.ops.roi_pool(x, boxes, counts, size, scale), inverse)
+    return paddle.gather(paddle.vision.ops.roi_pool(x, boxes, counts, tuple(size), scale), inverse)
 
 
 def psroi_pooling(x, rois, size, scale):
     """Position-sensitive average pooling of each region: [R, C / bins, *size]."""
     boxes, counts, inverse = group_rois(x, rois)
-    return paddle.gather(paddle.vision.ops.psroi_pool(x, boxes, counts, size, scale), inverse)
+    return paddle.gather(paddle.vision.ops.psroi_pool(x, boxes, counts, tuple(size), scale), inverse)
 
 
 def anchor_boxes(base_size, ratios, scales, stride, layer_size):

@@ -6,4 +6,3 @@ import warnings
 os.environ.setdefault("GLOG_minloglevel", "2")
 warnings.filterwarnings("ignore", message="No ccache found")
 warnings.filterwarnings("ignore", message="Tensor do not have 'place' interface")
-warnings.filterwarnings("ignore", message="no variable in your model")  # a net without weights

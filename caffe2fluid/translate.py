@@ -174,16 +174,22 @@ def _scales_to_fold(network: Network) -> dict[int, int]:
 
 
 def _look_at_batch(network: Network, weights: dict | None, phase: str, result: Translation) -> None:
-    """Translates with one more item in the batch: if that gives the very same code, the code fits any batch."""
-    larger = {name: [shape[0] + 1, *shape[1:]] for name, shape in network.inputs.items()}
-    try:
-        other = _translate(Network(network.name, larger, network.layers), weights, phase)
-    except ConvertError:
-        return
-    pairs = list(zip(result.nodes, other.nodes, strict=True))
-    if all(a.init == b.init and a.values == b.values for a, b in pairs):
-        result.dynamic_batch = True
-        result.free_shapes = {
-            name: [dim if dim == grown else None for dim, grown in zip(shape, other.shapes[name], strict=True)]
-            for name, shape in result.shapes.items()
-        }
+    """Translates with one more item in the batch: if that gives the very same code, the code fits any batch.
+
+    Tried for all inputs together, then for those that have the batch size of the first one.
+    """
+    first = next(iter(network.inputs.values()))[0]
+    for grows in (lambda shape: True, lambda shape: shape[0] == first):
+        larger = {name: [shape[0] + 1, *shape[1:]] if grows(shape) else shape for name, shape in network.inputs.items()}
+        try:
+            other = _translate(Network(network.name, larger, network.layers), weights, phase)
+        except ConvertError:
+            continue
+        pairs = list(zip(result.nodes, other.nodes, strict=True))
+        if all(a.init == b.init and a.values == b.values for a, b in pairs):
+            result.dynamic_batch = True
+            result.free_shapes = {
+                name: [dim if dim == grown else None for dim, grown in zip(shape, other.shapes[name], strict=True)]
+                for name, shape in result.shapes.items()
+            }
+            return

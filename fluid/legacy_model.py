@@ -165,8 +165,7 @@ def convert_model(folder: str | os.PathLike, target: str | os.PathLike) -> list[
     """
     model = _runnable(folder)
     with legacy.new_folder(Path(target)) as partial:
-        names = _isolated(_translate, model, str(partial / "inference.json"))
-        legacy.write_combined(partial / "inference.pdiparams", {name: model.weights[name] for name in names})
+        _isolated(_translate, model, str(partial))
     return sorted(Path(target).iterdir())
 
 
@@ -430,16 +429,27 @@ def _run(model: LegacyModel, feed: dict[str, np.ndarray], onednn: bool) -> dict[
         return outputs
 
 
-def _translate(model: LegacyModel, target: str) -> list[str]:
-    """Write the program in Paddle's present format and return the names of the parameters it uses."""
+def _translate(model: LegacyModel, folder: str) -> None:
+    """Write the model in Paddle's present format and see whether Paddle loads it."""
     warnings.filterwarnings("ignore")
     import paddle
+    from paddle import inference
     from paddle.pir_utils import OldIrGuard
 
     paddle.enable_static()
     with OldIrGuard(), open(os.devnull, "w") as quiet, contextlib.redirect_stdout(quiet):
         program = paddle.static.Program.parse_from_string(_current_program(model))
+        for block in program.blocks:
+            for operator in block.ops:
+                # Attributes that did not exist when the program was written get their defaults.
+                operator.desc.check_attrs()
     translated = paddle.pir.translate_to_pir(program.desc)
-    paddle.core.serialize_pir_program(translated, target, True, False, True)
+    program_file, parameter_file = (str(Path(folder, f"inference.{suffix}")) for suffix in ("json", "pdiparams"))
+    paddle.core.serialize_pir_program(translated, program_file, True, False, True)
     operators = translated.global_block().ops
-    return [operator.attrs()["parameter_name"] for operator in operators if operator.name() == "builtin.parameter"]
+    names = [operator.attrs()["parameter_name"] for operator in operators if operator.name() == "builtin.parameter"]
+    legacy.write_combined(parameter_file, {name: model.weights[name] for name in names})
+    config = inference.Config(program_file, parameter_file)
+    config.disable_gpu()
+    config.disable_glog_info()
+    inference.create_predictor(config)

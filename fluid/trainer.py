@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fluid import checkpoint
 from fluid.checkpoint import Meta
@@ -21,10 +21,13 @@ from fluid.config import TrainFlags
 from fluid.data import Batch
 from fluid.engine import Engine
 from fluid.errors import CheckpointError, DivergenceError
-from fluid.program import Program
 from fluid.run import Run, progress_bar, resident_megabytes, stop_on_signals
 
 import numpy as np
+
+if TYPE_CHECKING:
+    # Only for the annotations: a captured Program trains without Paddle.
+    from fluid.program import Program
 
 OpenBatches = Callable[[int], AbstractContextManager[Iterator[Batch]]]
 """From a number of batches already consumed to the batches that follow."""
@@ -48,13 +51,13 @@ class Outcome:
 def train(
     run: Run,
     engine: Engine,
-    program: Program,
+    program: "Program",
     open_batches: OpenBatches,
     *,
     flags: TrainFlags,
     steps_per_epoch: int,
     total_steps: int,
-    apply: Program | None = None,
+    apply: "Program | None" = None,
     batches_per_step: int = 1,
     evaluate: Callable[[], dict[str, float]] | None = None,
     metric: str = "loss",
@@ -261,7 +264,7 @@ class Window:
         """Add time spent waiting for the reader."""
         self.wait += seconds
 
-    def check(self, program: Program, update: Program, last_saved: Path | None) -> None:
+    def check(self, program: "Program", update: "Program", last_saved: Path | None) -> None:
         """Raise DivergenceError if the loss or a parameter stopped being finite in this window."""
         for owner, entries in ((program, self.outputs), (update, self.updates)):
             for step, outputs in entries:
@@ -286,8 +289,8 @@ class Window:
 
 def _log(
     run: Run,
-    program: Program,
-    update: Program,
+    program: "Program",
+    update: "Program",
     window: Window,
     meta: Meta,
     total_steps: int,
@@ -337,7 +340,7 @@ def _evaluate(
 def benchmark(
     run: Run,
     engine: Engine,
-    program: Program,
+    program: "Program",
     open_batches: OpenBatches,
     *,
     warmup: int = 5,

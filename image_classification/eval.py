@@ -22,8 +22,9 @@ from fluid.data import evaluation_batches
 from fluid.export import ExportedModel
 from fluid.run import console, script
 from image_classification import pictures
+from image_classification.classifier import Classifier
 from image_classification.metrics import Accuracy, cross_entropy, measure
-from image_classification.network import Classifier, evaluation_program, open_classifier
+from image_classification.network import evaluation_program, open_classifier
 from image_classification.reader import ImageSource, normalise, open_images
 
 import numpy as np

@@ -23,6 +23,7 @@ if __package__ in (None, ""):
 
 from fluid import config as configuration
 from fluid import engine as engines
+from fluid.arrays import read_npz, write_npz
 from fluid.config import EngineFlags, nearest
 from fluid.engine import Engine
 from fluid.errors import DataError, UserError
@@ -30,7 +31,8 @@ from fluid.export import ExportedModel
 from fluid.program import Program
 from fluid.run import console, script
 from image_classification import pictures
-from image_classification.network import Classifier, inference_program, open_classifier, prediction_program
+from image_classification.classifier import Classifier
+from image_classification.network import inference_program, open_classifier, prediction_program
 from image_classification.reader import EMBEDDED, EXTENSIONS, load_image, normalise, read_list
 
 import numpy as np
@@ -249,14 +251,8 @@ def extract(network: Trained | Exported, items: list[Item], flags: Flags) -> Non
 
 def run_raw(network: Trained | Exported, flags: Flags) -> None:
     """--feed to --fetch."""
-    try:
-        with np.load(flags.feed, allow_pickle=False) as arrays:
-            feed = {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{flags.feed}: not an .npz file of plain arrays ({error})") from error
-    outputs = network.run(feed)
-    flags.fetch.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(flags.fetch, **outputs)
+    outputs = network.run(read_npz(flags.feed))
+    write_npz(flags.fetch, outputs)
     shown = ", ".join(f"{name} {list(array.shape)}" for name, array in outputs.items())
     console.print(f"{flags.fetch}: {shown}", markup=False)
 

@@ -1,12 +1,15 @@
 """Accuracy of a classifier, exact over a whole set whatever the batch size."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from fluid.data import Source, evaluation_batches
 from fluid.engine import Engine
-from fluid.program import Program
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from fluid.program import Program
 
 
 def hits(logits: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
@@ -71,7 +74,7 @@ def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 def measure(
     engine: Engine,
-    evaluation: Program,
+    evaluation: "Program",
     source: Source,
     class_dim: int,
     batch_size: int,

@@ -1,16 +1,14 @@
-"""The Programs of image classification, and what must travel with a set of weights for them to be used rightly."""
+"""The Programs of image classification, and the loading of weights."""
 
-import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from fluid import checkpoint
 from fluid.errors import CheckpointError, UserError
 from fluid.program import EMA_SUFFIX, Input, Program, Value, build, initialise
 from fluid.registry import find_entry, resolve
 from fluid.weights import Report, has_automatic_names, load_into, read_weights
+from image_classification.classifier import TASK, Classifier
 from image_classification.models import find_model
 from image_classification.models.auto_names import rename_automatic
 from image_classification.models.torch_names import from_torch
@@ -20,45 +18,10 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 
-TASK = "image_classification"
 DEFAULT_WEIGHTS = EMBEDDED / "small_net"
 """SmallNet trained on the embedded images, so that there is something to try without training."""
 AUXILIARY_VARIABLES = ("conv_o[12]_*", "fc_o[12]_*", "out[12]_*")
 """Those of GoogLeNet's auxiliary heads, which only training needs."""
-
-
-@dataclass(frozen=True)
-class Classifier:
-    """A network, its classes and its preprocessing: stored in checkpoints and exported models."""
-
-    model: str
-    class_dim: int
-    preprocess: Preprocess
-    mean: tuple[float, float, float]
-    """Subtracted from red, green, blue in 0..1 ..."""
-    std: tuple[float, float, float]
-    """... which are then divided by this."""
-    class_names: list[str] = field(default_factory=list)
-    """Names in the order of the labels; empty where the data set does not tell."""
-
-    def name_of(self, label: int) -> str:
-        """The class's name, or its number where it has none."""
-        return self.class_names[label] if label < len(self.class_names) else str(label)
-
-    def to_facts(self) -> dict[str, Any]:
-        """As JSON-able data."""
-        return dataclasses.asdict(self)
-
-    @staticmethod
-    def from_facts(facts: dict[str, Any]) -> "Classifier":
-        """The inverse of `to_facts`; raises UserError if something is missing."""
-        try:
-            preprocess = {**facts["preprocess"], "image_shape": tuple(facts["preprocess"]["image_shape"])}
-            values = {item.name: facts[item.name] for item in dataclasses.fields(Classifier)}
-            values |= {"preprocess": Preprocess(**preprocess), "mean": tuple(facts["mean"]), "std": tuple(facts["std"])}
-            return Classifier(**values)
-        except (KeyError, TypeError) as error:
-            raise UserError(f"the weights do not say how images are prepared for them ({error} is missing)") from error
 
 
 def normalise(image: Value, classifier: Classifier) -> Value:

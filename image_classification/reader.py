@@ -11,8 +11,7 @@ Images leave the reader as uint8 [H, W, 3] RGB; `normalise` shows what a Program
 
 * Grey and palette images become RGB. Of 16-bit samples the high byte counts. Transparent pixels are laid over white.
   CMYK is converted by Pillow's formula. Of an animation or a multi-picture file the first picture counts.
-* The EXIF orientation is applied, as OpenCV does, which measured the accuracies of the weights released from December
-  2018 on; the reader of July 2018 ignored it.
+* The EXIF orientation is applied, as `cv2.imread` does by default; the Pillow reader of July 2018 ignored it.
 * What is not an image (or in none of the formats of `FORMATS`), is empty, truncated, has 32-bit samples or is more than
   100 times as long as wide is a `DataError` that names the file.
 """
@@ -326,7 +325,7 @@ def evaluation_image(image: np.ndarray, preprocess: Preprocess) -> np.ndarray:
 
     Both sides are scaled by s = resize_short / min(h, w), or by the least that covers the crop if that is more, and
     rounded to the nearest integer, halves to even; the crop starts at ((h' - H) // 2, (w' - W) // 2). No low-pass filter
-    precedes the interpolation: that is the arithmetic the released weights were scored with.
+    precedes the interpolation, as in OpenCV's plain resize, with which the releases since 2019 were measured.
     """
     _, crop_height, crop_width = preprocess.image_shape
     height, width = image.shape[:2]

@@ -91,7 +91,15 @@ def beam_search(
         caches = decoder.reorder(caches, paddle.take_along_axis(parent, order, axis=1))
         return [step + 1, word, growing_score, growing_ids, finished_score, finished_ids, *caches]
 
-    state = [decoder.first_step, decoder.first_word, growing_score, decoder.ids, finished_score, decoder.ids, *decoder.caches]
+    state = [
+        decoder.first_step,
+        decoder.first_word,
+        growing_score,
+        decoder.ids,
+        finished_score,
+        decoder.ids,
+        *decoder.caches,
+    ]
     step, _, growing_score, growing_ids, finished_score, finished_ids, *_ = paddle.static.nn.while_loop(
         running, advance, state
     )
@@ -166,9 +174,7 @@ class Decoder:
     def step(self, word: Value, step: Value, caches: tuple[Value, ...]) -> tuple[Value, list[Value]]:
         """Logits [N, K, V] after `word` [N, K] at position `step`, and the caches with that position filled in."""
         pairs = list(zip(caches[::2], caches[1::2], strict=True))
-        logits, pairs = decode_step(
-            self.parameters, self.config, word, step, pairs, self.memory, self.source_bias
-        )
+        logits, pairs = decode_step(self.parameters, self.config, word, step, pairs, self.memory, self.source_bias)
         return logits, [cache for pair in pairs for cache in pair]
 
     def masked(self, like: Value) -> Value:

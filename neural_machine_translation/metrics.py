@@ -38,7 +38,9 @@ class Quality:
     chrf_signature: str
 
 
-def quality(hypotheses: Sequence[str], references: Sequence[str], *, tokenize: str = "13a", lowercase: bool = False) -> Quality:
+def quality(
+    hypotheses: Sequence[str], references: Sequence[str], *, tokenize: str = "13a", lowercase: bool = False
+) -> Quality:
     """Measure detokenised translations against one reference each, as sacreBLEU does (Post, WMT 2018).
 
     `tokenize` is sacreBLEU's: 13a cuts punctuation off, none takes words as they come.
@@ -47,5 +49,8 @@ def quality(hypotheses: Sequence[str], references: Sequence[str], *, tokenize: s
 
     # `force` only silences the warning that text without blanks before full stops looks tokenised.
     bleu, chrf = BLEU(tokenize=tokenize, lowercase=lowercase, force=True), CHRF(lowercase=lowercase)
-    scored = bleu.corpus_score(list(hypotheses), [list(references)]), chrf.corpus_score(list(hypotheses), [list(references)])
+    scored = (
+        bleu.corpus_score(list(hypotheses), [list(references)]),
+        chrf.corpus_score(list(hypotheses), [list(references)]),
+    )
     return Quality(scored[0].score, scored[1].score, str(bleu.get_signature()), str(chrf.get_signature()))

@@ -17,7 +17,7 @@ computed by a formula with a misplaced parenthesis and cannot be recomputed from
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -160,7 +160,9 @@ def config_of(weights: Mapping[str, np.ndarray], n_head: int | None = None, **ch
     """
     try:
         vocabulary, wide = weights[SOURCE_TABLE].shape
-        normalisations = 1 + max(int(found[1]) for name in weights if (found := re.match(r"layer_norm_(\d+)\.w_0$", name)))
+        normalisations = 1 + max(
+            int(found[1]) for name in weights if (found := re.match(r"layer_norm_(\d+)\.w_0$", name))
+        )
         sharing = TARGET_TABLE not in weights
         config = Transformer(
             src_vocab_size=vocabulary,
@@ -202,7 +204,9 @@ def create_parameters(config: Transformer) -> dict[str, Value]:
         elif len(shape) == 2:
             initializer = paddle.nn.initializer.XavierUniform()
         else:
-            initializer = paddle.nn.initializer.Constant(1.0 if name.startswith("layer_norm") and ".w_" in name else 0.0)
+            initializer = paddle.nn.initializer.Constant(
+                1.0 if name.startswith("layer_norm") and ".w_" in name else 0.0
+            )
         attributes = paddle.ParamAttr(name=name, initializer=initializer, trainable=trainable)
         created[name] = paddle.create_parameter(list(shape), "float32", attr=attributes)
     return created
@@ -224,8 +228,8 @@ def encode(
     bias = ((1.0 - inside) * MASKED).unsqueeze([1, 2])
     x = net.embed(src_word, SOURCE_TABLE, SOURCE_POSITIONS, inside)
     for index, layer in enumerate(encoder_layers(config)):
-        x = net.sublayer(x, layer.norm, lambda y: net.self_attention(y, layer.fc, bias, f"encoder_{index}"))
-        x = net.sublayer(x, layer.norm + 1, lambda y: net.feed_forward(y, layer.fc + 4))
+        x = net.sublayer(x, layer.norm, net.self_attention, layer.fc, bias, f"encoder_{index}")
+        x = net.sublayer(x, layer.norm + 1, net.feed_forward, layer.fc + 4)
         x = name_layer(f"encoder_{index}", x)
     return net.final(x, final_norms(config)[0]), bias
 
@@ -252,14 +256,10 @@ def decode(
     inside = paddle.cast(trg_word != EOS, "float32")
     x = net.embed(trg_word, _target_table(config), TARGET_POSITIONS, inside)
     for index, layer in enumerate(decoder_layers(config)):
-        x = net.sublayer(x, layer.norm, lambda y: net.self_attention(y, layer.fc, bias, f"decoder_{index}_self"))
-        keys_values = net.keys_values(memory, layer.fc + 4)
-        x = net.sublayer(
-            x,
-            layer.norm + 1,
-            lambda y: net.attention(y, keys_values, layer.fc + 4, source_bias, f"decoder_{index}_cross"),
-        )
-        x = net.sublayer(x, layer.norm + 2, lambda y: net.feed_forward(y, layer.fc + 8))
+        x = net.sublayer(x, layer.norm, net.self_attention, layer.fc, bias, f"decoder_{index}_self")
+        pair, name = net.keys_values(memory, layer.fc + 4), f"decoder_{index}_cross"
+        x = net.sublayer(x, layer.norm + 1, net.attention, pair, layer.fc + 4, source_bias, name)
+        x = net.sublayer(x, layer.norm + 2, net.feed_forward, layer.fc + 8)
         x = name_layer(f"decoder_{index}", x)
     return net.output(net.final(x, final_norms(config)[1]))
 
@@ -293,28 +293,17 @@ def decode_step(
         logits [N, K, trg_vocab_size], and `own` with the entries of this position filled in.
     """
     net = Network(parameters, config, training=False)
-    hypotheses, d_model = word.shape[1], config.d_model
     positions = paddle.arange(0, paddle.shape(own[0][0])[2], dtype="int64")
     here = (positions == step).reshape([1, 1, -1, 1])
     bias = (paddle.cast(positions > step, "float32") * MASKED).reshape([1, 1, 1, -1])
     inside = paddle.ones_like(paddle.cast(word, "float32"))
     x = net.embed(word, _target_table(config), TARGET_POSITIONS, inside, first=step)
-    updated = []
-    for index, layer in enumerate(decoder_layers(config)):
-
-        def self_attention(y: Value) -> Value:
-            # Each hypothesis is a row of its own with one query.
-            rows = y.reshape([-1, 1, d_model])
-            keys, values = (
-                paddle.where(here, new, old) for new, old in zip(net.keys_values(rows, layer.fc), own[index], strict=True)
-            )
-            updated.append((keys, values))
-            return net.attention(rows, (keys, values), layer.fc, bias).reshape([-1, hypotheses, d_model])
-
-        x = net.sublayer(x, layer.norm, self_attention)
+    updated: list[tuple[Value, Value]] = []
+    for layer, cache, pair in zip(decoder_layers(config), own, memory, strict=True):
+        x = net.sublayer(x, layer.norm, net.cached_attention, layer.fc, cache, here, bias, updated)
         # The hypotheses of a sentence are its queries: the memory is not repeated for each of them.
-        x = net.sublayer(x, layer.norm + 1, lambda y: net.attention(y, memory[index], layer.fc + 4, source_bias))
-        x = net.sublayer(x, layer.norm + 2, lambda y: net.feed_forward(y, layer.fc + 8))
+        x = net.sublayer(x, layer.norm + 1, net.attention, pair, layer.fc + 4, source_bias)
+        x = net.sublayer(x, layer.norm + 2, net.feed_forward, layer.fc + 8)
     return net.output(net.final(x, final_norms(config)[1])), updated
 
 
@@ -353,11 +342,11 @@ class Network:
         """What follows the last layer."""
         return self.norm(x, number) if self.config.norm == "pre" else x
 
-    def sublayer(self, x: Value, norm: int, function: Any) -> Value:
-        """A residual connection around `function`, with the normalisation before or after."""
+    def sublayer(self, x: Value, norm: int, function: Callable[..., Value], *arguments: Any) -> Value:
+        """A residual connection around `function(x, *arguments)`, with the normalisation before or after."""
         if self.config.norm == "pre":
-            return x + self.dropout(function(self.norm(x, norm)))
-        return self.norm(x + self.dropout(function(x)), norm)
+            return x + self.dropout(function(self.norm(x, norm), *arguments))
+        return self.norm(x + self.dropout(function(x, *arguments)), norm)
 
     def embed(self, words: Value, table: str, positions: str, inside: Value, first: Value | None = None) -> Value:
         """Word vectors times sqrt(d_model) plus position vectors, [N, T, d_model].
@@ -385,6 +374,22 @@ class Network:
     def self_attention(self, x: Value, number: int, bias: Value, name: str) -> Value:
         """Attention of a sentence to itself."""
         return self.attention(x, self.keys_values(x, number), number, bias, name)
+
+    def cached_attention(
+        self,
+        x: Value,
+        number: int,
+        cache: tuple[Value, Value],
+        here: Value,
+        bias: Value,
+        updated: list[tuple[Value, Value]],
+    ) -> Value:
+        """Attention of one position, x [N, K, d_model], to itself and earlier ones in `cache`, which is filled in where
+        `here` is true and appended to `updated`. Each hypothesis is a row of its own with one query."""
+        rows = x.reshape([-1, 1, self.config.d_model])
+        fresh = self.keys_values(rows, number)
+        updated.append(tuple(paddle.where(here, new, old) for new, old in zip(fresh, cache, strict=True)))
+        return self.attention(rows, updated[-1], number, bias).reshape([-1, x.shape[1], self.config.d_model])
 
     def attention(
         self, x: Value, keys_values: tuple[Value, Value], number: int, bias: Value, name: str | None = None

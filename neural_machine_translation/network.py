@@ -61,7 +61,9 @@ class Translator:
             target = source if facts["target"] is None else from_facts(facts["target"])
             return Translator(Transformer(**facts["network"]), source, target, tuple(facts["languages"]))
         except (KeyError, TypeError) as error:
-            raise UserError(f"the weights do not say how sentences are prepared for them ({error} is missing)") from error
+            raise UserError(
+                f"the weights do not say how sentences are prepared for them ({error} is missing)"
+            ) from error
 
 
 WORDS = [Input(name, (None, None), "int64") for name in ("src_word", "trg_word", "lbl_word")]

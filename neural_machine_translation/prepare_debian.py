@@ -13,7 +13,6 @@ Test and dev pairs are those embedded in this repository and, with --held_out, p
 of the training part resembles one of theirs: Dice overlap of the words above 0.8 puts a pair out.
 """
 
-import dataclasses
 import gettext
 import glob
 import io
@@ -88,7 +87,9 @@ def usable(source: str, target: str) -> bool:
     if re.search(r"[%$\\{}|=<>@#^*]|https?:|www\.|--|__|\(\)|::", source + target):
         return False
     letters = sum(map(str.isalpha, source))
-    if letters < 0.6 * len(source.replace(" ", "")) or any(ord(letter) > 0x24F and letter.isalpha() for letter in source + target):
+    if letters < 0.6 * len(source.replace(" ", "")) or any(
+        ord(letter) > 0x24F and letter.isalpha() for letter in source + target
+    ):
         return False
     return 0.4 < (len(source) + 8) / (len(target) + 8) < 2.2
 
@@ -204,7 +205,29 @@ def from_pages(files: Files) -> Iterator[Pair]:
 class Blocks(HTMLParser):
     """The block elements of a web page as (tag, id, text)."""
 
-    TAGS = frozenset("p h1 h2 h3 h4 h5 h6 li td th dt dd div ul ol table tr pre blockquote".split())
+    TAGS = frozenset(
+        [
+            "p",
+            "h1",
+            "h2",
+            "h3",
+            "h4",
+            "h5",
+            "h6",
+            "li",
+            "td",
+            "th",
+            "dt",
+            "dd",
+            "div",
+            "ul",
+            "ol",
+            "table",
+            "tr",
+            "pre",
+            "blockquote",
+        ]
+    )
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
@@ -294,7 +317,9 @@ ORIGINS = (
     Origin("dictionary", ("trans-de-en",), r"/usr/share/trans/de-en$", from_dictionary, "GPL-2+"),
     Origin("dialogues", ("fillets-ng-data",), r"/dialogs(_en|_de)?\.lua$", from_dialogues, "GPL-2+"),
     Origin("games", GAMES, CATALOGUE, from_catalogues, "GPL-2+, some GPL-3+"),
-    Origin("string tables", ("freeorion-data",), r"/stringtables/(en|de)\.txt$", from_string_tables, "GPL-2, CC-BY-SA-3.0"),
+    Origin(
+        "string tables", ("freeorion-data",), r"/stringtables/(en|de)\.txt$", from_string_tables, "GPL-2, CC-BY-SA-3.0"
+    ),
     Origin("programs", PROGRAMS, CATALOGUE, from_catalogues, "GPL-2+, LGPL-2.1+, GPL-3+"),
     Origin("desktop help", ("gnome-user-docs",), r"/help/(C|de)/.*\.page$", from_pages, "CC-BY-SA-3.0"),
     Origin(

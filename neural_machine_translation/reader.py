@@ -130,9 +130,9 @@ def open_pairs(
 
 
 def digit_pairs(number: int, seed: int) -> TextPairs:
-    """Strings of 3 to 10 random digits as their own translations: the quickest check of a network and its decoder."""
+    """Strings of 3 to 8 random digits as their own translations: the quickest check of a network and its decoder."""
     rng = np.random.default_rng((seed, 11))
-    lines = [" ".join(map(str, rng.integers(0, 10, rng.integers(3, 11)))) for _ in range(number)]
+    lines = [" ".join(map(str, rng.integers(0, 10, rng.integers(3, 9)))) for _ in range(number)]
     return TextPairs(lines, list(lines), ["(generated digits)"], [(0, line + 1) for line in range(number)])
 
 
@@ -177,12 +177,14 @@ class PairSource:
                 raise DataError(f"{pairs.where(index)}: {problem}; correct or remove the line")
             self.left_out.append(f"{pairs.where(index)}: {problem}")
         if not kept:
-            raise DataError(f"{', '.join(pairs.files)}: no usable sentence pair" + "".join(f"\n  {m}" for m in self.left_out[:3]))
+            raise DataError(
+                f"{', '.join(pairs.files)}: no usable sentence pair" + "".join(f"\n  {m}" for m in self.left_out[:3])
+            )
         self.kept = np.asarray(kept)
         self._files, self._places = pairs.files, np.asarray([pairs.places[index] for index in kept])
-        self._words = np.concatenate([words for index in kept for words in encoded[index]])
+        self.words = np.concatenate([words for index in kept for words in encoded[index]])
         sizes = np.asarray([len(words) for index in kept for words in encoded[index]])
-        self._starts = np.concatenate([[0], np.cumsum(sizes)])
+        self.starts = np.concatenate([[0], np.cumsum(sizes)])
         self.lengths = sizes.reshape(-1, 2).max(axis=1) + 2
         """Words of the longer side of each pair, special words included."""
         self.target_words = int(sizes[1::2].sum()) + len(kept)
@@ -198,8 +200,8 @@ class PairSource:
 
     def load(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """One pair; arrays of its own length."""
-        first, middle, last = self._starts[2 * index : 2 * index + 3]
-        source, target = self._words[first:middle], self._words[middle:last]
+        first, middle, last = self.starts[2 * index : 2 * index + 3]
+        source, target = self.words[first:middle], self.words[middle:last]
         return {
             "src_word": np.concatenate([[BOS], source, [EOS]]),
             "trg_word": np.concatenate([[BOS], target]),
@@ -283,6 +285,22 @@ class PairSource:
             return [order[first : first + rows] for first in range(0, len(order), rows)]
 
         return plan
+
+
+class CorpusSource(PairSource):
+    """Training pairs from a file of word indices: `words`, and `sizes` of source and target in turn."""
+
+    def __init__(self, path: Path, max_length: int, batch_size: int, buckets: tuple[int, ...]):
+        with np.load(path) as arrays:
+            self.words, sizes = arrays["words"].astype(np.int32), arrays["sizes"].astype(np.int64)
+        self.starts = np.concatenate([[0], np.cumsum(sizes)])
+        self.lengths = sizes.reshape(-1, 2).max(axis=1) + 2
+        self.batch_size, self.use_token_batch, self.max_length = batch_size, True, max_length
+        self._files, self._places = (
+            [str(path)],
+            np.stack([np.zeros(len(self.lengths), int), np.arange(len(self.lengths))], 1),
+        )
+        self.buckets = (*(bucket for bucket in buckets if bucket < max_length), max_length)
 
 
 def used_buckets(max_length: int, longest: int | None = None) -> tuple[int, ...]:

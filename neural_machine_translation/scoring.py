@@ -68,7 +68,11 @@ def has_text(translator: Translator) -> bool:
 
 
 def forced_scores(
-    engine: Engine, evaluation: Program, translator: Translator, sentences: Sequence[str], translations: Sequence[Sequence[int]]
+    engine: Engine,
+    evaluation: Program,
+    translator: Translator,
+    sentences: Sequence[str],
+    translations: Sequence[Sequence[int]],
 ) -> np.ndarray:
     """Log-probability, [N], of given translations (word indices without `<e>`), `<e>` included."""
     source = [np.concatenate([[BOS], words, [EOS]]) for words in translator.source.encode_all(sentences)]
@@ -96,7 +100,11 @@ def cross_attention(
         "trg_word": np.asarray([[BOS, *words]], np.int64),
     }
     weights = np.asarray(engine.run(scoring, feed, fetch=[layer])[layer])[0].mean(axis=0)
-    return weights, [translator.source.word(index) for index in source], [translator.target.word(index) for index in [*words, EOS]]
+    return (
+        weights,
+        [translator.source.word(index) for index in source],
+        [translator.target.word(index) for index in [*words, EOS]],
+    )
 
 
 def draw_attentions(

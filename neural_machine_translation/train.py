@@ -21,12 +21,11 @@ from fluid.checkpoint import Meta
 from fluid.config import TrainFlags
 from fluid.data import Batch, evaluation_batches, training_batches
 from fluid.engine import Engine
-from fluid.errors import UserError
 from fluid.program import Program, initialise, parameter_count
 from fluid.run import Run, console, events, script
 from fluid.schedule import Noam, Schedule
 from fluid.trainer import Outcome, benchmark, check_fits, resume, train
-from fluid.weights import load_into, read_weights
+from fluid.weights import load_into
 from neural_machine_translation import pictures
 from neural_machine_translation.metrics import Perplexity, quality
 from neural_machine_translation.model import SIZES, Transformer
@@ -43,7 +42,13 @@ from neural_machine_translation.options import ALIASES, RETIRED, with_pairs
 from neural_machine_translation.reader import MESSAGES_SHOWN, PairSource, SortType, TextPairs, digit_pairs, open_pairs
 from neural_machine_translation.scoring import draw_attentions
 from neural_machine_translation.translate import Hypothesis, runner, translate
-from neural_machine_translation.vocabulary import SPECIAL_WORDS, Vocabulary, WordList, read_vocabulary, train_sentencepiece
+from neural_machine_translation.vocabulary import (
+    SPECIAL_WORDS,
+    Vocabulary,
+    WordList,
+    read_vocabulary,
+    train_sentencepiece,
+)
 
 import numpy as np
 import paddle
@@ -313,7 +318,9 @@ def announce(
     run.say(f"{len(source)} training pairs, {source.target_words} target words, {len(dev_pairs)} dev pairs")
     if source.left_out:
         shown = "".join(f"\n  {message}" for message in source.left_out[:MESSAGES_SHOWN])
-        run.say(f"{len(source.left_out)} training pairs are left out:{shown}{' ...' if source.left_out[MESSAGES_SHOWN:] else ''}")
+        run.say(
+            f"{len(source.left_out)} training pairs are left out:{shown}{' ...' if source.left_out[MESSAGES_SHOWN:] else ''}"
+        )
         for message in source.left_out[MESSAGES_SHOWN:]:
             run.note(f"left out: {message}")
 
@@ -321,9 +328,7 @@ def announce(
 class Evaluator:
     """Dev perplexity and BLEU of the weights in training; keeps the last translations to show."""
 
-    def __init__(
-        self, engine: Engine, translator: Translator, pairs: TextPairs, source: PairSource, flags: Flags
-    ):
+    def __init__(self, engine: Engine, translator: Translator, pairs: TextPairs, source: PairSource, flags: Flags):
         self.engine, self.translator, self.pairs, self.source, self.flags = engine, translator, pairs, source, flags
         search = Search(beam_size=flags.beam_size, max_out_len=flags.max_out_len)
         self.evaluation, self.search = evaluation_program(translator.config), search_program(translator.config, search)

@@ -59,7 +59,9 @@ def translate(
             words = words[:room]
         encoded.append(np.concatenate([[BOS], words, [EOS]]))
     results: list[list[Hypothesis]] = [[EMPTY] for _ in sentences]
-    order = sorted((index for index, words in enumerate(encoded) if len(words) > 2), key=lambda index: len(encoded[index]))
+    order = sorted(
+        (index for index, words in enumerate(encoded) if len(words) > 2), key=lambda index: len(encoded[index])
+    )
     for first in range(0, len(order), batch_size):
         group = order[first : first + batch_size]
         length = next(bucket for bucket in buckets if bucket >= len(encoded[group[-1]]))

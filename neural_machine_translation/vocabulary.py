@@ -154,7 +154,9 @@ def train_sentencepiece(texts: Iterable[str], size: int, *, kind: str = "bpe") -
             minloglevel=2,
         )
     except RuntimeError as error:
-        raise DataError(f"no vocabulary of {size} words can be made of these sentences ({error}); lower --vocab_size") from None
+        raise DataError(
+            f"no vocabulary of {size} words can be made of these sentences ({error}); lower --vocab_size"
+        ) from None
     return SentencePiece(written.getvalue())
 
 
@@ -167,7 +169,9 @@ def read_vocabulary(path: Path, special: Sequence[str] = SPECIAL_WORDS, language
         if path.suffix == ".model":
             vocabulary = SentencePiece(path.read_bytes())
             if [vocabulary.processor.id_to_piece(number) for number in range(3)] != list(special):
-                raise DataError(f"{path}: its first pieces are not {' '.join(special)}; train it with those ids 0, 1, 2")
+                raise DataError(
+                    f"{path}: its first pieces are not {' '.join(special)}; train it with those ids 0, 1, 2"
+                )
             return vocabulary
         words = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError, RuntimeError) as error:

@@ -1,9 +1,9 @@
 """The replay memory against a plain list of episodes, and its priorities against their definition."""
 
+from DeepQNetwork.replay import Priorities, Replay
+
 import numpy as np
 import pytest
-
-from DeepQNetwork.replay import Priorities, Replay
 
 GAMMA = 0.9
 
@@ -16,9 +16,7 @@ class Story:
 
     def __init__(self, seed: int, num_envs: int, capacity: int, stack: int, n_step: int, alpha: float | None = None):
         self.random = np.random.default_rng(seed)
-        self.replay = Replay(
-            capacity, num_envs, (1,), np.float32, stack=stack, n_step=n_step, gamma=GAMMA, alpha=alpha
-        )
+        self.replay = Replay(capacity, num_envs, (1,), np.float32, stack=stack, n_step=n_step, gamma=GAMMA, alpha=alpha)
         self.num_envs, self.stack, self.n_step = num_envs, stack, n_step
         self.episodes: list[list[list]] = [[[]] for _ in range(num_envs)]
         self.next_frame = 1.0

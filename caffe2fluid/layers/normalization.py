@@ -51,11 +51,17 @@ def pool_expression(
         rest = _sides([0, 0], [max(end, 0) for end in ends])
         value = f"F.avg_pool2d({arguments(padded, pair(kernel), pair(stride), rest)})"
     if inside != out:
-        rest = f"[0, {out[1] - inside[1]}, 0, {out[0] - inside[0]}]"
+        rest = [o - i for o, i in zip(out, inside, strict=True)]
         if method == "MAX":
-            value = f"F.pad({value}, {rest}, value=-3.4028234663852886e38)"
-        else:  # a model file cannot hold the NaN itself
-            value = f"F.pad({value}, {rest}) / F.pad(paddle.ones_like({value}), {rest})"
+            return f"F.pad({value}, [0, {rest[1]}, 0, {rest[0]}], value=-3.4028234663852886e38)", out
+        # The divisor of such a window is 0 if it starts right at the end of the image, else negative: NaN or 0.
+        at_end = [int(r and i * s == n) for r, i, s, n in zip(rest, inside, stride, sizes, strict=True)]
+        after = [r - e for r, e in zip(rest, at_end, strict=True)]
+        if any(after):
+            value = f"F.pad({value}, [0, {after[1]}, 0, {after[0]}])"
+        if any(at_end):  # a model file cannot hold the NaN itself
+            end = f"[0, {at_end[1]}, 0, {at_end[0]}]"
+            value = f"F.pad({value}, {end}) / F.pad(paddle.ones_like({value}), {end})"
     return value, out
 
 

@@ -286,8 +286,8 @@ def interp(node: Node) -> None:
     if len(target) != 2 or min(target) < 1:
         raise node.error("gives no size: wanted are height and width, zoom_factor, shrink_factor or a second bottom")
     x = node.x if begin == end == 0 else f"{node.x}[:, :, {-begin}:{height + end}, {-begin}:{width + end}]"
-    resize = f'F.interpolate({x}, {target}, mode="bilinear", align_corners=True)'
-    node.output((x if begin or end else same(x)) if target == sizes else resize, [batch, channels, *target])
+    resize = f"{node.helper('resize_bilinear')}({x}, {target})" if target != sizes else ""
+    node.output(resize or (x if begin or end else same(x)), [batch, channels, *target])
 
 
 @register_layer("Upsample")

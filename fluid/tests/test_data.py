@@ -9,7 +9,6 @@ import textwrap
 import time
 from pathlib import Path
 
-from fluid import workers
 from fluid.data import (
     Batch,
     SyntheticSource,
@@ -22,6 +21,7 @@ from fluid.data import (
 from fluid.errors import DataError
 from fluid.tests import data_sources
 from fluid.tests.data_sources import Environment, Failing, Numbers, Slow, Stuck, Unloadable, Words
+from fluid.workers import _anonymous_file
 
 import numpy as np
 import pytest
@@ -453,7 +453,7 @@ def test_a_batch_that_memory_cannot_hold_is_refused_before_it_is_tried(monkeypat
     with pytest.raises(
         DataError, match="no memory for a batch of 1 MiB, of which several are held: lower --batch_size"
     ):
-        workers._anonymous_file(2**20)
+        _anonymous_file(2**20)
 
 
 def test_arrays_start_at_cache_lines():

@@ -64,6 +64,16 @@ def model_folder(path: Path, variables, operators, output="out") -> Path:
     return path
 
 
+def run_current(folder: Path, x: np.ndarray) -> np.ndarray:
+    """The output of a converted model by the plain executor."""
+    import paddle
+
+    paddle.enable_static()
+    executor = paddle.static.Executor(paddle.CPUPlace())
+    program, (feed,), fetches = paddle.static.load_inference_model(str(folder / "inference"), executor)
+    return executor.run(program, {feed: x}, fetches)[0]
+
+
 def test_parsing():
     model = legacy_model.read_model(BREAKOUT)
     assert (model.feeds, model.fetches) == (["state"], ["tmp_3"])
@@ -108,16 +118,10 @@ def test_running_the_dqn_of_2018(onednn):
 
 
 def test_converting(tmp_path):
-    import paddle
-
-    paddle.enable_static()
     golden = np.load(f"{BREAKOUT}.npz")
     files = legacy_model.convert_model(BREAKOUT, tmp_path / "current")
     assert [file.name for file in files] == ["inference.json", "inference.pdiparams"]
-    executor = paddle.static.Executor(paddle.CPUPlace())
-    program, feeds, fetches = paddle.static.load_inference_model(str(tmp_path / "current" / "inference"), executor)
-    (values,) = executor.run(program, {feeds[0]: golden["state"].astype(np.float32)}, fetches)
-    assert feeds == ["state"]
+    values = run_current(tmp_path / "current", golden["state"].astype(np.float32))
     assert np.abs(values - golden["q"]).max() <= 1e-5 * np.abs(golden["q"]).max()
     with pytest.raises(WeightsError, match="exists already"):
         legacy_model.convert_model(BREAKOUT, tmp_path / "current")
@@ -127,13 +131,20 @@ def test_dropout_of_2018_scales_in_inference(tmp_path):
     # Programs of before August 2018 lack the attribute that chooses the implementation; x * (1 - p) is what it meant.
     rate = message((1, "dropout_prob"), (2, legacy_model.FLOAT), (4, 0.25))
     testing = message((1, "is_test"), (2, 6), (10, 1))
+    names = ("x", "sum", "mask", "out")
     folder = model_folder(
         tmp_path / "net",
-        [variable("x", (-1, 3)), variable("out", (-1, 3)), variable("mask", (-1, 3))],
-        [operator("dropout", {"X": ["x"]}, {"Out": ["out"], "Mask": ["mask"]}, rate, testing)],
+        [*(variable(name, (-1, 3)) for name in names), variable("w", (3,), persistable=True)],
+        [
+            operator("elementwise_add", {"X": ["x"], "Y": ["w"]}, {"Out": ["sum"]}),
+            operator("dropout", {"X": ["sum"]}, {"Out": ["out"], "Mask": ["mask"]}, rate, testing),
+        ],
     )
+    legacy.write_tensor(folder / "w", np.ones(3, np.float32))
     x = np.arange(6, dtype=np.float32).reshape(2, 3)
-    assert np.allclose(legacy_model.run_model(folder, {"x": x})["out"], 0.75 * x)
+    assert np.allclose(legacy_model.run_model(folder, {"x": x})["out"], 0.75 * (x + 1))
+    legacy_model.convert_model(folder, tmp_path / "current")
+    assert np.allclose(run_current(tmp_path / "current", x), 0.75 * (x + 1))
 
 
 def test_sequences(tmp_path):

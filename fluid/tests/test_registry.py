@@ -10,7 +10,7 @@ import threading
 import time
 from pathlib import Path
 
-from fluid import commands, legacy, registry, weights
+from fluid import legacy, registry, weights
 from fluid.errors import WeightsError
 
 import numpy as np
@@ -224,35 +224,3 @@ def test_the_lists_of_the_tasks(path):
     archives = [entry.archive_name for entry in entries.values()]
     urls = [url for entry in entries.values() for url in entry.urls]
     assert len(set(urls)) == len(urls) and all(archives)
-
-
-def test_the_commands(tmp_path, capsys, monkeypatch):
-    formats = Path(__file__).parent / "golden" / "formats"
-    commands.weights_main(["convert", str(formats / "inference_model"), str(tmp_path / "x.safetensors")])
-    assert "31 arrays" in capsys.readouterr().out
-    (tmp_path / "names").write_text("\n".join(weights.read_weights(tmp_path / "x.safetensors")))
-    combined = str(formats / "inference_model_combined" / "params")
-    commands.weights_main(["convert", combined, str(tmp_path / "folder"), "--names", str(tmp_path / "names")])
-    assert len(legacy.read_folder(tmp_path / "folder")) == 31
-    golden = np.load(formats / "io.npz")
-    np.savez(tmp_path / "in.npz", image=golden["x"])
-    model, feed, fetch = str(formats / "inference_model"), str(tmp_path / "in.npz"), str(tmp_path / "out.npz")
-    commands.legacy_main(["run", model, "--feed", feed, "--fetch", fetch])
-    (out,) = np.load(fetch).values()
-    assert np.abs(out - golden["y"]).max() <= 1e-5 * np.abs(golden["y"]).max()
-    commands.legacy_main(["convert", model, str(tmp_path / "current")])
-    assert "inference.pdiparams" in capsys.readouterr().out
-    for argv in (["convert", "a"], ["transmute"], ["convert", "a", "b", "--sideways"]):
-        with pytest.raises(SystemExit) as caught:
-            commands.weights_main(argv)
-        assert caught.value.code == 2
-    (tmp_path / "bad.npz").write_bytes(b"PK no zip")
-    with pytest.raises(Exception, match="not a readable .npz"):
-        commands.legacy_main(["run", model, "--feed", str(tmp_path / "bad.npz"), "--fetch", fetch])
-    monkeypatch.setattr(commands, "ROOT", task(tmp_path, "http://127.0.0.1:9/net.tar").parent)
-    (tmp_path / "some_task" / "infer.py").write_text("")
-    capsys.readouterr()
-    commands.list_weights_main([])
-    assert "UNVERIFIED" in capsys.readouterr().out
-    with pytest.raises(SystemExit):
-        commands.list_weights_main(["elsewhere"])

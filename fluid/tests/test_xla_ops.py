@@ -93,13 +93,25 @@ def single(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
 H, W = several(7, 12, 2)
 row("conv", "plain", lambda x, w: F.conv2d(x, w), normal(2, 3, H, W), normal(4, 3, 3, 3))
 row("conv", "strided", lambda x, w: F.conv2d(x, w, stride=2, padding=1), normal(2, 3, H, W), normal(4, 3, 3, 3))
-row("conv", "rectangular", lambda x, w: F.conv2d(x, w, stride=[1, 2], padding=[2, 1]), normal(2, 3, H, W), normal(5, 3, 5, 2))
+row(
+    "conv",
+    "rectangular",
+    lambda x, w: F.conv2d(x, w, stride=[1, 2], padding=[2, 1]),
+    normal(2, 3, H, W),
+    normal(5, 3, 5, 2),
+)
 row("conv", "uneven_padding", lambda x, w: F.conv2d(x, w, padding=[0, 1, 2, 1]), normal(2, 3, H, W), normal(4, 3, 3, 3))
 row("conv", "same", lambda x, w: F.conv2d(x, w, stride=2, padding="SAME"), normal(2, 3, H, W), normal(4, 3, 3, 3))
 row("conv", "dilated", lambda x, w: F.conv2d(x, w, padding=2, dilation=2), normal(2, 3, H, W), normal(4, 3, 3, 3))
 row("conv", "bias", lambda x, w, b: F.conv2d(x, w, b, padding=1), normal(2, 3, H, W), normal(4, 3, 3, 3), normal(4))
 row("conv", "grouped", lambda x, w: F.conv2d(x, w, padding=1, groups=2), normal(2, 4, H, W), normal(6, 2, 3, 3))
-row("conv", "depthwise", lambda x, w: F.conv2d(x, w, stride=2, padding=1, groups=4), normal(2, 4, H, W), normal(4, 1, 3, 3))
+row(
+    "conv",
+    "depthwise",
+    lambda x, w: F.conv2d(x, w, stride=2, padding=1, groups=4),
+    normal(2, 4, H, W),
+    normal(4, 1, 3, 3),
+)
 row("conv", "multiplier", lambda x, w: F.conv2d(x, w, padding=1, groups=3), normal(2, 3, H, W), normal(6, 1, 3, 3))
 row("conv", "nhwc", lambda x, w: F.conv2d(x, w, padding=1, data_format="NHWC"), normal(2, H, W, 3), normal(4, 3, 3, 3))
 row("conv", "conv3d", lambda x, w: F.conv3d(x, w, padding=1), normal(1, 2, 4, 5, 4), normal(3, 2, 3, 3, 3))
@@ -111,23 +123,59 @@ row(
     normal(2, 4, 5, 6),
     normal(4, 3, 3, 3),
 )
-row("conv", "transposed_grouped", lambda x, w: F.conv2d_transpose(x, w, stride=2, groups=2), normal(2, 4, 5, 4), normal(4, 3, 4, 4))
-row("conv", "transposed_size", lambda x, w: F.conv2d_transpose(x, w, stride=3, output_size=[14, 15]), normal(1, 2, 5, 5), normal(2, 3, 2, 2))
-row("conv", "transposed_depthwise", lambda x, w: F.conv2d_transpose(x, w, stride=2, padding=1, groups=4), normal(1, 4, 5, 5), normal(4, 1, 4, 4))
+row(
+    "conv",
+    "transposed_grouped",
+    lambda x, w: F.conv2d_transpose(x, w, stride=2, groups=2),
+    normal(2, 4, 5, 4),
+    normal(4, 3, 4, 4),
+)
+row(
+    "conv",
+    "transposed_size",
+    lambda x, w: F.conv2d_transpose(x, w, stride=3, output_size=[14, 15]),
+    normal(1, 2, 5, 5),
+    normal(2, 3, 2, 2),
+)
+row(
+    "conv",
+    "transposed_depthwise",
+    lambda x, w: F.conv2d_transpose(x, w, stride=2, padding=1, groups=4),
+    normal(1, 4, 5, 5),
+    normal(4, 1, 4, 4),
+)
 row("conv", "unfold", lambda x: F.unfold(x, [3, 2], strides=2, paddings=1), normal(2, 3, H, W))
 for corners in (False, True):
     up = functools.partial(F.interpolate, mode="bilinear", align_corners=corners)
     # Paddle's kernel computes positions in float32.
     row("conv", f"bilinear_up_{corners}", lambda x, up=up: up(x, [13, 17]), normal(2, 3, H, W), tolerance=1e-5)
     row("conv", f"bilinear_down_{corners}", lambda x, up=up: up(x, [4, 5]), normal(2, 3, H, W), tolerance=1e-5)
-row("conv", "bilinear_mode1", lambda x: F.interpolate(x, [9, 14], mode="bilinear", align_mode=1), normal(2, 3, H, W), tolerance=1e-5)
-row("conv", "bilinear_factor", lambda x: F.interpolate(x, scale_factor=2, mode="bilinear"), normal(2, 3, H, W), tolerance=1e-5)
+row(
+    "conv",
+    "bilinear_mode1",
+    lambda x: F.interpolate(x, [9, 14], mode="bilinear", align_mode=1),
+    normal(2, 3, H, W),
+    tolerance=1e-5,
+)
+row(
+    "conv",
+    "bilinear_factor",
+    lambda x: F.interpolate(x, scale_factor=2, mode="bilinear"),
+    normal(2, 3, H, W),
+    tolerance=1e-5,
+)
 row("conv", "nearest", lambda x: F.interpolate(x, [15, 5], mode="nearest"), normal(2, 3, H, W))
 row("conv", "nearest_factor", lambda x: F.interpolate(x, scale_factor=[2, 3], mode="nearest"), normal(2, 3, H, W))
 row("conv", "pixel_shuffle", lambda x: F.pixel_shuffle(x, 2), normal(2, 8, 3, 4))
 row("conv", "channel_shuffle", lambda x: F.channel_shuffle(x, 3), normal(2, 6, 3, 4))
 row("conv", "grid_sample", lambda x, g: F.grid_sample(x, g), normal(2, 3, 5, 6), R.uniform(-1.2, 1.2, (2, 4, 3, 2)))
-row("conv", "grid_sample_border", lambda x, g: F.grid_sample(x, g, padding_mode="border", align_corners=False), normal(2, 3, 5, 6), R.uniform(-1.2, 1.2, (2, 4, 3, 2)))
+row(
+    "conv",
+    "grid_sample_border",
+    lambda x, g: F.grid_sample(x, g, padding_mode="border", align_corners=False),
+    normal(2, 3, 5, 6),
+    R.uniform(-1.2, 1.2, (2, 4, 3, 2)),
+)
 row("conv", "lrn", lambda x: F.local_response_norm(x, 5), *single(normal(2, 7, 4, 5)))
 
 # --- pooling --------------------------------------------------------------------------------------------------------
@@ -140,7 +188,12 @@ for kind, pool in (("max", F.max_pool2d), ("avg", F.avg_pool2d)):
     row("pool", f"{kind}_uneven", lambda x, p=pool: p(x, 3, stride=1, padding=[1, 0, 0, 1]), normal(2, 3, H, W))
     row("pool", f"{kind}_nhwc", lambda x, p=pool: p(x, 2, data_format="NHWC"), normal(2, H, W, 3))
 row("pool", "avg_inclusive", lambda x: F.avg_pool2d(x, 3, stride=2, padding=1, exclusive=False), normal(2, 3, H, W))
-row("pool", "avg_inclusive_ceil", lambda x: F.avg_pool2d(x, 3, stride=2, padding=1, exclusive=False, ceil_mode=True), normal(2, 3, 8, 10))
+row(
+    "pool",
+    "avg_inclusive_ceil",
+    lambda x: F.avg_pool2d(x, 3, stride=2, padding=1, exclusive=False, ceil_mode=True),
+    normal(2, 3, 8, 10),
+)
 row("pool", "global_avg", lambda x: F.adaptive_avg_pool2d(x, 1), normal(2, 3, H, W))
 row("pool", "adaptive_avg", lambda x: F.adaptive_avg_pool2d(x, [3, 2]), normal(2, 3, H, W))
 row("pool", "adaptive_max", lambda x: F.adaptive_max_pool2d(x, [2, 3]), normal(2, 3, H, W))
@@ -159,13 +212,39 @@ STATISTICS = (normal(4), positive(4), positive(4), normal(4))
 row("norm", "batch_train", functools.partial(batch_norm, training=True), normal(3, 4, 5, 6), *STATISTICS)
 row("norm", "batch_eval", functools.partial(batch_norm, training=False), normal(3, 4, 5, 6), *STATISTICS)
 row("norm", "batch_2d", functools.partial(batch_norm, training=True, epsilon=1e-3), normal(7, 4), *STATISTICS)
-row("norm", "batch_nhwc", functools.partial(batch_norm, training=True, data_format="NHWC"), normal(3, 5, 6, 4), *STATISTICS)
-row("norm", "batch_global", functools.partial(batch_norm, training=True, use_global_stats=True), normal(3, 4, 5, 6), *STATISTICS)
+row(
+    "norm",
+    "batch_nhwc",
+    functools.partial(batch_norm, training=True, data_format="NHWC"),
+    normal(3, 5, 6, 4),
+    *STATISTICS,
+)
+row(
+    "norm",
+    "batch_global",
+    functools.partial(batch_norm, training=True, use_global_stats=True),
+    normal(3, 4, 5, 6),
+    *STATISTICS,
+)
 row("norm", "layer", lambda x, s, b: F.layer_norm(x, 5, s, b), normal(2, 3, 5), positive(5), normal(5))
-row("norm", "layer_two_axes", lambda x, s, b: F.layer_norm(x, [3, 5], s, b, epsilon=1e-3), normal(2, 3, 5), positive(15), normal(15))
+row(
+    "norm",
+    "layer_two_axes",
+    lambda x, s, b: F.layer_norm(x, [3, 5], s, b, epsilon=1e-3),
+    normal(2, 3, 5),
+    positive(15),
+    normal(15),
+)
 row("norm", "layer_plain", lambda x: F.layer_norm(x, 5), normal(2, 3, 5))
 row("norm", "group", lambda x, s, b: F.group_norm(x, 2, weight=s, bias=b), normal(2, 6, 4, 3), positive(6), normal(6))
-row("norm", "instance", lambda x, s, b: F.instance_norm(image(x), weight=s, bias=b), normal(2, 3, 5, 4), positive(3), normal(3))
+row(
+    "norm",
+    "instance",
+    lambda x, s, b: F.instance_norm(image(x), weight=s, bias=b),
+    normal(2, 3, 5, 4),
+    positive(3),
+    normal(3),
+)
 
 # --- elementwise ----------------------------------------------------------------------------------------------------
 UNARY = {
@@ -190,15 +269,26 @@ row("unary", "scale", lambda x: paddle.scale(x, 1.7, -0.3), normal(3, 5))
 row("unary", "scale_before", lambda x: paddle.scale(x, 1.7, -0.3, bias_after_scale=False), normal(3, 5))
 row("unary", "scale_whole", lambda x: x * 3 + 1, integers(9, 4), gradient=False)
 row("unary", "neg_and_reversed", lambda x: (1 - x, 2 / x, -x), positive(3, 5))
-row("unary", "cast", lambda x: (paddle.cast(x, "float32"), paddle.cast(x, "int64"), paddle.cast(x, "bool")), 3 * normal(3, 5))
-row("unary", "tests", lambda x: (paddle.isfinite(x), paddle.isnan(x), paddle.isinf(x)), np.array([1.0, np.inf, np.nan]), gradient=False)
+row(
+    "unary",
+    "cast",
+    lambda x: (paddle.cast(x, "float32"), paddle.cast(x, "int64"), paddle.cast(x, "bool")),
+    3 * normal(3, 5),
+)
+row(
+    "unary",
+    "tests",
+    lambda x: (paddle.isfinite(x), paddle.isnan(x), paddle.isinf(x)),
+    np.array([1.0, np.inf, np.nan]),
+    gradient=False,
+)
 row("unary", "logical", lambda a, b: (a & b, a | b, a ^ b, ~a), flags(3, 4), flags(3, 4), gradient=False)
 row("unary", "bitwise", lambda a, b: (a & b, a | b, a ^ b, ~a), integers(99, 6), integers(99, 6), gradient=False)
 row("unary", "label_smooth", lambda x: F.label_smooth(x, epsilon=0.2), unit(3, 4))
 row("unary", "assign", lambda x: paddle.assign(x), normal(3))
 row("unary", "increment", lambda x: paddle.increment(x * 1.0, 2.0), normal(1), gradient=False)
 
-for name in "add subtract multiply divide maximum minimum fmax fmin".split():
+for name in ["add", "subtract", "multiply", "divide", "maximum", "minimum", "fmax", "fmin"]:
     row("binary", name, getattr(paddle, name), normal(3, 4), positive(3, 4))
     row("binary", f"{name}_broadcast", getattr(paddle, name), normal(2, 3, 4), positive(3, 1))
 row("binary", "pow", lambda x, y: x**y, positive(3, 4), normal(3, 4))
@@ -209,8 +299,22 @@ row("binary", "image_row", lambda x, b: image(x) - b, normal(2, 3, 4, 5), normal
 row("binary", "image_and_plain", lambda x, y: image(x) / y, normal(2, 3, 4, 5), positive(2, 3, 4, 5))
 row("binary", "scalar", lambda x, s: x * s, normal(2, 3), normal(1))
 row("binary", "add_n", lambda x, y, z: paddle.add_n([x, y, z]), normal(2, 3), normal(2, 3), normal(2, 3))
-row("binary", "compare", lambda x, y: (x == y, x != y, x < y, x <= y, x > y, x >= y), integers(3, 9), integers(3, 9), gradient=False)
-row("binary", "whole_division", lambda x, y: (x // y, x % y), R.integers(-9, 9, 12), R.integers(1, 5, 12), gradient=False)
+row(
+    "binary",
+    "compare",
+    lambda x, y: (x == y, x != y, x < y, x <= y, x > y, x >= y),
+    integers(3, 9),
+    integers(3, 9),
+    gradient=False,
+)
+row(
+    "binary",
+    "whole_division",
+    lambda x, y: (x // y, x % y),
+    R.integers(-9, 9, 12),
+    R.integers(1, 5, 12),
+    gradient=False,
+)
 row("binary", "remainder", lambda x, y: (x // y, x % y), 5 * normal(9), positive(9), gradient=False)
 row("binary", "where", lambda c, x, y: paddle.where(c, x, y), flags(3, 4), normal(3, 4), normal(3, 4))
 row("binary", "masked_fill", lambda x, m: paddle.masked_fill(x, m, 0.5), normal(3, 4), flags(3, 4))
@@ -220,17 +324,24 @@ row("binary", "matmul_broadcast", lambda x, y: paddle.matmul(x, y), normal(2, 3,
 row("binary", "matmul_vector", lambda x, y: paddle.matmul(x, y), normal(2, 3, 4), normal(4))
 row("binary", "bmm", paddle.bmm, normal(2, 3, 4), normal(2, 4, 5))
 row("binary", "dot", paddle.dot, normal(2, 4), normal(2, 4))
-row("binary", "addmm", lambda b, x, y: paddle.addmm(b, x, y, beta=0.5, alpha=2.0), normal(3, 5), normal(3, 4), normal(4, 5))
+row(
+    "binary",
+    "addmm",
+    lambda b, x, y: paddle.addmm(b, x, y, beta=0.5, alpha=2.0),
+    normal(3, 5),
+    normal(3, 4),
+    normal(4, 5),
+)
 row("binary", "einsum", lambda x, y: paddle.einsum("bij,bkj->bik", x, y), normal(2, 3, 4), normal(2, 5, 4))
 row("binary", "linear", F.linear, normal(2, 3, 4), normal(4, 5), normal(5))
 
 # --- reductions, softmax, sorting -----------------------------------------------------------------------------------
-for name in "sum mean prod max min amax amin logsumexp".split():
+for name in ["sum", "mean", "prod", "max", "min", "amax", "amin", "logsumexp"]:
     reduce = getattr(paddle, name)
     row("reduce", name, lambda x, r=reduce: r(x), nonzero(2, 3, 4))
     row("reduce", f"{name}_axis", lambda x, r=reduce: r(x, -2), nonzero(2, 3, 4))
     row("reduce", f"{name}_axes_kept", lambda x, r=reduce: r(x, [0, 2], keepdim=True), nonzero(2, 3, 4))
-for name in "sum mean prod max min".split():
+for name in ["sum", "mean", "prod", "max", "min"]:
     reduce = getattr(paddle, name)
     row("reduce", f"{name}_image", lambda x, r=reduce: r(image(x), [2, 3]), nonzero(2, 3, 4, 2))
     row("reduce", f"{name}_image_channels", lambda x, r=reduce: r(image(x), 1), nonzero(2, 3, 4, 2))
@@ -238,9 +349,26 @@ for name in "sum mean prod max min".split():
 row("reduce", "max_ties", lambda x: paddle.max(x, 1), integers(2, 3, 6).astype(np.float64))
 row("reduce", "sum_bool", lambda x: paddle.sum(x), flags(9), gradient=False)
 row("reduce", "sum_whole", lambda x: paddle.sum(x, 1), integers(9, 2, 3), gradient=False)
-row("reduce", "all_any", lambda x: (paddle.all(x), paddle.any(x, 1), paddle.all(x, 0, keepdim=True)), flags(3, 4), gradient=False)
-row("reduce", "argmax", lambda x: (paddle.argmax(x, 1), paddle.argmax(x), paddle.argmin(x, 0, keepdim=True)), distinct(3, 4), gradient=False)
-row("reduce", "norm", lambda x: (paddle.norm(x), paddle.norm(x, 2, 1), paddle.norm(x, 1, 0), paddle.norm(x, np.inf, 1)), normal(3, 4))
+row(
+    "reduce",
+    "all_any",
+    lambda x: (paddle.all(x), paddle.any(x, 1), paddle.all(x, 0, keepdim=True)),
+    flags(3, 4),
+    gradient=False,
+)
+row(
+    "reduce",
+    "argmax",
+    lambda x: (paddle.argmax(x, 1), paddle.argmax(x), paddle.argmin(x, 0, keepdim=True)),
+    distinct(3, 4),
+    gradient=False,
+)
+row(
+    "reduce",
+    "norm",
+    lambda x: (paddle.norm(x), paddle.norm(x, 2, 1), paddle.norm(x, 1, 0), paddle.norm(x, np.inf, 1)),
+    normal(3, 4),
+)
 row("reduce", "frobenius", lambda x: paddle.norm(x, "fro", [0, 1]), normal(3, 4))
 row("reduce", "squared_l2_norm", lambda x: C.squared_l2_norm(x), normal(3, 4), gradient=False)
 row("reduce", "variance", lambda x: (paddle.var(x), paddle.std(x, 1)), normal(3, 4))
@@ -287,28 +415,64 @@ row("shape", "tril_triu", lambda x: (paddle.tril(x), paddle.triu(x, 1)), normal(
 row("shape", "diag", lambda x: paddle.diag(x), normal(4))
 row("shape", "meshgrid", lambda x, y: paddle.meshgrid(x, y), normal(3), normal(4))
 row("shape", "arange", lambda x: x * paddle.arange(0, 6, 2, dtype="float64"), normal(2, 3))
-row("shape", "from_shape", lambda x: x + paddle.zeros([paddle.shape(x)[0], 3], "float64") + paddle.numel(x).astype("float64"), normal(2, 3))
+row(
+    "shape",
+    "from_shape",
+    lambda x: x + paddle.zeros([paddle.shape(x)[0], 3], "float64") + paddle.numel(x).astype("float64"),
+    normal(2, 3),
+)
 row("shape", "linspace", lambda x: x * paddle.linspace(0, 1, 3, dtype="float64"), normal(2, 3))
 row("shape", "eye", lambda x: x @ paddle.eye(3, 4, dtype="float64"), normal(2, 3))
-row("shape", "full", lambda x: x + paddle.full([3], 2.0, "float64") + paddle.ones_like(x) - paddle.full_like(x, 0.5), normal(2, 3))
+row(
+    "shape",
+    "full",
+    lambda x: x + paddle.full([3], 2.0, "float64") + paddle.ones_like(x) - paddle.full_like(x, 0.5),
+    normal(2, 3),
+)
 row("shape", "constant", lambda x: x * paddle.to_tensor(np.arange(3.0)) + paddle.assign(np.ones(3)), normal(2, 3))
 row("shape", "sequence_mask", lambda n: F.sequence_mask(n, 6, "float32"), integers(6, 4), gradient=False)
 
 # --- indexing -------------------------------------------------------------------------------------------------------
 row("index", "gather", lambda x, i: (paddle.gather(x, i), paddle.gather(x, i, axis=1)), normal(4, 5), integers(4, 3))
 row("index", "index_select", lambda x, i: paddle.index_select(x, i, 1), normal(4, 5), integers(5, 3))
-row("index", "gather_nd", lambda x, i: paddle.gather_nd(x, i), normal(4, 5, 2), np.stack([integers(4, 6), integers(5, 6)], -1))
+row(
+    "index",
+    "gather_nd",
+    lambda x, i: paddle.gather_nd(x, i),
+    normal(4, 5, 2),
+    np.stack([integers(4, 6), integers(5, 6)], -1),
+)
 row("index", "take_along_axis", lambda x, i: paddle.take_along_axis(x, i, 1), normal(4, 5), integers(5, 4, 2))
 row("index", "index_sample", lambda x, i: paddle.index_sample(x, i), normal(4, 5), integers(5, 4, 2))
-row("index", "put_along_axis", lambda x, i, v: paddle.put_along_axis(x, i, v, 1), normal(4, 5), integers(5, 4, 1), normal(4, 1))
+row(
+    "index",
+    "put_along_axis",
+    lambda x, i, v: paddle.put_along_axis(x, i, v, 1),
+    normal(4, 5),
+    integers(5, 4, 1),
+    normal(4, 1),
+)
 row("index", "embedding", lambda i, w: F.embedding(i, w), integers(6, 3, 4), normal(6, 5))
 row("index", "embedding_padding", lambda i, w: F.embedding(i, w, padding_idx=2), integers(4, 3, 4), normal(6, 5))
 row("index", "scatter", lambda x, i, u: paddle.scatter(x, i, u), normal(5, 3), R.permutation(5)[:2], normal(2, 3))
-row("index", "scatter_add", lambda x, i, u: paddle.scatter(x, i, u, overwrite=False), normal(5, 3), integers(5, 4), normal(4, 3))
+row(
+    "index",
+    "scatter_add",
+    lambda x, i, u: paddle.scatter(x, i, u, overwrite=False),
+    normal(5, 3),
+    integers(5, 4),
+    normal(4, 3),
+)
 row("index", "scatter_nd_add", paddle.scatter_nd_add, normal(5, 3), integers(5, 4, 1), normal(4, 3))
 row("index", "one_hot", lambda i: F.one_hot(i, 5), integers(5, 4), gradient=False)
 row("index", "bincount", lambda i: paddle.bincount(i, minlength=6), integers(6, 20), gradient=False)
-row("index", "accuracy", lambda x, y: paddle.static.accuracy(x, y, k=2), *single(distinct(6, 4), integers(4, 6, 1)), gradient=False)
+row(
+    "index",
+    "accuracy",
+    lambda x, y: paddle.static.accuracy(x, y, k=2),
+    *single(distinct(6, 4), integers(4, 6, 1)),
+    gradient=False,
+)
 
 # --- losses ---------------------------------------------------------------------------------------------------------
 SOFT = R.dirichlet(np.ones(4), 3)
@@ -317,10 +481,35 @@ row("loss", "cross_entropy", lambda x, y: F.cross_entropy(x, y, reduction="none"
 row("loss", "cross_entropy_mean", lambda x, y: F.cross_entropy(x, y), normal(3, 4), integers(4, 3, 1))
 row("loss", "cross_entropy_ignore", lambda x, y: F.cross_entropy(x, y, ignore_index=255), normal(3, 4), LABELS)
 row("loss", "cross_entropy_soft", lambda x, y: F.cross_entropy(x, y, soft_label=True), normal(3, 4), SOFT)
-row("loss", "cross_entropy_smooth", lambda x, y: F.cross_entropy(x, y, label_smoothing=0.1), normal(3, 4), integers(4, 3))
-row("loss", "cross_entropy_weighted", lambda x, y, w: F.cross_entropy(x, y, weight=w), normal(3, 4), integers(4, 3), positive(4))
-row("loss", "cross_entropy_axis", lambda x, y: F.cross_entropy(x, y, axis=1), normal(2, 4, 3, 5), integers(4, 2, 1, 3, 5))
-row("loss", "with_softmax", lambda x, y: F.softmax_with_cross_entropy(x, y, return_softmax=True)[0], normal(3, 4), integers(4, 3, 1))
+row(
+    "loss",
+    "cross_entropy_smooth",
+    lambda x, y: F.cross_entropy(x, y, label_smoothing=0.1),
+    normal(3, 4),
+    integers(4, 3),
+)
+row(
+    "loss",
+    "cross_entropy_weighted",
+    lambda x, y, w: F.cross_entropy(x, y, weight=w),
+    normal(3, 4),
+    integers(4, 3),
+    positive(4),
+)
+row(
+    "loss",
+    "cross_entropy_axis",
+    lambda x, y: F.cross_entropy(x, y, axis=1),
+    normal(2, 4, 3, 5),
+    integers(4, 2, 1, 3, 5),
+)
+row(
+    "loss",
+    "with_softmax",
+    lambda x, y: F.softmax_with_cross_entropy(x, y, return_softmax=True)[0],
+    normal(3, 4),
+    integers(4, 3, 1),
+)
 row("loss", "nll", lambda x, y: F.nll_loss(F.log_softmax(x), y), normal(3, 4), integers(4, 3))
 row("loss", "bce", lambda x, y: F.binary_cross_entropy(x, y), unit(3, 4), unit(3, 4))
 row("loss", "bce_logits", lambda x, y: F.binary_cross_entropy_with_logits(x, y), normal(3, 4), unit(3, 4))
@@ -362,7 +551,9 @@ LENGTHS = np.array([5, 2, 3])
 T_FIRST = {"time_major": True}
 
 
-def recurrent(kind: str, directions: int, layers: int, x: Any, weights: list[Any], states: list[Any], lengths: Any) -> Any:
+def recurrent(
+    kind: str, directions: int, layers: int, x: Any, weights: list[Any], states: list[Any], lengths: Any
+) -> Any:
     """The fused operation itself, with weights as operands."""
     empty = paddle.full([0], 0, "uint8")
     out, _, final = C.rnn(
@@ -447,7 +638,13 @@ def test_rule_agrees_with_paddle(family: str, name: str) -> None:
         assert any("/d" in key for key in keys), "no gradient was compared"
     for key in keys:
         want, have = expected[key], actual[key]
-        assert have.dtype == want.dtype and have.shape == want.shape, (key, have.dtype, have.shape, want.dtype, want.shape)
+        assert have.dtype == want.dtype and have.shape == want.shape, (
+            key,
+            have.dtype,
+            have.shape,
+            want.dtype,
+            want.shape,
+        )
         if want.dtype.kind != "f":
             assert np.array_equal(have, want), (key, f"FLUID_TEST_SEED={SEED}")
             continue
@@ -460,11 +657,23 @@ def test_every_rule_has_a_row() -> None:
     """Rules that no row reaches: only those listed, each with its reason."""
     elsewhere = {
         # Random: compared by their statistics in test_xla_engine.py.
-        *"dropout dropout_nd uniform gaussian truncated_gaussian_random randint randperm bernoulli multinomial".split(),
+        *[
+            "dropout",
+            "dropout_nd",
+            "uniform",
+            "gaussian",
+            "truncated_gaussian_random",
+            "randint",
+            "randperm",
+            "bernoulli",
+            "multinomial",
+        ],
     }
     reached = set()
     for family in TABLE:
         program, _ = program_of(family, list(TABLE[family]))
         reached |= {operation.name for operation in walk(capture(program).block)}
-    left = {name.removeprefix("pd_op.") for name in RULES} - {name.removeprefix("pd_op.") for name in reached} - elsewhere
+    left = (
+        {name.removeprefix("pd_op.") for name in RULES} - {name.removeprefix("pd_op.") for name in reached} - elsewhere
+    )
     print(sorted(left))

@@ -4,9 +4,10 @@ import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Union
 
-from fluid.engine.base import Engine
+from fluid.engine.base import Engine, check_feed
 from fluid.engine.xla import distributed
 from fluid.engine.xla.graph import Graph, Type
 from fluid.engine.xla.lower import Step, lower
@@ -74,6 +75,7 @@ class XlaEngine(Engine):
         self._mesh = Mesh(np.array(devices), (BATCH,))
         self._whole = NamedSharding(self._mesh, PartitionSpec())
         self._state: dict[str, jax.Array] = {}
+        self._has_batch: dict[str, bool] = {}
         self._graphs: dict[int, tuple[Runnable, Graph]] = {}
         self._steps: dict[tuple[int, tuple[str, ...], bool], tuple[Step, Any]] = {}
 
@@ -88,19 +90,23 @@ class XlaEngine(Engine):
             self._state[name].copy_to_host_async()
         return {name: np.array(distributed.on_host(self._state[name])) for name in names}
 
-    def put(self, feed: Mapping[str, Any]) -> dict[str, jax.Array]:
+    def put(self, feed: Mapping[str, Any]) -> dict[str, Any]:
+        """See `Engine.put`. Until a Program that takes an input has run, nothing says which axis of it is the batch."""
         with jax.enable_x64(True):
-            return {name: self._put(value) for name, value in feed.items()}
+            return {
+                name: self._put(value, self._has_batch[name]) if name in self._has_batch else value
+                for name, value in feed.items()
+            }
 
     def run(
         self, program: Runnable, feed: Mapping[str, Any], step: int = 0, fetch: Sequence[str] | None = None
     ) -> dict[str, jax.Array]:
         """See `Engine.run`; `program` may also be a captured Graph."""
         graph = self._graph(program)
-        check_feed(graph, feed, self._local_devices)
+        self._check(graph, feed)
         lowered, function = self._compiled(graph, fetch, many=False)
         old, constant = self._split(lowered)
-        rate = np.float32(graph.schedule(step) if graph.schedule is not None else 0.0)
+        rate = np.float64(graph.schedule(step) if graph.schedule is not None else 0.0)
         with jax.enable_x64(True):
             new, outputs = function(old, constant, self.put(feed), rate, np.uint32(self.seed), np.uint32(step))
         self._state.update(new)
@@ -120,35 +126,52 @@ class XlaEngine(Engine):
         graph = self._graph(program)
         stacked = feeds if isinstance(feeds, Mapping) else _stacked(feeds)
         count = len(next(iter(stacked.values())))
-        check_feed(graph, {name: value[0] for name, value in stacked.items()}, self._local_devices)
+        self._check(graph, {name: jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for name, x in stacked.items()})
         lowered, function = self._compiled(graph, fetch, many=True)
         old, constant = self._split(lowered)
         steps = range(step, step + count)
-        rates = np.array([graph.schedule(s) if graph.schedule is not None else 0.0 for s in steps], np.float32)
+        rates = np.array([graph.schedule(s) if graph.schedule is not None else 0.0 for s in steps], np.float64)
         with jax.enable_x64(True):
-            batches = {name: self._put(value, axis=1) for name, value in stacked.items()}
+            batches = {name: self._put(value, self._has_batch[name], axis=1) for name, value in stacked.items()}
             new, outputs = function(old, constant, batches, rates, np.uint32(self.seed), np.array(steps, np.uint32))
         self._state.update(new)
         return {name: distributed.own_rows(value) for name, value in outputs.items()}
 
-    def compile_text(self, program: Runnable, feed: Mapping[str, Any], fetch: Sequence[str] | None = None) -> str:
-        """The optimised HLO of a Program, for profiling."""
+    def lowered_text(self, program: Runnable, feed: Mapping[str, Any], fetch: Sequence[str] | None = None) -> str:
+        """The StableHLO of a Program before XLA optimises it; needs no state."""
         graph = self._graph(program)
         lowered, function = self._compiled(graph, fetch, many=False)
-        old, constant = self._split(lowered)
+
+        def shapes(names: list[str]) -> dict[str, jax.ShapeDtypeStruct]:
+            types = {name: graph.types[graph.state[name]] for name in names}
+            return {name: jax.ShapeDtypeStruct(item.shape, item.dtype) for name, item in types.items()}
+
         with jax.enable_x64(True):
-            arguments = (old, constant, self.put(feed), np.float32(0), np.uint32(0), np.uint32(0))
-            return function.lower(*arguments).compile().as_text()
+            scalars = np.float64(0), np.uint32(0), np.uint32(0)
+            return function.lower(shapes(lowered.written), shapes(lowered.read), dict(feed), *scalars).as_text()
+
+    def agree(self, flag: bool) -> bool:
+        return distributed.any_host(flag)
 
     def _graph(self, program: Runnable) -> Graph:
-        if isinstance(program, Graph):
-            return program
         if id(program) not in self._graphs:
-            from fluid.engine.xla.capture import capture
+            if isinstance(program, Graph):
+                graph = program
+            else:
+                from fluid.engine.xla.capture import capture
 
-            # The Program is kept alive: its id is the key.
-            self._graphs[id(program)] = program, capture(program)
+                graph = capture(program)
+            self._graphs[id(program)] = program, graph  # keeps the Program alive: its id is the key
+            self._has_batch.update({name: has_batch_axis(graph.types[value]) for name, value in graph.inputs.items()})
         return self._graphs[id(program)][1]
+
+    def _check(self, graph: Graph, feed: Mapping[str, Any]) -> None:
+        inputs = {name: graph.types[number] for name, number in graph.inputs.items()}
+        free = {
+            name: Type(tuple(None if n < 0 else n for n in item.shape), item.dtype) for name, item in inputs.items()
+        }
+        check_feed(SimpleNamespace(name=graph.name, inputs=free), feed)
+        _check_rows(graph, feed, self._local_devices)
 
     def _compiled(self, graph: Graph, fetch: Sequence[str] | None, many: bool) -> tuple[Step, Any]:
         names = tuple(graph.outputs if fetch is None else fetch)
@@ -182,39 +205,19 @@ class XlaEngine(Engine):
             {name: self._state[name] for name in lowered.read},
         )
 
-    def _put(self, value: Any, axis: int = 0) -> jax.Array:
-        """An array on the devices: spread along its batch axis if that can be shared evenly, else a copy on each."""
+    def _put(self, value: Any, has_batch: bool, axis: int = 0) -> jax.Array:
+        """An array on the devices: spread along its batch axis, else a copy on each."""
         if isinstance(value, jax.Array):
             return value
-        value = np.asarray(value)
-        rows = value.shape[axis] if value.ndim > axis else 0
-        even = rows > 0 and rows % self._local_devices == 0
-        return distributed.place(value, self._spread(axis) if even else self._whole)
+        return distributed.place(np.asarray(value), self._spread(axis) if has_batch else self._whole)
 
 
-def check_feed(graph: Graph, feed: Mapping[str, Any], devices: int = 1) -> None:
-    """Raise EngineError unless `feed` has exactly the inputs of the graph, in their types and shapes."""
-    missing, unknown = sorted(graph.inputs.keys() - feed.keys()), sorted(feed.keys() - graph.inputs.keys())
-    if missing or unknown:
-        raise EngineError(
-            f"the Program '{graph.name}' takes the inputs {', '.join(graph.inputs) or 'none'}"
-            + (f"; missing: {', '.join(missing)}" if missing else "")
-            + (f"; unknown: {', '.join(unknown)}" if unknown else "")
-        )
+def _check_rows(graph: Graph, feed: Mapping[str, Any], devices: int) -> None:
+    """Raise EngineError unless the batch can be shared evenly by the devices of this process."""
     for name, number in graph.inputs.items():
-        array, declared = feed[name], graph.types[number]
-        fits = len(array.shape) == len(declared.shape) and all(
-            want == -1 or want == have for want, have in zip(declared.shape, array.shape, strict=True)
-        )
-        if not fits or str(array.dtype) != declared.dtype:
-            wanted = "[" + ", ".join("any" if length == -1 else str(length) for length in declared.shape) + "]"
+        if has_batch_axis(graph.types[number]) and feed[name].shape[0] % devices:
             raise EngineError(
-                f"input '{name}' of the Program '{graph.name}' must be {declared.dtype} {wanted}, "
-                f"not {array.dtype} {list(array.shape)}"
-            )
-        if declared.shape and declared.shape[0] == -1 and array.shape[0] % devices:
-            raise EngineError(
-                f"input '{name}' of the Program '{graph.name}' has {array.shape[0]} rows, which {devices} devices "
+                f"input '{name}' of the Program '{graph.name}' has {feed[name].shape[0]} rows, which {devices} devices "
                 "cannot share evenly; make --batch_size a multiple of the number of devices"
             )
 

@@ -37,7 +37,7 @@ from fluid.engine.xla.layout import (
 )
 from fluid.engine.xla.precision import Policy
 from fluid.engine.xla.rules import ALL, RULES, Call, Rule
-from fluid.engine.xla.tuning import Tuning
+from fluid.engine.xla.tuning import DEFAULT, Tuning
 from fluid.errors import EngineError
 
 import jax
@@ -61,7 +61,7 @@ class Step:
     graph: Graph
 
 
-def lower(graph: Graph, policy: Policy, fetch: Sequence[str] | None = None, tuning: Tuning = Tuning()) -> Step:
+def lower(graph: Graph, policy: Policy, fetch: Sequence[str] | None = None, tuning: Tuning = DEFAULT) -> Step:
     """Lower a captured Program for the outputs and layers named in `fetch` (all outputs by default).
 
     Raises EngineError listing every operation without a rule, with the lines of user code that created them.
@@ -78,9 +78,11 @@ def lower(graph: Graph, policy: Policy, fetch: Sequence[str] | None = None, tuni
         old: Mapping[str, Any], constant: Mapping[str, Any], feed: Mapping[str, Any], rate: Any, seed: Any, step: Any
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         trace = Trace(graph, gradients, policy, tuning, jax.random.fold_in(jax.random.key(seed), step))
-        for name, value in {**old, **constant, LEARNING_RATE: rate}.items():
-            if name in graph.state:
-                trace.env[graph.state[name]] = value
+        for name, value in {**old, **constant}.items():
+            trace.env[graph.state[name]] = value
+        if LEARNING_RATE in graph.state:
+            number = graph.state[LEARNING_RATE]
+            trace.env[number] = jnp.asarray(rate, graph.types[number].dtype).reshape(graph.types[number].shape)
         for name, number in graph.inputs.items():
             trace.env[number] = feed[name]
             trace.fed.add(number)

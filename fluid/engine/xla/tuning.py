@@ -25,6 +25,9 @@ class Tuning:
     """The gradient of relu compares its `input` or its `output`; `auto`: the output after an addition."""
 
 
+DEFAULT = Tuning()
+
+
 def for_platform(platform: str) -> Tuning:
     """The choice for `cpu` or `gpu`."""
     if platform == "gpu":

@@ -1,0 +1,85 @@
+"""Playing one game with its screen: shown as it is played, recorded, or both. Free of Paddle."""
+
+import time
+from typing import Any, Protocol
+
+from DeepQNetwork.agent import Agent
+from DeepQNetwork.environments import FRAME_SKIP, AtariGame
+from DeepQNetwork.episodes import QFunction, States, greedy_with_noise
+from fluid.run import console
+
+import numpy as np
+
+SCREENS_PER_SECOND = 60
+"""Of the console."""
+
+
+class Screen(Protocol):
+    """Where frames [H, W, 3] uint8 are shown."""
+
+    def show(self, frame: np.ndarray, caption: str) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Recorder:
+    """Keeps every so many screens of a game, so that the video runs at the game's speed."""
+
+    def __init__(self, frames_per_second: int):
+        self.frames: list[np.ndarray] = []
+        self._every = SCREENS_PER_SECOND / frames_per_second
+        self._seen = 0
+
+    def add(self, screens: list[np.ndarray]) -> None:
+        """Take what is due of the next screens [H, W, 3] uint8."""
+        for screen in screens:
+            if self._seen >= len(self.frames) * self._every:
+                self.frames.append(screen)
+            self._seen += 1
+
+
+def watch(
+    q_function: QFunction,
+    agent: Agent,
+    game: AtariGame,
+    *,
+    episodes: int,
+    epsilon: float,
+    seed: int,
+    screen: Screen | None = None,
+    recorder: Recorder | None = None,
+    max_seconds: float | None = None,
+) -> list[dict[str, Any]]:
+    """Play `episodes` games, at the console's speed if a screen shows them; one record each.
+
+    `max_seconds` of game time cut the last one short; its record says `finished: False`.
+    """
+    game.keep_screens = screen is not None or recorder is not None
+    random = np.random.default_rng(seed)
+    states = States(agent, 1)
+    state = states.push(game.reset(seed), np.ones(1, bool))
+    records: list[dict[str, Any]] = []
+    total, steps, played, cut = 0.0, 0, 0.0, False
+    pace = FRAME_SKIP / SCREENS_PER_SECOND
+    while len(records) < episodes and not cut:
+        began = time.perf_counter()
+        game.send(greedy_with_noise(np.asarray(q_function(state)), epsilon, random))
+        step = game.receive()
+        total, steps = (0.0, 0) if step.first[0] else (total + float(step.reward[0]), steps + 1)
+        played += pace
+        if recorder is not None:
+            recorder.add(game.screens)
+        if screen is not None:
+            screen.show(game.screens[-1], f"{agent.env}  score {total:g}  step {steps}")
+            time.sleep(max(pace - (time.perf_counter() - began), 0.0))
+        cut = max_seconds is not None and played >= max_seconds
+        over = bool(step.terminated[0] or step.truncated[0])
+        if over or cut:
+            records.append(
+                {"env": agent.env, "protocol": agent.protocol, "score": total, "steps": steps, "finished": over}
+            )
+            console.print(f"episode {len(records)}: score {total:g} after {steps} steps{'' if over else ' (cut)'}")
+        state = states.push(step.observation, step.first)
+    if screen is not None:
+        screen.close()
+    return records

@@ -1,0 +1,550 @@
+"""Deep Q networks: learn a game from captured Programs on a GPU, and measure the loop against a PyTorch one.
+
+python benchmarks/DeepQNetwork.py capture --target graphs       with Paddle: the Programs as plain data, a folder a recipe
+python benchmarks/DeepQNetwork.py learn --graphs graphs --output learnt    without Paddle: train, evaluate, record a game
+python benchmarks/DeepQNetwork.py compare --graphs graphs       without Paddle: end to end against PyTorch, same replay ratio
+python benchmarks/DeepQNetwork.py update                        one update of Nature's network on this CPU: engines and PyTorch
+
+`learn` needs jax, ale-py, gymnasium, opencv, safetensors, rich, tyro, tensorboardX and matplotlib; `compare` and `update`
+need torch as well.
+"""
+
+import argparse
+import json
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from DeepQNetwork import environments
+from DeepQNetwork.agent import TARGET, TASK, Agent, target_name
+from DeepQNetwork.episodes import Scores, play
+from DeepQNetwork.loop import Learner, train
+from DeepQNetwork.recipe import Recipe, fill
+from fluid.checkpoint import Meta
+from fluid.checkpoint import load as load_checkpoint
+from fluid.engine.xla import create
+from fluid.engine.xla import graph as graphs
+from fluid.run import Run, events
+
+import numpy as np
+from safetensors.numpy import save_file
+
+RECIPES = {
+    "pong": Recipe(
+        env="Pong",
+        lr=1.5e-4,
+        batch_size=64,
+        mem_size=500_000,
+        warmup_steps=10_000,
+        update_every=2,
+        sync_every=1_000,
+        epsilon_steps=100_000,
+        num_envs=32,
+    ),
+    "breakout": Recipe(
+        env="Breakout",
+        lr=1.5e-4,
+        batch_size=64,
+        mem_size=1_000_000,
+        warmup_steps=20_000,
+        update_every=4,
+        sync_every=1_000,
+        epsilon_steps=400_000,
+        num_envs=64,
+    ),
+    # What CleanRL's dqn_atari.py does: plain DQN, batches of 32, an update every 4 steps.
+    "plain": Recipe(
+        env="Pong",
+        alg="DQN",
+        n_step=1,
+        loss="mse",
+        lr=1e-4,
+        adam_epsilon=1e-8,
+        batch_size=32,
+        mem_size=200_000,
+        warmup_steps=5_000,
+        update_every=4,
+        sync_every=250,
+        epsilon_steps=1_000_000,
+        num_envs=64,
+    ),
+}
+"""Filled from the preset `atari` where they say nothing."""
+
+
+@dataclass
+class RunFlags:
+    """What the training loop reads of a run's flags."""
+
+    log_every: int
+    eval_every: int
+    save_every: int
+    keep_checkpoints: int = 1
+
+
+def filled(name: str) -> Recipe:
+    """A recipe with its preset's values."""
+    return replace(RECIPES[name], **fill(RECIPES[name]))
+
+
+def capture(arguments: argparse.Namespace) -> None:
+    """Write the Programs and the initial state of each recipe, and what the loop must know about them."""
+    from DeepQNetwork.train import build_programs, initial_state
+    from fluid.engine.xla.capture import capture as as_graph
+
+    for name in RECIPES:
+        recipe = filled(name)
+        environment = environments.make(recipe.env, 1, protocol=recipe.protocol)
+        agent = Agent(recipe.env, recipe.network, recipe.dueling, environment.num_actions, protocol=recipe.protocol)
+        programs, state_names = build_programs(recipe, agent, on_device=True)
+        roles = ("act", "observe", "train", "sync")
+        folder = arguments.target / name
+        state = initial_state(programs["train_on_host"], seed=arguments.seed)
+        # What `restore` can make again need not travel: the target network and the zeros of Adam.
+        zeros = {variable: list(array.shape) for variable, array in state.items() if not array.any()}
+        kept = {variable: array for variable, array in state.items() if variable not in zeros}
+        kept = {variable: array for variable, array in kept.items() if not variable.startswith(TARGET)}
+        graphs.save(folder, [as_graph(programs[role]) for role in roles], kept)
+        facts = {
+            "agent": agent.to_facts(),
+            "recipe": asdict(recipe),
+            "state": state_names,
+            "policy": programs["act"].state_names,
+            "zeros": zeros,
+        }
+        (folder / "facts").mkdir(exist_ok=True)
+        (folder / "facts" / "facts.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
+        print(f"{folder}: {sum(file.stat().st_size for file in folder.rglob('*') if file.is_file()) / 1e6:.1f} MB")
+
+
+def restore(folder: Path) -> tuple[dict[str, graphs.Graph], dict[str, np.ndarray], Agent, Recipe, dict[str, Any]]:
+    """What `capture` wrote for one recipe."""
+    programs, state = graphs.load(folder)
+    facts = json.loads((folder / "facts" / "facts.json").read_text(encoding="utf-8"))
+    state |= {name: np.zeros(shape, np.float32) for name, shape in facts["zeros"].items()}
+    state |= {target_name(name): state[name].copy() for name in facts["policy"]}
+    return programs, state, Agent.from_facts(facts["agent"]), Recipe(**facts["recipe"]), facts
+
+
+def learn(arguments: argparse.Namespace) -> None:
+    """Train a recipe from its captured Programs, then evaluate the best weights, export them and record a game."""
+    from DeepQNetwork.pictures import draw_curves, write_video
+    from DeepQNetwork.watch import Recorder, watch
+
+    began = time.perf_counter()
+    programs, state, agent, recipe, facts = restore(arguments.graphs / arguments.recipe)
+    if arguments.num_envs:
+        recipe = replace(recipe, num_envs=arguments.num_envs)
+    engine = create(arguments.device, arguments.precision, arguments.seed)
+    engine.load(state)
+    environment = environments.make(recipe.env, recipe.num_envs, protocol=recipe.protocol)
+    testing = environments.make(recipe.env, arguments.test_episodes, protocol=recipe.protocol)
+    output = arguments.output
+    output.mkdir(parents=True, exist_ok=True)
+    folder = arguments.work or output / "run"
+
+    def q_function(states: np.ndarray) -> np.ndarray:
+        return np.asarray(engine.run(programs["act"], {"state": states})["q_values"])
+
+    def evaluate(episodes: int = arguments.test_episodes, seed: int = 7919) -> Scores:
+        return play(q_function, testing, agent, episodes=episodes, epsilon=0.01, seed=arguments.seed + seed)
+
+    flags = RunFlags(arguments.log_every, arguments.eval_every, arguments.max_steps + 1)
+    with Run(folder, flags, task=TASK) as run:
+        learner = Learner(
+            engine,
+            programs,
+            agent,
+            recipe,
+            environment,
+            total_steps=arguments.max_steps,
+            seed=arguments.seed,
+            on_device=True,
+        )
+        run.say(f"{environment.description}")
+        run.say(
+            f"xla engine on {engine.device}, {arguments.precision}, seed {arguments.seed}, {learner.replay.nbytes / 1e9:.2f} GB replay"
+        )
+        outcome = train(
+            run,
+            learner,
+            evaluate,
+            flags=flags,
+            state_names=facts["state"],
+            policy_names=facts["policy"],
+            meta=Meta(TASK, 0, extra={"agent": agent.to_facts()}),
+            target_score=arguments.target_score,
+            max_minutes=arguments.max_minutes,
+        )
+    trained = time.perf_counter() - began
+    best, _ = load_checkpoint(folder / "best", task=TASK)
+    policy = {name: best[name] for name in facts["policy"]}
+    save_file(policy, output / f"{arguments.recipe}.safetensors")
+    engine.load(policy)
+    shutil.copy(folder / "log.jsonl", output / "log.jsonl")
+    shutil.copy(folder / "train.log", output / "train.log")
+    draw_curves(output / "curves.png", events(folder, "train"), events(folder, "eval"), agent.env)
+    # Other games than those that chose the weights.
+    final = evaluate(arguments.final_episodes, seed=15_485_863)
+    result = {
+        "recipe": arguments.recipe,
+        "protocol": str(environments.PROTOCOLS[recipe.protocol]),
+        "final": {**final.result(), "epsilon": final.epsilon},
+        "best_of_training": {"score": outcome.best, "step": outcome.best_step},
+        "training_seconds": outcome.seconds,
+        "seconds_with_compilation": trained,
+        "steps": outcome.step,
+        "updates": outcome.updates,
+        "frames_per_second": outcome.steps_per_second * environments.FRAME_SKIP,
+        "updates_per_second": outcome.updates_per_second,
+        "seed": arguments.seed,
+        "precision": arguments.precision,
+        **machine(engine.device),
+    }
+    write_json(output / "result.json", result)
+    print(f"final: {final}\n{json.dumps(result, indent=1)}", flush=True)
+    recorder = Recorder(15)
+    game = environments.AtariGame(environments.game_id(agent.env), environments.PROTOCOLS[agent.protocol])
+    watch(q_function, agent, game, episodes=1, epsilon=0.01, seed=arguments.seed, recorder=recorder, max_seconds=40)
+    write_video(output / f"{arguments.recipe}.gif", recorder.frames, 15)
+    write_video(output / f"{arguments.recipe}.mp4", recorder.frames, 15)
+
+
+def compare(arguments: argparse.Namespace) -> None:
+    """Each contestant in a process of its own, in turn; prints the table and the ratios."""
+    runs = [("zoo", 64), ("zoo_update", 16), ("torch", 1), ("torch", 64), ("torch_update", 16)]
+    results = []
+    for name, size in runs:
+        words = [sys.executable, __file__, "one", name, str(size), "--graphs", str(arguments.graphs)]
+        words += ["--seconds", str(arguments.seconds), "--device", arguments.device, "--precision", arguments.precision]
+        done = subprocess.run(words, capture_output=True, text=True)
+        lines = done.stdout.strip().splitlines()
+        if done.returncode or not lines:
+            print(f"{name} {size} failed:\n{done.stderr[-3000:]}", flush=True)
+            continue
+        results.append(json.loads(lines[-1]))
+        print(json.dumps(results[-1]), flush=True)
+    rates = {(row["name"], row["size"]): row for row in results}
+    for peer in (("torch", 1), ("torch", 64)):
+        if peer in rates and ("zoo", 64) in rates:
+            ratio = rates["zoo", 64]["updates_per_second"] / rates[peer]["updates_per_second"]
+            print(f"end to end, ours with 64 environments / PyTorch compiled with {peer[1]}: {ratio:.2f}")
+    if ("torch_update", 16) in rates and ("zoo_update", 16) in rates:
+        ratio = rates["zoo_update", 16]["updates_per_second"] / rates["torch_update", 16]["updates_per_second"]
+        print(f"the update alone, ours / PyTorch compiled: {ratio:.2f}")
+    if arguments.json:
+        write_json(arguments.json, {"rows": results, **machine(arguments.device)})
+
+
+def one(arguments: argparse.Namespace) -> None:
+    """A single measurement, for the processes that `compare` starts."""
+    measure = {"zoo": zoo_loop, "zoo_update": zoo_update, "torch": torch_loop, "torch_update": torch_update}
+    result = measure[arguments.name](arguments)
+    print(json.dumps({"name": arguments.name, "size": arguments.size, **result}))
+
+
+def zoo_loop(arguments: argparse.Namespace) -> dict[str, float]:
+    """Acting, emulators, replay and updates of the recipe `plain`."""
+    programs, state, agent, recipe, _ = restore(arguments.graphs / "plain")
+    recipe = replace(recipe, num_envs=arguments.size)
+    engine = create(arguments.device, arguments.precision, 0)
+    engine.load(state)
+    environment = environments.make(recipe.env, recipe.num_envs, protocol=recipe.protocol)
+    learner = Learner(engine, programs, agent, recipe, environment, total_steps=10**7, seed=0, on_device=True)
+    while learner.updates < 10 * learner.updates_per_call:
+        learner.round()
+
+    def rounds() -> None:
+        learner.round()
+        if len(learner.outputs) > 50:
+            np.asarray(learner.outputs[-1]["loss"])
+            learner.outputs.clear()
+
+    rates = windows(arguments.seconds, rounds, lambda: (learner.step, learner.updates))
+    return {**rates, "batch_size": recipe.batch_size, "update_every": recipe.update_every}
+
+
+def zoo_update(arguments: argparse.Namespace) -> dict[str, float]:
+    """The training Program of `plain` alone, `size` updates a call, on random frames in the memory on the device."""
+    programs, state, agent, recipe, _ = restore(arguments.graphs / "plain")
+    engine = create(arguments.device, arguments.precision, 0)
+    random = np.random.default_rng(0)
+    rows = recipe.mem_size // recipe.num_envs * recipe.num_envs + 1
+    engine.load({**state, "replay_frames": random.integers(0, 256, (rows, 84, 84), np.uint8)})
+    batch, count = recipe.batch_size, 0
+
+    def feed() -> dict[str, np.ndarray]:
+        return {
+            "state_rows": random.integers(rows, size=(batch, 4)).astype(np.int32),
+            "next_rows": random.integers(rows, size=(batch, 4)).astype(np.int32),
+            "action": random.integers(agent.num_actions, size=batch).astype(np.int32),
+            "reward": random.normal(size=batch).astype(np.float32),
+            "discount": np.full(batch, 0.99, np.float32),
+            "weight": np.ones(batch, np.float32),
+        }
+
+    feeds = [feed() for _ in range(arguments.size)]
+
+    def call() -> None:
+        nonlocal count
+        outputs = [engine.run_many(programs["train"], feeds, step=count, fetch=["loss"]) for _ in range(20)]
+        np.asarray(outputs[-1]["loss"])
+        count += 20 * arguments.size
+
+    call()
+    return windows(min(arguments.seconds, 10), call, lambda: (0, count))
+
+
+class TorchDqn:
+    """A PyTorch DQN in the manner of CleanRL's dqn_atari.py: Nature's network, compiled update, replay in host memory."""
+
+    def __init__(self, num_actions: int, device: str):
+        import torch
+        from torch import nn
+
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.benchmark = True
+        torch.backends.cudnn.allow_tf32 = True
+
+        def network() -> nn.Module:
+            return nn.Sequential(
+                nn.Conv2d(4, 32, 8, 4), nn.ReLU(), nn.Conv2d(32, 64, 4, 2), nn.ReLU(), nn.Conv2d(64, 64, 3), nn.ReLU(),
+                nn.Flatten(), nn.Linear(3136, 512), nn.ReLU(), nn.Linear(512, num_actions),
+            ).to(device)  # fmt: skip
+
+        self.torch, self.device = torch, device
+        self.policy, self.target = network(), network()
+        self.target.load_state_dict(self.policy.state_dict())
+        self.optimizer = torch.optim.Adam(self.policy.parameters(), lr=1e-4)
+        self.loss = torch.compile(self._loss)
+        self.updates = 0
+
+    def _loss(self, state: Any, action: Any, reward: Any, following: Any, discount: Any) -> Any:
+        torch = self.torch
+        with torch.no_grad():
+            goal = reward + discount * self.target(following / 255.0).max(1).values
+        q = self.policy(state / 255.0).gather(1, action[:, None])[:, 0]
+        return torch.nn.functional.mse_loss(q, goal)
+
+    def act(self, states: np.ndarray) -> np.ndarray:
+        """Best actions [E] of states [E, 4, 84, 84]."""
+        with self.torch.no_grad():
+            return self.policy(self.torch.as_tensor(states).to(self.device) / 255.0).argmax(1).cpu().numpy()
+
+    def update(self, batch: tuple[np.ndarray, ...]) -> Any:
+        """One update on (state, action, reward, next state, discount)."""
+        loss = self.loss(*(self.torch.as_tensor(array).to(self.device) for array in batch))
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        self.updates += 1
+        if self.updates % 250 == 0:
+            self.target.load_state_dict(self.policy.state_dict())
+        return loss
+
+
+def torch_loop(arguments: argparse.Namespace) -> dict[str, float]:
+    """The same environments and replay ratio: one step of `size` environments, then size / 4 updates of 32."""
+    import torch
+
+    count = arguments.size
+    environment = environments.make("Pong", count, protocol="standard")
+    device = "cuda" if arguments.device in ("gpu", "auto") and torch.cuda.is_available() else "cpu"
+    learner = TorchDqn(environment.num_actions, device)
+    random = np.random.default_rng(0)
+    length = 20_000 // count
+    states = np.zeros((length, count, 4, 84, 84), np.uint8)
+    actions, rewards = np.zeros((length, count), np.int64), np.zeros((length, count), np.float32)
+    ends = np.zeros((length, count), np.float32)
+    stacked = np.zeros((count, 4, 84, 84), np.uint8)
+    stacked[:, -1] = environment.reset(0)
+    time_step, steps = 0, 0
+
+    def round_() -> None:
+        nonlocal time_step, steps
+        chosen = np.where(
+            random.random(count) < 0.5, random.integers(environment.num_actions, size=count), learner.act(stacked)
+        )
+        place = time_step % length
+        states[place], actions[place] = stacked, chosen
+        environment.send(chosen)
+        step = environment.receive()
+        stacked[step.first] = 0
+        stacked[:, :-1] = stacked[:, 1:]
+        stacked[:, -1] = step.observation
+        rewards[place], ends[place] = np.clip(step.reward, -1, 1), step.terminated
+        time_step, steps = time_step + 1, steps + count
+        while learner.updates < (steps - 5_000) // 4:
+            rows, columns = random.integers(min(time_step, length) - 1, size=32), random.integers(count, size=32)
+            batch = (states[rows, columns], actions[rows, columns], rewards[rows, columns], states[rows + 1, columns])
+            learner.update((*batch, np.float32(0.99) * (1 - ends[rows, columns])))
+
+    while learner.updates < 200:
+        round_()
+    return windows(arguments.seconds, round_, lambda: (steps, learner.updates))
+
+
+def torch_update(arguments: argparse.Namespace) -> dict[str, float]:
+    """The compiled update alone, its batch on the device already."""
+    import torch
+
+    device = "cuda" if arguments.device in ("gpu", "auto") and torch.cuda.is_available() else "cpu"
+    learner = TorchDqn(6, device)
+    random = np.random.default_rng(0)
+    images = [torch.as_tensor(random.integers(0, 256, (32, 4, 84, 84), np.uint8)).to(device) for _ in range(2)]
+    action = torch.as_tensor(random.integers(6, size=32)).to(device)
+    reward = torch.as_tensor(random.normal(size=32).astype(np.float32)).to(device)
+    batch = (images[0], action, reward, images[1], torch.full((32,), 0.99, device=device))
+
+    def call() -> None:
+        for _ in range(arguments.size):
+            loss = learner.update(batch)
+        loss.item()
+
+    call()
+    return windows(min(arguments.seconds, 10), call, lambda: (0, learner.updates))
+
+
+def update(arguments: argparse.Namespace) -> None:
+    """One update of Nature's network at batch 32 on this CPU: both engines here, PyTorch in its own interpreter."""
+    rows = {}
+    for name in ("xla", "paddle"):
+        rows[name] = statistics.median(cpu_updates(name))
+        print(f"{name}: {1e3 * rows[name]:.1f} ms", flush=True)
+    if arguments.torch_python:
+        words = [arguments.torch_python, __file__, "torch_cpu"]
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
+        rows["torch"] = float(done.stdout.strip().splitlines()[-1])
+        print(
+            f"torch: {1e3 * rows['torch']:.1f} ms; ours / PyTorch {rows['torch'] / min(rows['xla'], rows['paddle']):.2f}"
+        )
+    if arguments.json:
+        write_json(arguments.json, {"seconds_an_update": rows, "batch_size": 32, **machine("cpu")})
+
+
+def cpu_updates(name: str) -> Iterator[float]:
+    """Seconds of each of 20 updates, after a warm-up."""
+    from DeepQNetwork.train import build_programs, initial_state
+    from fluid import engine as engines
+
+    agent = Agent("Pong", "nature", False, 6)
+    programs, _ = build_programs(filled("plain"), agent, on_device=False)
+    engine, _ = engines.create(name, "cpu")
+    engine.load(initial_state(programs["train"], seed=0))
+    random = np.random.default_rng(0)
+    feed = {name: random.integers(0, 256, (32, 4, 84, 84), np.uint8) for name in ("state", "next_state")}
+    feed["action"] = random.integers(6, size=32).astype(np.int32)
+    feed |= {"reward": random.normal(size=32).astype(np.float32), "weight": np.ones(32, np.float32)}
+    feed["discount"] = np.full(32, 0.99, np.float32)
+    for index in range(23):
+        began = time.perf_counter()
+        np.asarray(engine.run(programs["train"], feed, step=index, fetch=["loss"])["loss"])
+        if index >= 3:
+            yield time.perf_counter() - began
+
+
+def torch_cpu(arguments: argparse.Namespace) -> None:
+    """Median seconds of PyTorch's eager update on this CPU (its compiler needs a C++ toolchain); for `update`."""
+    import torch
+
+    learner = TorchDqn(6, "cpu")
+    learner.loss = learner._loss
+    random = np.random.default_rng(0)
+    images = [torch.as_tensor(random.integers(0, 256, (32, 4, 84, 84), np.uint8)) for _ in range(2)]
+    action, reward = torch.as_tensor(random.integers(6, size=32)), torch.randn(32)
+    seconds = []
+    for _ in range(23):
+        began = time.perf_counter()
+        learner.update((images[0], action, reward, images[1], torch.full((32,), 0.99)))
+        seconds.append(time.perf_counter() - began)
+    print(statistics.median(seconds[3:]))
+
+
+def windows(seconds: float, work: Callable[[], None], counters: Callable[[], tuple[int, int]]) -> dict[str, float]:
+    """Rates of `work`: the median of five windows of seconds / 5, and their spread."""
+    rates = []
+    for _ in range(5):
+        began, before = time.perf_counter(), counters()
+        while time.perf_counter() - began < seconds / 5:
+            work()
+        passed, after = time.perf_counter() - began, counters()
+        rates.append([(new - old) / passed for new, old in zip(after, before)])
+    steps, updates = zip(*rates)
+    return {
+        "frames_per_second": statistics.median(steps) * environments.FRAME_SKIP,
+        "updates_per_second": statistics.median(updates),
+        "updates_per_second_lowest": min(updates),
+        "updates_per_second_highest": max(updates),
+    }
+
+
+def machine(device: str) -> dict[str, Any]:
+    """Hardware and versions for the results."""
+    import importlib.metadata as metadata
+
+    packages = ("jax", "torch", "paddlepaddle", "ale-py", "numpy")
+    versions = {}
+    for package in packages:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return {"device": device, "platform": platform.platform(), "versions": versions, "date": time.strftime("%Y-%m-%d")}
+
+
+def write_json(path: Path, data: dict[str, Any]) -> None:
+    """Write results."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    """Read the command line and run the command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    on_capture = commands.add_parser("capture")
+    on_capture.add_argument("--target", type=Path, required=True)
+    on_learn = commands.add_parser("learn")
+    on_learn.add_argument("--recipe", choices=["pong", "breakout"], default="pong")
+    on_learn.add_argument("--output", type=Path, required=True, help="results: weights, curve data, game")
+    on_learn.add_argument("--work", type=Path, help="folder of the run; by default OUTPUT/run")
+    on_learn.add_argument("--max_minutes", type=float, default=6.0)
+    on_learn.add_argument("--max_steps", type=int, default=3_000_000)
+    on_learn.add_argument("--target_score", type=float)
+    on_learn.add_argument("--eval_every", type=int, default=100_000)
+    on_learn.add_argument("--log_every", type=int, default=20_000)
+    on_learn.add_argument("--test_episodes", type=int, default=10)
+    on_learn.add_argument("--final_episodes", type=int, default=30)
+    on_learn.add_argument("--num_envs", type=int)
+    on_compare = commands.add_parser("compare")
+    on_compare.add_argument("--json", type=Path)
+    on_one = commands.add_parser("one")
+    on_one.add_argument("name", choices=["zoo", "zoo_update", "torch", "torch_update"])
+    on_one.add_argument("size", type=int, help="environments, or updates a call")
+    for command in (on_learn, on_compare, on_one):
+        command.add_argument("--graphs", type=Path, required=True, help="folder written by capture")
+        command.add_argument("--device", choices=["auto", "cpu", "gpu"], default="auto")
+        command.add_argument("--precision", choices=["fp32", "tf32", "bf16"], default="tf32")
+    for command in (on_compare, on_one):
+        command.add_argument("--seconds", type=float, default=20.0)
+    for command in (on_capture, on_learn):
+        command.add_argument("--seed", type=int, default=0)
+    on_update = commands.add_parser("update")
+    on_update.add_argument("--torch_python", help="interpreter of an environment with torch")
+    on_update.add_argument("--json", type=Path)
+    commands.add_parser("torch_cpu")
+    arguments = parser.parse_args()
+    globals()[arguments.command](arguments)
+
+
+if __name__ == "__main__":
+    main()

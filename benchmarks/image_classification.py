@@ -1,0 +1,241 @@
+"""The zoo's classifiers beside PyTorch's, in turn on one machine; prints a table and writes JSON.
+
+    python benchmarks/xla_step.py capture graphs --models ResNet50 MobileNetV1 SE_ResNeXt50_32x4d VGG16   (where Paddle is)
+    python benchmarks/image_classification.py gpu --graphs graphs --json benchmarks/results/FILE.json     (torch, timm, jax)
+    python benchmarks/image_classification.py cpu --json FILE.json      exported ResNet50 beside the plain executor
+
+On the GPU every measurement is a process of its own, the zoo's and PyTorch's one after the other. PyTorch gets what makes
+it fast: channels_last, autocast to bfloat16, fused SGD, cuDNN autotuning, torch.compile; batches of one in inference are
+compiled with CUDA graphs (`reduce-overhead`). The zoo's step includes the normalisation of its uint8 images.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+# Ours -> the same network in timm.
+PEERS = {
+    "ResNet50": "resnet50",
+    "MobileNetV1": "mobilenetv1_100",
+    "SE_ResNeXt50_32x4d": "seresnext50_32x4d",
+    "VGG16": "vgg16",
+}
+TRAIN = [(model, 256, "bf16", ("eager", "compiled")) for model in PEERS] + [("ResNet50", 256, "tf32", ("compiled",))]
+INFER = [("ResNet50", 1), ("ResNet50", 256), ("MobileNetV1", 1), ("MobileNetV1", 256)]
+
+
+def measure_torch(model: str, batch: int, precision: str, how: str, training: bool, steps: int, rounds: int) -> dict:
+    """Images per second of a timm model: median and spread over `rounds` of `steps` steps."""
+    import timm
+    import torch
+
+    began = time.perf_counter()
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision != "fp32"
+    network = timm.create_model(PEERS[model], num_classes=1000).cuda().to(memory_format=torch.channels_last)
+    network.train(training)
+    images = torch.randn(batch, 3, 224, 224, device="cuda").to(memory_format=torch.channels_last)
+    labels = torch.randint(0, 1000, (batch,), device="cuda")
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4, fused=True)
+    loss_function = torch.nn.CrossEntropyLoss()
+    if how == "compiled":
+        mode = "reduce-overhead" if not training and batch == 1 else "default"
+        forward = torch.compile(network, mode=mode)
+    else:
+        forward = network
+
+    def train_step() -> None:
+        with torch.autocast("cuda", torch.bfloat16, enabled=precision == "bf16"):
+            loss = loss_function(forward(images), labels)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    def infer_step() -> None:
+        with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16, enabled=precision == "bf16"):
+            forward(images)
+
+    step = train_step if training else infer_step
+
+    def run(count: int) -> float:
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        for _ in range(count):
+            step()
+        torch.cuda.synchronize()
+        return time.perf_counter() - start
+
+    run(1)
+    first = time.perf_counter() - began
+    run(max(steps // 2, 5))
+    speeds = [steps * batch / run(steps) for _ in range(rounds)]
+    return {"images_per_second": speeds, "first_step_seconds": round(first, 1), "version": torch.__version__}
+
+
+def measure_zoo(file: Path, batch: int, precision: str, steps: int, rounds: int) -> dict:
+    """Images per second of a captured Program, likewise."""
+    from benchmarks.xla_step import random_feed, random_state
+    from fluid.engine.xla import create
+    from fluid.engine.xla import graph as graphs
+
+    import jax
+    import numpy as np
+
+    began = time.perf_counter()
+    graph = graphs.load_graph(file)
+    rng = np.random.default_rng(0)
+    engine = create("gpu", precision)
+    engine.load(random_state(graph, rng))
+    feed = engine.put(random_feed(graph, batch, rng))
+
+    def run(count: int) -> float:
+        start = time.perf_counter()
+        for step in range(count):
+            outputs = engine.run(graph, feed, step)
+        jax.block_until_ready(outputs)
+        return time.perf_counter() - start
+
+    run(1)
+    first = time.perf_counter() - began
+    run(max(steps // 2, 5))
+    speeds = [steps * batch / run(steps) for _ in range(rounds)]
+    return {"images_per_second": speeds, "first_step_seconds": round(first, 1), "version": f"jax {jax.__version__}"}
+
+
+def in_a_process(function: str, *arguments: Any) -> dict | None:
+    """Run one of this file's measurements in a fresh process; None (and its error printed) if it fails."""
+    command = [sys.executable, __file__, "one", function, json.dumps(arguments)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode:
+        print(f"{function}{arguments} failed:\n{result.stderr[-1500:]}", file=sys.stderr, flush=True)
+        return None
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def gpu(arguments: argparse.Namespace) -> None:
+    """Training and inference, the zoo and PyTorch in turn."""
+    rows: list[dict] = []
+    for model, batch, precision, ways in TRAIN:
+        file = str(arguments.graphs / f"{model}_train.json")
+        ours = in_a_process("measure_zoo", file, batch, precision, 30, 3)
+        peers = {how: in_a_process("measure_torch", model, batch, precision, how, True, 20, 3) for how in ways}
+        add_row(rows, "train", model, batch, precision, ours, peers, arguments.json)
+    for model, batch in INFER:
+        file = str(arguments.graphs / f"{model}_eval.json")
+        steps = 300 if batch == 1 else 50
+        ours = in_a_process("measure_zoo", file, batch, "bf16", steps, 3)
+        peers = {"compiled": in_a_process("measure_torch", model, batch, "bf16", "compiled", False, steps, 3)}
+        add_row(rows, "infer", model, batch, "bf16", ours, peers, arguments.json)
+
+
+def add_row(
+    rows: list[dict], job: str, model: str, batch: int, precision: str, ours: Any, peers: dict, file: Path | None
+) -> None:
+    """Print a comparison and bring the JSON file up to date, so that an interrupted run keeps what it has."""
+    row: dict[str, Any] = {"job": job, "model": model, "batch": batch, "precision": precision}
+    for name, result in (("zoo", ours), *((f"torch {how}", result) for how, result in peers.items())):
+        if result is not None:
+            speeds = result["images_per_second"]
+            row[name] = {
+                "images_per_second": round(statistics.median(speeds), 1),
+                "spread": [round(min(speeds), 1), round(max(speeds), 1)],
+                "first_step_seconds": result["first_step_seconds"],
+                "version": result["version"],
+            }
+    if ours is not None and peers.get("compiled") is not None:
+        row["ratio"] = round(row["zoo"]["images_per_second"] / row["torch compiled"]["images_per_second"], 3)
+    rows.append(row)
+    print(json.dumps(row), flush=True)
+    if file is not None:
+        file.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
+
+
+def machine() -> dict[str, str]:
+    """What the figures were measured on."""
+    query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    try:
+        gpus = subprocess.run(query, capture_output=True, text=True).stdout.strip()
+    except OSError:
+        gpus = ""
+    return {"gpus": gpus, "python": platform.python_version(), "date": time.strftime("%Y-%m-%d")}
+
+
+def cpu(arguments: argparse.Namespace) -> None:
+    """ResNet50 at batch 8: Paddle's executor, the exported model, and PyTorch where --torch_python names one."""
+    import tempfile
+
+    from fluid import engine as engines
+    from fluid.export import ExportedModel, export
+    from fluid.program import initialise
+    from image_classification.classifier import Classifier
+    from image_classification.models import find_model
+    from image_classification.network import inference_program
+    from image_classification.reader import Preprocess
+
+    import numpy as np
+
+    model = find_model("ResNet50")
+    classifier = Classifier("ResNet50", 1000, Preprocess(), model.mean, model.std)
+    program = inference_program(classifier)
+    state = initialise(program, seed=0)
+    engine, _ = engines.create("paddle", "cpu")
+    engine.load(state)
+    feed = {"image": np.random.default_rng(0).normal(size=(8, 3, 224, 224)).astype(np.float32)}
+    speeds = {"executor": rate(lambda: engine.run(program, feed), 8)}
+    with tempfile.TemporaryDirectory() as folder:
+        exported = ExportedModel(export(program, state, Path(folder) / "model", facts={}))
+        speeds["exported"] = rate(lambda: exported.run(feed), 8)
+    ratios = {"exported / executor": round(speeds["exported"] / speeds["executor"], 2)}
+    if arguments.torch_python is not None:
+        command = [arguments.torch_python, str(ROOT / "benchmarks" / "torch_cpu.py")]
+        result = subprocess.run(command, capture_output=True, text=True, check=True)
+        speeds["torch"] = json.loads(result.stdout)["images_per_second"]
+        ratios["exported / torch"] = round(speeds["exported"] / speeds["torch"], 2)
+    print(json.dumps(ratios))
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps({"date": time.strftime("%Y-%m-%d"), "ratios": ratios}, indent=1) + "\n")
+
+
+def rate(function: Callable[[], Any], batch: int, rounds: int = 7) -> float:
+    """Images per second: the median of several calls, after two to warm up."""
+    seconds = []
+    for index in range(rounds + 2):
+        start = time.perf_counter()
+        function()
+        if index > 1:
+            seconds.append(time.perf_counter() - start)
+    return batch / statistics.median(seconds)
+
+
+def main() -> None:
+    """Parse the command line and measure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    on_gpu = commands.add_parser("gpu")
+    on_gpu.add_argument("--graphs", type=Path, required=True, help="folder written by xla_step.py capture")
+    on_cpu = commands.add_parser("cpu")
+    on_cpu.add_argument("--torch_python", help="interpreter of an environment with torch (pip install torch==2.13.0)")
+    for command in (on_gpu, on_cpu):
+        command.add_argument("--json", type=Path)
+    one = commands.add_parser("one", help="a single measurement, for the processes that gpu starts")
+    one.add_argument("function", choices=["measure_zoo", "measure_torch"])
+    one.add_argument("arguments", type=json.loads)
+    arguments = parser.parse_args()
+    if arguments.command == "one":
+        print(json.dumps(globals()[arguments.function](*arguments.arguments)))
+    else:
+        globals()[arguments.command](arguments)
+
+
+if __name__ == "__main__":
+    main()

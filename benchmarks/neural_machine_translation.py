@@ -1,0 +1,352 @@
+"""Transformer-base and -big against plain PyTorch (SDPA, torch.compile) on one GPU: training and beam search.
+
+    python benchmarks/neural_machine_translation.py capture graphs             with Paddle: writes the Programs
+    python benchmarks/neural_machine_translation.py time graphs --json out.json    without: needs JAX and torch
+
+Both sides train on the same batches of random words, padded to one length, in bf16 with dropout 0.1 (big: 0.3), label
+smoothing 0.1, tied embeddings and Adam; and search with beam 5 and key/value caches for a fixed number of words (random
+weights never end a sentence). Results are target words and sentences a second: median and spread of several rounds.
+"""
+
+import argparse
+import importlib.metadata
+import json
+import math
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+
+VOCABULARY = 32000
+LENGTH = 64
+PAIRS = {"base": 256, "big": 128}
+SENTENCES, BEAM = 64, 5
+SIZES = {"base": (512, 2048, 8, 6, 0.1), "big": (1024, 4096, 16, 6, 0.3)}
+"""d_model, d_inner, heads, layers, dropout."""
+
+
+def capture(folder: Path, models: list[str]) -> None:
+    """Write the training and search Program of each model."""
+    from fluid.engine.xla import graph as graphs
+    from fluid.engine.xla.capture import capture as capture_program
+    from fluid.schedule import Noam
+    from neural_machine_translation.decode import Search
+    from neural_machine_translation.model import SIZES as OURS
+    from neural_machine_translation.model import Transformer
+    from neural_machine_translation.network import search_program, training_programs
+
+    import paddle
+
+    for name in models:
+        config = Transformer(VOCABULARY, VOCABULARY, **OURS[name])
+        train, _ = training_programs(
+            config,
+            label_smoothing=0.1,
+            optimizer=lambda: paddle.optimizer.Adam(1.0, 0.9, 0.98, 1e-9),
+            schedule=Noam(config.d_model, 4000, 1.0),
+        )
+        search = search_program(config, Search(BEAM, LENGTH))
+        train.name, search.name = f"{name}_train", f"{name}_search"
+        graphs.save(folder, [capture_program(train), capture_program(search)], {})
+        print(f"{folder}: {name}")
+
+
+def random_words(rows: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """Sentence pairs of LENGTH random words without padding."""
+    rng = np.random.default_rng(seed)
+    source, target = rng.integers(3, VOCABULARY, (2, rows, LENGTH))
+    source[:, 0], source[:, -1] = 0, 1
+    label = np.concatenate([target[:, 1:], np.ones((rows, 1), np.int64)], axis=1)
+    target[:, 0] = 0
+    return {"src_word": source, "trg_word": target, "lbl_word": label}
+
+
+def random_state(graph: Any) -> dict[str, np.ndarray]:
+    """Weights of a sensible size, zero moments; speed does not depend on the values."""
+    rng, state = np.random.default_rng(0), {}
+    for name, number in graph.state.items():
+        item = graph.types[number]
+        if "pow_acc" in name:
+            state[name] = np.full(item.shape, 0.9, item.dtype)
+        elif "moment" in name or name == "learning_rate_0" or name.endswith("b_0"):
+            state[name] = np.zeros(item.shape, item.dtype)
+        elif name.startswith("layer_norm"):
+            state[name] = np.ones(item.shape, item.dtype)
+        else:
+            state[name] = rng.normal(0, item.shape[-1] ** -0.5, item.shape).astype(item.dtype)
+    return state
+
+
+def measure(
+    step: Callable[[], Any], wait: Callable[[Any], Any], per_step: float, seconds: float, rounds: int = 5
+) -> dict[str, Any]:
+    """Units a second over `rounds` of about `seconds` each, after warming up."""
+    began = time.perf_counter()
+    wait(step())
+    first = time.perf_counter() - began
+    wait(step())
+    began = time.perf_counter()
+    wait(step())
+    count = max(1, round(seconds / max(time.perf_counter() - began, 1e-4)))
+    rates = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        for _ in range(count):
+            result = step()
+        wait(result)
+        rates.append(per_step * count / (time.perf_counter() - began))
+    return {
+        "median": statistics.median(rates), "min": min(rates), "max": max(rates), "steps": count * rounds, "first_step_s": first
+    }  # fmt: skip
+
+
+def time_zoo(folder: Path, model: str, what: str, device: str, precision: str, seconds: float) -> dict[str, Any]:
+    """The captured Program on the xla engine."""
+    from fluid.engine.xla import create
+    from fluid.engine.xla import graph as graphs
+
+    if not (folder / "state.safetensors").exists():
+        raise SystemExit(f"{folder}: run the command `capture` first")
+    captured = graphs.load(folder)[0][f"{model}_{what}"]
+    engine = create(device, precision, 0)
+    engine.load(random_state(captured))
+    rows = PAIRS[model] if what == "train" else SENTENCES
+    words = random_words(rows)
+    feed = {name: words[name] for name in captured.inputs}
+    engine.put(feed)
+    steps = iter(range(10**9))
+    output = "loss" if what == "train" else "ids"
+    result = measure(
+        lambda: engine.run(captured, feed, step=next(steps)),
+        lambda outputs: np.asarray(outputs[output]),
+        rows * LENGTH if what == "train" else rows,
+        seconds,
+    )
+    return {"who": "zoo (xla)", "model": model, "what": what, **result}
+
+
+def torch_model(model: str) -> Any:
+    """The same network in plain PyTorch: pre-norm, tied embeddings, scaled_dot_product_attention."""
+    import torch
+    import torch.nn.functional as F
+    from torch import nn
+
+    d_model, d_inner, heads, layers, rate = SIZES[model]
+
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.q, self.k, self.v, self.o = (nn.Linear(d_model, d_model, bias=False) for _ in range(4))
+
+        def split(self, x: Any) -> Any:
+            return x.view(x.shape[0], -1, heads, d_model // heads).transpose(1, 2)
+
+        def forward(self, x: Any, memory: Any, causal: bool) -> Any:
+            dropout = rate if self.training else 0.0
+            q, k, v = self.split(self.q(x)), self.split(self.k(memory)), self.split(self.v(memory))
+            y = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=causal)
+            return self.o(y.transpose(1, 2).reshape(x.shape))
+
+    class Inner(nn.Sequential):
+        def __init__(self) -> None:
+            super().__init__(nn.Linear(d_model, d_inner), nn.ReLU(), nn.Dropout(rate), nn.Linear(d_inner, d_model))
+
+    class Layer(nn.Module):
+        def __init__(self, decoder: bool) -> None:
+            super().__init__()
+            self.own, self.cross, self.inner = Attention(), Attention() if decoder else None, Inner()
+            self.norms = nn.ModuleList(nn.LayerNorm(d_model) for _ in range(3 if decoder else 2))
+            self.dropout = nn.Dropout(rate)
+
+        def forward(self, x: Any, memory: Any = None) -> Any:
+            y = self.norms[0](x)
+            x = x + self.dropout(self.own(y, y, self.cross is not None))
+            if self.cross is not None:
+                x = x + self.dropout(self.cross(self.norms[2](x), memory, False))
+            return x + self.dropout(self.inner(self.norms[1](x)))
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = nn.Embedding(VOCABULARY, d_model)
+            nn.init.normal_(self.table.weight, 0, d_model**-0.5)
+            self.register_buffer("positions", torch.randn(LENGTH, d_model))
+            self.encoder = nn.ModuleList(Layer(False) for _ in range(layers))
+            self.decoder = nn.ModuleList(Layer(True) for _ in range(layers))
+            self.norms = nn.ModuleList(nn.LayerNorm(d_model) for _ in range(2))
+            self.dropout = nn.Dropout(rate)
+
+        def embed(self, words: Any) -> Any:
+            return self.dropout(self.table(words) * math.sqrt(d_model) + self.positions[: words.shape[1]])
+
+        def encode(self, source: Any) -> Any:
+            x = self.embed(source)
+            for layer in self.encoder:
+                x = layer(x)
+            return self.norms[0](x)
+
+        def forward(self, source: Any, target: Any, label: Any) -> Any:
+            memory, x = self.encode(source), self.embed(target)
+            for layer in self.decoder:
+                x = layer(x, memory)
+            logits = F.linear(self.norms[1](x), self.table.weight)
+            return F.cross_entropy(logits.flatten(0, 1), label.flatten(), label_smoothing=0.1)
+
+        def prepare(self, source: Any) -> list[tuple[Any, Any]]:
+            """Keys and values of cross-attention, [N, heads, S, d_head]."""
+            memory = self.encode(source)
+            return [
+                (layer.cross.split(layer.cross.k(memory)), layer.cross.split(layer.cross.v(memory)))
+                for layer in self.decoder
+            ]
+
+        def step(self, word: Any, position: Any, keys: Any, values: Any, memory: list[tuple[Any, Any]]) -> Any:
+            """Logits [N, K, V]; fills position `position` of keys and values [layers, N * K, heads, LENGTH, d_head]."""
+            rows, beams = word.shape
+            x = self.table(word) * math.sqrt(d_model) + self.positions[position]
+            seen = (torch.arange(LENGTH, device=word.device) <= position)[None, None, None]
+            for index, layer in enumerate(self.decoder):
+                y = layer.norms[0](x).view(rows * beams, 1, d_model)
+                keys[index].index_copy_(2, position, layer.own.split(layer.own.k(y)))
+                values[index].index_copy_(2, position, layer.own.split(layer.own.v(y)))
+                y = F.scaled_dot_product_attention(
+                    layer.own.split(layer.own.q(y)), keys[index], values[index], attn_mask=seen
+                )
+                x = x + layer.own.o(y.transpose(1, 2).reshape(rows, beams, d_model))
+                q = layer.cross.split(layer.cross.q(layer.norms[2](x)))
+                y = F.scaled_dot_product_attention(q, *memory[index])
+                x = x + layer.cross.o(y.transpose(1, 2).reshape(rows, beams, d_model))
+                x = x + layer.inner(layer.norms[1](x))
+            return F.linear(self.norms[1](x), self.table.weight)
+
+    return Model()
+
+
+def time_torch(model: str, what: str, device: str, compiled: bool, seconds: float) -> dict[str, Any]:
+    """The same work in PyTorch, eager or compiled."""
+    import torch
+
+    torch.manual_seed(0)
+    torch.set_float32_matmul_precision("high")
+    network = torch_model(model).to(device)
+    words = {
+        name: torch.from_numpy(array).to(device)
+        for name, array in random_words(PAIRS[model] if what == "train" else SENTENCES).items()
+    }
+    autocast = torch.autocast(torch.device(device).type, torch.bfloat16)
+    if what == "train":
+        optimizer = torch.optim.Adam(network.parameters(), 1e-4, (0.9, 0.98), 1e-9, fused=device == "cuda")
+        forward = torch.compile(network) if compiled else network
+
+        def step() -> Any:
+            optimizer.zero_grad(set_to_none=True)
+            with autocast:
+                loss = forward(words["src_word"], words["trg_word"], words["lbl_word"])
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        result = measure(step, lambda loss: loss.item(), PAIRS[model] * LENGTH, seconds)
+    else:
+        network = network.eval().to(torch.bfloat16)
+        search = torch_search(network, model, compiled)
+        with torch.no_grad():
+            result = measure(lambda: search(words["src_word"]), lambda ids: ids.cpu(), SENTENCES, seconds)
+    who = f"torch {'compiled' if compiled else 'eager'}"
+    return {"who": who, "model": model, "what": what, **result}
+
+
+def torch_search(network: Any, model: str, compiled: bool) -> Callable[[Any], Any]:
+    """Beam search as in neural_machine_translation/decode.py; the step of all positions is one compiled function."""
+    import torch
+
+    d_model, _, heads, layers, _ = SIZES[model]
+
+    def advance(word, position, score, ids, keys, values, memory):
+        rows = word.shape[0]
+        logits = network.step(word, position, keys, values, memory).float()
+        best, words = logits.topk(2 * BEAM, dim=2)
+        best = best - logits.logsumexp(2, keepdim=True) + score[:, :, None]
+        score, place = best.flatten(1).topk(2 * BEAM, dim=1)
+        parent, word = place // (2 * BEAM), words.flatten(1).gather(1, place)
+        score, order = score.masked_fill(word == 1, -1e9).topk(BEAM, dim=1)
+        parent, word = parent.gather(1, order), word.gather(1, order)
+        ids = ids.gather(1, parent[:, :, None].expand_as(ids)).index_copy(2, position, word[:, :, None])
+        flat = (torch.arange(rows, device=word.device)[:, None] * BEAM + parent).flatten()
+        return word, score, ids, keys[:, flat], values[:, flat]
+
+    one = torch.compile(advance) if compiled else advance
+
+    def search(source: Any) -> Any:
+        rows, device = len(source), source.device
+        memory = network.prepare(source)
+        keys = torch.zeros(layers, rows * BEAM, heads, LENGTH, d_model // heads, device=device, dtype=torch.bfloat16)
+        values = torch.zeros_like(keys)
+        word = torch.zeros(rows, BEAM, dtype=torch.long, device=device)
+        score = torch.zeros(rows, BEAM, device=device)
+        score[:, 1:] = -1e9
+        ids = torch.ones(rows, BEAM, LENGTH, dtype=torch.long, device=device)
+        for position in torch.arange(LENGTH, device=device).split(1):
+            word, score, ids, keys, values = one(word, position, score, ids, keys, values, memory)
+        return ids
+
+    return search
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=("capture", "time"))
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--models", nargs="+", default=["base", "big"], choices=list(SIZES))
+    parser.add_argument("--what", nargs="+", default=["train", "search"], choices=["train", "search"])
+    parser.add_argument("--who", nargs="+", default=["zoo", "torch", "compiled"], choices=["zoo", "torch", "compiled"])
+    parser.add_argument("--device", default="gpu", choices=("gpu", "cpu"))
+    parser.add_argument("--precision", default="bf16")
+    parser.add_argument("--seconds", type=float, default=1.5, help="length of one of the five rounds")
+    parser.add_argument("--json", type=Path, help="append the results there, a line each")
+    arguments = parser.parse_args()
+    if arguments.command == "capture":
+        capture(arguments.folder, arguments.models)
+        return
+    torch_device = "cuda" if arguments.device == "gpu" else "cpu"
+    for model in arguments.models:
+        for what in arguments.what:
+            rows = []
+            for who in arguments.who:
+                if who == "zoo":
+                    row = time_zoo(
+                        arguments.folder, model, what, arguments.device, arguments.precision, arguments.seconds
+                    )
+                else:
+                    row = time_torch(model, what, torch_device, who == "compiled", arguments.seconds)
+                rows.append(row)
+                unit = "target words/s" if what == "train" else "sentences/s"
+                ratio = f", {row['median'] / rows[0]['median']:.2f} x {rows[0]['who']}" if len(rows) > 1 else ""
+                print(
+                    f"{model} {what}: {row['who']:15} {row['median']:,.0f} {unit} ({row['min']:,.0f} to {row['max']:,.0f}; first step "
+                    f"{row['first_step_s']:.0f} s){ratio}",
+                    flush=True,
+                )
+                if arguments.json:
+                    packages = ("jax", "jaxlib", "torch", "numpy")
+                    versions = {name: _version(name) for name in packages}
+                    with open(arguments.json, "a", encoding="utf-8") as file:
+                        file.write(json.dumps({**row, "precision": arguments.precision, "versions": versions}) + "\n")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+if __name__ == "__main__":
+    main()

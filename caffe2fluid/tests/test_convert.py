@@ -1,0 +1,344 @@
+"""What convert.py writes: code that is safe, readable and trainable, weights in three forms, the report, 2018's flags."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+from caffe2fluid.convert import convert, main
+from caffe2fluid.converted import Predictor, load_module, open_converted, run_blobs
+from caffe2fluid.errors import ConvertError
+from caffe2fluid.layers.node import LAYERS
+from caffe2fluid.network import read_network
+from caffe2fluid.tests.tools import caffemodel, load_source, random_weights, run, translate_files
+from caffe2fluid.translate import translate
+
+import numpy as np
+import paddle
+import pytest
+from safetensors.numpy import load_file
+
+ROOT = Path(__file__).parents[2]
+SMALL = """name: "Small"
+layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 4 dim: 3 dim: 8 dim: 8 } } }
+layer { name: "conv/1" type: "Convolution" bottom: "data" top: "conv/1"
+        convolution_param { num_output: 4 kernel_size: 3 pad: 1 bias_term: false } }
+layer { name: "bn" type: "BatchNorm" bottom: "conv/1" top: "conv/1" batch_norm_param { moving_average_fraction: 0.5 } }
+layer { name: "scale" type: "Scale" bottom: "conv/1" top: "conv/1" scale_param { bias_term: true } }
+layer { name: "relu" type: "ReLU" bottom: "conv/1" top: "conv/1" }
+layer { name: "drop" type: "Dropout" bottom: "conv/1" top: "drop" dropout_param { dropout_ratio: 0.25 } }
+layer { name: "fc" type: "InnerProduct" bottom: "drop" top: "fc" inner_product_param { num_output: 2 } }
+"""
+
+
+@pytest.fixture(autouse=True)
+def static_mode():
+    paddle.enable_static()
+    yield
+    paddle.enable_static()
+
+
+@pytest.fixture
+def small(tmp_path):
+    """The small net on disk: paths of prototxt and caffemodel."""
+    prototxt, model = tmp_path / "small.prototxt", tmp_path / "small.caffemodel"
+    prototxt.write_text(SMALL)
+    model.write_bytes(caffemodel(random_weights(translate(read_network(prototxt), None))))
+    return prototxt, model
+
+
+def test_report(small, tmp_path):
+    convert(*small, tmp_path / "out")
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    assert report["inputs"] == [{"name": "data", "shape": [None, 3, 8, 8], "variable": "data"}]
+    assert report["outputs"] == [{"name": "fc", "shape": [None, 2]}]
+    # convolution 4*3*3*3, batch normalisation 4 * 4, inner product 4*8*8 * 2 + 2
+    assert report["parameters"] == 108 + 16 + 514
+    # convolution 108 * 8*8, normalisation and scale 2 * 4*8*8, inner product 512
+    assert report["multiply_adds"] == 108 * 64 + 512 + 512
+    assert [(layer["name"], layer["folded"]) for layer in report["layers"]][1] == ("bn", ["scale"])
+
+
+def test_the_three_forms_of_the_weights_agree(small, tmp_path):
+    """safetensors, one file a variable as Fluid wrote it, and the inference model."""
+    convert(*small, tmp_path / "out", data_path=tmp_path / "weights.npy")
+    weights = load_file(tmp_path / "out/weights.safetensors")
+    names = {"bn_scale", "bn_offset", "bn_mean", "bn_variance", "conv_1_weights", "fc_weights", "fc_biases"}
+    assert set(weights) == names
+    assert {path.name for path in (tmp_path / "out/fluid").iterdir()} == names
+    archive = np.load(tmp_path / "weights.npy", allow_pickle=False)
+    for name, array in weights.items():
+        content = (tmp_path / "out/fluid" / name).read_bytes()
+        version, lod, tensor_version, length = struct.unpack_from("<IQIi", content)
+        assert (version, lod, tensor_version) == (0, 0, 0)
+        assert content[20:22] == b"\x08\x05"  # data type: FP32
+        dims = content[22 : 20 + length]
+        assert list(dims[1::2]) == list(array.shape) if max(array.shape) < 128 else dims
+        np.testing.assert_array_equal(np.frombuffer(content[20 + length :], "<f4").reshape(array.shape), array)
+        np.testing.assert_array_equal(archive[name], array)
+
+
+def test_model_py_runs_as_in_2018(small, tmp_path):
+    """python X.py WEIGHTS DIR [blobs], from a folder where there is nothing but Paddle's model code."""
+    code = main([str(small[0]), "--caffemodel", str(small[1]), "--code-output-path", str(tmp_path / "X.py"),
+                 "--data-output-path", str(tmp_path / "X.npy"), "-p", "test"])  # fmt: skip
+    assert code == 0
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    command = [sys.executable, "X.py", "X.npy", "fluid", "fc,conv/1"]
+    subprocess.run(command, cwd=tmp_path, check=True, env=environment, capture_output=True)
+    program, feeds, fetches = paddle.static.load_inference_model(
+        str(tmp_path / "fluid/model"), paddle.static.Executor(paddle.CPUPlace())
+    )
+    assert feeds == ["data"]
+    assert len(fetches) == 2
+
+
+def test_without_weights_there_is_code_and_report(small, tmp_path, capsys):
+    assert main([str(small[0]), "--output", str(tmp_path / "out")]) == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["model.py", "report.json"]
+    assert "no weights and no inference model" in capsys.readouterr().out
+
+
+def test_dynamic_mode_gives_the_same(small, tmp_path):
+    convert(*small, tmp_path / "out")
+    x = np.random.default_rng(0).standard_normal((4, 3, 8, 8)).astype(np.float32)
+    static = dict(run_blobs(open_converted(tmp_path / "out"), {"data": x}))["fc"]
+    paddle.disable_static()
+    module = load_module(tmp_path / "out/model.py")
+    network = module.Small()
+    module.load_weights(network, str(tmp_path / "out/weights.safetensors"))
+    network.eval()
+    np.testing.assert_allclose(network(paddle.to_tensor(x))["fc"].numpy(), static, rtol=1e-5, atol=1e-6)
+
+
+def test_fine_tuning(small, tmp_path):
+    """The loss falls, every trainable parameter moves, and BatchNorm's statistics follow the batches."""
+    convert(*small, tmp_path / "out")
+    module = load_module(tmp_path / "out/model.py")
+    network, program, startup, inputs, blobs = module.build(training=True)
+    with paddle.static.program_guard(program, startup), paddle.utils.unique_name.guard():
+        label = paddle.static.data("label", [None, 1], "int64")
+        loss = paddle.nn.functional.cross_entropy(blobs["fc"], label)
+        paddle.optimizer.SGD(0.05).minimize(loss)
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 2, (32, 1))
+    images = (generator.standard_normal((32, 3, 8, 8)) + 2 * labels[:, :, None, None]).astype(np.float32)
+    with paddle.static.scope_guard(paddle.static.Scope()):
+        executor = paddle.static.Executor(paddle.CPUPlace())
+        executor.run(startup)
+        module.load_weights(network, str(tmp_path / "out/weights.safetensors"))
+
+        def state():
+            find = paddle.static.global_scope().find_var
+            return {p.name: np.array(find(p.name).get_tensor()) for p in network.state_dict().values()}
+
+        before = state()
+        feed = {"data": images, "label": labels}
+        losses = [float(executor.run(program, feed=feed, fetch_list=[loss])[0]) for _ in range(20)]
+        after = state()
+    assert losses[-1] < 0.5 * losses[0]
+    assert len(before) == 7
+    for name in before:
+        assert np.abs(after[name] - before[name]).max() > 1e-4, name
+    batch = dict(run_blobs(open_converted(tmp_path / "out"), {"data": images}))
+    assert batch["fc"].shape == (32, 2)
+
+
+def test_batch_norm_in_training_normalises_with_the_batch(small, tmp_path):
+    convert(*small, tmp_path / "out")
+    module = load_module(tmp_path / "out/model.py")
+    network, program, startup, inputs, blobs = module.build(training=True)
+    normalised = [op for op in program.global_block().ops if op.name() == "pd_op.batch_norm_"]
+    assert len(normalised) == 1
+    assert normalised[0].attrs()["is_test"] is False
+    assert normalised[0].attrs()["momentum"] == pytest.approx(0.5)
+
+
+HOSTILE = [
+    "__import__('os').system('touch HACKED')",
+    '"); import os; os.system("touch HACKED") #',
+    "a\nimport os\nos.system('touch HACKED')",
+    "../../../HACKED",
+    '"""',
+    "\\",
+    "{blob}",
+    "forward",
+    "training",
+    "class",
+    "ünïcode 名前",
+    "\u2028x",
+    "",
+    "x" * 5000,
+]
+
+
+def test_hostile_names_are_data(tmp_path):
+    """Names of nets, layers, blobs and types that try to be code, paths or Python's own names."""
+
+    def quote(text):
+        return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+
+    text = f"name: {quote(HOSTILE[1])}\n"
+    text += f'layer {{ name: {quote(HOSTILE[0])} type: "Input" top: {quote(HOSTILE[0])} '
+    text += "input_param { shape { dim: 1 dim: 2 dim: 5 dim: 5 } } }\n"
+    weights, previous = {}, HOSTILE[0]
+    for name in HOSTILE[1:]:
+        text += f'layer {{ name: {quote(name)} type: "Convolution" bottom: {quote(previous)} top: {quote(name)}\n'
+        text += "  convolution_param { num_output: 2 kernel_size: 1 } }\n"
+        weights[name] = ("Convolution", [np.eye(2).reshape(2, 2, 1, 1), np.zeros(2)])
+        previous = name
+    prototxt, model = tmp_path / "net.prototxt", tmp_path / "net.caffemodel"
+    prototxt.write_text(text, "utf-8")
+    model.write_bytes(caffemodel(weights))
+    convert(prototxt, model, tmp_path / "out")
+    converted = open_converted(tmp_path / "out")
+    x = np.random.default_rng(0).standard_normal((1, 2, 5, 5)).astype(np.float32)
+    for result in (dict(run_blobs(converted, {HOSTILE[0]: x})), Predictor(converted)({HOSTILE[0]: x})):
+        np.testing.assert_allclose(result[HOSTILE[-1]], x, rtol=1e-6)
+    assert not list(tmp_path.rglob("*HACKED*"))
+    assert not Path("HACKED").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["net.caffemodel", "net.prototxt", "out"]
+    assert all(path.parent == tmp_path / "out/fluid" for path in (tmp_path / "out/fluid").rglob("*"))
+    assert len(list((tmp_path / "out/fluid").iterdir())) == 2 * len(weights)
+
+
+def test_names_that_collide(tmp_path):
+    """res/2a, res-2a, res_2a and Res_2a become four attributes and eight files."""
+    text = 'input: "data" input_dim: 1 input_dim: 2 input_dim: 5 input_dim: 5\n'
+    weights, previous = {}, "data"
+    for factor, name in enumerate(["res/2a", "res-2a", "res_2a", "Res_2a"], 2):
+        text += f'layer {{ name: "{name}" type: "Convolution" bottom: "{previous}" top: "{name}" '
+        text += "convolution_param { num_output: 2 kernel_size: 1 } }\n"
+        weights[name] = ("Convolution", [np.eye(2).reshape(2, 2, 1, 1) * factor, np.zeros(2)])
+        previous = name
+    (tmp_path / "net.prototxt").write_text(text)
+    (tmp_path / "net.caffemodel").write_bytes(caffemodel(weights))
+    translation = translate_files(tmp_path / "net.prototxt", tmp_path / "net.caffemodel")
+    assert len({name.lower() for name in translation.parameters}) == 8
+    x = np.ones((1, 2, 5, 5))
+    np.testing.assert_allclose(run(translation, {"data": x})["Res_2a"], 2 * 3 * 4 * 5 * x)
+
+
+def test_shared_parameters_are_one(tmp_path):
+    """Siamese: one set of weights, one update; a step moves both branches alike."""
+    text = 'input: "a" input_shape { dim: 2 dim: 6 } input: "b" input_shape { dim: 2 dim: 6 }\n'
+    for branch in "ab":
+        text += f"""layer {{ name: "fc_{branch}" type: "InnerProduct" bottom: "{branch}" top: "fc_{branch}"
+            param {{ name: "w" }} param {{ name: "b" }} inner_product_param {{ num_output: 3 }} }}\n"""
+    (tmp_path / "net.prototxt").write_text(text)
+    blobs = [np.arange(18.0).reshape(3, 6), np.ones(3)]
+    weights = {f"fc_{branch}": ("InnerProduct", blobs) for branch in "ab"}
+    (tmp_path / "net.caffemodel").write_bytes(caffemodel(weights))
+    translation = translate_files(tmp_path / "net.prototxt", tmp_path / "net.caffemodel")
+    assert set(translation.parameters) == {"fc_a_weights", "fc_a_biases"}
+    _, program, _, _, _ = load_source(translation).build()
+    assert len([op for op in program.global_block().ops if op.name() == "builtin.parameter"]) == 2
+    x = np.random.default_rng(0).standard_normal((2, 6))
+    result = run(translation, {"a": x, "b": x})
+    np.testing.assert_array_equal(result["fc_a"], result["fc_b"])
+
+
+def test_an_earlier_result_is_replaced_whole_and_nothing_else_is(small, tmp_path):
+    convert(*small, tmp_path / "out")
+    (tmp_path / "out/stale").write_text("x")
+    convert(*small, tmp_path / "out")
+    assert not (tmp_path / "out/stale").exists()
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "thesis.tex").write_text("x")
+    with pytest.raises(ConvertError, match="no earlier result"):
+        convert(*small, precious)
+    assert [path.name for path in precious.iterdir()] == ["thesis.tex"]
+
+
+def test_a_failed_conversion_leaves_nothing(small, tmp_path):
+    small[1].write_bytes(small[1].read_bytes()[:-30])
+    with pytest.raises(ConvertError):
+        convert(*small, tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["small.caffemodel", "small.prototxt"]
+
+
+CUSTOM = """
+def clamp_shape(input_shape, low, high):
+    return input_shape
+
+def clamp_layer(input, name, low, high, gain):
+    return paddle.clip(input, low, high) * gain
+
+def clamp_weights(blobs):
+    return {"gain": blobs[0].reshape(1, -1, 1, 1)}
+
+register(kind="Clamp", shape=clamp_shape, layer=clamp_layer, weights=clamp_weights)
+"""
+
+
+def test_custom_layers(tmp_path, monkeypatch):
+    monkeypatch.delitem(LAYERS, "Clamp", raising=False)
+    (tmp_path / "layers.py").write_text(CUSTOM)
+    (tmp_path / "net.prototxt").write_text(
+        'input: "data" input_dim: 1 input_dim: 2 input_dim: 5 input_dim: 5\n'
+        'layer { name: "c" type: "Clamp" bottom: "data" top: "c" clamp_param { low: -0.5 high: 0.25 other: 3 } }'
+    )
+    (tmp_path / "net.caffemodel").write_bytes(caffemodel({"c": ("Clamp", [np.array([2.0, 3.0])])}))
+    arguments = [
+        str(tmp_path / "net.prototxt"),
+        "--caffemodel",
+        str(tmp_path / "net.caffemodel"),
+        "-o",
+        str(tmp_path / "out"),
+    ]
+    with pytest.raises(ConvertError, match="c .Clamp."):
+        main(arguments)
+    assert main([*arguments, "--custom_layers", str(tmp_path / "layers.py")]) == 0
+    x = np.random.default_rng(0).standard_normal((1, 2, 5, 5)).astype(np.float32)
+    expected = x.clip(-0.5, 0.25) * np.array([2.0, 3.0]).reshape(1, 2, 1, 1)
+    np.testing.assert_allclose(Predictor(open_converted(tmp_path / "out"))({"data": x})["c"], expected, rtol=1e-6)
+    monkeypatch.delitem(LAYERS, "Clamp")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["nothing.prototxt"], 1, "nothing.prototxt: No such file"),
+        (["--help"], 0, "NET.prototxt"),
+        (["net.prototxt", "--wrong"], 2, "unrecognized arguments"),
+        (["net.prototxt", "--phase", "nap"], 2, "invalid choice"),
+        (["net.prototxt", "--input_shape", "data"], 2, "NAME=1,3,224,224"),
+    ],
+)
+def test_exit_codes(arguments, code, message):
+    done = subprocess.run(
+        [sys.executable, "caffe2fluid/convert.py", *arguments], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == code
+    assert message in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_folder_stands_alone(small, tmp_path):
+    """Copied to an empty place, started by its path, it imports nothing else of this repository."""
+    import shutil
+
+    place = tmp_path / "place"
+    shutil.copytree(ROOT / "caffe2fluid", place / "caffe2fluid", ignore=shutil.ignore_patterns("tests", "__pycache__"))
+    probe = (
+        "import runpy, sys; sys.argv = ['convert.py', *sys.argv[1:]]\n"
+        "try: runpy.run_path('caffe2fluid/convert.py', run_name='__main__')\n"
+        "except SystemExit as end: assert end.code == 0, end.code\n"
+        "files = [getattr(m, '__file__', None) or '' for n, m in sys.modules.items() if n.split('.')[0] in ('caffe2fluid', 'fluid')]\n"
+        "assert files and all('place' in f for f in files), files\n"
+        "assert not {'google.protobuf', 'caffe', 'cv2', 'tyro', 'rich'} & (set(sys.modules) - before)\n"
+    )
+    probe = "import sys; import paddle; before = set(sys.modules)\n" + probe
+    done = subprocess.run(
+        [sys.executable, "-c", probe, str(small[0]), "--caffemodel", str(small[1]), "-o", "out"],
+        cwd=place,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (place / "out/inference/model.json").is_file()

@@ -1,0 +1,33 @@
+"""Raw arrays by name in .npz files: what --feed and --fetch read and write."""
+
+import os
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from fluid.errors import DataError
+
+import numpy as np
+
+
+def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """Read the arrays of an .npz file; pickled objects are refused. Raises DataError."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: not a readable .npz file of arrays ({error}).") from error
+
+
+def write_npz(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays by name to an .npz file, completely or not at all. Raises DataError."""
+    partial = Path(f"{path}.partial-{os.getpid()}")
+    try:
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        with open(partial, "wb") as file:
+            np.savez(file, **arrays)
+        os.replace(partial, path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror or error}).") from error
+    finally:
+        partial.unlink(missing_ok=True)

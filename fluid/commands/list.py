@@ -1,0 +1,77 @@
+"""./zoo list [tasks|models|weights] [TASK]: what there is."""
+
+import argparse
+import ast
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from fluid import registry
+from fluid.run import script
+
+from rich.console import Console
+from rich.table import Table
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print the tables asked for, all three by default; a wrong word exits with code 2."""
+    parser = argparse.ArgumentParser(prog="zoo list", description="List tasks, networks and released weights.")
+    parser.add_argument("what", nargs="?", choices=("tasks", "models", "weights"), help="by default all three")
+    parser.add_argument("task", nargs="?", help="of this task only")
+    args = parser.parse_args(argv)
+    tasks_here = [path.parent for path in sorted(ROOT.glob("*/train.py")) if (path.parent / "infer.py").is_file()]
+    folders = [folder for folder in tasks_here if args.task in (None, folder.name)]
+    if not folders:
+        parser.error(f"there is no task {args.task}")
+    tables = {"tasks": tasks, "models": models, "weights": weights}
+    for what in (args.what,) if args.what else tables:
+        tables[what](folders)
+
+
+def tasks(folders: list[Path]) -> None:
+    """Each task and the first line of its train.py."""
+    Console().print("[bold]tasks[/bold]")
+    for folder in folders:
+        docstring = ast.get_docstring(ast.parse((folder / "train.py").read_text(encoding="utf-8"))) or ""
+        print(f"{folder.name:28} {docstring.splitlines()[0] if docstring else ''}")
+    print()
+
+
+def models(folders: list[Path]) -> None:
+    """The networks of each task that can choose between several: its `models.MODELS`."""
+    for folder in folders:
+        if (folder / "models" / "__init__.py").is_file():
+            names = importlib.import_module(f"{folder.name}.models").MODELS
+            Console().print(f"[bold]{folder.name}: models[/bold]\n{', '.join(names)}\n", highlight=False)
+
+
+def weights(folders: list[Path]) -> None:
+    """The entries of each task's weights.toml."""
+    unverified = False
+    for folder in folders:
+        entries = registry.load_registry(folder)
+        table = _table(f"{folder.name}: weights", "name", "published", "MB", "checksum", "got")
+        for entry in entries.values():
+            kinds = {"included": entry.file, "sha256": entry.sha256, "md5": entry.md5}
+            checksum = next((kind for kind, value in kinds.items() if value), "UNVERIFIED")
+            unverified |= checksum == "UNVERIFIED"
+            size = f"{entry.size / 1e6:.0f}" if entry.size else ""
+            table.add_row(entry.name, entry.metric, size, checksum, "yes" if registry.is_fetched(entry) else "")
+        if entries:
+            Console().print(table)
+    print("Give a name to --pretrained_model. Figures are the publisher's, not measured here unless they say so.")
+    if unverified:
+        print("UNVERIFIED: no checksum was ever published; that of the first download is kept.")
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, no_wrap=True, justify="right" if column == "MB" else "left")
+    return table
+
+
+if __name__ == "__main__":
+    script(main)

@@ -1,0 +1,80 @@
+"""./zoo weights, ./zoo legacy and ./zoo list: what they print, write and refuse."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from fluid import legacy
+from fluid.commands import legacy as legacy_command
+from fluid.commands import list as list_command
+from fluid.commands import weights as weights_command
+from fluid.errors import DataError
+from fluid.weights import read_weights
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+FORMATS = Path(__file__).parent / "golden" / "formats"
+
+
+def test_weights_convert(tmp_path, capsys):
+    weights_command.main(["convert", str(FORMATS / "inference_model"), str(tmp_path / "x.safetensors")])
+    assert "x.safetensors: 31 arrays" in capsys.readouterr().out
+    (tmp_path / "names").write_text("\n\n".join(read_weights(tmp_path / "x.safetensors")))
+    combined = str(FORMATS / "inference_model_combined" / "params")
+    weights_command.main(["convert", combined, str(tmp_path / "folder"), "--names", str(tmp_path / "names")])
+    assert len(legacy.read_folder(tmp_path / "folder")) == 31
+    with pytest.raises(DataError, match="not a readable list of names"):
+        weights_command.main(["convert", combined, str(tmp_path / "other"), "--names", str(tmp_path / "nothing")])
+
+
+@pytest.mark.parametrize("argv", [["convert", "a"], ["transmute"], [], ["convert", "a", "b", "--sideways"]])
+def test_wrong_words_exit_with_2(argv):
+    with pytest.raises(SystemExit) as caught:
+        weights_command.main(argv)
+    assert caught.value.code == 2
+
+
+def test_legacy_run_from_the_shell(tmp_path):
+    golden = np.load(FORMATS / "io.npz")
+    np.savez(tmp_path / "in.npz", image=golden["x"])
+    command = [sys.executable, "-m", "fluid.commands.legacy", "run", str(FORMATS / "inference_model")]
+    arguments = ["--feed", str(tmp_path / "in.npz"), "--fetch", str(tmp_path / "new" / "out.npz")]
+    done = subprocess.run(command + arguments, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "float32 [2, 5]" in done.stdout
+    (out,) = np.load(tmp_path / "new" / "out.npz").values()
+    assert np.abs(out - golden["y"]).max() <= 1e-5 * np.abs(golden["y"]).max()
+
+    (tmp_path / "in.npz").write_bytes(b"PK no zip")
+    failed = subprocess.run(command + arguments, cwd=ROOT, capture_output=True, text=True)
+    assert failed.returncode == 1
+    assert failed.stderr.startswith("error: ") and "not a readable .npz" in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
+def test_legacy_convert(tmp_path, capsys):
+    legacy_command.main(["convert", str(FORMATS / "inference_model_combined"), str(tmp_path / "current")])
+    assert "inference.pdiparams" in capsys.readouterr().out
+    assert sorted(path.name for path in (tmp_path / "current").iterdir()) == ["inference.json", "inference.pdiparams"]
+
+
+def test_list(tmp_path, capsys, monkeypatch):
+    task = tmp_path / "some_task"
+    task.mkdir()
+    (task / "infer.py").write_text("")
+    (task / "train.py").write_text('"""Do something."""\n')
+    (task / "weights.toml").write_text(
+        "[weights.Net]\nurls = ['http://127.0.0.1:9/net.tar']\nlicence = 'CC0'\nsource = 'x'\nsize = 3_000_000"
+    )
+    (tmp_path / "not_built").mkdir()
+    (tmp_path / "not_built" / "weights.toml").write_text((task / "weights.toml").read_text().replace("Net", "Other"))
+    monkeypatch.setattr(list_command, "ROOT", tmp_path)
+    list_command.main([])
+    said = capsys.readouterr().out
+    assert any(line.split() == ["some_task", "Do", "something."] for line in said.splitlines())
+    assert "Net" in said and "UNVERIFIED: no checksum was ever published" in said
+    assert "Other" not in said  # nothing is offered whose network is not there
+    with pytest.raises(SystemExit) as caught:
+        list_command.main(["weights", "elsewhere"])
+    assert caught.value.code == 2

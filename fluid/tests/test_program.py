@@ -1,0 +1,193 @@
+"""Programs: forms of one network agree, averages and accumulated gradients are exact, the guard names what broke."""
+
+from functools import partial
+
+from fluid.engine.paddle import PaddleEngine, step_seed
+from fluid.errors import EngineError
+from fluid.program import (
+    Input,
+    averaged,
+    build,
+    build_accumulating,
+    initialise,
+    name_layer,
+    parameter_count,
+)
+from fluid.schedule import Constant, Cosine
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+import pytest
+
+INPUTS = [Input("x", (None, 4)), Input("y", (None,), "int64")]
+
+
+def network(x, y, training, dropout=0.0):
+    hidden = paddle.nn.Linear(
+        4, 8, weight_attr=paddle.ParamAttr(name="fc1_w"), bias_attr=paddle.ParamAttr(name="fc1_b")
+    )
+    x = name_layer("hidden", F.dropout(F.tanh(hidden(x)), dropout, training=training))
+    logits = paddle.nn.Linear(8, 3, weight_attr=paddle.ParamAttr(name="fc2_w"), bias_attr=False)(x)
+    return {"loss": F.cross_entropy(logits, y), "logits": logits}
+
+
+def momentum(**more):
+    return paddle.optimizer.Momentum(0.5, 0.9, weight_decay=1e-2, **more)
+
+
+def feed(rows, seed=0):
+    rng = np.random.default_rng(seed)
+    return {"x": rng.normal(size=(rows, 4)).astype(np.float32), "y": rng.integers(0, 3, rows)}
+
+
+def engine_with(state, seed=0):
+    engine = PaddleEngine(seed=seed)
+    engine.load(state)
+    return engine
+
+
+@pytest.fixture(scope="module")
+def train():
+    return build(
+        network, INPUTS, name="train", training=True, optimizer=momentum, schedule=Cosine(0.1, 50), ema_decay=0.75
+    )
+
+
+def test_the_interface_is_by_name(train):
+    assert list(train.outputs) == ["loss", "logits", "finite"]
+    assert train.guarded == ["loss", *train.trainable]
+    assert sorted(train.trainable) == ["fc1_b", "fc1_w", "fc2_w"]
+    assert parameter_count(train) == 4 * 8 + 8 + 8 * 3
+    assert "learning_rate_0" not in train.state_names
+    assert {"fc1_w", "fc1_w_velocity_0", "fc1_w_ema"} <= set(train.state_names)
+
+
+def test_training_and_evaluation_share_parameters_by_name(train):
+    evaluate = build(network, INPUTS, name="eval")
+    assert set(evaluate.state_names) <= set(train.state_names)
+    engine = engine_with(initialise(train, seed=0))
+    before = engine.run(evaluate, feed(8))["loss"]
+    for step in range(20):
+        engine.run(train, feed(8), step=step)
+    assert engine.run(evaluate, feed(8))["loss"] < 0.8 * before
+    assert engine.run(evaluate, feed(8), fetch=["hidden"])["hidden"].shape == (8, 8)
+
+
+def test_initialisation_depends_on_the_seed_alone(train):
+    one, same, other = (initialise(train, seed=seed) for seed in (1, 1, 2))
+    assert all(np.array_equal(one[name], same[name]) for name in one)
+    assert not np.array_equal(one["fc1_w"], other["fc1_w"])
+    assert np.array_equal(one["fc1_w_ema"], one["fc1_w"])
+
+
+def test_the_learning_rate_is_the_schedule(train):
+    """With momentum and decay taken out of the picture, one update is -rate * gradient."""
+    still = build(
+        network,
+        INPUTS,
+        name="sgd",
+        training=True,
+        optimizer=lambda: paddle.optimizer.SGD(9.0),
+        schedule=Cosine(0.1, 50),
+    )
+    state = initialise(still, seed=0)
+    moved = []
+    for step in (0, 25):
+        engine = engine_with(state)
+        engine.run(still, feed(8), step=step)
+        moved.append(engine.state(["fc2_w"])["fc2_w"] - state["fc2_w"])
+    np.testing.assert_allclose(moved[1], moved[0] * 0.5, rtol=1e-4, atol=1e-8)
+
+
+def test_averages_follow_their_parameters(train):
+    engine = engine_with(initialise(train, seed=0))
+    expected = engine.state(["fc1_w"])["fc1_w"].astype(np.float64)
+    for step in range(5):
+        engine.run(train, feed(8, step), step=step)
+        expected = 0.75 * expected + 0.25 * engine.state(["fc1_w"])["fc1_w"]
+    state = engine.state()
+    np.testing.assert_allclose(averaged(state, train)["fc1_w"], expected, rtol=1e-5)
+    assert averaged(state, train)["fc1_w_velocity_0"] is state["fc1_w_velocity_0"]
+
+
+@pytest.mark.parametrize("clip", [None, 0.05])
+def test_accumulating_equals_one_large_batch(clip):
+    grad_clip = {"grad_clip": paddle.nn.ClipGradByGlobalNorm(clip)} if clip else {}
+    common = {"optimizer": partial(momentum, **grad_clip), "schedule": Constant(0.1), "ema_decay": 0.75}
+    whole = build(network, INPUTS, name="train", training=True, **common)
+    accumulate, apply = build_accumulating(network, INPUTS, name="train", batches=4, **common)
+    state = initialise(accumulate, apply, seed=0)
+    assert {name for name in state if not name.endswith("_gradient_sum")} == set(whole.state_names)
+    one, other = engine_with(initialise(whole, seed=0)), engine_with(state)
+    for step in range(3):
+        batch = feed(16, step)
+        one.run(whole, batch, step=step)
+        for part in range(4):
+            rows = slice(4 * part, 4 * part + 4)
+            result = other.run(accumulate, {name: array[rows] for name, array in batch.items()}, step=4 * step + part)
+            assert result["finite"].all()
+        assert other.run(apply, {}, step=step)["finite"].all()
+    for name in whole.state_names:
+        np.testing.assert_allclose(other.state([name])[name], one.state([name])[name], rtol=2e-5, atol=1e-7)
+    assert not other.state(["fc1_w_gradient_sum"])["fc1_w_gradient_sum"].any()
+
+
+def test_the_guard_names_the_parameter(train):
+    state = initialise(train, seed=0)
+    state["fc2_w"][0, 0] = np.inf
+    outputs = engine_with(state).run(train, feed(8))
+    broken = [name for name, finite in zip(train.guarded, outputs["finite"]) if not finite]
+    assert "loss" in broken and "fc2_w" in broken
+
+
+def test_dropout_depends_on_seed_and_step_alone():
+    dropping = build(partial(network, dropout=0.5), INPUTS, name="train", training=True)
+    state = initialise(dropping, seed=0)
+
+    def hidden(seed, step):
+        return engine_with(state, seed).run(dropping, feed(8), step=step, fetch=["hidden"])["hidden"]
+
+    assert np.array_equal(hidden(0, 3), hidden(0, 3))
+    assert not np.array_equal(hidden(0, 3), hidden(0, 4))
+    assert not np.array_equal(hidden(0, 3), hidden(1, 3))
+    assert len({step_seed(seed, step) for seed in range(30) for step in range(300)}) == 9000
+
+
+def test_run_many_is_run_repeated(train):
+    state = initialise(train, seed=0)
+    one, other = engine_with(state), engine_with(state)
+    losses = [one.run(train, feed(8, step), step=7 + step)["loss"] for step in range(3)]
+    stacked = other.run_many(train, [feed(8, step) for step in range(3)], step=7, fetch=["loss"])
+    assert np.array_equal(stacked["loss"], losses)
+    assert np.array_equal(other.state(["fc1_w"])["fc1_w"], one.state(["fc1_w"])["fc1_w"])
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"y": None}, "missing: y"),
+        ({"z": np.zeros(3)}, "unknown: z"),
+        ({"x": np.zeros((8, 5), np.float32)}, r"input 'x' .* must be float32 \[any, 4\], not float32 \[8, 5\]"),
+        ({"x": np.zeros((8, 4))}, "not float64"),
+        ({"y": np.zeros((8, 1), np.int64)}, r"must be int64 \[any\]"),
+    ],
+)
+def test_wrong_feeds_are_refused(train, change, message):
+    batch = {name: array for name, array in {**feed(8), **change}.items() if array is not None}
+    with pytest.raises(EngineError, match=message):
+        engine_with(initialise(train, seed=0)).run(train, batch)
+
+
+def test_a_program_whose_state_was_not_loaded_is_refused(train):
+    state = initialise(train, seed=0)
+    del state["fc1_w"]
+    with pytest.raises(EngineError, match="not loaded: fc1_w"):
+        engine_with(state).run(train, feed(8))
+
+
+def test_engines_do_not_share_variables(train):
+    one, other = engine_with(initialise(train, seed=0)), engine_with(initialise(train, seed=1))
+    before = other.state(["fc1_w"])["fc1_w"]
+    one.run(train, feed(8))
+    assert np.array_equal(other.state(["fc1_w"])["fc1_w"], before)

@@ -1,0 +1,636 @@
+"""The xla engine as a whole: training parity with Paddle, control flow, precision, randomness, files, several devices."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fluid.engine.paddle import PaddleEngine
+from fluid.engine.xla import create
+from fluid.engine.xla import graph as graphs
+from fluid.engine.xla.capture import capture
+from fluid.errors import EngineError
+from fluid.program import Input, Program, build, initialise
+from fluid.schedule import Constant, Piecewise
+
+import jax
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+import pytest
+
+# Paddle's own nn.RNN calls its deprecated sequence_mask.
+pytestmark = pytest.mark.filterwarnings("ignore:.*sequence_mask")
+# Compiling is most of what these tests do, and none of them measures speed.
+jax.config.update("jax_disable_most_optimizations", True)
+
+ROOT = Path(__file__).resolve().parents[2]
+Feed = dict[str, np.ndarray]
+
+
+def difference(have: np.ndarray, want: np.ndarray) -> float:
+    """max |a - b| / max |b|"""
+    have, want = np.asarray(have, np.float64), np.asarray(want, np.float64)
+    return float(np.max(np.abs(have - want), initial=0) / max(np.max(np.abs(want), initial=0), 1e-12))
+
+
+def small_net(image: Any, label: Any, training: bool, rate: float = 0.0) -> dict[str, Any]:
+    """Convolution, batch norm, pooling, a residual, dropout, a classifier."""
+    x = paddle.nn.Conv2D(3, 8, 3, padding=1, weight_attr=paddle.ParamAttr(name="conv1_w"), bias_attr=False)(image)
+    norm = paddle.nn.BatchNorm2D(8, name="bn1")
+    norm.training = training
+    x = F.relu(norm(x))
+    x = F.max_pool2d(x, 3, stride=2, padding=1)
+    y = paddle.nn.Conv2D(8, 8, 3, padding=1, groups=8, weight_attr=paddle.ParamAttr(name="conv2_w"), bias_attr=False)(x)
+    x = F.relu(x + y)
+    x = paddle.flatten(F.adaptive_avg_pool2d(x, 1), 1)
+    x = F.dropout(x, rate, training=training)
+    kwargs = {"weight_attr": paddle.ParamAttr(name="fc_w"), "bias_attr": paddle.ParamAttr(name="fc_b")}
+    logits = paddle.nn.Linear(8, 5, **kwargs)(x)
+    losses = F.cross_entropy(logits, label, reduction="none")
+    return {"loss": paddle.mean(losses), "losses": losses, "logits": logits}
+
+
+def momentum() -> paddle.optimizer.Optimizer:
+    return paddle.optimizer.Momentum(0.1, 0.9, weight_decay=1e-3)
+
+
+OPTIMIZERS: dict[str, Callable[[], paddle.optimizer.Optimizer]] = {
+    "sgd": lambda: paddle.optimizer.SGD(0.1),
+    "momentum": momentum,
+    "nesterov": lambda: paddle.optimizer.Momentum(0.1, 0.9, use_nesterov=True),
+    "adam": lambda: paddle.optimizer.Adam(0.1, grad_clip=paddle.nn.ClipGradByGlobalNorm(0.5)),
+    "adamw": lambda: paddle.optimizer.AdamW(0.1, weight_decay=0.05, grad_clip=paddle.nn.ClipGradByNorm(0.4)),
+    "amsgrad": lambda: paddle.optimizer.Adam(0.1, amsgrad=True),
+    "rmsprop": lambda: paddle.optimizer.RMSProp(0.1, momentum=0.9, centered=True, weight_decay=1e-3),
+    "rmsprop_plain": lambda: paddle.optimizer.RMSProp(0.1, rho=0.9, grad_clip=paddle.nn.ClipGradByValue(0.3)),
+    "adagrad": lambda: paddle.optimizer.Adagrad(0.1),
+    "adadelta": lambda: paddle.optimizer.Adadelta(0.1),
+}
+SCHEDULE = Piecewise((1, 2), (0.05, 0.02, 0.01))
+
+
+def image_program(name: str = "train", dtype: str = "float32", optimizer: Any = momentum, **options: Any) -> Program:
+    def network(image: Any, label: Any, training: bool) -> dict[str, Any]:
+        return small_net(image, label, training, options.get("rate", 0.0))
+
+    paddle.set_default_dtype(dtype)
+    inputs = [Input("image", (None, 3, 12, 12), dtype), Input("label", (None,), "int64")]
+    try:
+        if optimizer is None:
+            return build(network, inputs, name=name)
+        return build(
+            network,
+            inputs,
+            name=name,
+            training=True,
+            optimizer=optimizer,
+            schedule=SCHEDULE,
+            ema_decay=options.get("ema"),
+        )
+    finally:
+        paddle.set_default_dtype("float32")
+
+
+def image_feed(size: int = 8, dtype: str = "float32", seed: int = 0) -> Feed:
+    rng = np.random.default_rng(seed)
+    return {"image": rng.normal(size=(size, 3, 12, 12)).astype(dtype), "label": rng.integers(0, 5, size)}
+
+
+def run_both(program: Program, state: dict[str, np.ndarray], feeds: list[Feed]) -> tuple[list[dict], list[dict]]:
+    """Per engine: the outputs of the last step and the state after it."""
+    results = []
+    for engine in (PaddleEngine(), create("cpu")):
+        engine.load(state)
+        for step, feed in enumerate(feeds):
+            outputs = engine.run(program, feed, step)
+        arrays = {name: np.asarray(value) for name, value in outputs.items()}
+        results.append([arrays, engine.state(program.state_names)])
+    return results[0], results[1]
+
+
+def assert_close(expected: list[dict], actual: list[dict], tolerance: float) -> None:
+    for want, have in zip(expected, actual, strict=True):
+        assert want.keys() == have.keys()
+        for name in want:
+            assert have[name].dtype == want[name].dtype and have[name].shape == want[name].shape, name
+            assert difference(have[name], want[name]) < tolerance, (name, difference(have[name], want[name]))
+
+
+def test_one_step_in_float32() -> None:
+    program = image_program(ema=0.9)
+    expected, actual = run_both(program, initialise(program, seed=1), [image_feed()])
+    assert expected[0]["finite"].all()
+    assert_close(expected, actual, 1e-4)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_optimizers_in_float64(name: str) -> None:
+    def network(x: Any, training: bool) -> dict[str, Any]:
+        hidden = paddle.tanh(paddle.nn.Linear(4, 6)(x))
+        return {"loss": paddle.mean(paddle.square(paddle.nn.Linear(6, 2)(hidden) - 1.0))}
+
+    paddle.set_default_dtype("float64")
+    inputs = [Input("x", (None, 4), "float64")]
+    try:
+        program = build(
+            network, inputs, name="train", training=True, optimizer=OPTIMIZERS[name], schedule=SCHEDULE, ema_decay=0.9
+        )
+    finally:
+        paddle.set_default_dtype("float32")
+    feeds = [{"x": np.random.default_rng(step).normal(size=(5, 4))} for step in range(4)]
+    expected, actual = run_both(program, initialise(program, seed=2), feeds)
+    # Beta powers and hyperparameters are float32 in Paddle's kernels for Adam.
+    assert_close(expected, actual, 1e-6 if name in ("adam", "adamw", "amsgrad") else 1e-8)
+
+
+def test_several_steps_in_float64() -> None:
+    program = image_program(dtype="float64")
+    feeds = [image_feed(6, "float64", seed) for seed in range(4)]
+    expected, actual = run_both(program, initialise(program, seed=3), feeds)
+    assert_close(expected, actual, 1e-7)
+
+
+def test_evaluation_leaves_the_state_alone() -> None:
+    train, evaluate = image_program(), image_program("eval", optimizer=None)
+    state = initialise(train, seed=4)
+    state["bn1_mean"] = state["bn1_mean"] + 0.3
+    expected, actual = run_both(evaluate, state, [image_feed()])
+    assert_close(expected, actual, 1e-5)
+    assert all(np.array_equal(actual[1][name], state[name]) for name in state)
+
+
+def test_checkpoints_cross_over() -> None:
+    program = image_program()
+    start = initialise(program, seed=5)
+    feeds = [image_feed(seed=step) for step in range(4)]
+    states = {}
+    for first, second in (("paddle", "paddle"), ("paddle", "xla"), ("xla", "paddle")):
+        state = start
+        for half, name in enumerate((first, second)):
+            engine = PaddleEngine() if name == "paddle" else create("cpu")
+            engine.load(state)
+            for step in (2 * half, 2 * half + 1):
+                engine.run(program, feeds[step], step)
+            state = engine.state()
+        states[first, second] = state
+    for state in states.values():
+        for name, value in states["paddle", "paddle"].items():
+            assert difference(state[name], value) < 1e-4, name
+
+
+def test_dropout_depends_on_seed_and_step_alone() -> None:
+    program = image_program(rate=0.5)
+    state, feed = initialise(program, seed=6), image_feed()
+
+    def losses(seed: int, steps: list[int], fetch: list[str] | None = None) -> list[float]:
+        engine = create("cpu", seed=seed)
+        values = []
+        for step in steps:
+            engine.load(state)
+            values.append(float(engine.run(program, feed, step, fetch)["loss"]))
+        return values
+
+    first = losses(1, [0, 1, 2])
+    assert len(set(first)) == 3
+    assert losses(1, [2, 0]) == [first[2], first[0]]
+    assert losses(2, [0]) != first[:1]
+    assert losses(1, [1], ["loss"]) == pytest.approx(first[1:2], rel=1e-6)
+
+
+def test_random_operations_have_the_right_distribution() -> None:
+    def network(training: bool) -> dict[str, Any]:
+        x = paddle.ones([20000])
+        return {
+            "loss": paddle.mean(x),
+            "upscale": F.dropout(x, 0.25),
+            "downscale": F.dropout(x, 0.25, mode="downscale_in_infer"),
+            "infer": F.dropout(x, 0.25, training=False, mode="downscale_in_infer"),
+            "by_row": F.dropout(paddle.ones([500, 4]), 0.5, axis=0),
+            "uniform": paddle.uniform([20000], min=-1.0, max=3.0),
+            "normal": paddle.normal(1.0, 2.0, [20000]),
+            "randint": paddle.randint(2, 7, [20000]),
+            "bernoulli": paddle.bernoulli(x * 0.3),
+            "multinomial": paddle.multinomial(paddle.to_tensor([0.2, 0.0, 0.8]), 20000, replacement=True),
+            "permutation": paddle.randperm(50),
+        }
+
+    program = build(network, [], name="random", training=True)
+    out = {name: np.asarray(value) for name, value in create("cpu", seed=3).run(program, {}, 5).items()}
+    assert set(np.unique(out["upscale"])) == {0.0, np.float32(1 / 0.75)} and abs(out["upscale"].mean() - 1) < 0.03
+    assert set(np.unique(out["downscale"])) == {0.0, 1.0} and abs(out["downscale"].mean() - 0.75) < 0.02
+    assert np.allclose(out["infer"], 0.75)
+    assert (np.ptp(out["by_row"], axis=1) == 0).all() and 0.4 < (out["by_row"] > 0).mean() < 0.6
+    assert out["uniform"].min() >= -1 and out["uniform"].max() < 3 and abs(out["uniform"].mean() - 1) < 0.05
+    assert abs(out["normal"].mean() - 1) < 0.07 and abs(out["normal"].std() - 2) < 0.07
+    assert out["randint"].dtype == np.int64 and set(np.unique(out["randint"])) == {2, 3, 4, 5, 6}
+    assert abs(out["bernoulli"].mean() - 0.3) < 0.02
+    assert abs((out["multinomial"] == 2).mean() - 0.8) < 0.02 and not (out["multinomial"] == 1).any()
+    assert sorted(out["permutation"]) == list(range(50)) and list(out["permutation"]) != list(range(50))
+    # Two draws of one Program are independent.
+    assert abs(np.corrcoef(out["upscale"], out["downscale"])[0, 1]) < 0.05
+
+
+def test_run_many_equals_single_runs() -> None:
+    program = image_program(rate=0.3)
+    state, feeds = initialise(program, seed=7), [image_feed(seed=step) for step in range(3)]
+    single, many = create("cpu"), create("cpu")
+    single.load(state)
+    many.load(state)
+    wanted = [np.asarray(single.run(program, feed, 4 + step)["losses"]) for step, feed in enumerate(feeds)]
+    outputs = many.run_many(program, feeds, 4, ["losses"])
+    assert outputs.keys() == {"losses"}
+    assert difference(outputs["losses"], np.stack(wanted)) < 1e-5
+    for name, value in single.state().items():
+        assert difference(many.state([name])[name], value) < 1e-4, name
+    stacked = {name: np.stack([feed[name] for feed in feeds]) for name in feeds[0]}
+    many.load(state)
+    assert np.array_equal(many.run_many(program, stacked, 4, ["losses"])["losses"], outputs["losses"])
+
+
+def test_feeds_may_be_on_the_device() -> None:
+    program = image_program("eval", optimizer=None)
+    engine = create("cpu")
+    engine.load(initialise(program, seed=8))
+    feed = image_feed()
+    plain = engine.run(program, feed)["logits"]
+    assert np.array_equal(engine.run(program, engine.put(feed))["logits"], plain)
+
+
+# --- control flow ---------------------------------------------------------------------------------------------------
+
+
+class PeepholeCell(paddle.nn.RNNCellBase):
+    """An LSTM cell with peepholes and a projected, clipped state, and a coin toss per step when `rate` is set."""
+
+    def __init__(self, inputs: int, hidden: int, projection: int, rate: float = 0.0):
+        super().__init__()
+        self.hidden, self.projection, self.rate = hidden, projection, rate
+        self.w_input = self.create_parameter([inputs, 4 * hidden])
+        self.w_state = self.create_parameter([projection, 4 * hidden])
+        self.bias = self.create_parameter([4 * hidden], is_bias=True)
+        self.peepholes = self.create_parameter([3, hidden])
+        self.w_projection = self.create_parameter([hidden, projection])
+
+    @property
+    def state_shape(self) -> tuple:
+        return ((self.projection,), (self.hidden,))
+
+    def forward(self, x: Any, states: Any) -> Any:
+        r, c = states
+        gates = paddle.matmul(x, self.w_input) + paddle.matmul(r, self.w_state) + self.bias
+        i, f, u, o = paddle.split(gates, 4, -1)
+        i, f = F.sigmoid(i + self.peepholes[0] * c), F.sigmoid(f + self.peepholes[1] * c)
+        c = paddle.clip(f * c + i * paddle.tanh(u), -50, 50)
+        o = F.sigmoid(o + self.peepholes[2] * c)
+        r = paddle.matmul(F.dropout(o * paddle.tanh(c), self.rate), self.w_projection)
+        return r, (r, c)
+
+
+def rnn_program(masked: bool, dtype: str, rate: float = 0.0, reverse: bool = False) -> Program:
+    def network(x: Any, lengths: Any, training: bool) -> dict[str, Any]:
+        cell = PeepholeCell(3, 5, 4, rate)
+        out, (r, c) = paddle.nn.RNN(cell, is_reverse=reverse)(x, sequence_length=lengths if masked else None)
+        return {"loss": paddle.mean(out * out) + paddle.mean(c) + paddle.sum(r * r), "out": out}
+
+    paddle.set_default_dtype(dtype)
+    inputs = [Input("x", (None, 6, 3), dtype), Input("lengths", (None,), "int64")]
+    try:
+        return build(network, inputs, name="rnn", training=True, optimizer=momentum, schedule=Constant(0.5))
+    finally:
+        paddle.set_default_dtype("float32")
+
+
+def rnn_feed(dtype: str) -> Feed:
+    return {"x": np.random.default_rng(0).normal(size=(4, 6, 3)).astype(dtype), "lengths": np.array([6, 2, 5, 1])}
+
+
+@pytest.mark.parametrize(("masked", "reverse"), [(False, False), (True, False), (True, True)])
+def test_training_a_custom_cell(masked: bool, reverse: bool) -> None:
+    program = rnn_program(masked, "float64", reverse=reverse)
+    names = {operation.name for operation in graphs.walk(capture(program).block)}
+    assert {"pd_op.while", "cf.tuple_push", "cf.tuple_pop"} <= names
+    expected, actual = run_both(program, initialise(program, seed=9), [rnn_feed("float64")] * 3)
+    assert_close(expected, actual, 1e-8)
+
+
+def test_dropout_in_a_trained_loop_is_the_same_backward() -> None:
+    """With another mask in the backward pass, gradients would not be those of the loss: compare with differences."""
+    program = rnn_program(True, "float64", rate=0.5)
+    state, feed = initialise(program, seed=10), rnn_feed("float64")
+    name = next(name for name in program.trainable if state[name].shape == (5, 4))
+    engine = create("cpu", seed=4)
+
+    def loss(weights: np.ndarray) -> float:
+        engine.load({**state, name: weights})
+        return float(engine.run(program, feed, 3)["loss"])
+
+    rng = np.random.default_rng(0)
+    direction = rng.normal(size=state[name].shape)
+    slope = (loss(state[name] + 1e-5 * direction) - loss(state[name] - 1e-5 * direction)) / 2e-5
+    loss(state[name])
+    gradient = (state[name] - engine.state([name])[name]) / 0.5 - 1e-3 * state[name]
+    assert abs(np.sum(gradient * direction) - slope) < 1e-6 * abs(slope)
+
+
+def test_a_loop_that_depends_on_data() -> None:
+    def network(x: Any, training: bool) -> dict[str, Any]:
+        def going(i: Any, total: Any, seen: Any) -> Any:
+            return paddle.logical_and(paddle.all(total < 10.0), i < 20)
+
+        def body(i: Any, total: Any, seen: Any) -> Any:
+            place = paddle.cast(paddle.arange(20) == i, "float32")
+            return [i + 1, total + x, seen + place * paddle.sum(total)]
+
+        start = [paddle.full([1], 0, "int64"), paddle.zeros_like(x), paddle.zeros([20])]
+        count, total, seen = paddle.static.nn.while_loop(going, body, start)
+        return {"count": count, "total": total, "seen": seen}
+
+    program = build(network, [Input("x", (3,))], name="loop")
+    for x, count in ((np.array([1.0, 2.0, 0.5], np.float32), 5), (np.array([0.1, 0.1, 0.1], np.float32), 20)):
+        expected, actual = run_both(program, {}, [{"x": x}])
+        assert actual[0]["count"] == count
+        assert_close(expected, actual, 1e-6)
+
+
+def test_a_loop_over_a_known_range_inside_a_loop_that_depends_on_data() -> None:
+    def network(x: Any, training: bool) -> dict[str, Any]:
+        def inner(j: Any, y: Any) -> list[Any]:
+            return [j + 1, y * 1.5]
+
+        def outer(y: Any) -> list[Any]:
+            start = [paddle.full([], 0, "int64"), y]
+            return [paddle.static.nn.while_loop(lambda j, y: j < 3, inner, start)[1]]
+
+        return {"y": paddle.static.nn.while_loop(lambda y: paddle.max(y) < 50.0, outer, [x])[0]}
+
+    program = build(network, [Input("x", (3,))], name="nested")
+    expected, actual = run_both(program, {}, [{"x": np.array([1.0, 2.0, 0.5], np.float32)}])
+    assert_close(expected, actual, 1e-6)
+
+
+def test_training_through_a_branch() -> None:
+    def network(x: Any, training: bool) -> dict[str, Any]:
+        one, two = paddle.nn.Linear(4, 3), paddle.nn.Linear(4, 3)
+        h, other = one(x), two(x)
+        y = paddle.static.nn.cond(paddle.mean(h) > 0, lambda: F.relu(h) * 2.0, lambda: paddle.tanh(h) + other)
+        return {"loss": paddle.mean(y * y), "y": y}
+
+    paddle.set_default_dtype("float64")
+    try:
+        inputs = [Input("x", (None, 4), "float64")]
+        program = build(network, inputs, name="branch", training=True, optimizer=momentum, schedule=Constant(0.1))
+    finally:
+        paddle.set_default_dtype("float32")
+    x = np.random.default_rng(1).normal(size=(5, 4))
+    state = initialise(program, seed=11)
+    for sign in (1, -1):
+        expected, actual = run_both(program, state, [{"x": sign * x}] * 3)
+        assert_close(expected, actual, 1e-8)
+
+
+def test_a_counter_in_the_state() -> None:
+    def network(x: Any, training: bool) -> dict[str, Any]:
+        attributes = paddle.ParamAttr(name="count", trainable=False, initializer=paddle.nn.initializer.Constant(0.0))
+        count = paddle.create_parameter([1], "float32", attr=attributes)
+        before = count * 1.0
+        paddle.assign(count + paddle.sum(x), count)
+        return {"before": before, "after": count * 1.0}
+
+    program = build(network, [Input("x", (2,))], name="counter", training=True)
+    feed = {"x": np.array([1.0, 2.0], np.float32)}
+    expected, actual = run_both(program, {"count": np.zeros(1, np.float32)}, [feed] * 3)
+    assert actual[0]["before"] == 6 and actual[0]["after"] == 9 and actual[1]["count"] == 9
+    assert_close(expected, actual, 1e-7)
+
+
+# --- precision ------------------------------------------------------------------------------------------------------
+
+
+def test_bf16_keeps_state_and_losses_in_float32() -> None:
+    program = image_program(rate=0.0)
+    state, feed = initialise(program, seed=12), image_feed(32)
+    full, reduced = create("cpu"), create("cpu", "bf16")
+    losses = {}
+    for name, engine in (("full", full), ("reduced", reduced)):
+        engine.load(state)
+        losses[name] = [float(engine.run(program, feed, step)["loss"]) for step in range(5)]
+    assert all(value.dtype == np.float32 for value in reduced.state().values())
+    assert losses["reduced"] != losses["full"]
+    assert np.allclose(losses["reduced"], losses["full"], rtol=0.03)
+    assert losses["reduced"][-1] < losses["reduced"][0]
+    text = reduced.lowered_text(program, feed)
+    convolutions = [line for line in text.splitlines() if "stablehlo.convolution" in line]
+    products = [line for line in text.splitlines() if "stablehlo.dot_general" in line]
+    assert convolutions and products
+    assert all("xf32>" not in line for line in convolutions + products)
+    assert all("f64" not in line for line in text.splitlines())
+
+
+def test_fp32_does_not_use_tensor_float() -> None:
+    program = image_program("eval", optimizer=None)
+    for precision, wanted in (("fp32", "HIGHEST"), ("tf32", "HIGH>"), ("bf16", "DEFAULT")):
+        text = create("cpu", precision).lowered_text(program, image_feed())
+        lines = [line for line in text.splitlines() if "stablehlo.convolution" in line]
+        assert lines and all(wanted in line for line in lines), (precision, lines[0])
+
+
+def test_images_stay_channels_last() -> None:
+    """Between the first convolution and the classifier no image is transposed."""
+    text = create("cpu").lowered_text(image_program(), image_feed())
+    turned = [line for line in text.splitlines() if "stablehlo.transpose" in line and "x6x" in line]
+    assert not turned, turned
+
+
+# --- files and errors -----------------------------------------------------------------------------------------------
+
+WITHOUT_PADDLE = """
+import json, sys
+class Blocker:
+    def find_spec(self, name, *rest):
+        if name.partition(".")[0] == "paddle":
+            raise ImportError("paddle is blocked")
+sys.meta_path.insert(0, Blocker())
+sys.path.insert(0, sys.argv[2])
+import numpy as np
+from fluid.engine.xla import create, graph
+programs, state = graph.load(sys.argv[1])
+engine = create("cpu", seed=5)
+engine.load(state)
+feed = dict(np.load(sys.argv[1] + "/feed.npz"))
+losses = [float(engine.run(programs["train"], feed, step)["loss"]) for step in range(3)]
+logits = np.asarray(engine.run(programs["eval"], feed)["logits"])
+print(json.dumps([losses, logits.tolist(), "paddle" in sys.modules]))
+"""
+
+
+def test_a_captured_program_runs_without_paddle(tmp_path: Path) -> None:
+    train, evaluate = image_program(rate=0.3), image_program("eval", optimizer=None)
+    state, feed = initialise(train, seed=13), image_feed()
+    graphs.save(tmp_path, [capture(train), capture(evaluate)], state)
+    np.savez(tmp_path / "feed.npz", **feed)
+    loaded, arrays = graphs.load(tmp_path)
+    assert loaded["train"] == capture(train) and loaded["eval"] == capture(evaluate)
+    assert loaded["train"].schedule == SCHEDULE
+    assert all(np.array_equal(arrays[name], state[name]) for name in state)
+
+    engine = create("cpu", seed=5)
+    engine.load(state)
+    losses = [float(engine.run(train, feed, step)["loss"]) for step in range(3)]
+    logits = np.asarray(engine.run(evaluate, feed)["logits"])
+    command = [sys.executable, "-c", WITHOUT_PADDLE, str(tmp_path), str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    other_losses, other_logits, has_paddle = json.loads(done.stdout)
+    assert other_losses == losses and np.array_equal(np.array(other_logits, np.float32), logits) and not has_paddle
+
+
+def test_files_that_are_not_captured_programs(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="not a folder of captured Programs"):
+        graphs.load(tmp_path)
+    (tmp_path / "train.json").write_text("{}")
+    with pytest.raises(EngineError, match="train.json: not a captured Program"):
+        graphs.load_graph(tmp_path / "train.json")
+    with pytest.raises(EngineError, match="No such file"):
+        graphs.load_graph(tmp_path / "none.json")
+
+
+def test_missing_operations_are_listed_with_their_lines() -> None:
+    def network(x: Any, training: bool) -> dict[str, Any]:
+        return {"a": paddle.digamma(x), "b": paddle.lgamma(x) + paddle.digamma(x), "unused": x}
+
+    program = build(network, [Input("x", (2, 2))], name="special")
+    engine, feed = create("cpu"), {"x": np.ones((2, 2), np.float32)}
+    with pytest.raises(EngineError) as caught:
+        engine.run(program, feed)
+    message = str(caught.value)
+    line = network.__code__.co_firstlineno + 1
+    assert f"pd_op.digamma: {__file__}:{line}" in message and f"pd_op.lgamma: {__file__}:{line}" in message
+    assert "--engine paddle" in message
+    # What is not asked for need not be known.
+    assert np.array_equal(engine.run(program, feed, fetch=["unused"])["unused"], feed["x"])
+
+
+def test_errors_name_the_input_and_the_variable() -> None:
+    program = image_program()
+    engine, feed = create("cpu"), image_feed()
+    with pytest.raises(EngineError, match="variables that were not loaded: .*conv1_w"):
+        engine.run(program, feed)
+    engine.load(initialise(program, seed=0))
+    with pytest.raises(EngineError, match="missing: label"):
+        engine.run(program, {"image": feed["image"]})
+    with pytest.raises(EngineError, match=r"input 'image' .* float32 \[any, 3, 12, 12\], not float64"):
+        engine.run(program, {**feed, "image": feed["image"].astype(np.float64)})
+    with pytest.raises(EngineError, match="no output or layer called nothing"):
+        engine.run(program, feed, fetch=["nothing"])
+    with pytest.raises(EngineError, match="--precision fp8"):
+        create("cpu", "fp8")
+
+
+def test_a_shape_that_depends_on_data_is_refused() -> None:
+    def network(x: Any, training: bool) -> dict[str, Any]:
+        return {"y": paddle.reshape(x, [paddle.cast(paddle.sum(x), "int64"), -1])}
+
+    program = build(network, [Input("x", (4,))], name="shapes")
+    with pytest.raises(EngineError, match=r"test_xla_engine.py:\d+\): its shape depends on data"):
+        create("cpu").run(program, {"x": np.ones(4, np.float32)})
+
+
+# --- several devices and processes ----------------------------------------------------------------------------------
+
+ON_DEVICES = """
+import json, os, sys
+sys.path.insert(0, sys.argv[2])
+import numpy as np
+from fluid.engine.xla import create, distributed, graph
+folder, _, coordinator, hosts, host = sys.argv[1:]
+hosts, host = int(hosts), int(host)
+if hosts > 1:
+    distributed.start(coordinator, hosts, host)
+programs, state = graph.load(folder)
+engine = create("cpu", seed=5)
+engine.load(state)
+feed = dict(np.load(folder + "/feed.npz"))
+rows = len(feed["label"]) // hosts
+feed = {name: value[host * rows : (host + 1) * rows] for name, value in feed.items()}
+losses = [float(engine.run(programs["train"], engine.put(feed), step)["loss"]) for step in range(3)]
+per_sample = np.asarray(engine.run(programs["eval"], feed)["losses"])
+many = np.asarray(engine.run_many(programs["eval"], [feed, feed], fetch=["losses"])["losses"])
+assert np.array_equal(many[0], many[1]) and np.allclose(many[0], per_sample, rtol=1e-6)
+assert engine.agree(host == hosts - 1) and not engine.agree(False)
+total = distributed.total_over_hosts(np.array([per_sample.sum(), len(per_sample)]))
+np.savez(f"{folder}/result_{hosts}_{host}.npz", **engine.state())
+print("RESULT " + json.dumps([engine.num_devices, losses, per_sample.tolist(), total.tolist()]))
+distributed.wait_for_hosts("end")
+"""
+
+
+def on_devices(folder: Path, devices: int, hosts: int = 1) -> list[Any]:
+    """Results of each process: devices seen, training losses, per-sample losses, sums over hosts."""
+    port = 20000 + os.getpid() % 20000
+    environment = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices // hosts}"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", ON_DEVICES, str(folder), str(ROOT), f"127.0.0.1:{port}", str(hosts), str(host)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        for host in range(hosts)
+    ]
+    results = []
+    for process in processes:
+        output, errors = process.communicate(timeout=240)
+        assert process.returncode == 0, errors[-3000:]
+        results.append(json.loads(next(line[7:] for line in output.splitlines() if line.startswith("RESULT "))))
+    return results
+
+
+def test_four_devices_and_two_processes_equal_one_device(tmp_path: Path) -> None:
+    train, evaluate = image_program(rate=0.3), image_program("eval", optimizer=None)
+    state, feed = initialise(train, seed=14), image_feed(8)
+    graphs.save(tmp_path, [capture(train), capture(evaluate)], state)
+    np.savez(tmp_path / "feed.npz", **feed)
+    engine = create("cpu", seed=5)
+    engine.load(state)
+    losses = [float(engine.run(train, feed, step)["loss"]) for step in range(3)]
+    per_sample = np.asarray(engine.run(evaluate, feed)["losses"])
+    wanted = engine.state()
+
+    ((devices, four, rows, _),) = on_devices(tmp_path, 4)
+    assert devices == 4
+    assert np.allclose(four, losses, rtol=1e-5) and np.allclose(rows, per_sample, rtol=1e-4)
+    results = on_devices(tmp_path, 2, hosts=2)
+    for host, (devices, two, rows, total) in enumerate(results):
+        assert devices == 2
+        assert np.allclose(two, losses, rtol=1e-5)
+        assert np.allclose(rows, per_sample[4 * host : 4 * host + 4], rtol=1e-4)
+        assert np.allclose(total, [per_sample.sum(), 8], rtol=1e-4)
+    for file in ("result_1_0.npz", "result_2_0.npz", "result_2_1.npz"):
+        with np.load(tmp_path / file) as found:
+            for name, value in wanted.items():
+                assert difference(found[name], value) < 1e-4, (file, name)
+
+
+def test_a_batch_that_devices_cannot_share(tmp_path: Path) -> None:
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[2])\n"
+        "import numpy as np\n"
+        "from fluid.engine.xla import create, graph\n"
+        "from fluid.errors import EngineError\n"
+        "programs, state = graph.load(sys.argv[1])\n"
+        "engine = create('cpu'); engine.load(state)\n"
+        "try: engine.run(programs['eval'], dict(np.load(sys.argv[1] + '/feed.npz')))\n"
+        "except EngineError as error: print(error)\n"
+    )
+    evaluate = image_program("eval", optimizer=None)
+    graphs.save(tmp_path, [capture(evaluate)], initialise(evaluate, seed=0))
+    np.savez(tmp_path / "feed.npz", **image_feed(6))
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    command = [sys.executable, "-c", script, str(tmp_path), str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert "has 6 rows, which 4 devices cannot share evenly" in done.stdout, done.stderr

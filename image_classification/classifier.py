@@ -1,0 +1,44 @@
+"""What must travel with a set of weights for them to be used rightly. Imports no paddle."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from fluid.errors import UserError
+from image_classification.reader import Preprocess
+
+TASK = "image_classification"
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A network, its classes and its preprocessing: stored in checkpoints and exported models."""
+
+    model: str
+    class_dim: int
+    preprocess: Preprocess
+    mean: tuple[float, float, float]
+    """Subtracted from red, green, blue in 0..1 ..."""
+    std: tuple[float, float, float]
+    """... which are then divided by this."""
+    class_names: list[str] = field(default_factory=list)
+    """Names in the order of the labels; empty where the data set does not tell."""
+
+    def name_of(self, label: int) -> str:
+        """The class's name, or its number where it has none."""
+        return self.class_names[label] if label < len(self.class_names) else str(label)
+
+    def to_facts(self) -> dict[str, Any]:
+        """As JSON-able data."""
+        return dataclasses.asdict(self)
+
+    @staticmethod
+    def from_facts(facts: dict[str, Any]) -> "Classifier":
+        """The inverse of `to_facts`; raises UserError if something is missing."""
+        try:
+            preprocess = {**facts["preprocess"], "image_shape": tuple(facts["preprocess"]["image_shape"])}
+            values = {item.name: facts[item.name] for item in dataclasses.fields(Classifier)}
+            values |= {"preprocess": Preprocess(**preprocess), "mean": tuple(facts["mean"]), "std": tuple(facts["std"])}
+            return Classifier(**values)
+        except (KeyError, TypeError) as error:
+            raise UserError(f"the weights do not say how images are prepared for them ({error} is missing)") from error

@@ -1,0 +1,135 @@
+"""Measure translations of a test set: BLEU and chrF with their signatures, and perplexity.
+
+python eval.py                                             the shipped model on the embedded test sentences
+python eval.py --checkpoint output --data_dir corpora      a trained model on PART.tsv of a data set
+python eval.py --test_file_pattern newstest.tsv --pretrained_model transformer_base --trg_vocab_fpath vocab.bpe.32000
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+if __package__ in (None, ""):
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from fluid import config as configuration
+from fluid import engine as engines
+from fluid.config import EngineFlags
+from fluid.errors import UserError
+from fluid.run import console, script
+from neural_machine_translation.decode import LengthPenalty, Search
+from neural_machine_translation.metrics import Quality, quality
+from neural_machine_translation.network import evaluation_program, search_program
+from neural_machine_translation.options import ALIASES, RETIRED, with_pairs
+from neural_machine_translation.reader import PairSource, open_pairs
+from neural_machine_translation.scoring import has_text, open_model
+from neural_machine_translation.train import measure_perplexity
+from neural_machine_translation.translate import runner, translate
+from neural_machine_translation.vocabulary import SPECIAL_WORDS
+
+
+@dataclass
+class ModelFlags(EngineFlags):
+    """Which model, and how it searches: shared by eval.py, infer.py and export.py."""
+
+    checkpoint: Path | None = None
+    """Checkpoint, or output folder of a run (its newest one); by default the shipped model."""
+    pretrained_model: str | None = None
+    """Weights instead of a checkpoint: a registered name, or a file or folder of any format."""
+    src_vocab_fpath: Path | None = None
+    """Vocabulary of the source, for --pretrained_model."""
+    trg_vocab_fpath: Path | None = None
+    """Vocabulary of the target; by default the source's."""
+    special_token: tuple[str, str, str] = SPECIAL_WORDS
+    """Begin, end and unknown word: the first three of a vocabulary."""
+    languages: tuple[str, str] = ("en", "de")
+    """Of source and target, for --pretrained_model."""
+    n_head: int | None = None
+    """Attention heads, for --pretrained_model; by default d_model / 64."""
+    n_layer: int | None = None
+    """Layers, for --pretrained_model, where a combined file holds no names; by default 6."""
+    dropout: float | None = None
+    """Dropout the weights were trained with, for --pretrained_model; by default 0.3 for big, 0.1 otherwise."""
+    allow_partial: bool = False
+    """Accept weights that fit only in part."""
+    beam_size: int = 5
+    """Hypotheses kept at each position; 1 is greedy search."""
+    max_out_len: int = 256
+    """Longest translation in words."""
+    length_penalty: LengthPenalty = "gnmt"
+    """What a log-probability is divided by: gnmt, ((5 + length) / 6)**alpha; average, the length; none, as Fluid did."""
+    alpha: float = 0.6
+    """Exponent of gnmt."""
+    batch_size: int = 32
+    """Sentences in a batch; changes the speed, not the result."""
+
+    def search(self) -> Search:
+        """The search that the flags describe."""
+        if self.beam_size < 1 or self.max_out_len < 1 or self.batch_size < 1:
+            raise UserError("--beam_size, --max_out_len and --batch_size are at least 1")
+        return Search(self.beam_size, self.max_out_len, self.length_penalty, self.alpha)
+
+
+@dataclass
+class Flags(ModelFlags):
+    """Measure translations of a test set."""
+
+    data_dir: Path | None = None
+    """Folder with PART.tsv (source, tab, target) or PART.en and PART.de; by default the embedded sentences."""
+    part: Literal["test", "dev", "train"] = "test"
+    """Which part of the data set."""
+    test_file_pattern: str | None = None
+    """Files of pairs (source, tab, target) instead of data_dir."""
+    tokenize: Literal["13a", "intl", "char", "none"] = "13a"
+    """sacreBLEU's tokeniser."""
+    lowercase: bool = False
+    """Compare without case."""
+    output_file: Path | None = None
+    """Write the translations there, one a line."""
+
+
+def main(flags: Flags) -> Quality:
+    """Evaluate as `flags` say, print the result and return it."""
+    translator, state, description = open_model(flags)
+    if not has_text(translator):
+        raise UserError("give the vocabulary of these weights: --src_vocab_fpath, --trg_vocab_fpath")
+    pairs = open_pairs(
+        flags.part, data_dir=flags.data_dir, pattern=flags.test_file_pattern, languages=translator.languages
+    )
+    source = PairSource(
+        pairs,
+        translator.source,
+        translator.target,
+        max_length=translator.config.max_length,
+        batch_size=flags.batch_size,
+        use_token_batch=False,
+        strict=True,
+    )
+    engine, reason = engines.create(flags.engine, flags.device, flags.precision, flags.seed)
+    engine.load(state)
+    console.print(
+        f"model {description}\nengine {engine.name} on {engine.device} ({reason}), {flags.precision}", markup=False
+    )
+    perplexity = measure_perplexity(engine, evaluation_program(translator.config), source, flags.batch_size)
+    run = runner(engine, search_program(translator.config, flags.search()))
+    found = translate(run, translator, pairs.sources, batch_size=flags.batch_size)
+    hypotheses = [best[0].text for best in found]
+    if flags.output_file is not None:
+        try:
+            flags.output_file.write_text("".join(f"{text}\n" for text in hypotheses), encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"{flags.output_file}: cannot be written ({error.strerror})") from None
+    result = quality(hypotheses, pairs.targets, tokenize=flags.tokenize, lowercase=flags.lowercase)
+    cut_off = sum(not best[0].complete for best in found)
+    console.print(f"{len(pairs)} pairs of {', '.join(pairs.files)}", markup=False)
+    if cut_off:
+        console.print(f"{cut_off} translations reached --max_out_len and were cut off")
+    console.print(f"perplexity {perplexity.value:.3f} ({perplexity.loss:.4f} nats a word, {perplexity.words} words)")
+    console.print(f"chrF {result.chrf:.2f}  {result.chrf_signature}", markup=False)
+    console.print(f"BLEU {result.bleu:.2f}  {result.bleu_signature}", markup=False)
+    return result
+
+
+if __name__ == "__main__":
+    script(lambda: main(configuration.parse(Flags, with_pairs(), aliases=ALIASES, retired=RETIRED)))

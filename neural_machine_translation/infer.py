@@ -1,0 +1,215 @@
+"""Translate.
+
+python infer.py "Where is the train station?"          a sentence
+python infer.py letters/ notes.txt                     files and folders of *.txt, a sentence a line
+cat notes.txt | python infer.py -                      standard input
+python infer.py --interactive                          line by line, answered at once
+python infer.py --feed in.npz --fetch out.npz          src_word, trg_word [N, T] int64 -> logits [N, T, V]
+"""
+
+import json
+import math
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+if __package__ in (None, ""):
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from fluid import config as configuration
+from fluid import engine as engines
+from fluid.commands import read_npz, write_npz
+from fluid.engine import Engine
+from fluid.errors import UserError
+from fluid.export import ExportedModel
+from fluid.run import console, script
+from neural_machine_translation.eval import ModelFlags
+from neural_machine_translation.network import Translator, sampling_program, scoring_program, search_program
+from neural_machine_translation.options import ALIASES, RETIRED, with_pairs
+from neural_machine_translation.reader import EMBEDDED, input_lines, read_tsv
+from neural_machine_translation.scoring import draw_attentions, has_text, open_model
+from neural_machine_translation.translate import Hypothesis, Run, runner, translate
+
+import numpy as np
+import tyro
+
+
+@dataclass
+class Flags(ModelFlags):
+    """Translate."""
+
+    inputs: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    """Sentences, files, folders, patterns, @LIST of files, or - for standard input; by default some everyday sentences."""
+    test_file_pattern: str | None = None
+    """Files of pairs (source, tab, target), of which the sources are translated, as in 2018."""
+    exported_model: Path | None = None
+    """Folder that export.py wrote, instead of a checkpoint."""
+    n_best: int = 1
+    """Translations of each sentence, with their scores."""
+    sampling: bool = False
+    """Draw translations at random instead of searching for the most probable one."""
+    temperature: float = 1.0
+    """sampling: below 1 prefers the probable words, above 1 the others."""
+    top_k: int = 0
+    """sampling: draw from the most probable words alone; 0 draws from all."""
+    interactive: bool = False
+    """Translate standard input line by line, answering each at once."""
+    output_file: Path | None = None
+    """Write JSON lines there: place, source, translations with scores."""
+    attention_dir: Path | None = None
+    """Draw there where the decoder looked, a picture for each sentence."""
+    feed: Path | None = None
+    """Arrays for forced scoring: src_word [N, S] and trg_word [N, T] int64, padded with 1."""
+    fetch: Path | None = None
+    """Where the logits [N, T, V] go, with --feed."""
+
+
+def main(flags: Flags) -> list[list[Hypothesis]]:
+    """Translate as `flags` say; returns the hypotheses of each sentence."""
+    if (flags.feed is None) != (flags.fetch is None):
+        raise UserError("--feed and --fetch go together")
+    if not 1 <= flags.n_best <= (flags.n_best if flags.sampling else flags.beam_size):
+        raise UserError(f"--n_best {flags.n_best} must be between 1 and --beam_size {flags.beam_size}")
+    if not math.isfinite(flags.temperature) or flags.temperature <= 0:
+        raise UserError(f"--temperature {flags.temperature} must be above 0")
+    if flags.feed is not None:
+        run_on_arrays(flags)
+        return []
+    translator, run, engine = open_runner(flags)
+    if flags.interactive:
+        answer_lines(flags, translator, run)
+        return []
+    lines = list(lines_to_translate(flags))
+    places, texts = [place for place, _ in lines], [text for _, text in lines]
+
+    def warn(index: int, message: str) -> None:
+        print(f"warning: {places[index]}: {message}", file=sys.stderr)
+
+    copies = flags.n_best if flags.sampling else 1
+    found = translate(
+        run, translator, [text for text in texts for _ in range(copies)], batch_size=flags.batch_size, warn=warn
+    )
+    results = [sum(found[first : first + copies], []) for first in range(0, len(found), copies)]
+    results = [
+        sorted(some, key=lambda item: -item.score)[: flags.n_best] if copies > 1 else some[: flags.n_best]
+        for some in results
+    ]
+    for text, hypotheses in zip(texts, results, strict=True):
+        show(text, hypotheses, flags)
+    if flags.output_file is not None:
+        write_records(flags.output_file, places, texts, results)
+    if flags.attention_dir is not None:
+        if engine is None:
+            raise UserError("--attention_dir needs a checkpoint: an exported search does not tell where it looked")
+        flags.attention_dir.mkdir(parents=True, exist_ok=True)
+        best = [hypotheses[0] for hypotheses in results]
+        program = scoring_program(translator.config)
+        for path in draw_attentions(flags.attention_dir, engine, program, translator, texts, best):
+            console.print(str(path), markup=False)
+    return results
+
+
+def open_runner(flags: Flags) -> tuple[Translator, Run, Engine | None]:
+    """The translator, what runs its search, and the engine (None for an exported model)."""
+    if flags.exported_model is not None:
+        model = ExportedModel(flags.exported_model)
+        if model.facts.get("what") != "search":
+            raise UserError(f"{flags.exported_model} was exported for scoring; translate with one of --what search")
+        if flags.sampling:
+            raise UserError("--sampling needs a checkpoint; the exported model is a beam search")
+        return Translator.from_facts(model.facts["translator"]), model.run, None
+    translator, state, _ = open_model(flags)
+    if not has_text(translator):
+        raise UserError("give the vocabulary of these weights: --src_vocab_fpath, --trg_vocab_fpath")
+    engine, _ = engines.create(flags.engine, flags.device, flags.precision, flags.seed)
+    engine.load(state)
+    if flags.sampling:
+        options = {"max_out_len": flags.max_out_len, "temperature": flags.temperature, "top_k": flags.top_k}
+        return translator, runner(engine, sampling_program(translator.config, **options)), engine
+    return translator, runner(engine, search_program(translator.config, flags.search())), engine
+
+
+def lines_to_translate(flags: Flags) -> Iterator[tuple[str, str]]:
+    """(place, sentence) of everything to translate."""
+    if flags.test_file_pattern is not None:
+        pairs = read_tsv(flags.test_file_pattern)
+        yield from ((pairs.where(index), source) for index, source in enumerate(pairs.sources))
+    yield from input_lines(flags.inputs)
+    if not flags.inputs and flags.test_file_pattern is None:
+        everyday = read_tsv(EMBEDDED / "everyday.tsv")
+        yield from ((everyday.where(index), everyday.sources[index]) for index in range(0, len(everyday), 10))
+
+
+def answer_lines(flags: Flags, translator: Translator, run: Run) -> None:
+    """Translate standard input line by line until it ends."""
+    prompt = "> " if sys.stdin.isatty() else ""
+    while True:
+        print(prompt, end="", flush=True)
+        line = sys.stdin.readline()
+        if not line:
+            return
+        warn = lambda index, message: print(f"warning: {message}", file=sys.stderr)  # noqa: E731
+        hypotheses = translate(run, translator, [line.strip()], batch_size=1, warn=warn)[0]
+        show(None, hypotheses[: flags.n_best], flags)
+        sys.stdout.flush()
+
+
+def show(text: str | None, hypotheses: list[Hypothesis], flags: Flags) -> None:
+    """Print the translations of one sentence: the text alone, or with scores if several were asked for."""
+    if flags.n_best == 1:
+        print(hypotheses[0].text)
+        return
+    if text is not None:
+        print(text)
+    for hypothesis in hypotheses:
+        print(f"{hypothesis.score:9.4f}  {hypothesis.text}")
+
+
+def write_records(path: Path, places: list[str], texts: list[str], results: list[list[Hypothesis]]) -> None:
+    """JSON lines, a sentence each."""
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            for place, text, hypotheses in zip(places, texts, results, strict=True):
+                translations = [
+                    {"text": item.text, "score": item.score, "complete": item.complete} for item in hypotheses
+                ]
+                record = {"place": place, "source": text, "translations": translations}
+                file.write(json.dumps(record, ensure_ascii=False) + "\n")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def run_on_arrays(flags: Flags) -> None:
+    """Forced scoring of raw arrays."""
+    feed = read_npz(flags.feed)
+    if flags.exported_model is not None:
+        outputs = ExportedModel(flags.exported_model).run(feed)
+    else:
+        translator, state, _ = open_model(flags)
+        check_words(feed, translator)
+        engine, _ = engines.create(flags.engine, flags.device, flags.precision, flags.seed)
+        engine.load(state)
+        wide = {name: array.astype(np.int64) for name, array in feed.items()}
+        outputs = engine.run(scoring_program(translator.config), wide)
+    write_npz(flags.fetch, {name: np.asarray(array) for name, array in outputs.items()})
+    for name, array in outputs.items():
+        console.print(f"{name}: {np.asarray(array).dtype} {list(array.shape)}", markup=False)
+
+
+def check_words(feed: dict[str, np.ndarray], translator: Translator) -> None:
+    """Raise UserError unless the arrays are word indices of this network's vocabularies."""
+    config = translator.config
+    for name, size in (("src_word", config.src_vocab_size), ("trg_word", config.trg_vocab_size)):
+        array = feed.get(name)
+        if array is None or array.ndim != 2 or not np.issubdtype(array.dtype, np.integer) or not array.size:
+            raise UserError(f"--feed needs {name}, an integer array [sentences, words]")
+        if array.min() < 0 or array.max() >= size:
+            raise UserError(f"{name} holds {array.max()}; the vocabulary has the words 0 to {size - 1}")
+        if array.shape[1] > config.max_length:
+            raise UserError(f"{name} holds sentences of {array.shape[1]} words; the network takes {config.max_length}")
+
+
+if __name__ == "__main__":
+    script(lambda: main(configuration.parse(Flags, with_pairs(), aliases=ALIASES, retired=RETIRED)))
