@@ -40,7 +40,7 @@ class Flags(Recipe, TrainFlags):
     """Train a deep Q network. Steps are agent steps: one action in one environment, 4 emulator frames in Atari."""
 
     max_steps: int | None = None
-    """Agent steps in all; by default 10,000,000 for Atari, 100,000 otherwise."""
+    """Agent steps in all; by default 10,000,000 for Atari, 50,000 otherwise."""
     max_minutes: float | None = None
     """Stop after this time, whatever max_steps says."""
     target_score: float | None = None
@@ -50,11 +50,11 @@ class Flags(Recipe, TrainFlags):
     save_replay: bool = False
     """Keep the replay memory (and with one environment the emulator) in checkpoints: resumes to the same bits."""
     log_every: int | None = None
-    """Agent steps between log lines; by default 1/100 of max_steps, at most 10,000."""
+    """Agent steps between log lines; by default 1/50 of max_steps, at most 10,000."""
     save_every: int | None = None
     """Agent steps between checkpoints beside those of the evaluations; by default none."""
     eval_every: int | None = None
-    """Agent steps between evaluations; by default 100,000 for Atari as in 2018, 5,000 otherwise."""
+    """Agent steps between evaluations; by default 100,000 for Atari as in 2018, 2,500 otherwise."""
     test_episodes: int | None = None
     """Episodes of an evaluation; by default 10 for Atari, 20 otherwise."""
     test_epsilon: float = 0.01
@@ -149,14 +149,14 @@ def complete(flags: Flags) -> Flags:
     atari = is_atari(flags.env)
     flags = replace(flags, **fill(flags))
     cartpole = flags.env.startswith("CartPole")
-    steps = flags.max_steps or (10_000_000 if atari else 100_000)
-    eval_every = flags.eval_every or min(100_000 if atari else 5_000, steps)
+    steps = flags.max_steps or (10_000_000 if atari else 50_000)
+    eval_every = flags.eval_every or min(100_000 if atari else 2_500, steps)
     if flags.mem_size < flags.num_envs * (4 + flags.n_step + 1) or flags.mem_size < flags.warmup_steps:
         raise UserError(f"--mem_size {flags.mem_size} is too small for --warmup_steps {flags.warmup_steps}")
     return replace(
         flags,
         max_steps=steps,
-        log_every=flags.log_every or max(min(steps // 100, 10_000), 1),
+        log_every=flags.log_every or max(min(steps // 50, 10_000), 1),
         eval_every=eval_every,
         save_every=flags.save_every or steps + 1,
         test_episodes=flags.test_episodes or (10 if atari else 20),

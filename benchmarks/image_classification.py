@@ -2,6 +2,7 @@
 
     python benchmarks/xla_step.py capture graphs --models ResNet50 MobileNetV1 SE_ResNeXt50_32x4d VGG16   (where Paddle is)
     python benchmarks/image_classification.py gpu --graphs graphs --json benchmarks/results/FILE.json     (torch, timm, jax)
+    python benchmarks/image_classification.py files --graphs graphs     the whole way from JPEG files, on the GPU
     python benchmarks/image_classification.py cpu --json FILE.json      exported ResNet50 beside the plain executor
 
 On the GPU every measurement is a process of its own, the zoo's and PyTorch's one after the other. PyTorch gets what makes
@@ -206,6 +207,68 @@ def cpu(arguments: argparse.Namespace) -> None:
         arguments.json.write_text(json.dumps({"date": time.strftime("%Y-%m-%d"), "ratios": ratios}, indent=1) + "\n")
 
 
+def files(arguments: argparse.Namespace) -> None:
+    """ResNet-50 training from 500 x 375 JPEG files: the step alone, the reader alone, and both together."""
+    import tempfile
+
+    from benchmarks.xla_step import random_state
+
+    from fluid.data import training_batches
+    from fluid.engine.xla import create
+    from fluid.engine.xla import graph as graphs
+    from fluid.trainer import benchmark
+    from image_classification.reader import Augment, ImageSource, Preprocess, open_images
+
+    import numpy as np
+
+    graph = graphs.load_graph(arguments.graphs / "ResNet50_train.json")
+    engine = create(arguments.device, "bf16" if arguments.device == "gpu" else "fp32")
+    engine.load(random_state(graph, np.random.default_rng(0)))
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for short in (375, 256):
+            data = write_photographs(Path(folder) / str(short), arguments.images, short)
+            source = ImageSource(open_images(data, "train", 1000), Preprocess(), Augment())
+
+            def open_batches(start: int, source: ImageSource = source) -> Any:
+                return training_batches(source, arguments.batch, seed=0, start=start, num_workers=arguments.workers)
+
+            result = benchmark(NoRecords(), engine, graph, open_batches, steps=arguments.steps)
+            row = {"short_side": short, "workers": arguments.workers} | {
+                name: round(value, 3) for name, value in result.items()
+            }
+            rows.append(row)
+            print(json.dumps(row), flush=True)
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
+
+
+class NoRecords:
+    """Stands in for a run's records."""
+
+    def record(self, kind: str, step: int, **values: Any) -> None:
+        """Nothing."""
+
+
+def write_photographs(folder: Path, count: int, short: int) -> Path:
+    """A data set of JPEG files made of the photographs that come along, 4 : 3, with the given short side."""
+    from image_classification.reader import EMBEDDED
+
+    from PIL import Image
+
+    (folder / "train").mkdir(parents=True)
+    contents = []
+    for path in sorted((EMBEDDED / "photographs").glob("*.jpg")):
+        with Image.open(path) as image:
+            image.convert("RGB").resize((short * 4 // 3, short)).save(folder / "one.jpg", quality=90)
+        contents.append((folder / "one.jpg").read_bytes())
+    for index in range(count):
+        (folder / "train" / f"{index}.jpg").write_bytes(contents[index % len(contents)])
+    lines = [f"train/{index}.jpg {index % 1000}\n" for index in range(count)]
+    (folder / "train_list.txt").write_text("".join(lines))
+    return folder
+
+
 def rate(function: Callable[[], Any], batch: int, rounds: int = 7) -> float:
     """Images per second: the median of several calls, after two to warm up."""
     seconds = []
@@ -225,7 +288,14 @@ def main() -> None:
     on_gpu.add_argument("--graphs", type=Path, required=True, help="folder written by xla_step.py capture")
     on_cpu = commands.add_parser("cpu")
     on_cpu.add_argument("--torch_python", help="interpreter of an environment with torch (pip install torch==2.13.0)")
-    for command in (on_gpu, on_cpu):
+    from_files = commands.add_parser("files")
+    from_files.add_argument("--graphs", type=Path, required=True, help="folder written by xla_step.py capture")
+    from_files.add_argument("--workers", type=int, default=15)
+    from_files.add_argument("--images", type=int, default=8192)
+    from_files.add_argument("--batch", type=int, default=256)
+    from_files.add_argument("--steps", type=int, default=60)
+    from_files.add_argument("--device", default="gpu")
+    for command in (on_gpu, on_cpu, from_files):
         command.add_argument("--json", type=Path)
     one = commands.add_parser("one", help="a single measurement, for the processes that gpu starts")
     one.add_argument("function", choices=["measure_zoo", "measure_torch"])

@@ -39,17 +39,14 @@ def capture(folder: Path, models: list[str], class_dim: int) -> None:
 
     import paddle
 
-    folder.mkdir(parents=True, exist_ok=True)
+    def momentum() -> paddle.optimizer.Optimizer:
+        return paddle.optimizer.Momentum(0.1, 0.9, weight_decay=paddle.regularizer.L2Decay(1e-4))
+
     for name in models:
         model = find_model(name)
         preprocess = Preprocess(model.image_shape, model.resize_short)
         classifier = Classifier(name, class_dim, preprocess, model.mean, model.std)
         network, inputs = training_network(classifier)
-        decay = paddle.regularizer.L2Decay(1e-4)
-
-        def momentum() -> paddle.optimizer.Optimizer:
-            return paddle.optimizer.Momentum(0.1, 0.9, weight_decay=decay)
-
         train = build(network, inputs, name=f"{name}_train", training=True, optimizer=momentum, schedule=Constant(0.1))
         evaluate = evaluation_program(classifier)
         evaluate.name = f"{name}_eval"
@@ -101,10 +98,8 @@ def measure(
     graph = graphs.load_graph(file)
     rng = np.random.default_rng(0)
     engine = create(device, precision)
-    choices = dict(item.split("=") for item in tuning)
-    engine.tuning = dataclasses.replace(
-        engine.tuning, **{name: type(getattr(engine.tuning, name))(_literal(value)) for name, value in choices.items()}
-    )
+    choices = {name: int(value) for name, value in (item.split("=") for item in tuning)}
+    engine.tuning = dataclasses.replace(engine.tuning, **choices)
     engine.load(random_state(graph, rng))
     feed = engine.put(random_feed(graph, batch, rng))
 
@@ -142,10 +137,6 @@ def measure(
                 run(5, 1000)
             print_kernels(folder, 5)
     return report
-
-
-def _literal(value: str) -> int | str:
-    return {"true": 1, "false": 0}.get(value.lower(), int(value) if value.isdigit() else value)
 
 
 def print_kernels(folder: str, steps: int, count: int = 40) -> None:
@@ -192,7 +183,11 @@ def main() -> None:
     timing.add_argument("--device", default="auto")
     timing.add_argument("--profile", action="store_true", help="list the kernels that take the time")
     timing.add_argument(
-        "--tune", nargs="*", default=[], metavar="FIELD=VALUE", help="fields of fluid/engine/xla/tuning.py"
+        "--tune",
+        nargs="*",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="fields of fluid/engine/xla/tuning.py, 0 or 1 for no and yes",
     )
     timing.add_argument("--json", type=Path, help="append the results to this file, one JSON object a line")
     arguments = parser.parse_args()

@@ -47,8 +47,9 @@ def register(
     def translate(node: Node) -> None:
         fields = _fields(node.layer.params)
         several = len(node.inputs) > 1
-        accepted = _call(node, shape, node.shapes if several else node.shape, **_accepted(shape, fields))
-        shapes = accepted if accepted and isinstance(accepted[0], (list, tuple)) else [accepted]
+        shapes = _call(node, shape, node.shapes if several else node.shape, **_accepted(shape, fields))
+        if not shapes or not isinstance(shapes[0], (list, tuple)):
+            shapes = [shapes]
         keywords = {key: repr(value) for key, value in _accepted(layer, fields).items()}
         if weights is not None:
             if node.blobs is None:

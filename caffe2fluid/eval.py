@@ -24,7 +24,7 @@ from caffe2fluid.errors import ConvertError, run_script
 def read_list(path: Path, root: Path) -> list[tuple[Path, int]]:
     """(image, label) of each line. Raises ConvertError with file and line, also for an image that is not there."""
     items = []
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_text("utf-8", "replace").splitlines(), 1):
         if not line.strip():
             continue
         name, _, label = line.strip().rpartition(" ")

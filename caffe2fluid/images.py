@@ -104,7 +104,7 @@ def find_images(arguments: list[str], standard_input: Iterable[str] = ()) -> lis
                 raise ConvertError(f"{path}: no images in this folder")
             found += inside
         elif path.suffix == ".txt" and path.is_file():
-            found += [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
+            found += [line.strip() for line in path.read_text("utf-8", "replace").splitlines() if line.strip()]
         elif not path.exists() and any(character in argument for character in "*?["):
             inside = sorted(map(str, Path(path.anchor or ".").glob(str(path.relative_to(path.anchor)))))
             if not inside:

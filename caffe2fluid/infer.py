@@ -116,7 +116,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
 
     name, preprocess = images.from_flags(args, converted)
-    labels = Path(args.labels).read_text("utf-8").splitlines() if args.labels else []
+    labels = Path(args.labels).read_text("utf-8", "replace").splitlines() if args.labels else []
     paths = images.find_images(args.images, sys.stdin)
     predictor = None if args.blobs else Predictor(converted, not args.no_onednn, args.threads)
     batch = converted.inputs[name][0] or 1

@@ -16,6 +16,7 @@ class Names:
 
     def __init__(self, reserved: set[str]):
         self._taken = {name.lower() for name in reserved}
+        self._last: dict[str, int] = {}
 
     def __call__(self, name: str) -> str:
         base = re.sub(r"\W", "_", name, flags=re.ASCII)[:MAX_LENGTH] or "_"
@@ -23,10 +24,10 @@ class Names:
             base = "layer_" + base.lstrip("_")
         if keyword.iskeyword(base) or keyword.issoftkeyword(base):
             base += "_"
-        result, number = base, 1
+        result, key = base, base.lower()
         while result.lower() in self._taken:
-            number += 1
-            result = f"{base}_{number}"
+            self._last[key] = self._last.get(key, 1) + 1
+            result = f"{base}_{self._last[key]}"
         self._taken.add(result.lower())
         return result
 

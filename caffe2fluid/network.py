@@ -67,6 +67,8 @@ def read_network(
     """
     message = read_prototxt(path)
     name = message.text("name", "")
+    state = message.message("state")
+    level, stages = state.integer("level", level), [*stages, *state.texts("stage")]
     messages = [_upgrade_v1(m) for m in _upgrade_v0(message.messages("layers"))] if "layers" in message else []
     messages += message.messages("layer")
     layers = [_layer(m) for m in messages if _included(m, phase, level, set(stages))]

@@ -16,7 +16,7 @@ from typing import Any
 
 from .errors import ConvertError
 
-MAX_BYTES = 64 << 20  # the largest published prototxt is below 1 MiB
+MAX_BYTES = 16 << 20  # the largest published prototxt is below 1 MiB
 MAX_DEPTH = 100  # protobuf's own limit
 MAX_DIGITS = 400  # longer literals overflow every numeric type of protobuf
 

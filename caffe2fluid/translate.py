@@ -101,6 +101,7 @@ def _translate(network: Network, weights: dict[str, LayerWeights] | None, phase:
     names = Names(reserved)
     ids = [names(layer.name) for layer in network.layers]
     folded = _scales_to_fold(network)
+    gone = set(folded.values())
     shapes = {name: list(shape) for name, shape in network.inputs.items()}
     result = Translation(network, phase, [], shapes, output_blobs(network), list(network.notes))
     shared: dict = {}
@@ -112,7 +113,7 @@ def _translate(network: Network, weights: dict[str, LayerWeights] | None, phase:
         return weights[layer.name].blobs if layer.name in weights else []
 
     for index, (layer, identifier) in enumerate(zip(network.layers, ids, strict=True)):
-        if index in folded.values():
+        if index in gone:
             continue
         scale = network.layers[folded[index]] if index in folded else None
         node = Node(

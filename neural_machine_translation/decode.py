@@ -56,7 +56,9 @@ def beam_search(
     words divided by the length penalty. A sentence is done when none of its growing hypotheses, as it stands, ranks
     above the worst of `beam_size` finished ones.
     """
-    beam, wide = search.beam_size, min(2 * search.beam_size, config.trg_vocab_size)
+    beam = search.beam_size
+    wide = min(2 * beam, config.trg_vocab_size)
+    kept = min(2 * beam, beam * wide)
     decoder = Decoder(parameters, config, search.max_out_len, beam, src_word)
     at_first = np.full((1, beam), MASKED, np.float32)
     at_first[0, 0] = 0.0
@@ -64,7 +66,7 @@ def beam_search(
     finished_score = decoder.zeros + MASKED
 
     def may_go_on(step: Value, growing_score: Value, finished_score: Value) -> Value:
-        best = growing_score[:, 0] / search.penalty(paddle.cast(step, "float32"))
+        best = growing_score[:, 0] / search.penalty(paddle.clip(paddle.cast(step, "float32"), min=1.0))
         return paddle.logical_and(step < decoder.length, paddle.any(best > finished_score[:, beam - 1]))
 
     def running(step, word, growing_score, growing_ids, finished_score, finished_ids, *caches):
@@ -75,13 +77,15 @@ def beam_search(
         # The best words of each hypothesis first: a search over vocabulary x beam would sort far more.
         best, words = paddle.topk(logits, wide, axis=2)
         best = best - paddle.logsumexp(logits, axis=2, keepdim=True) + growing_score.unsqueeze(2)
-        score, place = paddle.topk(best.reshape([0, beam * wide]), wide, axis=1)
+        score, place = paddle.topk(best.reshape([0, beam * wide]), kept, axis=1)
         parent = place // wide
         word = paddle.take_along_axis(words.reshape([0, beam * wide]), place, axis=1)
         ids = decoder.write(decoder.choose(growing_ids, parent), step, word)
         ended = word == EOS
 
-        rank = paddle.where(ended, score / search.penalty(paddle.cast(step + 1, "float32")), decoder.masked(score))
+        # Only an end that would have stayed in the beam counts; so a beam of 1 is greedy search.
+        stays = paddle.logical_and(ended, paddle.arange(0, kept) < beam)
+        rank = paddle.where(stays, score / search.penalty(paddle.cast(step + 1, "float32")), decoder.masked(score))
         finished_score, order = paddle.topk(paddle.concat([finished_score, rank], axis=1), beam, axis=1)
         finished_ids = decoder.choose(paddle.concat([finished_ids, ids], axis=1), order)
 

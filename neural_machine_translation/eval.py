@@ -120,7 +120,8 @@ def main(flags: Flags) -> Quality:
             flags.output_file.write_text("".join(f"{text}\n" for text in hypotheses), encoding="utf-8")
         except OSError as error:
             raise UserError(f"{flags.output_file}: cannot be written ({error.strerror})") from None
-    result = quality(hypotheses, pairs.targets, tokenize=flags.tokenize, lowercase=flags.lowercase)
+    references = [translator.target.plain(text) for text in pairs.targets]
+    result = quality(hypotheses, references, tokenize=flags.tokenize, lowercase=flags.lowercase)
     cut_off = sum(not best[0].complete for best in found)
     console.print(f"{len(pairs)} pairs of {', '.join(pairs.files)}", markup=False)
     if cut_off:

@@ -123,16 +123,17 @@ def from_catalogues(files: Files) -> Iterator[Pair]:
 def from_dictionary(files: Files) -> Iterator[Pair]:
     """The dictionary of Ding: `German; German | example :: English | example` with remarks in brackets."""
     short = {
-        "etw.": "etwas", "jdn.": "jemanden", "jdm.": "jemandem", "jds.": "jemandes", "jd.": "jemand",
-        "sth.": "something", "sb.": "somebody", "sb.’s": "somebody’s", "sth.’s": "something’s",
+        "etw": "etwas", "jdn": "jemanden", "jdm": "jemandem", "jds": "jemandes", "jd": "jemand", "sth": "something",
+        "sb": "somebody",
     }  # fmt: skip
 
     def plain(text: str) -> str:
         text = re.sub(r"\{[^}]*\}|\[[^\]]*\]|<[^>]*>|\([^)]*\)", " ", text)
-        text = re.sub(r"([^\s/]+)/[^\s]+", r"\1", text)
-        text = " ".join(short.get(word, word) for word in text.split())
-        text = re.sub(r"\s+([,.!?;:])", r"\1", text.replace("’", "'").replace(" …", "").replace("…", ""))
-        return text.strip(" ,;")
+        # Of alternatives such as "gone/went" the first.
+        text = re.sub(r"([^\s/]+)(?:/[^\s/.,;:!?]+)+", r"\1", text)
+        text = re.sub(r"\b(etw|jdn|jdm|jds|jd|sth|sb)\.", lambda found: short[found[1]], text)
+        text = " ".join(text.replace("’", "'").replace("…", "").split())
+        return re.sub(r"\s+([,.!?;:])", r"\1", text).strip(" ,;")
 
     for content in files.values():
         for line in content.decode("utf-8").splitlines():
@@ -300,6 +301,7 @@ def aligned(left: list[tuple[str, str]], right: list[tuple[str, str]]) -> Iterat
             yield from sentences(source, target)
 
 
+INFORMAL_SHARE = 0.15
 CATALOGUE = r"/de/LC_MESSAGES/.*\.mo$"
 GAMES = (
     "wesnoth-1.16-data", "wesnoth-1.16-httt", "freeciv-data", "widelands-data", "unknown-horizons", "freedroidrpg-data",
@@ -436,6 +438,13 @@ class Resemblance:
         return False
 
 
+def informal_copies(pairs: list[Pair], share: float, rng: random.Random) -> list[Pair]:
+    """For a share of the short sentences a copy as people type in haste: source in lower case, no full stop on either side."""
+    short = [pair for pair in pairs if pair[0][-1] in ".?!" and 3 <= len(pair[0].split()) <= 12]
+    chosen = rng.sample(short, round(share * len(short)))
+    return [(source.lower().rstrip(".?! "), target.rstrip(".?! ")) for source, target in chosen]
+
+
 def collect(config: Config) -> dict[str, list[Pair]]:
     """Usable pairs of each origin, each source once (its first translation counts)."""
     fetch([name for origin in ORIGINS for name in origin.packages], config.packages_dir)
@@ -486,6 +495,9 @@ def main(config: Config) -> None:
         kept = [pair for pair in pairs if not resembles(pair[0])]
         parts["train"] += kept
         rows.append((name, str(len(kept)), str(len(pairs) - len(kept)), *licences[name]))
+    copies = informal_copies(parts["train"], INFORMAL_SHARE, rng)
+    parts["train"] += [pair for pair in copies if not resembles(pair[0])]
+    rows.append(("informal copies", str(len(copies)), "0", "of the above", "as above"))
     rng.shuffle(parts["train"])
     config.output_dir.mkdir(parents=True)
     for part, pairs in parts.items():

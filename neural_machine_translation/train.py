@@ -340,7 +340,8 @@ class Evaluator:
         self.hypotheses = translate(
             runner(self.engine, self.search), self.translator, self.pairs.sources, batch_size=self.flags.eval_batch_size
         )
-        measured = quality([best[0].text for best in self.hypotheses], self.pairs.targets)
+        references = [self.translator.target.plain(text) for text in self.pairs.targets]
+        measured = quality([best[0].text for best in self.hypotheses], references)
         return {
             "loss": perplexity.loss,
             "ppl": perplexity.value,

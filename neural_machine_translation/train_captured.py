@@ -36,7 +36,7 @@ TASK = "neural_machine_translation"
 
 @dataclass
 class Capture:
-    """Write Programs, initial weights and data into a folder."""
+    """Write Programs and data into a folder."""
 
     data_dir: Path
     """Folder with train.tsv, dev.tsv and test.tsv."""
@@ -64,8 +64,6 @@ class Capture:
     """Longest sentence in words."""
     everyday: Path | None = None
     """Further pairs (source, tab, target) whose BLEU is reported by itself."""
-    seed: int = 0
-    """Of the initial weights."""
 
 
 @dataclass
@@ -93,7 +91,7 @@ class RunCaptured:
     precision: Literal["fp32", "tf32", "bf16"] = "bf16"
     """Arithmetic of matrix products."""
     seed: int = 1
-    """Of data order and dropout."""
+    """Of initial weights, data order and dropout."""
 
 
 def capture(config: Capture) -> None:
@@ -128,9 +126,10 @@ def capture(config: Capture) -> None:
         evaluation_program(network),
         search_program(network, Search(config.beam_size, config.max_length)),
     ]
-    state = initialise(program, seed=config.seed)
-    # Moments are zero: what is zero everywhere need not travel.
-    small = {name: _halved(array) for name, array in state.items() if np.any(array)}
+    state = initialise(program, seed=0)
+    # Moments are zero and weights random: neither need travel.
+    small = {name: array for name, array in state.items() if name not in program.trainable and np.any(array)}
+    small |= {name: array for name, array in state.items() if name in program.trainable and array.ndim == 1}
     config.folder.mkdir(parents=True)
     graphs.save(config.folder / "programs", [capture_program(item) for item in programs], small)
     facts = Translator(network, vocabulary, vocabulary).to_facts()
@@ -149,8 +148,20 @@ def capture(config: Capture) -> None:
     print(f"{config.folder}: {parameter_count(program):,} parameters, {len(source)} pairs, {megabytes:.1f} MB")
 
 
-def _halved(array: np.ndarray) -> np.ndarray:
-    return array.astype(np.float16) if array.ndim == 2 else array
+def fill(state: dict[str, np.ndarray], graph: graphs.Graph, seed: int) -> None:
+    """Add the variables that did not travel: weights as `create_parameters` draws them, zeros for moments."""
+    rng = np.random.default_rng(seed)
+    for name, number in graph.state.items():
+        item = graph.types[number]
+        if name in state or name == "learning_rate_0":
+            continue
+        if name.endswith("_word_emb_table"):
+            state[name] = rng.normal(0.0, item.shape[1] ** -0.5, item.shape).astype(item.dtype)
+        elif name.endswith(".w_0"):
+            limit = (6.0 / sum(item.shape)) ** 0.5
+            state[name] = rng.uniform(-limit, limit, item.shape).astype(item.dtype)
+        else:
+            state[name] = np.zeros(item.shape, item.dtype)
 
 
 BUCKETS = (8, 16, 32, 64)
@@ -167,11 +178,9 @@ def run(config: RunCaptured) -> None:
     facts = json.loads((config.folder / "translator.json").read_text(encoding="utf-8"))
     vocabulary, max_length = from_facts(facts["source"]), facts["network"]["max_length"]
     train, evaluate, search = captured["train"], captured["eval"], captured["search"]
-    for name, number in train.state.items():
-        item = train.types[number]
-        state[name] = state[name].astype(item.dtype) if name in state else np.zeros(item.shape, item.dtype)
     state.pop("learning_rate_0", None)
-    parameters = [name for name in evaluate.state]
+    fill(state, train, config.seed)
+    parameters = list(evaluate.state)
     engine = create(config.device, config.precision, config.seed)
     engine.load(state)
     pairs = {path.stem: read_tsv(path) for path in sorted(config.folder.glob("*.tsv"))}

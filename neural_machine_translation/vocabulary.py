@@ -56,6 +56,10 @@ class SentencePiece:
         """The sentence of word indices."""
         return self.processor.decode([int(index) for index in indices])
 
+    def plain(self, text: str) -> str:
+        """A line of a data set as people write it: here it is."""
+        return text
+
     def word(self, index: int) -> str:
         """One word as people see it, with a bar where a new word begins."""
         return self.processor.id_to_piece(int(index)).replace("▁", "|")
@@ -99,8 +103,11 @@ class WordList:
         return [self.encode(text) for text in texts]
 
     def decode(self, indices: Iterable[int]) -> str:
-        """The sentence of word indices, byte pairs joined."""
-        text = " ".join(self.words[int(index)] for index in indices)
+        """The sentence of word indices, as people write it."""
+        return self.plain(" ".join(self.words[int(index)] for index in indices))
+
+    def plain(self, text: str) -> str:
+        """A line of a data set as people write it: byte pairs joined, and put together again if there is a language."""
         text = re.sub(r"@@( |$)", "", text)
         return self.detokenizer.detokenize(text.split()) if self.language else text
 

@@ -244,3 +244,18 @@ def test_segnet_upsample(tmp_path):
     largest = blocks == blocks.max((3, 5), keepdims=True)
     expected = np.where(largest, blocks, 0).reshape(x.shape)
     np.testing.assert_array_equal(run(translate_files(write(tmp_path, INPUT + layers)), {"data": x})["u"], expected)
+
+
+@pytest.mark.parametrize("kind", ["DepthwiseConvolution", "ConvolutionDepthwise"])
+def test_depthwise_convolution_is_a_convolution_with_one_group_a_channel(kind, tmp_path):
+    layer = """layer { name: "c" type: "%s" bottom: "data" top: "c"
+        convolution_param { num_output: 3 kernel_size: 3 pad: 1 %s } }"""
+    generator = np.random.default_rng(0)
+    blobs = [generator.standard_normal((3, 1, 3, 3)), generator.standard_normal(3)]
+    x = generator.standard_normal((2, 3, 8, 8))
+    plain = run(
+        translate_files(*write(tmp_path, INPUT + layer % ("Convolution", "group: 3"), {"c": ("Convolution", blobs)})),
+        {"data": x},
+    )
+    short = run(translate_files(*write(tmp_path, INPUT + layer % (kind, ""), {"c": (kind, blobs)})), {"data": x})
+    np.testing.assert_array_equal(short["c"], plain["c"])

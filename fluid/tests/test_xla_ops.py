@@ -18,10 +18,16 @@ from fluid.engine.xla.graph import walk
 from fluid.engine.xla.rules import RULES
 from fluid.program import Input, build
 
+import jax
 import numpy as np
 import paddle
 import paddle.nn.functional as F
 import pytest
+
+# softmax_with_cross_entropy is deprecated, but Programs of 2018 have it.
+pytestmark = pytest.mark.filterwarnings("ignore:(?s).*softmax_with_cross_entropy")
+# Compiling is most of what these tests do, and none of them measures speed.
+jax.config.update("jax_disable_most_optimizations", True)
 
 SEED = int(os.environ.get("FLUID_TEST_SEED", np.random.SeedSequence().entropy % 2**32))
 R = np.random.default_rng(SEED)
@@ -72,6 +78,8 @@ class Row:
     arrays: tuple[np.ndarray, ...]
     function: Callable[..., Any]
     gradient: bool = True
+    numeric: bool = False
+    """Compare the gradient with differences of Paddle's outputs, because its kernel's gradient is wrong."""
     tolerance: float = 1e-7
     """Largest difference over largest value in float64; Paddle keeps attributes and 1 / window size in float32."""
 
@@ -248,7 +256,7 @@ row(
 
 # --- elementwise ----------------------------------------------------------------------------------------------------
 UNARY = {
-    "abs sign floor ceil round square sigmoid tanh sin cos exp expm1 erf": normal,
+    "abs sign floor ceil round trunc square sigmoid tanh sin cos exp expm1 erf": normal,
     "log log2 log10 log1p sqrt rsqrt reciprocal": positive,
     "asin acos atan sinh cosh tan": unit,
 }
@@ -282,7 +290,14 @@ row(
     np.array([1.0, np.inf, np.nan]),
     gradient=False,
 )
-row("unary", "logical", lambda a, b: (a & b, a | b, a ^ b, ~a), flags(3, 4), flags(3, 4), gradient=False)
+row(
+    "unary",
+    "logical",
+    lambda a, b: (paddle.logical_and(a, b), paddle.logical_or(a, b), paddle.logical_xor(a, b), paddle.logical_not(a)),
+    flags(3, 4),
+    flags(3, 4),
+    gradient=False,
+)
 row("unary", "bitwise", lambda a, b: (a & b, a | b, a ^ b, ~a), integers(99, 6), integers(99, 6), gradient=False)
 row("unary", "label_smooth", lambda x: F.label_smooth(x, epsilon=0.2), unit(3, 4))
 row("unary", "assign", lambda x: paddle.assign(x), normal(3))
@@ -371,6 +386,13 @@ row(
 )
 row("reduce", "frobenius", lambda x: paddle.norm(x, "fro", [0, 1]), normal(3, 4))
 row("reduce", "squared_l2_norm", lambda x: C.squared_l2_norm(x), normal(3, 4), gradient=False)
+row(
+    "reduce",
+    "clip_by_norm",
+    lambda x: (C.clip_by_norm(x, 0.5), C.clip_by_norm(x, 50.0)),
+    *single(normal(3, 4)),
+    gradient=False,
+)
 row("reduce", "variance", lambda x: (paddle.var(x), paddle.std(x, 1)), normal(3, 4))
 row("reduce", "normalize", lambda x: F.normalize(x), normal(3, 4))
 row("reduce", "softmax", lambda x: (F.softmax(x), F.softmax(x, 1)), normal(2, 3, 4))
@@ -429,6 +451,12 @@ row(
     lambda x: x + paddle.full([3], 2.0, "float64") + paddle.ones_like(x) - paddle.full_like(x, 0.5),
     normal(2, 3),
 )
+row(
+    "shape",
+    "like_batch",
+    lambda x: x + C.full_batch_size_like(x, [-1, 3], paddle.float64, 2.0, 0, 0, paddle.CPUPlace()),
+    normal(2, 3),
+)
 row("shape", "constant", lambda x: x * paddle.to_tensor(np.arange(3.0)) + paddle.assign(np.ones(3)), normal(2, 3))
 row("shape", "sequence_mask", lambda n: F.sequence_mask(n, 6, "float32"), integers(6, 4), gradient=False)
 
@@ -464,6 +492,26 @@ row(
     normal(4, 3),
 )
 row("index", "scatter_nd_add", paddle.scatter_nd_add, normal(5, 3), integers(5, 4, 1), normal(4, 3))
+row(
+    "index", "index_put", lambda x, i, v: paddle.index_put(x, (i,), v), normal(5, 3), R.permutation(5)[:2], normal(2, 3)
+)
+row(
+    "index",
+    "index_put_add",
+    lambda x, i, v: paddle.index_put(x, (i,), v, accumulate=True),
+    normal(5, 3),
+    integers(5, 4),
+    normal(4, 3),
+)
+row(
+    "index",
+    "index_put_bytes",
+    lambda x, i, v: paddle.index_put(x, (i,), v),
+    integers(200, 5, 3).astype(np.uint8),
+    R.permutation(5)[:2],
+    integers(200, 2, 3).astype(np.uint8),
+    gradient=False,
+)
 row("index", "one_hot", lambda i: F.one_hot(i, 5), integers(5, 4), gradient=False)
 row("index", "bincount", lambda i: paddle.bincount(i, minlength=6), integers(6, 20), gradient=False)
 row(
@@ -548,7 +596,6 @@ row(
 
 # --- recurrent ------------------------------------------------------------------------------------------------------
 LENGTHS = np.array([5, 2, 3])
-T_FIRST = {"time_major": True}
 
 
 def recurrent(
@@ -573,12 +620,15 @@ for kind, gates in (("LSTM", 4), ("GRU", 3), ("RNN_TANH", 1), ("RNN_RELU", 1)):
             weights += [normal(gates * 4) * 0.5 for _ in range(2 * layers * directions)]
             states = [normal(layers * directions, 3, 4) for _ in range(2 if kind == "LSTM" else 1)]
 
-            def network(x: Any, *rest: Any, kind=kind, d=directions, n=layers, masked=masked, s=len(states)) -> Any:
+            def network(x: Any, *rest: Any, kind=kind, d=directions, n=layers, masked=masked) -> Any:
+                count = 2 if kind == "LSTM" else 1
                 lengths = paddle.assign(LENGTHS.astype(np.int32)) if masked else None
-                return recurrent(kind, d, n, x, list(rest[s:]), list(rest[:s]), lengths)
+                return recurrent(kind, d, n, x, list(rest[count:]), list(rest[:count]), lengths)
 
             name = f"{kind}_{directions}_{layers}_{'masked' if masked else 'whole'}"
-            row("rnn", name, network, normal(5, 3, 3), *states, *weights)
+            # Paddle 3.3.1 computes wrong gradients for sequences of different lengths in both directions.
+            wrong = masked and directions == 2
+            row("rnn", name, network, normal(5, 3, 3), *states, *weights, numeric=wrong)
 
 CASES = [(family, name) for family, rows in TABLE.items() for name in rows]
 
@@ -612,6 +662,7 @@ def program_of(family: str, names: list[str]) -> tuple[Any, dict[str, np.ndarray
                     shape = [max(length, 1) for length in value.shape]
                     weight = paddle.assign(rng.normal(size=shape)).astype(value.dtype)
                     total = total + paddle.sum(value * weight).astype("float64")
+                outputs[f"{name}/total"] = total
                 for i, gradient in enumerate(paddle.static.gradients([total], wanted)):
                     if gradient is not None:
                         outputs[f"{name}/d{i}"] = gradient
@@ -629,6 +680,21 @@ def results_of(family: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray
     return expected, {name: np.asarray(value) for name, value in actual.items()}
 
 
+def assert_slope(family: str, name: str, actual: dict[str, np.ndarray]) -> None:
+    """The gradient along a random direction against central differences of the reference's total."""
+    program, feed = program_of(family, [name])
+    arrays = TABLE[family][name].arrays
+    directions = {f"{name}/{i}": R.normal(size=array.shape) for i, array in enumerate(arrays)}
+
+    def total(step: float) -> float:
+        moved = {key: feed[key] + step * direction for key, direction in directions.items()}
+        return float(PaddleEngine().run(program, moved, fetch=[f"{name}/total"])[f"{name}/total"])
+
+    slope = (total(1e-5) - total(-1e-5)) / 2e-5
+    gradient = sum(np.sum(actual[f"{name}/d{i}"] * directions[f"{name}/{i}"]) for i in range(len(arrays)))
+    assert abs(gradient - slope) < 1e-6 * max(abs(slope), 1), (gradient, slope, f"FLUID_TEST_SEED={SEED}")
+
+
 @pytest.mark.parametrize(("family", "name"), CASES, ids=[f"{family}-{name}" for family, name in CASES])
 def test_rule_agrees_with_paddle(family: str, name: str) -> None:
     expected, actual = results_of(family)
@@ -636,7 +702,12 @@ def test_rule_agrees_with_paddle(family: str, name: str) -> None:
     assert keys
     if TABLE[family][name].gradient and any(a.dtype.kind == "f" for a in TABLE[family][name].arrays):
         assert any("/d" in key for key in keys), "no gradient was compared"
+    if TABLE[family][name].numeric:
+        keys = [key for key in keys if "/out" in key]
+        assert_slope(family, name, actual)
     for key in keys:
+        if key.endswith("/total"):
+            continue
         want, have = expected[key], actual[key]
         assert have.dtype == want.dtype and have.shape == want.shape, (
             key,
@@ -654,26 +725,23 @@ def test_rule_agrees_with_paddle(family: str, name: str) -> None:
 
 
 def test_every_rule_has_a_row() -> None:
-    """Rules that no row reaches: only those listed, each with its reason."""
     elsewhere = {
-        # Random: compared by their statistics in test_xla_engine.py.
-        *[
-            "dropout",
-            "dropout_nd",
-            "uniform",
-            "gaussian",
-            "truncated_gaussian_random",
-            "randint",
-            "randperm",
-            "bernoulli",
-            "multinomial",
-        ],
+        # In test_xla_engine.py: random operations by their statistics, optimizers and averages by training.
+        *("dropout", "dropout_nd", "uniform", "gaussian", "randint", "randperm", "bernoulli", "multinomial"),
+        *("sgd_", "momentum_", "adam_", "adamw_", "rmsprop_", "adagrad_", "adadelta_", "assign_out_"),
     }
+    same = {frozenset(names) for names in _functions_by_names()}
     reached = set()
     for family in TABLE:
         program, _ = program_of(family, list(TABLE[family]))
-        reached |= {operation.name for operation in walk(capture(program).block)}
-    left = (
-        {name.removeprefix("pd_op.") for name in RULES} - {name.removeprefix("pd_op.") for name in reached} - elsewhere
-    )
-    print(sorted(left))
+        reached |= {operation.name.removeprefix("pd_op.") for operation in walk(capture(program).block)}
+    untested = [sorted(names) for names in same if not names & reached and not names & elsewhere]
+    assert not untested, untested
+
+
+def _functions_by_names() -> list[set[str]]:
+    """Names of operations that share one rule (`relu` and its in-place form `relu_`)."""
+    groups: dict[Any, set[str]] = {}
+    for name, entry in RULES.items():
+        groups.setdefault(entry.function, set()).add(name.removeprefix("pd_op."))
+    return list(groups.values())

@@ -37,7 +37,10 @@ def train_program(config: Transformer, label_smoothing: float = 0.1):
 
 def test_names_and_shapes_are_those_of_the_release():
     with open(GOLDEN / "base_variables.tsv", encoding="utf-8") as file:
-        released = {row["name"]: tuple(map(int, row["shape"].strip("[]").split(","))) for row in csv.DictReader(file, delimiter="\t")}
+        released = {
+            row["name"]: tuple(map(int, row["shape"].strip("[]").split(",")))
+            for row in csv.DictReader(file, delimiter="\t")
+        }
     assert len(released) == 187
     assert parameter_shapes(Transformer(33708, 33708, **SIZES["base"])) == released
 
@@ -49,7 +52,7 @@ def test_base_has_the_published_size():
     shapes = parameter_shapes(Transformer(37000, 37000, **SIZES["base"]))
     trained = sum(int(np.prod(shape)) for name, shape in shapes.items() if "pos_enc" not in name)
     # The paper counts 65 million with a vocabulary of about 37,000.
-    assert trained == 37000 * 512 + encoder + decoder == 63_059_968
+    assert trained == 37000 * 512 + encoder + decoder == 63_047_680
 
 
 @pytest.mark.parametrize("engine_name", ["paddle", "xla"])
@@ -79,7 +82,9 @@ def test_golden_label_smoothed_cost():
     engine.load(state)
     loss = float(engine.run(program, BATCH)["loss"])
     engine.load(state)
-    logits = engine.run(scoring_program(PRE), {name: BATCH[name] for name in ("src_word", "trg_word")})["logits"].astype(np.float64)
+    logits = engine.run(scoring_program(PRE), {name: BATCH[name] for name in ("src_word", "trg_word")})[
+        "logits"
+    ].astype(np.float64)
     log_probability = logits - np.log(np.exp(logits).sum(axis=2, keepdims=True))
     own = np.take_along_axis(log_probability, label[:, :, None], 2)[:, :, 0]
     smoothed = -(0.9 * own + 0.1 * log_probability.mean(axis=2))
@@ -123,8 +128,8 @@ def test_padding_and_company_change_nothing(config):
     assert np.abs(together[1] - alone[0]).max() <= 1e-5 * np.abs(alone).max()
     changed = {"src_word": BATCH["src_word"], "trg_word": np.array([[0, 8, 9, 1], [0, 4, 7, 6]])}
     later = engine.run(program, changed)["logits"]
-    assert np.array_equal(later[1, 0], together[1, 0]) or np.allclose(later[1, 0], together[1, 0], rtol=1e-6)
-    assert not np.allclose(later[1, 1], together[1, 1], rtol=1e-3), "a word must change what follows it"
+    assert np.abs(later[1, :2] - together[1, :2]).max() <= 1e-5 * np.abs(together).max()
+    assert np.abs(later[1, 2:] - together[1, 2:]).max() > 1e-2, "a word must change what follows it"
 
 
 def test_dropout_is_undone_by_its_rate():
@@ -153,7 +158,12 @@ def test_config_is_read_off_the_weights():
 @pytest.mark.parametrize("form", ["folder", "combined", "pdparams", "safetensors"])
 def test_released_formats_load(tmp_path, form):
     state = golden_state()
-    path = tmp_path / {"folder": "model", "combined": "params.pdparams", "pdparams": "t.pdparams", "safetensors": "t.safetensors"}[form]
+    path = (
+        tmp_path
+        / {"folder": "model", "combined": "params.pdparams", "pdparams": "t.pdparams", "safetensors": "t.safetensors"}[
+            form
+        ]
+    )
     if form == "combined":
         legacy.write_combined(path, state)
     else:

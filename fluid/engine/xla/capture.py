@@ -35,6 +35,7 @@ def capture(program: Program) -> Graph:
         layers=reader.numbers_of(program.layers, program.name),
         state=state,
         schedule=program.schedule,
+        guarded=list(program.guarded),
     )
 
 

@@ -81,6 +81,8 @@ class Graph:
     layers: dict[str, int] = field(default_factory=dict)
     state: dict[str, int] = field(default_factory=dict)
     schedule: Schedule | None = None
+    guarded: list[str] = field(default_factory=list)
+    """What the entries of the output `finite` speak of; see `fluid.program.Program`."""
 
     def pruned(self, fetch: Iterable[str]) -> "Graph":
         """Without the operations that neither the outputs or layers in `fetch` nor the state depend on."""
@@ -113,23 +115,27 @@ class Graph:
 def in_place_pairs(operation: Operation) -> list[tuple[int, int]]:
     """(operand, result) value numbers where the result replaces the operand, as Paddle's kernels share their memory.
 
-    Operations that end in `_` name such a result after its operand (`mean` -> `mean_out`), or have a single result that
-    replaces the first operand. The two exceptions are `assign_out_(x, output)` and the optimizers' `master_param_outs`.
+    Operations that end in `_` name such results after their operands (`mean` -> `mean_out`), or have a single result that
+    replaces the first operand; `_RENAMED` has the exceptions. Raises EngineError for an operation that does neither.
     """
     if not operation.name.endswith("_") or not operation.inputs or _keeps_statistics(operation):
         return []
-    if operation.name == "pd_op.assign_out_":
-        pairs = [(operation.inputs[1], operation.outputs[0])]
-    else:
-        named = dict(zip(operation.input_names, operation.inputs, strict=False))
-        pairs = [
-            (named[name.removesuffix("_out")], result)
-            for name, result in zip(operation.output_names, operation.outputs, strict=False)
-            if name.endswith("_out") and name.removesuffix("_out") in named
-        ]
-        if not pairs:
-            pairs = [(operation.inputs[0], operation.outputs[0])]
-    return [(old, new) for old, new in pairs if old is not None and new is not None]
+    operands = dict(zip(operation.input_names, operation.inputs, strict=True))
+    results = dict(zip(operation.output_names, operation.outputs, strict=True))
+    renamed = _RENAMED.get(operation.name, {})
+    named = {name: renamed.get(name, name.removesuffix("_out")) for name in results if name.endswith("_out") or renamed}
+    if not named:
+        named = {operation.output_names[0]: operation.input_names[0]}
+    pairs = [(operands.get(old), results[new]) for new, old in named.items() if results[new] is not None]
+    if any(old is None for old, _ in pairs):
+        raise EngineError(f"{operation}: the xla engine does not know which operand it replaces")
+    return pairs
+
+
+_RENAMED = {
+    "pd_op.assign_out_": {"out": "output"},
+    "pd_op.adadelta_": {"moment_out": "avg_squared_grad", "inf_norm_out": "avg_squared_update"},
+}
 
 
 def _keeps_statistics(operation: Operation) -> bool:
@@ -205,7 +211,7 @@ def load_graph(file: str | Path) -> Graph:
 
 
 def _to_json(graph: Graph) -> dict[str, Any]:
-    data = {name: getattr(graph, name) for name in ("name", "inputs", "outputs", "layers", "state")}
+    data = {name: getattr(graph, name) for name in ("name", "inputs", "outputs", "layers", "state", "guarded")}
     data["format"] = FORMAT
     data["schedule"] = None if graph.schedule is None else schedule_to_json(graph.schedule)
     data["types"] = [[value, list(item.shape), item.dtype] for value, item in graph.types.items()]
@@ -218,6 +224,7 @@ def _from_json(data: dict[str, Any]) -> Graph:
         raise ValueError(f"format {data['format']}")
     return Graph(
         **{name: data[name] for name in ("name", "inputs", "outputs", "layers", "state")},
+        guarded=data.get("guarded", []),
         block=_block_from_json(data["block"]),
         types={value: Type(tuple(shape), dtype) for value, shape, dtype in data["types"]},
         schedule=None if data["schedule"] is None else schedule_from_json(data["schedule"]),

@@ -122,8 +122,6 @@ class Trace:
     env: dict[int, Any] = field(default_factory=dict)
     fed: set[int] = field(default_factory=set)
     """Values that depend on the fed data: activations, as opposed to parameters and constants."""
-    producers: dict[int, str] = field(default_factory=dict)
-    """Value -> name of the operation that computed it."""
     pullbacks: dict[int, "Pullback"] = field(default_factory=dict)
     inside: bool = False
     """Whether this traces the body of a loop or branch, whose pullbacks cannot leave it."""
@@ -138,7 +136,6 @@ class Trace:
             key,
             {**self.env, **values},
             set(self.fed),
-            self.producers,
             {},
             True,
         )
@@ -168,11 +165,13 @@ class Trace:
 
     def store(self, operation: Operation, results: Sequence[Any]) -> None:
         """Bind the results, and the operands that they replace."""
+        pairs = in_place_pairs(operation)
+        replaced = {new: old for old, new in pairs}
         for value, result in zip(operation.outputs, results, strict=False):
             if value is not None:
-                self.producers[value] = operation.name
-                self.env[value] = self._checked(operation, value, result)
-        for old, new in in_place_pairs(operation):
+                # Paddle declares some results of in-place operations float32 whatever they replace.
+                self.env[value] = self._checked(operation, replaced.get(value, value), result)
+        for old, new in pairs:
             self.env[old] = self.env[new]
             if new in self.fed:
                 self.fed.add(old)
@@ -230,10 +229,10 @@ class Trace:
         return function
 
     def _call(self, operation: Operation, **options: Any) -> Call:
-        return Call(operation, self.graph.types, self.tuning, self.producers, **options)
+        return Call(operation, self.graph.types, self.tuning, self.policy, **options)
 
     def _uses_channels_last(self, operation: Operation, entry: Rule, operands: list[Any]) -> bool:
-        if not self.tuning.channels_last or not entry.images or operation.attributes.get("data_format") == "NHWC":
+        if not entry.images or operation.attributes.get("data_format") == "NHWC":
             return False
         images = [
             value

@@ -33,11 +33,15 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class Policy:
-    """`matmul` is a JAX matmul precision; `reduced` says whether activations are bfloat16."""
+    """`matmul` is a JAX matmul precision; `reduced` says whether activations are bfloat16.
+
+    `exact` asks rules for the form with the smallest rounding error where a faster one exists.
+    """
 
     name: str
     matmul: str
     reduced: bool = False
+    exact: bool = False
 
     def cast(self, kind: Kind, operands: Sequence[Any], activations: Sequence[bool]) -> list[Any]:
         """Operands (arrays, lists of arrays, None) in the type that `kind` computes in.
@@ -64,7 +68,7 @@ class Policy:
 
 
 POLICIES = {
-    "fp32": Policy("fp32", "highest"),
+    "fp32": Policy("fp32", "highest", exact=True),
     "tf32": Policy("tf32", "tensorfloat32"),
     "bf16": Policy("bf16", "default", reduced=True),
 }

@@ -1,7 +1,6 @@
 """Rules of Paddle's operations, one module per family; `registry.py` says how to add one."""
 
 from fluid.engine.xla.rules import (  # noqa: F401  (importing a family registers its rules)
-    attention,
     conv,
     index,
     loss,
@@ -9,6 +8,7 @@ from fluid.engine.xla.rules import (  # noqa: F401  (importing a family register
     optimizer,
     pointwise,
     pool,
+    product,
     random,
     reduce,
     rnn,

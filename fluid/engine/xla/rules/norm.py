@@ -16,8 +16,8 @@ def batch_norm(
 ) -> tuple[Any, ...]:
     """Batch normalisation (Ioffe and Szegedy, arXiv:1502.03167); statistics over the global batch of all devices.
 
-    Paddle keeps the biased variance in `variance`. For bfloat16 activations it is E[x^2] - E[x]^2, both sums from one
-    pass over x; the rounding of that form is below theirs, but not below that of float32 ones.
+    Paddle keeps the biased variance in `variance`. Unless the policy is exact it is E[x^2] - E[x]^2, both sums from one
+    pass over x: the rounding of that form is below that of bfloat16 and TensorFloat-32 products, not of float32 ones.
     """
     wide = jnp.promote_types(x.dtype, jnp.float32)
     channel = x.ndim - 1 if op.channels_last else 1
@@ -27,7 +27,7 @@ def batch_norm(
     else:
         axes = tuple(axis for axis in range(x.ndim) if axis != channel)
         used_mean = jnp.mean(x.astype(wide), axes)
-        if x.dtype == jnp.bfloat16:
+        if not op.policy.exact:
             square = jnp.mean(jnp.square(x.astype(wide)), axes)
             used_variance = jnp.maximum(square - jnp.square(used_mean), 0)
         else:

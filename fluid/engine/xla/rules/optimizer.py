@@ -36,23 +36,6 @@ def momentum(op: Call, param: Array, grad: Array, velocity: Array, rate: Array, 
     return param - rate * direction, velocity, None
 
 
-@rule("merged_momentum_", kind=Kind.FULL)
-def merged_momentum(
-    op: Call, params: list[Array], grads: list[Array], velocities: list[Array], rates: list[Array], masters: Any = None
-) -> tuple[Any, ...]:
-    methods = op["regularization_method"] or [""] * len(params)
-    decays = op["regularization_coeff"] or [0.0] * len(params)
-    new_params, new_velocities = [], []
-    for index, (param, grad, velocity) in enumerate(zip(params, grads, velocities, strict=True)):
-        rate = _rate(rates[index % len(rates)], param)
-        grad = grad * op["rescale_grad"]
-        grad = grad + decays[index] * param if methods[index] == "l2_decay" else grad
-        velocity = op["mu"] * velocity + grad
-        new_velocities.append(velocity)
-        new_params.append(param - rate * (grad + op["mu"] * velocity if op["use_nesterov"] else velocity))
-    return new_params, new_velocities, None
-
-
 @rule("adam_", kind=Kind.FULL)
 def adam(op: Call, param: Array, grad: Array, rate: Array, *others: Any) -> tuple[Any, ...]:
     """Kingma and Ba, arXiv:1412.6980, with epsilon as in the paper's section 2 (scaled by the bias correction)."""

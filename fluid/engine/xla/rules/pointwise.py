@@ -58,6 +58,7 @@ _simple("floor", jnp.floor)
 _simple("ceil", jnp.ceil)
 _simple("trunc", jnp.trunc)
 _simple("square", lambda x: x * x)
+_simple("relu relu_", jax.nn.relu)
 _simple("sigmoid sigmoid_", jax.nn.sigmoid)
 _simple("silu swish", jax.nn.silu)
 _simple("tanh tanh_", jnp.tanh)
@@ -85,31 +86,6 @@ _simple("cosh", jnp.cosh, Kind.FULL)
 _simple("erf", lax.erf, Kind.FULL)
 _simple("where", lambda condition, x, y: jnp.where(condition, x, y))
 _simple("masked_fill", lambda x, mask, value: jnp.where(mask, value.astype(x.dtype), x))
-
-
-@rule("relu", "relu_", images=ALL)
-def relu(op: Call, x: Array) -> Array:
-    mask = op.tuning.relu_mask
-    if mask == "output" or (mask == "auto" and op.producer(0) in ("pd_op.add", "pd_op.add_")):
-        return _relu_by_output(x)
-    return jax.nn.relu(x)
-
-
-@jax.custom_vjp
-def _relu_by_output(x: Array) -> Array:
-    return jnp.maximum(x, 0)
-
-
-def _relu_forward(x: Array) -> tuple[Array, Array]:
-    y = jnp.maximum(x, 0)
-    return y, y
-
-
-def _relu_backward(y: Array, gradient: Array) -> tuple[Array]:
-    return (jnp.where(y > 0, gradient, jnp.zeros((), gradient.dtype)),)
-
-
-_relu_by_output.defvjp(_relu_forward, _relu_backward)
 
 
 @rule("round", images=ALL)

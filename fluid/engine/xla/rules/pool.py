@@ -38,7 +38,7 @@ def _pool(op: Call, x: jax.Array, window: list[int]) -> jax.Array:
             for n, w, s, (before, after) in zip(size, window, strides, padding, strict=True)
         ]
     if op["pooling_type"] == "max":
-        if op.tuning.pool_gradient_by_gather and op.channels_last and x.ndim == 4:
+        if op.channels_last and x.ndim == 4:
             return _max_pool(x, tuple(window), tuple(strides), tuple(padding))
         return _reduce_window(op, x, lax.max, -jnp.inf, window, strides, padding)
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))

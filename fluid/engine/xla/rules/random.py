@@ -48,14 +48,6 @@ def gaussian(op: Call, shape: Any) -> Array:
     return op["mean"] + op["std"] * jax.random.normal(op.key, op.integers(shape, "shape"), jnp.dtype(op["dtype"]))
 
 
-@rule("truncated_gaussian_random", kind=Kind.OWN, random=True)
-def truncated_gaussian(op: Call) -> Array:
-    low, high = op.get("a", -2.0), op.get("b", 2.0)
-    return op["mean"] + op["std"] * jax.random.truncated_normal(
-        op.key, low, high, tuple(op["shape"]), jnp.dtype(op["dtype"])
-    )
-
-
 @rule("randint", random=True)
 def randint(op: Call, shape: Any) -> Array:
     return jax.random.randint(op.key, op.integers(shape, "shape"), op["low"], op["high"], jnp.dtype(op["dtype"]))

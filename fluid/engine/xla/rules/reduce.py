@@ -99,6 +99,12 @@ def squared_l2_norm(op: Call, x: Array) -> Array:
     return jnp.sum(jnp.square(x)).reshape(op.type().shape)
 
 
+@rule("clip_by_norm", kind=Kind.FULL)
+def clip_by_norm(op: Call, x: Array) -> Array:
+    norm, longest = jnp.sqrt(jnp.sum(jnp.square(x))), op["max_norm"]
+    return jnp.where(norm > longest, x * (longest / jnp.maximum(norm, longest)), x)
+
+
 @rule("frobenius_norm", kind=Kind.FULL)
 def frobenius_norm(op: Call, x: Array, axis: Any) -> Array:
     axes = tuple(range(x.ndim)) if op.get("reduce_all") else _axes(op, axis, x.ndim)

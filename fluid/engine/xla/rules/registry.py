@@ -15,7 +15,7 @@ from typing import Any
 
 from fluid.engine.xla.graph import Operation, Type
 from fluid.engine.xla.layout import AXIS_IN_LAST
-from fluid.engine.xla.precision import Kind
+from fluid.engine.xla.precision import Kind, Policy
 from fluid.engine.xla.tuning import Tuning
 from fluid.errors import EngineError
 
@@ -73,17 +73,17 @@ class Call:
         operation: Operation,
         types: dict[int, Type],
         tuning: Tuning,
-        producers: dict[int, str],
+        policy: Policy,
         *,
         key: Any = None,
         channels_last: bool = False,
     ) -> None:
         self.operation = operation
         self.tuning = tuning
+        self.policy = policy
         self.key = key
         self.channels_last = channels_last or operation.attributes.get("data_format") == "NHWC"
         self._types = types
-        self._producers = producers
 
     def __getitem__(self, name: str) -> Any:
         return self.operation.attributes[name]
@@ -95,10 +95,6 @@ class Call:
     def type(self, position: int = 0) -> Type:
         """Declared type of a result; -1 where a length was unknown when the Program was built."""
         return self._types[self.operation.outputs[position]]
-
-    def producer(self, position: int) -> str | None:
-        """Name of the operation that computed an operand."""
-        return self._producers.get(self.operation.inputs[position])
 
     def axis(self, axis: int, rank: int) -> int:
         """An axis of the Program, negative ones included, as an axis of the array at hand."""

@@ -1,0 +1,189 @@
+"""Environments: the pixels of 2018, episodes and their ends, saved emulators, and what becomes of wrong names."""
+
+from DeepQNetwork.agent import Agent
+from DeepQNetwork.environments import PROTOCOLS, AtariGame, ControlVector, action_names, game_id, is_atari, make
+from DeepQNetwork.episodes import States, play
+from fluid.errors import UserError
+
+import cv2
+import numpy as np
+import pytest
+from ale_py import ALEInterface, LoggerMode, roms
+
+
+def emulator(game: str, seed: int) -> ALEInterface:
+    ALEInterface.setLoggerMode(LoggerMode.Error)
+    ale = ALEInterface()
+    ale.setInt("random_seed", seed)
+    ale.setFloat("repeat_action_probability", 0.0)
+    ale.loadROM(roms.get_rom_path(game))
+    return ale
+
+
+def test_observation_of_2018_from_first_principles():
+    """Four frames an action, maximum in RGB of the last two, float gray cut to whole numbers, the whole screen by INTER_LINEAR."""
+    game = AtariGame("breakout", PROTOCOLS["2018"])
+    game.reset(7)
+    ale = emulator("breakout", 7)
+    for _ in range(int(np.random.default_rng(7).integers(30))):
+        ale.act(0)
+    # FIRE, then the action of index 2, whatever the agent wants.
+    for wanted, played in ((3, 1), (3, 2), (3, 3), (0, 0), (2, 2)):
+        game.send(np.array([wanted]))
+        step = game.receive()
+        screens = []
+        for _ in range(4):
+            ale.act(ale.getMinimalActionSet()[played])
+            screens.append(ale.getScreenRGB())
+        largest = np.maximum(screens[-1], screens[-2]).astype(np.float32)
+        gray = cv2.cvtColor(largest, cv2.COLOR_RGB2GRAY).astype(np.uint8)
+        np.testing.assert_array_equal(step.observation[0], cv2.resize(gray, (84, 84)))
+        assert step.action[0] == played
+    area = cv2.resize(gray, (84, 84), interpolation=cv2.INTER_AREA)
+    assert (area != step.observation[0]).mean() > 0.01, "the filter must matter, or this test could not fail"
+
+
+@pytest.mark.parametrize("protocol", ["2018", "standard"])
+def test_threads_and_single_game_show_the_same(protocol):
+    """ale-py's vector against our own loop: after the same actions from the same start, the same pixels and rewards."""
+    vector = make("Pong", 2, protocol=protocol, threads=1)
+    vector.reset(0)
+    single = AtariGame("pong", PROTOCOLS[protocol])
+    # Start both without idle frames, whose number comes from different generators.
+    still = PROTOCOLS[protocol].__class__(**{**vars(PROTOCOLS[protocol]), "noop_max": 1})
+    vector.close()
+    vector = type(vector)("pong", still, 2, 1)
+    single = AtariGame("pong", still)
+    np.testing.assert_array_equal(vector.reset(0)[0], single.reset(0)[0])
+    random, rewards = np.random.default_rng(0), 0
+    for _ in range(250):
+        action = random.integers(6, size=1)
+        vector.send(np.repeat(action, 2))
+        single.send(action)
+        one, other = vector.receive(), single.receive()
+        np.testing.assert_array_equal(one.observation[0], other.observation[0])
+        assert (one.action[0], one.reward[0]) == (other.action[0], other.reward[0])
+        rewards += abs(int(one.reward[0]))
+    assert rewards >= 2, "a stretch without points compares little"
+    vector.close()
+
+
+def test_ends_of_games_and_lives():
+    """The last frame of a game is seen, the next action is ignored, and lost lives are told from ended games."""
+    vector = make("Breakout", 2, protocol="standard", threads=1)
+    vector.reset(3)
+    random = np.random.default_rng(3)
+    over, games, lives = np.zeros(2, bool), 0, np.zeros(2, int)
+    for _ in range(700):
+        vector.send(random.integers(4, size=2))
+        step = vector.receive()
+        np.testing.assert_array_equal(step.first, over)
+        assert not step.reward[step.first].any() and not (step.life_lost & step.terminated).any()
+        lives = np.where(step.first, 0, lives) + step.life_lost
+        assert (lives[step.terminated] == 4).all(), "five lives: four lost, and the last one ends the game"
+        games += int(step.terminated.sum())
+        over = step.terminated | step.truncated
+    assert games >= 2
+    vector.close()
+
+
+def test_time_limits_truncate():
+    short = PROTOCOLS["standard"].__class__(**{**vars(PROTOCOLS["standard"]), "max_frames": 80, "noop_max": 1})
+    game = AtariGame("pong", short)
+    game.reset(0)
+    ends = []
+    for _ in range(42):
+        game.send(np.array([0]))
+        step = game.receive()
+        ends.append((bool(step.terminated[0]), bool(step.truncated[0]), bool(step.first[0])))
+    assert ends[19] == (False, True, False) and ends[20] == (False, False, True) and ends[40] == (False, True, False)
+    control = ControlVector("CartPole-v1", 1)
+    observation = control.reset(0)
+    steps = 0
+    for steps in range(1, 502):  # noqa: B007 (the count is what is tested)
+        # A balancing rule: push where the pole leans and turns.
+        control.send(np.array([int(observation[0, 2] + 0.3 * observation[0, 3] + 0.05 * observation[0, 1] > 0)]))
+        step = control.receive()
+        observation = step.observation
+        if step.truncated[0] or step.terminated[0]:
+            break
+    assert steps == 500 and step.truncated[0] and not step.terminated[0]
+
+
+def test_a_saved_emulator_goes_on_to_the_bit():
+    game = AtariGame("breakout", PROTOCOLS["2018"])
+    game.reset(5)
+    actions = np.random.default_rng(5).integers(4, size=400)
+
+    def walk(environment: AtariGame, some: np.ndarray) -> list:
+        trace = []
+        for action in some:
+            environment.send(np.array([action]))
+            step = environment.receive()
+            trace.append((step.observation.tobytes(), float(step.reward[0]), bool(step.first[0])))
+        return trace
+
+    walk(game, actions[:150])
+    saved = game.save()
+    expected = walk(game, actions[150:])
+    assert any(first for _, _, first in expected), "the random number generator of the idle frames must matter"
+    other = AtariGame("breakout", PROTOCOLS["2018"])
+    other.reset(99)
+    other.restore(saved)
+    assert walk(other, actions[150:]) == expected
+
+
+def test_names_of_games():
+    for name in ("Pong", "pong", "ALE/Pong-v5", "PongNoFrameskip-v4", "rom_files/pong.bin"):
+        assert game_id(name) == "pong"
+    assert game_id("MsPacman") == "ms_pacman" and is_atari("SpaceInvaders") and not is_atari("CartPole-v1")
+    assert len(roms.get_all_rom_ids()) >= 100
+    assert action_names("breakout") == ["NOOP", "FIRE", "RIGHT", "LEFT"]
+    with pytest.raises(UserError, match="Did you mean breakout"):
+        make("Brakeout", 1)
+    with pytest.raises(UserError, match="discrete actions"):
+        make("Pendulum-v1", 1)
+    with pytest.raises(UserError, match="2018, standard, sticky"):
+        make("Pong", 1, protocol="2019")
+
+
+class Countdown:
+    """Environment i ends each episode after i + 1 steps, with a return of i + 1."""
+
+    num_envs, num_actions, observation_shape, dtype, description = 3, 2, (1,), np.dtype(np.float32), "countdown"
+
+    def reset(self, seed):
+        self.age, self.over = np.zeros(3, int), np.zeros(3, bool)
+        return np.zeros((3, 1), np.float32)
+
+    def send(self, actions):
+        self.actions = actions
+
+    def receive(self):
+        from DeepQNetwork.environments import Step
+
+        first = self.over
+        self.age = np.where(first, 0, self.age + 1)
+        self.over = self.age == np.arange(3) + 1
+        none = np.zeros(3, bool)
+        return Step(
+            self.age[:, None].astype(np.float32), self.actions, np.where(first, 0.0, 1.0), self.over, none, none, first
+        )
+
+
+def test_exactly_the_asked_episodes_count():
+    """Seven episodes over three environments: 3, 2 and 2, although the first one could have played all seven."""
+    agent = Agent("x", "mlp", False, 2, (1,), "float32", 1)
+    scores = play(lambda states: np.zeros((3, 2)), Countdown(), agent, episodes=7, epsilon=0.0, seed=0)
+    assert sorted(scores.returns) == [1, 1, 1, 2, 2, 3, 3] and sorted(scores.lengths) == [1, 1, 1, 2, 2, 3, 3]
+    result = scores.result()
+    assert (result["score"], result["minimum"], result["maximum"]) == (pytest.approx(13 / 7), 1, 3)
+    assert result["deviation"] == pytest.approx(np.std([1, 1, 1, 2, 2, 3, 3]))
+
+
+def test_states_start_empty():
+    states = States(Agent("x", "nature", False, 2, (1, 1)), 2)
+    first = np.array([True, True])
+    states.push(np.full((2, 1, 1), 1, np.uint8), first)
+    state = states.push(np.array([[[2]], [[3]]], np.uint8), np.array([False, True]))
+    assert state[:, :, 0, 0].tolist() == [[0, 0, 1, 2], [0, 0, 0, 3]]

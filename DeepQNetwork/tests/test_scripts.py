@@ -1,0 +1,116 @@
+"""Scripts from outside: arrays in and out, exported models, recordings, the terminal, help texts and messages."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from DeepQNetwork import eval as evaluation
+from DeepQNetwork import export, infer, pictures
+from fluid.errors import DataError, UserError, WeightsError
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+FOLDER = Path(__file__).resolve().parent.parent
+GOLDEN = Path(__file__).parent / "golden" / "dueling_breakout_2018.npz"
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory) -> Path:
+    return export.main(export.Flags(target=tmp_path_factory.mktemp("export") / "breakout"))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_feed_and_fetch(tmp_path, exported, dtype):
+    """Checkpoint-like weights on both engines and the exported model: the Q values of 2018."""
+    golden = np.load(GOLDEN)
+    np.savez(tmp_path / "in.npz", state=golden["state"].astype(dtype))
+    for spec, engine in ((None, "xla"), (str(FOLDER / "data" / "breakout_2018"), "paddle"), (str(exported), "auto")):
+        env = "Breakout" if spec and "data" in spec else None
+        infer.main(
+            infer.Flags(
+                pretrained_model=spec, env=env, engine=engine, feed=tmp_path / "in.npz", fetch=tmp_path / "out.npz"
+            )
+        )
+        q = np.load(tmp_path / "out.npz")["q_values"]
+        assert np.abs(q - golden["q"]).max() / np.abs(golden["q"]).max() < 1e-5, spec
+
+
+def test_wrong_arrays_are_refused(tmp_path):
+    fetch = tmp_path / "out.npz"
+    for content, message in (
+        ({"state": np.zeros((2, 84, 84, 4), np.uint8)}, r"\[N, 4, 84, 84\]"),
+        ({"image": np.zeros((1, 4, 84, 84))}, "must hold one array, state"),
+        ({"state": np.array(["a"])}, r"\[N, 4, 84, 84\]"),
+    ):
+        np.savez(tmp_path / "in.npz", **content)
+        with pytest.raises(DataError, match=message):
+            infer.main(infer.Flags(feed=tmp_path / "in.npz", fetch=fetch))
+    (tmp_path / "in.npz").write_bytes(b"no archive")
+    with pytest.raises(DataError, match="not a readable"):
+        infer.main(infer.Flags(feed=tmp_path / "in.npz", fetch=fetch))
+    with pytest.raises(UserError, match="belong together"):
+        infer.main(infer.Flags(feed=tmp_path / "in.npz"))
+    assert not fetch.exists()
+
+
+def test_recording_and_terminal(tmp_path, capsys):
+    """Two seconds of a game: as many frames as that takes, of the screen's size, and drawn in colours."""
+    for name, frames in (("game.gif", 30), ("game.mp4", 60)):
+        records = infer.main(
+            infer.Flags(video=tmp_path / name, max_seconds=2.0, show="terminal" if frames == 30 else "none")
+        )
+        assert len(records) == 1 and not records[0]["finished"] and records[0]["steps"] == 30
+    gif = Image.open(tmp_path / "game.gif")
+    assert gif.size == (160, 210) and gif.n_frames > 10
+    assert sum(_durations(gif)) == pytest.approx(2000, abs=150)
+    video = cv2.VideoCapture(str(tmp_path / "game.mp4"))
+    assert abs(int(video.get(cv2.CAP_PROP_FRAME_COUNT)) - 60) <= 2
+    printed = capsys.readouterr().out
+    assert "\x1b[38;2;" in printed and "breakout, protocol 2018" in printed
+    with pytest.raises(UserError, match=".gif or .mp4"):
+        infer.main(infer.Flags(video=tmp_path / "game.avi"))
+
+
+def _durations(image: Image.Image) -> list[int]:
+    found = []
+    for index in range(image.n_frames):
+        image.seek(index)
+        found.append(image.info["duration"])
+    return found
+
+
+def test_no_window_without_a_desktop(monkeypatch):
+    monkeypatch.delenv("DISPLAY", raising=False)
+    with pytest.raises(UserError, match="--show terminal"):
+        pictures.WindowScreen()
+
+
+def test_agents_and_games_must_fit(tmp_path):
+    with pytest.raises(UserError, match="4 actions .* 6 actions"):
+        evaluation.main(evaluation.Flags(env="Pong", episodes=1))
+    with pytest.raises(WeightsError, match="no such file"):
+        evaluation.main(evaluation.Flags(pretrained_model=str(tmp_path / "nothing")))
+    with pytest.raises(UserError, match="at least 1"):
+        evaluation.main(evaluation.Flags(episodes=0))
+
+
+@pytest.mark.full
+def test_agent_of_2018_plays_breakout():
+    """395 +- 27 and 385 +- 53 were measured over ten episodes each; the wrong resize filter scores about 20."""
+    scores = evaluation.main(evaluation.Flags(pretrained_model="breakout_2018", episodes=10))
+    assert scores.result()["score"] >= 350
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("script", ["train", "eval", "play", "infer", "export"])
+def test_help_from_the_folder(script):
+    """Scripts run by path from anywhere, and a wrong flag ends with code 2."""
+    done = subprocess.run([sys.executable, f"{script}.py", "--help"], cwd=FOLDER, capture_output=True, text=True)
+    assert done.returncode == 0 and "--pretrained_model" in done.stdout.replace("-model", "_model")
+    wrong = subprocess.run(
+        [sys.executable, FOLDER / f"{script}.py", "--no_such_flag", "1"], capture_output=True, text=True
+    )
+    assert wrong.returncode == 2 and "no_such_flag" in (wrong.stderr + wrong.stdout).replace("-", "_")

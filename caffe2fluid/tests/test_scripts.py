@@ -1,0 +1,277 @@
+"""compare.py, infer.py and eval.py on a small net with known weights."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+
+from caffe2fluid import compare, eval, images, infer
+from caffe2fluid.convert import convert
+from caffe2fluid.converted import open_converted, read_arrays, run_blobs
+from caffe2fluid.errors import ConvertError
+from caffe2fluid.tests.tools import MICRO, LayerReferences, caffemodel
+
+import numpy as np
+import pytest
+from PIL import Image
+
+BRIGHTNESS = """name: "Brightness"
+layer { name: "data" type: "Data" top: "data" top: "label" transform_param { crop_size: 8 mean_value: 100 scale: 0.01 }
+        data_param { batch_size: 2 } }
+layer { name: "mean" type: "Pooling" bottom: "data" top: "mean" pooling_param { pool: AVE global_pooling: true } }
+layer { name: "fc" type: "InnerProduct" bottom: "mean" top: "fc" inner_product_param { num_output: 3 bias_term: false } }
+layer { name: "prob" type: "Softmax" bottom: "fc" top: "prob" }
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A net whose class is the strongest of blue, green and red, and pictures of each colour."""
+    folder = tmp_path_factory.mktemp("scripts")
+    (folder / "net.prototxt").write_text(BRIGHTNESS)
+    (folder / "net.caffemodel").write_bytes(caffemodel({"fc": ("InnerProduct", [np.eye(3) * 5])}))
+    convert(folder / "net.prototxt", folder / "net.caffemodel", folder / "net")
+    for name, colour in {"red": (250, 90, 80), "green": (60, 200, 10), "blue": (0, 30, 180)}.items():
+        Image.new("RGB", (20, 12), colour).save(folder / f"{name}.png")
+    (folder / "labels.txt").write_text("blue\ngreen\nred\n")
+    return folder
+
+
+# infer.py
+
+
+def test_classes_of_pictures(folder, capsys, tmp_path):
+    pictures = [str(folder / f"{name}.png") for name in ("red", "green", "blue")]
+    target = tmp_path / "out.jsonl"
+    arguments = [str(folder / "net"), *pictures, "--labels", str(folder / "labels.txt"), "--top_k", "2"]
+    assert (
+        infer.main(
+            [*arguments, "--json", str(target), "--fetch", str(tmp_path / "all.npz"), "--save_dir", str(tmp_path / "p")]
+        )
+        == 0
+    )
+    lines = [json.loads(line) for line in target.read_text().splitlines()]
+    assert [line["prob"][0]["label"] for line in lines] == ["red", "green", "blue"]
+    assert [len(line["prob"]) for line in lines] == [2, 2, 2]
+    # (250 - 100) * 0.01 * 5, ... through a softmax, in the net's order blue, green, red
+    logits = (np.array([80, 90, 250]) - 100) * 0.01 * 5
+    expected = np.exp(logits) / np.exp(logits).sum()
+    assert lines[0]["prob"][0]["score"] == pytest.approx(expected[2], rel=1e-5)
+    np.testing.assert_allclose(read_arrays(tmp_path / "all.npz")["prob"][0], expected, rtol=1e-5)
+    assert sorted(path.name for path in (tmp_path / "p").iterdir()) == ["blue.png", "green.png", "red.png"]
+    assert "red" in capsys.readouterr().out
+
+
+def test_ways_to_name_pictures(folder, monkeypatch):
+    listing = folder / "list.txt"
+    listing.write_text(f"{folder / 'red.png'}\n\n{folder / 'blue.png'}\n")
+    assert len(images.find_images([str(folder)])) == 3
+    assert len(images.find_images([str(folder / "*.png")])) == 3
+    assert len(images.find_images([str(listing)])) == 2
+    assert images.find_images(["-"], io.StringIO("a.png\nb.png\n")) == ["a.png", "b.png"]
+    with pytest.raises(ConvertError, match="no such files"):
+        images.find_images([str(folder / "*.gif")])
+
+
+def test_arrays_in_and_out(tmp_path):
+    """Keys are blob names; a dump with prefixes is accepted as it is."""
+    convert(MICRO / "scale_two.prototxt", MICRO / "scale_two.caffemodel", tmp_path / "net")
+    dump = read_arrays(MICRO / "scale_two.npz")
+    np.savez(tmp_path / "in.npz", data=dump["in__data"], data2=dump["in__data2"])
+    for feed in (tmp_path / "in.npz", MICRO / "scale_two.npz"):
+        assert infer.main([str(tmp_path / "net"), "--feed", str(feed), "--fetch", str(tmp_path / "out.npz")]) == 0
+        out = read_arrays(tmp_path / "out.npz")
+        assert list(out) == ["out"]
+        np.testing.assert_allclose(out["out"], dump["blob__out"], rtol=1e-5, atol=1e-6)
+    arguments = [str(tmp_path / "net"), "--feed", str(tmp_path / "in.npz"), "--fetch", str(tmp_path / "out.npz")]
+    infer.main([*arguments, "--blobs", "data2,out"])
+    assert set(read_arrays(tmp_path / "out.npz")) == {"data2", "out"}
+    with pytest.raises(ConvertError, match="the net has data, data2, out"):
+        infer.main([*arguments, "--blobs", "nothing"])
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"data": np.zeros((2, 3, 8, 8)), "x": np.zeros(1)}, "x unknown"),
+        ({}, "data missing"),
+        ({"data": np.zeros((2, 3, 8))}, r"has the shape \[2, 3, 8\], the net takes \[None, 3, 8, 8\]"),
+        ({"data": np.zeros((0, 3, 8, 8))}, "has the shape"),
+        ({"data": np.array("text")}, "must be numbers"),
+        ({"data": np.array([{}], dtype=object)}, "is no archive of arrays"),
+    ],
+)
+def test_wrong_arrays(folder, arrays, message, tmp_path):
+    np.savez(tmp_path / "in.npz", **arrays)
+    with pytest.raises(ConvertError, match=message):
+        infer.main([str(folder / "net"), "--feed", str(tmp_path / "in.npz"), "--fetch", str(tmp_path / "out.npz")])
+    assert not (tmp_path / "out.npz").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--mean", "1,2"], "2 mean values for 3 channels"),
+        (["--mean", "a"], "write numbers"),
+        (["--resize", "4"], "smaller than the input"),
+        (["--resize", "x"], "write 256, 256x340 or short:256"),
+    ],
+)
+def test_wrong_preprocessing(folder, flags, message):
+    with pytest.raises(ConvertError, match=message):
+        infer.main([str(folder / "net"), str(folder / "red.png"), *flags])
+
+
+def test_not_a_picture(folder, tmp_path):
+    (tmp_path / "text.png").write_text("no picture")
+    with pytest.raises(ConvertError, match="text.png cannot be read as an image"):
+        infer.main([str(folder / "net"), str(tmp_path / "text.png")])
+    with pytest.raises(ConvertError, match="is no converted net"):
+        infer.main([str(tmp_path), str(folder / "red.png")])
+
+
+def test_resizing_is_opencv_s():
+    cv2 = pytest.importorskip("cv2")
+    image = np.random.default_rng(0).integers(0, 256, (37, 53, 3), dtype=np.uint8)
+    for height, width in ((20, 31), (80, 90), (37, 100)):
+        expected = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR).astype(np.float32)
+        assert (
+            np.abs(images.resize_bilinear(image, height, width) - expected).max() <= 1
+        )  # OpenCV computes in fixed point
+
+
+def test_cropping_the_middle():
+    """Stretched to `size` or with the shorter side at `short`, then the middle."""
+    image = np.zeros((8, 16, 3), np.uint8)
+    image[:, 7:9] = 255
+    cut = images.Preprocessing((4, 4), size=(8, 16))(image)
+    np.testing.assert_array_equal(cut[:, :, 1:3], 255)
+    np.testing.assert_array_equal(cut[:, :, [0, 3]], 0)
+    assert images.Preprocessing((4, 4), short=4)(image).shape == (3, 4, 4)
+
+
+# eval.py
+
+
+def test_accuracy(folder, tmp_path, capsys):
+    """Two of three labels right; the batch of two does not divide three."""
+    (folder / "val.txt").write_text("red.png 2\ngreen.png 1\nblue.png 1\n")
+    arguments = [str(folder / "net"), str(folder / "val.txt"), "--batch_size", "2"]
+    assert eval.main([*arguments, "--json", str(tmp_path / "result.json")]) == 0
+    assert json.loads((tmp_path / "result.json").read_text()) == {"images": 3, "top1": 2 / 3, "top5": 1.0}
+    assert "3 images: top-1 0.6667, top-5 1.0000" in capsys.readouterr().out
+
+
+def test_ranks_count_ties_and_nans_against_the_net():
+    scores = np.array([[0.1, 0.7, 0.2], [0.5, 0.5, 0.0], [np.nan, np.nan, np.nan]])
+    np.testing.assert_array_equal(eval.ranks(scores, np.array([2, 0, 0])), [1, 1, 2])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("red.png 2\ngreen.png\n", r'val.txt:2: expected "path label"'),
+        ("red.png 2\nmissing.png 1\n", "val.txt:2: .*missing.png does not exist"),
+        ("", "the list is empty"),
+        ("red.png 3\n", "the label 3, but prob has 3 classes"),
+    ],
+)
+def test_wrong_lists(folder, content, message):
+    (folder / "val.txt").write_text(content)
+    with pytest.raises(ConvertError, match=message):
+        eval.main([str(folder / "net"), str(folder / "val.txt")])
+
+
+# compare.py
+
+
+def test_comparison_names_the_first_layer_that_differs(tmp_path, capsys):
+    references = LayerReferences()
+    prototxt, model = references.files("c_bnscale", tmp_path)
+    convert(prototxt, model, tmp_path / "out")
+    converted = open_converted(tmp_path / "out")
+    feed = references.arrays("c_bnscale", "inputs")
+    blobs = {f"blob__{k}": v for k, v in references.arrays("c_bnscale", "blobs").items()}
+    dump = {f"in__{k}": v for k, v in feed.items()} | blobs
+    np.savez(tmp_path / "dump.npz", **dump)
+    assert compare.main([str(tmp_path / "out"), "--dump", str(tmp_path / "dump.npz")]) == 0
+
+    # Damage the convolution in the middle: its output and all after it must differ, and it must be named.
+    from safetensors.numpy import load_file, save_file
+
+    weights = load_file(tmp_path / "out/weights.safetensors")
+    weights["b_scale"] = weights["b_scale"] * np.float32(1.01)
+    save_file(weights, tmp_path / "out/weights.safetensors")
+    arguments = ["--plot", str(tmp_path / "plot.png"), "--json", str(tmp_path / "table.json")]
+    assert compare.main([str(tmp_path / "out"), "--dump", str(tmp_path / "dump.npz"), *arguments]) == 1
+    printed = capsys.readouterr().out
+    assert "first diverging layer: r (ReLU), blob c" in printed  # a dump has of an in-place blob the last version only
+    table = json.loads((tmp_path / "table.json").read_text())
+    assert [(row["layer"], row["equal"]) for row in table] == [("r", False), ("out", False)]
+    with Image.open(tmp_path / "plot.png") as picture:
+        assert picture.size[0] > 400
+    assert [blob for blob, _ in run_blobs(converted, feed)] == [
+        "data",
+        "c",
+        "c",
+        "c",
+        "out",
+    ]  # BatchNorm + Scale are one
+
+
+def test_comparison_with_an_engine_sees_every_write(tmp_path, capsys):
+    pytest.importorskip("cv2")
+    prototxt, model = LayerReferences().files("c_bnscale", tmp_path)
+    convert(prototxt, model, tmp_path / "out")
+    arguments = [
+        "--engine",
+        "opencv",
+        "--prototxt",
+        str(prototxt),
+        "--caffemodel",
+        str(model),
+        "--python",
+        sys.executable,
+    ]
+    assert compare.main([str(tmp_path / "out"), *arguments]) == 0
+    assert "4 of 4 blobs compared, 0 differ" in capsys.readouterr().out
+
+
+def test_engine_that_fails(tmp_path):
+    prototxt, model = LayerReferences().files("c_bnscale", tmp_path)
+    convert(prototxt, model, tmp_path / "out")
+    arguments = ["--prototxt", str(prototxt), "--caffemodel", str(model)]
+    with pytest.raises(ConvertError, match="caffe failed with exit code 1(.|\n)*No module named 'caffe'"):
+        compare.main([str(tmp_path / "out"), "--engine", "caffe", *arguments])
+    with pytest.raises(ConvertError, match="no such program"):
+        compare.main([str(tmp_path / "out"), "--engine", "caffe", "--python", "/no/such/python", *arguments])
+
+
+@pytest.mark.parametrize(
+    ("ours", "reference", "relative"),
+    [
+        ([1.0, 2.0], [1.0, 2.0], 0.0),
+        ([1.0, 2.5], [1.0, 2.0], 0.25),
+        ([np.nan, 2.0], [np.nan, 2.0], 0.0),
+        ([np.nan, 2.0], [1.0, 2.0], np.inf),
+        ([np.inf, 1.0], [np.inf, 1.0], 0.0),
+        ([np.inf, 1.0], [-np.inf, 1.0], np.inf),
+        ([0.1], [0.0], np.inf),
+        ([0.0], [0.0], 0.0),
+    ],
+)
+def test_differences(ours, reference, relative):
+    assert compare.compare_arrays(np.array(ours), np.array(reference))[2] == relative
+
+
+def test_in_place_layers_are_taken_apart():
+    from caffe2fluid.prototxt import parse_prototxt
+
+    text = """layer { name: "c" type: "X" bottom: "data" top: "c" } layer { name: "r" type: "Y" bottom: "c" top: "c" }
+        layer { name: "t" type: "T" bottom: "c" top: "z" include { phase: TRAIN } }
+        layer { name: "s" type: "Z" bottom: "c" top: "c" } layer { name: "e" type: "W" bottom: "c" top: "e" }"""
+    written, apart = compare.without_in_place(parse_prototxt(text), "TEST")
+    assert written == {("c", "c"): "c", ("r", "c"): "c~2", ("s", "c"): "c~3", ("e", "e"): "e"}
+    layers = parse_prototxt(apart).messages("layer")
+    assert [layer.texts("bottom") for layer in layers] == [["data"], ["c"], ["c~2"], ["c~3"]]

@@ -1,0 +1,240 @@
+"""Reading pairs: messages with file and line, buckets, batches as a function of (seed, epoch), vocabularies."""
+
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+from fluid.data import evaluation_batches, training_batches
+from fluid.errors import DataError
+from neural_machine_translation.prepare_debian import Resemblance, from_dictionary, informal_copies, usable
+from neural_machine_translation.reader import (
+    EMBEDDED,
+    PairSource,
+    TextPairs,
+    digit_pairs,
+    input_lines,
+    open_pairs,
+    read_parallel,
+    read_tsv,
+    used_buckets,
+)
+from neural_machine_translation.vocabulary import (
+    SPECIAL_WORDS,
+    SentencePiece,
+    WordList,
+    from_facts,
+    read_vocabulary,
+    train_sentencepiece,
+)
+
+import numpy as np
+import pytest
+
+LETTERS = WordList((*SPECIAL_WORDS, *"abcdefgh"))
+
+
+def text_pairs(lengths: list[int]) -> TextPairs:
+    lines = [" ".join("abcdefgh"[number % 8] for number in range(length)) for length in lengths]
+    return TextPairs(lines, list(lines), ["made.tsv"], [(0, number + 1) for number in range(len(lines))])
+
+
+def source_of(lengths: list[int], **options) -> PairSource:
+    defaults = {"max_length": 64, "batch_size": 64}
+    return PairSource(text_pairs(lengths), LETTERS, LETTERS, **{**defaults, **options})
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a\tb\nno tab here\n", r"pairs\.tsv:2: 1 fields where"),
+        (b"a\tb\tc\n", r"pairs\.tsv:1: 3 fields where"),
+        (b"a\tb\n\xff\tb\n", r"pairs\.tsv:2: is not UTF-8 text \(byte 0xff\)"),
+    ],
+)
+def test_broken_lines_are_named(tmp_path, content, message):
+    (tmp_path / "pairs.tsv").write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        read_tsv(tmp_path / "pairs.tsv")
+
+
+def test_misaligned_files_are_named(tmp_path):
+    (tmp_path / "train.en").write_text("one\ntwo\nthree\n")
+    (tmp_path / "train.de").write_text("eins\nzwei\n")
+    with pytest.raises(DataError, match=r"train\.en:3: has no counterpart, .*train\.de ends after 2 lines"):
+        open_pairs("train", data_dir=tmp_path, pattern=None, languages=("en", "de"))
+    with pytest.raises(DataError, match=r"neither dev\.tsv nor dev\.en and dev\.de"):
+        open_pairs("dev", data_dir=tmp_path, pattern=None, languages=("en", "de"))
+    (tmp_path / "train.de").write_text("eins\r\nzwei\r\ndrei")
+    assert read_parallel(tmp_path / "train.en", tmp_path / "train.de").targets == ["eins", "zwei", "drei"]
+
+
+def test_empty_and_long_sentences_are_left_out_or_refused():
+    pairs = text_pairs([3, 0, 70, 5])
+    source = PairSource(pairs, LETTERS, LETTERS, max_length=64, batch_size=64)
+    assert len(source) == 2 and source.where(1) == "made.tsv:4"
+    assert source.left_out == ["made.tsv:2: an empty sentence", "made.tsv:3: 72 words, more than --max_length 64"]
+    with pytest.raises(DataError, match=r"made\.tsv:2: an empty sentence"):
+        PairSource(pairs, LETTERS, LETTERS, max_length=64, batch_size=64, strict=True)
+    with pytest.raises(DataError, match="no usable sentence pair"):
+        source_of([0, 90])
+
+
+def test_feeds_are_the_sentences_with_special_words():
+    source = source_of([3, 2], batch_size=2, use_token_batch=False)
+    feed = source.collate([source.load(0, None), source.load(1, None)])
+    assert feed["src_word"].tolist() == [[0, 3, 4, 5, 1, 1, 1, 1], [0, 3, 4, 1, 1, 1, 1, 1]]
+    assert feed["trg_word"].tolist() == [[0, 3, 4, 5, 1, 1, 1, 1], [0, 3, 4, 1, 1, 1, 1, 1]]
+    assert feed["lbl_word"].tolist() == [[3, 4, 5, 1, 1, 1, 1, 1], [3, 4, 1, 1, 1, 1, 1, 1]]
+
+
+@pytest.mark.parametrize("sort_type", ["pool", "global", "none"])
+@pytest.mark.parametrize("use_token_batch", [True, False])
+def test_an_epoch_holds_every_pair_in_few_shapes(sort_type, use_token_batch):
+    rng = np.random.default_rng(2)
+    lengths = rng.integers(1, 60, 777).tolist()
+    source = source_of(lengths, batch_size=512 if use_token_batch else 16, use_token_batch=use_token_batch)
+    plan = source.training_plan(seed=3, sort_type=sort_type, pool_size=100)
+    shapes = set()
+    counts = {len(plan(epoch)) for epoch in range(3)}
+    assert len(counts) == 1, "epochs have the same number of batches"
+    seen = np.zeros(777, int)
+    for batch in plan(0):
+        seen[batch] += 1
+        feed = source.collate([source.load(index, None) for index in batch.tolist()])
+        shapes.add(feed["src_word"].shape)
+        assert feed["src_word"].shape == feed["lbl_word"].shape
+        assert feed["src_word"].shape[1] >= source.lengths[batch].max()
+        if use_token_batch:
+            assert feed["src_word"].size <= 512
+    assert seen.min() == 1, "every pair is in the epoch"
+    # Only the very last batch is filled up with pairs drawn twice.
+    assert (seen - 1).sum() < max(len(batch) for batch in plan(0))
+    assert len(shapes) <= len(source.buckets) == len(used_buckets(64))
+    assert all(np.array_equal(a, b) for a, b in zip(plan(1), plan(1), strict=True))
+    assert any(not np.array_equal(a, b) for a, b in zip(plan(0), plan(1), strict=True))
+
+
+def test_batches_resume_with_any_number_of_workers():
+    source = source_of(np.random.default_rng(1).integers(1, 60, 300).tolist(), batch_size=256)
+    plan = source.training_plan(seed=9)
+    with training_batches(source, 256, seed=9, plan=plan) as batches:
+        expected = [next(batches).feed for _ in range(len(plan(0)) + 5)]
+    start = len(plan(0)) - 2
+    with training_batches(source, 256, seed=9, plan=plan, start=start, num_workers=2) as batches:
+        for feed in expected[start:]:
+            got = next(batches).feed
+            assert all(np.array_equal(got[name], feed[name]) for name in feed)
+
+
+def test_evaluation_counts_every_pair_once():
+    lengths = np.random.default_rng(1).integers(1, 60, 101).tolist()
+    source = source_of(lengths, batch_size=16, use_token_batch=False)
+    words = 0
+    with evaluation_batches(source, 16, plan=source.evaluation_plan(16)) as batches:
+        for batch in batches:
+            assert batch.feed["src_word"].shape[0] == 16
+            labels = batch.feed["lbl_word"][: batch.size]
+            words += int((labels != 1).sum()) + len(labels)
+    assert words == sum(lengths) + 101 == source.target_words
+
+
+def test_reader_processes_need_neither_paddle_nor_jax():
+    code = "import sys, neural_machine_translation.reader; print('paddle' in sys.modules or 'jax' in sys.modules)"
+    root = Path(__file__).resolve().parents[2]
+    result = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "False"
+
+
+def test_sentencepiece_round_trip():
+    pairs = open_pairs("train", data_dir=None, pattern=None, languages=("en", "de"))
+    vocabulary = train_sentencepiece([*pairs.sources, *pairs.targets], 1000)
+    again = train_sentencepiece([*pairs.sources, *pairs.targets], 1000)
+    assert again.model == vocabulary.model
+    assert vocabulary.size == 1000
+    for text in (*pairs.targets[:200], "Ein seltenes Zeichen: \u4e16\u754c \U0001f600"):
+        indices = vocabulary.encode(text)
+        assert vocabulary.decode(indices) == " ".join(text.split()).replace("…", "...")
+        assert indices.min() > 2 and indices.dtype == np.int32
+    restored = from_facts(vocabulary.to_facts())
+    assert (
+        isinstance(restored, SentencePiece)
+        and restored.encode("Where?").tolist() == vocabulary.encode("Where?").tolist()
+    )
+    with pytest.raises(DataError, match="lower --vocab_size"):
+        train_sentencepiece(["a b"], 1)
+
+
+def test_word_lists_of_2018(tmp_path):
+    path = tmp_path / "vocab.bpe.32000"
+    path.write_text("<s>\n<e>\n<unk>\nHau@@\ns\nist\n,\n", encoding="utf-8")
+    vocabulary = read_vocabulary(path, language="de")
+    assert vocabulary.encode("Hau@@ s ist schön").tolist() == [3, 4, 5, 2]
+    assert vocabulary.decode([3, 4, 6, 5]) == vocabulary.plain("Hau@@ s , ist") == "Haus, ist"
+    assert from_facts(vocabulary.to_facts()) == vocabulary
+    with pytest.raises(DataError, match=r"vocab.bpe.32000:1: a vocabulary starts with the lines <s> </s> <unk>"):
+        read_vocabulary(path, ("<s>", "</s>", "<unk>"))
+    path.write_text("<s>\n<e>\n<unk>\nHaus\nHaus\n")
+    with pytest.raises(DataError, match=r"bpe.32000:5: the word 'Haus' occurs twice"):
+        read_vocabulary(path)
+    with pytest.raises(DataError, match="cannot be read as a vocabulary"):
+        read_vocabulary(tmp_path / "absent")
+
+
+def test_input_words(tmp_path):
+    (tmp_path / "a.txt").write_text("one\n\ntwo\n")
+    (tmp_path / "list").write_text(f"{tmp_path / 'a.txt'}\n")
+    expected = [(f"{tmp_path / 'a.txt'}:{line}", text) for line, text in ((1, "one"), (2, ""), (3, "two"))]
+    for word in (str(tmp_path / "a.txt"), str(tmp_path), str(tmp_path / "*.txt"), f"@{tmp_path / 'list'}"):
+        assert list(input_lines([word])) == expected
+    assert list(input_lines(["How are you?"])) == [("command line", "How are you?")]
+    with pytest.raises(DataError, match=r"nothing\.txt: no such file"):
+        list(input_lines(["nothing.txt"]))
+
+
+def test_embedded_parts_do_not_resemble_each_other():
+    parts = {part: read_tsv(EMBEDDED / f"{part}.tsv") for part in ("train", "dev", "test", "everyday")}
+    assert {name: len(pairs) for name, pairs in parts.items()} == {
+        "train": 2537,
+        "dev": 231,
+        "test": 229,
+        "everyday": 100,
+    }
+    for name, other in (("train", "dev"), ("train", "test"), ("dev", "test"), ("train", "everyday")):
+        resembles = Resemblance(parts[other].sources)
+        assert not [text for text in parts[name].sources if resembles(text)], (name, other)
+
+
+def test_resemblance_equals_the_plain_formula():
+    rng = np.random.default_rng(5)
+    texts = [" ".join(rng.choice(list("abcdefghij"), rng.integers(1, 9))) for _ in range(60)]
+    resembles = Resemblance(texts)
+
+    def overlap(one: str, other: str) -> float:
+        left, right = one.split(), other.split()
+        common = sum(min(left.count(word), right.count(word)) for word in set(left))
+        return 2 * common / (len(left) + len(right))
+
+    for text in (" ".join(rng.choice(list("abcdefghij"), rng.integers(1, 9))) for _ in range(200)):
+        assert resembles(text) == any(overlap(text, other) > 0.8 for other in texts), text
+
+
+def test_dictionary_lines_become_pairs():
+    line = "# comment\nUhr {f}; Zeit {f} | Haben Sie etw. gesehen/gehört? :: time | Did you see sth.?; Have you seen sth.?\n"
+    assert list(from_dictionary({"de-en": line.encode()})) == [
+        ("time", "Uhr"),
+        ("Did you see something?", "Haben Sie etwas gesehen?"),
+        ("Have you seen something?", "Haben Sie etwas gesehen?"),
+    ]
+    assert usable("Have you seen it?", "Haben Sie es gesehen?")
+    assert not usable("%d files", "%d Dateien") and not usable("same", "same")
+
+
+def test_informal_copies_are_those_of_short_sentences():
+    pairs = [("How are you?", "Wie geht es dir?"), ("word", "Wort"), ("No stop here at all", "Kein Punkt")]
+    assert informal_copies(pairs, 1.0, random.Random(0)) == [("how are you", "Wie geht es dir")]
+
+
+def test_digit_pairs_are_a_function_of_the_seed():
+    assert digit_pairs(5, 1).sources == digit_pairs(5, 1).targets
+    assert digit_pairs(5, 1).sources != digit_pairs(5, 2).sources

@@ -1,0 +1,203 @@
+"""The scripts end to end: training, resuming, evaluating, translating and exporting agree; bad input is refused."""
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from fluid import checkpoint, weights
+from fluid.errors import UserError
+from fluid.trainer import Outcome
+from neural_machine_translation import average, export, infer, train
+from neural_machine_translation import eval as evaluate
+from neural_machine_translation.options import with_pairs
+
+import numpy as np
+import pytest
+from golden_values import GOLDEN_FEED, golden_state
+
+ROOT = Path(__file__).resolve().parents[2]
+FAST = {
+    "n_layer": 1,
+    "d_model": 16,
+    "d_inner_hid": 32,
+    "n_head": 2,
+    "batch_size": 256,
+    "engine": "paddle",
+    "digit_copy": True,
+}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> tuple[Path, Outcome]:
+    """A short run: the weights are poor, which is all the same to these tests."""
+    folder = tmp_path_factory.mktemp("run") / "output"
+    flags = train.Flags(
+        max_steps=12, save_every=4, eval_every=12, output_dir=folder, seed=3, beam_size=3, dropout=0.2, **FAST
+    )
+    return folder, train.main(flags)
+
+
+def digits_file(folder: Path) -> Path:
+    """The dev pairs of the run as a file."""
+    pairs = train.digit_pairs(200, 4)
+    path = folder / "dev.tsv"
+    path.write_text("".join(f"{left}\t{right}\n" for left, right in zip(pairs.sources, pairs.targets, strict=True)))
+    return path
+
+
+def test_a_run_leaves_its_records(trained):
+    folder, outcome = trained
+    assert outcome.step == 12
+    for name in ("curves.png", "attention_1.png", "log.jsonl", "config.json", "best/state.safetensors"):
+        assert (folder / name).is_file(), name
+
+
+def test_evaluation_agrees_with_training(trained, tmp_path):
+    folder, outcome = trained
+    flags = evaluate.Flags(
+        checkpoint=folder, test_file_pattern=str(digits_file(tmp_path)), beam_size=3, engine="paddle"
+    )
+    flags.output_file = tmp_path / "translations.txt"
+    result = evaluate.main(flags)
+    assert result.bleu == pytest.approx(outcome.metrics["bleu"], abs=1e-9)
+    assert result.chrf == pytest.approx(outcome.metrics["chrf"], abs=1e-9)
+    assert "tok:13a" in result.bleu_signature
+    assert len(flags.output_file.read_text().splitlines()) == 200
+
+
+def test_resuming_gives_the_same_bits(trained, tmp_path):
+    folder, _ = trained
+    flags = {"save_every": 4, "eval_every": 12, "seed": 3, "beam_size": 3, "dropout": 0.2, **FAST}
+    train.main(train.Flags(max_steps=8, output_dir=tmp_path / "part", **flags))
+    part = checkpoint.find(tmp_path / "part")
+    assert part.name == "step_00000008"
+    train.main(train.Flags(max_steps=12, output_dir=tmp_path / "part", checkpoint=tmp_path / "part", **flags))
+    whole, again = (checkpoint.load(path)[0] for path in (folder, tmp_path / "part"))
+    assert whole.keys() == again.keys()
+    assert all(np.array_equal(whole[name], again[name]) for name in whole)
+
+
+def test_inference_agrees_with_the_exported_model(trained, tmp_path, capsys):
+    folder, _ = trained
+    lines = tmp_path / "lines.txt"
+    lines.write_text("1 2 3\n\n9 8 7 6 5\n4\n")
+    common = {"beam_size": 3, "n_best": 2, "batch_size": 2}
+    direct = infer.main(infer.Flags(inputs=(str(lines),), checkpoint=folder, engine="paddle", **common))
+    assert [len(some) for some in direct] == [2, 1, 2, 2]
+    export.main(export.Flags(checkpoint=folder, export_dir=tmp_path / "exported", beam_size=3))
+    exported = infer.main(
+        infer.Flags(
+            inputs=(str(lines),), exported_model=tmp_path / "exported", output_file=tmp_path / "out.jsonl", **common
+        )
+    )
+    for one, other in zip(direct, exported, strict=True):
+        assert [item.text for item in one] == [item.text for item in other]
+        assert [item.score for item in one] == pytest.approx([item.score for item in other], rel=1e-4)
+    records = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [record["place"] for record in records] == [f"{lines}:{number}" for number in (1, 2, 3, 4)]
+    capsys.readouterr()
+
+
+def test_interactive_mode_answers_each_line(trained, monkeypatch, capsys):
+    folder, _ = trained
+    monkeypatch.setattr(sys, "stdin", io.StringIO("1 2 3\n4 5\n"))
+    infer.main(infer.Flags(interactive=True, checkpoint=folder, engine="paddle", beam_size=3))
+    answers = capsys.readouterr().out.splitlines()
+    expected = infer.main(infer.Flags(inputs=("1 2 3", "4 5"), checkpoint=folder, engine="paddle", beam_size=3))
+    assert answers == [some[0].text for some in expected]
+    capsys.readouterr()
+
+
+def test_sampling_gives_what_was_asked_for(trained, capsys):
+    folder, _ = trained
+    flags = infer.Flags(inputs=("1 2 3",), checkpoint=folder, engine="paddle", sampling=True, n_best=3, max_out_len=6)
+    found = infer.main(flags)[0]
+    assert len(found) == 3 and found == sorted(found, key=lambda item: -item.score)
+    assert infer.main(flags)[0] == found, "the same seed draws the same"
+    capsys.readouterr()
+
+
+def test_averaging_checkpoints(trained, tmp_path):
+    folder, _ = trained
+    written = average.main(average.Flags(run_dir=folder, last=3, output_dir=tmp_path / "averaged"))
+    state, _ = checkpoint.load(written)
+    states = [checkpoint.load(folder / "checkpoints" / f"step_{step:08d}")[0] for step in (4, 8, 12)]
+    for name, array in state.items():
+        assert np.allclose(array, np.mean([one[name] for one in states], axis=0), atol=1e-7), name
+    assert "fc_0.w_0_moment1_0" not in state
+    with pytest.raises(UserError, match="has 3 checkpoints, not 9"):
+        average.main(average.Flags(run_dir=folder, last=9, output_dir=tmp_path / "more"))
+    infer.main(infer.Flags(inputs=("1 2",), checkpoint=tmp_path / "averaged", engine="paddle"))
+
+
+def test_gradient_accumulation_runs(tmp_path):
+    flags = train.Flags(
+        max_steps=2, accumulate_batches=3, grad_clip=1.0, eval_every=100, output_dir=tmp_path / "run", **FAST
+    )
+    assert train.main(flags).step == 2
+
+
+def test_feed_and_fetch_give_the_golden_logits(tmp_path, capsys):
+    weights.write_weights(tmp_path / "model", golden_state())
+    np.savez(tmp_path / "in.npz", **GOLDEN_FEED)
+    flags = {"pretrained_model": str(tmp_path / "model"), "n_head": 2, "engine": "paddle"}
+    infer.main(infer.Flags(feed=tmp_path / "in.npz", fetch=tmp_path / "out.npz", **flags))
+    golden = np.load(Path(__file__).parent / "golden" / "transformer_00f3_small.npz")["out2"]
+    logits = np.load(tmp_path / "out.npz")["logits"]
+    assert logits.shape == (2, 4, 40)
+    assert np.abs(logits.reshape(8, 40) - golden).max() <= 1e-5 * np.abs(golden).max()
+    export.main(export.Flags(export_dir=tmp_path / "scoring", what="scoring", **flags))
+    infer.main(
+        infer.Flags(feed=tmp_path / "in.npz", fetch=tmp_path / "exported.npz", exported_model=tmp_path / "scoring")
+    )
+    assert np.abs(np.load(tmp_path / "exported.npz")["logits"] - logits).max() <= 1e-4 * np.abs(logits).max()
+    np.savez(tmp_path / "wrong.npz", src_word=np.array([[0, 99]]), trg_word=np.array([[0]]))
+    with pytest.raises(UserError, match="src_word holds 99; the vocabulary has the words 0 to 39"):
+        infer.main(infer.Flags(feed=tmp_path / "wrong.npz", fetch=tmp_path / "out.npz", **flags))
+    with pytest.raises(UserError, match="give the vocabulary of these weights"):
+        infer.main(infer.Flags(inputs=("some words",), **flags))
+    capsys.readouterr()
+
+
+def test_flags_of_2018():
+    words = [
+        "--device",
+        "GPU",
+        "--train_file_pattern",
+        "a*.tsv",
+        "n_head",
+        "16",
+        "d_model",
+        "1024",
+        "weight_sharing",
+        "True",
+    ]
+    assert with_pairs(words) == [
+        "--device", "gpu", "--train_file_pattern", "a*.tsv", "--n_head", "16", "--d_model", "1024", "--weight_sharing", "True",
+    ]  # fmt: skip
+    assert with_pairs(["--languages", "en", "de"]) == ["--languages", "en", "de"]
+
+
+@pytest.mark.parametrize("script", ["train", "eval", "infer", "export", "average"])
+def test_an_unknown_flag_is_refused_and_help_is_printed(script):
+    command = [sys.executable, str(ROOT / "neural_machine_translation" / f"{script}.py")]
+    if script == "train":
+        assert subprocess.run([*command, "--no_such_flag", "1"], capture_output=True).returncode == 2
+    else:
+        module = {"eval": evaluate, "infer": infer, "export": export, "average": average}[script]
+        from fluid import config
+
+        with pytest.raises(SystemExit) as stopped:
+            config.parse(module.Flags, ["--no_such_flag", "1"])
+        assert stopped.value.code == 2
+
+
+def test_wrong_values_are_refused(tmp_path):
+    with pytest.raises(UserError, match="--n_best 7 must be between 1 and --beam_size 5"):
+        infer.main(infer.Flags(inputs=("a b",), n_best=7))
+    with pytest.raises(UserError, match="--feed and --fetch go together"):
+        infer.main(infer.Flags(feed=tmp_path / "in.npz"))
+    with pytest.raises(UserError, match="--onnx needs --what scoring"):
+        export.main(export.Flags(onnx=True))
