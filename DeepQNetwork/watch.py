@@ -59,20 +59,21 @@ def watch(
     states = States(agent, 1)
     state = states.push(game.reset(seed), np.ones(1, bool))
     records: list[dict[str, Any]] = []
-    total, steps, played, cut = 0.0, 0, 0.0, False
+    total, steps, played, cut = 0.0, 0, 0, False
     pace = FRAME_SKIP / SCREENS_PER_SECOND
+    most = None if max_seconds is None else max(round(max_seconds / pace), 1)
     while len(records) < episodes and not cut:
         began = time.perf_counter()
         game.send(greedy_with_noise(np.asarray(q_function(state)), epsilon, random))
         step = game.receive()
         total, steps = (0.0, 0) if step.first[0] else (total + float(step.reward[0]), steps + 1)
-        played += pace
+        played += 1
         if recorder is not None:
             recorder.add(game.screens)
         if screen is not None:
             screen.show(game.screens[-1], f"{agent.env}  score {total:g}  step {steps}")
             time.sleep(max(pace - (time.perf_counter() - began), 0.0))
-        cut = max_seconds is not None and played >= max_seconds
+        cut = played == most
         over = bool(step.terminated[0] or step.truncated[0])
         if over or cut:
             records.append(

@@ -127,11 +127,15 @@ def gpu(arguments: argparse.Namespace) -> None:
     """Training and inference, the zoo and PyTorch in turn."""
     rows: list[dict] = []
     for model, batch, precision, ways in TRAIN:
+        if "train" not in arguments.jobs and precision not in arguments.jobs:
+            continue
         file = str(arguments.graphs / f"{model}_train.json")
         ours = in_a_process("measure_zoo", file, batch, precision, 30, 3)
         peers = {how: in_a_process("measure_torch", model, batch, precision, how, True, 20, 3) for how in ways}
         add_row(rows, "train", model, batch, precision, ours, peers, arguments.json)
     for model, batch in INFER:
+        if "infer" not in arguments.jobs:
+            continue
         file = str(arguments.graphs / f"{model}_eval.json")
         steps = 300 if batch == 1 else 50
         ours = in_a_process("measure_zoo", file, batch, "bf16", steps, 3)
@@ -286,6 +290,7 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     on_gpu = commands.add_parser("gpu")
     on_gpu.add_argument("--graphs", type=Path, required=True, help="folder written by xla_step.py capture")
+    on_gpu.add_argument("--jobs", nargs="+", default=["train", "infer"], help="train, infer, or tf32: that row alone")
     on_cpu = commands.add_parser("cpu")
     on_cpu.add_argument("--torch_python", help="interpreter of an environment with torch (pip install torch==2.13.0)")
     from_files = commands.add_parser("files")

@@ -102,7 +102,9 @@ def load(path: Path, *, task: str | None = None) -> tuple[dict[str, np.ndarray],
         raise CheckpointError(f"{folder} belongs to the task {meta.task}, not to {task}")
     try:
         if _sha256(folder / STATE_FILE) != expected:
-            raise CheckpointError(f"{folder / STATE_FILE} is damaged (its sha256 has changed); take an earlier checkpoint")
+            raise CheckpointError(
+                f"{folder / STATE_FILE} is damaged (its sha256 has changed); take an earlier checkpoint"
+            )
         return load_file(folder / STATE_FILE), meta
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{folder / STATE_FILE} cannot be read ({error}); take an earlier checkpoint") from error

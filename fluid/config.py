@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from fluid.engine import Hosts
+
 import tyro
 
 Config = TypeVar("Config")
@@ -43,6 +45,11 @@ class HostFlags:
     """How many machines take part."""
     host_id: int | None = None
     """Number of this machine, from 0."""
+
+    @property
+    def hosts(self) -> Hosts:
+        """As the engines want it."""
+        return Hosts(self.coordinator, self.num_hosts, self.host_id)
 
 
 @dataclass
@@ -157,7 +164,9 @@ def _truth(values: list[str]) -> bool:
 
 
 def _values_for(kind: Any, values: list[str]) -> list[str]:
-    if kind is bool and (not values or values[0].lower() in ("true", "false", "1", "0", "yes", "no", "t", "f", "y", "n")):
+    if kind is bool and (
+        not values or values[0].lower() in ("true", "false", "1", "0", "yes", "no", "t", "f", "y", "n")
+    ):
         return [str(_truth(values)), *values[1:]]
     if "tuple" in str(kind) and len(values) == 1 and "," in values[0]:
         return values[0].split(",")

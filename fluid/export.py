@@ -1,8 +1,8 @@
 """Exported models: a Paddle inference model, ONNX, and running the former through `paddle.inference`.
 
-    FOLDER/inference.json inference.pdiparams    what paddle.inference loads
-           signature.json                        names, shapes and types of inputs and outputs, and the task's own facts
-           model.onnx                            on request
+FOLDER/inference.json inference.pdiparams    what paddle.inference loads
+       signature.json                        names, shapes and types of inputs and outputs, and the task's own facts
+       model.onnx                            on request
 """
 
 import json
@@ -126,7 +126,9 @@ class ExportedModel:
     def run(self, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Outputs by name for inputs by name; raises UserError for inputs the model does not have."""
         if feed.keys() != self.inputs.keys():
-            raise UserError(f"the exported model takes the inputs {', '.join(self.inputs)}, not {', '.join(feed) or 'none'}")
+            raise UserError(
+                f"the exported model takes the inputs {', '.join(self.inputs)}, not {', '.join(feed) or 'none'}"
+            )
         for name, array in feed.items():
             dtype = self.inputs[name]["dtype"]
             self._predictor.get_input_handle(name).copy_from_cpu(np.ascontiguousarray(array, dtype))

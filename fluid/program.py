@@ -55,6 +55,8 @@ class Program:
     layers: dict[str, Value] = field(default_factory=dict)
     """Intermediate values named by the network, for feature extraction."""
     schedule: Schedule | None = None
+    rate_dtype: str = "float32"
+    """Type of the learning rate, that of the parameters."""
     state_names: list[str] = field(default_factory=list)
     """Parameters, statistics and optimizer accumulators the Program reads or writes."""
     trainable: list[str] = field(default_factory=list)
@@ -134,7 +136,7 @@ def build_accumulating(
         accumulate.outputs["finite"] = _all_finite([accumulate.outputs["loss"]])
         accumulate.guarded = ["loss"]
         for parameter, gradient in gradients:
-            total = _persistent(parameter.name + GRADIENT_SUM_SUFFIX, parameter.shape)
+            total = _persistent_like(parameter, parameter.name + GRADIENT_SUM_SUFFIX)
             paddle.assign(total + gradient, total)
 
     apply = _empty(name + " (apply)", [])
@@ -142,9 +144,9 @@ def build_accumulating(
         pairs, sums = [], []
         for source, _ in gradients:
             attributes = paddle.ParamAttr(name=source.name, learning_rate=source.optimize_attr["learning_rate"])
-            parameter = paddle.create_parameter(list(source.shape), "float32", attr=attributes)
+            parameter = paddle.create_parameter(list(source.shape), _dtype_name(source), attr=attributes)
             parameter.regularizer, parameter.need_clip = source.regularizer, source.need_clip
-            total = _persistent(source.name + GRADIENT_SUM_SUFFIX, source.shape)
+            total = _persistent_like(source, source.name + GRADIENT_SUM_SUFFIX)
             pairs.append((parameter, total / float(batches)))
             sums.append(total)
         optimizer().apply_gradients(pairs)
@@ -220,7 +222,9 @@ def _finish(program: Program) -> Program:
         attributes = op.attrs()
         if op.name() == "builtin.parameter":
             program.state_names.append(attributes["parameter_name"])
-        elif op.name() == "pd_op.data" and op.results()[0].persistable and attributes["name"] != LEARNING_RATE:
+        elif op.name() == "pd_op.data" and attributes["name"] == LEARNING_RATE:
+            program.rate_dtype = _dtype_name(op.results()[0])
+        elif op.name() == "pd_op.data" and op.results()[0].persistable:
             program.state_names.append(attributes["name"])
     program.trainable = [value.name for value in _trainable_values(program.main)]
     return program
@@ -230,17 +234,21 @@ def _trainable_values(main: paddle.static.Program) -> list[Value]:
     return [value for value in main.global_block().all_parameters() if value.trainable]
 
 
-def _persistent(name: str, shape: Sequence[int]) -> Value:
+def _persistent_like(value: Value, name: str) -> Value:
     zero = paddle.nn.initializer.Constant(0.0)
     attributes = paddle.ParamAttr(name=name, trainable=False, initializer=zero)
-    return paddle.create_parameter(list(shape), "float32", attr=attributes)
+    return paddle.create_parameter(list(value.shape), _dtype_name(value), attr=attributes)
+
+
+def _dtype_name(value: Value) -> str:
+    return str(value.dtype).rpartition(".")[2].lower()
 
 
 def _add_averages(program: Program, parameters: list[Value], decay: float | None) -> None:
     if decay is None:
         return
     for parameter in parameters:
-        average = _persistent(parameter.name + EMA_SUFFIX, parameter.shape)
+        average = _persistent_like(parameter, parameter.name + EMA_SUFFIX)
         paddle.assign(average * decay + parameter * (1.0 - decay), average)
         program.averages[parameter.name + EMA_SUFFIX] = parameter.name
 

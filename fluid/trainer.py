@@ -305,9 +305,7 @@ def _log(
     learning_rate = update.schedule(meta.step - 1)
     eta = seconds / steps * (total_steps - meta.step)
     memory = resident_megabytes()
-    run.record(
-        "train", meta.step, **means, lr=learning_rate, samples_per_second=rate, data_wait=wait, memory_mb=memory
-    )
+    run.record("train", meta.step, **means, lr=learning_rate, samples_per_second=rate, data_wait=wait, memory_mb=memory)
     shown = " ".join(f"{name} {value:.4f}" for name, value in means.items())
     status = f"{shown} lr {learning_rate:.3g} {rate:.0f} samples/s wait {wait:.0%}"
     line = (

@@ -30,6 +30,10 @@ class Flags(train.Flags):
 
     output_dir: Path = Path("output/demo")
     """Folder of everything the demo makes."""
+    log_every: int = 62
+    """Updates between log lines; 62 are a pass over the embedded images."""
+    eval_every: int | None = 310
+    """Updates between evaluations."""
 
 
 def main(flags: Flags) -> None:
@@ -49,8 +53,13 @@ def main(flags: Flags) -> None:
         evaluation.Flags(**common, data_dir=flags.data_dir, per_class=True, output_dir=flags.output_dir / "eval")
     )
     heading("3/3  classifying test images, and photographs of things it has never seen")
-    clothes = [path for path in sorted((embedded_dataset() / "val").rglob("*.png"))][::50]
-    infer.main(infer.Flags(images=tuple(map(str, clothes)), topk=3, output_dir=flags.output_dir / "clothes", **common))
+    clothes = flags.output_dir / "clothes.txt"
+    clothes.write_text("".join((embedded_dataset() / "val_list.txt").read_text().splitlines(keepends=True)[::50]))
+    infer.main(
+        infer.Flags(
+            image_list=clothes, data_dir=embedded_dataset(), topk=3, output_dir=flags.output_dir / "clothes", **common
+        )
+    )
     infer.main(infer.Flags(topk=3, output_dir=flags.output_dir / "photographs", **common))
 
     table = Table(title=f"{flags.model} after {time.perf_counter() - began:.0f} s")

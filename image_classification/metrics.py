@@ -48,6 +48,12 @@ class Accuracy:
         self.top5 += int(hits(logits, labels, 5).sum())
         np.add.at(self.confusion, (labels, logits.argmax(axis=1)), 1)
 
+    def merge(self, engine: Engine) -> None:
+        """Add up what the hosts of a distributed run have counted."""
+        sums = engine.total(np.array([self.samples, self.loss_sum, self.top1, self.top5], np.float64))
+        self.samples, self.loss_sum, self.top1, self.top5 = int(sums[0]), float(sums[1]), int(sums[2]), int(sums[3])
+        self.confusion = engine.total(self.confusion)
+
     def result(self) -> dict[str, float]:
         """`loss`, `acc1` and `acc5` as means over all samples, accuracies in 0..1."""
         return {
@@ -82,9 +88,11 @@ def measure(
 ) -> Accuracy:
     """Accuracy over every image of `source`, exactly once each. Raises DataError for one that cannot be read."""
     result = Accuracy(class_dim)
-    with evaluation_batches(source, batch_size, num_workers=num_workers) as batches:
+    shard = (engine.host_id, engine.num_hosts)
+    with evaluation_batches(source, batch_size, num_workers=num_workers, shard=shard) as batches:
         for batch in batches:
             outputs = engine.run(evaluation, batch.feed)
             logits, losses = (np.asarray(outputs[name])[: batch.size] for name in ("logits", "losses"))
             result.add(logits, batch.feed["label"][: batch.size], losses)
+    result.merge(engine)
     return result

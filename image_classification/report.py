@@ -22,7 +22,7 @@ def finish(run: Run, outcome: Outcome, measured: Accuracy, classifier: Classifie
     metrics = outcome.metrics
     table.add_row(
         *(f"{metrics[name]:.4f}" if metrics else "-" for name in ("acc1", "acc5", "loss")),
-        f"{outcome.best:.4f} (step {outcome.best_step})" if outcome.best is not None else "-",
+        f"{outcome.best:.4f}" if outcome.best is not None else "-",
         str(outcome.step),
         f"{outcome.seconds:.0f} s",
         f"{outcome.samples_per_second:.0f}",

@@ -196,7 +196,15 @@ def main(flags: Flags) -> Outcome:
     update = apply or program
     evaluation = evaluation_program(classifier)
 
-    engine, reason = engines.create(flags.engine, flags.device, flags.precision, flags.seed)
+    total_steps = min(total_steps, flags.max_steps or total_steps)
+    engine, reason = engines.create(
+        flags.engine,
+        flags.device,
+        flags.precision,
+        flags.seed,
+        hosts=flags.hosts,
+        training_steps=total_steps * flags.accumulate_batches,
+    )
     state = initialise(*filter(None, (program, apply)), seed=flags.seed)
     meta = Meta(TASK, 0, config=configuration.to_dict(flags), extra={"classifier": classifier.to_facts()})
     report = None
@@ -214,7 +222,8 @@ def main(flags: Flags) -> Outcome:
         restart_averages(state, update)
     engine.load(state)
 
-    with Run(flags.output_dir, flags, task=TASK, resume_step=meta.step if resumed else None) as run:
+    resume_step = meta.step if resumed else None
+    with Run(flags.output_dir, flags, task=TASK, resume_step=resume_step, writes=engine.host_id == 0) as run:
         run.say(
             f"{flags.model}: {parameter_count(update):,} parameters, {classifier.class_dim} classes, "
             f"{len(train_source)} training and {len(test_source)} test images"
@@ -234,6 +243,7 @@ def main(flags: Flags) -> Outcome:
                 start=start,
                 num_workers=flags.num_workers,
                 max_bad=flags.max_bad_samples,
+                shard=(engine.host_id, engine.num_hosts),
             ) as batches:
                 yield with_mixup(batches, flags) if flags.use_mixup else batches
 
@@ -258,7 +268,7 @@ def main(flags: Flags) -> Outcome:
             open_batches,
             flags=flags,
             steps_per_epoch=steps_per_epoch,
-            total_steps=min(total_steps, flags.max_steps or total_steps),
+            total_steps=total_steps,
             apply=apply,
             batches_per_step=flags.accumulate_batches,
             evaluate=evaluate,
@@ -382,7 +392,7 @@ class Evaluator:
         self.engine, self.update, self.evaluation, self.flags = engine, update, evaluation, flags
         self.own = None
         if update.averages:
-            self.own, _ = engines.create(engine.name, engine.device, flags.precision, flags.seed)
+            self.own, _ = engines.create(engine.name, flags.device, flags.precision, flags.seed)
 
     def __call__(self, source: ImageSource, classifier: Classifier) -> Accuracy:
         """Accuracy over all of `source`."""

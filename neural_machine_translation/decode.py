@@ -65,14 +65,18 @@ def beam_search(
     growing_score = decoder.zeros + paddle.assign(at_first)
     finished_score = decoder.zeros + MASKED
 
-    def may_go_on(step: Value, growing_score: Value, finished_score: Value) -> Value:
-        best = growing_score[:, 0] / search.penalty(paddle.clip(paddle.cast(step, "float32"), min=1.0))
-        return paddle.logical_and(step < decoder.length, paddle.any(best > finished_score[:, beam - 1]))
+    def unfinished(step: Value, growing_score: Value, finished_score: Value) -> Value:
+        best = growing_score[:, :1] / search.penalty(paddle.clip(paddle.cast(step, "float32"), min=1.0))
+        return best > finished_score[:, beam - 1 :]
 
     def running(step, word, growing_score, growing_ids, finished_score, finished_ids, *caches):
-        return may_go_on(step, growing_score, finished_score)
+        more = paddle.any(unfinished(step, growing_score, finished_score))
+        return paddle.logical_and(step < decoder.length, more)
 
     def advance(step, word, growing_score, growing_ids, finished_score, finished_ids, *caches):
+        # A sentence that is done stays as it is while others of its batch go on: the result must not depend on company.
+        going_on = unfinished(step, growing_score, finished_score)
+        growing_score = paddle.where(going_on, growing_score, decoder.masked(growing_score))
         logits, caches = decoder.step(word, step, caches)
         # The best words of each hypothesis first: a search over vocabulary x beam would sort far more.
         best, words = paddle.topk(logits, wide, axis=2)

@@ -1,5 +1,5 @@
 """Engines: what runs a Program. `create` picks one; see base.py for the interface."""
 
-from fluid.engine.base import Engine, create
+from fluid.engine.base import Engine, Hosts, create
 
-__all__ = ["Engine", "create"]
+__all__ = ["Engine", "Hosts", "create"]

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 DEVICES = ("auto", "cpu", "gpu")
 ENGINES = ("auto", "paddle", "xla")
 PRECISIONS = ("fp32", "tf32", "bf16")
+STEPS_THAT_PAY = 300
+"""Updates from which on compiling is worth its 3 to 15 seconds on a CPU."""
 
 
 class Engine(ABC):
@@ -112,26 +114,43 @@ class Hosts:
 
 
 def create(
-    engine: str = "auto", device: str = "auto", precision: str = "fp32", seed: int = 0, hosts: Hosts | None = None
+    engine: str = "auto",
+    device: str = "auto",
+    precision: str = "fp32",
+    seed: int = 0,
+    *,
+    hosts: Hosts | None = None,
+    training_steps: int = 0,
 ) -> tuple[Engine, str]:
     """Choose and start an engine; returns it with the reason for the choice, one line for people.
 
-    `auto` takes a GPU through XLA where JAX sees one, else Paddle's executor on the CPU. Paddle's own CUDA build is
-    used only when asked for (`engine="paddle", device="gpu"`). Raises EngineError for what is not there.
+    `auto` takes a GPU through XLA where JAX sees one. On the CPU it takes Paddle's executor, the reference, unless
+    `training_steps` updates are to come, enough of them for the faster steps of XLA to pay for its compilation. Paddle's
+    own CUDA build is used only when asked for (`engine="paddle", device="gpu"`). With `hosts`, or in a cluster whose
+    environment says so, this process joins the others. Raises EngineError for what is not there.
     """
-    for value, allowed, flag in ((engine, ENGINES, "engine"), (device, DEVICES, "device"), (precision, PRECISIONS, "precision")):
+    for value, allowed, flag in (
+        (engine, ENGINES, "engine"),
+        (device, DEVICES, "device"),
+        (precision, PRECISIONS, "precision"),
+    ):
         if value not in allowed:
             raise EngineError(f"--{flag} {value}: choose one of {', '.join(allowed)}")
-
-    if engine == "paddle" or (engine == "auto" and device == "cpu" and precision == "fp32"):
-        return _paddle(device, precision, seed), "asked for" if engine == "paddle" else "the reference engine on CPU"
+    if engine == "paddle":
+        if hosts is not None and hosts != Hosts():
+            raise EngineError("--engine paddle runs on one machine; training on several needs --engine xla")
+        return _paddle(device, precision, seed), "asked for"
     if engine == "xla":
-        return _xla(device, precision, seed), "asked for"
+        return _xla(device, precision, seed, hosts), "asked for"
     if device == "gpu" or (device == "auto" and jax_sees_gpu()):
-        return _xla("gpu", precision, seed), "JAX sees a GPU"
+        return _xla("gpu", precision, seed, hosts), "JAX sees a GPU"
     if precision != "fp32":
-        return _xla("cpu", precision, seed), f"no GPU is visible to JAX, and {precision} needs the xla engine"
-    return _paddle("cpu", precision, seed), "no GPU is visible to JAX"
+        return _xla("cpu", precision, seed, hosts), f"{precision} needs the xla engine, and no GPU is used"
+    if hosts is not None and hosts != Hosts():
+        return _xla("cpu", precision, seed, hosts), "several machines need the xla engine, and no GPU is used"
+    if training_steps >= STEPS_THAT_PAY:
+        return _xla("cpu", precision, seed, hosts), f"no GPU is used, and {training_steps} updates pay for compiling"
+    return _paddle("cpu", precision, seed), "the reference engine on the CPU"
 
 
 def jax_sees_gpu() -> bool:
@@ -143,10 +162,13 @@ def jax_sees_gpu() -> bool:
     return any(device.platform == "gpu" for device in jax.devices())
 
 
-def _xla(device: str, precision: str, seed: int) -> Engine:
-    from fluid.engine.xla import create as create_xla
+def _xla(device: str, precision: str, seed: int, hosts: Hosts | None) -> Engine:
+    from fluid.engine import xla
+    from fluid.engine.xla import distributed
 
-    return create_xla(device, precision, seed)
+    if hosts is not None and (hosts != Hosts() or distributed.in_cluster()):
+        distributed.start(hosts.coordinator, hosts.num_hosts, hosts.host_id)
+    return xla.create(device, precision, seed)
 
 
 def _paddle(device: str, precision: str, seed: int) -> Engine:

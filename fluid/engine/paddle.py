@@ -50,7 +50,7 @@ class PaddleEngine(Engine):
         self._check_state(program)
         paddle.seed(step_seed(self.seed, step))
         if program.schedule is not None:
-            rate = np.asarray(program.schedule(step), np.float32)
+            rate = np.asarray(program.schedule(step), program.rate_dtype)
             self._scope.var(LEARNING_RATE).get_tensor().set(rate, self._place)
         names = list(program.outputs) if fetch is None else list(fetch)
         values = [program.outputs[name] if name in program.outputs else program.layers[name] for name in names]
@@ -64,7 +64,9 @@ class PaddleEngine(Engine):
             return
         missing = [name for name in program.state_names if name not in self._names]
         if missing:
-            raise EngineError(f"the Program '{program.name}' needs variables that were not loaded: {', '.join(missing)}")
+            raise EngineError(
+                f"the Program '{program.name}' needs variables that were not loaded: {', '.join(missing)}"
+            )
         self._checked.add(id(program))
 
 

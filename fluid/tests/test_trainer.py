@@ -38,6 +38,25 @@ def straight(tmp_path_factory) -> Path:
     return output
 
 
+def test_resume_is_exact_on_the_xla_engine(tmp_path):
+    flags = {"seed": 5, "eval_every": 100, "engine": "xla", "device": "cpu"}
+    toy.main(ToyFlags(output_dir=tmp_path / "straight", **flags))
+    toy.main(ToyFlags(output_dir=tmp_path / "parts", max_steps=13, **flags))
+    toy.main(ToyFlags(output_dir=tmp_path / "parts", checkpoint=tmp_path / "parts", **flags))
+    assert_same_bits(final_state(tmp_path / "parts"), final_state(tmp_path / "straight"))
+
+
+@pytest.mark.parametrize("first, second", [("paddle", "xla"), ("xla", "paddle")])
+def test_a_run_can_go_on_with_the_other_engine(tmp_path, first, second):
+    flags = {"seed": 5, "eval_every": 100, "device": "cpu", "dropout": 0.0}
+    toy.main(ToyFlags(output_dir=tmp_path / "straight", engine=first, **flags))
+    toy.main(ToyFlags(output_dir=tmp_path / "parts", engine=first, max_steps=13, **flags))
+    toy.main(ToyFlags(output_dir=tmp_path / "parts", engine=second, checkpoint=tmp_path / "parts", **flags))
+    one, other = final_state(tmp_path / "straight"), final_state(tmp_path / "parts")
+    for name in one:
+        np.testing.assert_allclose(other[name], one[name], atol=1e-4 * np.abs(one[name]).max() + 1e-7, err_msg=name)
+
+
 @pytest.mark.parametrize("stop", [8, 13], ids=["at an epoch end", "inside an epoch"])
 def test_resume_is_exact(tmp_path, straight, stop):
     toy.main(ToyFlags(output_dir=tmp_path, seed=5, eval_every=100, max_steps=stop))

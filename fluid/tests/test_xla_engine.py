@@ -550,6 +550,22 @@ def test_errors_name_the_input_and_the_variable() -> None:
         create("cpu", "fp8")
 
 
+def test_out_of_memory_comes_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = image_program("eval", optimizer=None)
+    engine = create("cpu")
+    engine.load(initialise(program, seed=0))
+    lowered, _ = engine._compiled(engine._graph(program), None, many=False)
+
+    def exhausted(*_: Any) -> None:
+        raise jax.errors.JaxRuntimeError(
+            "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 68719476736 bytes."
+        )
+
+    monkeypatch.setattr(engine, "_compiled", lambda *_, **__: (lowered, exhausted))
+    with pytest.raises(EngineError, match="smaller --batch_size.*XLA_PYTHON_CLIENT_MEM_FRACTION"):
+        engine.run(program, image_feed())
+
+
 def test_a_shape_that_depends_on_data_is_refused() -> None:
     def network(x: Any, training: bool) -> dict[str, Any]:
         return {"y": paddle.reshape(x, [paddle.cast(paddle.sum(x), "int64"), -1])}

@@ -46,14 +46,16 @@ class ToyFlags(TrainFlags):
     """Seconds a sample takes to read."""
     hidden: int = 16
     """Width of the hidden layer."""
+    dropout: float = 0.2
+    """Dropout of the hidden layer; engines draw different masks."""
 
 
-def network(point: paddle.pir.Value, label: paddle.pir.Value, training: bool, hidden: int) -> dict:
+def network(point: paddle.pir.Value, label: paddle.pir.Value, training: bool, hidden: int, dropout: float) -> dict:
     """One hidden layer with relu, which hides a NaN from the loss on the CPU."""
     first = paddle.nn.Linear(4, hidden, weight_attr=paddle.ParamAttr(name="fc1_w"), bias_attr=False)
     norm = paddle.nn.BatchNorm1D(hidden, name="bn1")
     norm.training = training
-    x = F.dropout(F.relu(norm(first(point))), 0.2, training=training)
+    x = F.dropout(F.relu(norm(first(point))), dropout, training=training)
     second = paddle.nn.Linear(hidden, 2, weight_attr=paddle.ParamAttr(name="fc2_w"), bias_attr=False)
     logits = second(x)
     losses = F.cross_entropy(logits, label, reduction="none")
@@ -66,7 +68,7 @@ def main(flags: ToyFlags) -> Outcome:
     """Train on the points."""
     source = Points(poison=flags.poison, pause=flags.pause)
     steps_per_epoch = len(source) // flags.batch_size // flags.accumulate
-    net = partial(network, hidden=flags.hidden)
+    net = partial(network, hidden=flags.hidden, dropout=flags.dropout)
     common = {
         "optimizer": lambda: paddle.optimizer.Momentum(0.1, 0.9, weight_decay=1e-4),
         "schedule": Cosine(0.2, flags.total_steps),

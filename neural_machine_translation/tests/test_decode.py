@@ -118,9 +118,11 @@ def test_scores_equal_forced_scoring(state, penalty):
 
 def test_batch_size_and_order_change_nothing(state):
     run = runner(engine_with(state), search_program(CONFIG, Search(beam_size=3, max_out_len=12)))
+    rng = np.random.default_rng(6)
     sentences = ["a b c d a b c d a b", "c", "", "d d a", "b"]
+    sentences += [" ".join(rng.choice(list("abcd"), rng.integers(1, 7))) for _ in range(25)]
     one = translate(run, TRANSLATOR, sentences, batch_size=1)
-    many = translate(run, TRANSLATOR, sentences, batch_size=4)
+    many = translate(run, TRANSLATOR, sentences, batch_size=16)
     assert [[item.text for item in some] for some in one] == [[item.text for item in some] for some in many]
     assert one[2][0].text == ""
 

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from fluid.engine.xla.graph import Block, Operation, in_place_pairs, walk, written_outside
 from fluid.engine.xla.layout import ChannelsLast, channels_first, channels_last_array
+from fluid.engine.xla.rules import RULES
+from fluid.engine.xla.structure import STRUCTURE
 from fluid.errors import EngineError
 
 import jax
@@ -205,8 +207,6 @@ def _follow(loop: _Loop) -> _Followed | None:
 
 def _known_part(loop: _Loop, known: set[int]) -> tuple[list[Operation], set[int]]:
     """Operations of the body that can be executed if the variables `known` are, and the values they compute."""
-    from fluid.engine.xla.lower import RULES, STRUCTURE
-
     trace, changing = loop.trace, set(loop.variables)
     operations: list[Operation] = []
     computed = set(known)

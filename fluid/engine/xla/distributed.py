@@ -47,7 +47,7 @@ def num_hosts() -> int:
     return jax.process_count()
 
 
-def any_host(flag: bool) -> bool:
+def agree(flag: bool) -> bool:
     """Whether `flag` is true on any process: how they agree to stop at the same step. Every process must call it."""
     if jax.process_count() == 1:
         return flag
@@ -59,7 +59,9 @@ def total_over_hosts(values: np.ndarray) -> np.ndarray:
     values = np.asarray(values)
     if jax.process_count() == 1:
         return values
-    return multihost_utils.process_allgather(values).sum(0)
+    # Without 64 bits JAX would round counts and sums to 32.
+    with jax.enable_x64(True):
+        return multihost_utils.process_allgather(values).sum(0)
 
 
 def wait_for_hosts(name: str) -> None:

@@ -2,7 +2,8 @@
 
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Union
@@ -23,6 +24,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 if TYPE_CHECKING:
     from fluid.program import Program
 
+# Otherwise JAX reports every kind of device that it looked for and did not find.
+logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
+
 BATCH = "batch"
 """Name of the mesh axis over which batches are spread."""
 
@@ -31,8 +35,6 @@ Runnable = Union["Program", Graph]
 
 def sees_gpu() -> bool:
     """Whether JAX can use a GPU here."""
-    # JAX reports every kind of device that it looked for and did not find.
-    logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
     try:
         return bool(jax.devices("gpu"))
     except RuntimeError:
@@ -69,6 +71,7 @@ class XlaEngine(Engine):
         self.policy = find_policy(precision)
         self.seed = seed
         self.num_devices = len(devices)
+        self.num_hosts, self.host_id = distributed.num_hosts(), distributed.host_id()
         self.device = _describe(devices)
         self.tuning = for_platform(devices[0].platform)
         self._local_devices = sum(device.process_index == jax.process_index() for device in devices)
@@ -78,6 +81,12 @@ class XlaEngine(Engine):
         self._has_batch: dict[str, bool] = {}
         self._graphs: dict[int, tuple[Runnable, Graph]] = {}
         self._steps: dict[tuple[int, tuple[str, ...], bool], tuple[Step, Any]] = {}
+
+    def agree(self, flag: bool) -> bool:
+        return distributed.agree(flag)
+
+    def total(self, values: np.ndarray) -> np.ndarray:
+        return distributed.total_over_hosts(values)
 
     def load(self, state: Mapping[str, np.ndarray]) -> None:
         with jax.enable_x64(True):
@@ -107,7 +116,7 @@ class XlaEngine(Engine):
         lowered, function = self._compiled(graph, fetch, many=False)
         old, constant = self._split(lowered)
         rate = np.float64(graph.schedule(step) if graph.schedule is not None else 0.0)
-        with jax.enable_x64(True):
+        with jax.enable_x64(True), _memory_advice(graph):
             new, outputs = function(old, constant, self.put(feed), rate, np.uint32(self.seed), np.uint32(step))
         self._state.update(new)
         return {name: distributed.own_rows(value) for name, value in outputs.items()}
@@ -131,7 +140,7 @@ class XlaEngine(Engine):
         old, constant = self._split(lowered)
         steps = range(step, step + count)
         rates = np.array([graph.schedule(s) if graph.schedule is not None else 0.0 for s in steps], np.float64)
-        with jax.enable_x64(True):
+        with jax.enable_x64(True), _memory_advice(graph):
             batches = {name: self._put(value, self._has_batch[name], axis=1) for name, value in stacked.items()}
             new, outputs = function(old, constant, batches, rates, np.uint32(self.seed), np.array(steps, np.uint32))
         self._state.update(new)
@@ -149,9 +158,6 @@ class XlaEngine(Engine):
         with jax.enable_x64(True):
             scalars = np.float64(0), np.uint32(0), np.uint32(0)
             return function.lower(shapes(lowered.written), shapes(lowered.read), dict(feed), *scalars).as_text()
-
-    def agree(self, flag: bool) -> bool:
-        return distributed.any_host(flag)
 
     def _graph(self, program: Runnable) -> Graph:
         if id(program) not in self._graphs:
@@ -210,6 +216,21 @@ class XlaEngine(Engine):
         if isinstance(value, jax.Array):
             return value
         return distributed.place(np.asarray(value), self._spread(axis) if has_batch else self._whole)
+
+
+@contextmanager
+def _memory_advice(graph: Graph) -> Iterator[None]:
+    """Raise EngineError, with what to do about it, where XLA runs out of memory."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise EngineError(
+            f"the Program '{graph.name}' does not fit into the memory of the device: use a smaller --batch_size (with "
+            "accumulation if the task has it), --precision bf16, or more devices. JAX takes 75% of a GPU's memory; "
+            "XLA_PYTHON_CLIENT_MEM_FRACTION=0.95 gives it more if nothing else uses the GPU"
+        ) from None
 
 
 def _check_rows(graph: Graph, feed: Mapping[str, Any], devices: int) -> None:

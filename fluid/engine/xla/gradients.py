@@ -6,6 +6,7 @@ forward operation, and that one shares its operands and results with the gradien
 or a branch the shared values come off a stack (`cf.tuple_pop`) that the forward pass filled (`cf.tuple_push`).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from fluid.engine.xla.graph import Graph, Operation, walk
@@ -31,7 +32,7 @@ class Gradients:
     """`cf.tuple_push` operation -> positions of the pushed values that the backward pass uses."""
 
 
-def match(graph: Graph, is_rule: "callable") -> Gradients:
+def match(graph: Graph, is_rule: Callable[[str], bool]) -> Gradients:
     """Pair every gradient operation for which `is_rule(name)` is false with its forward operation."""
     found = Gradients()
     operations = list(walk(graph.block))

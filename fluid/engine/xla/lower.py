@@ -17,17 +17,7 @@ from typing import Any
 
 from fluid.engine.xla import control
 from fluid.engine.xla.gradients import SUFFIX, Gradients, match, operands_by_name
-from fluid.engine.xla.graph import (
-    DATA,
-    PARAMETER,
-    YIELD,
-    Block,
-    Graph,
-    Operation,
-    in_place_pairs,
-    walk,
-    written_outside,
-)
+from fluid.engine.xla.graph import Block, Graph, Operation, in_place_pairs, walk, written_outside
 from fluid.engine.xla.layout import (
     ChannelsLast,
     any_channels_last,
@@ -37,6 +27,7 @@ from fluid.engine.xla.layout import (
 )
 from fluid.engine.xla.precision import Policy
 from fluid.engine.xla.rules import ALL, RULES, Call, Rule
+from fluid.engine.xla.structure import STRUCTURE, is_known
 from fluid.engine.xla.tuning import DEFAULT, Tuning
 from fluid.errors import EngineError
 
@@ -45,8 +36,6 @@ import jax.numpy as jnp
 import numpy as np
 
 LEARNING_RATE = "learning_rate_0"
-_KNOWN_ELEMENTS = 65536
-"""Operands up to this size are worth executing while tracing; larger constants are left to the compiler."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +59,8 @@ def lower(graph: Graph, policy: Policy, fetch: Sequence[str] | None = None, tuni
     gradients = match(graph, RULES.__contains__)
     check_rules(graph, gradients)
     changed: set[int] = set().union(*(written_outside(operation) for operation in graph.block.operations))
-    names = [name for name in graph.state if name != LEARNING_RATE and _is_used(graph, graph.state[name])]
+    present = {value for operation in graph.block.operations for value in operation.outputs}
+    names = [name for name, number in graph.state.items() if name != LEARNING_RATE and number in present]
     written = [name for name in names if graph.state[name] in changed]
     read = [name for name in names if graph.state[name] not in changed]
 
@@ -182,7 +172,7 @@ class Trace:
 
     def _apply_rule(self, operation: Operation) -> Sequence[Any]:
         entry, operands = RULES[operation.name], self.operands(operation)
-        if not entry.random and all(_is_known(value) for value in operands):
+        if not entry.random and all(is_known(value) for value in operands):
             with jax.ensure_compile_time_eval():
                 results = _as_tuple(entry.function(self._call(operation), *operands))
                 return jax.tree.map(np.asarray, list(results))
@@ -318,36 +308,3 @@ def _tagged(result: Any) -> Any:
 
 def _as_tuple(results: Any) -> tuple[Any, ...]:
     return results if isinstance(results, tuple) else (results,)
-
-
-def _is_known(value: Any) -> bool:
-    if isinstance(value, list):
-        return all(_is_known(item) for item in value)
-    return value is None or (isinstance(value, np.ndarray) and value.size <= _KNOWN_ELEMENTS)
-
-
-def _is_used(graph: Graph, number: int) -> bool:
-    return any(number in operation.outputs for operation in graph.block.operations)
-
-
-def _full_int_array(operation: Operation) -> list[Any]:
-    return [np.asarray(operation.attributes["value"], operation.attributes["dtype"])]
-
-
-def _full(operation: Operation) -> list[Any]:
-    dtype = jnp.dtype(operation.attributes["dtype"])
-    return [np.full(operation.attributes["shape"], float(operation.attributes["value"]), dtype)]
-
-
-STRUCTURE: dict[str, Callable[..., list[Any]]] = {
-    "builtin.combine": lambda operation, *values: [list(values)],
-    "builtin.split": lambda operation, values: values,
-    "builtin.slice": lambda operation, values: [values[operation.attributes["index"]]],
-    "builtin.shadow_output": lambda operation, value: [],
-    "pd_op.full_int_array": _full_int_array,
-    "pd_op.full": _full,
-    # Bound before the first operation runs.
-    PARAMETER: lambda operation: [],
-    DATA: lambda operation: [],
-    YIELD: lambda operation, *values: [],
-}
