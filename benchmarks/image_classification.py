@@ -216,7 +216,6 @@ def files(arguments: argparse.Namespace) -> None:
     import tempfile
 
     from benchmarks.xla_step import random_state
-
     from fluid.data import training_batches
     from fluid.engine.xla import create
     from fluid.engine.xla import graph as graphs

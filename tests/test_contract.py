@@ -83,7 +83,12 @@ def test_a_task_works_in_an_empty_place(tmp_path, task):
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     # -P and -S-like isolation: neither the project's folder nor an installed copy of it may answer for `fluid`.
     result = subprocess.run(
-        [sys.executable, "-P", "-c", program], cwd=elsewhere, env=environment, capture_output=True, text=True, timeout=120
+        [sys.executable, "-P", "-c", program],
+        cwd=elsewhere,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[-1] == str(tmp_path / "fluid" / "__init__.py")
