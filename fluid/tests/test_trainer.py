@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -55,6 +56,52 @@ def test_a_run_can_go_on_with_the_other_engine(tmp_path, first, second):
     one, other = final_state(tmp_path / "straight"), final_state(tmp_path / "parts")
     for name in one:
         np.testing.assert_allclose(other[name], one[name], atol=1e-4 * np.abs(one[name]).max() + 1e-7, err_msg=name)
+
+
+def toy_command(output_dir: Path, *more: str) -> list[str]:
+    words = [
+        "--output_dir",
+        str(output_dir),
+        "--seed",
+        "5",
+        "--eval_every",
+        "100",
+        "--engine",
+        "xla",
+        "--device",
+        "cpu",
+    ]
+    return [sys.executable, str(TOY), *words, "--dropout", "0", *more]
+
+
+def test_a_run_goes_on_with_another_number_of_devices_and_of_hosts(tmp_path):
+    """5 steps on four devices, 6 in two processes, the rest on one device: as if never interrupted."""
+    toy.main(ToyFlags(output_dir=tmp_path / "one", seed=5, eval_every=100, engine="xla", device="cpu", dropout=0.0))
+    output = tmp_path / "many"
+    four = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    subprocess.run(toy_command(output, "--max_steps", "5"), env=four, check=True, timeout=120, capture_output=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        coordinator = f"127.0.0.1:{free.getsockname()[1]}"
+    hosts = ["--coordinator", coordinator, "--num_hosts", "2", "--checkpoint", str(output), "--max_steps", "11"]
+    processes = [
+        subprocess.Popen(
+            toy_command(output, *hosts, "--host_id", number),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for number in "01"
+    ]
+    said = [process.communicate(timeout=180)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    assert "evaluation after step 11" in said[0] and "evaluation" not in said[1]
+    subprocess.run(toy_command(output, "--checkpoint", str(output)), check=True, timeout=120, capture_output=True)
+    one, many = final_state(tmp_path / "one"), final_state(output)
+    for name in one:
+        np.testing.assert_allclose(many[name], one[name], atol=1e-4 * np.abs(one[name]).max() + 1e-7, err_msg=name)
+    expected = {event["step"]: event["loss"] for event in events(tmp_path / "one", "eval")}
+    assert events(output, "eval")[-1]["loss"] == pytest.approx(expected[20], rel=1e-4)
 
 
 @pytest.mark.parametrize("stop", [8, 13], ids=["at an epoch end", "inside an epoch"])

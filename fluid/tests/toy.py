@@ -79,7 +79,8 @@ def main(flags: ToyFlags) -> Outcome:
     else:
         program, apply = build_accumulating(net, INPUTS, name="train", batches=flags.accumulate, **common)
     evaluation = build(net, INPUTS, name="eval")
-    engine, _ = engines.create(flags.engine, flags.device, flags.precision, flags.seed)
+    engine, _ = engines.create(flags.engine, flags.device, flags.precision, flags.seed, hosts=flags.hosts)
+    shard = (engine.host_id, engine.num_hosts)
 
     state = initialise(*filter(None, (program, apply)), seed=flags.seed)
     resumed = resume(flags, "toy")
@@ -92,17 +93,19 @@ def main(flags: ToyFlags) -> Outcome:
 
     def evaluate() -> dict[str, float]:
         evaluator.load({name: averaged(engine.state(), apply or program)[name] for name in evaluation.state_names})
-        with evaluation_batches(source, 8) as batches:
+        with evaluation_batches(source, 8, shard=shard) as batches:
             losses = [np.asarray(evaluator.run(evaluation, batch.feed)["losses"])[: batch.size] for batch in batches]
-        return {"loss": float(np.mean(np.concatenate(losses)))}
+        return {"loss": float(engine.total(np.concatenate(losses).sum()) / len(source))}
 
-    with Run(flags.output_dir, flags, task="toy", resume_step=meta.step if resumed else None) as run:
+    with Run(
+        flags.output_dir, flags, task="toy", resume_step=meta.step if resumed else None, writes=engine.host_id == 0
+    ) as run:
         return train(
             run,
             engine,
             program,
             lambda start: training_batches(
-                source, flags.batch_size, seed=flags.seed, start=start, num_workers=flags.num_workers
+                source, flags.batch_size, seed=flags.seed, start=start, num_workers=flags.num_workers, shard=shard
             ),
             flags=flags,
             steps_per_epoch=steps_per_epoch,

@@ -1,5 +1,6 @@
 """Several processes, on one host or many, as one engine, through `jax.distributed`."""
 
+import logging
 import os
 
 from fluid.errors import EngineError
@@ -24,6 +25,8 @@ def start(coordinator: str | None = None, num_hosts: int | None = None, host_id:
     given = [value is not None for value in (coordinator, num_hosts, host_id)]
     if any(given) and not all(given):
         raise EngineError("--coordinator, --num_hosts and --host_id belong together: give all three, or none")
+    # Paddle's logging configuration would show where JAX listens and connects.
+    logging.getLogger("jax._src.distributed").setLevel(logging.WARNING)
     try:
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
         jax.distributed.initialize(coordinator, num_hosts, host_id)
