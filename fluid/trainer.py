@@ -358,9 +358,11 @@ def benchmark(
             samples += next(source).size
         reader = samples / (time.perf_counter() - began)
 
-    feed = engine.put(batch.feed)
+    feed = batch.feed
     for index in range(warmup):
         outputs = engine.run(program, feed, step=index)
+        # Only a Program that has run tells the engine how its inputs are spread over the devices.
+        feed = engine.put(feed)
     np.asarray(outputs["loss"])
     began = time.perf_counter()
     for index in range(steps):

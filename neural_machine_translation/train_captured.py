@@ -84,7 +84,7 @@ class RunCaptured:
     """Stop after this many updates."""
     dev_sentences: int = 400
     """Dev pairs that are translated at intermediate evaluations."""
-    eval_seconds: float = 75.0
+    eval_seconds: float = 110.0
     """Seconds between evaluations."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """Where to compute."""

@@ -80,7 +80,10 @@ class XlaEngine(Engine):
         self._state: dict[str, jax.Array] = {}
         self._has_batch: dict[str, bool] = {}
         self._graphs: dict[int, tuple[Runnable, Graph]] = {}
+        self._interfaces: dict[int, Any] = {}
         self._steps: dict[tuple[int, tuple[str, ...], bool], tuple[Step, Any]] = {}
+        self._version = 0
+        self._read: dict[int, tuple[int, list[jax.Array]]] = {}
 
     def agree(self, flag: bool) -> bool:
         return distributed.agree(flag)
@@ -92,6 +95,7 @@ class XlaEngine(Engine):
         with jax.enable_x64(True):
             for name, array in state.items():
                 self._state[name] = distributed.place(np.asarray(array), self._whole)
+        self._version += 1
 
     def state(self, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
         names = sorted(self._state) if names is None else list(names)
@@ -118,7 +122,7 @@ class XlaEngine(Engine):
         rate = np.float64(graph.schedule(step) if graph.schedule is not None else 0.0)
         with jax.enable_x64(True), _memory_advice(graph):
             new, outputs = function(old, constant, self.put(feed), rate, np.uint32(self.seed), np.uint32(step))
-        self._state.update(new)
+        self._update(lowered, new)
         return {name: distributed.own_rows(value) for name, value in outputs.items()}
 
     def run_many(
@@ -143,7 +147,7 @@ class XlaEngine(Engine):
         with jax.enable_x64(True), _memory_advice(graph):
             batches = {name: self._put(value, self._has_batch[name], axis=1) for name, value in stacked.items()}
             new, outputs = function(old, constant, batches, rates, np.uint32(self.seed), np.array(steps, np.uint32))
-        self._state.update(new)
+        self._update(lowered, new)
         return {name: distributed.own_rows(value) for name, value in outputs.items()}
 
     def lowered_text(self, program: Runnable, feed: Mapping[str, Any], fetch: Sequence[str] | None = None) -> str:
@@ -151,9 +155,9 @@ class XlaEngine(Engine):
         graph = self._graph(program)
         lowered, function = self._compiled(graph, fetch, many=False)
 
-        def shapes(names: list[str]) -> dict[str, jax.ShapeDtypeStruct]:
-            types = {name: graph.types[graph.state[name]] for name in names}
-            return {name: jax.ShapeDtypeStruct(item.shape, item.dtype) for name, item in types.items()}
+        def shapes(names: list[str]) -> list[jax.ShapeDtypeStruct]:
+            types = [graph.types[graph.state[name]] for name in names]
+            return [jax.ShapeDtypeStruct(item.shape, item.dtype) for item in types]
 
         with jax.enable_x64(True):
             scalars = np.float64(0), np.uint32(0), np.uint32(0)
@@ -168,15 +172,12 @@ class XlaEngine(Engine):
 
                 graph = capture(program)
             self._graphs[id(program)] = program, graph  # keeps the Program alive: its id is the key
+            self._interfaces[id(graph)] = _interface(graph)
             self._has_batch.update({name: has_batch_axis(graph.types[value]) for name, value in graph.inputs.items()})
         return self._graphs[id(program)][1]
 
     def _check(self, graph: Graph, feed: Mapping[str, Any]) -> None:
-        inputs = {name: graph.types[number] for name, number in graph.inputs.items()}
-        free = {
-            name: Type(tuple(None if n < 0 else n for n in item.shape), item.dtype) for name, item in inputs.items()
-        }
-        check_feed(SimpleNamespace(name=graph.name, inputs=free), feed)
+        check_feed(self._interfaces[id(graph)], feed)
         _check_rows(graph, feed, self._local_devices)
 
     def _compiled(self, graph: Graph, fetch: Sequence[str] | None, many: bool) -> tuple[Step, Any]:
@@ -184,7 +185,7 @@ class XlaEngine(Engine):
         key = (id(graph), names, many)
         if key not in self._steps:
             lowered = lower(graph, self.policy, names, self.tuning)
-            function = _looped(lowered) if many else lowered.function
+            function = _listed(lowered, _looped(lowered) if many else lowered.function)
             self._steps[key] = (
                 lowered,
                 jax.jit(function, donate_argnums=0, out_shardings=self._out_shardings(lowered, many)),
@@ -192,7 +193,7 @@ class XlaEngine(Engine):
         return self._steps[key]
 
     def _out_shardings(self, lowered: Step, many: bool) -> Any:
-        state = dict.fromkeys(lowered.written, self._whole)
+        state = [self._whole] * len(lowered.written)
         types = {name: lowered.graph.types[number] for name, number in lowered.graph.outputs.items()}
         spread = self._spread(axis=1 if many else 0)
         return state, {name: spread if has_batch_axis(item) else self._whole for name, item in types.items()}
@@ -200,16 +201,21 @@ class XlaEngine(Engine):
     def _spread(self, axis: int = 0) -> NamedSharding:
         return NamedSharding(self._mesh, PartitionSpec(*[None] * axis, BATCH))
 
-    def _split(self, lowered: Step) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
-        missing = [name for name in (*lowered.written, *lowered.read) if name not in self._state]
-        if missing:
-            raise EngineError(
-                f"the Program '{lowered.graph.name}' needs variables that were not loaded: {', '.join(missing)}"
-            )
-        return (
-            {name: self._state[name] for name in lowered.written},
-            {name: self._state[name] for name in lowered.read},
-        )
+    def _split(self, lowered: Step) -> tuple[list[jax.Array], list[jax.Array]]:
+        """The state that a step writes, and that it only reads: the latter is looked up again only after a change."""
+        if self._read.get(id(lowered), (None,))[0] != self._version:
+            missing = [name for name in (*lowered.written, *lowered.read) if name not in self._state]
+            if missing:
+                raise EngineError(
+                    f"the Program '{lowered.graph.name}' needs variables that were not loaded: {', '.join(missing)}"
+                )
+            self._read[id(lowered)] = self._version, [self._state[name] for name in lowered.read]
+        return [self._state[name] for name in lowered.written], self._read[id(lowered)][1]
+
+    def _update(self, lowered: Step, new: list[jax.Array]) -> None:
+        if new:
+            self._state.update(zip(lowered.written, new, strict=True))
+            self._version += 1
 
     def _put(self, value: Any, has_batch: bool, axis: int = 0) -> jax.Array:
         """An array on the devices: spread along its batch axis, else a copy on each."""
@@ -231,6 +237,24 @@ def _memory_advice(graph: Graph) -> Iterator[None]:
             "accumulation if the task has it), --precision bf16, or more devices. JAX takes 75% of a GPU's memory; "
             "XLA_PYTHON_CLIENT_MEM_FRACTION=0.95 gives it more if nothing else uses the GPU"
         ) from None
+
+
+def _interface(graph: Graph) -> Any:
+    """A graph's inputs in the form that `check_feed` knows."""
+    types = {name: graph.types[number] for name, number in graph.inputs.items()}
+    free = {name: Type(tuple(None if n < 0 else n for n in item.shape), item.dtype) for name, item in types.items()}
+    return SimpleNamespace(name=graph.name, inputs=free)
+
+
+def _listed(lowered: Step, function: Any) -> Any:
+    """`function` with its state in lists: JAX sorts the keys of a dictionary at every call, hundreds of them here."""
+
+    def listed(old: list[Any], constant: list[Any], *arguments: Any) -> Any:
+        written, read = dict(zip(lowered.written, old)), dict(zip(lowered.read, constant))
+        new, outputs = function(written, read, *arguments)
+        return [new[name] for name in lowered.written], outputs
+
+    return listed
 
 
 def _check_rows(graph: Graph, feed: Mapping[str, Any], devices: int) -> None:
