@@ -305,7 +305,7 @@ def train(
     began = time.perf_counter()
     clock = Clock(learner)
     last_saved: Path | None = None
-    reached = False
+    reached = stale = False
 
     def save(best: bool = False) -> None:
         nonlocal last_saved
@@ -333,6 +333,8 @@ def train(
                 scores = evaluate()
                 improved = meta.best is None or scores.result()["score"] > meta.best
                 meta.metrics = scores.result()
+                meta.extra["stale_evaluations"] = 0 if improved else meta.extra.get("stale_evaluations", 0) + 1
+                stale = bool(flags.early_stop) and meta.extra["stale_evaluations"] >= flags.early_stop
                 if improved:
                     meta.best, meta.best_step = meta.metrics["score"], now
                 run.record("eval", now, **meta.metrics)
@@ -350,10 +352,12 @@ def train(
                 run.close()
                 bar.stop()
                 sys.exit(stop.exit_code)
-            if last or reached:
+            if last or reached or stale:
                 break
     if reached:
         run.say(f"the target score of {target_score:g} is reached")
+    elif stale:
+        run.say(f"stopped early: the score has not improved in {flags.early_stop} evaluations")
     elif late and learner.step < learner.total_steps:
         run.say(f"stopped after {max_minutes:g} minutes")
     return Outcome(
@@ -366,6 +370,42 @@ def train(
         steps_per_second=clock.total_steps / max(clock.total_seconds, 1e-9),
         updates_per_second=clock.total_updates / max(clock.total_seconds, 1e-9),
     )
+
+
+def benchmark(run: Run, learner: Learner, seconds: float = 10.0) -> dict[str, float]:
+    """Rates of the whole loop, of the environments alone and of the updates alone; recorded, and returned by name.
+
+    The learner's state is worth nothing afterwards.
+    """
+    while learner.updates < 4 * learner.updates_per_call:
+        learner.round()
+
+    def rates(work: Callable[[], None]) -> tuple[float, float]:
+        np.asarray(learner.outputs[-1]["loss"])
+        began, step, updates, calls = time.perf_counter(), learner.step, learner.updates, 0
+        while time.perf_counter() - began < seconds:
+            work()
+            calls += 1
+            if len(learner.outputs) > RECENT:
+                np.asarray(learner.outputs[-1]["loss"])
+                del learner.outputs[:-1]
+        np.asarray(learner.outputs[-1]["loss"])
+        passed = time.perf_counter() - began
+        steps = learner.step - step or calls * learner.recipe.num_envs
+        return steps / passed, (learner.updates - updates) / passed
+
+    def emulate() -> None:
+        learner.environment.send(learner.exploring.integers(learner.agent.num_actions, size=learner.recipe.num_envs))
+        learner.environment.receive()
+
+    steps, updates = rates(learner.round)
+    result = {"loop: steps": steps, "loop: updates": updates}
+    result["environments alone: steps"], _ = rates(emulate)
+    _, result["updates alone"] = rates(lambda: learner._train(learner._draw()))
+    run.record(
+        "benchmark", learner.step, **{name.replace(": ", "_").replace(" ", "_"): rate for name, rate in result.items()}
+    )
+    return result
 
 
 class Clock:

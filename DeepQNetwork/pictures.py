@@ -46,9 +46,10 @@ def write_video(path: Path, frames: Sequence[np.ndarray], frames_per_second: flo
         if path.suffix == ".gif":
             # Atari's screens use few colours: a palette each keeps them exact, and only changes are stored.
             images = [Image.fromarray(frame).quantize(64, dither=Image.Dither.NONE) for frame in frames]
-            images[0].save(
-                path, save_all=True, append_images=images[1:], duration=round(1000 / frames_per_second), loop=0
-            )
+            # GIF counts in hundredths of a second: rounding each frame alone would change the game's speed.
+            ends = [round(100 * number / frames_per_second) for number in range(len(frames) + 1)]
+            durations = [10 * (after - before) for before, after in zip(ends, ends[1:])]
+            images[0].save(path, save_all=True, append_images=images[1:], duration=durations, loop=0)
             return path
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error}") from error

@@ -103,7 +103,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "loss": "mse",
         "grad_clip": 10.0,
         "batch_size": 64,
-        "mem_size": 50_000,
+        "mem_size": 10_000,
         "warmup_steps": 1_000,
         "update_every": 2,
         "updates_per_call": 16,

@@ -16,7 +16,7 @@ from DeepQNetwork import environments, pictures
 from DeepQNetwork.agent import TASK, Agent, with_equal_networks
 from DeepQNetwork.environments import is_atari
 from DeepQNetwork.episodes import Scores, play
-from DeepQNetwork.loop import REPLAY_PREFIX, Learner, Outcome, train
+from DeepQNetwork.loop import REPLAY_PREFIX, Learner, Outcome, benchmark, train
 from DeepQNetwork.network import act_program, observe_program, sync_program, train_program
 from DeepQNetwork.pretrained import load_agent
 from DeepQNetwork.recipe import Recipe, fill
@@ -44,9 +44,11 @@ class Flags(Recipe, TrainFlags):
     max_minutes: float | None = None
     """Stop after this time, whatever max_steps says."""
     target_score: float | None = None
-    """Stop when an evaluation reaches this mean; by default 475 for CartPole-v1, none otherwise."""
+    """Stop when an evaluation reaches this mean; by default 490 for CartPole-v1, none otherwise."""
     pretrained_model: str | None = None
     """Weights to start from: a name such as breakout_2018, a checkpoint, or weights of any format."""
+    benchmark: bool = False
+    """Measure the loop, the environments alone and the updates alone instead of training."""
     save_replay: bool = False
     """Keep the replay memory (and with one environment the emulator) in checkpoints: resumes to the same bits."""
     log_every: int | None = None
@@ -59,7 +61,7 @@ class Flags(Recipe, TrainFlags):
     """Episodes of an evaluation; by default 10 for Atari, 20 otherwise."""
     test_epsilon: float = 0.01
     """Share of random actions in evaluations."""
-    emulator_threads: int = 0
+    num_workers: int = 0
     """Threads of the Atari emulators; 0: one a processor."""
 
 
@@ -73,14 +75,16 @@ ALIASES = {
 
 def main(flags: Flags) -> Outcome:
     """Train as `flags` say; returns how the run ended."""
+    if flags.coordinator is not None:
+        raise UserError("--coordinator: this task trains on one machine")
     resumed = resume(flags, TASK)
     flags = complete(flags)
     exact = flags.num_envs == 1 and is_atari(flags.env)
     environment = environments.make(
-        flags.env, flags.num_envs, protocol=flags.protocol, threads=flags.emulator_threads, saveable=exact
+        flags.env, flags.num_envs, protocol=flags.protocol, threads=flags.num_workers, saveable=exact
     )
     testing = environments.make(
-        flags.env, min(flags.test_episodes, 16), protocol=flags.protocol, threads=flags.emulator_threads
+        flags.env, min(flags.test_episodes, 16), protocol=flags.protocol, threads=flags.num_workers
     )
     agent = describe(flags, environment)
 
@@ -115,6 +119,11 @@ def main(flags: Flags) -> Outcome:
         announce(run, flags, agent, engine, reason, learner, programs)
         if resumed is not None:
             run.say(f"continuing after step {learner.step} of {flags.checkpoint}")
+
+        if flags.benchmark:
+            for name, value in benchmark(run, learner).items():
+                run.say(f"{name:>24} {value:,.0f} a second")
+            return Outcome(step=0, updates=0, seconds=0.0)
 
         def evaluate() -> Scores:
             return play(
@@ -160,7 +169,7 @@ def complete(flags: Flags) -> Flags:
         eval_every=eval_every,
         save_every=flags.save_every or steps + 1,
         test_episodes=flags.test_episodes or (10 if atari else 20),
-        target_score=475.0 if flags.target_score is None and cartpole else flags.target_score,
+        target_score=490.0 if flags.target_score is None and cartpole else flags.target_score,
     )
 
 

@@ -89,6 +89,7 @@ class RunFlags:
     eval_every: int
     save_every: int
     keep_checkpoints: int = 1
+    early_stop: int | None = None
 
 
 def filled(name: str) -> Recipe:

@@ -86,6 +86,8 @@ class RunCaptured:
     """Dev pairs that are translated at intermediate evaluations."""
     eval_seconds: float = 110.0
     """Seconds between evaluations."""
+    num_workers: int = 4
+    """Reader processes; 0 reads in the training process."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """Where to compute."""
     precision: Literal["fp32", "tf32", "bf16"] = "bf16"
@@ -208,7 +210,9 @@ def run(config: RunCaptured) -> None:
     total: dict[str, np.ndarray] = {}
     samples, last_words, last_time = 0, 0, began
     plan = source.training_plan(seed=config.seed, sort_type="none")
-    with training_batches(source, config.batch_size, seed=config.seed, plan=plan, num_workers=4) as batches:
+    with training_batches(
+        source, config.batch_size, seed=config.seed, plan=plan, num_workers=config.num_workers
+    ) as batches:
         for batch in batches:
             outputs = engine.run(train, batch.feed, step=step)
             window.append(outputs)

@@ -31,7 +31,7 @@ def test_cartpole_is_learnt(tmp_path):
     """
     seed = int(np.random.SeedSequence().entropy % 10**6)
     print(f"seed {seed}")
-    outcome = main(Flags(output_dir=tmp_path / "run", seed=seed, target_score=440.0))
+    outcome = main(Flags(output_dir=tmp_path / "run", seed=seed))
     assert outcome.best >= 400
     fresh = evaluation.main(evaluation.Flags(pretrained_model=str(tmp_path / "run"), episodes=20, seed=seed + 1))
     assert fresh.result()["score"] >= 350
@@ -121,6 +121,19 @@ def test_evaluation_of_training_is_that_of_the_script(tmp_path):
             pretrained_model=str(tmp_path / "run"), episodes=20, seed=4 + 7919, num_envs=16, engine=engine
         )
         assert evaluation.main(flags).result() == outcome.metrics
+
+
+def test_early_stop_and_benchmark(tmp_path, monkeypatch):
+    # A learning rate of 0 cannot improve on the first evaluation.
+    outcome = main(cartpole(tmp_path / "run", lr=0.0, max_steps=960, early_stop=2, test_epsilon=0.0))
+    assert outcome.step == 96 * 3 and outcome.best_step == 96
+    monkeypatch.setattr(loop.benchmark, "__defaults__", (0.2,))
+    main(cartpole(tmp_path / "measured", benchmark=True))
+    (rates,) = events(tmp_path / "measured", "benchmark")
+    assert rates["environments_alone_steps"] > rates["loop_steps"] > 0
+    assert rates["loop_updates"] == pytest.approx(rates["loop_steps"] / 2, rel=0.3)
+    with pytest.raises(UserError, match="one machine"):
+        main(cartpole(tmp_path / "hosts", coordinator="localhost:1"))
 
 
 def test_start_from_weights(tmp_path):
