@@ -305,57 +305,10 @@ def zoo_update(arguments: argparse.Namespace) -> dict[str, float]:
     return windows(min(arguments.seconds, 10), call, lambda: (0, count))
 
 
-class TorchDqn:
-    """A PyTorch DQN in the manner of CleanRL's dqn_atari.py: Nature's network, compiled update, replay in host memory."""
-
-    def __init__(self, num_actions: int, device: str):
-        import torch
-        from torch import nn
-
-        torch.set_float32_matmul_precision("high")
-        torch.backends.cudnn.benchmark = True
-        torch.backends.cudnn.allow_tf32 = True
-
-        def network() -> nn.Module:
-            return nn.Sequential(
-                nn.Conv2d(4, 32, 8, 4), nn.ReLU(), nn.Conv2d(32, 64, 4, 2), nn.ReLU(), nn.Conv2d(64, 64, 3), nn.ReLU(),
-                nn.Flatten(), nn.Linear(3136, 512), nn.ReLU(), nn.Linear(512, num_actions),
-            ).to(device)  # fmt: skip
-
-        self.torch, self.device = torch, device
-        self.policy, self.target = network(), network()
-        self.target.load_state_dict(self.policy.state_dict())
-        self.optimizer = torch.optim.Adam(self.policy.parameters(), lr=1e-4)
-        self.loss = torch.compile(self._loss)
-        self.updates = 0
-
-    def _loss(self, state: Any, action: Any, reward: Any, following: Any, discount: Any) -> Any:
-        torch = self.torch
-        with torch.no_grad():
-            goal = reward + discount * self.target(following / 255.0).max(1).values
-        q = self.policy(state / 255.0).gather(1, action[:, None])[:, 0]
-        return torch.nn.functional.mse_loss(q, goal)
-
-    def act(self, states: np.ndarray) -> np.ndarray:
-        """Best actions [E] of states [E, 4, 84, 84]."""
-        with self.torch.no_grad():
-            return self.policy(self.torch.as_tensor(states).to(self.device) / 255.0).argmax(1).cpu().numpy()
-
-    def update(self, batch: tuple[np.ndarray, ...]) -> Any:
-        """One update on (state, action, reward, next state, discount)."""
-        loss = self.loss(*(self.torch.as_tensor(array).to(self.device) for array in batch))
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
-        self.updates += 1
-        if self.updates % 250 == 0:
-            self.target.load_state_dict(self.policy.state_dict())
-        return loss
-
-
 def torch_loop(arguments: argparse.Namespace) -> dict[str, float]:
     """The same environments and replay ratio: one step of `size` environments, then size / 4 updates of 32."""
     import torch
+    from torch_dqn import TorchDqn
 
     count = arguments.size
     environment = environments.make("Pong", count, protocol="standard")
@@ -397,6 +350,7 @@ def torch_loop(arguments: argparse.Namespace) -> dict[str, float]:
 def torch_update(arguments: argparse.Namespace) -> dict[str, float]:
     """The compiled update alone, its batch on the device already."""
     import torch
+    from torch_dqn import TorchDqn
 
     device = "cuda" if arguments.device in ("gpu", "auto") and torch.cuda.is_available() else "cpu"
     learner = TorchDqn(6, device)
@@ -422,7 +376,7 @@ def update(arguments: argparse.Namespace) -> None:
         rows[name] = statistics.median(cpu_updates(name))
         print(f"{name}: {1e3 * rows[name]:.1f} ms", flush=True)
     if arguments.torch_python:
-        words = [arguments.torch_python, __file__, "torch_cpu"]
+        words = [arguments.torch_python, str(Path(__file__).parent / "torch_dqn.py")]
         done = subprocess.run(words, capture_output=True, text=True, check=True)
         rows["torch"] = float(done.stdout.strip().splitlines()[-1])
         print(
@@ -451,23 +405,6 @@ def cpu_updates(name: str) -> Iterator[float]:
         np.asarray(engine.run(programs["train"], feed, step=index, fetch=["loss"])["loss"])
         if index >= 3:
             yield time.perf_counter() - began
-
-
-def torch_cpu(arguments: argparse.Namespace) -> None:
-    """Median seconds of PyTorch's eager update on this CPU (its compiler needs a C++ toolchain); for `update`."""
-    import torch
-
-    learner = TorchDqn(6, "cpu")
-    learner.loss = learner._loss
-    random = np.random.default_rng(0)
-    images = [torch.as_tensor(random.integers(0, 256, (32, 4, 84, 84), np.uint8)) for _ in range(2)]
-    action, reward = torch.as_tensor(random.integers(6, size=32)), torch.randn(32)
-    seconds = []
-    for _ in range(23):
-        began = time.perf_counter()
-        learner.update((images[0], action, reward, images[1], torch.full((32,), 0.99)))
-        seconds.append(time.perf_counter() - began)
-    print(statistics.median(seconds[3:]))
 
 
 def windows(seconds: float, work: Callable[[], None], counters: Callable[[], tuple[int, int]]) -> dict[str, float]:
@@ -542,7 +479,6 @@ def main() -> None:
     on_update = commands.add_parser("update")
     on_update.add_argument("--torch_python", help="interpreter of an environment with torch")
     on_update.add_argument("--json", type=Path)
-    commands.add_parser("torch_cpu")
     arguments = parser.parse_args()
     globals()[arguments.command](arguments)
 
