@@ -255,7 +255,7 @@ def embedded_dataset() -> Path:
     """
     archive = EMBEDDED / "fashion_mini.tar.xz"
     folder = f"fashion_mini-{hashlib.sha256(archive.read_bytes()).hexdigest()[:12]}"
-    places = [Path(platformdirs.user_cache_dir("fluid-zoo", appauthor=False)) / folder, EMBEDDED / folder]
+    places = [Path(platformdirs.user_cache_dir("fluid-model-zoo", appauthor=False)) / folder, EMBEDDED / folder]
     for place in places:
         if place.is_dir():
             return place

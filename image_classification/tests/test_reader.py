@@ -222,7 +222,7 @@ def test_embedded_data_is_unpacked_once_by_any_number_of_processes(tmp_path, mon
     answers = {Path(process.communicate(timeout=60)[0].strip()) for process in running}
     (folder,) = answers
     assert [process.returncode for process in running] == [0] * 4
-    assert list((tmp_path / "cache/fluid-zoo").iterdir()) == [folder]
+    assert list((tmp_path / "cache/fluid-model-zoo").iterdir()) == [folder]
     assert (folder / "train/0.png").stat().st_size == 5000
     before = folder.stat().st_ctime_ns
     monkeypatch.setattr(reader, "EMBEDDED", package)

@@ -305,5 +305,5 @@ def _use_compilation_cache() -> None:
     """Keep compiled steps on disk, so that starting the same job again compiles nothing."""
     if jax.config.jax_compilation_cache_dir is None:
         root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        jax.config.update("jax_compilation_cache_dir", str(Path(root) / "fluid_zoo" / "xla"))
+        jax.config.update("jax_compilation_cache_dir", str(Path(root) / "fluid-model-zoo" / "xla"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
