@@ -14,12 +14,14 @@ from fluid.engine.paddle import PaddleEngine
 from fluid.engine.xla import create
 from fluid.engine.xla import graph as graphs
 from fluid.engine.xla.capture import capture
+from fluid.engine.xla.hoist import halve
 from fluid.engine.xla.tuning import for_platform
 from fluid.errors import EngineError
 from fluid.program import LEARNING_RATE, Input, Program, build, initialise
 from fluid.schedule import Constant, Piecewise
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import paddle
 import paddle.nn.functional as F
@@ -551,7 +553,7 @@ def test_errors_name_the_input_and_the_variable() -> None:
 
 
 def test_out_of_memory_comes_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
-    program = image_program("eval", optimizer=None)
+    program = image_program("train")
     engine = create("cpu")
     engine.load(initialise(program, seed=0))
     lowered, _ = engine._compiled(engine._graph(program), None, many=False)
@@ -564,6 +566,41 @@ def test_out_of_memory_comes_with_advice(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(engine, "_compiled", lambda *_, **__: (lowered, exhausted))
     with pytest.raises(EngineError, match="smaller --batch_size.*XLA_PYTHON_CLIENT_MEM_FRACTION"):
         engine.run(program, image_feed())
+
+
+def test_what_weights_alone_determine_is_split_off_unless_it_is_large():
+    def function(weights: list[Any], x: Any) -> dict[str, Any]:
+        kernel, scale = weights
+        spread = jnp.broadcast_to(jnp.sqrt(scale), x.shape)
+        return {"y": (x @ kernel.T.astype(jnp.bfloat16).astype(jnp.float32)) * spread + jnp.arange(3), "kernel": kernel}
+
+    rng = np.random.default_rng(0)
+    weights = [rng.normal(size=(3, 3)).astype(np.float32), np.arange(3, dtype=np.float32)]
+    x = rng.normal(size=(5, 3)).astype(np.float32)
+    halves = halve(function, weights, x)
+    prepared = halves.before(weights)
+    assert sorted(value.shape for value in prepared) == [(3,), (3, 3), (3, 3)]
+    result = halves.after(prepared, x)
+    for name, value in function(weights, x).items():
+        np.testing.assert_allclose(result[name], value, rtol=1e-6)
+    assert "transpose" not in str(jax.make_jaxpr(halves.after)(prepared, x))
+    # Other batches share what is prepared.
+    assert halve(function, weights, x[:2]).name == halves.name
+
+
+def test_an_evaluation_sees_the_weights_of_the_last_update():
+    train, evaluate = image_program("train"), image_program("eval", optimizer=None)
+    feed = image_feed()
+    engine = create("cpu")
+    engine.load(initialise(train, seed=0))
+    seen = []
+    for step in range(3):
+        seen.append(float(engine.run(evaluate, feed)["loss"]))
+        fresh = create("cpu")
+        fresh.load(engine.state())
+        assert float(fresh.run(evaluate, feed)["loss"]) == seen[-1]
+        engine.run(train, feed, step)
+    assert len(set(seen)) == 3
 
 
 def test_a_shape_that_depends_on_data_is_refused() -> None:

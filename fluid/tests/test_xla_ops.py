@@ -16,6 +16,7 @@ from fluid.engine.xla import create
 from fluid.engine.xla.capture import capture
 from fluid.engine.xla.graph import walk
 from fluid.engine.xla.rules import RULES
+from fluid.engine.xla.tuning import DEFAULT, for_platform
 from fluid.program import Input, build
 
 import jax
@@ -630,7 +631,8 @@ for kind, gates in (("LSTM", 4), ("GRU", 3), ("RNN_TANH", 1), ("RNN_RELU", 1)):
             wrong = masked and directions == 2
             row("rnn", name, network, normal(5, 3, 3), *states, *weights, numeric=wrong)
 
-CASES = [(family, name) for family, rows in TABLE.items() for name in rows]
+CASES = [(family, name, "cpu") for family, rows in TABLE.items() for name in rows]
+CASES += [("conv", name, tuning) for name in TABLE["conv"] for tuning in ("small on gpu", "large on gpu")]
 
 
 def flat(result: Any) -> list[Any]:
@@ -671,12 +673,17 @@ def program_of(family: str, names: list[str]) -> tuple[Any, dict[str, np.ndarray
     return build(network, inputs, name=family, training=True), feed
 
 
+TUNINGS = {"cpu": for_platform("cpu"), "small on gpu": for_platform("gpu"), "large on gpu": DEFAULT}
+
+
 @functools.cache
-def results_of(family: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+def results_of(family: str, tuning: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Outputs of the whole family from both engines."""
     program, feed = program_of(family, list(TABLE[family]))
     expected = PaddleEngine().run(program, feed)
-    actual = create("cpu").run(program, feed)
+    engine = create("cpu")
+    engine.tuning = TUNINGS[tuning]
+    actual = engine.run(program, feed)
     return expected, {name: np.asarray(value) for name, value in actual.items()}
 
 
@@ -695,9 +702,9 @@ def assert_slope(family: str, name: str, actual: dict[str, np.ndarray]) -> None:
     assert abs(gradient - slope) < 1e-6 * max(abs(slope), 1), (gradient, slope, f"FLUID_TEST_SEED={SEED}")
 
 
-@pytest.mark.parametrize(("family", "name"), CASES, ids=[f"{family}-{name}" for family, name in CASES])
-def test_rule_agrees_with_paddle(family: str, name: str) -> None:
-    expected, actual = results_of(family)
+@pytest.mark.parametrize(("family", "name", "tuning"), CASES, ids=["-".join(case) for case in CASES])
+def test_rule_agrees_with_paddle(family: str, name: str, tuning: str) -> None:
+    expected, actual = results_of(family, tuning)
     keys = [key for key in expected if key.rpartition("/")[0] == name]
     assert keys
     if TABLE[family][name].gradient and any(a.dtype.kind == "f" for a in TABLE[family][name].arrays):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Union
 from fluid.engine.base import Engine, check_feed
 from fluid.engine.xla import distributed
 from fluid.engine.xla.graph import Graph, Type
+from fluid.engine.xla.hoist import halve
 from fluid.engine.xla.lower import Step, lower
 from fluid.engine.xla.precision import find_policy
 from fluid.engine.xla.tuning import for_platform
@@ -82,8 +83,11 @@ class XlaEngine(Engine):
         self._graphs: dict[int, tuple[Runnable, Graph]] = {}
         self._interfaces: dict[int, Any] = {}
         self._steps: dict[tuple[int, tuple[str, ...], bool], tuple[Step, Any]] = {}
-        self._version = 0
-        self._read: dict[int, tuple[int, list[jax.Array]]] = {}
+        self._checked: set[Any] = set()
+        self._halves: dict[Any, tuple[Any, Any, str]] = {}
+        # Both hold only while the state is what it was.
+        self._read: dict[int, list[jax.Array]] = {}
+        self._prepared: dict[tuple[int, str], list[jax.Array]] = {}
 
     def agree(self, flag: bool) -> bool:
         return distributed.agree(flag)
@@ -95,7 +99,7 @@ class XlaEngine(Engine):
         with jax.enable_x64(True):
             for name, array in state.items():
                 self._state[name] = distributed.place(np.asarray(array), self._whole)
-        self._version += 1
+        self._forget()
 
     def state(self, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
         names = sorted(self._state) if names is None else list(names)
@@ -121,8 +125,12 @@ class XlaEngine(Engine):
         old, constant = self._split(lowered)
         rate = np.float64(graph.schedule(step) if graph.schedule is not None else 0.0)
         with jax.enable_x64(True), _memory_advice(graph):
-            new, outputs = function(old, constant, self.put(feed), rate, np.uint32(self.seed), np.uint32(step))
-        self._update(lowered, new)
+            arguments = self.put(feed), rate, np.uint32(self.seed), np.uint32(step)
+            if lowered.written:
+                new, outputs = function(old, constant, *arguments)
+                self._update(lowered, new)
+            else:
+                outputs = self._evaluate(lowered, constant, *arguments)
         return {name: distributed.own_rows(value) for name, value in outputs.items()}
 
     def run_many(
@@ -177,8 +185,11 @@ class XlaEngine(Engine):
         return self._graphs[id(program)][1]
 
     def _check(self, graph: Graph, feed: Mapping[str, Any]) -> None:
-        check_feed(self._interfaces[id(graph)], feed)
-        _check_rows(graph, feed, self._local_devices)
+        signature = (id(graph), _signature(feed))
+        if signature not in self._checked:
+            check_feed(self._interfaces[id(graph)], feed)
+            _check_rows(graph, feed, self._local_devices)
+            self._checked.add(signature)
 
     def _compiled(self, graph: Graph, fetch: Sequence[str] | None, many: bool) -> tuple[Step, Any]:
         names = tuple(graph.outputs if fetch is None else fetch)
@@ -201,21 +212,43 @@ class XlaEngine(Engine):
     def _spread(self, axis: int = 0) -> NamedSharding:
         return NamedSharding(self._mesh, PartitionSpec(*[None] * axis, BATCH))
 
+    def _evaluate(self, lowered: Step, constant: list[jax.Array], feed: dict[str, Any], *scalars: Any) -> Any:
+        """The outputs of a Program that changes nothing; what it makes of the state alone is kept until that changes."""
+        key = (id(lowered), _signature(feed))
+        if key not in self._halves:
+            halves = halve(
+                lambda state, *rest: _listed(lowered, lowered.function)([], state, *rest)[1], constant, feed, *scalars
+            )
+            outputs = self._out_shardings(lowered, many=False)[1]
+            self._halves[key] = (
+                jax.jit(halves.before, out_shardings=self._whole),
+                jax.jit(halves.after, out_shardings=outputs),
+                halves.name,
+            )
+        before, after, name = self._halves[key]
+        if (id(lowered), name) not in self._prepared:
+            self._prepared[id(lowered), name] = before(constant)
+        return after(self._prepared[id(lowered), name], feed, *scalars)
+
     def _split(self, lowered: Step) -> tuple[list[jax.Array], list[jax.Array]]:
         """The state that a step writes, and that it only reads: the latter is looked up again only after a change."""
-        if self._read.get(id(lowered), (None,))[0] != self._version:
+        if id(lowered) not in self._read:
             missing = [name for name in (*lowered.written, *lowered.read) if name not in self._state]
             if missing:
                 raise EngineError(
                     f"the Program '{lowered.graph.name}' needs variables that were not loaded: {', '.join(missing)}"
                 )
-            self._read[id(lowered)] = self._version, [self._state[name] for name in lowered.read]
-        return [self._state[name] for name in lowered.written], self._read[id(lowered)][1]
+            self._read[id(lowered)] = [self._state[name] for name in lowered.read]
+        return [self._state[name] for name in lowered.written], self._read[id(lowered)]
 
     def _update(self, lowered: Step, new: list[jax.Array]) -> None:
         if new:
             self._state.update(zip(lowered.written, new, strict=True))
-            self._version += 1
+            self._forget()
+
+    def _forget(self) -> None:
+        self._read.clear()
+        self._prepared.clear()
 
     def _put(self, value: Any, has_batch: bool, axis: int = 0) -> jax.Array:
         """An array on the devices: spread along its batch axis, else a copy on each."""
@@ -237,6 +270,11 @@ def _memory_advice(graph: Graph) -> Iterator[None]:
             "accumulation if the task has it), --precision bf16, or more devices. JAX takes 75% of a GPU's memory; "
             "XLA_PYTHON_CLIENT_MEM_FRACTION=0.95 gives it more if nothing else uses the GPU"
         ) from None
+
+
+def _signature(feed: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What compiled steps and checks depend on, and cheap: this runs in every step."""
+    return tuple((name, value.shape, value.dtype) for name, value in feed.items())
 
 
 def _interface(graph: Graph) -> Any:

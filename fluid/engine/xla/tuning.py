@@ -11,6 +11,13 @@ class Tuning:
     """Write 1 x 1 convolutions of stride 1 as matrix products."""
     shifted_depthwise: bool = False
     """Write depthwise convolutions as k * k shifted multiplications."""
+    kernel_axes: str = "OHWI"
+    """The order of axes in which the platform reads the kernels of channels-last convolutions."""
+    small_convolution: float = 0
+    """Multiplications below which a convolution becomes matrix products, or shifted multiplications if it is depthwise.
+
+    XLA cannot record cuDNN's convolutions in CUDA graphs, and launches bound the small ones.
+    """
 
 
 DEFAULT = Tuning()
@@ -18,4 +25,6 @@ DEFAULT = Tuning()
 
 def for_platform(platform: str) -> Tuning:
     """The choice for `cpu` or `gpu`."""
-    return Tuning(pointwise_as_matmul=True, shifted_depthwise=True) if platform == "cpu" else DEFAULT
+    if platform == "cpu":
+        return Tuning(pointwise_as_matmul=True, shifted_depthwise=True, kernel_axes="HWIO")
+    return Tuning(small_convolution=5e8)

@@ -1,5 +1,6 @@
 """Convolutions and resampling of images."""
 
+import math
 from typing import Any
 
 from fluid.engine.xla.precision import Kind
@@ -34,10 +35,14 @@ def spatial_size(op: Call, image: jax.Array) -> list[int]:
     return list(image.shape[1:-1] if op.channels_last else image.shape[2:])
 
 
-def _numbers(op: Call, rank: int) -> tuple[str, str, str]:
-    space = "DHW"[5 - rank :]
-    image = f"N{space}C" if op.channels_last else f"NC{space}"
-    return image, f"OI{space}", image
+def _convolve(op: Call, image: jax.Array, kernel: jax.Array, **options: Any) -> jax.Array:
+    """`lax.conv_general_dilated` of an image in the operation's layout with a kernel [C_out, C / groups, kh, kw]."""
+    space = "DHW"[5 - image.ndim :]
+    image_axes, kernel_axes = (f"N{space}C" if op.channels_last else f"NC{space}"), f"OI{space}"
+    if op.channels_last and image.ndim == 4:
+        kernel_axes = op.tuning.kernel_axes
+        kernel = kernel.transpose(["OIHW".index(axis) for axis in kernel_axes])
+    return lax.conv_general_dilated(image, kernel, **options, dimension_numbers=(image_axes, kernel_axes, image_axes))
 
 
 @rule("conv2d", "depthwise_conv2d", kind=Kind.PRODUCT, images=("input",), prefers_channels_last=True)
@@ -49,22 +54,33 @@ def conv(op: Call, image: jax.Array, kernel: jax.Array) -> jax.Array:
     padding = spatial_padding(op, spatial_size(op, image), window, strides)
     if op.channels_last and image.ndim == 4:
         channels, tuning = image.shape[-1], op.tuning
+        depthwise = groups == channels == kernel.shape[0]
+        size = [
+            (n + sum(p) - w) // s + 1
+            for n, p, w, s in zip(spatial_size(op, image), padding, window, strides, strict=True)
+        ]
+        if math.prod(kernel.shape) * image.shape[0] * math.prod(size) < tuning.small_convolution:
+            if depthwise:
+                return _shifted_depthwise(image, kernel, strides, padding, dilations)
+            if strides[0] == strides[1] and max(dilations) == 1:
+                return _on_patches(image, *_merged_groups(groups, kernel), padding, strides[0])
         if groups == 1 and channels <= 4 and list(strides) == [2, 2] and max(dilations) == 1:
-            return _on_blocks(image, kernel, padding)
+            image, kernel = _on_blocks(image, kernel, padding, 2)
+            return _convolve(op, image, kernel, window_strides=(1, 1), padding="VALID")
         if groups == 1 and tuning.pointwise_as_matmul and max(*window, *strides) == 1 and not np.any(padding):
             return jnp.einsum("nhwc,oc->nhwo", image, kernel[:, :, 0, 0])
-        if groups == channels == kernel.shape[0] and tuning.shifted_depthwise:
+        if depthwise and tuning.shifted_depthwise:
             return _shifted_depthwise(image, kernel, strides, padding, dilations)
         if 1 < groups < channels:
             groups, kernel = _merged_groups(groups, kernel)
-    return lax.conv_general_dilated(
+    return _convolve(
+        op,
         image,
         kernel,
         window_strides=strides,
         padding=padding,
         rhs_dilation=dilations,
         feature_group_count=groups,
-        dimension_numbers=_numbers(op, image.ndim),
     )
 
 
@@ -98,26 +114,43 @@ def _merged_groups(groups: int, kernel: jax.Array) -> tuple[int, jax.Array]:
     return left, (blocks * diagonal).reshape(c_out, merge * own, *kernel.shape[2:])
 
 
-def _on_blocks(image: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
-    """Stride 2 on [N, H, W, C] as stride 1 on [N, H / 2, W / 2, 4 C]: matrix units waste most of 3 channels."""
+def _on_blocks(
+    image: jax.Array, kernel: jax.Array, padding: Padding, stride: int, groups: int = 1
+) -> tuple[jax.Array, jax.Array]:
+    """Image and kernel of the same convolution with stride 1 and no padding, on [N, H / s, W / s, s * s * C].
+
+    The channels of a group stay together.
+    """
     sizes = []
     for axis, (before, after) in enumerate(padding):
         size, window = image.shape[1 + axis] + before + after, kernel.shape[2 + axis]
-        steps = (size - window) // 2 + 1
-        blocks = -(-window // 2)
-        # Rows that no window reaches are cut off, odd windows and images filled up with zeros.
-        sizes.append((before, 2 * (steps + blocks - 1) - before - image.shape[1 + axis], 2 * blocks - window))
+        steps = (size - window) // stride + 1
+        blocks = -(-window // stride)
+        # Rows that no window reaches are cut off, windows and images filled up with zeros to whole blocks.
+        end = stride * (steps + blocks - 1) - before - image.shape[1 + axis]
+        sizes.append((before, end, stride * blocks - window))
     (top, bottom, more_rows), (left, right, more_columns) = sizes
     zero = np.zeros((), image.dtype)
     image = lax.pad(image, zero, [(0, 0, 0), (top, bottom, 0), (left, right, 0), (0, 0, 0)])
     kernel = jnp.pad(kernel, ((0, 0), (0, 0), (0, more_rows), (0, more_columns)))
-    n, h, w, c = image.shape
-    blocks = image.reshape(n, h // 2, 2, w // 2, 2, c).transpose(0, 1, 3, 2, 4, 5).reshape(n, h // 2, w // 2, 4 * c)
-    o, _, kh, kw = kernel.shape
-    weights = (
-        kernel.reshape(o, c, kh // 2, 2, kw // 2, 2).transpose(0, 3, 5, 1, 2, 4).reshape(o, 4 * c, kh // 2, kw // 2)
-    )
-    return lax.conv_general_dilated(blocks, weights, (1, 1), "VALID", dimension_numbers=("NHWC", "OIHW", "NHWC"))
+    (n, h, w, _), (o, c, kh, kw), s = image.shape, kernel.shape, stride
+    blocks = image.reshape(n, h // s, s, w // s, s, groups, c).transpose(0, 1, 3, 5, 2, 4, 6)
+    weights = kernel.reshape(o, c, kh // s, s, kw // s, s).transpose(0, 3, 5, 1, 2, 4)
+    return blocks.reshape(n, h // s, w // s, -1), weights.reshape(o, s * s * c, kh // s, kw // s)
+
+
+def _on_patches(image: jax.Array, groups: int, kernel: jax.Array, padding: Padding, stride: int) -> jax.Array:
+    """A matrix product for each group: the pixels of every window by the kernel."""
+    if stride > 1 and max(kernel.shape[2:]) > 1:
+        image, kernel = _on_blocks(image, kernel, padding, stride, groups)
+    else:
+        image = jnp.pad(image, [(0, 0), *padding, (0, 0)])[:, ::stride, ::stride]
+    height, width = (n - k + 1 for n, k in zip(image.shape[1:3], kernel.shape[2:], strict=True))
+    image = image.reshape(*image.shape[:3], groups, -1)
+    windows = [image[:, i : i + height, j : j + width] for i, j in np.ndindex(*kernel.shape[2:])]
+    weights = kernel.transpose(0, 2, 3, 1).reshape(groups, len(kernel) // groups, -1)
+    result = jnp.einsum("nhwgk,gok->nhwgo", jnp.concatenate(windows, -1), weights)
+    return result.reshape(*result.shape[:3], -1)
 
 
 @rule("conv2d_transpose", "depthwise_conv2d_transpose", kind=Kind.PRODUCT, images=("x",), prefers_channels_last=True)
@@ -138,7 +171,8 @@ def conv_transpose(op: Call, image: jax.Array, kernel: jax.Array, output_size: A
     c_in, c_out = kernel.shape[0], kernel.shape[1]
     grouped = kernel.reshape(groups, c_in // groups, c_out, *kernel.shape[2:])
     turned = jnp.swapaxes(grouped, 1, 2).reshape(groups * c_out, c_in // groups, *kernel.shape[2:])
-    return lax.conv_general_dilated(
+    return _convolve(
+        op,
         image,
         jnp.flip(turned, (2, 3)),
         window_strides=[1] * len(size),
@@ -146,7 +180,6 @@ def conv_transpose(op: Call, image: jax.Array, kernel: jax.Array, output_size: A
         lhs_dilation=strides,
         rhs_dilation=op["dilations"],
         feature_group_count=groups,
-        dimension_numbers=_numbers(op, image.ndim),
     )
 
 
