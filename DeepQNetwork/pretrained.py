@@ -28,11 +28,14 @@ class Shipped:
 
 
 SHIPPED = {
+    "pong": Shipped(
+        "pong.safetensors", "Pong", "standard", "trained with this folder's code, see data/README.md; Apache-2.0"
+    ),
     "breakout_2018": Shipped(
         "breakout_2018", "Breakout", "2018", "the 2018 repository's own Dueling DQN (commit 7cd8ee2de), Apache-2.0"
     ),
 }
-DEFAULT = "breakout_2018"
+DEFAULT = "pong"
 
 
 def load_agent(
