@@ -18,8 +18,9 @@ from DeepQNetwork.environments import Environment
 from DeepQNetwork.episodes import QFunction, Scores, play
 from DeepQNetwork.network import act_program
 from DeepQNetwork.pretrained import fit, is_exported, load_agent, load_exported
-from DeepQNetwork.train import choose_engine, command_line
+from DeepQNetwork.train import command_line
 from fluid import config as configuration
+from fluid import engine as engines
 from fluid.config import EngineFlags
 from fluid.errors import UserError
 from fluid.program import initialise
@@ -87,7 +88,7 @@ def load_player(flags: AgentFlags) -> tuple[Agent, QFunction, str]:
         return agent, lambda states: model.run({"state": states})["q_values"], "exported model, paddle.inference"
     agent, weights = load_agent(best_of(flags.pretrained_model), flags.env, flags.protocol)
     program = act_program(agent)
-    engine, reason = choose_engine(flags)
+    engine, reason = engines.create(flags.engine, flags.device, flags.precision, flags.seed, prefer_xla=True)
     engine.load(fit(program, weights, initialise(program, seed=0)))
     name = f"engine {engine.name} on {engine.device} ({reason})"
     return agent, lambda states: np.asarray(engine.run(program, {"state": states})["q_values"]), name

@@ -20,9 +20,10 @@ from DeepQNetwork.environments import PROTOCOLS, AtariGame, game_id, is_atari
 from DeepQNetwork.eval import ALIASES, AgentFlags, best_of, check_actions, load_player
 from DeepQNetwork.network import inference_program
 from DeepQNetwork.pretrained import fit, is_exported, load_agent, load_exported
-from DeepQNetwork.train import choose_engine, command_line
+from DeepQNetwork.train import command_line
 from DeepQNetwork.watch import Recorder, watch
 from fluid import config as configuration
+from fluid import engine as engines
 from fluid.commands import read_npz, write_npz
 from fluid.errors import DataError, UserError
 from fluid.program import initialise
@@ -102,7 +103,7 @@ def run_arrays(flags: Flags) -> None:
     else:
         agent, weights = load_agent(best_of(flags.pretrained_model), flags.env or None, flags.protocol)
         program = inference_program(agent)
-        engine, _ = choose_engine(flags)
+        engine, _ = engines.create(flags.engine, flags.device, flags.precision, flags.seed, prefer_xla=True)
         engine.load(fit(program, weights, initialise(program, seed=0)))
         outputs = engine.run(program, {"state": checked_state(flags.feed, arrays["state"], agent)})
     outputs = {name: np.asarray(array) for name, array in outputs.items()}

@@ -106,7 +106,7 @@ def main(flags: Flags) -> Quality:
         use_token_batch=False,
         strict=True,
     )
-    engine, reason = engines.create(flags.engine, flags.device, flags.precision, flags.seed)
+    engine, reason = engines.create(flags.engine, flags.device, flags.precision, flags.seed, prefer_xla=True)
     engine.load(state)
     console.print(
         f"model {description}\nengine {engine.name} on {engine.device} ({reason}), {flags.precision}", markup=False

@@ -123,7 +123,7 @@ def open_runner(flags: Flags) -> tuple[Translator, Run, Engine | None]:
     translator, state, _ = open_model(flags)
     if not has_text(translator):
         raise UserError("give the vocabulary of these weights: --src_vocab_fpath, --trg_vocab_fpath")
-    engine, _ = engines.create(flags.engine, flags.device, flags.precision, flags.seed)
+    engine, _ = engines.create(flags.engine, flags.device, flags.precision, flags.seed, prefer_xla=True)
     engine.load(state)
     if flags.sampling:
         options = {"max_out_len": flags.max_out_len, "temperature": flags.temperature, "top_k": flags.top_k}

@@ -28,8 +28,6 @@ def open_model(flags: Any) -> tuple[Translator, dict[str, np.ndarray], str]:
     if spec is not None and (Path(spec) / "checkpoint.json").is_file():
         path = Path(spec)
     if path is None and spec is None:
-        if not SHIPPED.is_dir():
-            raise UserError("give --checkpoint or --pretrained_model")
         path = SHIPPED
     if path is not None:
         translator, state = load_translator(path)

@@ -159,7 +159,13 @@ def main(flags: Flags) -> Outcome:
     total_steps = flags.num_epochs * steps_per_epoch
     program, apply = programs(flags, translator.config)
 
-    engine, reason = engines.create(flags.engine, flags.device, flags.precision, flags.seed)
+    engine, reason = engines.create(
+        flags.engine,
+        flags.device,
+        flags.precision,
+        flags.seed,
+        training_steps=min(total_steps, flags.max_steps or total_steps),
+    )
     state = initialise(*filter(None, (program, apply)), seed=flags.seed)
     meta = Meta(TASK, 0, config=configuration.to_dict(flags), extra={"translator": translator.to_facts()})
     report = None

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from DeepQNetwork import eval as evaluation
-from DeepQNetwork import loop, train
+from DeepQNetwork import loop
 from DeepQNetwork.recipe import Recipe, epsilon_at
 from DeepQNetwork.train import ALIASES, Flags, command_line, complete, main
 from fluid import checkpoint
@@ -181,8 +181,3 @@ def test_epsilon_falls_in_a_line_after_the_warm_up():
     recipe = Recipe(warmup_steps=100, epsilon_steps=1000, epsilon_end=0.1)
     values = [epsilon_at(recipe, step) for step in (0, 100, 600, 1100, 9999)]
     assert values == pytest.approx([1.0, 1.0, 0.55, 0.1, 0.1])
-
-
-def test_auto_takes_the_fast_engine(tmp_path):
-    assert train.choose_engine(Flags(device="cpu"))[0].name == "xla"
-    assert train.choose_engine(Flags(device="cpu", engine="paddle"))[0].name == "paddle"

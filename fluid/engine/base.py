@@ -121,12 +121,13 @@ def create(
     *,
     hosts: Hosts | None = None,
     training_steps: int = 0,
+    prefer_xla: bool = False,
 ) -> tuple[Engine, str]:
     """Choose and start an engine; returns it with the reason for the choice, one line for people.
 
     `auto` takes a GPU through XLA where JAX sees one. On the CPU it takes Paddle's executor, the reference, unless
-    `training_steps` updates are to come, enough of them for the faster steps of XLA to pay for its compilation. Paddle's
-    own CUDA build is used only when asked for (`engine="paddle", device="gpu"`). With `hosts`, or in a cluster whose
+    `training_steps` updates are to come, enough of them for the faster steps of XLA to pay for its compilation, or unless
+    the task says that XLA is faster for what it is about to do (`prefer_xla`). Paddle's own CUDA build is used only when asked for (`engine="paddle", device="gpu"`). With `hosts`, or in a cluster whose
     environment says so, this process joins the others. Raises EngineError for what is not there.
     """
     for value, allowed, flag in (
@@ -150,6 +151,8 @@ def create(
         return _xla("cpu", precision, seed, hosts), "several machines need the xla engine, and no GPU is used"
     if training_steps >= STEPS_THAT_PAY:
         return _xla("cpu", precision, seed, hosts), f"no GPU is used, and {training_steps} updates pay for compiling"
+    if prefer_xla:
+        return _xla("cpu", precision, seed, hosts), "no GPU is used, and XLA is the faster engine for this"
     return _paddle("cpu", precision, seed), "the reference engine on the CPU"
 
 
