@@ -198,16 +198,6 @@ class PairSource:
         file, line = self._places[index]
         return f"{self._files[file]}:{line}"
 
-    def load(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """One pair; arrays of its own length."""
-        first, middle, last = self.starts[2 * index : 2 * index + 3]
-        source, target = self.words[first:middle], self.words[middle:last]
-        return {
-            "src_word": np.concatenate([[BOS], source, [EOS]]),
-            "trg_word": np.concatenate([[BOS], target]),
-            "lbl_word": np.concatenate([target, [EOS]]),
-        }
-
     def rows(self, bucket: int) -> int:
         """Sentences in a training batch of this length: a multiple of 8 where that is at most 1/8 less."""
         if not self.use_token_batch:
@@ -215,16 +205,23 @@ class PairSource:
         rows = max(1, self.batch_size // bucket)
         return rows // 8 * 8 if rows >= 64 else rows
 
-    def collate(self, samples: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    def load_all(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """A batch, padded with `<e>` to the bucket that its number of sentences belongs to."""
-        longest = max(len(sample[name]) for sample in samples for name in sample)
+        first, middle, last = (self.starts[2 * indices + part] for part in range(3))
+        longest = max((middle - first).max() + 2, (last - middle).max() + 1)
         fitting = [bucket for bucket in self.buckets if bucket >= longest]
-        length = next((bucket for bucket in fitting if self.rows(bucket) == len(samples)), fitting[0])
-        feed = {name: np.full((len(samples), length), EOS, np.int64) for name in samples[0]}
-        for row, sample in enumerate(samples):
-            for name, words in sample.items():
-                feed[name][row, : len(words)] = words
-        return feed
+        length = next((bucket for bucket in fitting if self.rows(bucket) == len(indices)), fitting[0])
+        places = np.arange(length)
+
+        def padded(start: np.ndarray, end: np.ndarray) -> np.ndarray:
+            at = start[:, None] + places
+            return np.where(at < end[:, None], self.words.take(at, mode="clip"), EOS).astype(np.int64)
+
+        def shifted(words: np.ndarray) -> np.ndarray:
+            return np.concatenate([np.full((len(words), 1), BOS), words[:, :-1]], axis=1)
+
+        target = padded(middle, last)
+        return {"src_word": shifted(padded(first, middle)), "trg_word": shifted(target), "lbl_word": target}
 
     def training_plan(
         self,
@@ -257,25 +254,21 @@ class PairSource:
         return plan
 
     def _fill(self, order: np.ndarray, rng: np.random.Generator) -> Iterator[np.ndarray]:
-        bucket_of = np.searchsorted(self.buckets, self.lengths)
-        open_batches: list[list[int]] = [[] for _ in self.buckets]
-
-        def add(number: int, index: int) -> Iterator[np.ndarray]:
-            open_batches[number].append(index)
-            if len(open_batches[number]) == self.rows(self.buckets[number]):
-                yield np.asarray(open_batches[number])
-                open_batches[number] = []
-
-        for index in order.tolist():
-            yield from add(int(bucket_of[index]), index)
-        for number in range(len(self.buckets) - 1):
-            left, open_batches[number] = open_batches[number], []
-            for index in left:
-                yield from add(number + 1, index)
-        left = open_batches[-1]
-        if left:
-            more = rng.choice(order, self.rows(self.buckets[-1]) - len(left))
-            yield np.concatenate([left, more])
+        bucket_of = np.searchsorted(self.buckets, self.lengths)[order]
+        completed: list[tuple[int, np.ndarray]] = []
+        late: list[np.ndarray] = []
+        left = order[:0]
+        for number, bucket in enumerate(self.buckets):
+            places, rows = np.flatnonzero(bucket_of == number), self.rows(bucket)
+            whole = places[: len(places) // rows * rows].reshape(-1, rows)
+            completed += [(batch[-1], order[batch]) for batch in whole]
+            left = np.concatenate([order[places[whole.size :]], left])
+            late += [left[first : first + rows] for first in range(0, len(left) - rows + 1, rows)]
+            left = left[len(left) // rows * rows :]
+        yield from (batch for _, batch in sorted(completed, key=lambda item: item[0]))
+        yield from late
+        if len(left):
+            yield np.concatenate([left, rng.choice(order, self.rows(self.buckets[-1]) - len(left))])
 
     def evaluation_plan(self, rows: int) -> Plan:
         """Groups of `rows` pairs of similar length."""

@@ -86,7 +86,7 @@ class RunCaptured:
     """Dev pairs that are translated at intermediate evaluations."""
     eval_seconds: float = 110.0
     """Seconds between evaluations."""
-    num_workers: int = 4
+    num_workers: int = 1
     """Reader processes; 0 reads in the training process."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """Where to compute."""
@@ -208,12 +208,15 @@ def run(config: RunCaptured) -> None:
     averaging_from = end - 60 * config.minutes * config.average_last
     next_evaluation, next_sample = began + config.eval_seconds, averaging_from
     total: dict[str, np.ndarray] = {}
-    samples, last_words, last_time = 0, 0, began
+    samples, last_words, last_time, waited = 0, 0, began, 0.0
     plan = source.training_plan(seed=config.seed, sort_type="none")
     with training_batches(
         source, config.batch_size, seed=config.seed, plan=plan, num_workers=config.num_workers
     ) as batches:
-        for batch in batches:
+        while True:
+            asked = time.perf_counter()
+            batch = next(batches)
+            waited += time.perf_counter() - asked
             outputs = engine.run(train, batch.feed, step=step)
             window.append(outputs)
             # The label's padding is everything after its first <e>.
@@ -227,10 +230,10 @@ def run(config: RunCaptured) -> None:
                 rate = (words - last_words) / (now - last_time)
                 print(
                     f"[{now - began:.0f} s] step {step} epoch {batch.epoch} nll {np.mean(losses):.4f} "
-                    f"{rate:,.0f} target words/s",
+                    f"{rate:,.0f} target words/s wait {waited / (now - last_time):.0%}",
                     flush=True,
                 )
-                window, last_words, last_time = [], words, now
+                window, last_words, last_time, waited = [], words, now, 0.0
             if now >= next_sample:
                 np.asarray(outputs["nll"])
                 for name, array in engine.state(parameters).items():
@@ -242,7 +245,7 @@ def run(config: RunCaptured) -> None:
                 np.asarray(outputs["nll"])
                 report(step, began, short)
                 next_evaluation = time.perf_counter() + config.eval_seconds
-                last_words, last_time = words, time.perf_counter()
+                last_words, last_time, waited = words, time.perf_counter(), 0.0
     print(f"{step} updates, {words:,} target words, mean of {samples} samples of the weights", flush=True)
     final = (
         {name: (array / samples).astype(np.float32) for name, array in total.items()}

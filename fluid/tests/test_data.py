@@ -20,7 +20,7 @@ from fluid.data import (
 )
 from fluid.errors import DataError
 from fluid.tests import data_sources
-from fluid.tests.data_sources import Environment, Failing, Numbers, Slow, Stuck, Unloadable, Words
+from fluid.tests.data_sources import Environment, Failing, Numbers, Slow, Stuck, Unloadable, WholeWords, Words
 from fluid.workers import _anonymous_file
 
 import numpy as np
@@ -135,6 +135,13 @@ def test_a_plan_makes_length_buckets(workers):
         lengths = set((batch.feed["index"] % 7 + 1).tolist())
         assert lengths == {batch.feed["word"].shape[1]}
     assert_same(read(Words(70), plan=length_buckets, start=17), batches[17:])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_read_whole_are_those_of_single_samples(workers):
+    assert_same(read(WholeWords(70), num_workers=workers), read(Words(70)))
+    for whole, single in zip(evaluation_batches(WholeWords(21), 8), evaluation_batches(Words(21), 8), strict=True):
+        assert_same([whole], [single])
 
 
 def test_with_a_plan_a_broken_sample_is_replaced_from_its_own_batch():

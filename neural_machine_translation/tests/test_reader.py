@@ -82,7 +82,7 @@ def test_empty_and_long_sentences_are_left_out_or_refused():
 
 def test_feeds_are_the_sentences_with_special_words():
     source = source_of([3, 2], batch_size=2, use_token_batch=False)
-    feed = source.collate([source.load(0, None), source.load(1, None)])
+    feed = source.load_all(np.arange(2))
     assert feed["src_word"].tolist() == [[0, 3, 4, 5, 1, 1, 1, 1], [0, 3, 4, 1, 1, 1, 1, 1]]
     assert feed["trg_word"].tolist() == [[0, 3, 4, 5, 1, 1, 1, 1], [0, 3, 4, 1, 1, 1, 1, 1]]
     assert feed["lbl_word"].tolist() == [[3, 4, 5, 1, 1, 1, 1, 1], [3, 4, 1, 1, 1, 1, 1, 1]]
@@ -101,7 +101,7 @@ def test_an_epoch_holds_every_pair_in_few_shapes(sort_type, use_token_batch):
     seen = np.zeros(777, int)
     for batch in plan(0):
         seen[batch] += 1
-        feed = source.collate([source.load(index, None) for index in batch.tolist()])
+        feed = source.load_all(batch)
         shapes.add(feed["src_word"].shape)
         assert feed["src_word"].shape == feed["lbl_word"].shape
         assert feed["src_word"].shape[1] >= source.lengths[batch].max()

@@ -161,6 +161,21 @@ def test_feed_and_fetch_give_the_golden_logits(tmp_path, capsys):
     capsys.readouterr()
 
 
+def test_scoring_agrees_in_onnx_runtime(trained, tmp_path):
+    pytest.importorskip("paddle2onnx")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    folder, _ = trained
+    export.main(export.Flags(checkpoint=folder, export_dir=tmp_path / "scoring", what="scoring", onnx=True))
+    session = onnxruntime.InferenceSession(tmp_path / "scoring" / "model.onnx")
+    rng = np.random.default_rng(0)
+    for rows, source, target in ((2, 7, 5), (3, 12, 20)):
+        feed = {"src_word": rng.integers(3, 13, (rows, source)), "trg_word": rng.integers(3, 13, (rows, target))}
+        np.savez(tmp_path / "in.npz", **feed)
+        infer.main(infer.Flags(feed=tmp_path / "in.npz", fetch=tmp_path / "out.npz", checkpoint=folder))
+        logits = np.load(tmp_path / "out.npz")["logits"]
+        assert np.abs(session.run(None, feed)[0] - logits).max() <= 1e-4 * np.abs(logits).max()
+
+
 def test_flags_of_2018():
     words = [
         "--device",
