@@ -2,6 +2,7 @@
 
     python benchmarks/neural_machine_translation.py capture graphs             with Paddle: writes the Programs
     python benchmarks/neural_machine_translation.py time graphs --json out.json    without: needs JAX and torch
+    python benchmarks/neural_machine_translation.py reader captured            batches alone, of train_captured.py's folder
 
 Both sides train on the same batches of random words, padded to one length, in bf16 with dropout 0.1 (big: 0.3), label
 smoothing 0.1, tied embeddings and Adam; and search with beam 5 and key/value caches for a fixed number of words (random
@@ -299,10 +300,31 @@ def torch_search(network: Any, model: str, compiled: bool) -> Callable[[Any], An
     return search
 
 
+def time_reader(folder: Path, rounds: int = 5, batches: int = 1000) -> None:
+    """Target words a second that one process cuts out of a corpus, in batches of 16,384 words."""
+    from fluid.data import training_batches
+    from neural_machine_translation.indices import EOS
+    from neural_machine_translation.reader import CorpusSource
+    from neural_machine_translation.train_captured import BUCKETS
+
+    source = CorpusSource(folder / "corpus.npz", 128, 16384, BUCKETS)
+    rates = []
+    with training_batches(source, 16384, seed=0, plan=source.training_plan(seed=0)) as reader:
+        for _ in range(rounds):
+            words, seconds = 0, 0.0
+            for _ in range(batches):
+                began = time.perf_counter()
+                labels = next(reader).feed["lbl_word"]
+                seconds += time.perf_counter() - began
+                words += int((labels != EOS).sum()) + len(labels)
+            rates.append(words / seconds)
+    print(f"reader: {statistics.median(rates):,.0f} target words/s ({min(rates):,.0f} to {max(rates):,.0f})")
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=("capture", "time"))
+    parser.add_argument("command", choices=("capture", "time", "reader"))
     parser.add_argument("folder", type=Path)
     parser.add_argument("--models", nargs="+", default=["base", "big"], choices=list(SIZES))
     parser.add_argument("--what", nargs="+", default=["train", "search"], choices=["train", "search"])
@@ -314,6 +336,9 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.command == "capture":
         capture(arguments.folder, arguments.models)
+        return
+    if arguments.command == "reader":
+        time_reader(arguments.folder)
         return
     torch_device = "cuda" if arguments.device == "gpu" else "cpu"
     for model in arguments.models:
