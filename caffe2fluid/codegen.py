@@ -130,7 +130,8 @@ def load_weights(network, path, scope=None):
 
         weights = load_file(path)
     else:
-        weights = np.load(path, allow_pickle=False)
+        with np.load(path, allow_pickle=False) as archive:
+            weights = dict(archive)
     for parameter in {id(p): p for p in network.state_dict().values()}.values():
         if parameter.name not in weights:
             raise KeyError(f"{path} has no {parameter.name}")

@@ -31,7 +31,8 @@ class LayerReferences:
     """Nets of one layer or a few, with the inputs and outputs of real Caffe (caffe_layers.npz; see its README)."""
 
     def __init__(self) -> None:
-        self._archive = np.load(HERE / "caffe_layers.npz", allow_pickle=False)
+        with np.load(HERE / "caffe_layers.npz", allow_pickle=False) as archive:
+            self._archive = dict(archive)
         self.index = json.loads(self._archive["index"].tobytes())
 
     def files(self, name: str, folder: Path) -> tuple[Path, Path]:
