@@ -14,7 +14,7 @@ from typing import Any
 
 from fluid import CPU_THREADS
 from fluid.errors import UserError, WeightsError
-from fluid.program import Program
+from fluid.program import Program, temporary_scope
 
 import numpy as np
 import paddle
@@ -33,15 +33,14 @@ def export(program: Program, state: Mapping[str, np.ndarray], folder: Path, *, f
     if folder.exists() and not (folder / SIGNATURE).is_file():
         raise UserError(f"{folder} exists and is not an exported model; choose another folder")
     partial = folder.with_name(f".{folder.name}-{os.getpid()}")
-    scope = paddle.static.Scope()
-    for name in program.state_names:
-        scope.var(name).get_tensor().set(np.asarray(state[name]), paddle.CPUPlace())
     block = program.main.global_block()
     feeds = {op.attrs()["name"]: op.results()[0] for op in block.ops if op.name() == "pd_op.data"}
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        with paddle.static.scope_guard(scope):
+        with temporary_scope() as scope:
+            for name in program.state_names:
+                scope.var(name).get_tensor().set(np.asarray(state[name]), paddle.CPUPlace())
             paddle.static.save_inference_model(
                 str(partial / STEM),
                 [feeds[name] for name in program.inputs],

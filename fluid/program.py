@@ -166,16 +166,32 @@ def initialise(*programs: Program, seed: int) -> dict[str, np.ndarray]:
     """
     state: dict[str, np.ndarray] = {}
     for program in programs:
-        scope = paddle.static.Scope()
         paddle.seed(seed)
-        with paddle.static.scope_guard(scope):
+        with temporary_scope() as scope:
             paddle.static.Executor(paddle.CPUPlace()).run(program.startup)
-        for name in program.state_names:
-            if name not in state:
-                state[name] = np.array(scope.find_var(name).get_tensor())
+            for name in program.state_names:
+                if name not in state:
+                    state[name] = np.array(scope.find_var(name).get_tensor())
     for program in programs:
         restart_averages(state, program)
     return state
+
+
+@contextmanager
+def temporary_scope() -> Iterator[paddle.static.Scope]:
+    """A scope of Paddle that is the current one inside the block and empty after it."""
+    scope = paddle.static.Scope()
+    try:
+        with paddle.static.scope_guard(scope):
+            yield scope
+    finally:
+        empty(scope)
+
+
+def empty(scope: paddle.static.Scope) -> None:
+    """Free what a scope holds: Paddle keeps every scope itself until the process ends."""
+    scope.drop_kids()
+    scope.erase(scope.local_var_names())
 
 
 def restart_averages(state: dict[str, np.ndarray], program: Program) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from fluid import CPU_THREADS
 from fluid.engine.base import Engine, check_feed
 from fluid.errors import EngineError
-from fluid.program import LEARNING_RATE, Program
+from fluid.program import LEARNING_RATE, Program, empty
 
 import numpy as np
 import paddle
@@ -33,6 +33,10 @@ class PaddleEngine(Engine):
         self._executor = paddle.static.Executor(self._place)
         self._names: set[str] = set()
         self._checked: set[int] = set()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_scope"):
+            empty(self._scope)
 
     def load(self, state: Mapping[str, np.ndarray]) -> None:
         for name, array in state.items():

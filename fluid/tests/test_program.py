@@ -1,6 +1,9 @@
 """Programs: forms of one network agree, averages and accumulated gradients are exact, the guard names what broke."""
 
+import gc
+import resource
 from functools import partial
+from pathlib import Path
 
 from fluid.engine.paddle import PaddleEngine, step_seed
 from fluid.errors import EngineError
@@ -191,3 +194,28 @@ def test_engines_do_not_share_variables(train):
     before = other.state(["fc1_w"])["fc1_w"]
     one.run(train, feed(8))
     assert np.array_equal(other.state(["fc1_w"])["fc1_w"], before)
+
+
+def test_neither_initialising_nor_an_engine_leaves_its_state_behind():
+    """Paddle keeps every scope until the process ends; what was in it must not stay with it."""
+
+    def wide(x, training):
+        return {"y": paddle.nn.Linear(4000, 2000)(x)}
+
+    program = build(wide, [Input("x", (None, 4000))], name="wide")
+
+    def use():
+        engine = PaddleEngine()
+        engine.load(initialise(program, seed=0))
+        engine.run(program, {"x": np.ones((1, 4000), np.float32)})
+
+    use()
+    before = resident_bytes()
+    for _ in range(5):
+        use()
+    assert resident_bytes() - before < 2 * 32e6, "each round holds 32 MB twice"
+
+
+def resident_bytes():
+    gc.collect()
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
