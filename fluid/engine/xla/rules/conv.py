@@ -55,11 +55,7 @@ def conv(op: Call, image: jax.Array, kernel: jax.Array) -> jax.Array:
     if op.channels_last and image.ndim == 4:
         channels, tuning = image.shape[-1], op.tuning
         depthwise = groups == channels == kernel.shape[0]
-        size = [
-            (n + sum(p) - w) // s + 1
-            for n, p, w, s in zip(spatial_size(op, image), padding, window, strides, strict=True)
-        ]
-        if math.prod(kernel.shape) * image.shape[0] * math.prod(size) < tuning.small_convolution:
+        if _multiplications(image, kernel, window, strides, padding) < tuning.small_convolution:
             if depthwise:
                 return _shifted_depthwise(image, kernel, strides, padding, dilations)
             if strides[0] == strides[1] and max(dilations) == 1:
@@ -81,6 +77,14 @@ def conv(op: Call, image: jax.Array, kernel: jax.Array) -> jax.Array:
         padding=padding,
         rhs_dilation=dilations,
         feature_group_count=groups,
+    )
+
+
+def _multiplications(image: jax.Array, kernel: jax.Array, window: list[int], strides: Any, padding: Padding) -> int:
+    """Of a whole batch [N, H, W, C]."""
+    sizes = zip(image.shape[1:3], window, strides, padding, strict=True)
+    return math.prod(
+        ((n + sum(p) - w) // s + 1 for n, w, s, p in sizes), start=image.shape[0] * math.prod(kernel.shape)
     )
 
 
