@@ -187,7 +187,7 @@ def main() -> None:
         nargs="*",
         default=[],
         metavar="FIELD=VALUE",
-        help="fields of fluid/engine/xla/tuning.py, 0 or 1 for no and yes",
+        help="fields of fluid/engine/xla/tuning.py: numbers, 0 or 1 for no and yes",
     )
     timing.add_argument("--json", type=Path, help="append the results to this file, one JSON object a line")
     arguments = parser.parse_args()

@@ -15,6 +15,7 @@ from fluid.engine.xla import create
 from fluid.engine.xla import graph as graphs
 from fluid.engine.xla.capture import capture
 from fluid.engine.xla.hoist import halve
+from fluid.engine.xla.rules.random import mask_bits
 from fluid.engine.xla.tuning import for_platform
 from fluid.errors import EngineError
 from fluid.program import LEARNING_RATE, Input, Program, build, initialise
@@ -566,6 +567,18 @@ def test_out_of_memory_comes_with_advice(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(engine, "_compiled", lambda *_, **__: (lowered, exhausted))
     with pytest.raises(EngineError, match="smaller --batch_size.*XLA_PYTHON_CLIENT_MEM_FRACTION"):
         engine.run(program, image_feed())
+
+
+def test_the_bits_of_masks_are_uniform_and_independent():
+    """Each bit, neighbours in both directions, another key: all within five standard deviations."""
+    shape = (512, 512)
+    first, second = (np.asarray(mask_bits(jax.random.fold_in(jax.random.key(3), n), shape)) for n in (7, 8))
+    limit = 5 / np.sqrt(first.size)
+    for bit in range(32):
+        assert abs(((first >> bit) & 1).mean() - 0.5) < limit / 2, bit
+    x, y = (bits / 2**32 - 0.5 for bits in (first, second))
+    for a, b in ((x[:, 1:], x[:, :-1]), (x[1:], x[:-1]), (x, y)):
+        assert abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) < 1.01 * limit
 
 
 def test_what_weights_alone_determine_is_split_off_unless_it_is_large():

@@ -1,7 +1,7 @@
 """The xla engine: runs Programs, or Graphs captured from them, through JAX and XLA.
 
 Read in this order: `graph.py` (a Program as plain data), `capture.py` (from Paddle to that), `lower.py` (from that to
-one JAX function), `gradients.py`, `control.py`, `precision.py`, `layout.py`, then `rules/` and `engine.py`.
+one JAX function), `gradients.py`, `control.py`, `precision.py`, `layout.py`, then `rules/`, `tuning.py`, `engine.py` and `hoist.py`.
 """
 
 from fluid.engine.xla.engine import XlaEngine, create, sees_gpu

@@ -33,12 +33,12 @@ def _dropout(op: Call, x: Array, rate: float, shape: tuple[int, ...]) -> tuple[A
         return (x if upscaled or not op["is_test"] else x * np.asarray(1 - rate, x.dtype)), jnp.ones(x.shape, jnp.uint8)
     if rate == 1.0:
         return jnp.zeros_like(x), jnp.zeros(x.shape, jnp.uint8)
-    kept = jnp.broadcast_to(_bits(op.key, shape) < np.uint32(round((1 - rate) * 2**32)), x.shape)
+    kept = jnp.broadcast_to(mask_bits(op.key, shape) < np.uint32(round((1 - rate) * 2**32)), x.shape)
     factor = np.asarray(1 / (1 - rate) if upscaled else 1, x.dtype)
     return jnp.where(kept, x * factor, jnp.zeros((), x.dtype)), kept.astype(jnp.uint8)
 
 
-def _bits(key: Array, shape: tuple[int, ...]) -> Array:
+def mask_bits(key: Array, shape: tuple[int, ...]) -> Array:
     """Random uint32 for dropout masks: the place of each element hashed twice, with one half of the key each time.
 
     The hash is `lowbias32` of C. Wellons' hash-prospector. Threefry, JAX's generator, costs several times as many
