@@ -44,6 +44,13 @@ def programs(name: str, size: int) -> tuple[Program, Program]:
     return train, build(network, inputs, name="eval")
 
 
+@pytest.fixture(autouse=True)
+def forget_what_was_compiled():
+    """JAX keeps every compiled function, and all the networks of a full run together take gigabytes."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_both_engines_agree(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layers, "dropout", lambda x, rate, *, training: x * (1 - rate))
