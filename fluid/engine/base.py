@@ -127,8 +127,9 @@ def create(
 
     `auto` takes a GPU through XLA where JAX sees one. On the CPU it takes Paddle's executor, the reference, unless
     `training_steps` updates are to come, enough of them for the faster steps of XLA to pay for its compilation, or unless
-    the task says that XLA is faster for what it is about to do (`prefer_xla`). Paddle's own CUDA build is used only when asked for (`engine="paddle", device="gpu"`). With `hosts`, or in a cluster whose
-    environment says so, this process joins the others. Raises EngineError for what is not there.
+    the task says that XLA is faster for what it is about to do (`prefer_xla`). Paddle's own CUDA build is used only when
+    asked for (`engine="paddle", device="gpu"`). With `hosts`, or in a cluster whose environment says so, this process
+    joins the others. Raises EngineError for what is not there.
     """
     for value, allowed, flag in (
         (engine, ENGINES, "engine"),

@@ -13,7 +13,7 @@ from image_classification.tests.networks import build_classifier, relative_diffe
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch")
+torch = pytest.importorskip("torch", reason="PyTorch, the reference of these tests, is no dependency")
 nn = torch.nn
 
 

@@ -172,8 +172,8 @@ def test_raw_arrays_in_and_out(trained, data, tmp_path):
 
 
 def test_onnx_agrees_with_the_program(trained, tmp_path):
-    pytest.importorskip("paddle2onnx")
-    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("paddle2onnx", reason="the extra onnx has no wheels for Python 3.13")
+    onnxruntime = pytest.importorskip("onnxruntime", reason="part of the extra onnx")
     folder = export.main(export.Flags(checkpoint=trained, export_dir=tmp_path / "exported", onnx=True))
     image = np.random.default_rng(0).normal(size=(2, 3, 28, 28)).astype(np.float32)
     np.savez(tmp_path / "in.npz", image=image)

@@ -162,8 +162,8 @@ def test_feed_and_fetch_give_the_golden_logits(tmp_path, capsys):
 
 
 def test_scoring_agrees_in_onnx_runtime(trained, tmp_path):
-    pytest.importorskip("paddle2onnx")
-    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("paddle2onnx", reason="the extra onnx has no wheels for Python 3.13")
+    onnxruntime = pytest.importorskip("onnxruntime", reason="part of the extra onnx")
     folder, _ = trained
     export.main(export.Flags(checkpoint=folder, export_dir=tmp_path / "scoring", what="scoring", onnx=True))
     session = onnxruntime.InferenceSession(tmp_path / "scoring" / "model.onnx")
