@@ -36,7 +36,7 @@ class Flags:
     output_dir: Path
     """New folder to write."""
     short_side: int = 320
-    """Short side of the copies in pixels; random crops of 224 pixels rarely show a difference to the original."""
+    """Short side of the copies in pixels; evaluation, which reads the originals, scales to 256."""
     quality: int = 92
     """JPEG quality of the copies."""
     num_workers: int = os.cpu_count() or 1

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from fluid import engine as engines
+from fluid.engine.base import STEPS_THAT_PAY
 from fluid.engine.paddle import PaddleEngine
 from fluid.engine.xla import create
 from fluid.engine.xla import graph as graphs
@@ -551,6 +553,23 @@ def test_errors_name_the_input_and_the_variable() -> None:
         engine.run(program, feed, fetch=["nothing"])
     with pytest.raises(EngineError, match="--precision fp8"):
         create("cpu", "fp8")
+
+
+@pytest.mark.parametrize(
+    ("wish", "name"),
+    [
+        ({}, "paddle"),
+        ({"training_steps": STEPS_THAT_PAY - 1}, "paddle"),
+        ({"training_steps": STEPS_THAT_PAY}, "xla"),
+        ({"prefer_xla": True}, "xla"),
+        ({"prefer_xla": True, "engine": "paddle"}, "paddle"),
+        ({"precision": "bf16"}, "xla"),
+        ({"engine": "xla"}, "xla"),
+    ],
+)
+def test_the_engine_on_a_cpu(wish: dict[str, Any], name: str) -> None:
+    engine, reason = engines.create(**{"device": "cpu", **wish})
+    assert engine.name == name and reason
 
 
 def test_out_of_memory_comes_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
