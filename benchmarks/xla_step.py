@@ -101,7 +101,7 @@ def measure(
     choices = {name: int(value) for name, value in (item.split("=") for item in tuning)}
     engine.tuning = dataclasses.replace(engine.tuning, **choices)
     engine.load(random_state(graph, rng))
-    feed = engine.put(random_feed(graph, batch, rng))
+    feed = random_feed(graph, batch, rng)
 
     def run(count: int, first: int) -> float:
         start = time.perf_counter()
@@ -112,6 +112,7 @@ def measure(
 
     run(1, 0)
     first_step = time.perf_counter() - started
+    feed = engine.put(feed)
     run(max(steps // 4, 2), 1)
     speeds = [steps * batch / run(steps, 100 + steps * index) for index in range(rounds)]
     report = {

@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 # Paddle's own nn.RNN calls its deprecated sequence_mask.
 pytestmark = pytest.mark.filterwarnings("ignore:(?s).*sequence_mask")
@@ -450,6 +451,9 @@ def test_bf16_keeps_state_and_losses_in_float32() -> None:
     assert convolutions and products
     wide = [line for line in convolutions + products if "xf32>" in line]
     assert not wide, wide
+    sums = [line for line in text.splitlines() if "stablehlo.reduce" in line and "stablehlo.add" in line]
+    narrow = [line for line in sums if "bf16" in line]
+    assert sums and not narrow, narrow
     assert "xf64>" not in text  # the learning rate alone comes as a float64 scalar
 
 
@@ -589,14 +593,14 @@ def test_out_of_memory_comes_with_advice(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_the_bits_of_masks_are_uniform_and_independent():
-    """Each bit, neighbours in both directions, another key: all within five standard deviations."""
+    """Each bit, neighbours in both directions and further away, another key: all within five standard deviations."""
     shape = (512, 512)
     first, second = (np.asarray(mask_bits(jax.random.fold_in(jax.random.key(3), n), shape)) for n in (7, 8))
     limit = 5 / np.sqrt(first.size)
     for bit in range(32):
         assert abs(((first >> bit) & 1).mean() - 0.5) < limit / 2, bit
     x, y = (bits / 2**32 - 0.5 for bits in (first, second))
-    for a, b in ((x[:, 1:], x[:, :-1]), (x[1:], x[:-1]), (x, y)):
+    for a, b in ((x[:, 1:], x[:, :-1]), (x[1:], x[:-1]), (x[:, 64:], x[:, :-64]), (x[8:], x[:-8]), (x, y)):
         assert abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) < 1.01 * limit
 
 
@@ -618,6 +622,61 @@ def test_what_weights_alone_determine_is_split_off_unless_it_is_large():
     assert "transpose" not in str(jax.make_jaxpr(halves.after)(prepared, x))
     # Other batches share what is prepared.
     assert halve(function, weights, x[:2]).name == halves.name
+
+
+def test_few_arrays_go_from_half_to_half():
+    """Parts of a kept array are taken in the second half, and vectors travel as one."""
+
+    def function(weights: list[Any], x: Any) -> Any:
+        kernel = weights[0].T * 2
+        return sum(x * kernel[i] + weights[1 + i] * 3 for i in range(4))
+
+    rng = np.random.default_rng(0)
+    weights = [rng.normal(size=shape).astype(np.float32) for shape in [(5, 4), *[(5,)] * 4]]
+    x = rng.normal(size=(2, 5)).astype(np.float32)
+    halves = halve(function, weights, x)
+    prepared = halves.before(weights)
+    assert [value.shape for value in prepared] == [(20,), (4, 5)]
+    np.testing.assert_allclose(halves.after(prepared, x), function(weights, x), rtol=1e-5)
+
+
+@pytest.fixture
+def empty_cache(tmp_path: Path) -> Iterator[None]:
+    """A compilation cache of its own that keeps everything."""
+    settings = {"jax_compilation_cache_dir": str(tmp_path), "jax_persistent_cache_min_compile_time_secs": 0.0}
+    before = {name: getattr(jax.config, name) for name in settings}
+    for values in (settings, before):
+        for name, value in values.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+        if values is settings:
+            yield
+
+
+def test_compiled_ahead_no_step_compiles(empty_cache: None) -> None:
+    train, evaluate = image_program("train"), image_program("eval", optimizer=None)
+    jobs = [(program, image_feed(size)) for program in (train, evaluate) for size in (3, 5)]
+    engine = create("cpu")
+    state = initialise(train, seed=3)
+    engine.load(state)
+    engine.compile(jobs)
+    for name, value in engine.state().items():
+        assert np.array_equal(value, state[name]), name
+    misses: list[str] = []
+
+    def count(event: str, **facts: Any) -> None:
+        if event.endswith("cache_misses"):
+            misses.append(event)
+
+    jax.monitoring.register_event_listener(count)
+    try:
+        for program, feed in jobs:
+            engine.run(program, feed)
+        assert not misses
+        engine.run(train, image_feed(7))
+        assert misses
+    finally:
+        jax.monitoring.unregister_event_listener(count)
 
 
 def test_an_evaluation_sees_the_weights_of_the_last_update():

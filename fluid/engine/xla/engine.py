@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -157,6 +158,27 @@ class XlaEngine(Engine):
             new, outputs = function(old, constant, batches, rates, np.uint32(self.seed), np.array(steps, np.uint32))
         self._update(lowered, new)
         return {name: distributed.own_rows(value) for name, value in outputs.items()}
+
+    def compile(self, jobs: Sequence[tuple[Runnable, Mapping[str, Any]]]) -> None:
+        """Compile what these Programs need for these feeds, all at once; else each is compiled when it first comes up.
+
+        XLA lets other threads run while it compiles. The first step of each shape then finds its code in the cache on
+        disk. Training Programs are not run; those that change no state are, and what they return is thrown away.
+        """
+        for program, _ in jobs:
+            self._compiled(self._graph(program), None, many=False)
+        with ThreadPoolExecutor(len(jobs)) as pool:
+            list(pool.map(lambda job: self._compile(*job), jobs))
+
+    def _compile(self, program: Runnable, feed: Mapping[str, Any]) -> None:
+        lowered, function = self._compiled(self._graph(program), None, many=False)
+        if not lowered.written:
+            jax.block_until_ready(self.run(program, feed))
+            return
+        old, constant = self._split(lowered)
+        with jax.enable_x64(True), _memory_advice(lowered.graph):
+            scalars = np.float64(0), np.uint32(0), np.uint32(0)
+            function.lower(old, constant, self.put(feed), *scalars).compile()
 
     def lowered_text(self, program: Runnable, feed: Mapping[str, Any], fetch: Sequence[str] | None = None) -> str:
         """The StableHLO of a Program before XLA optimises it; needs no state."""

@@ -9,7 +9,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal, Var, jaxpr_as_fun
+
+VIEWS = ("slice", "squeeze", "reshape", "broadcast_in_dim")
 
 
 class Halves(NamedTuple):
@@ -44,17 +47,66 @@ def halve(function: Callable[..., Any], constant: Sequence[Any], *arguments: Any
             first.append(equation)
         else:
             second.append(equation)
-    second = _needed(second, jaxpr.outvars)
+    first, views = _views_at_the_end(first, known)
+    known.difference_update(_results(views))
+    second = _needed(views + second, jaxpr.outvars)
     used = {*_operands(second), *_variables(jaxpr.outvars)}
     kept = [value for value in [*given, *_results(first)] if value in known and value in used]
     before = _closed(closed, invars=given, outvars=kept, eqns=_needed(first, kept))
     after = _closed(closed, invars=kept + rest, eqns=second)
     tree = jax.tree.structure(shapes)
 
-    def run_after(prepared: Sequence[Any], *others: Any) -> Any:
-        return jax.tree.unflatten(tree, jaxpr_as_fun(after)(*prepared, *jax.tree.leaves(others)))
+    shapes_between = [value.aval for value in kept]
 
-    return Halves(lambda values: jaxpr_as_fun(before)(*values), run_after, str(before))
+    def run_before(values: Sequence[Any]) -> list[jax.Array]:
+        return _packed(jaxpr_as_fun(before)(*values))
+
+    def run_after(prepared: Sequence[Any], *others: Any) -> Any:
+        values = _unpacked(prepared, shapes_between)
+        return jax.tree.unflatten(tree, jaxpr_as_fun(after)(*values, *jax.tree.leaves(others)))
+
+    return Halves(run_before, run_after, str(before))
+
+
+def _views_at_the_end(equations: Sequence[JaxprEqn], known: set[Var]) -> tuple[list[JaxprEqn], list[JaxprEqn]]:
+    """Equations without the slices and reshapes that none of them needs, and those.
+
+    The second half reads a part of a kept array as fast as a copy of it, and every array that it is given costs time.
+    """
+    kept, views, used = [], [], set()
+    for equation in reversed(equations):
+        outputs = set(equation.outvars)
+        if equation.primitive.name in VIEWS and outputs <= known and used.isdisjoint(outputs):
+            views.append(equation)
+        else:
+            kept.append(equation)
+            used.update(_variables(equation.invars))
+    return kept[::-1], views[::-1]
+
+
+def _packed(arrays: Sequence[jax.Array]) -> list[jax.Array]:
+    """All vectors of a type as one, then the arrays of more axes: a network has two vectors a layer, and each array
+    that a step is given costs time."""
+    vectors: dict[Any, list[jax.Array]] = {}
+    for array in arrays:
+        if array.ndim == 1:
+            vectors.setdefault(array.dtype, []).append(array)
+    return [*map(jnp.concatenate, vectors.values()), *(array for array in arrays if array.ndim != 1)]
+
+
+def _unpacked(packed: Sequence[jax.Array], shapes: Sequence[jax.ShapeDtypeStruct]) -> list[jax.Array]:
+    """What `_packed` was given, of these shapes and types."""
+    types = list(dict.fromkeys(item.dtype for item in shapes if item.ndim == 1))
+    vectors, others, starts = dict(zip(types, packed)), iter(packed[len(types) :]), dict.fromkeys(types, 0)
+    arrays = []
+    for item in shapes:
+        if item.ndim != 1:
+            arrays.append(next(others))
+            continue
+        start = starts[item.dtype]
+        arrays.append(vectors[item.dtype][start : start + item.size])
+        starts[item.dtype] += item.size
+    return arrays
 
 
 def _closed(closed: ClosedJaxpr, **changes: Any) -> ClosedJaxpr:

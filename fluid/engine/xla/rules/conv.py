@@ -98,11 +98,11 @@ def _shifted_depthwise(
     height, width = (
         (n - d * (k - 1) - 1) // s + 1 for n, k, s, d in zip(padded.shape[1:3], size, strides, dilations, strict=True)
     )
-    total = jnp.zeros((), wide)
+    total, weights = jnp.zeros((), wide), kernel[:, 0].transpose(1, 2, 0).astype(wide)
     for i, j in np.ndindex(*size):
         rows = slice(i * dh, i * dh + (height - 1) * sh + 1, sh)
         columns = slice(j * dw, j * dw + (width - 1) * sw + 1, sw)
-        total = total + padded[:, rows, columns].astype(wide) * kernel[:, 0, i, j].astype(wide)
+        total = total + padded[:, rows, columns].astype(wide) * weights[i, j]
     return total.astype(image.dtype)
 
 

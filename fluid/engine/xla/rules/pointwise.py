@@ -21,10 +21,21 @@ def _simple(names: str, function: Callable[..., Array], kind: Kind = Kind.FOLLOW
     rule(*names.split(), kind=kind, images=ALL)(lambda op, *operands: function(*operands))
 
 
-_simple("add add_ grad_add", lambda x, y: x + y)
-_simple("subtract subtract_", lambda x, y: x - y)
-_simple("multiply multiply_", lambda x, y: x * y)
-_simple("divide divide_", lambda x, y: x / y)
+def _spread(x: Array, y: Array) -> tuple[Array, Array]:
+    """Both in one shape: the gradient of what was smaller, of a bias say, is then a sum in float32 also for bfloat16."""
+    shape = np.broadcast_shapes(x.shape, y.shape)
+    return tuple(
+        jnp.broadcast_to(array.astype(jnp.float32), shape).astype(array.dtype)
+        if array.dtype == jnp.bfloat16 and array.shape != shape
+        else array
+        for array in (x, y)
+    )
+
+
+_simple("add add_ grad_add", lambda x, y: jnp.add(*_spread(x, y)))
+_simple("subtract subtract_", lambda x, y: jnp.subtract(*_spread(x, y)))
+_simple("multiply multiply_", lambda x, y: jnp.multiply(*_spread(x, y)))
+_simple("divide divide_", lambda x, y: jnp.divide(*_spread(x, y)))
 _simple("maximum", lambda x, y: jnp.where((x > y) | (x != x), x, y))
 _simple("minimum", lambda x, y: jnp.where((x < y) | (x != x), x, y))
 _simple("fmax", jnp.fmax)
