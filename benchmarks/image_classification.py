@@ -32,7 +32,7 @@ PEERS = {
     "VGG16": "vgg16",
 }
 TRAIN = [(model, 256, "bf16", ("eager", "compiled")) for model in PEERS] + [("ResNet50", 256, "tf32", ("compiled",))]
-INFER = [(model, batch) for model in PEERS for batch in (1, 256)]
+INFER = [(model, batch) for batch in (1, 256) for model in PEERS]
 
 
 def measure_torch(model: str, batch: int, precision: str, how: str, training: bool, steps: int, rounds: int) -> dict:

@@ -205,6 +205,13 @@ class PairSource:
         rows = max(1, self.batch_size // bucket)
         return rows // 8 * 8 if rows >= 64 else rows
 
+    def blanks(self, hosts: int = 1) -> list[dict[str, np.ndarray]]:
+        """A batch of padding for every shape of training batches, as one of `hosts` processes feeds it."""
+        shapes = [(self.rows(bucket) // hosts, bucket) for bucket in self.buckets]
+        return [
+            {name: np.full(shape, EOS, np.int64) for name in ("src_word", "trg_word", "lbl_word")} for shape in shapes
+        ]
+
     def load_all(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """A batch, padded with `<e>` to the bucket that its number of sentences belongs to."""
         first, middle, last = (self.starts[2 * indices + part] for part in range(3))

@@ -202,6 +202,12 @@ def main(flags: Flags) -> Outcome:
                 run.say(f"{name:>12} {value:.4g}{' pairs/s' if name in ('synthetic', 'reader', 'real') else ''}")
             return Outcome(step=0, seconds=0.0)
 
+        if engine.on_gpu:
+            # There a length takes most of a minute, and all of them together little longer than one.
+            run.say(
+                f"compiling for sentences of up to {', '.join(map(str, source.buckets))} words (or finding it in the cache)"
+            )
+            engine.compile([(program, feed) for feed in source.blanks(engine.num_hosts)])
         evaluator = Evaluator(engine, translator, dev_pairs, dev_source, flags)
         outcome = train(
             run,

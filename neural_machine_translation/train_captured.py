@@ -268,11 +268,8 @@ def run(config: RunCaptured) -> None:
 
 def compile_all(engine: Any, train: graphs.Graph, source: CorpusSource, search: graphs.Graph) -> None:
     """Compile the steps of every length at once: one after the other they would take most of the first minutes."""
-    shapes = [(source.rows(length), length) for length in source.buckets]
-    jobs = [(train, {name: np.full(shape, EOS, np.int64) for name in train.inputs}) for shape in shapes]
-    for length in EVALUATION_BUCKETS:
-        jobs.append((search, {"src_word": np.full((EVALUATION_ROWS, length), EOS, np.int64)}))
-    engine.compile(jobs)
+    searches = [{"src_word": np.full((EVALUATION_ROWS, length), EOS, np.int64)} for length in EVALUATION_BUCKETS]
+    engine.compile([*((train, feed) for feed in source.blanks()), *((search, feed) for feed in searches)])
 
 
 def shortened(pairs: TextPairs, vocabulary: Vocabulary, number: int) -> TextPairs:

@@ -30,6 +30,7 @@ class Engine(ABC):
     name: str
     device: str
     """As shown to people."""
+    on_gpu: bool = False
     num_devices: int = 1
     """Devices that share a batch, over all hosts."""
     num_hosts: int = 1
@@ -66,6 +67,12 @@ class Engine(ABC):
     def put(self, feed: Mapping[str, np.ndarray]) -> Mapping[str, Any]:
         """Start copying a feed to the device; the result is accepted by `run` in place of the feed."""
         return feed
+
+    def compile(self, jobs: Sequence[tuple["Program", Mapping[str, Any]]]) -> None:
+        """Compile what each Program needs for feeds of these shapes, all at once, before the first of them comes up.
+
+        An engine that compiles nothing does nothing.
+        """
 
     def agree(self, flag: bool) -> bool:
         """Whether `flag` is true in any process of a distributed run; all of them call this at the same step."""

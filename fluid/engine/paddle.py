@@ -26,6 +26,7 @@ class PaddleEngine(Engine):
                 "Use --engine xla (pip install 'jax[cuda13]') or --device cpu"
             )
         self.device = device
+        self.on_gpu = device == "gpu"
         self.seed = seed
         paddle.base.core.set_num_threads(CPU_THREADS)
         self._place = paddle.CUDAPlace(0) if device == "gpu" else paddle.CPUPlace()

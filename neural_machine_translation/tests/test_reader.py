@@ -111,6 +111,7 @@ def test_an_epoch_holds_every_pair_in_few_shapes(sort_type, use_token_batch):
     # Only the very last batch is filled up with pairs drawn twice.
     assert (seen - 1).sum() < max(len(batch) for batch in plan(0))
     assert len(shapes) <= len(source.buckets) == len(used_buckets(64))
+    assert shapes <= {blank["src_word"].shape for blank in source.blanks()}
     assert all(np.array_equal(a, b) for a, b in zip(plan(1), plan(1), strict=True))
     assert any(not np.array_equal(a, b) for a, b in zip(plan(0), plan(1), strict=True))
 

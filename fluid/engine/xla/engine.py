@@ -75,6 +75,7 @@ class XlaEngine(Engine):
         self.num_devices = len(devices)
         self.num_hosts, self.host_id = distributed.num_hosts(), distributed.host_id()
         self.device = _describe(devices)
+        self.on_gpu = devices[0].platform == "gpu"
         self.tuning = for_platform(devices[0].platform)
         self._local_devices = sum(device.process_index == jax.process_index() for device in devices)
         self._mesh = Mesh(np.array(devices), (BATCH,))
@@ -160,10 +161,10 @@ class XlaEngine(Engine):
         return {name: distributed.own_rows(value) for name, value in outputs.items()}
 
     def compile(self, jobs: Sequence[tuple[Runnable, Mapping[str, Any]]]) -> None:
-        """Compile what these Programs need for these feeds, all at once; else each is compiled when it first comes up.
+        """See `Engine.compile`. The first step of each shape then finds its code in the cache on disk.
 
-        XLA lets other threads run while it compiles. The first step of each shape then finds its code in the cache on
-        disk. Training Programs are not run; those that change no state are, and what they return is thrown away.
+        Training Programs are not run; those that change no state are, and what they return is thrown away. What takes
+        less than a second to compile is not kept in the cache, and so nothing is gained by naming it here.
         """
         for program, _ in jobs:
             self._compiled(self._graph(program), None, many=False)
