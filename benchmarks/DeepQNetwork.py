@@ -145,6 +145,8 @@ def learn(arguments: argparse.Namespace) -> None:
     programs, state, agent, recipe, facts = restore(arguments.graphs / arguments.recipe)
     if arguments.num_envs:
         recipe = replace(recipe, num_envs=arguments.num_envs)
+    if arguments.update_every:
+        recipe = replace(recipe, update_every=arguments.update_every)
     engine = create(arguments.device, arguments.precision, arguments.seed)
     engine.load(state)
     environment = environments.make(recipe.env, recipe.num_envs, protocol=recipe.protocol)
@@ -463,6 +465,7 @@ def main() -> None:
     on_learn.add_argument("--test_episodes", type=int, default=10)
     on_learn.add_argument("--final_episodes", type=int, default=30)
     on_learn.add_argument("--num_envs", type=int)
+    on_learn.add_argument("--update_every", type=int, help="environment steps an update; by default the recipe's")
     on_compare = commands.add_parser("compare")
     on_compare.add_argument("--json", type=Path)
     on_one = commands.add_parser("one")

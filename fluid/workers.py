@@ -334,6 +334,7 @@ def _failure(error: Exception) -> _Failure:
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:
-        # Exceptions whose constructor asks for more than a message do not survive pickling.
+        # Exceptions whose constructor asks for more than a message do not survive pickling, and any constructor may fail
+        # in a way of its own; the original's text and traceback travel all the same.
         error = RuntimeError(f"{type(error).__name__}: {error}")
     return _Failure(error, text)

@@ -31,6 +31,7 @@ class Engine(ABC):
     device: str
     """As shown to people."""
     on_gpu: bool = False
+    """Whether it computes on GPUs."""
     num_devices: int = 1
     """Devices that share a batch, over all hosts."""
     num_hosts: int = 1

@@ -168,7 +168,7 @@ class XlaEngine(Engine):
         """
         for program, _ in jobs:
             self._compiled(self._graph(program), None, many=False)
-        with ThreadPoolExecutor(len(jobs)) as pool:
+        with ThreadPoolExecutor() as pool:
             list(pool.map(lambda job: self._compile(*job), jobs))
 
     def _compile(self, program: Runnable, feed: Mapping[str, Any]) -> None:

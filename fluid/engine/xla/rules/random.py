@@ -41,7 +41,7 @@ def _dropout(op: Call, x: Array, rate: float, shape: tuple[int, ...]) -> tuple[A
 def mask_bits(key: Array, shape: tuple[int, ...]) -> Array:
     """Random uint32 for dropout masks: steps of the golden ratio from one half of the key on, hashed with the other.
 
-    The hash is `lowbias32` of C. Wellons' hash-prospector. Threefry, JAX's generator, costs ten times as many
+    The hash is `lowbias32` of C. Wellons' hash-prospector. Threefry, JAX's generator, costs several times as many
     operations, which a Transformer's step shows; a mask needs no cryptographic strength.
     """
     first, second = jax.random.key_data(key)
