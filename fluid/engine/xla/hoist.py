@@ -84,8 +84,10 @@ def _views_at_the_end(equations: Sequence[JaxprEqn], known: set[Var]) -> tuple[l
 
 
 def _packed(arrays: Sequence[jax.Array]) -> list[jax.Array]:
-    """All vectors of a type as one, then the arrays of more axes: a network has two vectors a layer, and each array
-    that a step is given costs time."""
+    """All vectors of a type as one, then the other arrays.
+
+    A network has two vectors a layer, and each array that a step is given costs time.
+    """
     vectors: dict[Any, list[jax.Array]] = {}
     for array in arrays:
         if array.ndim == 1:
