@@ -152,6 +152,17 @@ def test_one_step_in_float32(platform: str, monkeypatch: pytest.MonkeyPatch) -> 
     assert_close(expected, actual, 1e-4)
 
 
+def test_on_gpus_only_evaluations_write_small_depthwise_convolutions_as_products() -> None:
+    counts = {}
+    for name, optimizer in (("train", momentum), ("test", None)):
+        engine = create("cpu")
+        engine.tuning = for_platform("gpu")
+        counts[name] = engine.lowered_text(image_program(name, optimizer=optimizer), image_feed()).count(
+            "stablehlo.convolution"
+        )
+    assert counts == {"train": 3, "test": 0}
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_optimizers_in_float64(name: str) -> None:
     def network(x: Any, training: bool) -> dict[str, Any]:

@@ -14,10 +14,12 @@ class Tuning:
     kernel_axes: str = "OHWI"
     """The order of axes in which the platform reads the kernels of channels-last convolutions."""
     small_convolution: float = 0
-    """Multiplications below which a convolution becomes matrix products, or shifted multiplications if it is depthwise.
+    """Multiplications below which a convolution becomes matrix products, or, depthwise and without gradient, shifted ones.
 
     XLA leaves cuDNN's convolutions out of its CUDA graphs, and launches bound the small ones: the Nature network makes
     2,639 updates/s at batch 64 instead of 1,800 on an H100 (TF32, batches from device memory).
+    The gradient of the shifted form by its kernel sums all pixels once for each element: MobileNetV1 trained at 11,367
+    images/s that way, at 14,300 with cuDNN's depthwise convolutions (H100, bf16, batch 256).
     """
 
 

@@ -56,9 +56,9 @@ def conv(op: Call, image: jax.Array, kernel: jax.Array) -> jax.Array:
         channels, tuning = image.shape[-1], op.tuning
         depthwise = groups == channels == kernel.shape[0]
         if _multiplications(image, kernel, window, strides, padding) < tuning.small_convolution:
-            if depthwise:
+            if depthwise and not op.differentiated:
                 return _shifted_depthwise(image, kernel, strides, padding, dilations)
-            if strides[0] == strides[1] and max(dilations) == 1:
+            if not depthwise and strides[0] == strides[1] and max(dilations) == 1:
                 return _on_patches(image, *_merged_groups(groups, kernel), padding, strides[0])
         if groups == 1 and channels <= 4 and list(strides) == [2, 2] and max(dilations) == 1:
             image, kernel = _on_blocks(image, kernel, padding, 2)

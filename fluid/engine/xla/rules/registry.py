@@ -66,7 +66,10 @@ def rule(
 
 
 class Call:
-    """One operation as its rule sees it: `op["axis"]` is an attribute, `op.key` a random key of its own."""
+    """One operation as its rule sees it: `op["axis"]` is an attribute, `op.key` a random key of its own.
+
+    `op.differentiated` says whether a gradient follows.
+    """
 
     def __init__(
         self,
@@ -77,11 +80,13 @@ class Call:
         *,
         key: Any = None,
         channels_last: bool = False,
+        differentiated: bool = False,
     ) -> None:
         self.operation = operation
         self.tuning = tuning
         self.policy = policy
         self.key = key
+        self.differentiated = differentiated
         self.channels_last = channels_last or operation.attributes.get("data_format") == "NHWC"
         self._types = types
 
