@@ -64,6 +64,8 @@ class Program:
     """Name of an exponential moving average -> name of the parameter it follows."""
     guarded: list[str] = field(default_factory=list)
     """What the entries of the output `finite` speak of, in order."""
+    statistics_batch: int | None = None
+    """Consecutive samples that batch normalisation takes its statistics over; None: the whole batch. For the xla engine."""
 
 
 _layers_of_current_build: dict[str, Value] | None = None

@@ -92,6 +92,8 @@ class Flags(TrainFlags):
     """Clip the global norm of the gradients to this."""
     accumulate_batches: int = 1
     """Batches whose gradients are averaged for one update."""
+    statistics_batch: int | None = None
+    """Images that share batch statistics, say those of one GPU; by default the whole batch. Needs xla."""
     lr: float = 0.1
     """Learning rate at the start, or after the warm-up."""
     lr_strategy: Strategy = "cosine_decay"
@@ -362,6 +364,9 @@ def make_optimizer(flags: Flags) -> paddle.optimizer.Optimizer:
 
 def training_programs(flags: Flags, classifier: Classifier, rate: Schedule) -> tuple[Program, Program | None]:
     """The training Program, or the pair (accumulate, apply)."""
+    group = flags.statistics_batch
+    if group is not None and (group < 1 or flags.batch_size % group):
+        raise UserError(f"--statistics_batch {group} does not divide --batch_size {flags.batch_size}")
     network, inputs = training_network(
         classifier,
         label_smoothing=flags.label_smoothing_epsilon if flags.use_label_smoothing else 0.0,
@@ -373,8 +378,11 @@ def training_programs(flags: Flags, classifier: Classifier, rate: Schedule) -> t
         "ema_decay": flags.ema_decay if flags.use_ema else None,
     }
     if flags.accumulate_batches == 1:
-        return build(network, inputs, name="train", training=True, **common), None
-    return build_accumulating(network, inputs, name="train", batches=flags.accumulate_batches, **common)
+        program, apply = build(network, inputs, name="train", training=True, **common), None
+    else:
+        program, apply = build_accumulating(network, inputs, name="train", batches=flags.accumulate_batches, **common)
+    program.statistics_batch = group
+    return program, apply
 
 
 def with_mixup(batches: Iterator[Batch], flags: Flags) -> Iterator[Batch]:

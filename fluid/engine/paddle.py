@@ -52,6 +52,11 @@ class PaddleEngine(Engine):
         self, program: Program, feed: Mapping[str, Any], step: int = 0, fetch: Sequence[str] | None = None
     ) -> dict[str, np.ndarray]:
         check_feed(program, feed)
+        if program.statistics_batch is not None:
+            raise EngineError(
+                f"the Program '{program.name}' takes batch statistics over {program.statistics_batch} samples at a "
+                "time, which only the xla engine does: --engine xla"
+            )
         self._check_state(program)
         paddle.seed(step_seed(self.seed, step))
         if program.schedule is not None:

@@ -705,6 +705,30 @@ def test_an_evaluation_sees_the_weights_of_the_last_update():
     assert len(set(seen)) == 3
 
 
+@pytest.mark.parametrize("precision", ["fp32", "tf32"])
+def test_statistics_of_half_a_batch_are_those_of_two_batches(precision: str) -> None:
+    """One SGD step: parameters and running statistics are the mean of those after a step on either half."""
+    program = image_program(dtype="float64", optimizer=OPTIMIZERS["sgd"])
+    state, feed = initialise(program, seed=6), image_feed(8, "float64")
+
+    def after_a_step(rows: slice, statistics_batch: int | None) -> dict[str, np.ndarray]:
+        program.statistics_batch = statistics_batch
+        engine = create("cpu", precision)
+        engine.load(state)
+        engine.run(program, {name: value[rows] for name, value in feed.items()})
+        return engine.state()
+
+    halves = [after_a_step(slice(start, start + 4), None) for start in (0, 4)]
+    grouped, whole = after_a_step(slice(None), 4), after_a_step(slice(None), None)
+    for name, value in grouped.items():
+        assert difference(value, (halves[0][name] + halves[1][name]) / 2) < 1e-10, name
+    assert difference(grouped["conv1_w"], whole["conv1_w"]) > 1e-6
+    with pytest.raises(EngineError, match="a batch of 8 samples is no multiple of its statistics_batch, 3"):
+        after_a_step(slice(None), 3)
+    with pytest.raises(EngineError, match="--engine xla"):
+        PaddleEngine().run(program, feed)
+
+
 def test_a_shape_that_depends_on_data_is_refused() -> None:
     def network(x: Any, training: bool) -> dict[str, Any]:
         return {"y": paddle.reshape(x, [paddle.cast(paddle.sum(x), "int64"), -1])}
@@ -769,8 +793,10 @@ def on_devices(folder: Path, devices: int, hosts: int = 1) -> list[Any]:
     return results
 
 
-def test_four_devices_and_two_processes_equal_one_device(tmp_path: Path) -> None:
+@pytest.mark.parametrize("statistics_batch", [None, 2])
+def test_four_devices_and_two_processes_equal_one_device(statistics_batch: int | None, tmp_path: Path) -> None:
     train, evaluate = image_program(rate=0.3), image_program("eval", optimizer=None)
+    train.statistics_batch = statistics_batch
     state, feed = initialise(train, seed=14), image_feed(8)
     graphs.save(tmp_path, [capture(train), capture(evaluate)], state)
     np.savez(tmp_path / "feed.npz", **feed)

@@ -36,6 +36,7 @@ def capture(program: Program) -> Graph:
         state=state,
         schedule=program.schedule,
         guarded=list(program.guarded),
+        statistics_batch=program.statistics_batch,
     )
 
 

@@ -83,6 +83,8 @@ class Graph:
     schedule: Schedule | None = None
     guarded: list[str] = field(default_factory=list)
     """What the entries of the output `finite` speak of; see `fluid.program.Program`."""
+    statistics_batch: int | None = None
+    """Consecutive samples that share batch statistics; None: the whole batch."""
 
     def pruned(self, fetch: Iterable[str]) -> "Graph":
         """Without the operations that neither the outputs or layers in `fetch` nor the state depend on."""
@@ -211,7 +213,8 @@ def load_graph(file: str | Path) -> Graph:
 
 
 def _to_json(graph: Graph) -> dict[str, Any]:
-    data = {name: getattr(graph, name) for name in ("name", "inputs", "outputs", "layers", "state", "guarded")}
+    plain = ("name", "inputs", "outputs", "layers", "state", "guarded", "statistics_batch")
+    data = {name: getattr(graph, name) for name in plain}
     data["format"] = FORMAT
     data["schedule"] = None if graph.schedule is None else schedule_to_json(graph.schedule)
     data["types"] = [[value, list(item.shape), item.dtype] for value, item in graph.types.items()]
@@ -225,6 +228,7 @@ def _from_json(data: dict[str, Any]) -> Graph:
     return Graph(
         **{name: data[name] for name in ("name", "inputs", "outputs", "layers", "state")},
         guarded=data.get("guarded", []),
+        statistics_batch=data.get("statistics_batch"),
         block=_block_from_json(data["block"]),
         types={value: Type(tuple(shape), dtype) for value, shape, dtype in data["types"]},
         schedule=None if data["schedule"] is None else schedule_from_json(data["schedule"]),

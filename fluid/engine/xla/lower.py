@@ -219,8 +219,15 @@ class Trace:
         return function
 
     def _call(self, operation: Operation, **options: Any) -> Call:
-        differentiated = operation.index in self.gradients.wanted
-        return Call(operation, self.graph.types, self.tuning, self.policy, differentiated=differentiated, **options)
+        return Call(
+            operation,
+            self.graph.types,
+            self.tuning,
+            self.policy,
+            differentiated=operation.index in self.gradients.wanted,
+            statistics_batch=self.graph.statistics_batch,
+            **options,
+        )
 
     def _uses_channels_last(self, operation: Operation, entry: Rule, operands: list[Any]) -> bool:
         if not entry.images or operation.attributes.get("data_format") == "NHWC":

@@ -4,6 +4,7 @@ from typing import Any
 
 from fluid.engine.xla.precision import Kind
 from fluid.engine.xla.rules.registry import Call, rule
+from fluid.errors import EngineError
 
 import jax
 import jax.numpy as jnp
@@ -16,16 +17,21 @@ def batch_norm(
 ) -> tuple[Any, ...]:
     """Batch normalisation (Ioffe and Szegedy, arXiv:1502.03167); statistics over the global batch of all devices.
 
+    With `op.statistics_batch` they are those of so many consecutive samples (Hoffer et al., arXiv:1705.08741), and the
+    running ones follow their mean. Devices that hold whole groups then exchange nothing before the gradients.
     Paddle keeps the biased variance in `variance`. Unless the policy is exact it is E[x^2] - E[x]^2, both sums from one
     pass over x: the rounding of that form is below that of bfloat16 and TensorFloat-32 products, not of float32 ones.
     """
     wide = jnp.promote_types(x.dtype, jnp.float32)
-    channel = x.ndim - 1 if op.channels_last else 1
+    channel, shape = (x.ndim - 1 if op.channels_last else 1), x.shape
     if op["is_test"] or op["use_global_stats"]:
         used_mean, used_variance = mean, variance
         mean_out, variance_out = mean, variance
     else:
-        axes = tuple(axis for axis in range(x.ndim) if axis != channel)
+        x = _in_groups(op, x)
+        grouped = x.ndim > len(shape)
+        channel += grouped
+        axes = tuple(axis for axis in range(int(grouped), x.ndim) if axis != channel)
         used_mean = jnp.mean(x.astype(wide), axes)
         if not op.policy.exact:
             square = jnp.mean(jnp.square(x.astype(wide)), axes)
@@ -33,19 +39,35 @@ def batch_norm(
         else:
             used_variance = jnp.mean(jnp.square(x - _along(used_mean, x, channel)), axes)
         momentum = op["momentum"]
-        mean_out = mean * momentum + lax.stop_gradient(used_mean) * (1 - momentum)
-        variance_out = variance * momentum + lax.stop_gradient(used_variance) * (1 - momentum)
+        seen_mean, seen_variance = (
+            lax.stop_gradient(jnp.mean(value, 0) if grouped else value) for value in (used_mean, used_variance)
+        )
+        mean_out = mean * momentum + seen_mean * (1 - momentum)
+        variance_out = variance * momentum + seen_variance * (1 - momentum)
     inverse = lax.rsqrt(used_variance + op["epsilon"])
     factor = inverse if scale is None else inverse * scale
     shift = -used_mean * factor if bias is None else bias - used_mean * factor
     y = x.astype(wide) * _along(factor, x, channel) + _along(shift, x, channel)
-    # The last result is cuDNN's workspace; nothing but batch_norm_grad reads it.
-    return y.astype(x.dtype), mean_out, variance_out, used_mean, inverse, None
+    # Nothing but batch_norm_grad reads the rest: the statistics used and cuDNN's workspace.
+    return y.astype(x.dtype).reshape(shape), mean_out, variance_out, None, None, None
+
+
+def _in_groups(op: Call, x: jax.Array) -> jax.Array:
+    """[N, ...] as [groups, samples, ...] if the Program wants statistics of fewer samples than these."""
+    size = op.statistics_batch
+    if size is None or len(x) == size:
+        return x
+    if len(x) % size:
+        raise EngineError(f"{op.operation}: a batch of {len(x)} samples is no multiple of its statistics_batch, {size}")
+    return x.reshape(-1, size, *x.shape[1:])
 
 
 def _along(vector: jax.Array, x: jax.Array, axis: int) -> jax.Array:
+    """[C], or [groups, C] for an `x` in groups, so that it meets the channels on `axis`."""
     shape = [1] * x.ndim
-    shape[axis] = -1
+    shape[axis] = vector.shape[-1]
+    if vector.ndim == 2:
+        shape[0] = len(vector)
     return vector.reshape(shape)
 
 

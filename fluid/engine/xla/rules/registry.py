@@ -68,7 +68,7 @@ def rule(
 class Call:
     """One operation as its rule sees it: `op["axis"]` is an attribute, `op.key` a random key of its own.
 
-    `op.differentiated` says whether a gradient follows.
+    `op.differentiated` says whether a gradient follows; `op.statistics_batch` is that of the Graph.
     """
 
     def __init__(
@@ -81,12 +81,14 @@ class Call:
         key: Any = None,
         channels_last: bool = False,
         differentiated: bool = False,
+        statistics_batch: int | None = None,
     ) -> None:
         self.operation = operation
         self.tuning = tuning
         self.policy = policy
         self.key = key
         self.differentiated = differentiated
+        self.statistics_batch = statistics_batch
         self.channels_last = channels_last or operation.attributes.get("data_format") == "NHWC"
         self._types = types
 
