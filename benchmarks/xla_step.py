@@ -87,7 +87,15 @@ def random_feed(graph: graphs.Graph, batch: int, rng: np.random.Generator) -> di
 
 
 def measure(
-    file: Path, batch: int, precision: str, steps: int, rounds: int, device: str, profile: bool, tuning: list[str]
+    file: Path,
+    batch: int,
+    precision: str,
+    steps: int,
+    rounds: int,
+    device: str,
+    profile: bool,
+    tuning: list[str],
+    statistics_batch: int | None = None,
 ) -> dict:
     """Images per second of `steps` steps, median and spread over `rounds`, and seconds from start to the first result."""
     started = time.perf_counter()
@@ -96,6 +104,8 @@ def measure(
     import jax
 
     graph = graphs.load_graph(file)
+    if statistics_batch is not None:
+        graph = dataclasses.replace(graph, statistics_batch=statistics_batch)
     rng = np.random.default_rng(0)
     engine = create(device, precision)
     choices = {name: int(value) for name, value in (item.split("=") for item in tuning)}
@@ -122,6 +132,7 @@ def measure(
         "precision": precision,
         "batch": batch,
         "tuning": choices,
+        "statistics_batch": graph.statistics_batch,
         "steps": steps,
         "images_per_second": round(statistics.median(speeds), 1),
         "spread": [round(min(speeds), 1), round(max(speeds), 1)],
@@ -190,6 +201,7 @@ def main() -> None:
         metavar="FIELD=VALUE",
         help="fields of fluid/engine/xla/tuning.py: numbers, 0 or 1 for no and yes",
     )
+    timing.add_argument("--statistics_batch", type=int, help="images that share batch statistics; by default the batch")
     timing.add_argument("--json", type=Path, help="append the results to this file, one JSON object a line")
     arguments = parser.parse_args()
     if arguments.command == "capture":
@@ -206,6 +218,7 @@ def main() -> None:
                 arguments.device,
                 arguments.profile,
                 arguments.tune,
+                arguments.statistics_batch,
             )
             if arguments.json:
                 with arguments.json.open("a") as output:

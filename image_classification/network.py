@@ -64,7 +64,8 @@ def training_network(
         loss = losses[0]
         for weight, auxiliary in zip(find_model(classifier.model).aux_weights, losses[1:]):
             loss = loss + weight * auxiliary
-        return {"loss": loss, "acc1": accuracy(logits[0], label, 1), "acc5": accuracy(logits[0], label, 5)}
+        ranks = label_ranks(logits[0], label)
+        return {"loss": loss, **{f"acc{k}": paddle.mean(paddle.cast(ranks < k, "float32")) for k in (1, 5)}}
 
     inputs = [image_input(classifier), Input("label", (None,), "int64")]
     return network, inputs + ([Input("mixup_weight", (1,))] if mixup else [])
@@ -104,10 +105,16 @@ def image_input(classifier: Classifier) -> Input:
     return Input("image", (None, height, width, channels), "uint8")
 
 
-def accuracy(logits: Value, label: Value, k: int) -> Value:
-    """Share of labels [N] among the k largest logits [N, C]."""
-    _, best = paddle.topk(logits, min(k, logits.shape[1]), axis=1)
-    return paddle.mean(paddle.cast(paddle.any(best == label.unsqueeze(1), axis=1), "float32"))
+def label_ranks(logits: Value, label: Value) -> Value:
+    """How many of the logits [N, C] come before that of the label [N]: larger ones, and equal ones of earlier classes.
+
+    They are counted because a sort would gather the whole batch on every GPU.
+    """
+    label = label.unsqueeze(1)
+    own = paddle.take_along_axis(logits, label, axis=1)
+    earlier = paddle.logical_and(logits == own, paddle.arange(logits.shape[1]) < label)
+    # Not `logits > own`: a label whose logit is NaN comes last.
+    return paddle.sum(paddle.cast(paddle.logical_or(paddle.logical_not(logits <= own), earlier), "int32"), axis=1)
 
 
 def load_weights(

@@ -6,6 +6,7 @@ from fluid import engine
 from fluid.errors import UserError
 from fluid.program import Input, Program, build, initialise, parameter_count
 from image_classification.models import MODELS, find_model, layers
+from image_classification.network import label_ranks
 from image_classification.tests.networks import (
     GOLDEN,
     build_classifier,
@@ -337,3 +338,20 @@ def test_unknown_model_suggests_the_nearest(given, nearest):
 def test_shapes_of_the_first_fully_connected_layer_follow_the_image():
     assert shapes(build_classifier("VGG11", (3, 64, 96)))["fc6_weights"] == [512 * 2 * 3, 4096]
     assert shapes(build_classifier("AlexNet", (3, 227, 227)))["fc6_weights"] == [256 * 6 * 6, 4096]
+
+
+@pytest.mark.parametrize("kind", ["paddle", "xla"])
+def test_ranks_of_labels_are_their_places_in_a_stable_sort(kind: str) -> None:
+    def network(logits, label, training):
+        return {"ranks": label_ranks(logits, label)}
+
+    program = build(network, [Input("logits", (None, 7)), Input("label", (None,), "int64")], name="ranks")
+    executor, _ = engine.create(kind, "cpu")
+    rng = np.random.default_rng(8)
+    logits = rng.integers(0, 3, (40, 7)).astype(np.float32)
+    logits[-1] = np.nan
+    label = rng.integers(0, 7, 40)
+    ranks = np.asarray(executor.run(program, {"logits": logits, "label": label})["ranks"])
+    order = np.argsort(-logits[:-1], axis=1, kind="stable")
+    assert np.array_equal(ranks[:-1], np.argmax(order == label[:-1, None], axis=1))
+    assert ranks[-1] >= 6
