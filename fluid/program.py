@@ -66,6 +66,8 @@ class Program:
     """What the entries of the output `finite` speak of, in order."""
     statistics_batch: int | None = None
     """Consecutive samples that batch normalisation takes its statistics over; None: the whole batch. For the xla engine."""
+    independent_rows: bool = False
+    """No row of a batch depends on another: each of several devices may run the Program on its own rows, by itself."""
 
 
 _layers_of_current_build: dict[str, Value] | None = None

@@ -143,7 +143,9 @@ def search_program(config: Transformer, search: Search) -> Program:
     def network(src_word: Value, training: bool) -> dict[str, Value]:
         return beam_search(create_parameters(config), config, search, src_word)
 
-    return build(network, WORDS[:1], name="search")
+    program = build(network, WORDS[:1], name="search")
+    program.independent_rows = True
+    return program
 
 
 def sampling_program(config: Transformer, *, max_out_len: int, temperature: float, top_k: int) -> Program:

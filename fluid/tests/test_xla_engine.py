@@ -821,6 +821,38 @@ def test_four_devices_and_two_processes_equal_one_device(statistics_batch: int |
                 assert difference(found[name], value) < 1e-4, (file, name)
 
 
+def test_devices_run_independent_rows_each_by_itself(tmp_path: Path) -> None:
+    """Numbers are doubled until all are above 100: with rows of its own a device stops when those are."""
+
+    def network(x: Any, training: bool) -> dict[str, Any]:
+        small = lambda step, value: paddle.any(value < 100)  # noqa: E731
+        double = lambda step, value: [step + 1, paddle.where(value < 100, 2 * value, value)]  # noqa: E731
+        step, value = paddle.static.nn.while_loop(small, double, [paddle.zeros([1], "int64"), x])
+        return {"value": value, "steps": step + paddle.zeros_like(value).astype("int64")}
+
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[2])\n"
+        "import numpy as np\n"
+        "from fluid.engine.xla import create, graph\n"
+        "programs, state = graph.load(sys.argv[1])\n"
+        "engine = create('cpu'); engine.load(state)\n"
+        "outputs = engine.run(programs['doubling'], {'x': np.arange(1, 9, dtype=np.float32)})\n"
+        "print([np.asarray(outputs[name]).tolist() for name in ('value', 'steps')])\n"
+    )
+    program = build(network, [Input("x", (None,))], name="doubling")
+    command = [sys.executable, "-c", script, str(tmp_path), str(ROOT)]
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    found = []
+    for program.independent_rows in (False, True):
+        graphs.save(tmp_path, [capture(program)], {})
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+        assert done.returncode == 0, done.stderr
+        found.append(json.loads(done.stdout))
+    (values, together), (same_values, alone) = found
+    assert values == same_values == [128, 128, 192, 128, 160, 192, 112, 128]
+    assert together == [7] * 8 and alone == [7, 7, 6, 6, 5, 5, 4, 4]
+
+
 def test_a_batch_that_devices_cannot_share(tmp_path: Path) -> None:
     script = (
         "import sys; sys.path.insert(0, sys.argv[2])\n"

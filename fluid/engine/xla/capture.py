@@ -37,6 +37,7 @@ def capture(program: Program) -> Graph:
         schedule=program.schedule,
         guarded=list(program.guarded),
         statistics_batch=program.statistics_batch,
+        independent_rows=program.independent_rows,
     )
 
 

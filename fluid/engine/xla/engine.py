@@ -239,19 +239,51 @@ class XlaEngine(Engine):
         """The outputs of a Program that changes nothing; what it makes of the state alone is kept until that changes."""
         key = (id(lowered), _signature(feed))
         if key not in self._halves:
-            halves = halve(
-                lambda state, *rest: _listed(lowered, lowered.function)([], state, *rest)[1], constant, feed, *scalars
-            )
-            outputs = self._out_shardings(lowered, many=False)[1]
-            self._halves[key] = (
-                jax.jit(halves.before, out_shardings=self._whole),
-                jax.jit(halves.after, out_shardings=outputs),
-                halves.name,
-            )
+            self._halves[key] = self._two_halves(lowered, constant, feed, *scalars)
         before, after, name = self._halves[key]
         if (id(lowered), name) not in self._prepared:
             self._prepared[id(lowered), name] = before(constant)
         return after(self._prepared[id(lowered), name], feed, *scalars)
+
+    def _two_halves(
+        self, lowered: Step, constant: list[jax.Array], feed: dict[str, Any], *scalars: Any
+    ) -> tuple[Any, Any, str]:
+        outputs = self._out_shardings(lowered, many=False)[1]
+        every_row = all(sharding != self._whole for sharding in outputs.values())
+        alone = self.num_devices > 1 and lowered.graph.independent_rows and every_row
+        halves = halve(
+            lambda state, *rest: _listed(lowered, lowered.function)([], state, *rest)[1],
+            [jax.ShapeDtypeStruct(value.shape, value.dtype) for value in constant],
+            {name: self._share(name, value) for name, value in feed.items()} if alone else feed,
+            *scalars,
+        )
+        after = self._on_each_device(halves.after, outputs) if alone else halves.after
+        return jax.jit(halves.before, out_shardings=self._whole), jax.jit(after, out_shardings=outputs), halves.name
+
+    def _share(self, name: str, value: jax.Array) -> jax.ShapeDtypeStruct:
+        """Shape and type of one device's rows of an input."""
+        rows = value.shape[0] // self.num_devices if self._has_batch[name] else None
+        return jax.ShapeDtypeStruct(value.shape if rows is None else (rows, *value.shape[1:]), value.dtype)
+
+    def _on_each_device(self, function: Any, outputs: Mapping[str, NamedSharding]) -> Any:
+        """`function(state, feed, *scalars)` on every device's own rows, none of which another device waits for.
+
+        Compiled for the whole batch, a beam search would gather the caches of all devices on each in every step: XLA
+        does not see that the rows it picks are a device's own.
+        """
+
+        def on_own_rows(state: Any, feed: dict[str, Any], *scalars: Any) -> Any:
+            whole = PartitionSpec()
+            shares = {name: PartitionSpec(BATCH) if self._has_batch[name] else whole for name in feed}
+            return jax.shard_map(
+                function,
+                mesh=self._mesh,
+                in_specs=(whole, shares, *[whole] * len(scalars)),
+                out_specs={name: sharding.spec for name, sharding in outputs.items()},
+                check_vma=False,
+            )(state, feed, *scalars)
+
+        return on_own_rows
 
     def _split(self, lowered: Step) -> tuple[list[jax.Array], list[jax.Array]]:
         """The state that a step writes, and that it only reads: the latter is looked up again only after a change."""

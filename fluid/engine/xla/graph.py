@@ -85,6 +85,8 @@ class Graph:
     """What the entries of the output `finite` speak of; see `fluid.program.Program`."""
     statistics_batch: int | None = None
     """Consecutive samples that share batch statistics; None: the whole batch."""
+    independent_rows: bool = False
+    """Each device may run it on its own rows, by itself."""
 
     def pruned(self, fetch: Iterable[str]) -> "Graph":
         """Without the operations that neither the outputs or layers in `fetch` nor the state depend on."""
@@ -212,8 +214,12 @@ def load_graph(file: str | Path) -> Graph:
         raise EngineError(f"{file}: not a captured Program of format {FORMAT} ({error})") from None
 
 
+_YOUNGER = ("guarded", "statistics_batch", "independent_rows")
+"""Fields that files of the first days of the format do not have."""
+
+
 def _to_json(graph: Graph) -> dict[str, Any]:
-    plain = ("name", "inputs", "outputs", "layers", "state", "guarded", "statistics_batch")
+    plain = ("name", "inputs", "outputs", "layers", "state", *_YOUNGER)
     data = {name: getattr(graph, name) for name in plain}
     data["format"] = FORMAT
     data["schedule"] = None if graph.schedule is None else schedule_to_json(graph.schedule)
@@ -227,8 +233,7 @@ def _from_json(data: dict[str, Any]) -> Graph:
         raise ValueError(f"format {data['format']}")
     return Graph(
         **{name: data[name] for name in ("name", "inputs", "outputs", "layers", "state")},
-        guarded=data.get("guarded", []),
-        statistics_batch=data.get("statistics_batch"),
+        **{name: data[name] for name in _YOUNGER if name in data},
         block=_block_from_json(data["block"]),
         types={value: Type(tuple(shape), dtype) for value, shape, dtype in data["types"]},
         schedule=None if data["schedule"] is None else schedule_from_json(data["schedule"]),
