@@ -62,7 +62,8 @@ class XlaEngine(Engine):
 
     The state lives on the devices, a copy on each; batches are spread over them along their first axis. The compiled
     step computes with the global batch, so batch statistics and means are those of the whole batch whatever the number
-    of devices. With several processes (`distributed.start`) each feeds its own share of the batch and gets back its
+    of devices (unless the Program has a `statistics_batch`); only Programs of `independent_rows` are compiled for one
+    device's share. With several processes (`distributed.start`) each feeds its own share of the batch and gets back its
     own rows of the outputs.
     """
 
