@@ -821,6 +821,32 @@ def test_four_devices_and_two_processes_equal_one_device(statistics_batch: int |
                 assert difference(found[name], value) < 1e-4, (file, name)
 
 
+def test_with_statistics_of_their_own_rows_devices_exchange_only_gradients(tmp_path: Path) -> None:
+    """Batch norm over the whole batch sums over all devices, forward and backward; over its own rows, not at all."""
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[2])\n"
+        "import numpy as np\n"
+        "from fluid.engine.xla import create, graph\n"
+        "programs, state = graph.load(sys.argv[1])\n"
+        "engine = create('cpu'); engine.load(state)\n"
+        "print(float(engine.run(programs['train'], dict(np.load(sys.argv[1] + '/feed.npz')))['loss']))\n"
+    )
+    program, counts = image_program(), []
+    np.savez(tmp_path / "feed.npz", **image_feed(8))
+    for program.statistics_batch in (None, 2):
+        graphs.save(tmp_path, [capture(program)], initialise(program, seed=0))
+        dump = tmp_path / f"dump_{program.statistics_batch}"
+        flags = f"--xla_force_host_platform_device_count=4 --xla_dump_to={dump} --xla_dump_hlo_as_text"
+        environment = {**os.environ, "XLA_FLAGS": flags, "JAX_ENABLE_COMPILATION_CACHE": "0"}
+        command = [sys.executable, "-c", script, str(tmp_path), str(ROOT)]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+        assert done.returncode == 0, done.stderr
+        (compiled,) = dump.glob("*jit_listed*after_optimizations.txt")
+        counts.append(len(re.findall(r" all-reduce(?:-start)?\(", compiled.read_text())))
+        assert "all-gather" not in compiled.read_text()
+    assert counts[1] == 1 < counts[0], counts
+
+
 def test_devices_run_independent_rows_each_by_itself(tmp_path: Path) -> None:
     """Numbers are doubled until all are above 100: with rows of its own a device stops when those are."""
 

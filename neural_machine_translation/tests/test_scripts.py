@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -98,6 +99,17 @@ def test_inference_agrees_with_the_exported_model(trained, tmp_path, capsys):
     records = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [record["place"] for record in records] == [f"{lines}:{number}" for number in (1, 2, 3, 4)]
     capsys.readouterr()
+
+
+def test_several_devices_translate_like_one(capsys):
+    """Each of four searches for its own sentences."""
+    sentences = ["The children are playing in the garden.", "Where is the train station?", "Open the window!"]
+    command = [sys.executable, str(ROOT / "neural_machine_translation" / "infer.py"), "--engine", "xla", *sentences]
+    four = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    done = subprocess.run(command, capture_output=True, text=True, env=four, check=False)
+    assert done.returncode == 0, done.stderr
+    infer.main(infer.Flags(inputs=tuple(sentences), engine="xla", device="cpu"))
+    assert done.stdout == capsys.readouterr().out
 
 
 def test_interactive_mode_answers_each_line(trained, monkeypatch, capsys):

@@ -214,12 +214,12 @@ def load_graph(file: str | Path) -> Graph:
         raise EngineError(f"{file}: not a captured Program of format {FORMAT} ({error})") from None
 
 
-_YOUNGER = ("guarded", "statistics_batch", "independent_rows")
-"""Fields that files of the first days of the format do not have."""
+_ADDED_LATER = ("guarded", "statistics_batch", "independent_rows")
+"""Fields that older files of this format do not have; they then keep their defaults."""
 
 
 def _to_json(graph: Graph) -> dict[str, Any]:
-    plain = ("name", "inputs", "outputs", "layers", "state", *_YOUNGER)
+    plain = ("name", "inputs", "outputs", "layers", "state", *_ADDED_LATER)
     data = {name: getattr(graph, name) for name in plain}
     data["format"] = FORMAT
     data["schedule"] = None if graph.schedule is None else schedule_to_json(graph.schedule)
@@ -233,7 +233,7 @@ def _from_json(data: dict[str, Any]) -> Graph:
         raise ValueError(f"format {data['format']}")
     return Graph(
         **{name: data[name] for name in ("name", "inputs", "outputs", "layers", "state")},
-        **{name: data[name] for name in _YOUNGER if name in data},
+        **{name: data[name] for name in _ADDED_LATER if name in data},
         block=_block_from_json(data["block"]),
         types={value: Type(tuple(shape), dtype) for value, shape, dtype in data["types"]},
         schedule=None if data["schedule"] is None else schedule_from_json(data["schedule"]),
