@@ -67,7 +67,10 @@ class Program:
     statistics_batch: int | None = None
     """Consecutive samples that batch normalisation takes its statistics over; None: the whole batch. For the xla engine."""
     independent_rows: bool = False
-    """No row of a batch depends on another: each of several devices may run the Program on its own rows, by itself."""
+    """No row of a batch depends on another, and none on chance: several devices may run the Program each on its own rows.
+
+    Random operations would draw the same numbers on every device.
+    """
 
 
 _layers_of_current_build: dict[str, Value] | None = None

@@ -70,8 +70,9 @@ def test_a_run_leaves_records_and_pictures(trained):
         {},
         {"use_mixup": True, "use_label_smoothing": True, "use_ema": True, "ema_decay": 0.9},
         {"accumulate_batches": 2},
+        {"statistics_batch": 8, "engine": "xla"},
     ],
-    ids=["plain", "mixup, smoothing, average", "accumulated"],
+    ids=["plain", "mixup, smoothing, average", "accumulated", "statistics of half a batch"],
 )
 def test_resume_inside_an_epoch_is_exact(tmp_path, data, more):
     more = {**more, "seed": 9, "eval_every": 100, "rotate": True, "color_jitter": True}
@@ -259,6 +260,8 @@ def run_script(script: str, *words: str) -> subprocess.CompletedProcess:
         ("train.py", ["--image_shape", "1,28,28"], 1, "give 3,HEIGHT,WIDTH"),
         ("train.py", ["--model", "VGG11", "--image_shape", "3,8,8"], 1, "needs images of at least 32 x 32"),
         ("train.py", ["--class_dim", "3"], 1, "label"),
+        ("train.py", ["--statistics_batch", "48"], 1, "--statistics_batch 48 does not divide --batch_size 64"),
+        ("train.py", ["--statistics_batch", "16", "--engine", "paddle"], 1, "only the xla engine does: --engine xla"),
         ("train.py", ["--checkpoint", "/nowhere"], 1, "no checkpoint at /nowhere"),
         ("train.py", ["--output_dir", "/dev/null/x"], 1, "cannot be written"),
         ("eval.py", ["--pretrained_model", "ResNet5O"], 1, "Did you mean"),
