@@ -880,6 +880,7 @@ def test_devices_run_independent_rows_each_by_itself(tmp_path: Path) -> None:
 
 
 def test_a_batch_that_devices_cannot_share(tmp_path: Path) -> None:
+    """Each of them evaluates all of it; training refuses it."""
     script = (
         "import sys; sys.path.insert(0, sys.argv[2])\n"
         "import numpy as np\n"
@@ -887,12 +888,18 @@ def test_a_batch_that_devices_cannot_share(tmp_path: Path) -> None:
         "from fluid.errors import EngineError\n"
         "programs, state = graph.load(sys.argv[1])\n"
         "engine = create('cpu'); engine.load(state)\n"
-        "try: engine.run(programs['eval'], dict(np.load(sys.argv[1] + '/feed.npz')))\n"
+        "feed = dict(np.load(sys.argv[1] + '/feed.npz'))\n"
+        "print(np.asarray(engine.run(programs['eval'], feed)['losses']).tolist())\n"
+        "try: engine.run(programs['train'], feed)\n"
         "except EngineError as error: print(error)\n"
     )
-    evaluate = image_program("eval", optimizer=None)
-    graphs.save(tmp_path, [capture(evaluate)], initialise(evaluate, seed=0))
-    np.savez(tmp_path / "feed.npz", **image_feed(6))
+    train, evaluate = image_program(), image_program("eval", optimizer=None)
+    state, feed = initialise(train, seed=0), image_feed(6)
+    graphs.save(tmp_path, [capture(train), capture(evaluate)], state)
+    np.savez(tmp_path / "feed.npz", **feed)
+    engine = create("cpu")
+    engine.load(state)
+    wanted = np.asarray(engine.run(evaluate, feed)["losses"])
     environment = {
         **os.environ,
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
@@ -901,3 +908,4 @@ def test_a_batch_that_devices_cannot_share(tmp_path: Path) -> None:
     command = [sys.executable, "-c", script, str(tmp_path), str(ROOT)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert "has 6 rows, which 4 devices cannot share evenly" in done.stdout, done.stderr
+    assert np.allclose(json.loads(done.stdout.splitlines()[0]), wanted, rtol=1e-4)

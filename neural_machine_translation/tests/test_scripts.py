@@ -10,7 +10,7 @@ from pathlib import Path
 from fluid import checkpoint, weights
 from fluid.errors import UserError
 from fluid.trainer import Outcome
-from neural_machine_translation import average, export, infer, train
+from neural_machine_translation import average, export, infer, pictures, scoring, train
 from neural_machine_translation import eval as evaluate
 from neural_machine_translation.options import with_pairs
 
@@ -110,6 +110,26 @@ def test_several_devices_translate_like_one(capsys):
     assert done.returncode == 0, done.stderr
     infer.main(infer.Flags(inputs=tuple(sentences), engine="xla", device="cpu"))
     assert done.stdout == capsys.readouterr().out
+
+
+def test_attention_is_drawn_for_every_translation(tmp_path, monkeypatch):
+    """The maps of the shipped model: a row for each word written, whose weights sum to 1, looking at the right noun."""
+    seen, draw = [], pictures.draw_attention
+
+    def record(path, attention, source, target):
+        seen.append((attention, source, target))
+        return draw(path, attention, source, target)
+
+    monkeypatch.setattr(scoring.pictures, "draw_attention", record)
+    sentences = ("The children are playing in the garden.", "Open the window!")
+    infer.main(infer.Flags(inputs=sentences, attention_dir=tmp_path, device="cpu"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["attention_1.png", "attention_2.png"]
+    for attention, source, target in seen:
+        assert attention.shape == (len(target), len(source))
+        assert np.allclose(attention.sum(1), 1, atol=1e-5)
+    attention, source, target = seen[0]
+    children = next(place for place, word in enumerate(source) if "children" in word)
+    assert np.argmax(attention[:, children]) == next(place for place, word in enumerate(target) if "Kinder" in word)
 
 
 def test_interactive_mode_answers_each_line(trained, monkeypatch, capsys):

@@ -123,8 +123,8 @@ class XlaEngine(Engine):
     ) -> dict[str, jax.Array]:
         """See `Engine.run`; `program` may also be a captured Graph."""
         graph = self._graph(program)
-        self._check(graph, feed)
         lowered, function = self._compiled(graph, fetch, many=False)
+        self._check(graph, feed, must_share=bool(lowered.written) or self.num_hosts > 1)
         old, constant = self._split(lowered)
         rate = np.float64(graph.schedule(step) if graph.schedule is not None else 0.0)
         with jax.enable_x64(True), _memory_advice(graph):
@@ -150,7 +150,8 @@ class XlaEngine(Engine):
         graph = self._graph(program)
         stacked = feeds if isinstance(feeds, Mapping) else _stacked(feeds)
         count = len(next(iter(stacked.values())))
-        self._check(graph, {name: jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for name, x in stacked.items()})
+        shapes = {name: jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for name, x in stacked.items()}
+        self._check(graph, shapes, must_share=True)
         lowered, function = self._compiled(graph, fetch, many=True)
         old, constant = self._split(lowered)
         steps = range(step, step + count)
@@ -208,11 +209,12 @@ class XlaEngine(Engine):
             self._has_batch.update({name: has_batch_axis(graph.types[value]) for name, value in graph.inputs.items()})
         return self._graphs[id(program)][1]
 
-    def _check(self, graph: Graph, feed: Mapping[str, Any]) -> None:
-        signature = (id(graph), _signature(feed))
+    def _check(self, graph: Graph, feed: Mapping[str, Any], must_share: bool) -> None:
+        signature = (id(graph), must_share, _signature(feed))
         if signature not in self._checked:
             check_feed(self._interfaces[id(graph)], feed)
-            _check_rows(graph, feed, self._local_devices)
+            if must_share:
+                _check_rows(graph, feed, self._local_devices)
             self._checked.add(signature)
 
     def _compiled(self, graph: Graph, fetch: Sequence[str] | None, many: bool) -> tuple[Step, Any]:
@@ -250,6 +252,9 @@ class XlaEngine(Engine):
         self, lowered: Step, constant: list[jax.Array], feed: dict[str, Any], *scalars: Any
     ) -> tuple[Any, Any, str]:
         outputs = self._out_shardings(lowered, many=False)[1]
+        if any(self._has_batch[name] and value.shape[0] % self.num_devices for name, value in feed.items()):
+            # Too few rows to share, say a single image: every device computes all of them.
+            outputs = dict.fromkeys(outputs, self._whole)
         every_row = all(sharding != self._whole for sharding in outputs.values())
         alone = self.num_devices > 1 and lowered.graph.independent_rows and every_row
         halves = halve(
@@ -307,10 +312,11 @@ class XlaEngine(Engine):
         self._prepared.clear()
 
     def _put(self, value: Any, has_batch: bool, axis: int = 0) -> jax.Array:
-        """An array on the devices: spread along its batch axis, else a copy on each."""
+        """An array on the devices: spread along its batch axis if they can share it evenly, else a copy on each."""
         if isinstance(value, jax.Array):
             return value
-        return distributed.place(np.asarray(value), self._spread(axis) if has_batch else self._whole)
+        spread = has_batch and value.shape[axis] % self._local_devices == 0
+        return distributed.place(np.asarray(value), self._spread(axis) if spread else self._whole)
 
 
 @contextmanager
