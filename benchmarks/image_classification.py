@@ -2,16 +2,20 @@
 
     python benchmarks/xla_step.py capture graphs --models ResNet50 MobileNetV1 SE_ResNeXt50_32x4d VGG16   (where Paddle is)
     python benchmarks/image_classification.py gpu --graphs graphs --json benchmarks/results/FILE.json     (torch, timm, jax)
+    python benchmarks/image_classification.py scale --graphs graphs     1, 2, 4, ... GPUs of one host, beside PyTorch's DDP
     python benchmarks/image_classification.py files --graphs graphs     the whole way from JPEG files, on the GPU
     python benchmarks/image_classification.py cpu --json FILE.json      exported ResNet50 beside the plain executor
 
 On the GPU every measurement is a process of its own, the zoo's and PyTorch's one after the other. PyTorch gets what makes
 it fast: channels_last, autocast to bfloat16, fused SGD, cuDNN autotuning, torch.compile; batches of one in inference are
-compiled with CUDA graphs (`reduce-overhead`). The zoo's step includes the normalisation of its uint8 images.
+compiled with CUDA graphs (`reduce-overhead`). The zoo's step includes the normalisation of its uint8 images. On several GPUs
+PyTorch has a process each (DistributedDataParallel), with SyncBatchNorm where batch statistics are those of the whole batch.
 """
 
 import argparse
+import dataclasses
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -35,20 +39,40 @@ TRAIN = [(model, 256, "bf16", ("eager", "compiled")) for model in PEERS] + [("Re
 INFER = [(model, batch) for batch in (1, 256) for model in PEERS]
 
 
-def measure_torch(model: str, batch: int, precision: str, how: str, training: bool, steps: int, rounds: int) -> dict:
-    """Images per second of a timm model: median and spread over `rounds` of `steps` steps."""
+def measure_torch(
+    model: str,
+    batch: int,
+    precision: str,
+    how: str,
+    training: bool,
+    steps: int,
+    rounds: int,
+    synchronised: bool = False,
+) -> dict:
+    """Images per second of a timm model: median and spread over `rounds` of `steps` steps.
+
+    Where torchrun started one process a GPU, `batch` is that of one of them and the images of all are counted.
+    """
     import timm
     import torch
 
     began = time.perf_counter()
+    gpus = int(os.environ.get("WORLD_SIZE", "1"))
+    if gpus > 1:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        torch.distributed.init_process_group("nccl")
     torch.backends.cudnn.benchmark = True
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision != "fp32"
     network = timm.create_model(PEERS[model], num_classes=1000).cuda().to(memory_format=torch.channels_last)
     network.train(training)
+    if synchronised:
+        network = torch.nn.SyncBatchNorm.convert_sync_batchnorm(network)
     images = torch.randn(batch, 3, 224, 224, device="cuda").to(memory_format=torch.channels_last)
     labels = torch.randint(0, 1000, (batch,), device="cuda")
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4, fused=True)
     loss_function = torch.nn.CrossEntropyLoss()
+    if gpus > 1:
+        network = torch.nn.parallel.DistributedDataParallel(network, gradient_as_bucket_view=True)
     if how == "compiled":
         mode = "reduce-overhead" if not training and batch == 1 else "default"
         forward = torch.compile(network, mode=mode)
@@ -79,11 +103,15 @@ def measure_torch(model: str, batch: int, precision: str, how: str, training: bo
     run(1)
     first = time.perf_counter() - began
     run(max(steps // 2, 5))
-    speeds = [steps * batch / run(steps) for _ in range(rounds)]
+    speeds = [gpus * steps * batch / run(steps) for _ in range(rounds)]
+    if gpus > 1:
+        torch.distributed.destroy_process_group()
     return {"images_per_second": speeds, "first_step_seconds": round(first, 1), "version": torch.__version__}
 
 
-def measure_zoo(file: Path, batch: int, precision: str, steps: int, rounds: int) -> dict:
+def measure_zoo(
+    file: Path, batch: int, precision: str, steps: int, rounds: int, statistics_batch: int | None = None
+) -> dict:
     """Images per second of a captured Program, likewise."""
     from benchmarks.xla_step import random_feed, random_state
     from fluid.engine.xla import create
@@ -93,7 +121,7 @@ def measure_zoo(file: Path, batch: int, precision: str, steps: int, rounds: int)
     import numpy as np
 
     began = time.perf_counter()
-    graph = graphs.load_graph(file)
+    graph = dataclasses.replace(graphs.load_graph(file), statistics_batch=statistics_batch)
     rng = np.random.default_rng(0)
     engine = create("gpu", precision)
     engine.load(random_state(graph, rng))
@@ -116,10 +144,17 @@ def measure_zoo(file: Path, batch: int, precision: str, steps: int, rounds: int)
     return {"images_per_second": speeds, "first_step_seconds": round(first, 1), "version": f"jax {jax.__version__}"}
 
 
-def in_a_process(function: str, *arguments: Any) -> dict | None:
-    """Run one of this file's measurements in a fresh process; None (and its error printed) if it fails."""
+def in_a_process(function: str, *arguments: Any, gpus: int = 1) -> dict | None:
+    """Run one of this file's measurements in a fresh process; None (and its error printed) if it fails.
+
+    It sees the first `gpus` GPUs; PyTorch gets a process for each.
+    """
     command = [sys.executable, __file__, "one", function, json.dumps(arguments)]
-    result = subprocess.run(command, capture_output=True, text=True)
+    if function == "measure_torch" and gpus > 1:
+        command[1:1] = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={gpus}"]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus)))).split(",")[:gpus]
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ",".join(visible)}
+    result = subprocess.run(command, capture_output=True, text=True, env=environment)
     if result.returncode:
         print(f"{function}{arguments} failed:\n{result.stderr[-1500:]}", file=sys.stderr, flush=True)
         return None
@@ -135,7 +170,7 @@ def gpu(arguments: argparse.Namespace) -> None:
         file = str(arguments.graphs / f"{model}_train.json")
         ours = in_a_process("measure_zoo", file, batch, precision, 30, 3)
         peers = {how: in_a_process("measure_torch", model, batch, precision, how, True, 20, 3) for how in ways}
-        add_row(rows, "train", model, batch, precision, ours, peers, arguments.json)
+        add_row(rows, compare("train", model, batch, precision, ours, peers), arguments.json)
     for model, batch in INFER:
         if "infer" not in arguments.jobs:
             continue
@@ -143,13 +178,33 @@ def gpu(arguments: argparse.Namespace) -> None:
         steps = 300 if batch == 1 else 50
         ours = in_a_process("measure_zoo", file, batch, "bf16", steps, 3)
         peers = {"compiled": in_a_process("measure_torch", model, batch, "bf16", "compiled", False, steps, 3)}
-        add_row(rows, "infer", model, batch, "bf16", ours, peers, arguments.json)
+        add_row(rows, compare("infer", model, batch, "bf16", ours, peers), arguments.json)
 
 
-def add_row(
-    rows: list[dict], job: str, model: str, batch: int, precision: str, ours: Any, peers: dict, file: Path | None
-) -> None:
-    """Print a comparison and bring the JSON file up to date, so that an interrupted run keeps what it has."""
+def scale(arguments: argparse.Namespace) -> None:
+    """ResNet-50 training on 1, 2, 4, ... GPUs, 256 images each: statistics of the whole batch, and of every GPU's images."""
+    rows: list[dict] = []
+    alone: dict[str, float] = {}
+    count = machine()["gpus"].count("\n") + 1
+    file, each = str(arguments.graphs / "ResNet50_train.json"), arguments.batch
+    for gpus in (2**power for power in range(count.bit_length())):
+        for group in sorted({each * gpus, each}, reverse=True):
+            settings = ("ResNet50", each, "bf16", "compiled", True, 20, 3, group > each)
+            whole = group == each * gpus
+            ours = in_a_process("measure_zoo", file, each * gpus, "bf16", 30, 3, None if whole else group, gpus=gpus)
+            peers = {"compiled": in_a_process("measure_torch", *settings, gpus=gpus)} if arguments.peer else {}
+            row = compare("train", "ResNet50", each * gpus, "bf16", ours, peers) | {
+                "statistics_batch": group,
+                "gpus": gpus,
+            }
+            for side in {"zoo", "torch compiled"} & row.keys():
+                speed = row[side]["images_per_second"]
+                row[side]["efficiency"] = round(speed / gpus / alone.setdefault(side, speed), 3)
+            add_row(rows, row, arguments.json)
+
+
+def compare(job: str, model: str, batch: int, precision: str, ours: Any, peers: dict) -> dict:
+    """A row of the table: medians and spreads of what was measured, and the ratio of ours to torch.compile."""
     row: dict[str, Any] = {"job": job, "model": model, "batch": batch, "precision": precision}
     for name, result in (("zoo", ours), *((f"torch {how}", result) for how, result in peers.items())):
         if result is not None:
@@ -162,6 +217,11 @@ def add_row(
             }
     if ours is not None and peers.get("compiled") is not None:
         row["ratio"] = round(row["zoo"]["images_per_second"] / row["torch compiled"]["images_per_second"], 3)
+    return row
+
+
+def add_row(rows: list[dict], row: dict, file: Path | None) -> None:
+    """Print a row and bring the JSON file up to date, so that an interrupted run keeps what it has."""
     rows.append(row)
     print(json.dumps(row), flush=True)
     if file is not None:
@@ -293,6 +353,10 @@ def main() -> None:
     on_gpu = commands.add_parser("gpu")
     on_gpu.add_argument("--graphs", type=Path, required=True, help="folder written by xla_step.py capture")
     on_gpu.add_argument("--jobs", nargs="+", default=["train", "infer"], help="train, infer, or tf32: that row alone")
+    on_gpus = commands.add_parser("scale")
+    on_gpus.add_argument("--graphs", type=Path, required=True, help="folder written by xla_step.py capture")
+    on_gpus.add_argument("--batch", type=int, default=256, help="images a GPU")
+    on_gpus.add_argument("--peer", action=argparse.BooleanOptionalAction, default=True, help="measure PyTorch too")
     on_cpu = commands.add_parser("cpu")
     on_cpu.add_argument("--torch_python", help="interpreter of an environment with torch (pip install torch==2.13.0)")
     from_files = commands.add_parser("files")
@@ -302,14 +366,16 @@ def main() -> None:
     from_files.add_argument("--batch", type=int, default=256)
     from_files.add_argument("--steps", type=int, default=60)
     from_files.add_argument("--device", default="gpu")
-    for command in (on_gpu, on_cpu, from_files):
+    for command in (on_gpu, on_gpus, on_cpu, from_files):
         command.add_argument("--json", type=Path)
     one = commands.add_parser("one", help="a single measurement, for the processes that gpu starts")
     one.add_argument("function", choices=["measure_zoo", "measure_torch"])
     one.add_argument("arguments", type=json.loads)
     arguments = parser.parse_args()
     if arguments.command == "one":
-        print(json.dumps(globals()[arguments.function](*arguments.arguments)))
+        result = globals()[arguments.function](*arguments.arguments)
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            print(json.dumps(result))
     else:
         globals()[arguments.command](arguments)
 
