@@ -112,9 +112,9 @@ def measure_torch(
 def measure_zoo(
     file: Path, batch: int, precision: str, steps: int, rounds: int, statistics_batch: int | None = None
 ) -> dict:
-    """Images per second of a captured Program, likewise."""
+    """Images per second of a captured Program, likewise; `batch` is that of all processes together."""
     from benchmarks.xla_step import random_feed, random_state
-    from fluid.engine.xla import create
+    from fluid.engine.xla import create, distributed
     from fluid.engine.xla import graph as graphs
 
     import jax
@@ -125,7 +125,7 @@ def measure_zoo(
     rng = np.random.default_rng(0)
     engine = create("gpu", precision)
     engine.load(random_state(graph, rng))
-    feed = random_feed(graph, batch, rng)
+    feed = random_feed(graph, batch // distributed.num_hosts(), rng)
 
     def run(count: int) -> float:
         start = time.perf_counter()
@@ -144,16 +144,18 @@ def measure_zoo(
     return {"images_per_second": speeds, "first_step_seconds": round(first, 1), "version": f"jax {jax.__version__}"}
 
 
-def in_a_process(function: str, *arguments: Any, gpus: int = 1) -> dict | None:
-    """Run one of this file's measurements in a fresh process; None (and its error printed) if it fails.
+def in_a_process(function: str, *arguments: Any, gpus: int = 1, processes: int = 1) -> dict | None:
+    """Run one of this file's measurements in a fresh process, or several; None (and its error printed) if it fails.
 
-    It sees the first `gpus` GPUs; PyTorch gets a process for each.
+    They share the first `gpus` GPUs.
     """
     command = [sys.executable, __file__, "one", function, json.dumps(arguments)]
-    if function == "measure_torch" and gpus > 1:
-        command[1:1] = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={gpus}"]
+    if processes > 1 and function == "measure_torch":
+        command[1:1] = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    elif processes > 1:
+        command[1:1] = ["-m", "fluid.commands.launch", str(processes)]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus)))).split(",")[:gpus]
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ",".join(visible)}
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ",".join(visible), "PYTHONPATH": str(ROOT)}
     result = subprocess.run(command, capture_output=True, text=True, env=environment)
     if result.returncode:
         print(f"{function}{arguments} failed:\n{result.stderr[-1500:]}", file=sys.stderr, flush=True)
@@ -182,25 +184,26 @@ def gpu(arguments: argparse.Namespace) -> None:
 
 
 def scale(arguments: argparse.Namespace) -> None:
-    """ResNet-50 training on 1, 2, 4, ... GPUs, 256 images each: statistics of the whole batch, and of every GPU's images."""
+    """ResNet-50 training on 1, 2, 4, ... GPUs: statistics of the whole batch and of every GPU's images, in one process and
+    in one for each GPU."""
     rows: list[dict] = []
     alone: dict[str, float] = {}
     count = machine()["gpus"].count("\n") + 1
     file, each = str(arguments.graphs / "ResNet50_train.json"), arguments.batch
     for gpus in (2**power for power in range(count.bit_length())):
         for group in sorted({each * gpus, each}, reverse=True):
-            settings = ("ResNet50", each, "bf16", "compiled", True, 20, 3, group > each)
             whole = group == each * gpus
-            ours = in_a_process("measure_zoo", file, each * gpus, "bf16", 30, 3, None if whole else group, gpus=gpus)
-            peers = {"compiled": in_a_process("measure_torch", *settings, gpus=gpus)} if arguments.peer else {}
-            row = compare("train", "ResNet50", each * gpus, "bf16", ours, peers) | {
-                "statistics_batch": group,
-                "gpus": gpus,
-            }
-            for side in {"zoo", "torch compiled"} & row.keys():
-                speed = row[side]["images_per_second"]
-                row[side]["efficiency"] = round(speed / gpus / alone.setdefault(side, speed), 3)
-            add_row(rows, row, arguments.json)
+            zoo = ("measure_zoo", file, each * gpus, "bf16", 30, 3, None if whole else group)
+            torch = ("measure_torch", "ResNet50", each, "bf16", "compiled", True, 20, 3, group > each)
+            peers = {"compiled": in_a_process(*torch, gpus=gpus, processes=gpus)} if arguments.peer else {}
+            for processes in sorted({1, gpus}):
+                ours = in_a_process(*zoo, gpus=gpus, processes=processes)
+                row = compare("train", "ResNet50", each * gpus, "bf16", ours, peers)
+                row |= {"gpus": gpus, "processes": processes, "statistics_batch": group}
+                for side in {"zoo", "torch compiled"} & row.keys():
+                    speed = row[side]["images_per_second"]
+                    row[side]["efficiency"] = round(speed / gpus / alone.setdefault(side, speed), 3)
+                add_row(rows, row, arguments.json)
 
 
 def compare(job: str, model: str, batch: int, precision: str, ours: Any, peers: dict) -> dict:
@@ -371,8 +374,15 @@ def main() -> None:
     one = commands.add_parser("one", help="a single measurement, for the processes that gpu starts")
     one.add_argument("function", choices=["measure_zoo", "measure_torch"])
     one.add_argument("arguments", type=json.loads)
+    one.add_argument("--coordinator", help="this and the next two: what fluid.commands.launch adds")
+    one.add_argument("--num_hosts", type=int)
+    one.add_argument("--host_id", type=int)
     arguments = parser.parse_args()
     if arguments.command == "one":
+        if arguments.coordinator is not None:
+            from fluid.engine.xla import distributed
+
+            distributed.start(arguments.coordinator, arguments.num_hosts, arguments.host_id)
         result = globals()[arguments.function](*arguments.arguments)
         if os.environ.get("LOCAL_RANK", "0") == "0":
             print(json.dumps(result))

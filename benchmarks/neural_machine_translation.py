@@ -108,7 +108,7 @@ def measure(
 
 
 def time_zoo(folder: Path, model: str, what: str, device: str, precision: str, seconds: float) -> dict[str, Any]:
-    """The captured Program on the xla engine."""
+    """The captured Program on the xla engine; every GPU it sees gets as many rows as PyTorch's one."""
     from fluid.engine.xla import create
     from fluid.engine.xla import graph as graphs
 
@@ -117,7 +117,7 @@ def time_zoo(folder: Path, model: str, what: str, device: str, precision: str, s
     captured = graphs.load(folder)[0][f"{model}_{what}"]
     engine = create(device, precision, 0)
     engine.load(random_state(captured))
-    rows = PAIRS[model] if what == "train" else SENTENCES
+    rows = engine.num_devices * (PAIRS[model] if what == "train" else SENTENCES)
     words = random_words(rows)
     feed = {name: words[name] for name in captured.inputs}
     steps = iter(range(10**9))
@@ -135,7 +135,7 @@ def time_zoo(folder: Path, model: str, what: str, device: str, precision: str, s
         rows * LENGTH if what == "train" else rows,
         seconds,
     )
-    return {"who": "zoo (xla)", "model": model, "what": what, **result}
+    return {"who": "zoo (xla)", "model": model, "what": what, "device": engine.device, **result}
 
 
 def torch_model(model: str) -> Any:

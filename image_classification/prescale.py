@@ -3,6 +3,8 @@
     python prescale.py --data_dir ILSVRC2012 --output_dir ILSVRC2012_320
     python train.py --data_dir ILSVRC2012_320 ...
 
+or, which makes the copy at its first start, `python train.py --data_dir ILSVRC2012 --prescale_short_side 320 ...`.
+
 Each training image becomes a JPEG with the given short side; smaller ones are copied as they are. Test images are not
 touched: the new val_list.txt names the old files, so evaluation stays exact.
 """
@@ -21,10 +23,11 @@ if __package__ in (None, ""):
 
 from fluid import config as configuration
 from fluid.errors import DataError, UserError
-from fluid.run import script
+from fluid.run import progress_bar, script
 from image_classification.reader import ImageList, class_names, decode_image, open_images
 
 import cv2
+import numpy as np
 
 
 @dataclass
@@ -51,8 +54,12 @@ def main(flags: Flags) -> None:
     partial_dir = flags.output_dir.with_name(f".{flags.output_dir.name}-{os.getpid()}")
     try:
         (partial_dir / "train").mkdir(parents=True)
-        with ThreadPoolExecutor(flags.num_workers) as pool:
-            names = list(pool.map(partial(scale, train, partial_dir, flags), range(len(train))))
+        bar, task = progress_bar(str(flags.output_dir), len(train))
+        names = []
+        with ThreadPoolExecutor(flags.num_workers) as pool, bar:
+            for name in pool.map(partial(scale, train, partial_dir, flags), range(len(train))):
+                names.append(name)
+                bar.advance(task)
         lines = [f"{name} {label}\n" for name, label in zip(names, train.labels)]
         (partial_dir / "train_list.txt").write_text("".join(lines), encoding="utf-8")
         lines = [f"{Path(test.path(index)).absolute()} {test.labels[index]}\n" for index in range(len(test))]
@@ -67,6 +74,24 @@ def main(flags: Flags) -> None:
     print(
         f"{flags.output_dir}: {len(train)} training images of {flags.short_side} pixels, {len(test)} test images named"
     )
+
+
+def scaled_copy(data_dir: Path, short_side: int) -> Path:
+    """The copy of a data set that lies beside it, `DATA_DIR_320` say, made if it is not there.
+
+    Raises UserError if what is there is no copy of the data set as it is now, otherwise as `main`.
+    """
+    folder = data_dir.absolute().with_name(f"{data_dir.absolute().name}_{short_side}")
+    if not folder.exists():
+        print(f"copying the training images with a short side of {short_side} pixels, once", flush=True)
+        main(Flags(data_dir, folder, short_side))
+    copied, images = (open_images(place, "train", 2**31) for place in (folder, data_dir))
+    if not np.array_equal(copied.labels, images.labels):
+        raise UserError(
+            f"{folder} has other training images than {data_dir} ({len(copied)} and {len(images)}, or other labels): "
+            "remove it, and the next start copies them again"
+        )
+    return folder
 
 
 def scale(images: ImageList, folder: Path, flags: Flags, index: int) -> str:

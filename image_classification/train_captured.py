@@ -62,6 +62,8 @@ def capture(argv: Sequence[str]) -> None:
     flags = configuration.parse(training.Flags, argv[1:], aliases=training.ALIASES, retired=training.RETIRED)
     if flags.accumulate_batches > 1 or flags.use_ema or flags.use_mixup:
         raise UserError("accumulated gradients, averages and mixup are not captured; train with train.py")
+    if flags.prescale_short_side is not None:
+        raise UserError("--prescale_short_side: make the copy with prescale.py, and give it to `run` as --data_dir")
     classifier = training.describe(flags)
     augment = training.augmentation(flags, classifier.preprocess)
     images = len(open_images(flags.data_dir, "train", classifier.class_dim))

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from fluid.errors import DataError, UserError
 from image_classification import prescale
+from image_classification import train as training
 from image_classification.prescale import Flags
 from image_classification.reader import decode_image, open_images
 
@@ -47,3 +48,35 @@ def test_a_broken_image_is_named_and_leaves_nothing(data, tmp_path):
     with pytest.raises(DataError, match="train_list.txt:2: .*small.png: "):
         prescale.main(Flags(data, tmp_path / "copy"))
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_training_makes_its_copy_once_and_evaluates_on_the_originals(data, tmp_path, monkeypatch):
+    flags = training.Flags(
+        data_dir=data,
+        prescale_short_side=150,
+        batch_size=2,
+        num_epochs=1,
+        image_shape=(3, 32, 32),
+        output_dir=tmp_path / "run",
+    )
+    read: list[str] = []
+    monkeypatch.setattr(training, "open_images", lambda *words: read.append(words[:2]) or open_images(*words))
+    training.main(flags)
+    copy = tmp_path / "data_150"
+    assert (copy, "train") in read and (data, "val") in read
+    written = (copy / "train" / "00000000.jpg").stat().st_mtime_ns
+    training.main(flags)
+    assert (copy / "train" / "00000000.jpg").stat().st_mtime_ns == written
+
+
+def test_a_copy_of_other_images_is_refused(data, tmp_path):
+    prescale.scaled_copy(data, 150)
+    (data / "train_list.txt").write_text("large.jpg 0\nsmall.png 0\n")
+    with pytest.raises(UserError, match="data_150 has other training images"):
+        prescale.scaled_copy(data, 150)
+
+
+@pytest.mark.parametrize("flags", [{}, {"data_dir": Path("d"), "prescale_short_side": 0}])
+def test_a_copy_needs_a_data_set_and_a_size(flags):
+    with pytest.raises(UserError, match="--prescale_short_side"):
+        training.training_data(training.Flags(**{"prescale_short_side": 320, **flags}))

@@ -29,7 +29,9 @@ def start(coordinator: str | None = None, num_hosts: int | None = None, host_id:
     logging.getLogger("jax._src.distributed").setLevel(logging.WARNING)
     try:
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
-        jax.distributed.initialize(coordinator, num_hosts, host_id)
+        # Where the flags say everything, a cluster around us must not hand out the GPUs once more.
+        detection = "deactivate" if all(given) else None
+        jax.distributed.initialize(coordinator, num_hosts, host_id, cluster_detection_method=detection)
     except (RuntimeError, ValueError) as error:
         raise EngineError(f"cannot join the other hosts at {coordinator or 'the cluster'}: {error}") from None
 

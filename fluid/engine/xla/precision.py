@@ -4,7 +4,8 @@
 * `tf32`: as the Program says, but matrix products and convolutions may use TensorFloat-32 (10 bits of mantissa).
 * `bf16`: matrix products, convolutions and attention take bfloat16 and return bfloat16 (accumulated in float32 by the
   hardware); elementwise operations follow their activations; parameters, batch statistics, reductions, softmax, losses
-  and optimizers stay float32. bfloat16 has the exponent range of float32, so there is no loss scaling.
+  and optimizers stay float32. bfloat16 has the exponent range of float32, so there is no loss scaling. What products return
+  is also what devices exchange: their gradients are added up in bfloat16.
 """
 
 from collections.abc import Sequence

@@ -1,0 +1,141 @@
+"""./zoo launch N TASK ...: train with N processes on this machine, each with its share of the GPUs.
+
+One process drives several GPUs by itself; with one for each, what their drivers do on the host no longer waits for the
+others (the README has figures). The processes find each other as several machines do (`fluid.engine.xla.distributed`).
+"""
+
+import argparse
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from fluid.errors import UserError
+
+GRACE = 3.0
+"""Seconds in which processes that fail for one reason fail together, a wrong flag say; the first of them tells of it."""
+PATIENCE = 10.0
+"""Seconds for the others to end by themselves after a failure, and again after being asked to."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the script N times, side by side; returns its exit code. Signals are passed on to all of them.
+
+    The output of process 0 is shown; that of another only if it fails, the last lines of it. Raises UserError if the
+    GPUs cannot be shared evenly.
+    """
+    parser = argparse.ArgumentParser(prog="zoo launch", description=__doc__.splitlines()[0])
+    parser.add_argument("processes", type=int, help="how many; one for each GPU is fastest")
+    parser.add_argument("script", type=Path, help="a train.py or train_captured.py")
+    parser.add_argument(
+        "flags", nargs=argparse.REMAINDER, help="flags of the script; --num_workers is for each process"
+    )
+    arguments = parser.parse_args(argv)
+    shares = share(visible_gpus(), arguments.processes)
+    if any(flag.partition("=")[0] in ("--coordinator", "--num_hosts", "--host_id") for flag in arguments.flags):
+        raise UserError("launch is for one machine; on several, start the script on each with --host_id")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        coordinator = f"127.0.0.1:{free.getsockname()[1]}"
+    with tempfile.TemporaryDirectory() as folder:
+        logs = [Path(folder) / str(number) for number in range(arguments.processes)]
+        children: list[subprocess.Popen] = []
+        asked_to_stop: list[int] = []
+
+        def pass_on(number: int, _: object) -> None:
+            asked_to_stop.append(number)
+            _tell(children, number)
+
+        for name in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(name, pass_on)
+        for number, gpus in enumerate(shares):
+            flags = ["--coordinator", coordinator, "--num_hosts", str(len(shares)), "--host_id", str(number)]
+            environment = os.environ | ({"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {})
+            with logs[number].open("wb") as log:
+                children.append(
+                    subprocess.Popen(
+                        [sys.executable, str(arguments.script), *arguments.flags, *flags],
+                        env=environment,
+                        stdout=None if number == 0 else log,
+                        stderr=None if number == 0 else subprocess.STDOUT,
+                        # Ctrl-C reaches them through us, once.
+                        start_new_session=True,
+                    )
+                )
+        failed = _wait(children, asked_to_stop)
+        if failed and not asked_to_stop:
+            said = logs[failed].read_text(encoding="utf-8", errors="replace").splitlines()[-20:]
+            print("\n".join([f"error: process {failed} of {len(children)} failed:", *said]), file=sys.stderr)
+    return 0 if failed is None else _exit_code(children[failed])
+
+
+def visible_gpus() -> list[str]:
+    """Names of the GPUs that CUDA shows to programs started here."""
+    if "CUDA_VISIBLE_DEVICES" in os.environ:
+        return [name for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if name.strip()]
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True).stdout
+    except OSError:
+        return []
+    return [str(number) for number in range(listed.count("GPU "))]
+
+
+def share(gpus: Sequence[str], processes: int) -> list[list[str]]:
+    """The GPUs of each process, in order; empty lists where there is none. Raises UserError if some would be left over."""
+    if processes < 1 or len(gpus) % processes:
+        raise UserError(
+            f"launch {processes}: {len(gpus)} GPUs cannot be shared evenly by so many processes; give a number that "
+            "divides them, or choose GPUs with CUDA_VISIBLE_DEVICES"
+        )
+    each = len(gpus) // processes
+    return [list(gpus[number * each : (number + 1) * each]) for number in range(processes)]
+
+
+def _wait(children: list[subprocess.Popen], asked_to_stop: list[int]) -> int | None:
+    """Number of the process whose failure ended the run; None if all did well. None of them is left running."""
+    while any(child.poll() is None for child in children):
+        # Those that were asked to stop may take their time: process 0 writes a checkpoint.
+        if any(child.poll() for child in children) and not asked_to_stop:
+            break
+        time.sleep(0.1)
+    else:
+        return next((number for number, child in enumerate(children) if child.returncode), None)
+    _until_ended(children, GRACE)
+    failed = next(number for number, child in enumerate(children) if child.poll())
+    _until_ended(children, PATIENCE - GRACE)
+    _tell(children, signal.SIGTERM)
+    _until_ended(children, PATIENCE)
+    _tell(children, signal.SIGKILL)
+    for child in children:
+        child.wait()
+    return failed
+
+
+def _until_ended(children: list[subprocess.Popen], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and any(child.poll() is None for child in children):
+        time.sleep(0.1)
+
+
+def _tell(children: list[subprocess.Popen], number: int) -> None:
+    for child in children:
+        if child.poll() is None:
+            child.send_signal(number)
+
+
+def _exit_code(child: subprocess.Popen) -> int:
+    """As a shell reports it: 128 and the signal's number where one ended the process."""
+    return child.returncode if child.returncode >= 0 else 128 - child.returncode
+
+
+if __name__ == "__main__":
+    # Not fluid.run's way to end a script: a machine that only trains captured Programs may lack what that imports.
+    try:
+        sys.exit(main())
+    except UserError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,137 @@
+"""./zoo launch: several processes on one machine, their GPUs, their failures and their signals."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from fluid import checkpoint
+from fluid.commands import launch
+from fluid.errors import UserError
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+TOY = ROOT / "fluid" / "tests" / "toy.py"
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+def command(processes: int, script: Path, *flags: str) -> list[str]:
+    return [sys.executable, "-m", "fluid.commands.launch", str(processes), str(script), *flags]
+
+
+def run(*words: str | int | Path, timeout: float = 120) -> subprocess.CompletedProcess:
+    processes, script, *flags = words
+    return subprocess.run(
+        command(processes, script, *flags), env=ENVIRONMENT, capture_output=True, text=True, timeout=timeout
+    )
+
+
+def test_every_process_gets_its_share_of_the_gpus(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,GPU-6f2a,7")
+    assert launch.share(launch.visible_gpus(), 4) == [["4"], ["5"], ["GPU-6f2a"], ["7"]]
+    assert launch.share(launch.visible_gpus(), 2) == [["4", "5"], ["GPU-6f2a", "7"]]
+    assert launch.share([], 2) == [[], []]
+    for processes in (0, 3, 8):
+        with pytest.raises(UserError, match="4 GPUs cannot be shared evenly"):
+            launch.share(launch.visible_gpus(), processes)
+
+
+def test_gpus_are_counted_where_nothing_chooses_them(monkeypatch, tmp_path):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert launch.visible_gpus() == []
+    listed = "GPU 0: NVIDIA H200 (UUID: GPU-1)\\nGPU 1: NVIDIA H200 (UUID: GPU-2)\\n"
+    (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\nprintf '{listed}'\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    assert launch.visible_gpus() == ["0", "1"]
+
+
+def test_two_processes_train_like_one(tmp_path):
+    flags = ["--seed", "5", "--engine", "xla", "--device", "cpu", "--dropout", "0", "--eval_every", "100"]
+    done = run(2, TOY, "--output_dir", str(tmp_path / "two"), *flags)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("evaluation after step 20") == 1
+    subprocess.run([sys.executable, str(TOY), "--output_dir", str(tmp_path / "one"), *flags], check=True, timeout=120)
+    losses = []
+    for folder in ("one", "two"):
+        events = [json.loads(line) for line in (tmp_path / folder / "log.jsonl").read_text().splitlines()]
+        losses.append([event["loss"] for event in events if event["kind"] == "eval"])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+def test_each_process_is_told_its_place(tmp_path):
+    script = tmp_path / "places.py"
+    script.write_text(
+        "import os, sys, pathlib\n"
+        "words = [os.environ.get('CUDA_VISIBLE_DEVICES', ''), *sys.argv[1:]]\n"
+        "pathlib.Path(__file__).with_name(sys.argv[-1]).write_text(' '.join(words))\n"
+    )
+    environment = {**ENVIRONMENT, "CUDA_VISIBLE_DEVICES": "2,3"}
+    subprocess.run(command(2, script, "--lr", "1"), env=environment, check=True, timeout=60)
+    first, second = ((tmp_path / number).read_text().split() for number in "01")
+    assert first[:4] == ["2", "--lr", "1", "--coordinator"] and second[0] == "3"
+    assert first[4] == second[4] and first[5:] == ["--num_hosts", "2", "--host_id", "0"]
+    assert second[-1] == "1"
+
+
+def test_a_wrong_flag_is_reported_once(tmp_path):
+    done = run(2, TOY, "--output_dir", str(tmp_path / "x"), "--lerning_rate", "1")
+    assert done.returncode == 2
+    assert (done.stdout + done.stderr).count("Unrecognized options") == 2  # title and line of one box
+    assert not (tmp_path / "x").exists()
+
+
+def test_flags_that_launch_sets_itself_are_refused(tmp_path):
+    done = run(2, TOY, "--host_id=1")
+    assert done.returncode == 1 and "error: launch is for one machine" in done.stderr
+
+
+def test_the_failure_of_any_process_ends_all_and_is_shown(tmp_path, monkeypatch):
+    script = tmp_path / "fails.py"
+    script.write_text(
+        "import os, pathlib, sys, time\n"
+        "pathlib.Path(__file__).with_name(f'pid{sys.argv[-1]}').write_text(str(os.getpid()))\n"
+        "if sys.argv[-1] == '1':\n"
+        "    print('cannot read /data/7.jpg')\n"
+        "    sys.exit(3)\n"
+        "time.sleep(600)\n"
+    )
+    began = time.monotonic()
+    done = run(2, script)
+    assert done.returncode == 3 and time.monotonic() - began < 40
+    assert "process 1 of 2 failed:\ncannot read /data/7.jpg" in done.stderr
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid0").read_text()), 0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_all_after_a_checkpoint(tmp_path, number):
+    output = tmp_path / "run"
+    flags = [
+        "--output_dir",
+        str(output),
+        "--engine",
+        "xla",
+        "--device",
+        "cpu",
+        "--total_steps",
+        "100000",
+        "--log_every",
+        "5",
+    ]
+    process = subprocess.Popen(
+        command(2, TOY, *flags), env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    end = time.monotonic() + 90
+    while not ((output / "log.jsonl").exists() and (output / "log.jsonl").read_text()) and time.monotonic() < end:
+        time.sleep(0.2)
+    process.send_signal(number)
+    said = process.communicate(timeout=60)[0]
+    assert process.returncode == 128 + number, said
+    assert said.count("stopped by a signal") == 1 and "failed" not in said
+    _, meta = checkpoint.load(output)
+    assert meta.step > 0
