@@ -51,8 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             asked_to_stop.append(number)
             _tell(children, number)
 
-        for name in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(name, pass_on)
+        for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(name) is not signal.SIG_IGN:  # as nohup leaves it
+                signal.signal(name, pass_on)
         for number, gpus in enumerate(shares):
             flags = ["--coordinator", coordinator, "--num_hosts", str(len(shares)), "--host_id", str(number)]
             environment = os.environ | ({"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {})

@@ -108,6 +108,25 @@ def test_the_failure_of_any_process_ends_all_and_is_shown(tmp_path, monkeypatch)
         os.kill(int((tmp_path / "pid0").read_text()), 0)
 
 
+def test_none_is_left_when_the_terminal_goes(tmp_path):
+    script = tmp_path / "sleeps.py"
+    script.write_text(
+        "import os, pathlib, sys, time\n"
+        "pathlib.Path(__file__).with_name(f'pid{sys.argv[-1]}').write_text(str(os.getpid()))\n"
+        "time.sleep(600)\n"
+    )
+    process = subprocess.Popen(command(2, script), env=ENVIRONMENT)
+    numbers = [tmp_path / "pid0", tmp_path / "pid1"]
+    end = time.monotonic() + 30
+    while not all(path.exists() and path.read_text() for path in numbers) and time.monotonic() < end:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(timeout=30) == 128 + signal.SIGHUP
+    for path in numbers:
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(path.read_text()), 0)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_all_after_a_checkpoint(tmp_path, number):
     output = tmp_path / "run"
