@@ -117,7 +117,7 @@ def train(
                 window.waited(time.perf_counter() - waiting)
                 index = meta.step if apply is None else meta.step * batches_per_step + micro
                 outputs = engine.run(program, batch.feed, step=index)
-                window.add(meta.step + 1, outputs, batch.size)
+                window.add(meta.step + 1, outputs, batch.size * engine.num_hosts)
                 for message in batch.bad:
                     skipped += 1
                     run.say(f"skipped an unreadable sample: {message}")
@@ -157,8 +157,8 @@ def train(
         metrics=dict(meta.metrics),
         best=meta.best,
         best_step=meta.best_step,
-        samples_per_second=total_samples / max(seconds, 1e-9),
-        data_wait=total_wait / max(seconds, 1e-9),
+        samples_per_second=(total_samples + window.samples) / max(seconds, 1e-9),
+        data_wait=(total_wait + window.wait) / max(seconds, 1e-9),
         skipped_samples=skipped,
     )
 
@@ -346,9 +346,10 @@ def benchmark(
 ) -> dict[str, float]:
     """Samples a second of the training loop with one batch fed again and again, of the reader alone, and of both.
 
-    Returns (and records) `synthetic`, `reader`, `real` in samples/s and `data_wait`, the share of the real loop's time
-    spent waiting for the reader. The engine's state is trained on meanwhile and not worth keeping.
+    Returns (and records) `synthetic`, `reader`, `real` in samples/s of all hosts together, and `data_wait`, the share of the
+    real loop's time spent waiting for the reader. The engine's state is trained on meanwhile and not worth keeping.
     """
+    hosts = engine.num_hosts
     with open_batches(0) as source:
         batch = next(source)
         for _ in range(warmup):
@@ -356,7 +357,7 @@ def benchmark(
         began, samples = time.perf_counter(), 0
         for _ in range(steps):
             samples += next(source).size
-        reader = samples / (time.perf_counter() - began)
+        reader = hosts * samples / (time.perf_counter() - began)
 
     feed = batch.feed
     for index in range(warmup):
@@ -368,25 +369,26 @@ def benchmark(
     for index in range(steps):
         outputs = engine.run(program, feed, step=index)
     np.asarray(outputs["loss"])
-    synthetic = batch.size * steps / (time.perf_counter() - began)
+    synthetic = hosts * batch.size * steps / (time.perf_counter() - began)
 
     with open_batches(0) as source, prefetch(source, engine) as batches:
         for index in range(warmup):
             np.asarray(engine.run(program, next(batches).feed, step=index)["loss"])
-        began, wait = time.perf_counter(), 0.0
+        began, wait, samples = time.perf_counter(), 0.0, 0
         for index in range(steps):
             waiting = time.perf_counter()
             item = next(batches)
             wait += time.perf_counter() - waiting
+            samples += item.size
             outputs = engine.run(program, item.feed, step=index)
         np.asarray(outputs["loss"])
         seconds = time.perf_counter() - began
     result = {
         "synthetic": synthetic,
         "reader": reader,
-        "real": batch.size * steps / seconds,
+        "real": hosts * samples / seconds,
         "data_wait": wait / seconds,
-        "batch_size": batch.size,
+        "batch_size": hosts * batch.size,
         "steps": steps,
     }
     run.record("benchmark", 0, **result)

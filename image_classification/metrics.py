@@ -89,7 +89,7 @@ def measure(
     """Accuracy over every image of `source`, exactly once each. Raises DataError for one that cannot be read."""
     result = Accuracy(class_dim)
     shard = (engine.host_id, engine.num_hosts)
-    with evaluation_batches(source, batch_size, num_workers=num_workers, shard=shard) as batches:
+    with evaluation_batches(source, engine.shared_rows(batch_size), num_workers=num_workers, shard=shard) as batches:
         for batch in batches:
             outputs = engine.run(evaluation, batch.feed)
             logits, losses = (np.asarray(outputs[name])[: batch.size] for name in ("logits", "losses"))

@@ -212,6 +212,7 @@ def main(flags: Flags) -> Outcome:
         hosts=flags.hosts,
         training_steps=total_steps * flags.accumulate_batches,
     )
+    engine.check_batch_size(flags.batch_size)
     state = initialise(*filter(None, (program, apply)), seed=flags.seed)
     meta = Meta(TASK, 0, config=configuration.to_dict(flags), extra={"classifier": classifier.to_facts()})
     report = None

@@ -100,7 +100,8 @@ def run_captured(flags: Flags) -> Outcome:
     steps_per_epoch = batches_per_epoch(train_source, config["batch_size"])
     total_steps = config["num_epochs"] * steps_per_epoch
 
-    engine, _ = engines.create("xla", flags.device, flags.precision, config["seed"])
+    engine, _ = engines.create("xla", flags.device, flags.precision, config["seed"], hosts=flags.hosts)
+    engine.check_batch_size(config["batch_size"])
     resumed = resume(flags, TASK)
     meta = Meta(TASK, 0, config=config, extra={"classifier": classifier.to_facts()})
     if resumed is not None:
@@ -118,10 +119,16 @@ def run_captured(flags: Flags) -> Outcome:
 
     def open_batches(start: int):
         return training_batches(
-            train_source, config["batch_size"], seed=config["seed"], start=start, num_workers=flags.num_workers
+            train_source,
+            config["batch_size"],
+            seed=config["seed"],
+            start=start,
+            num_workers=flags.num_workers,
+            shard=(engine.host_id, engine.num_hosts),
         )
 
-    with Run(flags.output_dir, flags, task=TASK, resume_step=meta.step if resumed else None) as run:
+    resume_step = meta.step if resumed else None
+    with Run(flags.output_dir, flags, task=TASK, resume_step=resume_step, writes=engine.host_id == 0) as run:
         run.say(f"{classifier.model}, {len(train_source)} training and {len(test_source)} test images")
         run.say(f"engine {engine.name} on {engine.device}, {flags.precision}, seed {config['seed']}")
         if flags.benchmark:
@@ -142,7 +149,8 @@ def run_captured(flags: Flags) -> Outcome:
             higher_is_better=True,
             meta=meta,
         )
-        finish(run, outcome, measured, classifier)
+        if run.writes:
+            finish(run, outcome, measured, classifier)
     return outcome
 
 

@@ -111,9 +111,10 @@ def main(flags: Flags) -> Quality:
     console.print(
         f"model {description}\nengine {engine.name} on {engine.device} ({reason}), {flags.precision}", markup=False
     )
-    perplexity = measure_perplexity(engine, evaluation_program(translator.config), source, flags.batch_size)
+    rows = engine.shared_rows(flags.batch_size)
+    perplexity = measure_perplexity(engine, evaluation_program(translator.config), source, rows)
     run = runner(engine, search_program(translator.config, flags.search()))
-    found = translate(run, translator, pairs.sources, batch_size=flags.batch_size)
+    found = translate(run, translator, pairs.sources, batch_size=rows)
     hypotheses = [best[0].text for best in found]
     if flags.output_file is not None:
         try:

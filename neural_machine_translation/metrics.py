@@ -4,6 +4,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fluid.engine import Engine
+
+import numpy as np
+
 
 @dataclass
 class Perplexity:
@@ -16,6 +20,11 @@ class Perplexity:
         """Count sentences: summed negative log-probability in nats, number of words."""
         self.nll += float(nll)
         self.words += int(words)
+
+    def merge(self, engine: Engine) -> None:
+        """Add up what the hosts of a distributed run have counted."""
+        nll, words = engine.total(np.array([self.nll, self.words], np.float64))
+        self.nll, self.words = float(nll), int(words)
 
     @property
     def loss(self) -> float:

@@ -8,7 +8,7 @@ Reader processes import this module; it imports neither paddle nor jax.
 
 import glob
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -149,6 +149,9 @@ class PairSource:
     Raises DataError if no pair is left, or (`strict`) for the first one that cannot be used.
     """
 
+    multiple = 1
+    """Training batches have a multiple of so many sentences: set it to the number of devices that share them."""
+
     def __init__(
         self,
         pairs: TextPairs,
@@ -199,11 +202,11 @@ class PairSource:
         return f"{self._files[file]}:{line}"
 
     def rows(self, bucket: int) -> int:
-        """Sentences in a training batch of this length: a multiple of 8 where that is at most 1/8 less."""
-        if not self.use_token_batch:
-            return self.batch_size
-        rows = max(1, self.batch_size // bucket)
-        return rows // 8 * 8 if rows >= 64 else rows
+        """Sentences in a training batch of this length, at least one a device: a multiple of 8 where that is at most 1/8 less."""
+        rows = max(1, self.batch_size // bucket) if self.use_token_batch else self.batch_size
+        if self.use_token_batch and rows >= 64:
+            rows = rows // 8 * 8
+        return max(rows // self.multiple, 1) * self.multiple
 
     def blanks(self, hosts: int = 1) -> list[dict[str, np.ndarray]]:
         """A batch of padding for every shape of training batches, as one of `hosts` processes feeds it."""
@@ -285,6 +288,12 @@ class PairSource:
             return [order[first : first + rows] for first in range(0, len(order), rows)]
 
         return plan
+
+
+def own_rows(feed: Mapping[str, np.ndarray], host_id: int, num_hosts: int) -> dict[str, np.ndarray]:
+    """The part of a batch that one of several processes feeds. All of them read it whole, so that they agree on its shape."""
+    rows = len(next(iter(feed.values()))) // num_hosts
+    return {name: array[host_id * rows : (host_id + 1) * rows] for name, array in feed.items()}
 
 
 class CorpusSource(PairSource):

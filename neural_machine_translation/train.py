@@ -5,6 +5,7 @@ python train.py --digit_copy                           copy strings of digits: t
 python train.py --data_dir corpora --model base --batch_size 8192 --warmup_steps 8000     on a GPU
 """
 
+import dataclasses
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,7 +40,15 @@ from neural_machine_translation.network import (
     training_programs,
 )
 from neural_machine_translation.options import ALIASES, RETIRED, with_pairs
-from neural_machine_translation.reader import MESSAGES_SHOWN, PairSource, SortType, TextPairs, digit_pairs, open_pairs
+from neural_machine_translation.reader import (
+    MESSAGES_SHOWN,
+    PairSource,
+    SortType,
+    TextPairs,
+    digit_pairs,
+    open_pairs,
+    own_rows,
+)
 from neural_machine_translation.scoring import draw_attentions
 from neural_machine_translation.translate import Hypothesis, runner, translate
 from neural_machine_translation.vocabulary import (
@@ -53,6 +62,9 @@ from neural_machine_translation.vocabulary import (
 import numpy as np
 import paddle
 from rich.table import Table
+
+MULTIPLE = "sentences_in_multiples_of"
+"""Among the facts of a checkpoint: `PairSource.multiple` of its batches."""
 
 
 @dataclass
@@ -154,9 +166,7 @@ def main(flags: Flags) -> Outcome:
     else:
         translator, start = Translator.from_facts(resumed[1].extra["translator"]), None
     source, dev_source = sources(flags, translator, train_pairs, dev_pairs)
-    batches_per_epoch = len(source.training_plan(seed=flags.seed)(0))
-    steps_per_epoch = max(1, batches_per_epoch // flags.accumulate_batches)
-    total_steps = flags.num_epochs * steps_per_epoch
+    total_steps = flags.num_epochs * updates_per_epoch(source, flags)
     program, apply = programs(flags, translator.config)
 
     engine, reason = engines.create(
@@ -164,8 +174,14 @@ def main(flags: Flags) -> Outcome:
         flags.device,
         flags.precision,
         flags.seed,
+        hosts=flags.hosts,
         training_steps=min(total_steps, flags.max_steps or total_steps),
     )
+    if not flags.use_token_batch:
+        engine.check_batch_size(flags.batch_size)
+    source.multiple, recut = sentences_in_multiples_of(engine.num_devices, resumed and resumed[1])
+    steps_per_epoch = updates_per_epoch(source, flags)
+    total_steps = flags.num_epochs * steps_per_epoch
     state = initialise(*filter(None, (program, apply)), seed=flags.seed)
     meta = Meta(TASK, 0, config=configuration.to_dict(flags), extra={"translator": translator.to_facts()})
     report = None
@@ -176,13 +192,19 @@ def main(flags: Flags) -> Outcome:
         state, report = load_into(state, start, allow_partial=flags.allow_partial)
     engine.load(state)
 
-    with Run(flags.output_dir, flags, task=TASK, resume_step=meta.step if resumed else None) as run:
+    meta.extra[MULTIPLE] = source.multiple
+    resume_step = meta.step if resumed else None
+    with Run(flags.output_dir, flags, task=TASK, resume_step=resume_step, writes=engine.host_id == 0) as run:
         announce(run, flags, translator, source, dev_pairs, parameter_count(apply or program))
         run.say(f"engine {engine.name} on {engine.device} ({reason}), {flags.precision}, seed {flags.seed}")
         if report is not None:
             run.say(f"weights of {flags.pretrained_model}:\n{report}")
         if resumed is not None:
             run.say(f"continuing after step {meta.step} of {flags.checkpoint}")
+        if recut:
+            run.say(
+                f"{engine.num_devices} devices cannot share the batches of this run: they are cut anew from here on"
+            )
 
         @contextmanager
         def open_batches(start: int) -> Iterator[Iterator[Batch]]:
@@ -195,7 +217,14 @@ def main(flags: Flags) -> Outcome:
             )
             options = {"seed": flags.seed, "start": start, "num_workers": flags.num_workers, "plan": plan}
             with training_batches(source, flags.batch_size, **options) as batches:
-                yield batches
+                yield (
+                    dataclasses.replace(
+                        batch,
+                        feed=own_rows(batch.feed, engine.host_id, engine.num_hosts),
+                        size=batch.size // engine.num_hosts,
+                    )
+                    for batch in batches
+                )
 
         if flags.benchmark:
             for name, value in benchmark(run, engine, program, open_batches).items():
@@ -227,6 +256,20 @@ def main(flags: Flags) -> Outcome:
         if run.writes:
             finish(run, outcome, evaluator)
     return outcome
+
+
+def updates_per_epoch(source: PairSource, flags: Flags) -> int:
+    """Updates that one pass over the training pairs makes."""
+    return max(1, len(source.training_plan(seed=flags.seed)(0)) // flags.accumulate_batches)
+
+
+def sentences_in_multiples_of(devices: int, resumed: Meta | None) -> tuple[int, bool]:
+    """What the sentences of a batch are a multiple of, and whether that changes the batches of a resumed run.
+
+    A run keeps its batches wherever it is continued, if the devices there can share them.
+    """
+    kept = devices if resumed is None else resumed.extra.get(MULTIPLE, 1)
+    return (devices, True) if kept % devices else (kept, False)
 
 
 def read_data(flags: Flags) -> tuple[TextPairs, TextPairs]:
@@ -348,9 +391,10 @@ class Evaluator:
 
     def __call__(self) -> dict[str, float]:
         """`loss` (nats a word), `ppl`, `bleu` and `chrf`."""
-        perplexity = measure_perplexity(self.engine, self.evaluation, self.source, self.flags.eval_batch_size)
+        rows = self.engine.shared_rows(self.flags.eval_batch_size)
+        perplexity = measure_perplexity(self.engine, self.evaluation, self.source, rows)
         self.hypotheses = translate(
-            runner(self.engine, self.search), self.translator, self.pairs.sources, batch_size=self.flags.eval_batch_size
+            runner(self.engine, self.search), self.translator, self.pairs.sources, batch_size=rows
         )
         references = [self.translator.target.plain(text) for text in self.pairs.targets]
         measured = quality([best[0].text for best in self.hypotheses], references)
@@ -365,11 +409,14 @@ class Evaluator:
 def measure_perplexity(engine: Engine, evaluation: Program, source: PairSource, batch_size: int) -> Perplexity:
     """Perplexity over every pair of `source`, exactly once each."""
     result = Perplexity()
+    own = batch_size // engine.num_hosts
     with evaluation_batches(source, batch_size, plan=source.evaluation_plan(batch_size)) as batches:
         for batch in batches:
-            outputs = engine.run(evaluation, batch.feed)
-            nll, words = (np.asarray(outputs[name], np.float64)[: batch.size].sum() for name in ("nll", "words"))
+            outputs = engine.run(evaluation, own_rows(batch.feed, engine.host_id, engine.num_hosts))
+            real = max(0, batch.size - engine.host_id * own)
+            nll, words = (np.asarray(outputs[name], np.float64)[:real].sum() for name in ("nll", "words"))
             result.add(nll, words)
+    result.merge(engine)
     return result
 
 
@@ -384,7 +431,9 @@ def finish(run: Run, outcome: Outcome, evaluator: Evaluator) -> None:
     for number in numbers:
         shown.add_row(pairs.sources[number], evaluator.hypotheses[number][0].text, pairs.targets[number])
     console.print(shown)
-    if len(numbers):
+    if len(numbers) and evaluator.engine.num_hosts > 1:
+        run.say("attention maps need one process: infer.py --attention_dir draws them")
+    elif len(numbers):
         best = [evaluator.hypotheses[number][0] for number in numbers[:3]]
         texts = [pairs.sources[number] for number in numbers[:3]]
         program = scoring_program(translator.config)

@@ -188,6 +188,7 @@ def run(config: RunCaptured) -> None:
     pairs = {path.stem: read_tsv(path) for path in sorted(config.folder.glob("*.tsv"))}
     short = {name: shortened(part, vocabulary, config.dev_sentences) for name, part in pairs.items() if name != "test"}
     source = CorpusSource(config.folder / "corpus.npz", max_length, config.batch_size, BUCKETS)
+    source.multiple = engine.num_devices
     print(f"{len(source)} pairs, {engine.device}, {config.precision}", flush=True)
 
     def report(step: int, began: float, parts: dict[str, TextPairs]) -> dict[str, float]:

@@ -7,7 +7,7 @@ from fluid.engine import Engine
 from fluid.program import Program
 from neural_machine_translation.indices import BOS, EOS
 from neural_machine_translation.network import Translator, pad
-from neural_machine_translation.reader import used_buckets
+from neural_machine_translation.reader import own_rows, used_buckets
 
 import numpy as np
 
@@ -32,9 +32,27 @@ EMPTY = Hypothesis("", 0.0, ())
 
 
 def runner(engine: Engine, program: Program) -> Run:
-    """Run `program` on an engine; every call takes the next step's random numbers."""
+    """Run `program` on an engine; every call takes the next step's random numbers.
+
+    In a distributed run every process feeds the whole batch and gets all results; the rows must be a multiple of the devices.
+    """
     steps = iter(range(2**31))
-    return lambda feed: engine.run(program, feed, step=next(steps))
+
+    def run(feed: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        own = own_rows(feed, engine.host_id, engine.num_hosts)
+        outputs = engine.run(program, own, step=next(steps))
+        return {name: _of_all_hosts(engine, value) for name, value in outputs.items()}
+
+    return run
+
+
+def _of_all_hosts(engine: Engine, value: np.ndarray) -> np.ndarray:
+    if engine.num_hosts == 1:
+        return value
+    value = np.asarray(value)
+    whole = np.zeros((engine.num_hosts, *value.shape), value.dtype)
+    whole[engine.host_id] = value
+    return engine.total(whole).reshape(-1, *value.shape[1:])
 
 
 def translate(

@@ -75,6 +75,17 @@ class Engine(ABC):
         An engine that compiles nothing does nothing.
         """
 
+    def shared_rows(self, rows: int) -> int:
+        """`rows` rounded up to what all devices can share evenly: for batches whose size changes no result."""
+        return -(-rows // self.num_devices) * self.num_devices
+
+    def check_batch_size(self, rows: int) -> None:
+        """Raise EngineError unless the devices can share a training batch evenly, before anything is read or compiled."""
+        if rows % self.num_devices:
+            raise EngineError(
+                f"--batch_size {rows} cannot be shared evenly by {self.num_devices} devices; make it a multiple of that"
+            )
+
     def agree(self, flag: bool) -> bool:
         """Whether `flag` is true in any process of a distributed run; all of them call this at the same step."""
         return flag

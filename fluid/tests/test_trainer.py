@@ -1,14 +1,18 @@
 """The promises of the training loop: exact resume, signals, the guard against NaN, bounded tolerance for bad data."""
 
+import itertools
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
-from fluid import checkpoint
+from fluid import checkpoint, trainer
+from fluid.data import Batch
+from fluid.engine import Engine
 from fluid.errors import CheckpointError, DivergenceError, UserError
 from fluid.run import Run, events
 from fluid.tests import toy
@@ -247,3 +251,42 @@ def test_resident_memory_stays_flat(tmp_path):
     toy.main(ToyFlags(output_dir=tmp_path, total_steps=600, log_every=20, eval_every=200))
     memory = {event["step"]: event["memory_mb"] for event in events(tmp_path, "train")}
     assert memory[600] - memory[100] < 20
+
+
+def test_samples_since_the_last_log_line_count_when_a_run_stops_early(tmp_path, monkeypatch):
+    def no_better(run, evaluate, meta, metric, higher_is_better):
+        meta.extra["stale_evaluations"] = 1
+        return False
+
+    monkeypatch.setattr(trainer, "_evaluate", no_better)
+    outcome = toy.main(ToyFlags(output_dir=tmp_path, early_stop=1, eval_every=3, log_every=1000))
+    assert outcome.step == 3
+    assert outcome.samples_per_second * outcome.seconds == pytest.approx(3 * ToyFlags().batch_size)
+
+
+def test_the_benchmark_counts_batches_of_any_size_and_of_all_hosts(monkeypatch):
+    clock = 0.0
+
+    class OneSecondAStep(Engine):
+        name, device, num_hosts = "test", "none", 2
+        load = state = None
+
+        def run(self, program, feed, step=0, fetch=None):
+            nonlocal clock
+            clock += 1.0
+            return {"loss": np.zeros(())}
+
+    @contextmanager
+    def open_batches(start):
+        yield (Batch({}, size, epoch=0, index=index) for index, size in enumerate(itertools.cycle([4, 8])))
+
+    class Records:
+        def record(self, kind, step, **values):
+            pass
+
+    ticks = itertools.count()
+    monkeypatch.setattr(trainer.time, "perf_counter", lambda: clock + next(ticks) * 1e-6)
+    result = trainer.benchmark(Records(), OneSecondAStep(), None, open_batches, steps=30)
+    assert result["batch_size"] == 8
+    assert result["synthetic"] == pytest.approx(8, rel=1e-3)
+    assert result["real"] == pytest.approx(12, rel=1e-3)

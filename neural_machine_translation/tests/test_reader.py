@@ -239,3 +239,19 @@ def test_informal_copies_are_those_of_short_sentences():
 def test_digit_pairs_are_a_function_of_the_seed():
     assert digit_pairs(5, 1).sources == digit_pairs(5, 1).targets
     assert digit_pairs(5, 1).sources != digit_pairs(5, 2).sources
+
+
+@pytest.mark.parametrize("devices", [2, 3, 8])
+@pytest.mark.parametrize("batch_size", [64, 1000])
+def test_every_batch_can_be_shared_by_the_devices(devices, batch_size):
+    source = source_of([*range(1, 60), *range(1, 60)], batch_size=batch_size)
+    source.multiple = devices
+    batches = source.training_plan(seed=1)(0)
+    assert all(len(batch) % devices == 0 for batch in batches)
+    assert set(np.concatenate(batches).tolist()) == set(range(len(source)))
+    for bucket in source.buckets:
+        rows = source.rows(bucket)
+        assert rows == devices or rows * bucket <= batch_size
+    for batch in batches:
+        feed = source.load_all(np.asarray(batch))
+        assert feed["src_word"].shape[0] == len(batch) and feed["src_word"].shape[1] >= source.lengths[batch].max()

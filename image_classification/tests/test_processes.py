@@ -1,0 +1,105 @@
+"""Several processes and captured Programs train like one process: the same batches, the same losses, every image once."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from fluid.errors import DataError, UserError
+from fluid.run import events
+from image_classification import train, train_captured
+from image_classification.reader import embedded_dataset
+
+import numpy as np
+import pytest
+
+ROOT = Path(train.__file__).resolve().parents[1]
+COMMON = ["--seed", "3", "--engine", "xla", "--device", "cpu", "--max_steps", "4", "--log_every", "1"]
+TRAINING = ["--batch_size", "32", "--statistics_batch", "16", "--color_jitter"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    """The first embedded images; 33 test images, which two processes cannot share evenly."""
+    folder = tmp_path_factory.mktemp("data")
+    for split, count in (("train", 96), ("val", 33)):
+        lines = (embedded_dataset() / f"{split}_list.txt").read_text().splitlines()[:count]
+        (folder / f"{split}_list.txt").write_text("".join(f"{embedded_dataset()}/{line}\n" for line in lines))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def alone(data, tmp_path_factory) -> Path:
+    """The run of one process, with an evaluation after the third update."""
+    output = tmp_path_factory.mktemp("alone") / "run"
+    in_processes(1, "train.py", "--data_dir", data, "--class_dim", 10, "--output_dir", output, *TRAINING, *COMMON)
+    return output
+
+
+def in_processes(count: int, script: str, *words: object) -> subprocess.CompletedProcess:
+    start = [] if count == 1 else ["-m", "fluid.commands.launch", str(count)]
+    return subprocess.run(
+        [sys.executable, *start, str(ROOT / "image_classification" / script), *map(str, words)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+
+
+def assert_same_course(one: Path, other: Path) -> None:
+    for kind, steps in (("train", [1, 2, 3, 4]), ("eval", [3, 4])):
+        expected, found = events(one, kind), events(other, kind)
+        assert [event["step"] for event in found] == [event["step"] for event in expected] == steps
+        for key in ("loss", "acc1"):
+            values = ([event[key] for event in course] for course in (found, expected))
+            np.testing.assert_allclose(*values, rtol=1e-4, atol=1e-6, err_msg=f"{kind} {key}")
+
+
+def test_two_processes_share_every_batch_and_every_test_image(alone, data, tmp_path):
+    words = ["--data_dir", data, "--class_dim", 10, "--test_batch_size", 9, "--num_workers", 1]
+    done = in_processes(2, "train.py", *words, "--output_dir", tmp_path / "run", *TRAINING, *COMMON)
+    assert done.returncode == 0, done.stderr
+    assert "33 test images" in done.stdout
+    assert_same_course(alone, tmp_path / "run")
+
+
+def test_a_batch_that_processes_cannot_share_is_refused_at_the_start(data, tmp_path):
+    words = ["--data_dir", data, "--class_dim", 10, "--batch_size", 64]
+    done = in_processes(3, "train.py", *words, "--output_dir", tmp_path / "run", *COMMON)
+    assert done.returncode == 1 and not (tmp_path / "run").exists()
+    assert done.stderr.count("error: --batch_size 64 cannot be shared evenly by 3 devices") == 1
+
+
+@pytest.fixture(scope="module")
+def captured(data, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("captured") / "job"
+    train_captured.cli(["capture", str(folder), "--data_dir", str(data), "--class_dim", "10", "--seed", "3", *TRAINING])
+    return folder
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_captured_programs_train_like_train_py(alone, data, captured, tmp_path, processes):
+    words = ["run", captured, "--data_dir", data, "--test_batch_size", 9, "--output_dir", tmp_path / "run"]
+    done = in_processes(processes, "train_captured.py", *words, *COMMON)
+    assert done.returncode == 0, done.stderr
+    assert_same_course(alone, tmp_path / "run")
+
+
+def test_captured_training_needs_what_it_was_captured_for(captured, tmp_path):
+    with pytest.raises(UserError, match="was not written by `train_captured.py capture`"):
+        train_captured.run_captured(train_captured.Flags(captured=tmp_path))
+    with pytest.raises(DataError, match="was captured for 96 training images, not 4000"):
+        train_captured.run_captured(train_captured.Flags(captured=captured))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--use_mixup"], "are not captured; train with train.py"),
+        (["--prescale_short_side", "64"], "make the copy with prescale.py"),
+    ],
+)
+def test_what_is_not_captured_is_refused(tmp_path, words, message):
+    with pytest.raises(UserError, match=message):
+        train_captured.capture([str(tmp_path / "job"), *words])
