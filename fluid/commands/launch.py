@@ -55,6 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             if signal.getsignal(name) is not signal.SIG_IGN:  # as nohup leaves it
                 signal.signal(name, pass_on)
         for number, gpus in enumerate(shares):
+            if asked_to_stop:
+                break
             flags = ["--coordinator", coordinator, "--num_hosts", str(len(shares)), "--host_id", str(number)]
             environment = os.environ | ({"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {})
             with logs[number].open("wb") as log:
@@ -71,7 +73,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         failed = _wait(children, asked_to_stop)
         if failed and not asked_to_stop:
             said = logs[failed].read_text(encoding="utf-8", errors="replace").splitlines()[-20:]
-            print("\n".join([f"error: process {failed} of {len(children)} failed:", *said]), file=sys.stderr)
+            code = _exit_code(children[failed])
+            head = f"error: the process with --host_id {failed} ended with exit code {code}; its last lines:"
+            print("\n".join([head, *said]), file=sys.stderr)
     return 0 if failed is None else _exit_code(children[failed])
 
 

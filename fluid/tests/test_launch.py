@@ -103,7 +103,7 @@ def test_the_failure_of_any_process_ends_all_and_is_shown(tmp_path, monkeypatch)
     began = time.monotonic()
     done = run(2, script)
     assert done.returncode == 3 and time.monotonic() - began < 40
-    assert "process 1 of 2 failed:\ncannot read /data/7.jpg" in done.stderr
+    assert "--host_id 1 ended with exit code 3; its last lines:\ncannot read /data/7.jpg" in done.stderr
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid0").read_text()), 0)
 
