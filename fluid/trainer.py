@@ -120,7 +120,12 @@ def train(
                 window.add(meta.step + 1, outputs, batch.size * engine.num_hosts)
                 for message in batch.bad:
                     skipped += 1
-                    run.say(f"skipped an unreadable sample: {message}")
+                    said = f"skipped an unreadable sample: {message}"
+                    if run.writes:
+                        run.say(said)
+                    else:
+                        # Only the process that reads a sample knows of it.
+                        print(said, flush=True)
             if apply is not None:
                 window.add_update(meta.step + 1, engine.run(apply, {}, step=meta.step))
             meta.step += 1
@@ -159,7 +164,7 @@ def train(
         best_step=meta.best_step,
         samples_per_second=(total_samples + window.samples) / max(seconds, 1e-9),
         data_wait=(total_wait + window.wait) / max(seconds, 1e-9),
-        skipped_samples=skipped,
+        skipped_samples=int(engine.total(np.array(skipped))),
     )
 
 

@@ -30,5 +30,7 @@ def finish(run: Run, outcome: Outcome, measured: Accuracy, classifier: Classifie
     )
     console.print(table)
     if outcome.skipped_samples:
-        run.say(f"{outcome.skipped_samples} unreadable training images were replaced; the log names them")
+        run.say(
+            f"{outcome.skipped_samples} unreadable training images were replaced; the log names those that this process read"
+        )
     run.say(f"checkpoints, best one at {folder / 'best'}; pictures: {', '.join(map(str, drawn))}")

@@ -1,6 +1,7 @@
 """Several processes and captured Programs train like one process: the same batches, the same losses, every image once."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -20,11 +21,14 @@ TRAINING = ["--batch_size", "32", "--statistics_batch", "16", "--color_jitter"]
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    """The first embedded images; 33 test images, which two processes cannot share evenly."""
+    """The first embedded images and a broken one; 33 test images, which two processes cannot share evenly."""
     folder = tmp_path_factory.mktemp("data")
+    (folder / "broken.png").touch()
     for split, count in (("train", 96), ("val", 33)):
         lines = (embedded_dataset() / f"{split}_list.txt").read_text().splitlines()[:count]
-        (folder / f"{split}_list.txt").write_text("".join(f"{embedded_dataset()}/{line}\n" for line in lines))
+        lines = [f"{embedded_dataset()}/{line}" for line in lines]
+        lines[0] = f"{folder}/broken.png 1" if split == "train" else lines[0]
+        (folder / f"{split}_list.txt").write_text("".join(f"{line}\n" for line in lines))
     return folder
 
 
@@ -54,6 +58,8 @@ def assert_same_course(one: Path, other: Path) -> None:
         for key in ("loss", "acc1"):
             values = ([event[key] for event in course] for course in (found, expected))
             np.testing.assert_allclose(*values, rtol=1e-4, atol=1e-6, err_msg=f"{kind} {key}")
+    replaced = [re.findall(r"(\d+) unreadable", (run / "train.log").read_text()) for run in (one, other)]
+    assert replaced[0] == replaced[1] and int(replaced[0][0]) >= 1
 
 
 def test_two_processes_share_every_batch_and_every_test_image(alone, data, tmp_path):
