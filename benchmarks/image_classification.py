@@ -25,8 +25,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from fluid.commands.launch import visible_gpus
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
 
 # Ours -> the same network in timm.
 PEERS = {
@@ -154,8 +157,7 @@ def in_a_process(function: str, *arguments: Any, gpus: int = 1, processes: int =
         command[1:1] = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
     elif processes > 1:
         command[1:1] = ["-m", "fluid.commands.launch", str(processes)]
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus)))).split(",")[:gpus]
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ",".join(visible), "PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ",".join(visible_gpus()[:gpus]), "PYTHONPATH": str(ROOT)}
     result = subprocess.run(command, capture_output=True, text=True, env=environment)
     if result.returncode:
         print(f"{function}{arguments} failed:\n{result.stderr[-1500:]}", file=sys.stderr, flush=True)
@@ -188,7 +190,7 @@ def scale(arguments: argparse.Namespace) -> None:
     in one for each GPU."""
     rows: list[dict] = []
     alone: dict[str, float] = {}
-    count = machine()["gpus"].count("\n") + 1
+    count = len(visible_gpus())
     file, each = str(arguments.graphs / "ResNet50_train.json"), arguments.batch
     for gpus in (2**power for power in range(count.bit_length())):
         for group in sorted({each * gpus, each}, reverse=True):

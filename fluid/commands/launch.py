@@ -1,7 +1,7 @@
 """./zoo launch N TASK ...: train with N processes on this machine, each with its share of the GPUs.
 
-One process drives several GPUs by itself; with one for each, what their drivers do on the host no longer waits for the
-others (the README has figures). The processes find each other as several machines do (`fluid.engine.xla.distributed`).
+One process drives several GPUs by itself; with one for each there is less idle time between their kernels (the README has
+figures). The processes find each other as several machines do (`fluid.engine.xla.distributed`).
 """
 
 import argparse
@@ -24,11 +24,7 @@ PATIENCE = 10.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the script N times, side by side; returns its exit code. Signals are passed on to all of them.
-
-    The output of process 0 is shown; that of another only if it fails, the last lines of it. Raises UserError if the
-    GPUs cannot be shared evenly.
-    """
+    """Read the command line and `run`; returns the exit code. Raises UserError if the GPUs cannot be shared evenly."""
     parser = argparse.ArgumentParser(prog="zoo launch", description=__doc__.splitlines()[0])
     parser.add_argument("processes", type=int, help="how many; one for each GPU is fastest")
     parser.add_argument("script", type=Path, help="a train.py or train_captured.py")
@@ -39,44 +35,42 @@ def main(argv: Sequence[str] | None = None) -> int:
     shares = share(visible_gpus(), arguments.processes)
     if any(flag.partition("=")[0] in ("--coordinator", "--num_hosts", "--host_id") for flag in arguments.flags):
         raise UserError("launch is for one machine; on several, start the script on each with --host_id")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        coordinator = f"127.0.0.1:{free.getsockname()[1]}"
+    return run([sys.executable, str(arguments.script), *arguments.flags], shares)
+
+
+def run(command: list[str], shares: list[list[str]]) -> int:
+    """Run `command` once for each share of the GPUs, told its place by flags; returns the exit code.
+
+    Signals are passed on to all processes. The output of process 0 is shown; that of another only if it fails, its last
+    lines.
+    """
+    asked_to_stop: list[int] = []
+    children: list[subprocess.Popen] = []
+
+    def pass_on(number: int, _: object) -> None:
+        asked_to_stop.append(number)
+        _tell(children, number)
+
+    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(name) is not signal.SIG_IGN:  # as nohup leaves it
+            signal.signal(name, pass_on)
+    coordinator = f"127.0.0.1:{_free_port()}"
     with tempfile.TemporaryDirectory() as folder:
-        logs = [Path(folder) / str(number) for number in range(arguments.processes)]
-        children: list[subprocess.Popen] = []
-        asked_to_stop: list[int] = []
-
-        def pass_on(number: int, _: object) -> None:
-            asked_to_stop.append(number)
-            _tell(children, number)
-
-        for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(name) is not signal.SIG_IGN:  # as nohup leaves it
-                signal.signal(name, pass_on)
+        logs = [Path(folder) / str(number) for number in range(len(shares))]
         for number, gpus in enumerate(shares):
             if asked_to_stop:
                 break
-            flags = ["--coordinator", coordinator, "--num_hosts", str(len(shares)), "--host_id", str(number)]
-            environment = os.environ | ({"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {})
-            with logs[number].open("wb") as log:
-                children.append(
-                    subprocess.Popen(
-                        [sys.executable, str(arguments.script), *arguments.flags, *flags],
-                        env=environment,
-                        stdout=None if number == 0 else log,
-                        stderr=None if number == 0 else subprocess.STDOUT,
-                        # Ctrl-C reaches them through us, once.
-                        start_new_session=True,
-                    )
-                )
+            place = ["--coordinator", coordinator, "--num_hosts", str(len(shares)), "--host_id", str(number)]
+            children.append(_start([*command, *place], gpus, None if number == 0 else logs[number]))
         failed = _wait(children, asked_to_stop)
+        if failed is None:
+            return 0 if len(children) == len(shares) else 128 + asked_to_stop[0]
+        code = _exit_code(children[failed])
         if failed and not asked_to_stop:
             said = logs[failed].read_text(encoding="utf-8", errors="replace").splitlines()[-20:]
-            code = _exit_code(children[failed])
             head = f"error: the process with --host_id {failed} ended with exit code {code}; its last lines:"
             print("\n".join([head, *said]), file=sys.stderr)
-    return 0 if failed is None else _exit_code(children[failed])
+        return code
 
 
 def visible_gpus() -> list[str]:
@@ -99,6 +93,23 @@ def share(gpus: Sequence[str], processes: int) -> list[list[str]]:
         )
     each = len(gpus) // processes
     return [list(gpus[number * each : (number + 1) * each]) for number in range(processes)]
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def _start(command: list[str], gpus: list[str], log: Path | None) -> subprocess.Popen:
+    """Its output goes to `log`, if there is one, else where ours goes."""
+    environment = os.environ | ({"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {})
+    # In a session of its own: Ctrl-C reaches it through us, once.
+    common = {"env": environment, "start_new_session": True}
+    if log is None:
+        return subprocess.Popen(command, **common)
+    with log.open("wb") as file:
+        return subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, **common)
 
 
 def _wait(children: list[subprocess.Popen], asked_to_stop: list[int]) -> int | None:

@@ -821,14 +821,20 @@ def test_four_devices_and_two_processes_equal_one_device(statistics_batch: int |
                 assert difference(found[name], value) < 1e-4, (file, name)
 
 
+OPEN_PROGRAMS = """
+import sys
+sys.path.insert(0, sys.argv[2])
+import numpy as np
+from fluid.engine.xla import create, graph
+programs, state = graph.load(sys.argv[1])
+engine = create("cpu")
+engine.load(state)
+"""
+
+
 def test_with_statistics_of_their_own_rows_devices_exchange_only_gradients(tmp_path: Path) -> None:
     """Batch norm over the whole batch sums over all devices, forward and backward; over its own rows, not at all."""
-    script = (
-        "import sys; sys.path.insert(0, sys.argv[2])\n"
-        "import numpy as np\n"
-        "from fluid.engine.xla import create, graph\n"
-        "programs, state = graph.load(sys.argv[1])\n"
-        "engine = create('cpu'); engine.load(state)\n"
+    script = OPEN_PROGRAMS + (
         "print(float(engine.run(programs['train'], dict(np.load(sys.argv[1] + '/feed.npz')))['loss']))\n"
     )
     program, counts = image_program(), []
@@ -856,12 +862,7 @@ def test_devices_run_independent_rows_each_by_itself(tmp_path: Path) -> None:
         step, value = paddle.static.nn.while_loop(small, double, [paddle.zeros([1], "int64"), x])
         return {"value": value, "steps": step + paddle.zeros_like(value).astype("int64")}
 
-    script = (
-        "import sys; sys.path.insert(0, sys.argv[2])\n"
-        "import numpy as np\n"
-        "from fluid.engine.xla import create, graph\n"
-        "programs, state = graph.load(sys.argv[1])\n"
-        "engine = create('cpu'); engine.load(state)\n"
+    script = OPEN_PROGRAMS + (
         "outputs = engine.run(programs['doubling'], {'x': np.arange(1, 9, dtype=np.float32)})\n"
         "print([np.asarray(outputs[name]).tolist() for name in ('value', 'steps')])\n"
     )
