@@ -107,11 +107,14 @@ def build(
     A Program with an optimizer has the further output `finite` (bool, [1 + parameters]): whether the loss and every
     updated parameter are finite numbers. Both are watched because Paddle's CPU kernels turn relu(NaN) into 0, which
     lets the loss look healthy while the weights are not.
+
+    Raises ValueError if an optimizer is to train a parameter that the network creates more than once.
     """
     program = _empty(name, inputs)
     with _building(program):
         _add_network(program, network, training)
         if optimizer is not None:
+            _check_created_once(program)
             optimizer().minimize(program.outputs["loss"])
             parameters = _trainable_values(program.main)
             _add_averages(program, parameters, ema_decay)
@@ -138,6 +141,7 @@ def build_accumulating(
     accumulate = _empty(name, inputs)
     with _building(accumulate):
         _add_network(accumulate, network, training=True)
+        _check_created_once(accumulate)
         parameters = _trainable_values(accumulate.main)
         gradients = paddle.static.append_backward(accumulate.outputs["loss"], parameter_list=parameters)
         accumulate.outputs["finite"] = _all_finite([accumulate.outputs["loss"]])
@@ -249,12 +253,24 @@ def _finish(program: Program) -> Program:
             program.rate_dtype = _dtype_name(op.results()[0])
         elif op.name() == "pd_op.data" and op.results()[0].persistable:
             program.state_names.append(attributes["name"])
+    program.state_names = list(dict.fromkeys(program.state_names))
     program.trainable = [value.name for value in _trainable_values(program.main)]
     return program
 
 
 def _trainable_values(main: paddle.static.Program) -> list[Value]:
     return [value for value in main.global_block().all_parameters() if value.trainable]
+
+
+def _check_created_once(program: Program) -> None:
+    """Raise ValueError where an optimizer would silently update one parameter several times a step."""
+    names = [value.name for value in _trainable_values(program.main)]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(
+            f"the Program '{program.name}' creates {', '.join(twice)} more than once, and each would be updated by "
+            "itself: create a shared parameter, or its Layer, once and use that again"
+        )
 
 
 def _persistent_like(value: Value, name: str) -> Value:

@@ -77,6 +77,19 @@ def test_training_and_evaluation_share_parameters_by_name(train):
     assert engine.run(evaluate, feed(8), fetch=["hidden"])["hidden"].shape == (8, 8)
 
 
+def test_a_parameter_created_twice_is_not_trained():
+    def twice(x, y, training):
+        layers = [paddle.nn.Linear(4, 4, weight_attr=paddle.ParamAttr(name="w"), bias_attr=False) for _ in range(2)]
+        return {"loss": F.cross_entropy(layers[1](layers[0](x)), y)}
+
+    assert build(twice, INPUTS, name="eval").state_names == ["w"]
+    message = "the Program 'train' creates w more than once"
+    with pytest.raises(ValueError, match=message):
+        build(twice, INPUTS, name="train", training=True, optimizer=momentum, schedule=Constant(0.1))
+    with pytest.raises(ValueError, match=message):
+        build_accumulating(twice, INPUTS, name="train", optimizer=momentum, schedule=Constant(0.1), batches=2)
+
+
 def test_initialisation_depends_on_the_seed_alone(train):
     one, same, other = (initialise(train, seed=seed) for seed in (1, 1, 2))
     assert all(np.array_equal(one[name], same[name]) for name in one)

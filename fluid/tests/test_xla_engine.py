@@ -342,6 +342,20 @@ def rnn_feed(dtype: str) -> Feed:
     return {"x": np.random.default_rng(0).normal(size=(4, 6, 3)).astype(dtype), "lengths": np.array([6, 2, 5, 1])}
 
 
+def test_training_two_layers_that_share_a_variable() -> None:
+    """Every nn.LSTM creates `dropout_state__non_persistable` again."""
+
+    def network(x: Any, training: bool) -> dict[str, Any]:
+        hidden = paddle.nn.LSTM(3, 4)(x)[0]
+        return {"loss": paddle.mean(paddle.square(paddle.nn.LSTM(4, 2)(hidden)[0] - 1.0))}
+
+    inputs = [Input("x", (None, 5, 3))]
+    program = build(network, inputs, name="train", training=True, optimizer=momentum, schedule=Constant(0.1))
+    feeds = [{"x": np.random.default_rng(step).normal(size=(2, 5, 3)).astype(np.float32)} for step in range(2)]
+    expected, actual = run_both(program, initialise(program, seed=7), feeds)
+    assert_close(expected, actual, 1e-4)
+
+
 @pytest.mark.parametrize(("masked", "reverse"), [(False, False), (True, False), (True, True)])
 def test_training_a_custom_cell(masked: bool, reverse: bool) -> None:
     program = rnn_program(masked, "float64", reverse=reverse)

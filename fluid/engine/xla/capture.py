@@ -47,6 +47,7 @@ class _Reader:
     def __init__(self) -> None:
         self.types: dict[int, Type] = {}
         self._numbers: dict[Any, int] = {}
+        self._variables: dict[str, int] = {}
         self._operations = 0
 
     def block(self, block: "paddle.pir.Block") -> Block:
@@ -61,6 +62,11 @@ class _Reader:
 
     def _operation(self, operation: "paddle.pir.Operation") -> Operation:
         attributes = operation.attrs()
+        if operation.name() == PARAMETER:
+            # Layers of one Program may ask for one variable each by itself, as every nn.LSTM does for the state of its
+            # dropout: to Paddle the name decides, and so all of them are one value.
+            number = self._number(operation.results()[0])
+            self._numbers[operation.results()[0].id] = self._variables.setdefault(attributes["parameter_name"], number)
         # Operations of other dialects (builtin, cf) and `while`/`if` have no table of operand names.
         named = operation.name().startswith("pd_op.") and operation.num_regions() == 0
         index, self._operations = self._operations, self._operations + 1
