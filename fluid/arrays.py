@@ -25,7 +25,8 @@ def write_npz(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None
     try:
         partial.parent.mkdir(parents=True, exist_ok=True)
         with open(partial, "wb") as file:
-            np.savez(file, **arrays)
+            # Its own flag allow_pickle, a bool, is newer than the oldest NumPy that the project takes.
+            np.savez(file, **arrays)  # type: ignore[arg-type]
         os.replace(partial, path)
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error.strerror or error}).") from error

@@ -5,6 +5,7 @@ figures). The processes find each other as several machines do (`fluid.engine.xl
 """
 
 import argparse
+import functools
 import os
 import signal
 import socket
@@ -105,11 +106,11 @@ def _start(command: list[str], gpus: list[str], log: Path | None) -> subprocess.
     """Its output goes to `log`, if there is one, else where ours goes."""
     environment = os.environ | ({"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {})
     # In a session of its own: Ctrl-C reaches it through us, once.
-    common = {"env": environment, "start_new_session": True}
+    start = functools.partial(subprocess.Popen, command, env=environment, start_new_session=True)
     if log is None:
-        return subprocess.Popen(command, **common)
+        return start()
     with log.open("wb") as file:
-        return subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, **common)
+        return start(stdout=file, stderr=subprocess.STDOUT)
 
 
 def _wait(children: list[subprocess.Popen], asked_to_stop: list[int]) -> int | None:

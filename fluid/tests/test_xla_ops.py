@@ -17,6 +17,7 @@ from fluid.engine.xla.capture import capture
 from fluid.engine.xla.graph import walk
 from fluid.engine.xla.rules import RULES
 from fluid.engine.xla.tuning import DEFAULT, for_platform
+from fluid.errors import EngineError
 from fluid.program import Input, build
 
 import jax
@@ -481,6 +482,14 @@ row(
     integers(5, 4, 1),
     normal(4, 1),
 )
+row(
+    "index",
+    "put_along_axis_add",
+    lambda x, i, v: paddle.put_along_axis(x, i, v, 1, "add"),
+    normal(4, 5),
+    integers(5, 4, 1),
+    normal(4, 1),
+)
 row("index", "embedding", lambda i, w: F.embedding(i, w), integers(6, 3, 4), normal(6, 5))
 row("index", "embedding_padding", lambda i, w: F.embedding(i, w, padding_idx=2), integers(4, 3, 4), normal(6, 5))
 row("index", "scatter", lambda x, i, u: paddle.scatter(x, i, u), normal(5, 3), R.permutation(5)[:2], normal(2, 3))
@@ -729,6 +738,16 @@ def test_rule_agrees_with_paddle(family: str, name: str, tuning: str) -> None:
         tolerance = max(TABLE[family][name].tolerance, 1e-4 if want.dtype == np.float32 else 0)
         error = np.max(np.abs(have - want), initial=0) / max(np.max(np.abs(want), initial=0), 1e-6)
         assert error < tolerance, (key, error, f"FLUID_TEST_SEED={SEED}")
+
+
+@pytest.mark.parametrize(("reduce", "include_self"), [("amax", True), ("mul", True), ("add", False)])
+def test_a_reduction_without_a_rule_is_refused_by_name(reduce: str, include_self: bool) -> None:
+    def network(x: Any, index: Any, training: bool) -> dict[str, Any]:
+        return {"y": paddle.put_along_axis(x, index, 1.0, 1, reduce, include_self=include_self)}
+
+    program = build(network, [Input("x", (4, 5)), Input("index", (4, 1), "int64")], name="scatter")
+    with pytest.raises(EngineError, match=f"test_xla_ops.*reduce='{reduce}' with include_self={include_self}"):
+        create("cpu").run(program, {"x": np.zeros((4, 5), np.float32), "index": np.zeros((4, 1), np.int64)})
 
 
 def test_every_rule_has_a_row() -> None:

@@ -72,7 +72,9 @@ def _views_at_the_end(equations: Sequence[JaxprEqn], known: set[Var]) -> tuple[l
 
     The second half reads a part of a kept array as fast as a copy of it, and every array that it is given costs time.
     """
-    kept, views, used = [], [], set()
+    kept: list[JaxprEqn] = []
+    views: list[JaxprEqn] = []
+    used: set[Var] = set()
     for equation in reversed(equations):
         outputs = set(equation.outvars)
         if equation.primitive.name in VIEWS and outputs <= known and used.isdisjoint(outputs):
@@ -125,8 +127,12 @@ def _needed(equations: Sequence[JaxprEqn], wanted: Iterable[Any]) -> list[JaxprE
 
 
 def _grows(equation: JaxprEqn) -> bool:
-    largest = max((value.aval.size for value in _variables(equation.invars)), default=0)
-    return any(value.aval.size > largest for value in equation.outvars)
+    largest = max(map(_size, _variables(equation.invars)), default=0)
+    return any(_size(value) > largest for value in equation.outvars)
+
+
+def _size(value: Var) -> int:
+    return getattr(value.aval, "size", 0)
 
 
 def _operands(equations: Iterable[JaxprEqn]) -> list[Var]:

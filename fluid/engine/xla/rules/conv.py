@@ -129,10 +129,10 @@ def _on_blocks(
     for axis, (before, after) in enumerate(padding):
         size, window = image.shape[1 + axis] + before + after, kernel.shape[2 + axis]
         steps = (size - window) // stride + 1
-        blocks = -(-window // stride)
+        covered = -(-window // stride)
         # Rows that no window reaches are cut off, windows and images filled up with zeros to whole blocks.
-        end = stride * (steps + blocks - 1) - before - image.shape[1 + axis]
-        sizes.append((before, end, stride * blocks - window))
+        end = stride * (steps + covered - 1) - before - image.shape[1 + axis]
+        sizes.append((before, end, stride * covered - window))
     (top, bottom, more_rows), (left, right, more_columns) = sizes
     zero = np.zeros((), image.dtype)
     image = lax.pad(image, zero, [(0, 0, 0), (top, bottom, 0), (left, right, 0), (0, 0, 0)])

@@ -4,6 +4,7 @@ from typing import Any
 
 from fluid.engine.xla.precision import Kind
 from fluid.engine.xla.rules.registry import Call, rule
+from fluid.errors import EngineError
 
 import jax
 import jax.numpy as jnp
@@ -45,8 +46,14 @@ def put_along_axis(op: Call, x: Array, index: Array, values: Array) -> Array:
     grid[axis] = index
     target = x.at[tuple(grid)]
     values = jnp.broadcast_to(values, index.shape).astype(x.dtype)
-    change = {"assign": target.set, "add": target.add, "mul": target.multiply, "multiply": target.multiply}
-    return change[op["reduce"]](values)
+    if op["reduce"] == "assign":
+        return target.set(values)
+    if op["include_self"] and op["reduce"] == "add":
+        return target.add(values)
+    raise EngineError(
+        f"{op.operation}: reduce={op['reduce']!r} with include_self={op['include_self']} has no rule; "
+        "use assign, or add with include_self"
+    )
 
 
 @rule("embedding")
@@ -99,7 +106,7 @@ def accuracy(op: Call, scores: Array, index: Array, label: Array) -> tuple[Array
     hits = jnp.sum(jnp.any(index == label.reshape(-1, 1), 1))
     count = index.shape[0]
     types = [jnp.dtype(op.type(position).dtype) for position in range(3)]
-    return hits.astype(types[0]) / count, hits.astype(types[1]), np.array(count, types[2])
+    return hits.astype(types[0]) / count, hits.astype(types[1]), jnp.array(count, types[2])
 
 
 @rule("grid_sample", kind=Kind.FULL)

@@ -4,6 +4,7 @@ from typing import Any
 
 from fluid.engine.xla.precision import Kind
 from fluid.engine.xla.rules.registry import Call, rule
+from fluid.errors import EngineError
 
 import jax
 import jax.numpy as jnp
@@ -96,6 +97,8 @@ def warpctc(
     if it is a label that differs from the previous label, from the one before that. A sample without an alignment
     (more labels than frames) has loss 0, as in Paddle's kernel.
     """
+    if logit_lengths is None or label_lengths is None:
+        raise EngineError(f"{op.operation}: give the lengths of logits and labels; the shapes alone do not tell them")
     steps, batch, _ = logits.shape
     blank, longest = op["blank"], labels.shape[1]
     log_probability = jax.nn.log_softmax(logits, -1)

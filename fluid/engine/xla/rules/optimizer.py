@@ -72,9 +72,10 @@ def _adam(
     second = beta2 * second + (1 - beta2) * grad * grad
     correction = jnp.sqrt(1 - power2.reshape(()))
     rate = rate * correction / (1 - power1.reshape(()))
+    bound = second
     if op["amsgrad"]:
-        largest = jnp.maximum(largest, second)
-    denominator = jnp.sqrt(largest if op["amsgrad"] else second) + epsilon * correction
+        largest = bound = jnp.maximum(jnp.asarray(largest), second)
+    denominator = jnp.sqrt(bound) + epsilon * correction
     param = param - rate * first / denominator
     return param, first, second, largest, power1 * beta1, power2 * beta2, None
 

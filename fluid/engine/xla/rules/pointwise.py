@@ -24,12 +24,13 @@ def _simple(names: str, function: Callable[..., Array], kind: Kind = Kind.FOLLOW
 def _spread(x: Array, y: Array) -> tuple[Array, Array]:
     """Both in one shape: the gradient of what was smaller, of a bias say, is then a sum in float32 also for bfloat16."""
     shape = np.broadcast_shapes(x.shape, y.shape)
-    return tuple(
-        jnp.broadcast_to(array.astype(jnp.float32), shape).astype(array.dtype)
-        if array.dtype == jnp.bfloat16 and array.shape != shape
-        else array
-        for array in (x, y)
-    )
+
+    def spread(array: Array) -> Array:
+        if array.dtype != jnp.bfloat16 or array.shape == shape:
+            return array
+        return jnp.broadcast_to(array.astype(jnp.float32), shape).astype(array.dtype)
+
+    return spread(x), spread(y)
 
 
 _simple("add add_ grad_add", lambda x, y: jnp.add(*_spread(x, y)))

@@ -50,8 +50,8 @@ def _reduce_window(op: Call, x: jax.Array, function: Any, start: float, window: 
     def around(values: Any, outer: Any) -> list[Any]:
         return [outer, *values, outer] if op.channels_last else [outer, outer, *values]
 
-    start = np.asarray(start, x.dtype)
-    return lax.reduce_window(x, start, function, around(window, 1), around(strides, 1), around(padding, (0, 0)))
+    first = np.asarray(start, x.dtype)
+    return lax.reduce_window(x, first, function, around(window, 1), around(strides, 1), around(padding, (0, 0)))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
@@ -63,11 +63,12 @@ def _max_pool(x: jax.Array, window: Any, strides: Any, padding: Any) -> jax.Arra
 def _max_pool_forward(x: jax.Array, window: Any, strides: Any, padding: Any) -> tuple[jax.Array, Any]:
     low = np.asarray(-np.inf, x.dtype)
     padded = lax.pad(x, low, [(0, 0, 0), *((*pad, 0) for pad in padding), (0, 0, 0)])
-    best, winner = None, None
-    for place, part in enumerate(_window_offsets(padded, window, strides)):
-        better = part > best if best is not None else None
-        winner = jnp.zeros(part.shape, jnp.uint8) if best is None else jnp.where(better, np.uint8(place), winner)
-        best = part if best is None else jnp.where(better, part, best)
+    best, *others = _window_offsets(padded, window, strides)
+    winner = jnp.zeros(best.shape, jnp.uint8)
+    for place, part in enumerate(others, 1):
+        better = part > best
+        winner = jnp.where(better, np.uint8(place), winner)
+        best = jnp.where(better, part, best)
     return best, (winner, x.shape)
 
 
@@ -77,7 +78,7 @@ def _max_pool_backward(
     winner, shape = residuals
     sizes = [n + before + after for n, (before, after) in zip(shape[1:3], padding, strict=True)]
     zero = np.zeros((), gradient.dtype)
-    total = None
+    total = jnp.zeros((), gradient.dtype)
     for place, (i, j) in enumerate(np.ndindex(*window)):
         mine = jnp.where(winner == place, gradient, zero)
         spread = [
@@ -85,7 +86,7 @@ def _max_pool_backward(
             for start, size, n, stride in zip((i, j), sizes, gradient.shape[1:3], strides, strict=True)
         ]
         part = lax.pad(mine, zero, [(0, 0, 0), *spread, (0, 0, 0)])
-        total = part if total is None else total + part
+        total = part if place == 0 else total + part
     (top, _), (left, _) = padding
     return (total[:, top : top + shape[1], left : left + shape[2]],)
 

@@ -53,8 +53,8 @@ def mask_bits(key: Array, shape: tuple[int, ...]) -> Array:
 
 @rule("uniform", kind=Kind.OWN, random=True)
 def uniform(op: Call, shape: Any, low: Any, high: Any) -> Array:
-    bounds = {"minval": op.number(low, "range"), "maxval": op.number(high, "range")}
-    return jax.random.uniform(op.key, op.integers(shape, "shape"), jnp.dtype(op["dtype"]), **bounds)
+    lowest, highest = op.number(low, "range"), op.number(high, "range")
+    return jax.random.uniform(op.key, op.integers(shape, "shape"), jnp.dtype(op["dtype"]), lowest, highest)
 
 
 @rule("gaussian", kind=Kind.OWN, random=True)

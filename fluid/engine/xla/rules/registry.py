@@ -57,9 +57,11 @@ def rule(
         random: draws from `op.key`, so it is never evaluated ahead of time.
     """
 
+    operands = images if isinstance(images, str) else tuple(images)
+
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
         for name in names:
-            RULES[f"pd_op.{name}"] = Rule(function, kind, images, prefers_channels_last, random)
+            RULES[f"pd_op.{name}"] = Rule(function, kind, operands, prefers_channels_last, random)
         return function
 
     return register
@@ -101,7 +103,9 @@ class Call:
 
     def type(self, position: int = 0) -> Type:
         """Declared type of a result; -1 where a length was unknown when the Program was built."""
-        return self._types[self.operation.outputs[position]]
+        number = self.operation.outputs[position]
+        assert number is not None, f"{self.operation} has no result {position}"
+        return self._types[number]
 
     def axis(self, axis: int, rank: int) -> int:
         """An axis of the Program, negative ones included, as an axis of the array at hand."""

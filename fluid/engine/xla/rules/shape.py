@@ -60,7 +60,7 @@ def transpose(op: Call, x: Array) -> Array:
 @rule("transpose_grad", images=())
 def transpose_grad(op: Call, gradient: Array) -> Array:
     """Written out because the operation shares no operand with its forward operation."""
-    return jnp.transpose(gradient, np.argsort(op["perm"]))
+    return jnp.transpose(gradient, np.argsort(op["perm"]).tolist())
 
 
 @rule("concat", images=("x",))
@@ -70,7 +70,7 @@ def concat(op: Call, x: list[Array], axis: Any) -> Array:
 
 
 @rule("split", images=("x",))
-def split(op: Call, x: Array, sections: Any, axis: Any) -> list[Array]:
+def split(op: Call, x: Array, sections: Any, axis: Any) -> tuple[list[Array]]:
     axis = op.axis(op.integer(axis, "axis"), x.ndim)
     lengths = op.integers(sections, "sections")
     if -1 in lengths:
