@@ -8,7 +8,6 @@ from fluid.errors import EngineError
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 Array = jax.Array
