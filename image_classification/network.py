@@ -186,7 +186,7 @@ def open_classifier(
         ):
             if asked is not None and asked != own:
                 raise CheckpointError(f"--{flag} {asked} contradicts the checkpoint {checkpoint_path}, which has {own}")
-        return classifier, state, str(checkpoint.find(checkpoint_path))
+        return classifier, state, str(checkpoint.find_newest(checkpoint_path))
 
     entry = find_entry(pretrained_model, Path(__file__).parent)
     if entry is None and not Path(pretrained_model).exists():

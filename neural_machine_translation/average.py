@@ -35,7 +35,7 @@ class Flags:
 
 def main(flags: Flags) -> Path:
     """Average as `flags` say; returns the new checkpoint."""
-    newest = checkpoint.find(flags.run_dir)
+    newest = checkpoint.find_newest(flags.run_dir)
     folders = sorted(newest.parent.glob("step_*"), key=lambda path: int(path.name.removeprefix("step_")))[-flags.last :]
     if flags.last < 1 or len(folders) < flags.last:
         raise UserError(

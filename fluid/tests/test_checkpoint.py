@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -56,15 +57,124 @@ def test_keeps_the_newest_and_the_best(tmp_path):
     assert checkpoint.load(tmp_path / "best")[1].step == 3
 
 
-def test_saving_a_step_again_replaces_it(tmp_path):
+def test_a_step_is_never_written_twice(tmp_path):
     checkpoint.save(tmp_path, STATE, Meta("toy", 1))
-    checkpoint.save(tmp_path, {"w": np.zeros(2, np.float32)}, Meta("toy", 1, best=1.0))
-    state, meta = checkpoint.load(tmp_path)
-    assert list(state) == ["w"] and meta.best == 1.0
+    with pytest.raises(CheckpointError, match="step_00000001 exists already"):
+        checkpoint.save(tmp_path, {"w": np.zeros(2, np.float32)}, Meta("toy", 1))
+    assert checkpoint.load(tmp_path)[0].keys() == STATE.keys()
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step_00000001"]
 
 
-@pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "gone", "no json", "format", "fields"])
+def test_what_a_checkpoint_says_can_be_completed(tmp_path):
+    folder = checkpoint.save(tmp_path, STATE, Meta("toy", 1, due=["eval"]))
+    before = (folder / STATE_FILE).stat()
+    checkpoint.complete(folder, Meta("toy", 1, metrics={"acc": 0.5}, best=0.5, best_step=1), best=True)
+    state, meta = checkpoint.load(tmp_path / "best")
+    assert meta == Meta("toy", 1, metrics={"acc": 0.5}, best=0.5, best_step=1) and state.keys() == STATE.keys()
+    after = (folder / STATE_FILE).stat()
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+
+
+def test_a_run_folder_is_its_best_or_its_newest(tmp_path):
+    for step in (1, 2, 3):
+        checkpoint.save(tmp_path, STATE, Meta("toy", step))
+    assert checkpoint.find_best(tmp_path) == checkpoint.find_newest(tmp_path)
+    checkpoint.complete(tmp_path / "checkpoints" / "step_00000002", Meta("toy", 2), best=True)
+    assert checkpoint.find_best(tmp_path).name == "step_00000002"
+    assert checkpoint.find_newest(tmp_path).name == "step_00000003"
+    assert checkpoint.find_best(tmp_path / "checkpoints" / "step_00000001").name == "step_00000001"
+
+
+def test_without_links_best_is_a_file(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    for step in (1, 2, 3):
+        checkpoint.save(tmp_path, STATE, Meta("toy", step), keep=1, best=step == 1)
+    assert not (tmp_path / "best").exists()
+    assert checkpoint.find_best(tmp_path).name == "step_00000001"
+    assert checkpoint.load(tmp_path / "best")[1].step == 1
+
+
+def test_a_copy_in_which_links_were_followed_goes_on(tmp_path):
+    checkpoint.save(tmp_path / "run", STATE, Meta("toy", 1), best=True)
+    shutil.copytree(tmp_path / "run", tmp_path / "copy")
+    assert not (tmp_path / "copy" / "best").is_symlink()
+    checkpoint.save(tmp_path / "copy", STATE, Meta("toy", 2), best=True)
+    assert checkpoint.load(tmp_path / "copy" / "best")[1].step == 2
+
+
+def test_going_back_sets_the_newer_ones_aside(tmp_path):
+    for step in (10, 20, 30, 40):
+        meta = Meta("toy", step, best=1.0, best_step=10 if step < 40 else 40)
+        checkpoint.save(tmp_path, STATE, meta, keep=4, best=step in (10, 40))
+    aside = checkpoint.set_aside_after(tmp_path, checkpoint.load(tmp_path / "checkpoints" / "step_00000020")[1])
+    assert aside == tmp_path / "set_aside" / "after_step_00000020"
+    assert sorted(path.name for path in (aside / "checkpoints").iterdir()) == ["step_00000030", "step_00000040"]
+    assert checkpoint.find_best(aside).name == "step_00000040"
+    assert checkpoint.find_best(tmp_path).name == "step_00000010"
+    written = checkpoint.save(tmp_path, STATE, Meta("toy", 25), keep=1)
+    assert checkpoint.find_newest(tmp_path) == written.resolve()
+    again = checkpoint.set_aside_after(tmp_path, Meta("toy", 10, best=1.0, best_step=10))
+    assert checkpoint.find_newest(tmp_path).name == "step_00000010" and again.exists()
+    assert checkpoint.set_aside_after(tmp_path, Meta("toy", 10)) is None
+
+
+def test_no_best_is_named_when_that_of_the_older_step_is_gone(tmp_path):
+    for step in (20, 30):
+        checkpoint.save(tmp_path, STATE, Meta("toy", step, best=1.0, best_step=30), best=step == 30)
+    checkpoint.set_aside_after(tmp_path, Meta("toy", 20, best=0.5, best_step=10))
+    assert not (tmp_path / "best").is_symlink() and not (tmp_path / "best.json").exists()
+    assert checkpoint.find_best(tmp_path).name == "step_00000020"
+
+
+def ended_process() -> int:
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
+
+
+def test_leftovers_of_dead_processes_are_found_again_or_cleared(tmp_path):
+    root, dead = tmp_path / "checkpoints", ended_process()
+    checkpoint.save(tmp_path, STATE, Meta("toy", 1)).rename(root / f".replaced-{dead}")
+    (root / f".partial-{dead}").mkdir()
+    (root / f".partial-{dead}" / STATE_FILE).write_bytes(b"0" * 1000)
+    alive = root / f".partial-{os.getppid()}"
+    alive.mkdir()
+    assert checkpoint.load(tmp_path)[1].step == 1
+    checkpoint.save(tmp_path, STATE, Meta("toy", 2))
+    assert sorted(path.name for path in root.iterdir()) == [alive.name, "step_00000001", "step_00000002"]
+    assert checkpoint.load(root / "step_00000001")[1].step == 1
+
+
+def test_file_modes_follow_the_umask(tmp_path):
+    before = os.umask(0o027)
+    try:
+        folder = checkpoint.save(tmp_path, STATE, Meta("toy", 1), best=True)
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (*folder.iterdir(), tmp_path / "best.json")}
+    assert modes == {STATE_FILE: 0o640, META_FILE: 0o640, "best.json": 0o640}
+    assert folder.stat().st_mode & 0o777 == 0o750
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "truncated",
+        "flipped",
+        "empty",
+        "gone",
+        "no json",
+        "null",
+        "deep",
+        "format",
+        "fields",
+        "a step of text",
+        "a step below 0",
+    ],
+)
 def test_damage_is_one_clear_error(tmp_path, damage):
     folder = checkpoint.save(tmp_path, STATE, Meta("toy", 1))
     arrays, meta = folder / STATE_FILE, folder / META_FILE
@@ -80,6 +190,13 @@ def test_damage_is_one_clear_error(tmp_path, damage):
         arrays.unlink()
     elif damage == "no json":
         meta.write_text("{")
+    elif damage == "null":
+        meta.write_text("null")
+    elif damage == "deep":
+        meta.write_text("[" * 100_000)
+    elif damage.startswith("a step"):
+        step = "one" if damage.endswith("text") else -1
+        meta.write_text(json.dumps({**json.loads(meta.read_text()), "step": step}))
     elif damage == "format":
         meta.write_text(json.dumps({**json.loads(meta.read_text()), "format": 99}))
     else:

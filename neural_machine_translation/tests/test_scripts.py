@@ -72,7 +72,7 @@ def test_resuming_gives_the_same_bits(trained, tmp_path):
     folder, _ = trained
     flags = {"save_every": 4, "eval_every": 12, "seed": 3, "beam_size": 3, "dropout": 0.2, **FAST}
     train.main(train.Flags(max_steps=8, output_dir=tmp_path / "part", **flags))
-    part = checkpoint.find(tmp_path / "part")
+    part = checkpoint.find_newest(tmp_path / "part")
     assert part.name == "step_00000008"
     train.main(train.Flags(max_steps=12, output_dir=tmp_path / "part", checkpoint=tmp_path / "part", **flags))
     whole, again = (checkpoint.load(path)[0] for path in (folder, tmp_path / "part"))
