@@ -56,10 +56,16 @@ class Batch:
     """What one step consumes. `feed` arrays have shape [batch_size, ...]; they may be kept as long as needed."""
 
     feed: dict[str, np.ndarray]
-    size: int  # rows that are real samples; the rest of an evaluation batch repeats the last one
+    size: int  # rows that are real samples
     epoch: int
     index: int  # batches consumed before this one, over all epochs
     bad: list[str] = field(default_factory=list)  # messages of the samples that were replaced
+    padding: int = 0  # rows after the real ones, which repeat the last of them
+
+    @property
+    def mask(self) -> np.ndarray:
+        """bool [rows]: True for real samples, False for the rows that fill up an evaluation batch."""
+        return np.arange(self.size + self.padding) < self.size
 
 
 def batches_per_epoch(source: Source, batch_size: int) -> int:
@@ -131,11 +137,13 @@ def evaluation_batches(
     num_workers: int = 0,
     shard: tuple[int, int] = (0, 1),
     plan: Plan | None = None,
+    mask: str | None = None,
 ) -> Batches:
     """Iterate once over all samples in their order; every sample is in exactly one batch of exactly one shard.
 
-    Every batch is filled to `batch_size` (its shard of it) by repeating its last sample, `Batch.size` counts the real
-    ones. All shards see the same number of batches, the last ones possibly of size 0. `plan(0)` may group the samples
+    Every batch is filled to `batch_size` (its shard of it) by repeating its last sample; `Batch.size` counts the real
+    ones, `Batch.mask` marks them, and a Program that counts on the device takes the marks as the bool input that `mask`
+    names. All shards see the same number of batches, the last ones possibly of size 0. `plan(0)` may group the samples
     differently, in batches of at most `batch_size`.
 
     Raises:
@@ -153,7 +161,7 @@ def evaluation_batches(
             raise ValueError("the plan of an evaluation must hold every sample exactly once")
         if max(map(len, groups)) > batch_size:
             raise ValueError(f"the plan holds a batch of {max(map(len, groups))} samples, more than {batch_size=}")
-    return Batches(source, _evaluation_tasks(groups, batch_size, shard), num_workers, max_bad=0)
+    return Batches(source, _evaluation_tasks(groups, batch_size, shard), num_workers, max_bad=0, mask=mask)
 
 
 def repeat_batch(feed: dict[str, np.ndarray], num_batches: int | None = None) -> Iterator[Batch]:
@@ -332,7 +340,9 @@ def _empty_arrays(layout: Layout) -> dict[str, np.ndarray]:
 class Batches(Iterator[Batch]):
     """Iterator over batches; close it (or leave its `with` block) to end the workers. An error closes it too."""
 
-    def __init__(self, source: Source, tasks: Iterator[_Task], num_workers: int, max_bad: int) -> None:
+    def __init__(
+        self, source: Source, tasks: Iterator[_Task], num_workers: int, max_bad: int, mask: str | None = None
+    ) -> None:
         if num_workers and type(source).__module__ == "__main__":
             raise ValueError(
                 f"{type(source).__name__} must be defined in a module that workers can import, not a script"
@@ -340,6 +350,7 @@ class Batches(Iterator[Batch]):
         self._reader = _Reader(source)
         self._tasks = tasks
         self._max_bad = max_bad
+        self._mask = mask
         self._bad: dict[int, str] = {}
         self._pool = Pool(self._reader, num_workers) if num_workers else None
         self._in_flight: deque[_Task] = deque()
@@ -358,10 +369,13 @@ class Batches(Iterator[Batch]):
         try:
             task, feed, bad = self._read_here() if self._pool is None else self._read_ahead(self._pool)
             self._count(bad)
+            messages = [message for _, message in bad]
+            batch = Batch(feed, task.size, task.epoch, task.index, messages, task.rows - task.size)
+            self._feed_mask(batch)
         except BaseException:
             self.close()
             raise
-        return Batch(feed, task.size, task.epoch, task.index, [message for _, message in bad])
+        return batch
 
     def close(self) -> None:
         """End the workers. Batches already handed over stay valid."""
@@ -381,6 +395,12 @@ class Batches(Iterator[Batch]):
             raise StopIteration
         task = self._in_flight.popleft()
         return task, *pool.result(task.index)
+
+    def _feed_mask(self, batch: Batch) -> None:
+        if self._mask is not None:
+            if self._mask in batch.feed:
+                raise ValueError(f"the samples have a field '{self._mask}' of their own: give the mask another name")
+            batch.feed[self._mask] = batch.mask
 
     def _count(self, bad: list[tuple[int, str]]) -> None:
         self._bad.update(bad)

@@ -57,6 +57,13 @@ class WholeWords(Words):
         return {"index": indices, "word": np.where(np.arange(sizes.max()) < sizes[:, None], indices[:, None], 0)}
 
 
+class Maps(Numbers):
+    """Sample i is a map of 2 x 2 pixels of class i % 3."""
+
+    def load(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        return {"label": np.full((2, 2), index % 3)}
+
+
 class Environment(Numbers):
     """Tells what the process that reads looks like."""
 

@@ -9,6 +9,7 @@ import textwrap
 import time
 from pathlib import Path
 
+from fluid import engine as engines
 from fluid.data import (
     Batch,
     SyntheticSource,
@@ -19,11 +20,13 @@ from fluid.data import (
     training_batches,
 )
 from fluid.errors import DataError
+from fluid.program import Input, build
 from fluid.tests import data_sources
-from fluid.tests.data_sources import Environment, Failing, Numbers, Slow, Stuck, Unloadable, WholeWords, Words
+from fluid.tests.data_sources import Environment, Failing, Maps, Numbers, Slow, Stuck, Unloadable, WholeWords, Words
 from fluid.workers import _anonymous_file
 
 import numpy as np
+import paddle
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -176,6 +179,34 @@ def test_evaluation_shards_have_equal_lengths_and_no_sample_twice(source):
     real = [index for shard in shards for b in shard for index in b.feed["index"][: b.size].tolist()]
     assert sorted(real) == list(range(21))
     assert shards[3][-1].size == 0
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_mask_marks_what_is_not_padding(workers):
+    for number in range(4):
+        with evaluation_batches(Words(21), 8, shard=(number, 4), num_workers=workers, mask="real") as batches:
+            for batch in batches:
+                assert batch.mask.dtype == bool and len(batch.mask) == len(batch.feed["index"]) == 2
+                assert batch.mask.tolist() == [row < batch.size for row in range(2)]
+                np.testing.assert_array_equal(batch.feed["real"], batch.mask)
+    assert all(batch.mask.all() and len(batch.mask) == 8 for batch in read(Numbers(24), num_workers=workers))
+    with pytest.raises(ValueError, match="'index' of their own"):
+        list(evaluation_batches(Numbers(21), 8, mask="index"))
+
+
+@pytest.mark.parametrize("engine", ["paddle", "xla"])
+def test_padding_is_not_counted_on_the_device(engine):
+    def count(label: paddle.pir.Value, real: paddle.pir.Value, training: bool) -> dict[str, paddle.pir.Value]:
+        weights = paddle.broadcast_to(paddle.cast(real, "float32").reshape([-1, 1, 1]), paddle.shape(label))
+        return {"counts": paddle.bincount(label.reshape([-1]), weights.reshape([-1]), minlength=3)}
+
+    inputs = [Input("label", (None, 2, 2), "int64"), Input("real", (None,), "bool")]
+    program = build(count, inputs, name="count")
+    device, _ = engines.create(engine, "cpu")
+    device.load({})
+    with evaluation_batches(Maps(5), 4, mask="real") as batches:
+        counts = sum(np.asarray(device.run(program, batch.feed)["counts"]) for batch in batches)
+    assert counts.tolist() == [8, 8, 4]  # the 20 pixels of 5 maps
 
 
 def test_evaluation_plan_must_hold_every_sample_once():
