@@ -94,6 +94,14 @@ class Engine(ABC):
         """The sum of an array over all processes of a distributed run; all of them call this together."""
         return values
 
+    def gather(self, array: np.ndarray) -> np.ndarray:
+        """The rows [n, ...] of all processes of a distributed run, one after the other; all of them call this together.
+
+        Each may have any number of rows, also none. Raises EngineError, in every process, if the rows of one are of
+        another shape or type than those of another.
+        """
+        return np.asarray(array)
+
     def close(self) -> None:
         """Release what the engine holds outside this process's memory."""
 

@@ -1,6 +1,8 @@
 """Several processes, on one host or many, as one engine, through `jax.distributed`."""
 
+import json
 import logging
+import math
 import os
 
 from fluid.errors import EngineError
@@ -9,6 +11,9 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding
+
+# Bytes in which a process tells the others of its rows' shape and type.
+_HEADER = 512
 
 
 def start(coordinator: str | None = None, num_hosts: int | None = None, host_id: int | None = None) -> None:
@@ -67,6 +72,31 @@ def total_over_hosts(values: np.ndarray) -> np.ndarray:
     # Without 64 bits JAX would round counts and sums to 32.
     with jax.enable_x64(True):
         return multihost_utils.process_allgather(values).sum(0)
+
+
+def rows_of_hosts(array: np.ndarray) -> np.ndarray:
+    """The rows of all processes in the order of the processes, any number each. Every process must call it.
+
+    Raises EngineError, in every process, if their rows are of different shapes or types, or objects.
+    """
+    if jax.process_count() == 1:
+        return array
+    # They travel as bytes: JAX would turn 64 bits into 32, and knows no text.
+    header = json.dumps([array.dtype.str, array.shape]).encode().ljust(_HEADER)
+    layouts = [json.loads(bytes(text)) for text in multihost_utils.process_allgather(np.frombuffer(header, np.uint8))]
+    filled = [(kind, tuple(shape)) for kind, shape in layouts if shape[0]]
+    if len({(kind, shape[1:]) for kind, shape in filled}) > 1 or any("O" in kind for kind, _ in filled):
+        listed = ", ".join(f"{kind} {list(shape)}" for kind, shape in filled)
+        raise EngineError(f"the rows of the processes do not make one array: they are {listed}")
+    if not filled:
+        return array
+    kind, item = np.dtype(filled[0][0]), filled[0][1][1:]
+    sizes = [shape[0] * kind.itemsize * math.prod(item) for _, shape in layouts]
+    padded = np.zeros(max(*sizes, 1), np.uint8)
+    padded[: sizes[jax.process_index()]] = np.frombuffer(array.tobytes(), np.uint8)
+    gathered = multihost_utils.process_allgather(padded)
+    data = b"".join(row[:size].tobytes() for row, size in zip(gathered, sizes, strict=True))
+    return np.frombuffer(bytearray(data), kind).reshape(sum(shape[0] for _, shape in layouts), *item)
 
 
 def wait_for_hosts(name: str) -> None:

@@ -98,6 +98,9 @@ class XlaEngine(Engine):
     def total(self, values: np.ndarray) -> np.ndarray:
         return distributed.total_over_hosts(values)
 
+    def gather(self, array: np.ndarray) -> np.ndarray:
+        return distributed.rows_of_hosts(np.asarray(array))
+
     def load(self, state: Mapping[str, np.ndarray]) -> None:
         with jax.enable_x64(True):
             for name, array in state.items():
