@@ -6,8 +6,8 @@ from pathlib import Path
 from fluid import checkpoint
 from fluid.errors import CheckpointError, UserError
 from fluid.program import EMA_SUFFIX, Input, Program, Value, build, initialise
-from fluid.registry import find_entry, resolve
 from fluid.weights import Report, has_automatic_names, load_into, read_weights
+from fluid.weights.registry import find_entry, resolve
 from image_classification.classifier import TASK, Classifier
 from image_classification.models import find_model
 from image_classification.models.auto_names import rename_automatic

@@ -26,8 +26,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from fluid.archive import unpack
 from fluid.errors import DataError, UserError
+from fluid.formats.archive import unpack
 
 import cv2
 import numpy as np

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fluid import checkpoint, registry
+from fluid import checkpoint
 from fluid.errors import UserError
 from fluid.program import Input, Program, Value, build, build_accumulating
 from fluid.schedule import Schedule
-from fluid.weights import Report, load_into, read_weights
+from fluid.weights import Report, load_into, read_weights, registry
 from neural_machine_translation.decode import Search, beam_search, sample
 from neural_machine_translation.indices import EOS
 from neural_machine_translation.model import (

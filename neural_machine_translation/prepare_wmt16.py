@@ -27,10 +27,10 @@ from typing import Literal
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from fluid.archive import unpack
 from fluid.config import parse
-from fluid.download import download
 from fluid.errors import DataError, UserError
+from fluid.formats.archive import unpack
+from fluid.weights.download import download
 
 ARCHIVES = {
     "europarl-v7.de-en.tgz": "http://www.statmt.org/europarl/v7/de-en.tgz",

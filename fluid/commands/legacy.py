@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fluid.arrays import read_npz, write_npz
-from fluid.legacy_model import convert_model, run_model
+from fluid.formats.legacy_model import convert_model, run_model
 from fluid.run import script
 
 

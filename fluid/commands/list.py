@@ -6,8 +6,8 @@ import importlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from fluid import registry
 from fluid.run import script
+from fluid.weights import registry
 
 from rich.console import Console
 from rich.table import Table

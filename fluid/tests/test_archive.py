@@ -7,8 +7,8 @@ import tarfile
 import zipfile
 from pathlib import Path
 
-from fluid import archive
 from fluid.errors import WeightsError
+from fluid.formats import archive
 
 import pytest
 

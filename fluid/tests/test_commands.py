@@ -4,11 +4,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from fluid import legacy
 from fluid.commands import legacy as legacy_command
 from fluid.commands import list as list_command
 from fluid.commands import weights as weights_command
 from fluid.errors import DataError
+from fluid.formats import legacy
 from fluid.weights import read_weights
 
 import numpy as np

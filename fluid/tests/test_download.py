@@ -9,9 +9,9 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from fluid import download as module
-from fluid.download import download
 from fluid.errors import WeightsError
+from fluid.weights import download as module
+from fluid.weights.download import download
 
 import pytest
 

@@ -5,8 +5,8 @@ import random
 import struct
 from pathlib import Path
 
-from fluid import legacy, wire
 from fluid.errors import WeightsError
+from fluid.formats import legacy, wire
 
 import numpy as np
 import pytest

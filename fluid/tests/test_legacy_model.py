@@ -7,8 +7,8 @@ import struct
 import sys
 from pathlib import Path
 
-from fluid import legacy, legacy_model, wire
 from fluid.errors import WeightsError
+from fluid.formats import legacy, legacy_model, wire
 
 import numpy as np
 import pytest

@@ -9,8 +9,8 @@ import sys
 import tracemalloc
 from pathlib import Path
 
-from fluid import legacy, pdparams
 from fluid.errors import WeightsError
+from fluid.formats import legacy, pdparams
 
 import numpy as np
 import pytest
@@ -171,7 +171,7 @@ def test_writing_is_all_or_nothing(tmp_path):
 
 def test_reading_imports_neither_paddle_nor_torch():
     file = str(FORMATS / "fluid_save" / "model.pdparams")
-    code = f"import sys\nfrom fluid import pdparams\npdparams.read_pdparams({file!r})\n"
+    code = f"import sys\nfrom fluid.formats import pdparams\npdparams.read_pdparams({file!r})\n"
     subprocess.run(
         [sys.executable, "-c", code + "assert not {'paddle', 'torch', 'jax'} & set(sys.modules)"],
         check=True,

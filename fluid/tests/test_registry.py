@@ -10,8 +10,10 @@ import threading
 import time
 from pathlib import Path
 
-from fluid import legacy, registry, weights
+from fluid import weights
 from fluid.errors import WeightsError
+from fluid.formats import legacy
+from fluid.weights import registry
 
 import numpy as np
 import pytest
@@ -158,7 +160,7 @@ def test_two_processes_at_once(tmp_path, cache, archive):
         thread.start()
         folder = task(tmp_path, f"http://127.0.0.1:{server.server_port}/net_pretrained.tar")
         code = f"path, _ = registry.resolve('Net', {str(folder)!r}); print(len(weights.read_weights(path)))"
-        code = f"from fluid import registry, weights; {code}"
+        code = f"from fluid import weights; from fluid.weights import registry; {code}"
         command = [sys.executable, "-c", code]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         processes = [subprocess.Popen(command, cwd=ROOT, env=dict(os.environ), **pipes) for _ in range(2)]

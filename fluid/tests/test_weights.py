@@ -5,8 +5,9 @@ import shutil
 import tarfile
 from pathlib import Path
 
-from fluid import legacy, weights
+from fluid import weights
 from fluid.errors import UserError, WeightsError
+from fluid.formats import legacy
 
 import numpy as np
 import pytest

@@ -5,7 +5,8 @@ import sys
 import tarfile
 from pathlib import Path
 
-from fluid import legacy, registry
+from fluid.formats import legacy
+from fluid.weights import registry
 from image_classification.models import find_model
 from image_classification.tests.networks import (
     GOLDEN,

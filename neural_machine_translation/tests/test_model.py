@@ -4,8 +4,9 @@ import csv
 from pathlib import Path
 
 from fluid import engine as engines
-from fluid import legacy, weights
+from fluid import weights
 from fluid.errors import UserError, WeightsError
+from fluid.formats import legacy
 from fluid.program import initialise, parameter_count
 from fluid.schedule import Constant
 from neural_machine_translation.model import SIZES, Transformer, config_of, parameter_shapes, position_table

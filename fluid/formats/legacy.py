@@ -23,8 +23,8 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from fluid import wire
 from fluid.errors import WeightsError
+from fluid.formats import wire
 
 import numpy as np
 

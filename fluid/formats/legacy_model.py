@@ -26,8 +26,8 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from fluid import legacy, pdparams, wire
 from fluid.errors import WeightsError
+from fluid.formats import legacy, pdparams, wire
 
 import numpy as np
 

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
-from fluid import archive
-from fluid.download import download, file_digest
 from fluid.errors import WeightsError
+from fluid.formats import archive
+from fluid.weights.download import download, file_digest
 
 CACHE_VARIABLE = "FLUID_ZOO_CACHE"
 """Environment variable that moves the cache from ~/.cache/fluid-model-zoo."""

@@ -9,8 +9,8 @@ from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from fluid import legacy
 from fluid.errors import WeightsError
+from fluid.formats import legacy
 
 MAX_MEMBERS = 100_000
 MAX_EXPANSION = 100

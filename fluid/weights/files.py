@@ -1,0 +1,129 @@
+"""Weights as files: reading them whatever they are stored as, writing and converting them."""
+
+import os
+import tempfile
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from fluid import checkpoint
+from fluid.errors import WeightsError
+from fluid.formats import archive, legacy, legacy_model, pdparams
+
+import numpy as np
+
+
+def read_weights(path: str | os.PathLike, names: Collection[str] | None = None) -> dict[str, np.ndarray]:
+    """Read weights as `{variable name: array}`, optimizer state left out.
+
+    Args:
+        path: a Fluid folder of one file a variable, an inference model's folder (`__model__` + files, `model` +
+            `params`), a checkpoint or a run's folder (its newest checkpoint), an archive (tar, tar.gz, zip) of any of
+            these, a `.safetensors` or `.pdparams` file, or a combined Fluid file.
+        names: the network's variables, where known. A combined file of its own cannot be read without them, and they
+            tell which folder inside an archive holds the files.
+
+    Raises:
+        WeightsError: the path is missing, of no known format, damaged or truncated. No pickle is ever executed.
+        CheckpointError: a checkpoint is damaged.
+    """
+    path = Path(path)
+    if path.is_dir():
+        weights = _read_folder(path, names)
+    elif not path.exists():
+        raise WeightsError(f"{path}: no such file or folder.")
+    else:
+        weights = _read_file(path, names)
+    weights = {name: array for name, array in weights.items() if not legacy.is_optimizer_state(name, weights)}
+    if not weights:
+        raise WeightsError(f"{path}: no weights in it.")
+    return weights
+
+
+def write_weights(path: str | os.PathLike, weights: Mapping[str, np.ndarray]) -> None:
+    """Write weights as a `.safetensors` or `.pdparams` file, or (no suffix) as a Fluid folder. Nothing is overwritten.
+
+    Raises WeightsError if the place is taken or not writable, or the format cannot hold a name or data type.
+    """
+    path = Path(path)
+    if path.suffix not in (".safetensors", ".pdparams"):
+        legacy.write_folder(path, weights)
+        return
+    if path.exists():
+        raise WeightsError(f"{path}: exists already. Choose another name, or remove it first.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".pdparams":
+        pdparams.write_pdparams(path, weights)
+        return
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        save_file({name: np.ascontiguousarray(array).reshape(array.shape) for name, array in weights.items()}, partial)
+        os.replace(partial, path)
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{path}: cannot be written ({error}).") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def convert(
+    source: str | os.PathLike, target: str | os.PathLike, names: Collection[str] | None = None
+) -> dict[str, np.ndarray]:
+    """Convert weights from any format `read_weights` knows to the one `target`'s suffix asks for; return them."""
+    weights = read_weights(source, names)
+    write_weights(target, weights)
+    return weights
+
+
+def _read_folder(path: Path, names: Collection[str] | None) -> dict[str, np.ndarray]:
+    if checkpoint.is_checkpoint(path):
+        return checkpoint.load(path)[0]
+    folder = archive.find_parameters(path, names)
+    if legacy_model.find_model(folder):
+        return legacy_model.read_model(folder).weights
+    files = [file for suffix in (".safetensors", ".pdparams") for file in folder.glob(f"*{suffix}")]
+    if not files and names is not None:
+        files = [file for file in folder.iterdir() if file.is_file() and legacy.starts_like_record(file)]
+    # Several files are variables; one is all of them: a combined file, as text recognition was released.
+    return _read_file(files[0], names) if len(files) == 1 else legacy.read_folder(folder)
+
+
+def _read_file(path: Path, names: Collection[str] | None) -> dict[str, np.ndarray]:
+    try:
+        with open(path, "rb") as file:
+            head = file.read(16)
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read ({error.strerror or error}).") from error
+    if not head:
+        raise WeightsError(f"{path}: an empty file; it was never completely written or downloaded.")
+    if path.suffix == ".safetensors" or head[8:9] == b"{":
+        return _read_safetensors(path)
+    if legacy.starts_like_record(path):
+        if names is None:
+            return {path.name: legacy.read_tensor(path)}
+        return legacy.read_combined(path, [name for name in names if not legacy.is_optimizer_state(name, names)])
+    if head[:1] == b"\x80" or path.suffix in (".pdparams", ".pdopt"):
+        return pdparams.read_pdparams(path)
+    if archive.is_archive(path):
+        if path.suffix in (".pt", ".pth", ".bin", ".npz"):
+            raise WeightsError(
+                f"{path}: a {path.suffix} file is not read here (it may hold a program). "
+                "Save the arrays as .safetensors first."
+            )
+        with tempfile.TemporaryDirectory(prefix="weights-") as scratch:
+            archive.unpack(path, Path(scratch, "files"))
+            return read_weights(Path(scratch, "files"), names)
+    raise WeightsError(
+        f"{path}: neither a Fluid parameter file, nor .safetensors, nor .pdparams, nor an archive of them."
+    )
+
+
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError, KeyError, ValueError, MemoryError) as error:
+        raise WeightsError(f"{path}: not a complete .safetensors file ({error}).") from error
