@@ -4,7 +4,10 @@ Importing `fluid` costs nothing: reader processes import `fluid.data` and must s
 """
 
 import os
+import sys
 import warnings
+from pathlib import Path
+from types import TracebackType
 
 CPU_THREADS = int(os.environ.get("OMP_NUM_THREADS", 0)) or (
     len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -16,3 +19,20 @@ os.environ.setdefault("GLOG_minloglevel", "2")
 warnings.filterwarnings("ignore", message="No ccache found")
 warnings.filterwarnings("ignore", message="When training, we now always track global mean and variance")
 warnings.filterwarnings("ignore", message="Tensor do not have 'place' interface for pir graph mode")
+
+
+def _explain(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """One line where a traceback would only say that a package is missing: this Python is not the zoo's."""
+    root = Path(__file__).resolve().parent.parent
+    name = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if not name or (root / name).exists():
+        sys.__excepthook__(kind, error, trace)
+        return
+    print(
+        f"error: {sys.executable} has no {name}. In {root}: ./zoo install makes an environment that has it; then run this "
+        f"script with {root / '.venv/bin/python'}, or by ./zoo (./zoo --help says how)",
+        file=sys.stderr,
+    )
+
+
+sys.excepthook = _explain

@@ -11,17 +11,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-TASK_FOLDERS = (
-    "image_classification",
-    "object_detection",
-    "icnet",
-    "ocr_recognition",
-    "DeepASR",
-    "neural_machine_translation",
-    "DeepQNetwork",
-)
-TASKS = [name for name in TASK_FOLDERS if (ROOT / name / "train.py").is_file()]
-ALL = [*TASK_FOLDERS, "caffe2fluid", "fluid"]
+TASKS = sorted(path.parent.name for path in ROOT.glob("*/train.py"))
+"""A folder with a train.py is a task."""
+PACKAGES = {path.parent.name for path in ROOT.glob("*/*.py")}
+"""Every folder with modules."""
 
 
 def imported_packages(folder: Path) -> dict[str, set[str]]:
@@ -44,18 +37,18 @@ def imported_packages(folder: Path) -> dict[str, set[str]]:
 @pytest.mark.parametrize("task", TASKS)
 def test_a_task_imports_no_other_task(task):
     imports = imported_packages(ROOT / task)
-    others = {name: imports[name] for name in set(ALL) - {task, "fluid"} if name in imports}
+    others = {name: imports[name] for name in PACKAGES - {task, "fluid"} if name in imports}
     assert not others
 
 
 def test_fluid_imports_no_task():
     imports = imported_packages(ROOT / "fluid")
-    assert not {name: imports[name] for name in set(ALL) - {"fluid"} if name in imports}
+    assert not {name: imports[name] for name in PACKAGES - {"fluid"} if name in imports}
 
 
 def test_the_converter_stands_alone():
     imports = imported_packages(ROOT / "caffe2fluid")
-    assert not {name: imports[name] for name in set(ALL) - {"caffe2fluid"} if name in imports}
+    assert not {name: imports[name] for name in PACKAGES - {"caffe2fluid"} if name in imports}
 
 
 # Its data come from an environment, and its released weights are small enough to lie in the folder.

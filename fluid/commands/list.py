@@ -21,8 +21,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("what", nargs="?", choices=("tasks", "models", "weights"), help="by default all three")
     parser.add_argument("task", nargs="?", help="of this task only")
     args = parser.parse_args(argv)
-    tasks_here = [path.parent for path in sorted(ROOT.glob("*/train.py")) if (path.parent / "infer.py").is_file()]
-    folders = [folder for folder in tasks_here if args.task in (None, folder.name)]
+    folders = [path.parent for path in sorted(ROOT.glob("*/infer.py")) if args.task in (None, path.parent.name)]
     if not folders:
         parser.error(f"there is no task {args.task}")
     tables = {"tasks": tasks, "models": models, "weights": weights}
@@ -31,11 +30,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def tasks(folders: list[Path]) -> None:
-    """Each task and the first line of its train.py."""
+    """Each task, the first line of its train.py (of its package, if it has none), and what `./zoo` runs of it."""
     Console().print("[bold]tasks[/bold]")
     for folder in folders:
-        docstring = ast.get_docstring(ast.parse((folder / "train.py").read_text(encoding="utf-8"))) or ""
-        print(f"{folder.name:28} {docstring.splitlines()[0] if docstring else ''}")
+        head = next(path for name in ("train", "__init__") if (path := folder / f"{name}.py").is_file())
+        docstring = ast.get_docstring(_parsed(head)) or ""
+        print(f"{folder.name:28} {docstring.partition(chr(10))[0]}")
+        print(f"{'':28} scripts: {' '.join(path.stem for path in sorted(folder.glob('*.py')) if _is_script(path))}")
     print()
 
 
@@ -64,6 +65,14 @@ def weights(folders: list[Path]) -> None:
     print("Give a name to --pretrained_model. Figures are the publisher's, not measured here unless they say so.")
     if unverified:
         print("UNVERIFIED: no checksum was ever published; that of the first download is kept.")
+
+
+def _parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def _is_script(path: Path) -> bool:
+    return any(isinstance(node, ast.If) and "__main__" in ast.unparse(node.test) for node in _parsed(path).body)
 
 
 def _table(title: str, *columns: str) -> Table:

@@ -1,0 +1,120 @@
+"""The front door: what `./zoo COMMAND TASK` runs, and that a new folder needs no list to be found."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import setuptools
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPT = 'if __name__ == "__main__":\n    pass\n'
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Path:
+    """The zoo with one task of its own, and an environment whose Python says what it was called with."""
+    for name in ("zoo", "pyproject.toml", "requirements.txt", "conftest.py"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    task = tmp_path / "new_task"
+    for name in ("train", "infer", "score", "prepare_small"):
+        task.mkdir(exist_ok=True)
+        (task / f"{name}.py").write_text(SCRIPT)
+    (task / "network.py").write_text("")
+    (task / "data").mkdir()
+    (task / "data" / "words.txt").write_text("one\n")
+    (task / "tests").mkdir()
+    (task / "tests" / "test_new.py").write_text("def test_it():\n    assert False\n")
+    (tmp_path / "fluid" / "commands").mkdir(parents=True)
+    (tmp_path / "fluid" / "commands" / "legacy.py").write_text("")
+    python = tmp_path / "venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/bash\necho "python $*"\n')
+    python.chmod(0o755)
+    return tmp_path
+
+
+def zoo(house: Path, *words: str) -> tuple[int, str]:
+    """Exit code and the last line said."""
+    environment = {**os.environ, "ZOO_VENV": str(house / "venv")}
+    done = subprocess.run([house / "zoo", *words], env=environment, capture_output=True, text=True)
+    return done.returncode, (done.stdout + done.stderr).strip().rpartition("\n")[2].replace(str(house), ".")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("train", "new_task", "--lr", "0.1"), "python ./new_task/train.py --lr 0.1"),
+        (("score", "new_task", "a b"), "python ./new_task/score.py a b"),
+        (("prepare", "new_task", "small", "--help"), "python ./new_task/prepare_small.py --help"),
+        (("prepare", "new_task"), "./zoo prepare new_task small --help"),
+        (("legacy", "run", "DIR"), "python -m fluid.commands.legacy run DIR"),
+        (("launch", "2", "new_task"), "python -m fluid.commands.launch 2 ./new_task/train.py"),
+    ],
+)
+def test_what_runs(house: Path, words: tuple[str, ...], said: str) -> None:
+    assert zoo(house, *words) == (0, said)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("train", "elsewhere"), 1, "error: 'elsewhere' is no task; choose one of: new_task"),
+        (("train",), 1, "error: '' is no task; choose one of: new_task"),
+        (
+            ("network", "new_task"),
+            1,
+            "error: new_task has no script network.py; it has: infer prepare_small score train",
+        ),
+        (
+            ("prepare", "new_task", "x"),
+            1,
+            "error: new_task has no script prepare_x.py; it has: infer prepare_small score",
+        ),
+        (("launch", "new_task"), 1, "error: ./zoo launch N TASK ...: N is the number of processes"),
+        (("frobnicate", "new_task"), 2, "The environment is made in"),
+        (("../zoo", "new_task"), 2, "The environment is made in"),
+    ],
+)
+def test_what_is_refused(house: Path, words: tuple[str, ...], code: int, said: str) -> None:
+    returned, last = zoo(house, *words)
+    assert returned == code and last.startswith(said), (returned, last)
+
+
+def test_a_failed_installation_is_told_and_tried_again(house: Path) -> None:
+    (house / "venv" / "bin" / "python").write_text("#!/bin/bash\necho no network\nexit 1\n")
+    for _ in range(2):
+        code, said = zoo(house, "train", "new_task")
+        assert code == 1 and said.startswith("error: the installation failed (all of it: ./venv/install.log)")
+
+
+def test_a_new_folder_is_packaged(house: Path) -> None:
+    settings = tomllib.loads((house / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"]
+    found = setuptools.find_namespace_packages(str(house), exclude=settings["exclude"])
+    assert {"new_task", "new_task.data", "fluid.commands"} <= set(found) and "new_task.tests" not in found
+
+
+def test_a_new_folder_is_tested_and_its_seconds_are_told(house: Path) -> None:
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
+    done = subprocess.run(command, cwd=house, capture_output=True, text=True)
+    assert "new_task/tests/test_new.py::test_it" in done.stdout
+    assert "\n    0.0  new_task\n" in done.stdout
+
+
+SCRIPTS = [
+    pytest.param(path, id=f"{path.parent.name}/{path.name}")
+    for path in sorted(ROOT.glob("*/*.py"))
+    if (path.parent / "train.py").is_file() and '\nif __name__ == "__main__":' in path.read_text(encoding="utf-8")
+]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_script_outside_the_environment_says_how_to_run_it(script: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    # -S: a Python without any package.
+    done = subprocess.run([sys.executable, "-S", script, "--help"], env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1 and "./zoo install" in done.stderr, done.stderr
