@@ -36,6 +36,28 @@ class EngineFlags:
 
 
 @dataclass
+class WeightsFlags:
+    """Which weights; without any of these the best of the run in ./output, else those that come along."""
+
+    checkpoint: Path | None = None
+    """Output folder of a run, which means its best checkpoint, or one of its checkpoints."""
+    newest: bool = False
+    """The newest checkpoint of the run instead of its best."""
+    pretrained_model: str | None = None
+    """Other weights: a name that `./zoo list weights` shows, or a file or folder of any format."""
+    allow_partial: bool = False
+    """Accept weights that fit only in part."""
+
+
+@dataclass
+class ExportedFlags:
+    """A model that is ready for use, where a script can run one."""
+
+    exported_model: Path | None = None
+    """Folder that export.py wrote, run by paddle.inference, instead of weights."""
+
+
+@dataclass
 class HostFlags:
     """Several machines as one; without these flags they are found from the cluster's environment, if there is one."""
 
