@@ -3,7 +3,8 @@
 from collections.abc import Callable
 
 from DeepQNetwork.agent import MEMORY, POLICY, TARGET, Agent, target_name
-from fluid.program import Input, Program, Value, build, name_layer
+from fluid.interface import Input
+from fluid.program import Program, Value, build, name_layer
 from fluid.schedule import Constant
 
 import numpy as np
@@ -173,6 +174,7 @@ def train_program(
         training=True,
         optimizer=lambda: paddle.optimizer.Adam(lr, epsilon=adam_epsilon, grad_clip=clip),
         schedule=Constant(lr),
+        batch_axes={"error": 0},
     )
 
 

@@ -26,7 +26,7 @@ from fluid.checkpoint import Meta
 from fluid.config import TrainFlags
 from fluid.engine import Engine
 from fluid.errors import UserError
-from fluid.program import Program, initialise, parameter_count
+from fluid.program import Program, initialise
 from fluid.run import Run, console, events, script
 from fluid.trainer import check_fits, resume
 from fluid.weights import load_into
@@ -224,7 +224,7 @@ def announce(
     kind = " ".join(word for word, used in (("double", flags.double), ("dueling", flags.dueling)) if used)
     run.say(f"environment {learner.environment.description}")
     run.say(
-        f"{agent.network}: {parameter_count(programs['train']):,} parameters, {agent.num_actions} actions; {kind or 'plain'} DQN, "
+        f"{agent.network}: {programs['train'].parameter_count:,} parameters, {agent.num_actions} actions; {kind or 'plain'} DQN, "
         f"{flags.n_step}-step returns, {'prioritized' if flags.prioritized else 'uniform'} replay, "
         f"1 update of {flags.batch_size} every {flags.update_every} steps, {learner.updates_per_call} a call"
     )

@@ -126,7 +126,7 @@ def time_zoo(folder: Path, model: str, what: str, device: str, precision: str, s
     def step() -> dict[str, Any]:
         nonlocal feed
         outputs = engine.run(captured, feed, step=next(steps))
-        feed = engine.put(feed)
+        feed = engine.put(feed, captured)
         return outputs
 
     result = measure(

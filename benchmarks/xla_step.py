@@ -78,9 +78,8 @@ def random_state(graph: graphs.Graph, rng: np.random.Generator) -> dict[str, np.
 def random_feed(graph: graphs.Graph, batch: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """A batch of random inputs; integers below 10."""
     feed = {}
-    for name, number in graph.inputs.items():
-        item = graph.types[number]
-        shape = [batch if length < 0 else length for length in item.shape]
+    for name, item in graph.inputs.items():
+        shape = [batch if length is None else length for length in item.shape]
         whole = item.dtype.startswith(("int", "uint"))
         feed[name] = (rng.integers(0, 10, shape) if whole else rng.normal(size=shape)).astype(item.dtype)
     return feed
@@ -122,7 +121,7 @@ def measure(
 
     run(1, 0)
     first_step = time.perf_counter() - started
-    feed = engine.put(feed)
+    feed = engine.put(feed, graph)
     run(max(steps // 4, 2), 1)
     speeds = [steps * batch / run(steps, 100 + steps * index) for index in range(rounds)]
     report = {

@@ -44,7 +44,7 @@ def export(program: Program, state: Mapping[str, np.ndarray], folder: Path, *, f
             paddle.static.save_inference_model(
                 str(partial / STEM),
                 [feeds[name] for name in program.inputs],
-                list(program.outputs.values()),
+                [program.values[name] for name in program.outputs],
                 paddle.static.Executor(paddle.CPUPlace()),
                 program=program.main,
             )

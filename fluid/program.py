@@ -13,10 +13,11 @@ The forms are separate Programs that agree in the *names* of their parameters; v
 `{name: array}` that an engine holds, so one state serves every Program of a task.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from fluid.interface import FINITE, LEARNING_RATE, WEIGHT_SUFFIX, Input, Interface, Output, restart_averages
 from fluid.schedule import Constant, Schedule
 
 import numpy as np
@@ -27,59 +28,33 @@ paddle.enable_static()
 Value = paddle.pir.Value
 Network = Callable[..., dict[str, Value]]
 
-LEARNING_RATE = "learning_rate_0"
-"""Paddle's name for the variable that an optimizer reads; the engines write `schedule(step)` to it before each update."""
-
 EMA_SUFFIX = "_ema"
 GRADIENT_SUM_SUFFIX = "_gradient_sum"
+WEIGHT_SUM = "loss_weight_sum"
+"""The weights of the batches accumulated so far."""
 
 
-@dataclass(frozen=True)
-class Input:
-    """A named input; `None` in `shape` is an axis whose length is known only when a batch is fed."""
-
-    name: str
-    shape: tuple[int | None, ...]
-    dtype: str = "float32"
-
-
-@dataclass
-class Program:
+@dataclass(kw_only=True, eq=False)
+class Program(Interface):
     """A built Program with its interface by name."""
 
-    name: str
     main: paddle.static.Program
     startup: paddle.static.Program
-    inputs: dict[str, Input]
-    outputs: dict[str, Value]
-    layers: dict[str, Value] = field(default_factory=dict)
-    """Intermediate values named by the network, for feature extraction."""
-    schedule: Schedule | None = None
-    rate_dtype: str = "float32"
-    """Type of the learning rate, that of the parameters."""
-    state_names: list[str] = field(default_factory=list)
-    """Parameters, statistics and optimizer accumulators the Program reads or writes."""
-    trainable: list[str] = field(default_factory=list)
-    averages: dict[str, str] = field(default_factory=dict)
-    """Name of an exponential moving average -> name of the parameter it follows."""
-    guarded: list[str] = field(default_factory=list)
-    """What the entries of the output `finite` speak of, in order."""
-    statistics_batch: int | None = None
-    """Consecutive samples that batch normalisation takes its statistics over; None: the whole batch. For the xla engine."""
-    independent_rows: bool = False
-    """No row of a batch depends on another, and none on chance: several devices may run the Program each on its own rows.
+    values: dict[str, Value] = field(default_factory=dict)
+    """The outputs and layers in `main`."""
 
-    Random operations would draw the same numbers on every device.
+
+_program_of_current_build: Program | None = None
+
+
+def name_layer(name: str, value: Value, batch: int | None = 0) -> Value:
+    """Make an intermediate value of a network fetchable by name; returns the value itself.
+
+    `batch` is its axis of samples, None if it has none.
     """
-
-
-_layers_of_current_build: dict[str, Value] | None = None
-
-
-def name_layer(name: str, value: Value) -> Value:
-    """Make an intermediate value of a network fetchable as `program.layers[name]`; returns the value itself."""
-    if _layers_of_current_build is not None:
-        _layers_of_current_build[name] = value
+    if _program_of_current_build is not None:
+        _program_of_current_build.layers[name] = Output(batch)
+        _program_of_current_build.values[name] = value
     return value
 
 
@@ -92,6 +67,10 @@ def build(
     optimizer: Callable[[], paddle.optimizer.Optimizer] | None = None,
     schedule: Schedule | None = None,
     ema_decay: float | None = None,
+    batch_axes: Mapping[str, int | None] | None = None,
+    carry: Mapping[str, str] | None = None,
+    statistics_batch: int | None = None,
+    independent_rows: bool = False,
 ) -> Program:
     """Build one Program.
 
@@ -103,20 +82,29 @@ def build(
         optimizer: makes the optimizer of the output `loss`; its learning rate is replaced by `schedule`.
         schedule: learning rate by update count; needed with `optimizer`.
         ema_decay: keep an exponential moving average `<parameter>_ema` of every trainable parameter.
+        batch_axes: axis of samples of outputs, None for one without: needed where it is not the first axis, and for every
+            array that a Program with an optimizer returns, since log lines take single numbers alone.
+        carry: output -> input that takes it in the next call of a stream (`Engine.stream`).
+        statistics_batch, independent_rows: see `fluid.interface.Interface`.
+
+    Raises ValueError, by name, for an output whose axis of samples is not one, and for a trainable parameter that the
+    loss does not depend on or that the network creates more than once.
 
     A Program with an optimizer has the further output `finite` (bool, [1 + parameters]): whether the loss and every
     updated parameter are finite numbers. Both are watched because Paddle's CPU kernels turn relu(NaN) into 0, which
     lets the loss look healthy while the weights are not.
-
-    Raises ValueError if an optimizer is to train a parameter that the network creates more than once.
     """
     program = _empty(name, inputs)
+    program.statistics_batch, program.independent_rows = statistics_batch, independent_rows
     with _building(program):
         _add_network(program, network, training)
+        _declare_outputs(program, batch_axes or {}, updates=optimizer is not None)
+        _declare_carry(program, carry or {})
         if optimizer is not None:
             _check_created_once(program)
-            optimizer().minimize(program.outputs["loss"])
             parameters = _trainable_values(program.main)
+            _, pairs = optimizer().minimize(program.values["loss"])
+            _check_gradients(program, parameters, pairs)
             _add_averages(program, parameters, ema_decay)
             _add_guard(program, parameters)
             program.schedule = schedule or Constant(0.0)
@@ -132,33 +120,46 @@ def build_accumulating(
     schedule: Schedule,
     batches: int,
     ema_decay: float | None = None,
+    batch_axes: Mapping[str, int | None] | None = None,
+    statistics_batch: int | None = None,
 ) -> tuple[Program, Program]:
     """Build the pair (accumulate, apply) for gradient accumulation over `batches` batches.
 
     `accumulate` runs forward and backward and adds the gradients to `<parameter>_gradient_sum`; `apply` takes no input,
-    updates the parameters with the mean gradient and clears the sums. Arguments as in `build`.
+    updates the parameters with the mean gradient and clears the sums. Where the network returns `loss_weight`, the mean
+    is weighted by it, as if all batches had been one. Arguments as in `build`.
     """
     accumulate = _empty(name, inputs)
+    accumulate.statistics_batch = statistics_batch
     with _building(accumulate):
         _add_network(accumulate, network, training=True)
+        _declare_outputs(accumulate, batch_axes or {}, updates=True)
         _check_created_once(accumulate)
         parameters = _trainable_values(accumulate.main)
-        gradients = paddle.static.append_backward(accumulate.outputs["loss"], parameter_list=parameters)
-        accumulate.outputs["finite"] = _all_finite([accumulate.outputs["loss"]])
-        accumulate.guarded = ["loss"]
+        gradients = paddle.static.append_backward(accumulate.values["loss"], parameter_list=parameters)
+        _check_gradients(accumulate, parameters, gradients)
+        _add_guard(accumulate, [])
+        weight = accumulate.values.get("loss" + WEIGHT_SUFFIX)
         for parameter, gradient in gradients:
             total = _persistent_like(parameter, parameter.name + GRADIENT_SUM_SUFFIX)
-            paddle.assign(total + gradient, total)
+            paddle.assign(total + (gradient if weight is None else gradient * weight.astype(gradient.dtype)), total)
+        if weight is not None:
+            total = _persistent([], _dtype_name(weight), WEIGHT_SUM)
+            paddle.assign(total + weight, total)
 
     apply = _empty(name + " (apply)", [])
     with _building(apply):
         pairs, sums = [], []
+        divisor = float(batches)
+        if weight is not None:
+            sums.append(_persistent([], _dtype_name(weight), WEIGHT_SUM))
+            divisor = paddle.maximum(sums[0], paddle.full_like(sums[0], 1e-12))
         for source, _ in gradients:
             attributes = paddle.ParamAttr(name=source.name, learning_rate=source.optimize_attr["learning_rate"])
             parameter = paddle.create_parameter(list(source.shape), _dtype_name(source), attr=attributes)
             parameter.regularizer, parameter.need_clip = source.regularizer, source.need_clip
             total = _persistent_like(source, source.name + GRADIENT_SUM_SUFFIX)
-            pairs.append((parameter, total / float(batches)))
+            pairs.append((parameter, total / (divisor if weight is None else divisor.astype(total.dtype))))
             sums.append(total)
         optimizer().apply_gradients(pairs)
         for total in sums:
@@ -205,43 +206,90 @@ def empty(scope: paddle.static.Scope) -> None:
     scope.erase(scope.local_var_names())
 
 
-def restart_averages(state: dict[str, np.ndarray], program: Program) -> None:
-    """Let every moving average in `state` start from its parameter, as after loading weights."""
-    for average, parameter in program.averages.items():
-        state[average] = state[parameter].copy()
-
-
-def averaged(state: dict[str, np.ndarray], program: Program) -> dict[str, np.ndarray]:
-    """`state` with every parameter replaced by its moving average: the weights to evaluate with."""
-    return {**state, **{parameter: state[average] for average, parameter in program.averages.items()}}
-
-
-def parameter_count(program: Program) -> int:
-    """Number of trainable scalars."""
-    values = {value.name: value for value in program.main.global_block().all_parameters()}
-    return sum(int(np.prod(values[name].shape)) for name in program.trainable)
-
-
 def _empty(name: str, inputs: Sequence[Input]) -> Program:
-    return Program(name, paddle.static.Program(), paddle.static.Program(), {item.name: item for item in inputs}, {})
+    main, startup = paddle.static.Program(), paddle.static.Program()
+    return Program(name=name, main=main, startup=startup, inputs={item.name: item for item in inputs})
 
 
 def _add_network(program: Program, network: Network, training: bool) -> None:
     inputs = program.inputs.values()
     values = {item.name: paddle.static.data(item.name, list(item.shape), item.dtype) for item in inputs}
-    program.outputs = dict(network(training=training, **values))
+    outputs = network(training=training, **values)
+    program.values.update(outputs)
+    program.outputs = dict.fromkeys(outputs, Output())
+
+
+def _declare_outputs(program: Program, batch_axes: Mapping[str, int | None], updates: bool) -> None:
+    """What the outputs are: declared in `batch_axes`, single numbers, or (in Programs without updates) rows of samples."""
+    unknown = batch_axes.keys() - program.outputs.keys()
+    if unknown:
+        raise ValueError(f"the Program '{program.name}' has no output {', '.join(sorted(unknown))} (batch_axes)")
+    batched = [item for item in program.inputs.values() if item.batch is not None]
+    free = any(item.shape[item.batch] is None for item in batched)
+    for name in program.outputs:
+        shape = list(program.values[name].shape)
+        if not shape:
+            program.outputs[name] = Output(None, scalar=True)
+            continue
+        if updates and name not in batch_axes:
+            raise ValueError(
+                f"the output '{name}' of the training Program '{program.name}' is an array, {shape}; log lines take single "
+                f"numbers. Reduce it, leave it out, or name its axis of samples: batch_axes={{'{name}': 0}}"
+            )
+        axis = batch_axes.get(name, 0 if batched else None)
+        if axis is not None and (axis >= len(shape) or (free and shape[axis] != -1)):
+            raise ValueError(
+                f"the output '{name}' of the Program '{program.name}', {shape}, has no axis of samples {axis}; name it in "
+                f"build(batch_axes={{'{name}': AXIS}}), None if the output is not made of samples"
+            )
+        program.outputs[name] = Output(axis)
+
+
+def _declare_carry(program: Program, carry: Mapping[str, str]) -> None:
+    for name, taken_by in carry.items():
+        if name not in program.outputs or taken_by not in program.inputs:
+            raise ValueError(f"the Program '{program.name}' has no output '{name}' or no input '{taken_by}' (carry)")
+        value, item = program.values[name], program.inputs[taken_by]
+        shape = tuple(None if length < 0 else length for length in value.shape)
+        declared = (item.shape, item.dtype, item.batch)
+        if (shape, _dtype_name(value), program.outputs[name].batch) != declared:
+            raise ValueError(
+                f"the output '{name}' of the Program '{program.name}' cannot be carried to the input '{taken_by}': "
+                f"{_dtype_name(value)} {list(shape)} with samples along {program.outputs[name].batch}, "
+                f"instead of {item.dtype} {list(item.shape)} along {item.batch}"
+            )
+    program.carry = dict(carry)
+
+
+def _check_gradients(
+    program: Program, parameters: Sequence[Value], gradients: Sequence[tuple[Value, Value | None]]
+) -> None:
+    """Raise ValueError naming the trainable parameters that got no gradient: they would keep their initial values."""
+    trained = {parameter.name for parameter, gradient in gradients if gradient is not None}
+    left = [item.name for item in parameters if item.name not in trained and not _is_flat_copy(item)]
+    if left:
+        raise ValueError(
+            f"the loss of the Program '{program.name}' does not depend on the trainable parameters {', '.join(left)}; use "
+            "them, leave them out of the training form, or create them with trainable=False"
+        )
+
+
+def _is_flat_copy(parameter: Value) -> bool:
+    """Whether it is the copy of all its weights in one row that every nn.LSTM and nn.GRU creates, for cuDNN, and never reads."""
+    callstack = parameter.get_defining_op().attrs().get("op_callstack", [])
+    return parameter.use_empty() and any("paddle/nn/layer/rnn.py" in frame for frame in callstack)
 
 
 @contextmanager
 def _building(program: Program) -> Iterator[None]:
     """Append ops to `program`; generated names start from 0, and the network can name its layers."""
-    global _layers_of_current_build
-    _layers_of_current_build = program.layers
+    global _program_of_current_build
+    _program_of_current_build = program
     try:
         with paddle.static.program_guard(program.main, program.startup), paddle.utils.unique_name.guard():
             yield
     finally:
-        _layers_of_current_build = None
+        _program_of_current_build = None
 
 
 def _finish(program: Program) -> Program:
@@ -254,7 +302,9 @@ def _finish(program: Program) -> Program:
         elif op.name() == "pd_op.data" and op.results()[0].persistable:
             program.state_names.append(attributes["name"])
     program.state_names = list(dict.fromkeys(program.state_names))
-    program.trainable = [value.name for value in _trainable_values(program.main)]
+    parameters = _trainable_values(program.main)
+    program.trainable = [value.name for value in parameters]
+    program.parameter_count = sum(int(np.prod(value.shape)) for value in parameters)
     return program
 
 
@@ -274,9 +324,12 @@ def _check_created_once(program: Program) -> None:
 
 
 def _persistent_like(value: Value, name: str) -> Value:
+    return _persistent(list(value.shape), _dtype_name(value), name)
+
+
+def _persistent(shape: list[int], dtype: str, name: str) -> Value:
     zero = paddle.nn.initializer.Constant(0.0)
-    attributes = paddle.ParamAttr(name=name, trainable=False, initializer=zero)
-    return paddle.create_parameter(list(value.shape), _dtype_name(value), attr=attributes)
+    return paddle.create_parameter(shape, dtype, attr=paddle.ParamAttr(name=name, trainable=False, initializer=zero))
 
 
 def _dtype_name(value: Value) -> str:
@@ -293,9 +346,11 @@ def _add_averages(program: Program, parameters: list[Value], decay: float | None
 
 
 def _add_guard(program: Program, parameters: list[Value]) -> None:
-    watched = ([program.outputs["loss"]] if "loss" in program.outputs else []) + parameters
-    program.guarded = (["loss"] if "loss" in program.outputs else []) + [value.name for value in parameters]
-    program.outputs["finite"] = _all_finite(watched)
+    watched = {name: program.values[name] for name in ("loss",) if name in program.values}
+    watched |= {value.name: value for value in parameters}
+    program.guarded = list(watched)
+    program.values[FINITE] = _all_finite(list(watched.values()))
+    program.outputs[FINITE] = Output(None)
 
 
 def _all_finite(values: list[Value]) -> Value:

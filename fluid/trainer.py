@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fluid import checkpoint
 from fluid.checkpoint import Meta
@@ -21,13 +21,10 @@ from fluid.config import TrainFlags
 from fluid.data import Batch
 from fluid.engine import Engine
 from fluid.errors import CheckpointError, DivergenceError
+from fluid.interface import Interface
 from fluid.run import Run, progress_bar, resident_megabytes, stop_on_signals
 
 import numpy as np
-
-if TYPE_CHECKING:
-    # Only for the annotations: a captured Program trains without Paddle.
-    from fluid.program import Program
 
 OpenBatches = Callable[[int], AbstractContextManager[Iterator[Batch]]]
 """From a number of batches already consumed to the batches that follow."""
@@ -51,13 +48,13 @@ class Outcome:
 def train(
     run: Run,
     engine: Engine,
-    program: "Program",
+    program: Interface,
     open_batches: OpenBatches,
     *,
     flags: TrainFlags,
     steps_per_epoch: int,
     total_steps: int,
-    apply: "Program | None" = None,
+    apply: Interface | None = None,
     batches_per_step: int = 1,
     evaluate: Callable[[], dict[str, float]] | None = None,
     metric: str = "loss",
@@ -107,7 +104,7 @@ def train(
         stop_on_signals() as stop,
         bar,
         open_batches(meta.step * batches_per_step) as source,
-        prefetch(source, engine) as batches,
+        prefetch(source, engine, program) as batches,
     ):
         window.restart()
         while meta.step < total_steps:
@@ -198,7 +195,7 @@ def check_fits(state: Mapping[str, np.ndarray], names: Mapping[str, np.ndarray],
 
 
 @contextmanager
-def prefetch(source: Iterator[Batch], engine: Engine, depth: int = 2) -> Iterator[Iterator[Batch]]:
+def prefetch(source: Iterator[Batch], engine: Engine, program: Interface, depth: int = 2) -> Iterator[Iterator[Batch]]:
     """Read ahead in a thread and start copying each batch to the device; errors of the reader surface in `next`."""
     ready: queue.Queue[Any] = queue.Queue(maxsize=depth)
     ended = threading.Event()
@@ -213,7 +210,7 @@ def prefetch(source: Iterator[Batch], engine: Engine, depth: int = 2) -> Iterato
     def read() -> None:
         try:
             for batch in source:
-                offer(replace(batch, feed=engine.put(batch.feed)))
+                offer(replace(batch, feed=engine.put(batch.feed, program)))
                 if ended.is_set():
                     return
             offer(StopIteration())
@@ -269,7 +266,7 @@ class Window:
         """Add time spent waiting for the reader."""
         self.wait += seconds
 
-    def check(self, program: "Program", update: "Program", last_saved: Path | None) -> None:
+    def check(self, program: Interface, update: Interface, last_saved: Path | None) -> None:
         """Raise DivergenceError if the loss or a parameter stopped being finite in this window."""
         for owner, entries in ((program, self.outputs), (update, self.updates)):
             for step, outputs in entries:
@@ -294,8 +291,8 @@ class Window:
 
 def _log(
     run: Run,
-    program: "Program",
-    update: "Program",
+    program: Interface,
+    update: Interface,
     window: Window,
     meta: Meta,
     total_steps: int,
@@ -343,7 +340,7 @@ def _evaluate(
 def benchmark(
     run: Run,
     engine: Engine,
-    program: "Program",
+    program: Interface,
     open_batches: OpenBatches,
     *,
     warmup: int = 5,
@@ -367,8 +364,7 @@ def benchmark(
     feed = batch.feed
     for index in range(warmup):
         outputs = engine.run(program, feed, step=index)
-        # Only a Program that has run tells the engine how its inputs are spread over the devices.
-        feed = engine.put(feed)
+        feed = engine.put(feed, program)
     np.asarray(outputs["loss"])
     began = time.perf_counter()
     for index in range(steps):
@@ -376,7 +372,7 @@ def benchmark(
     np.asarray(outputs["loss"])
     synthetic = hosts * batch.size * steps / (time.perf_counter() - began)
 
-    with open_batches(0) as source, prefetch(source, engine) as batches:
+    with open_batches(0) as source, prefetch(source, engine, program) as batches:
         for index in range(warmup):
             np.asarray(engine.run(program, next(batches).feed, step=index)["loss"])
         began, wait, samples = time.perf_counter(), 0.0, 0

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from fluid import checkpoint
 from fluid.errors import CheckpointError, UserError
-from fluid.program import EMA_SUFFIX, Input, Program, Value, build, initialise
+from fluid.interface import Input
+from fluid.program import EMA_SUFFIX, Program, Value, build, initialise
 from fluid.weights import Report, has_automatic_names, load_into, read_weights
 from fluid.weights.registry import find_entry, resolve
 from image_classification.classifier import TASK, Classifier
@@ -68,7 +69,7 @@ def training_network(
         return {"loss": loss, **{f"acc{k}": paddle.mean(paddle.cast(ranks < k, "float32")) for k in (1, 5)}}
 
     inputs = [image_input(classifier), Input("label", (None,), "int64")]
-    return network, inputs + ([Input("mixup_weight", (1,))] if mixup else [])
+    return network, inputs + ([Input("mixup_weight", (1,), batch=None)] if mixup else [])
 
 
 def evaluation_program(classifier: Classifier) -> Program:

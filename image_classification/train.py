@@ -23,15 +23,8 @@ from fluid.config import TrainFlags
 from fluid.data import Batch, batches_per_epoch, training_batches
 from fluid.engine import Engine
 from fluid.errors import UserError
-from fluid.program import (
-    Program,
-    averaged,
-    build,
-    build_accumulating,
-    initialise,
-    parameter_count,
-    restart_averages,
-)
+from fluid.interface import averaged, restart_averages
+from fluid.program import Program, build, build_accumulating, initialise
 from fluid.run import Run, script
 from fluid.schedule import Schedule
 from fluid.trainer import Outcome, benchmark, check_fits, resume, train
@@ -233,7 +226,7 @@ def main(flags: Flags) -> Outcome:
     resume_step = meta.step if resumed else None
     with Run(flags.output_dir, flags, task=TASK, resume_step=resume_step, writes=engine.host_id == 0) as run:
         run.say(
-            f"{flags.model}: {parameter_count(update):,} parameters, {classifier.class_dim} classes, "
+            f"{flags.model}: {update.parameter_count:,} parameters, {classifier.class_dim} classes, "
             f"{len(train_source)} training and {len(test_source)} test images"
         )
         run.say(f"engine {engine.name} on {engine.device} ({reason}), {flags.precision}, seed {flags.seed}")
@@ -393,12 +386,12 @@ def training_programs(flags: Flags, classifier: Classifier, rate: Schedule) -> t
         "optimizer": lambda: make_optimizer(flags),
         "schedule": rate,
         "ema_decay": flags.ema_decay if flags.use_ema else None,
+        "statistics_batch": group,
     }
     if flags.accumulate_batches == 1:
         program, apply = build(network, inputs, name="train", training=True, **common), None
     else:
         program, apply = build_accumulating(network, inputs, name="train", batches=flags.accumulate_batches, **common)
-    program.statistics_batch = group
     return program, apply
 
 

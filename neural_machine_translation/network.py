@@ -8,7 +8,8 @@ from typing import Any
 
 from fluid import checkpoint
 from fluid.errors import UserError
-from fluid.program import Input, Program, Value, build, build_accumulating
+from fluid.interface import Input
+from fluid.program import Program, Value, build, build_accumulating
 from fluid.schedule import Schedule
 from fluid.weights import Report, load_into, read_weights, registry
 from neural_machine_translation.decode import Search, beam_search, sample
@@ -143,9 +144,7 @@ def search_program(config: Transformer, search: Search) -> Program:
     def network(src_word: Value, training: bool) -> dict[str, Value]:
         return beam_search(create_parameters(config), config, search, src_word)
 
-    program = build(network, WORDS[:1], name="search")
-    program.independent_rows = True
-    return program
+    return build(network, WORDS[:1], name="search", independent_rows=True)
 
 
 def sampling_program(config: Transformer, *, max_out_len: int, temperature: float, top_k: int) -> Program:

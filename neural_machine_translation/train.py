@@ -22,7 +22,7 @@ from fluid.checkpoint import Meta
 from fluid.config import TrainFlags
 from fluid.data import Batch, evaluation_batches, training_batches
 from fluid.engine import Engine
-from fluid.program import Program, initialise, parameter_count
+from fluid.program import Program, initialise
 from fluid.run import Run, console, events, script
 from fluid.schedule import Noam, Schedule
 from fluid.trainer import Outcome, benchmark, check_fits, resume, train
@@ -195,7 +195,7 @@ def main(flags: Flags) -> Outcome:
     meta.extra[MULTIPLE] = source.multiple
     resume_step = meta.step if resumed else None
     with Run(flags.output_dir, flags, task=TASK, resume_step=resume_step, writes=engine.host_id == 0) as run:
-        announce(run, flags, translator, source, dev_pairs, parameter_count(apply or program))
+        announce(run, flags, translator, source, dev_pairs, (apply or program).parameter_count)
         run.say(f"engine {engine.name} on {engine.device} ({reason}), {flags.precision}, seed {flags.seed}")
         if report is not None:
             run.say(f"weights of {flags.pretrained_model}:\n{report}")

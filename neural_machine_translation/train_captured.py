@@ -99,7 +99,7 @@ class RunCaptured:
 def capture(config: Capture) -> None:
     """Write `folder`: programs/, translator.json, corpus.npz and the evaluation pairs."""
     from fluid.engine.xla.capture import capture as capture_program
-    from fluid.program import initialise, parameter_count
+    from fluid.program import initialise
     from fluid.schedule import Noam
     from neural_machine_translation.decode import Search
     from neural_machine_translation.model import SIZES, Transformer
@@ -147,7 +147,7 @@ def capture(config: Capture) -> None:
         text = "".join(f"{left}\t{right}\n" for left, right in zip(pairs.sources, pairs.targets, strict=True))
         (config.folder / f"{part}.tsv").write_text(text, encoding="utf-8")
     megabytes = sum(file.stat().st_size for file in config.folder.rglob("*") if file.is_file()) / 1e6
-    print(f"{config.folder}: {parameter_count(program):,} parameters, {len(source)} pairs, {megabytes:.1f} MB")
+    print(f"{config.folder}: {program.parameter_count:,} parameters, {len(source)} pairs, {megabytes:.1f} MB")
 
 
 def fill(state: dict[str, np.ndarray], graph: graphs.Graph, seed: int) -> None:

@@ -7,7 +7,7 @@ from DeepQNetwork.network import act_program, describe_weights, observe_program,
 from DeepQNetwork.pretrained import load_agent
 from fluid import engine as engines
 from fluid.errors import UserError, WeightsError
-from fluid.program import initialise, parameter_count
+from fluid.program import initialise
 from fluid.weights import write_weights
 
 import numpy as np
@@ -71,7 +71,7 @@ def test_weights_of_2018_give_the_values_of_2018(engine):
     ],
 )
 def test_parameter_counts(agent, count):
-    assert parameter_count(act_program(agent)) == count
+    assert act_program(agent).parameter_count == count
 
 
 def test_every_parameter_learns_and_the_target_network_stays():

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+from weakref import WeakSet
 
 from fluid import CPU_THREADS
 from fluid.engine.base import Engine, check_feed
 from fluid.errors import EngineError
-from fluid.program import LEARNING_RATE, Program, empty
+from fluid.interface import LEARNING_RATE, Interface
+from fluid.program import Program, empty
 
 import numpy as np
 import paddle
@@ -33,7 +35,7 @@ class PaddleEngine(Engine):
         self._scope = paddle.static.Scope()
         self._executor = paddle.static.Executor(self._place)
         self._names: set[str] = set()
-        self._checked: set[int] = set()
+        self._checked: WeakSet[Interface] = WeakSet()
 
     def __del__(self) -> None:
         if hasattr(self, "_scope"):
@@ -49,9 +51,11 @@ class PaddleEngine(Engine):
         return {name: np.array(self._scope.find_var(name).get_tensor()) for name in names}
 
     def run(
-        self, program: Program, feed: Mapping[str, Any], step: int = 0, fetch: Sequence[str] | None = None
+        self, program: Interface, feed: Mapping[str, Any], step: int = 0, fetch: Sequence[str] | None = None
     ) -> dict[str, np.ndarray]:
         check_feed(program, feed)
+        if not isinstance(program, Program):
+            raise EngineError(f"the captured Program '{program.name}' runs on the xla engine alone: --engine xla")
         if program.statistics_batch is not None:
             raise EngineError(
                 f"the Program '{program.name}' takes batch statistics over {program.statistics_batch} samples at a "
@@ -63,21 +67,21 @@ class PaddleEngine(Engine):
             rate = np.asarray(program.schedule(step), program.rate_dtype)
             self._scope.var(LEARNING_RATE).get_tensor().set(rate, self._place)
         names = list(program.outputs) if fetch is None else list(fetch)
-        values = [program.outputs[name] if name in program.outputs else program.layers[name] for name in names]
+        values = [program.values[name] for name in names]
         arrays = self._executor.run(program.main, feed=dict(feed), fetch_list=values, scope=self._scope)
         if len(arrays) != len(names):
             raise RuntimeError(f"the Program '{program.name}' returned {len(arrays)} of {len(names)} outputs")
         return dict(zip(names, arrays, strict=True))
 
     def _check_state(self, program: Program) -> None:
-        if id(program) in self._checked:
+        if program in self._checked:
             return
         missing = [name for name in program.state_names if name not in self._names]
         if missing:
             raise EngineError(
                 f"the Program '{program.name}' needs variables that were not loaded: {', '.join(missing)}"
             )
-        self._checked.add(id(program))
+        self._checked.add(program)
 
 
 def step_seed(seed: int, step: int) -> int:

@@ -20,7 +20,8 @@ from fluid.data import (
     training_batches,
 )
 from fluid.errors import DataError
-from fluid.program import Input, build
+from fluid.interface import Input
+from fluid.program import build
 from fluid.tests import data_sources
 from fluid.tests.data_sources import Environment, Failing, Maps, Numbers, Slow, Stuck, Unloadable, WholeWords, Words
 from fluid.workers import _anonymous_file

@@ -5,7 +5,8 @@ import errno
 from fluid.engine.paddle import PaddleEngine
 from fluid.errors import UserError, WeightsError
 from fluid.export import ExportedModel, export
-from fluid.program import Input, build, initialise
+from fluid.interface import Input
+from fluid.program import build, initialise
 
 import numpy as np
 import paddle

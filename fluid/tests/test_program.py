@@ -1,21 +1,17 @@
 """Programs: forms of one network agree, averages and accumulated gradients are exact, the guard names what broke."""
 
+import dataclasses
 import gc
 import resource
 from functools import partial
 from pathlib import Path
 
 from fluid.engine.paddle import PaddleEngine, step_seed
+from fluid.engine.xla import create, graph
+from fluid.engine.xla.capture import capture
 from fluid.errors import EngineError
-from fluid.program import (
-    Input,
-    averaged,
-    build,
-    build_accumulating,
-    initialise,
-    name_layer,
-    parameter_count,
-)
+from fluid.interface import Input, Interface, Output, averaged
+from fluid.program import build, build_accumulating, initialise, name_layer
 from fluid.schedule import Constant, Cosine
 
 import numpy as np
@@ -53,7 +49,14 @@ def engine_with(state, seed=0):
 @pytest.fixture(scope="module")
 def train():
     return build(
-        network, INPUTS, name="train", training=True, optimizer=momentum, schedule=Cosine(0.1, 50), ema_decay=0.75
+        network,
+        INPUTS,
+        name="train",
+        training=True,
+        optimizer=momentum,
+        schedule=Cosine(0.1, 50),
+        ema_decay=0.75,
+        batch_axes={"logits": 0},
     )
 
 
@@ -61,9 +64,122 @@ def test_the_interface_is_by_name(train):
     assert list(train.outputs) == ["loss", "logits", "finite"]
     assert train.guarded == ["loss", *train.trainable]
     assert sorted(train.trainable) == ["fc1_b", "fc1_w", "fc2_w"]
-    assert parameter_count(train) == 4 * 8 + 8 + 8 * 3
+    assert train.parameter_count == 4 * 8 + 8 + 8 * 3
     assert "learning_rate_0" not in train.state_names
     assert {"fc1_w", "fc1_w_velocity_0", "fc1_w_ema"} <= set(train.state_names)
+    assert train.scalars == ["loss"]
+    assert train.outputs == {"loss": Output(None, scalar=True), "logits": Output(0), "finite": Output(None)}
+    assert train.layers == {"hidden": Output(0)}
+
+
+def building(changed, **options):
+    """Build a training form of the network whose outputs `changed` replaces."""
+
+    def altered(x, y, training):
+        return changed(network(x, y, training), x)
+
+    options = {"optimizer": momentum, "batch_axes": {"logits": 0}, **options}
+    return build(altered, INPUTS, name="odd", training=True, **options)
+
+
+@pytest.mark.parametrize(
+    ("changed", "options", "message"),
+    [
+        (lambda outputs, x: outputs, {"batch_axes": None}, "'logits'.*is an array.*batch_axes={'logits': 0}"),
+        (lambda outputs, x: outputs, {"batch_axes": {"logit": 0}}, "no output logit"),
+        (lambda outputs, x: outputs, {"batch_axes": {"logits": 1}}, "'logits'.*no axis of samples 1"),
+        (
+            lambda outputs, x: {**outputs, "total": x.sum(axis=0)},
+            {"optimizer": None},
+            "'total'.*no axis of samples 0.*None if the output is not made of samples",
+        ),
+        (lambda outputs, x: {"loss": (x * 2).mean()}, {"batch_axes": None}, "does not depend on.*fc2_w, fc1_b, fc1_w"),
+        (lambda outputs, x: outputs, {"carry": {"logits": "x"}}, r"'logits'.*\[None, 3\].*instead of.*\[None, 4\]"),
+        (lambda outputs, x: outputs, {"carry": {"loss": "z"}}, "no output 'loss' or no input 'z'"),
+    ],
+)
+def test_what_cannot_be_right_is_refused_when_it_is_built(changed, options, message):
+    with pytest.raises(ValueError, match=message):
+        building(changed, **options)
+
+
+def test_accumulating_refuses_a_parameter_without_gradient():
+    def half(x, y, training):
+        outputs = network(x, y, training)
+        return {"loss": (x * 2).mean(), "seen": outputs["loss"].mean().detach()}
+
+    with pytest.raises(ValueError, match="fc2_w"):
+        build_accumulating(half, INPUTS, name="half", optimizer=momentum, schedule=Constant(0.1), batches=2)
+
+
+def test_an_lstm_of_paddle_is_trained_and_one_that_is_not_used_is_named():
+    def listens(x, y, training, both):
+        first = paddle.nn.LSTM(4, 4)
+        if both:
+            paddle.nn.LSTM(4, 4)
+        return {"loss": first(x.unsqueeze(1))[0].mean()}
+
+    common = {"name": "train", "training": True, "optimizer": momentum}
+    program = build(partial(listens, both=False), INPUTS, **common)
+    assert {"lstm_cell_0.w_0", "lstm_cell_0.w_1"} <= set(program.trainable)
+    with pytest.raises(ValueError, match=r"lstm_cell_1\.w_0") as caught:
+        build(partial(listens, both=True), INPUTS, **common)
+    assert "lstm_0" not in str(caught.value)
+
+
+def weighted(x, y, training):
+    """Only samples of class 0 count, as positives do in detection."""
+    logits = network(x, y, training)["logits"]
+    counts = (y == 0).astype("float32")
+    weight = counts.sum()
+    return {"loss": (F.cross_entropy(logits, y, reduction="none") * counts).sum() / weight, "loss_weight": weight}
+
+
+def test_accumulated_batches_of_unequal_counts_equal_one_large_batch():
+    common = {"optimizer": momentum, "schedule": Constant(0.1)}
+    whole = build(weighted, INPUTS, name="train", training=True, **common)
+    accumulate, apply = build_accumulating(weighted, INPUTS, name="train", batches=3, **common)
+    assert whole.scalars == ["loss"] and whole.weight_of("loss") == "loss_weight"
+    batch = feed(12)
+    batch["y"] = np.array([0, 1, 2, 1, 0, 0, 0, 0, 1, 2, 0, 1])
+    one, other = engine_with(initialise(whole, seed=0)), engine_with(initialise(accumulate, apply, seed=0))
+    for step in range(2):
+        one.run(whole, batch, step=step)
+        for part in range(3):
+            rows = slice(4 * part, 4 * part + 4)
+            other.run(accumulate, {name: array[rows] for name, array in batch.items()}, step=3 * step + part)
+        other.run(apply, {}, step=step)
+    for name in whole.state_names:
+        np.testing.assert_allclose(other.state([name])[name], one.state([name])[name], rtol=2e-5, atol=1e-7)
+
+
+def test_a_stream_goes_on_where_the_last_call_ended():
+    """A running mean of what was heard, in one go and in two pieces."""
+
+    def listen(x, mean, training):
+        mean = mean * 0.5 + x.mean(axis=1) * 0.5
+        return {"heard": mean * 1.0, "mean": mean}
+
+    inputs = [Input("x", (None, 4)), Input("mean", (None,))]
+    program = build(listen, inputs, name="listen", carry={"mean": "mean"})
+    heard = [{"x": feed(2, seed)["x"]} for seed in range(5)]
+    expected, mean = [], np.zeros(2)
+    for item in heard:
+        mean = mean * 0.5 + item["x"].mean(axis=1) * 0.5
+        expected.append(mean)
+    for engine in (engine_with({}), create("cpu")):
+        start = {"mean": np.zeros(2, np.float32)}
+        first = list(engine.stream(program, heard[:3], start))
+        rest = list(engine.stream(program, heard[3:], {"mean": first[-1]["mean"]}, step=3))
+        np.testing.assert_allclose([np.asarray(item["heard"]) for item in [*first, *rest]], expected, rtol=1e-5)
+        assert type(first[-1]["mean"]) is type(first[-1]["heard"])
+
+
+def test_what_a_captured_program_says_of_itself(train, tmp_path):
+    graph.save(tmp_path, [capture(train)], {})
+    read = graph.load(tmp_path)[0]["train"]
+    for item in dataclasses.fields(Interface):
+        assert getattr(read, item.name) == getattr(train, item.name), item.name
 
 
 def test_training_and_evaluation_share_parameters_by_name(train):
@@ -106,6 +222,7 @@ def test_the_learning_rate_is_the_schedule(train):
         training=True,
         optimizer=lambda: paddle.optimizer.SGD(9.0),
         schedule=Cosine(0.1, 50),
+        batch_axes={"logits": 0},
     )
     state = initialise(still, seed=0)
     moved = []
@@ -131,6 +248,7 @@ def test_averages_follow_their_parameters(train):
 def test_accumulating_equals_one_large_batch(clip):
     grad_clip = {"grad_clip": paddle.nn.ClipGradByGlobalNorm(clip)} if clip else {}
     common = {"optimizer": partial(momentum, **grad_clip), "schedule": Constant(0.1), "ema_decay": 0.75}
+    common["batch_axes"] = {"logits": 0}
     whole = build(network, INPUTS, name="train", training=True, **common)
     accumulate, apply = build_accumulating(network, INPUTS, name="train", batches=4, **common)
     state = initialise(accumulate, apply, seed=0)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fluid import engine as engines
-from fluid.engine.base import STEPS_THAT_PAY
+from fluid.engine.create import STEPS_THAT_PAY
 from fluid.engine.paddle import PaddleEngine
 from fluid.engine.xla import create
 from fluid.engine.xla import graph as graphs
@@ -20,7 +20,8 @@ from fluid.engine.xla.hoist import halve
 from fluid.engine.xla.rules.random import mask_bits
 from fluid.engine.xla.tuning import for_platform
 from fluid.errors import EngineError
-from fluid.program import LEARNING_RATE, Input, Program, build, initialise
+from fluid.interface import Input
+from fluid.program import LEARNING_RATE, Program, build, initialise
 from fluid.schedule import Constant, Piecewise
 
 import jax
@@ -100,6 +101,7 @@ def image_program(name: str = "train", dtype: str = "float32", optimizer: Any = 
             optimizer=optimizer,
             schedule=SCHEDULE,
             ema_decay=options.get("ema"),
+            batch_axes={"losses": 0, "logits": 0},
         )
     finally:
         paddle.set_default_dtype("float32")
@@ -291,7 +293,7 @@ def test_feeds_may_be_on_the_device() -> None:
     engine.load(initialise(program, seed=8))
     feed = image_feed()
     plain = engine.run(program, feed)["logits"]
-    assert np.array_equal(engine.run(program, engine.put(feed))["logits"], plain)
+    assert np.array_equal(engine.run(program, engine.put(feed, program))["logits"], plain)
 
 
 # --- control flow ---------------------------------------------------------------------------------------------------
@@ -333,7 +335,8 @@ def rnn_program(masked: bool, dtype: str, rate: float = 0.0, reverse: bool = Fal
     paddle.set_default_dtype(dtype)
     inputs = [Input("x", (None, 6, 3), dtype), Input("lengths", (None,), "int64")]
     try:
-        return build(network, inputs, name="rnn", training=True, optimizer=momentum, schedule=Constant(0.5))
+        options = {"optimizer": momentum, "schedule": Constant(0.5), "batch_axes": {"out": 0}}
+        return build(network, inputs, name="rnn", training=True, **options)
     finally:
         paddle.set_default_dtype("float32")
 
@@ -430,7 +433,8 @@ def test_training_through_a_branch() -> None:
     paddle.set_default_dtype("float64")
     try:
         inputs = [Input("x", (None, 4), "float64")]
-        program = build(network, inputs, name="branch", training=True, optimizer=momentum, schedule=Constant(0.1))
+        options = {"optimizer": momentum, "schedule": Constant(0.1), "batch_axes": {"y": 0}}
+        program = build(network, inputs, name="branch", training=True, **options)
     finally:
         paddle.set_default_dtype("float32")
     x = np.random.default_rng(1).normal(size=(5, 4))
@@ -526,7 +530,7 @@ def test_a_captured_program_runs_without_paddle(tmp_path: Path) -> None:
     graphs.save(tmp_path, [capture(train), capture(evaluate)], state)
     np.savez(tmp_path / "feed.npz", **feed)
     loaded, arrays = graphs.load(tmp_path)
-    assert loaded["train"] == capture(train) and loaded["eval"] == capture(evaluate)
+    assert vars(loaded["train"]) == vars(capture(train)) and vars(loaded["eval"]) == vars(capture(evaluate))
     assert loaded["train"].schedule == SCHEDULE
     assert all(np.array_equal(arrays[name], state[name]) for name in state)
 
@@ -605,14 +609,14 @@ def test_out_of_memory_comes_with_advice(monkeypatch: pytest.MonkeyPatch) -> Non
     program = image_program("train")
     engine = create("cpu")
     engine.load(initialise(program, seed=0))
-    lowered, _ = engine._compiled(engine._graph(program), None, many=False)
+    compiled = engine.compiled(program)
 
     def exhausted(*_: Any) -> None:
         raise jax.errors.JaxRuntimeError(
             "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 68719476736 bytes."
         )
 
-    monkeypatch.setattr(engine, "_compiled", lambda *_, **__: (lowered, exhausted))
+    monkeypatch.setattr(compiled, "_function", lambda: exhausted)
     with pytest.raises(EngineError, match="smaller --batch_size.*XLA_PYTHON_CLIENT_MEM_FRACTION"):
         engine.run(program, image_feed())
 
@@ -769,7 +773,7 @@ engine.load(state)
 feed = dict(np.load(folder + "/feed.npz"))
 rows = len(feed["label"]) // hosts
 feed = {name: value[host * rows : (host + 1) * rows] for name, value in feed.items()}
-losses = [float(engine.run(programs["train"], engine.put(feed), step)["loss"]) for step in range(3)]
+losses = [float(engine.run(programs["train"], engine.put(feed, programs["train"]), step)["loss"]) for step in range(3)]
 per_sample = np.asarray(engine.run(programs["eval"], feed)["losses"])
 many = np.asarray(engine.run_many(programs["eval"], [feed, feed], fetch=["losses"])["losses"])
 assert np.array_equal(many[0], many[1]) and np.allclose(many[0], per_sample, rtol=1e-6)
@@ -922,5 +926,5 @@ def test_a_batch_that_devices_cannot_share(tmp_path: Path) -> None:
     }
     command = [sys.executable, "-c", script, str(tmp_path), str(ROOT)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    assert "has 6 rows, which 4 devices cannot share evenly" in done.stdout, done.stderr
+    assert "has 6 rows along its axis of samples (0), which 4 devices cannot share evenly" in done.stdout, done.stderr
     assert np.allclose(json.loads(done.stdout.splitlines()[0]), wanted, rtol=1e-4)

@@ -18,7 +18,8 @@ from fluid.engine.xla.graph import walk
 from fluid.engine.xla.rules import RULES
 from fluid.engine.xla.tuning import DEFAULT, for_platform
 from fluid.errors import EngineError
-from fluid.program import Input, build
+from fluid.interface import Input
+from fluid.program import build
 
 import jax
 import numpy as np

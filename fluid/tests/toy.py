@@ -15,7 +15,8 @@ from fluid import engine as engines
 from fluid.checkpoint import Meta
 from fluid.config import TrainFlags
 from fluid.data import evaluation_batches, training_batches
-from fluid.program import Input, averaged, build, build_accumulating, initialise
+from fluid.interface import Input, averaged
+from fluid.program import build, build_accumulating, initialise
 from fluid.run import Run, script
 from fluid.schedule import Cosine
 from fluid.tests.toy_points import Points

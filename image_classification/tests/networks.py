@@ -6,7 +6,8 @@ from collections import defaultdict
 from pathlib import Path
 
 from fluid import engine
-from fluid.program import Input, Program, build
+from fluid.interface import Input
+from fluid.program import Program, build
 from image_classification.models import MODELS
 
 import numpy as np

@@ -8,7 +8,8 @@ from typing import Any
 
 from fluid.engine.paddle import PaddleEngine
 from fluid.engine.xla import create
-from fluid.program import LEARNING_RATE, Input, Program, build, initialise
+from fluid.interface import Input
+from fluid.program import LEARNING_RATE, Program, build, initialise
 from fluid.schedule import Constant
 from image_classification.models import MODELS, find_model, layers
 

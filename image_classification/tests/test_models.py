@@ -4,7 +4,8 @@ import functools
 
 from fluid import engine
 from fluid.errors import UserError
-from fluid.program import Input, Program, build, initialise, parameter_count
+from fluid.interface import Input
+from fluid.program import Program, build, initialise
 from image_classification.models import MODELS, find_model, layers
 from image_classification.network import label_ranks
 from image_classification.tests.networks import (
@@ -179,7 +180,7 @@ PARAMETER_COUNTS = {
 
 @pytest.mark.parametrize("name", [case for case in EACH_RELEASED if case.id in PARAMETER_COUNTS])
 def test_parameter_count(name):
-    assert parameter_count(released_form(name)) == PARAMETER_COUNTS[name]
+    assert released_form(name).parameter_count == PARAMETER_COUNTS[name]
 
 
 @pytest.mark.parametrize("name", ["ResNet18", "ResNet50", "MobileNetV1", "GoogLeNet"])
@@ -298,7 +299,7 @@ def test_layers_can_be_fetched(name):
         row["name"].removesuffix("_weights") for row in RELEASED.get(name, []) if row["name"].endswith("_weights")
     }
     assert weights <= set(program.layers)
-    assert all(value.shape[0] == -1 for value in program.layers.values())
+    assert all(value.shape[0] == -1 for value in [program.values[name] for name in program.layers])
 
 
 def test_features_before_the_classifier():

@@ -7,7 +7,7 @@ from fluid import engine as engines
 from fluid import weights
 from fluid.errors import UserError, WeightsError
 from fluid.formats import legacy
-from fluid.program import initialise, parameter_count
+from fluid.program import initialise
 from fluid.schedule import Constant
 from neural_machine_translation.model import SIZES, Transformer, config_of, parameter_shapes, position_table
 from neural_machine_translation.network import evaluation_program, load_weights, scoring_program, training_programs
@@ -104,7 +104,7 @@ def test_every_parameter_is_trained_and_the_engines_agree(config):
         after[name] = engine.state()
         losses[name].append(float(np.asarray(engine.run(evaluation, BATCH)["nll"]).sum()))
     assert losses["xla"] == pytest.approx(losses["paddle"], rel=1e-4)
-    assert parameter_count(program) == sum(
+    assert program.parameter_count == sum(
         int(np.prod(shape)) for name, shape in parameter_shapes(config).items() if "pos_enc" not in name
     )
     for name in program.trainable:

@@ -1,11 +1,14 @@
 """Paddle's PIR Program -> Graph. The only module of this engine that imports Paddle."""
 
+import copy
+import dataclasses
 import math
 import os
 from typing import Any
 
 from fluid.engine.xla.graph import DATA, PARAMETER, Block, Graph, Operation, Type
 from fluid.errors import EngineError
+from fluid.interface import Interface
 from fluid.program import Program
 
 import paddle
@@ -19,26 +22,16 @@ def capture(program: Program) -> Graph:
     """The plain-data form of a built Program. Raises EngineError if an output is not a value of the Program."""
     reader = _Reader()
     block = reader.block(program.main.global_block())
-    inputs, state = {}, {}
+    fed, state = {}, {}
     for operation in block.operations:
         if operation.name == PARAMETER:
             state[operation.attributes["parameter_name"]] = operation.outputs[0]
         elif operation.name == DATA:
             name = operation.attributes["name"]
-            (inputs if name in program.inputs else state)[name] = operation.outputs[0]
-    return Graph(
-        name=program.name,
-        block=block,
-        types=reader.types,
-        inputs=inputs,
-        outputs=reader.numbers_of(program.outputs, program.name),
-        layers=reader.numbers_of(program.layers, program.name),
-        state=state,
-        schedule=program.schedule,
-        guarded=list(program.guarded),
-        statistics_batch=program.statistics_batch,
-        independent_rows=program.independent_rows,
-    )
+            (fed if name in program.inputs else state)[name] = operation.outputs[0]
+    interface = {item.name: copy.copy(getattr(program, item.name)) for item in dataclasses.fields(Interface)}
+    values = reader.numbers_of(program.values, program.name)
+    return Graph(**interface, block=block, types=reader.types, fed=fed, values=values, state=state)
 
 
 class _Reader:

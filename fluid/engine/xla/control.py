@@ -11,23 +11,21 @@ scan. Only the values that some gradient reads are kept (`Gradients.needed`); ea
 body repeats its forward rule on popped values under `jax.vjp`, and XLA drops whatever of that is not needed.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fluid.engine.xla.graph import Block, Operation, in_place_pairs, walk, written_outside
 from fluid.engine.xla.layout import ChannelsLast, channels_first, channels_last_array
 from fluid.engine.xla.rules import RULES
 from fluid.engine.xla.structure import STRUCTURE
+from fluid.engine.xla.trace import Handler, Trace
 from fluid.errors import EngineError
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-
-if TYPE_CHECKING:
-    from fluid.engine.xla.lower import Trace
 
 MAX_FOLLOWED = 100_000
 """A loop that is still running after so many iterations is not followed while compiling."""
@@ -69,15 +67,15 @@ class TensorArray:
         return TensorArray(jnp.concatenate([self.buffer, room]), capacity)
 
 
-def _stack_create(trace: "Trace", operation: Operation) -> list[Any]:
+def _stack_create(trace: Trace, operation: Operation) -> list[Any]:
     return [Stack(), None, None]
 
 
-def _stack_of(trace: "Trace", operation: Operation) -> int:
+def _stack_of(trace: Trace, operation: Operation) -> int:
     return trace.gradients.stacks[operation.inputs[0]]
 
 
-def _push(trace: "Trace", operation: Operation) -> list[Any]:
+def _push(trace: Trace, operation: Operation) -> list[Any]:
     number = _stack_of(trace, operation)
     if trace.env[number].depth:
         raise EngineError(f"{operation}: the xla engine does not train a loop inside a loop; use one loop")
@@ -96,7 +94,7 @@ def _push(trace: "Trace", operation: Operation) -> list[Any]:
     return []
 
 
-def _pop(trace: "Trace", operation: Operation) -> list[Any]:
+def _pop(trace: Trace, operation: Operation) -> list[Any]:
     number = _stack_of(trace, operation)
     stack: Stack = trace.env[number]
     last = stack.depth - 1
@@ -112,11 +110,11 @@ def _pop(trace: "Trace", operation: Operation) -> list[Any]:
     return results
 
 
-def _has_elements(trace: "Trace", operation: Operation) -> list[Any]:
+def _has_elements(trace: Trace, operation: Operation) -> list[Any]:
     return [np.array([trace.env[_stack_of(trace, operation)].depth > 0])]
 
 
-def _while(trace: "Trace", operation: Operation) -> list[Any]:
+def _while(trace: Trace, operation: Operation) -> list[Any]:
     loop = _Loop(trace, operation)
     followed = _follow(loop)
     if followed is None:
@@ -129,7 +127,7 @@ def _while(trace: "Trace", operation: Operation) -> list[Any]:
 class _Loop:
     """A `while` operation with its variables: what the body changes, by value number."""
 
-    def __init__(self, trace: "Trace", operation: Operation) -> None:
+    def __init__(self, trace: Trace, operation: Operation) -> None:
         self.trace, self.operation, self.body = trace, operation, operation.blocks[0]
         self.arguments = self.body.arguments
         stacks = trace.gradients.stacks
@@ -144,7 +142,7 @@ class _Loop:
         self.start = operands[0]
         trace.env.update(zip(self.arguments, operands[1:], strict=True))
 
-    def body_trace(self, values: dict[int, Any], index: Any) -> "Trace":
+    def body_trace(self, values: dict[int, Any], index: Any) -> Trace:
         """A trace for one iteration."""
         child = self.trace.child(values, jax.random.fold_in(self.trace.key, index))
         child.fed.update(self.variables)
@@ -309,7 +307,7 @@ def _run_while(loop: _Loop) -> None:
     trace.fed.update(loop.variables)
 
 
-def _if(trace: "Trace", operation: Operation) -> list[Any]:
+def _if(trace: Trace, operation: Operation) -> list[Any]:
     condition = trace.env[operation.inputs[0]]
     if isinstance(condition, np.ndarray):
         block = operation.blocks[0 if condition.all() else 1]
@@ -357,7 +355,7 @@ def _if(trace: "Trace", operation: Operation) -> list[Any]:
     return values[:count]
 
 
-def _stacks_used(trace: "Trace", block: Block, name: str) -> list[int]:
+def _stacks_used(trace: Trace, block: Block, name: str) -> list[int]:
     return sorted({_stack_of(trace, operation) for operation in walk(block) if operation.name == name})
 
 
@@ -398,7 +396,7 @@ def _matched(value: Any, wanted: Any, operation: Operation) -> Any:
     return value.astype(wanted.dtype)
 
 
-def _array_write(trace: "Trace", operation: Operation) -> list[Any]:
+def _array_write(trace: Trace, operation: Operation) -> list[Any]:
     array, value, place = trace.operands(operation)
     value = jnp.asarray(channels_first(value))
     if isinstance(place, np.ndarray):
@@ -413,17 +411,17 @@ def _array_write(trace: "Trace", operation: Operation) -> list[Any]:
     return [TensorArray(array.buffer.at[place].set(value.astype(array.buffer.dtype)), array.capacity)]
 
 
-def _array_read(trace: "Trace", operation: Operation) -> list[Any]:
+def _array_read(trace: Trace, operation: Operation) -> list[Any]:
     array, place = trace.operands(operation)
     return [lax.dynamic_index_in_dim(array.buffer, jnp.asarray(place).reshape(()), keepdims=False)]
 
 
-def _array_length(trace: "Trace", operation: Operation) -> list[Any]:
+def _array_length(trace: Trace, operation: Operation) -> list[Any]:
     (array,) = trace.operands(operation)
     return [np.array(array.capacity, np.int64)]
 
 
-def _array_to_tensor(trace: "Trace", operation: Operation) -> list[Any]:
+def _array_to_tensor(trace: Trace, operation: Operation) -> list[Any]:
     (array,) = trace.operands(operation)
     axis, count = operation.attributes["axis"], len(array.buffer)
     if operation.attributes["use_stack"]:
@@ -432,7 +430,7 @@ def _array_to_tensor(trace: "Trace", operation: Operation) -> list[Any]:
     return [jnp.concatenate(list(array.buffer), axis), lengths]
 
 
-def _tensor_to_array(trace: "Trace", operation: Operation) -> list[Any]:
+def _tensor_to_array(trace: Trace, operation: Operation) -> list[Any]:
     """The inverse of `array_to_tensor`, used for its gradient."""
     array, gradient = trace.operands(operation)
     gradient, axis, count = channels_first(gradient), operation.attributes["axis"], len(array.buffer)
@@ -441,12 +439,12 @@ def _tensor_to_array(trace: "Trace", operation: Operation) -> list[Any]:
     return [TensorArray(jnp.stack(jnp.split(gradient, count, axis)), count)]
 
 
-def _array_like(trace: "Trace", operation: Operation) -> list[Any]:
+def _array_like(trace: Trace, operation: Operation) -> list[Any]:
     (array,) = trace.operands(operation)
     return [TensorArray(jnp.full_like(array.buffer, operation.attributes["val"]), array.capacity)]
 
 
-HANDLERS: dict[str, Callable[["Trace", Operation], Sequence[Any] | Iterable[Any]]] = {
+HANDLERS: dict[str, Handler] = {
     "pd_op.while": _while,
     "pd_op.if": _if,
     "cf.stack_create": _stack_create,

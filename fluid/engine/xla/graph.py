@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from fluid.errors import EngineError
-from fluid.schedule import Schedule
+from fluid.interface import Input, Interface, Output
 from fluid.schedule import from_json as schedule_from_json
 from fluid.schedule import to_json as schedule_to_json
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-FORMAT = 1
+FORMAT = 2
 """Version of the folder layout written by `save`."""
 
 PARAMETER, DATA, YIELD = "builtin.parameter", "pd_op.data", "cf.yield"
@@ -69,36 +69,33 @@ class Block:
         return last.inputs if last is not None and last.name == YIELD else []
 
 
-@dataclass
-class Graph:
-    """A captured Program: `inputs`, `outputs`, `layers` and `state` map names to value numbers."""
+@dataclass(kw_only=True, eq=False)
+class Graph(Interface):
+    """A captured Program: its interface, its operations, and the value numbers behind its names."""
 
-    name: str
     block: Block
     types: dict[int, Type]
-    inputs: dict[str, int]
-    outputs: dict[str, int]
-    layers: dict[str, int] = field(default_factory=dict)
-    state: dict[str, int] = field(default_factory=dict)
-    schedule: Schedule | None = None
-    guarded: list[str] = field(default_factory=list)
-    """What the entries of the output `finite` speak of; see `fluid.program.Program`."""
-    statistics_batch: int | None = None
-    """Consecutive samples that share batch statistics; None: the whole batch."""
-    independent_rows: bool = False
-    """Each device may run it on its own rows, by itself."""
+    fed: dict[str, int]
+    """Input -> value number."""
+    values: dict[str, int]
+    """Output or layer -> value number."""
+    state: dict[str, int]
+    """Variable, the learning rate among them -> value number."""
 
     def pruned(self, fetch: Iterable[str]) -> "Graph":
-        """Without the operations that neither the outputs or layers in `fetch` nor the state depend on."""
-        fetch = list(fetch)
+        """Without the operations that neither the outputs or layers in `fetch` nor the state depend on.
+
+        Raises EngineError for a name that is neither an output nor a layer.
+        """
         known = {**self.layers, **self.outputs}
+        outputs = {name: known[name] for name in fetch if name in known}
         unknown = [name for name in fetch if name not in known]
         if unknown:
             raise EngineError(
                 f"the Program '{self.name}' has no output or layer called {', '.join(unknown)}; "
                 f"it has: {', '.join(known)}"
             )
-        live = {known[name] for name in fetch}
+        live = {self.values[name] for name in outputs}
         kept: list[Operation] = []
         state = set(self.state.values())
         for operation in reversed(self.block.operations):
@@ -111,8 +108,9 @@ class Graph:
         return dataclasses.replace(
             self,
             block=Block(self.block.arguments, kept[::-1]),
-            outputs={name: known[name] for name in fetch},
+            outputs=outputs,
             layers={},
+            values={name: self.values[name] for name in outputs},
         )
 
 
@@ -214,29 +212,33 @@ def load_graph(file: str | Path) -> Graph:
         raise EngineError(f"{file}: not a captured Program of format {FORMAT} ({error})") from None
 
 
-_ADDED_LATER = ("guarded", "statistics_batch", "independent_rows")
-"""Fields that older files of this format do not have; they then keep their defaults."""
-
-
 def _to_json(graph: Graph) -> dict[str, Any]:
-    plain = ("name", "inputs", "outputs", "layers", "state", *_ADDED_LATER)
-    data = {name: getattr(graph, name) for name in plain}
-    data["format"] = FORMAT
-    data["schedule"] = None if graph.schedule is None else schedule_to_json(graph.schedule)
-    data["types"] = [[value, list(item.shape), item.dtype] for value, item in graph.types.items()]
-    data["block"] = dataclasses.asdict(graph.block)
-    return data
+    plain = {item.name: getattr(graph, item.name) for item in dataclasses.fields(Graph)}
+    return plain | {
+        "format": FORMAT,
+        "inputs": [dataclasses.asdict(item) for item in graph.inputs.values()],
+        "outputs": {name: dataclasses.asdict(item) for name, item in graph.outputs.items()},
+        "layers": {name: dataclasses.asdict(item) for name, item in graph.layers.items()},
+        "schedule": None if graph.schedule is None else schedule_to_json(graph.schedule),
+        "types": [[value, list(item.shape), item.dtype] for value, item in graph.types.items()],
+        "block": dataclasses.asdict(graph.block),
+    }
 
 
 def _from_json(data: dict[str, Any]) -> Graph:
-    if data["format"] != FORMAT:
-        raise ValueError(f"format {data['format']}")
+    if data.pop("format") != FORMAT:
+        raise ValueError("written by another version: capture the Program again")
+    inputs = [Input(**{**item, "shape": tuple(item["shape"])}) for item in data["inputs"]]
     return Graph(
-        **{name: data[name] for name in ("name", "inputs", "outputs", "layers", "state")},
-        **{name: data[name] for name in _ADDED_LATER if name in data},
-        block=_block_from_json(data["block"]),
-        types={value: Type(tuple(shape), dtype) for value, shape, dtype in data["types"]},
-        schedule=None if data["schedule"] is None else schedule_from_json(data["schedule"]),
+        **data
+        | {
+            "inputs": {item.name: item for item in inputs},
+            "outputs": {name: Output(**item) for name, item in data["outputs"].items()},
+            "layers": {name: Output(**item) for name, item in data["layers"].items()},
+            "schedule": None if data["schedule"] is None else schedule_from_json(data["schedule"]),
+            "types": {value: Type(tuple(shape), dtype) for value, shape, dtype in data["types"]},
+            "block": _block_from_json(data["block"]),
+        }
     )
 
 

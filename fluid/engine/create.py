@@ -1,0 +1,93 @@
+"""The choice of an engine. Each is imported only where it is chosen."""
+
+import importlib.metadata
+from dataclasses import dataclass
+
+from fluid.engine.base import Engine
+from fluid.errors import EngineError
+
+DEVICES = ("auto", "cpu", "gpu")
+ENGINES = ("auto", "paddle", "xla")
+PRECISIONS = ("fp32", "tf32", "bf16")
+STEPS_THAT_PAY = 300
+"""Updates from which on compiling is worth its 3 to 15 seconds on a CPU."""
+
+
+@dataclass(frozen=True)
+class Hosts:
+    """Several processes that train together; with every field None they are found from the cluster's environment."""
+
+    coordinator: str | None = None
+    """`HOST:PORT` of process 0."""
+    num_hosts: int | None = None
+    """How many processes take part."""
+    host_id: int | None = None
+    """Number of this one, from 0."""
+
+
+def create(
+    engine: str = "auto",
+    device: str = "auto",
+    precision: str = "fp32",
+    seed: int = 0,
+    *,
+    hosts: Hosts | None = None,
+    training_steps: int = 0,
+    prefer_xla: bool = False,
+) -> tuple[Engine, str]:
+    """Choose and start an engine; returns it with the reason for the choice, one line for people.
+
+    `auto` takes a GPU through XLA where JAX sees one. On the CPU it takes Paddle's executor, the reference, unless
+    `training_steps` updates are to come, enough of them for the faster steps of XLA to pay for its compilation, or unless
+    the task says that XLA is faster for what it is about to do (`prefer_xla`). Paddle's own CUDA build is used only when
+    asked for (`engine="paddle", device="gpu"`). With `hosts`, or in a cluster whose environment says so, this process
+    joins the others. Raises EngineError for what is not there.
+    """
+    for value, allowed, flag in (
+        (engine, ENGINES, "engine"),
+        (device, DEVICES, "device"),
+        (precision, PRECISIONS, "precision"),
+    ):
+        if value not in allowed:
+            raise EngineError(f"--{flag} {value}: choose one of {', '.join(allowed)}")
+    if engine == "paddle":
+        if hosts is not None and hosts != Hosts():
+            raise EngineError("--engine paddle runs on one machine; training on several needs --engine xla")
+        return _paddle(device, precision, seed), "asked for"
+    if engine == "xla":
+        return _xla(device, precision, seed, hosts), "asked for"
+    if device == "gpu" or (device == "auto" and jax_sees_gpu()):
+        return _xla("gpu", precision, seed, hosts), "JAX sees a GPU"
+    if precision != "fp32":
+        return _xla("cpu", precision, seed, hosts), f"{precision} needs the xla engine, and no GPU is used"
+    if hosts is not None and hosts != Hosts():
+        return _xla("cpu", precision, seed, hosts), "several machines need the xla engine, and no GPU is used"
+    if training_steps >= STEPS_THAT_PAY:
+        return _xla("cpu", precision, seed, hosts), f"no GPU is used, and {training_steps} updates pay for compiling"
+    if prefer_xla:
+        return _xla("cpu", precision, seed, hosts), "no GPU is used, and XLA is the faster engine for this"
+    return _paddle("cpu", precision, seed), "the reference engine on the CPU"
+
+
+def jax_sees_gpu() -> bool:
+    """Whether JAX can compute on a GPU; jax is imported only where one of its device plugins is installed."""
+    if not importlib.metadata.entry_points(group="jax_plugins"):
+        return False
+    import jax
+
+    return any(device.platform == "gpu" for device in jax.devices())
+
+
+def _xla(device: str, precision: str, seed: int, hosts: Hosts | None) -> Engine:
+    from fluid.engine import xla
+    from fluid.engine.xla import distributed
+
+    if hosts is not None and (hosts != Hosts() or distributed.in_cluster()):
+        distributed.start(hosts.coordinator, hosts.num_hosts, hosts.host_id)
+    return xla.create(device, precision, seed)
+
+
+def _paddle(device: str, precision: str, seed: int) -> Engine:
+    from fluid.engine.paddle import PaddleEngine
+
+    return PaddleEngine("cpu" if device == "auto" else device, precision, seed)

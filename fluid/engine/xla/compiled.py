@@ -1,0 +1,311 @@
+"""One Program, for one choice of outputs, as compiled functions: what is kept for it, and for how long.
+
+Everything that speaks of a Program lives here and goes with it: the lowered step, its executables by the shapes of what
+is fed, the shapes that were checked, the arrays of the state that it reads.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Generic, NamedTuple, TypeVar
+from weakref import WeakSet
+
+from fluid.engine.base import check_feed
+from fluid.engine.xla.devices import BATCH, Devices
+from fluid.engine.xla.graph import Graph
+from fluid.engine.xla.hoist import halve
+from fluid.engine.xla.lower import lower
+from fluid.engine.xla.precision import Policy
+from fluid.engine.xla.tuning import Tuning
+from fluid.errors import EngineError
+
+import jax
+import numpy as np
+from jax.sharding import PartitionSpec
+
+MAX_SHAPES = 64
+"""Shapes of inputs for which a Program keeps its executables: those used last. Training has fewer; someone who translates
+or classifies at many sizes for days would otherwise fill the memory."""
+
+Made = TypeVar("Made")
+
+
+class Recent(Generic[Made]):
+    """The values that were used last, by key."""
+
+    def __init__(self, limit: int = MAX_SHAPES):
+        self._values: OrderedDict[Any, Made] = OrderedDict()
+        self._limit = limit
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def values(self) -> list[Made]:
+        """Those that are kept, the one used longest ago first."""
+        return list(self._values.values())
+
+    def find(self, key: Any, make: Callable[[], Made]) -> Made:
+        """The value of `key`, made if it is not there; the one used longest ago goes if there are too many."""
+        if key in self._values:
+            self._values.move_to_end(key)
+            return self._values[key]
+        value = self._values[key] = make()
+        if len(self._values) > self._limit:
+            self._values.popitem(last=False)
+        return value
+
+
+@dataclass
+class State:
+    """The variables of an engine, on its devices, and those who keep something that is right only until they change."""
+
+    arrays: dict[str, jax.Array] = field(default_factory=dict)
+    readers: "WeakSet[Compiled]" = field(default_factory=WeakSet)
+
+    def update(self, arrays: Mapping[str, jax.Array]) -> None:
+        """Add or replace variables."""
+        self.arrays.update(arrays)
+        for reader in self.readers:
+            reader.forget()
+        self.readers.clear()
+
+    def find(self, names: Sequence[str], program: str) -> list[jax.Array]:
+        """The named variables; raises EngineError for those that were not loaded."""
+        missing = [name for name in names if name not in self.arrays]
+        if missing:
+            raise EngineError(f"the Program '{program}' needs variables that were not loaded: {', '.join(missing)}")
+        return [self.arrays[name] for name in names]
+
+
+class Scalars(NamedTuple):
+    """What a step is told beside its feed; as arrays with a leading axis for a loop of steps."""
+
+    rate: Any
+    seed: np.uint32
+    step: Any
+
+
+class _Halves(NamedTuple):
+    """An evaluation in two parts; `name` is equal where `before` makes the same of the state."""
+
+    before: Callable[..., Any]
+    after: Callable[..., Any]
+    name: str
+
+
+class Compiled:
+    """A Program's step for the outputs and layers in `fetch`. Raises EngineError for operations without a rule."""
+
+    def __init__(
+        self, graph: Graph, fetch: Sequence[str], state: State, devices: Devices, policy: Policy, tuning: Tuning
+    ):
+        self.step = lower(graph, policy, fetch, tuning)
+        self.graph = self.step.graph
+        self.state, self.devices = state, devices
+        self.batch_axes = {name: item.batch for name, item in self.graph.inputs.items()}
+        self._checked: set[Any] = set()
+        self._functions: Recent[Any] = Recent()
+        self._loops: Recent[Any] = Recent()
+        self._halves: Recent[_Halves] = Recent()
+        self._read: list[jax.Array] | None = None
+        self._prepared: dict[str, Any] = {}
+
+    @property
+    def shapes(self) -> int:
+        """Shapes of inputs for which executables are kept."""
+        return max(map(len, (self._functions, self._loops, self._halves)))
+
+    def forget(self) -> None:
+        """Let go of what was made of the state."""
+        self._read = None
+        self._prepared.clear()
+
+    def run(self, feed: Mapping[str, Any], scalars: Scalars, must_share: bool) -> dict[str, jax.Array]:
+        """One step on arrays of the host or the devices, [rows, ...] each."""
+        shapes = self.check(feed, must_share)
+        read = self.read()
+        with jax.enable_x64(True), self._memory_advice():
+            placed = self.put(feed)
+            if not self.step.written:
+                return self._evaluate(shapes, read, placed, scalars)
+            old = self.state.find(self.step.written, self.graph.name)
+            function = self._functions.find(shapes, self._function)
+            new, outputs = function(old, read, placed, *scalars)
+        self.state.update(dict(zip(self.step.written, new, strict=True)))
+        return outputs
+
+    def run_many(self, feeds: Mapping[str, Any], scalars: Scalars) -> dict[str, jax.Array]:
+        """Steps in one call, a loop on the device, on stacked arrays [K, rows, ...]; outputs are stacked too."""
+        one = {name: jax.ShapeDtypeStruct(value.shape[1:], value.dtype) for name, value in feeds.items()}
+        shapes = self.check(one, must_share=True), len(scalars.step)
+        read, old = self.read(), self.state.find(self.step.written, self.graph.name)
+        with jax.enable_x64(True), self._memory_advice():
+            placed = self.put(feeds, leading=1)
+            new, outputs = self._loops.find(shapes, self._loop)(old, read, placed, *scalars)
+        if new:
+            self.state.update(dict(zip(self.step.written, new, strict=True)))
+        return outputs
+
+    def compile(self, feed: Mapping[str, Any], scalars: Scalars) -> None:
+        """Compile a step that changes the state for a feed of these shapes, without running it."""
+        shapes = self.check(feed, must_share=True)
+        read, old = self.read(), self.state.find(self.step.written, self.graph.name)
+        with jax.enable_x64(True), self._memory_advice():
+            self._functions.find(shapes, self._function).lower(old, read, self.put(feed), *scalars).compile()
+
+    def text(self, feed: Mapping[str, Any]) -> str:
+        """The StableHLO of the step before XLA optimises it; needs no state."""
+
+        def shapes(names: list[str]) -> list[jax.ShapeDtypeStruct]:
+            types = [self.graph.types[self.graph.state[name]] for name in names]
+            return [jax.ShapeDtypeStruct(item.shape, item.dtype) for item in types]
+
+        with jax.enable_x64(True):
+            scalars = np.float64(0), np.uint32(0), np.uint32(0)
+            lowered = self._function().lower(shapes(self.step.written), shapes(self.step.read), dict(feed), *scalars)
+            return lowered.as_text()
+
+    def put(self, feed: Mapping[str, Any], leading: int = 0) -> dict[str, jax.Array]:
+        """A feed on the devices; `leading` axes come before those of the inputs."""
+        axes = self.batch_axes
+        return {
+            name: self.devices.put(value, None if (axis := axes[name]) is None else axis + leading)
+            for name, value in feed.items()
+        }
+
+    def check(self, feed: Mapping[str, Any], must_share: bool) -> Any:
+        """The shapes of a feed; raises EngineError unless it fits the inputs, and the devices of this process."""
+        shapes = tuple((name, value.shape, value.dtype) for name, value in feed.items())
+        if (shapes, must_share) not in self._checked:
+            check_feed(self.graph, feed)
+            if must_share:
+                self._check_rows(feed)
+            if len(self._checked) > 2 * MAX_SHAPES:
+                self._checked.clear()
+            self._checked.add((shapes, must_share))
+        return shapes
+
+    def read(self) -> list[jax.Array]:
+        """The state that the step only reads: looked up again only after a change."""
+        if self._read is None:
+            self._read = self.state.find(self.step.read, self.graph.name)
+            self.state.readers.add(self)
+        return self._read
+
+    def _check_rows(self, feed: Mapping[str, Any]) -> None:
+        rows = {name: feed[name].shape[axis] for name, axis in self.batch_axes.items() if axis is not None}
+        for name, count in rows.items():
+            if count % self.devices.local == 0:
+                continue
+            others = [f"'{other}' has {have}" for other, have in rows.items() if have != count]
+            raise EngineError(
+                f"input '{name}' of the Program '{self.graph.name}' has {count} rows along its axis of samples "
+                f"({self.batch_axes[name]}), which {self.devices.local} devices cannot share evenly; "
+                + (
+                    f"{', '.join(others)}: if the rows of '{name}' are not samples, declare Input(..., batch=None)"
+                    if others
+                    else "make --batch_size a multiple of the number of devices"
+                )
+            )
+
+    def _function(self) -> Any:
+        return jax.jit(self._listed(self.step.function), donate_argnums=0, out_shardings=self._out_shardings())
+
+    def _loop(self) -> Any:
+        """The step as a loop over stacked feeds. State that is only read is not part of the carry."""
+
+        def function(old: Any, constant: Any, feeds: Any, rates: Any, seed: Any, steps: Any) -> Any:
+            def one(state: Any, item: Any) -> Any:
+                feed, rate, step = item
+                return self.step.function(state, constant, feed, rate, seed, step)
+
+            return jax.lax.scan(one, old, (feeds, rates, steps))
+
+        return jax.jit(self._listed(function), donate_argnums=0, out_shardings=self._out_shardings(leading=1))
+
+    def _listed(self, function: Any) -> Any:
+        """`function` with its state in lists: JAX sorts the keys of a dictionary at every call, hundreds of them here."""
+        written, read = self.step.written, self.step.read
+
+        def listed(old: list[Any], constant: list[Any], *arguments: Any) -> Any:
+            new, outputs = function(dict(zip(written, old)), dict(zip(read, constant)), *arguments)
+            return [new[name] for name in written], outputs
+
+        return listed
+
+    def _out_shardings(self, leading: int = 0) -> Any:
+        axes = {name: None if item.batch is None else item.batch + leading for name, item in self.graph.outputs.items()}
+        outputs = {name: self.devices.spread(axis) for name, axis in axes.items()}
+        return [self.devices.whole] * len(self.step.written), outputs
+
+    def _evaluate(self, shapes: Any, read: list[jax.Array], feed: dict[str, jax.Array], scalars: Scalars) -> Any:
+        """The outputs of a Program that changes nothing; what it makes of the state alone is kept until that changes."""
+        halves = self._halves.find(shapes, lambda: self._two_halves(read, feed, scalars))
+        if halves.name not in self._prepared:
+            wanted = {item.name for item in self._halves.values()}
+            self._prepared = {name: made for name, made in self._prepared.items() if name in wanted}
+            self._prepared[halves.name] = halves.before(read)
+        return halves.after(self._prepared[halves.name], feed, *scalars)
+
+    def _two_halves(self, read: list[jax.Array], feed: dict[str, jax.Array], scalars: Scalars) -> _Halves:
+        outputs = self._out_shardings()[1]
+        rows = [feed[name].shape[axis] for name, axis in self.batch_axes.items() if axis is not None]
+        if any(count % self.devices.count for count in rows):
+            # Too few rows to share, say a single image: every device computes all of them.
+            outputs = dict.fromkeys(outputs, self.devices.whole)
+        every_row = all(sharding != self.devices.whole for sharding in outputs.values())
+        alone = self.devices.count > 1 and self.graph.independent_rows and every_row
+        listed = self._listed(self.step.function)
+        halves = halve(
+            lambda state, *rest: listed([], state, *rest)[1],
+            [jax.ShapeDtypeStruct(value.shape, value.dtype) for value in read],
+            {name: self._share(name, value) for name, value in feed.items()} if alone else feed,
+            *scalars,
+        )
+        after = self._on_each_device(halves.after, outputs) if alone else halves.after
+        before = jax.jit(halves.before, out_shardings=self.devices.whole)
+        return _Halves(before, jax.jit(after, out_shardings=outputs), halves.name)
+
+    def _share(self, name: str, value: jax.Array) -> jax.ShapeDtypeStruct:
+        """Shape and type of one device's rows of an input."""
+        shape, axis = list(value.shape), self.batch_axes[name]
+        if axis is not None:
+            shape[axis] //= self.devices.count
+        return jax.ShapeDtypeStruct(tuple(shape), value.dtype)
+
+    def _on_each_device(self, function: Any, outputs: Mapping[str, Any]) -> Any:
+        """`function(state, feed, *scalars)` on every device's own rows, none of which another device waits for.
+
+        Compiled for the whole batch, a beam search would gather the caches of all devices on each in every step: XLA
+        does not see that the rows it picks are a device's own.
+        """
+        shares = {
+            name: PartitionSpec() if axis is None else PartitionSpec(*[None] * axis, BATCH)
+            for name, axis in self.batch_axes.items()
+        }
+
+        def on_own_rows(state: Any, feed: dict[str, Any], *scalars: Any) -> Any:
+            return jax.shard_map(
+                function,
+                mesh=self.devices.mesh,
+                in_specs=(PartitionSpec(), shares, *[PartitionSpec()] * len(scalars)),
+                out_specs={name: sharding.spec for name, sharding in outputs.items()},
+                check_vma=False,
+            )(state, feed, *scalars)
+
+        return on_own_rows
+
+    @contextmanager
+    def _memory_advice(self) -> Iterator[None]:
+        """Raise EngineError, with what to do about it, where XLA runs out of memory."""
+        try:
+            yield
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            raise EngineError(
+                f"the Program '{self.graph.name}' does not fit into the memory of the device: use a smaller --batch_size "
+                "(with accumulation if the task has it), --precision bf16, or more devices. JAX takes 75% of a GPU's "
+                "memory; XLA_PYTHON_CLIENT_MEM_FRACTION=0.95 gives it more if nothing else uses the GPU"
+            ) from None

@@ -1,0 +1,74 @@
+"""What the xla engine keeps for a Program: it ends with the Program, and rarely used shapes go."""
+
+import gc
+import weakref
+
+from fluid.engine.xla import create
+from fluid.engine.xla.capture import capture
+from fluid.engine.xla.compiled import MAX_SHAPES, Recent
+from fluid.interface import Input
+from fluid.program import build, initialise
+from fluid.schedule import Constant
+
+import numpy as np
+import paddle
+import pytest
+
+
+def shrinking(training=False):
+    """[N, T] -> the mean over T through a weight."""
+
+    def network(x, training):
+        weight = paddle.create_parameter([1], "float32", attr=paddle.ParamAttr(name="w"))
+        means = (x * weight).mean(axis=1)
+        return {"loss": paddle.square(means - 1.0).mean()} if training else {"means": means}
+
+    inputs = [Input("x", (None, None))]
+    if not training:
+        return build(network, inputs, name="means")
+    options = {"optimizer": lambda: paddle.optimizer.SGD(1.0), "schedule": Constant(0.01)}
+    return build(network, inputs, name="train", training=True, **options)
+
+
+@pytest.mark.parametrize("captured", [False, True])
+def test_what_is_kept_ends_with_the_program(captured):
+    program = shrinking()
+    engine = create("cpu")
+    engine.load(initialise(program, seed=0))
+    if captured:
+        program = capture(program)
+    engine.run(program, {"x": np.ones((2, 3), np.float32)})
+    kept = weakref.ref(engine.compiled(program))
+    other = shrinking()
+    engine.run(other, {"x": np.ones((2, 3), np.float32)})
+    del program
+    gc.collect()
+    assert kept() is None and engine.compiled(other).shapes == 1
+
+
+def test_shapes_used_long_ago_go(monkeypatch):
+    """An interactive user of many sizes; the results stay right for one that had gone."""
+    monkeypatch.setattr(Recent.__init__, "__defaults__", (4,))
+    engine, evaluate, train = create("cpu"), shrinking(), shrinking(training=True)
+    engine.load({"w": np.array([2.0], np.float32)})
+    for length in [*range(1, 8), 1]:
+        outputs = engine.run(evaluate, {"x": np.full((2, length), 3.0, np.float32)})
+        np.testing.assert_allclose(outputs["means"], [6.0, 6.0])
+    assert engine.compiled(evaluate).shapes == 4
+    for step, length in enumerate([*range(1, 8), 1]):
+        before = engine.state(["w"])["w"]
+        outputs = engine.run(train, {"x": np.ones((2, length), np.float32)}, step)
+        np.testing.assert_allclose(outputs["loss"], (before[0] - 1.0) ** 2, rtol=1e-6)
+    assert engine.compiled(train).shapes == 4 < MAX_SHAPES
+
+
+def test_the_value_used_longest_ago_goes_first():
+    recent, made = Recent(2), []
+
+    def make(key):
+        made.append(key)
+        return key
+
+    for key in ("a", "b", "a", "c", "a", "b"):
+        assert recent.find(key, lambda key=key: make(key)) == key
+    assert made == ["a", "b", "c", "b"] and recent.values() == ["a", "b"]
