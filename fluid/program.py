@@ -45,6 +45,12 @@ class Program(Interface):
 
 
 _program_of_current_build: Program | None = None
+_only_runs_forward = False
+
+
+def only_runs_forward() -> bool:
+    """Whether the Program being built is no training form: nobody takes its gradients, and it may be exported."""
+    return _only_runs_forward
 
 
 def name_layer(name: str, value: Value, batch: int | None = 0) -> Value:
@@ -78,7 +84,7 @@ def build(
         network: called with one Value per input (by name) and `training`; returns the outputs by name.
         inputs: what is fed.
         name: how messages call the Program.
-        training: builds dropout, batch statistics and auxiliary heads in their training form.
+        training: builds dropout, batch statistics, recurrences and auxiliary heads in their training form.
         optimizer: makes the optimizer of the output `loss`; its learning rate is replaced by `schedule`.
         schedule: learning rate by update count; needed with `optimizer`.
         ema_decay: keep an exponential moving average `<parameter>_ema` of every trainable parameter.
@@ -96,7 +102,7 @@ def build(
     """
     program = _empty(name, inputs)
     program.statistics_batch, program.independent_rows = statistics_batch, independent_rows
-    with _building(program):
+    with _building(program, forward=not training and optimizer is None):
         _add_network(program, network, training)
         _declare_outputs(program, batch_axes or {}, updates=optimizer is not None)
         _declare_carry(program, carry or {})
@@ -144,7 +150,7 @@ def build_accumulating(
             total = _persistent_like(parameter, parameter.name + GRADIENT_SUM_SUFFIX)
             paddle.assign(total + (gradient if weight is None else gradient * weight.astype(gradient.dtype)), total)
         if weight is not None:
-            total = _persistent([], _dtype_name(weight), WEIGHT_SUM)
+            total = _persistent([], dtype_name(weight), WEIGHT_SUM)
             paddle.assign(total + weight, total)
 
     apply = _empty(name + " (apply)", [])
@@ -152,11 +158,11 @@ def build_accumulating(
         pairs, sums = [], []
         divisor = float(batches)
         if weight is not None:
-            sums.append(_persistent([], _dtype_name(weight), WEIGHT_SUM))
+            sums.append(_persistent([], dtype_name(weight), WEIGHT_SUM))
             divisor = paddle.maximum(sums[0], paddle.full_like(sums[0], 1e-12))
         for source, _ in gradients:
             attributes = paddle.ParamAttr(name=source.name, learning_rate=source.optimize_attr["learning_rate"])
-            parameter = paddle.create_parameter(list(source.shape), _dtype_name(source), attr=attributes)
+            parameter = paddle.create_parameter(list(source.shape), dtype_name(source), attr=attributes)
             parameter.regularizer, parameter.need_clip = source.regularizer, source.need_clip
             total = _persistent_like(source, source.name + GRADIENT_SUM_SUFFIX)
             pairs.append((parameter, total / (divisor if weight is None else divisor.astype(total.dtype))))
@@ -252,10 +258,10 @@ def _declare_carry(program: Program, carry: Mapping[str, str]) -> None:
         value, item = program.values[name], program.inputs[taken_by]
         shape = tuple(None if length < 0 else length for length in value.shape)
         declared = (item.shape, item.dtype, item.batch)
-        if (shape, _dtype_name(value), program.outputs[name].batch) != declared:
+        if (shape, dtype_name(value), program.outputs[name].batch) != declared:
             raise ValueError(
                 f"the output '{name}' of the Program '{program.name}' cannot be carried to the input '{taken_by}': "
-                f"{_dtype_name(value)} {list(shape)} with samples along {program.outputs[name].batch}, "
+                f"{dtype_name(value)} {list(shape)} with samples along {program.outputs[name].batch}, "
                 f"instead of {item.dtype} {list(item.shape)} along {item.batch}"
             )
     program.carry = dict(carry)
@@ -281,15 +287,15 @@ def _is_flat_copy(parameter: Value) -> bool:
 
 
 @contextmanager
-def _building(program: Program) -> Iterator[None]:
+def _building(program: Program, *, forward: bool = False) -> Iterator[None]:
     """Append ops to `program`; generated names start from 0, and the network can name its layers."""
-    global _program_of_current_build
-    _program_of_current_build = program
+    global _program_of_current_build, _only_runs_forward
+    _program_of_current_build, _only_runs_forward = program, forward
     try:
         with paddle.static.program_guard(program.main, program.startup), paddle.utils.unique_name.guard():
             yield
     finally:
-        _program_of_current_build = None
+        _program_of_current_build, _only_runs_forward = None, False
 
 
 def _finish(program: Program) -> Program:
@@ -298,7 +304,7 @@ def _finish(program: Program) -> Program:
         if op.name() == "builtin.parameter":
             program.state_names.append(attributes["parameter_name"])
         elif op.name() == "pd_op.data" and attributes["name"] == LEARNING_RATE:
-            program.rate_dtype = _dtype_name(op.results()[0])
+            program.rate_dtype = dtype_name(op.results()[0])
         elif op.name() == "pd_op.data" and op.results()[0].persistable:
             program.state_names.append(attributes["name"])
     program.state_names = list(dict.fromkeys(program.state_names))
@@ -324,7 +330,7 @@ def _check_created_once(program: Program) -> None:
 
 
 def _persistent_like(value: Value, name: str) -> Value:
-    return _persistent(list(value.shape), _dtype_name(value), name)
+    return _persistent(list(value.shape), dtype_name(value), name)
 
 
 def _persistent(shape: list[int], dtype: str, name: str) -> Value:
@@ -332,7 +338,7 @@ def _persistent(shape: list[int], dtype: str, name: str) -> Value:
     return paddle.create_parameter(shape, dtype, attr=paddle.ParamAttr(name=name, trainable=False, initializer=zero))
 
 
-def _dtype_name(value: Value) -> str:
+def dtype_name(value: Value) -> str:
     return str(value.dtype).rpartition(".")[2].lower()
 
 

@@ -1,0 +1,49 @@
+"""Bilinear resizing as two products with constant matrices.
+
+Paddle's own operation does not run in `paddle.inference` with oneDNN, and takes positions from a ratio rounded to float32.
+Here positions are ratios of whole numbers; products run on both engines, in exported models and in ONNX.
+"""
+
+from fluid.program import Value, dtype_name
+
+import paddle
+
+
+def resize_bilinear(image: Value, size: tuple[int, int], *, align_corners: bool = True, align_mode: int = 1) -> Value:
+    """`image` [N, C, h, w], h and w known, in another size: [N, C, *size]; as Fluid's `resize_bilinear`.
+
+    Pixel i of an axis resized from n to m pixels is taken from the place i (n - 1) / (m - 1) if `align_corners`, else from
+    (i + 1/2) n / m - 1/2 (`align_mode` 0) or i n / m (1), and from the border where that lies outside.
+
+    Raises ValueError if the height or the width of `image` is not known while the Program is built.
+    """
+    height, width = image.shape[2:]
+    if height < 0 or width < 0:
+        raise ValueError(f"an image of known height and width is needed to resize it, not {list(image.shape)}")
+    dtype = dtype_name(image)
+    rows = _weights(height, size[0], align_corners, align_mode, dtype)
+    columns = _weights(width, size[1], align_corners, align_mode, dtype)
+    rows_first = size[0] * width * (height + size[1]) <= size[1] * height * (width + size[0])
+    if rows_first:
+        return paddle.matmul(paddle.matmul(rows, image), columns, transpose_y=True)
+    return paddle.matmul(rows, paddle.matmul(image, columns, transpose_y=True))
+
+
+def _weights(before: int, after: int, align_corners: bool, align_mode: int, dtype: str) -> Value:
+    """How much each of `before` pixels gives to each of `after`, [after, before].
+
+    Computed in the Program, since a large constant would be an attribute of many numbers.
+    """
+    target = paddle.arange(after, dtype="int64")
+    if align_corners:
+        place, unit = target * (before - 1), max(after - 1, 1)
+    elif align_mode == 0:
+        place, unit = (2 * target + 1) * before - after, 2 * after
+    else:
+        place, unit = target * before, after
+    place = paddle.clip(place, 0, unit * (before - 1))
+    # In floats: oneDNN drops `abs` after a difference of whole numbers.
+    distance = paddle.cast(place.unsqueeze(1) - paddle.arange(before, dtype="int64") * unit, dtype)
+    # A tensor, since Paddle divides by a number as by its reciprocal in float32.
+    pixel = paddle.full([1], unit, dtype)
+    return paddle.clip(1.0 - paddle.abs(distance) / pixel, min=0.0)
