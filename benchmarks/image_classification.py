@@ -169,14 +169,14 @@ def gpu(arguments: argparse.Namespace) -> None:
     """Training and inference, the zoo and PyTorch in turn."""
     rows: list[dict] = []
     for model, batch, precision, ways in TRAIN:
-        if "train" not in arguments.jobs and precision not in arguments.jobs:
+        if model not in arguments.models or not {"train", precision} & set(arguments.jobs):
             continue
         file = str(arguments.graphs / f"{model}_train.json")
         ours = in_a_process("measure_zoo", file, batch, precision, 30, 3)
         peers = {how: in_a_process("measure_torch", model, batch, precision, how, True, 20, 3) for how in ways}
         add_row(rows, compare("train", model, batch, precision, ours, peers), arguments.json)
     for model, batch in INFER:
-        if "infer" not in arguments.jobs:
+        if model not in arguments.models or "infer" not in arguments.jobs:
             continue
         file = str(arguments.graphs / f"{model}_eval.json")
         steps = 300 if batch == 1 else 50
@@ -357,7 +357,8 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     on_gpu = commands.add_parser("gpu")
     on_gpu.add_argument("--graphs", type=Path, required=True, help="folder written by xla_step.py capture")
-    on_gpu.add_argument("--jobs", nargs="+", default=["train", "infer"], help="train, infer, or tf32: that row alone")
+    on_gpu.add_argument("--jobs", nargs="+", default=["train", "infer"], help="train, infer, bf16, tf32")
+    on_gpu.add_argument("--models", nargs="+", default=list(PEERS), choices=list(PEERS))
     on_gpus = commands.add_parser("scale")
     on_gpus.add_argument("--graphs", type=Path, required=True, help="folder written by xla_step.py capture")
     on_gpus.add_argument("--batch", type=int, default=256, help="images a GPU")

@@ -96,9 +96,27 @@ def time_major() -> list[str]:
     ]
 
 
+def trained_on_positives() -> list[Any]:
+    """Three of the first image's boxes count and one of the last: losses are divided by all that do."""
+
+    def network(image: Any, counts: Any, training: bool) -> dict[str, Any]:
+        hidden = paddle.nn.Linear(8, 4, weight_attr=paddle.ParamAttr(name="w"), bias_attr=False)(image)
+        weight = counts.sum()
+        return {"loss": (paddle.square(hidden - 1.0) * counts).sum() / weight, "loss_weight": weight}
+
+    options = {"optimizer": lambda: paddle.optimizer.SGD(1.0), "schedule": Constant(0.1)}
+    program = build(network, [IMAGE, Input("counts", (None, 4))], name="positives", training=True, **options)
+    engine = create("cpu")
+    engine.load(initialise(program, seed=0))
+    counts = np.array([[1, 1, 1, 0], [0, 0, 0, 0], [0, 0, 0, 0], [0, 1, 0, 0]], np.float32)
+    outputs = engine.run(program, {"image": PACKED["image"], "counts": counts})
+    return [float(outputs["loss"]), float(outputs["loss_weight"]), engine.state(["w"])["w"].tolist()]
+
+
 PROBES: list[Callable[[], Any]] = [
     trained_on_packed_boxes,
     packed_boxes_declared_as_samples,
+    trained_on_positives,
     placing_before_and_after_another_program,
     time_major,
 ]
@@ -123,6 +141,11 @@ def test_packed_boxes_train_on_two_devices_as_on_one(on_two_devices: dict[str, A
     message = on_two_devices["packed_boxes_declared_as_samples"]
     assert "'boxes'" in message and "'image' has 4" in message and "batch=None" in message
     assert "--batch_size" not in message
+
+
+def test_a_loss_divided_by_its_positives_is_the_same_on_two_devices(on_two_devices: dict[str, Any]) -> None:
+    for two, one in zip(on_two_devices["trained_on_positives"], trained_on_positives(), strict=True):
+        np.testing.assert_allclose(two, one, rtol=1e-5)
 
 
 def test_another_program_changes_nothing(on_two_devices: dict[str, Any]) -> None:

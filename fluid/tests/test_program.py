@@ -175,6 +175,29 @@ def test_a_stream_goes_on_where_the_last_call_ended():
         assert type(first[-1]["mean"]) is type(first[-1]["heard"])
 
 
+def test_averages_and_accumulation_work_from_files(tmp_path):
+    common = {"optimizer": momentum, "schedule": Constant(0.1), "ema_decay": 0.75}
+    built = build_accumulating(weighted, INPUTS, name="train", batches=2, **common)
+    state = initialise(*built, seed=0)
+    graph.save(tmp_path, map(capture, built), state)
+    read, arrays = graph.load(tmp_path)
+    captured = read["train"], read["train (apply)"]
+    ends = []
+    for (accumulate, apply), engine in ((built, PaddleEngine()), (captured, create("cpu"))):
+        engine.load(arrays)
+        for step in range(4):
+            engine.run(accumulate, feed(6, step), step=step)
+            if step % 2:
+                outputs = engine.run(apply, {}, step=step // 2)
+        assert np.asarray(outputs["finite"]).all() and len(apply.guarded) == 3
+        ends.append(averaged(engine.state(), apply))
+    for name, array in ends[0].items():
+        np.testing.assert_allclose(ends[1][name], array, rtol=1e-4, atol=1e-6, err_msg=name)
+    assert not np.array_equal(ends[0]["fc1_w"], state["fc1_w"])
+    with pytest.raises(EngineError, match="captured Program 'train' runs on the xla engine alone"):
+        PaddleEngine().run(captured[0], feed(6))
+
+
 def test_what_a_captured_program_says_of_itself(train, tmp_path):
     graph.save(tmp_path, [capture(train)], {})
     read = graph.load(tmp_path)[0]["train"]

@@ -181,7 +181,9 @@ def save(folder: str | Path, graphs: Iterable[Graph], state: Mapping[str, np.nda
     """Write captured Programs and the state they share: `<name>.json` per graph and `state.safetensors`."""
     for graph in graphs:
         save_graph(folder, graph)
-    save_file({name: np.ascontiguousarray(array) for name, array in state.items()}, Path(folder) / "state.safetensors")
+    save_file(
+        {name: np.require(array, requirements="C") for name, array in state.items()}, Path(folder) / "state.safetensors"
+    )
 
 
 def save_graph(folder: str | Path, graph: Graph) -> Path:
