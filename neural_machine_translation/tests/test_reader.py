@@ -1,8 +1,10 @@
 """Reading pairs: messages with file and line, buckets, batches as a function of (seed, epoch), vocabularies."""
 
+import hashlib
 import random
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from fluid.data import evaluation_batches, training_batches
@@ -114,6 +116,46 @@ def test_an_epoch_holds_every_pair_in_few_shapes(sort_type, use_token_batch):
     assert shapes <= {blank["src_word"].shape for blank in source.blanks()}
     assert all(np.array_equal(a, b) for a, b in zip(plan(1), plan(1), strict=True))
     assert any(not np.array_equal(a, b) for a, b in zip(plan(0), plan(1), strict=True))
+
+
+def digest(arrays: Iterable[np.ndarray]) -> str:
+    """Changes with any number or shape of the arrays."""
+    result = hashlib.sha256()
+    for array in arrays:
+        result.update(repr(array.shape).encode() + np.ascontiguousarray(array, "<i8").tobytes())
+    return result.hexdigest()[:16]
+
+
+@pytest.mark.parametrize(
+    ("use_token_batch", "devices", "recorded"),
+    [
+        (True, 1, ["d16c94814b8a3115", "69aebd22b5728d56", "15d41a6602107444", "51ae14d63988183d"]),
+        (True, 3, ["6a7704b9f16f3721", "fc25ad95b6b3f65e", "6e6fee9f8ff065d0", "51fcc59d93f559b2"]),
+        (False, 1, ["e58f569c96bf78b5", "0c9cf882ba760e7f", "be75830ad99ff982", "92ddfec778634443"]),
+        (False, 3, ["b7231069936edc02", "f165fd98472d9ca9", "22edeb4ced2aa543", "a5e3dddfa35f74fb"]),
+    ],
+)
+def test_plans_are_those_that_earlier_runs_were_trained_by(use_token_batch, devices, recorded):
+    lengths = np.random.default_rng(5).integers(1, 60, 777).tolist()
+    source = source_of(lengths, batch_size=512 if use_token_batch else 16, use_token_batch=use_token_batch)
+    source.multiple = devices
+    options = [
+        {},
+        {"sort_type": "global", "shuffle_batch": False},
+        {"sort_type": "none"},
+        {"shuffle": False, "pool_size": 100},
+    ]
+    plans = [source.training_plan(seed=3, **chosen) for chosen in options]
+    assert [digest([*plan(0), *plan(1)]) for plan in plans] == recorded
+    assert digest(source.evaluation_plan(31)(0)) == "ba848f974548969b"
+
+
+@pytest.mark.parametrize("devices, recorded", [(1, "9e2438aa4d3b9f05"), (3, "bb707a003de0591c")])
+def test_feeds_are_those_that_earlier_runs_were_trained_by(devices, recorded):
+    source = source_of(np.random.default_rng(5).integers(1, 60, 777).tolist(), batch_size=512)
+    source.multiple = devices
+    with training_batches(source, 512, seed=3, num_epochs=2, plan=source.training_plan(seed=3)) as batches:
+        assert digest(array for batch in batches for array in batch.feed.values()) == recorded
 
 
 def test_batches_resume_with_any_number_of_workers():
