@@ -315,7 +315,7 @@ def time_reader(folder: Path, rounds: int = 5, batches: int = 1000) -> None:
 
     source = CorpusSource(folder / "corpus.npz", 128, 16384, BUCKETS)
     rates = []
-    with training_batches(source, 16384, seed=0, plan=source.training_plan(seed=0)) as reader:
+    with training_batches(source, 16384, seed=0, plan=source.buckets.training_plan(seed=0)) as reader:
         for _ in range(rounds):
             words, seconds = 0, 0.0
             for _ in range(batches):

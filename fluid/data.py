@@ -1,11 +1,13 @@
 """Input batches: the same bits for a seed and a position, whatever the number of worker processes.
 
 A `Source` reads one sample; this module decides which samples make up which batch, reads them in worker processes and
-hands over finished batches. Three properties carry everything else:
+hands over finished batches. Four properties carry everything else:
 
 * Which samples form a batch is a pure function of (seed, epoch), and a sample's random numbers come from (seed, epoch,
   sample index). So the position in the input is one integer, the number of batches consumed, and a run resumes to the
   same batches with any other number of workers.
+* Of several processes that train together each reads its own share of a batch, and knows the whole batch's samples: so
+  all of them give it the same shape.
 * A training sample that cannot be read is replaced by one drawn from the same random numbers and is reported in the
   batch; too many of them end the run. In evaluation none is replaced.
 * A batch is read whole by one worker into shared memory; the main process copies nothing (fluid/workers.py).
@@ -15,47 +17,80 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass, field
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 from fluid.errors import DataError
-from fluid.workers import Allocate, Layout, Pool
+from fluid.reading import CHOICE, SAMPLE, SHUFFLE, Ended, Feed, Reader, Sample, StreamReader, Task, generator
+from fluid.workers import Pool, empty_arrays
 
 import numpy as np
 
-Plan = Callable[[int], Sequence[np.ndarray]]
-"""epoch -> the sample indices of each batch of that epoch. Must be a pure function: it is called again on resume."""
+Plan = Callable[[int], Sequence[np.ndarray | tuple[np.ndarray, Any]]]
+"""epoch -> the sample indices of each batch of that epoch, or (indices, choice); see `with_choices`.
 
-# Keys that keep the streams of random numbers drawn from one seed apart.
-_SHUFFLE, _SAMPLE, _REPLACEMENT = 0, 1, 2
-# How many other samples are tried in the place of one that cannot be read.
-_REPLACEMENT_TRIES = 20
+Must be a pure function: it is called again on resume.
+"""
+PlainPlan = Callable[[int], Sequence[np.ndarray]]
+"""A plan without choices."""
+
 # Batches in flight beyond one for each worker, so that a worker has its next task before its batch is collected.
 _PREFETCH = 2
 
 
-class Source(Protocol):
+class EndlessSource(Protocol):
+    """Makes samples from random numbers, or finds them in the outside world; how many are an epoch is the caller's word.
+
+    Everything else is as in a `Source`.
+    """
+
+    @property
+    def load(self) -> Callable[..., Sample]:
+        """`load(index, rng) -> sample`, or `load(index, rng, choice)`."""
+        ...
+
+
+class Source(EndlessSource, Protocol):
     """Reads one sample. Must be picklable when workers are used, and of a class that lives in an importable module.
 
-    Three optional methods: `where(index) -> str` names a sample in messages ("train_list.txt:17: images/7.jpg").
-    `collate(samples) -> feed` makes the arrays of a batch from the list of its samples (the default stacks them, which
-    asks for equal shapes); samples of different lengths are padded there. `load_all(indices) -> feed` takes the place of
-    both where samples lie in memory, need no random numbers and cannot be unreadable: a thousand at once are faster.
+    `load(index, rng)` returns the sample's arrays by feed name. It raises `DataError` ("FILE:LINE: what") if the sample
+    cannot be read. Where the plan names a choice for each batch (a crop size, a scale), this is the last argument of
+    `load`, and of `collate` and `load_all` below.
+
+    Three optional methods:
+
+    * `where(index) -> str` names a sample in messages ("train_list.txt:17: images/7.jpg").
+    * `collate(samples, whole, allocate) -> feed` makes the arrays of a batch from the list of its samples (the default
+      stacks them, which asks for equal shapes); samples of different lengths are padded there. `whole` are the indices
+      of the whole batch, [rows of all processes]: the shape must follow from them, not from the samples, of which each
+      process has only its share (see fluid/buckets.py). The arrays come, uninitialised, from one call of
+      `allocate({name: (shape, dtype)})`, are filled and returned: in a worker they are the shared memory itself.
+    * `load_all(indices, whole, allocate) -> feed` takes the place of both where samples lie in memory, need no random
+      numbers and cannot be unreadable: a thousand at once are faster.
     """
 
     def __len__(self) -> int: ...
 
-    def load(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """Return the sample's arrays by feed name. Raises `DataError` ("FILE:LINE: what") if it cannot be read."""
+
+class Stream(Protocol):
+    """Samples that can only be read one after the other: a generator, a tar file, an archive of features.
+
+    `collate` and `where` are as in a `Source`, with the number of a sample within its epoch as its index. A sample that
+    cannot be read ends the run. One worker reads all of it, more have nothing to do; and of several processes each reads
+    the whole stream, of which it takes its share.
+    """
+
+    def stream(self, epoch: int, rng: np.random.Generator) -> Iterable[Sample]:
+        """The samples of an epoch from its first on, without end or until there are no more."""
         ...
 
 
 @dataclass
 class Batch:
-    """What one step consumes. `feed` arrays have shape [batch_size, ...]; they may be kept as long as needed."""
+    """What one step consumes. `feed` arrays have shape [rows, ...]; they may be kept as long as needed."""
 
-    feed: dict[str, np.ndarray]
+    feed: Feed
     size: int  # rows that are real samples
     epoch: int
     index: int  # batches consumed before this one, over all epochs
@@ -68,24 +103,35 @@ class Batch:
         return np.arange(self.size + self.padding) < self.size
 
 
-def batches_per_epoch(source: Source, batch_size: int) -> int:
+def batches_per_epoch(source: Sized, batch_size: int) -> int:
     """Training batches in one epoch: what is left over after the last full batch waits for another epoch's shuffle."""
     return len(source) // batch_size
 
 
-def shuffled_plan(num_samples: int, batch_size: int, seed: int) -> Plan:
+def shuffled_plan(num_samples: int, batch_size: int, seed: int) -> PlainPlan:
     """Each epoch is a new permutation of all samples cut into full batches."""
 
-    def plan(epoch: int) -> np.ndarray:
-        order = _generator(seed, _SHUFFLE, epoch).permutation(num_samples)
-        full = num_samples // batch_size
-        return order[: full * batch_size].reshape(full, batch_size)
+    def plan(epoch: int) -> list[np.ndarray]:
+        return _full_batches(generator(seed, SHUFFLE, epoch).permutation(num_samples), batch_size)
 
     return plan
 
 
+def with_choices(plan: PlainPlan, choose: Callable[[np.random.Generator], Any], seed: int) -> Plan:
+    """The batches of `plan`, each with something drawn for it: the crop size of its images, say.
+
+    `choose` draws from random numbers of (seed, epoch, number of the batch in its epoch), so that every process and every
+    resumed run finds the same.
+    """
+
+    def chosen(epoch: int) -> list[tuple[np.ndarray, Any]]:
+        return [(indices, choose(generator(seed, CHOICE, epoch, number))) for number, indices in enumerate(plan(epoch))]
+
+    return chosen
+
+
 def training_batches(
-    source: Source,
+    source: EndlessSource | Stream,
     batch_size: int,
     *,
     seed: int,
@@ -95,39 +141,33 @@ def training_batches(
     max_bad: int = 100,
     shard: tuple[int, int] = (0, 1),
     plan: Plan | None = None,
+    epoch_length: int | None = None,
 ) -> Batches:
     """Iterate over shuffled training batches from position `start` (batches consumed before), for ever by default.
 
     Args:
-        source: where samples come from.
+        source: where samples come from. A stream's are not shuffled, and one that ends, ends the batches.
         batch_size: samples in a batch, over all shards together.
         seed: of the shuffling and of every sample's random numbers.
-        start: position to resume from; batch k is the same whether or not the ones before it were read.
+        start: position to resume from; batch k is the same whether or not the ones before it were read. Those of the
+            same epoch are read over where the source is a stream.
         num_epochs: stop after so many epochs, counted from the first one (not from `start`).
         num_workers: processes that read; 0 reads in this one.
         max_bad: how many different samples may turn out to be unreadable before `DataError` ends the run. Each is
-            replaced by a random other sample (of the same batch if there is a `plan`, so that lengths fit).
+            replaced by a random other sample (of the same batch if there is a `plan` or the source has a `collate`, so
+            that lengths fit).
         shard: (i, n) reads the i-th of n equal parts of every batch.
         plan: the composition of the batches, for length buckets; `batch_size` is then only its author's business.
+        epoch_length: samples in an epoch of an endless source or of a stream; without it, a stream is read once.
 
     Raises:
         DataError: fewer samples than one batch, too many unreadable samples, or a worker that died.
     """
     if num_workers < 0 or start < 0 or max_bad < 0:
         raise ValueError(f"{num_workers=}, {start=} and {max_bad=} must not be negative")
-    if plan is None and len(source) < batch_size:
-        raise DataError(
-            f"{len(source)} training samples do not fill one batch of {batch_size}: "
-            f"give a batch size of at most {len(source)}"
-        )
-    if plan is None:
-        first_epoch = start // batches_per_epoch(source, batch_size)
-        position = first_epoch * batches_per_epoch(source, batch_size)
-        epochs = _epochs(shuffled_plan(len(source), batch_size, seed), first_epoch, num_epochs)
-        tasks = _training_tasks(epochs, seed, position, start, shard, replace_within_batch=False)
-    else:
-        tasks = _training_tasks(_epochs(plan, 0, num_epochs), seed, 0, start, shard, replace_within_batch=True)
-    return Batches(source, tasks, num_workers, max_bad)
+    epochs, position = _epochs_from(start, source, batch_size, seed, plan, num_epochs, epoch_length)
+    within_batch = plan is not None or hasattr(source, "collate") or not isinstance(source, Sized)
+    return Batches(source, _training_tasks(epochs, seed, position, start, shard, within_batch), num_workers, max_bad)
 
 
 def evaluation_batches(
@@ -153,14 +193,9 @@ def evaluation_batches(
         raise ValueError(f"{num_workers=} must not be negative")
     if len(source) == 0:
         raise DataError("there is no sample to evaluate")
-    if plan is None:
-        groups = [np.arange(i, min(i + batch_size, len(source))) for i in range(0, len(source), batch_size)]
-    else:
-        groups = [np.asarray(indices) for indices in plan(0)]
-        if not np.array_equal(np.sort(np.concatenate(groups)), np.arange(len(source))):
-            raise ValueError("the plan of an evaluation must hold every sample exactly once")
-        if max(map(len, groups)) > batch_size:
-            raise ValueError(f"the plan holds a batch of {max(map(len, groups))} samples, more than {batch_size=}")
+    in_order = [np.arange(i, min(i + batch_size, len(source))) for i in range(0, len(source), batch_size)]
+    groups = in_order if plan is None else plan(0)
+    _check_evaluation(groups, len(source), batch_size)
     return Batches(source, _evaluation_tasks(groups, batch_size, shard), num_workers, max_bad=0, mask=mask)
 
 
@@ -182,7 +217,7 @@ class SyntheticSource:
     """
 
     def __init__(self, fields: dict[str, tuple[tuple[int, ...], str, float]], length: int) -> None:
-        rng = _generator(0, _SAMPLE, 0)
+        rng = generator(0, SAMPLE, 0)
         self.length = length
         self.sample = {name: (rng.random(shape) * high).astype(dtype) for name, (shape, dtype, high) in fields.items()}
 
@@ -195,26 +230,50 @@ class SyntheticSource:
 
 # Tasks: which samples a batch is made of.
 
-
-@dataclass(frozen=True)
-class _Task:
-    """One batch, as a worker needs to know it."""
-
-    indices: np.ndarray  # samples to read, [size]
-    rows: int  # rows of the batch; those beyond the samples repeat the last one
-    size: int  # rows that count: 0 where a shard has only padding
-    epoch: int
-    index: int
-    seed: int = 0
-    replace: bool = False  # whether an unreadable sample is replaced
-    candidates: np.ndarray | None = None  # by one of these, or by any sample
+_Planned = np.ndarray | tuple[np.ndarray, Any]
+_Epochs = Iterator[tuple[int, Iterable[_Planned]]]
 
 
-def _generator(*key: int) -> np.random.Generator:
-    return np.random.default_rng(key)
+def _full_batches(order: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    full = len(order) // batch_size
+    return list(order[: full * batch_size].reshape(full, batch_size))
 
 
-def _epochs(plan: Plan, first: int, end: int | None) -> Iterator[tuple[int, Sequence[np.ndarray]]]:
+def _epochs_from(
+    start: int,
+    source: EndlessSource | Stream,
+    batch_size: int,
+    seed: int,
+    plan: Plan | None,
+    num_epochs: int | None,
+    epoch_length: int | None,
+) -> tuple[_Epochs, int]:
+    """The batches of epochs up to the last, from that of batch `start` or an earlier one; and the number of the first."""
+    streamed = hasattr(source, "stream")
+    if plan is not None:
+        if streamed or epoch_length is not None:
+            raise ValueError("with a plan there is no epoch_length, and a stream has an order of its own")
+        return _epochs(plan, 0, num_epochs), 0
+    if isinstance(source, Sized) and not streamed:
+        if epoch_length is not None:
+            raise ValueError("epoch_length is for a source that has no length of its own")
+        length, plan = len(source), shuffled_plan(len(source), batch_size, seed)
+    elif epoch_length is not None:
+        length, plan = epoch_length, lambda epoch: _full_batches(np.arange(epoch_length), batch_size)
+    elif streamed and num_epochs in (None, 1):
+        return iter([(0, (np.arange(batch_size) + first for first in itertools.count(step=batch_size)))]), 0
+    else:
+        raise ValueError(f"epoch_length must say how many samples of {type(source).__name__} are an epoch")
+    per_epoch = length // batch_size
+    if per_epoch == 0:
+        raise DataError(
+            f"{length} training samples do not fill one batch of {batch_size}: give a batch size of at most {length}"
+        )
+    first = start // per_epoch
+    return _epochs(plan, first, num_epochs), first * per_epoch
+
+
+def _epochs(plan: Plan, first: int, end: int | None) -> _Epochs:
     for epoch in itertools.count(first) if end is None else range(first, end):
         batches = plan(epoch)
         if len(batches) == 0:
@@ -223,30 +282,37 @@ def _epochs(plan: Plan, first: int, end: int | None) -> Iterator[tuple[int, Sequ
 
 
 def _training_tasks(
-    epochs: Iterator[tuple[int, Sequence[np.ndarray]]],
-    seed: int,
-    position: int,
-    start: int,
-    shard: tuple[int, int],
-    replace_within_batch: bool,
-) -> Iterator[_Task]:
+    epochs: _Epochs, seed: int, position: int, start: int, shard: tuple[int, int], within_batch: bool
+) -> Iterator[Task]:
     """The batches from `start` on, of epochs whose first batch is number `position`."""
+    numbers = itertools.count(position)
     for epoch, batches in epochs:
-        for index, whole in enumerate(batches, position):
+        for planned, index in zip(batches, numbers):
             if index >= start:
-                part = _shard(np.asarray(whole), shard)
-                candidates = np.asarray(whole) if replace_within_batch else None
-                yield _Task(part, len(part), len(part), epoch, index, seed, replace=True, candidates=candidates)
-        position += len(batches)
+                whole, choice = _parts(planned)
+                part = _shard(whole, shard)
+                yield Task(part, whole, choice, len(part), epoch, index, seed, replace=True, within_batch=within_batch)
 
 
-def _evaluation_tasks(groups: list[np.ndarray], batch_size: int, shard: tuple[int, int]) -> Iterator[_Task]:
-    for index, indices in enumerate(groups):
-        padded = np.concatenate([indices, np.full(batch_size - len(indices), -1)])
-        part = _shard(padded, shard)
-        real = part[part >= 0]
-        read = real if len(real) else indices[-1:]
-        yield _Task(read, len(part), len(real), epoch=0, index=index)
+def _evaluation_tasks(groups: Sequence[_Planned], batch_size: int, shard: tuple[int, int]) -> Iterator[Task]:
+    for index, (indices, choice) in enumerate(map(_parts, groups)):
+        whole = np.concatenate([indices, np.repeat(indices[-1:], batch_size - len(indices))])
+        part = _shard(whole, shard)
+        size = min(max(len(indices) - shard[0] * len(part), 0), len(part))
+        yield Task(part, whole, choice, size, epoch=0, index=index)
+
+
+def _check_evaluation(groups: Sequence[_Planned], samples: int, batch_size: int) -> None:
+    parts = [indices for indices, _ in map(_parts, groups)]
+    if not np.array_equal(np.sort(np.concatenate(parts)), np.arange(samples)):
+        raise ValueError("the plan of an evaluation must hold every sample exactly once")
+    if max(map(len, parts)) > batch_size:
+        raise ValueError(f"the plan holds a batch of {max(map(len, parts))} samples, more than {batch_size=}")
+
+
+def _parts(planned: _Planned) -> tuple[np.ndarray, tuple[Any, ...]]:
+    indices, *choice = planned if isinstance(planned, tuple) else (planned,)
+    return np.asarray(indices), tuple(choice)
 
 
 def _shard(indices: np.ndarray, shard: tuple[int, int]) -> np.ndarray:
@@ -259,101 +325,30 @@ def _shard(indices: np.ndarray, shard: tuple[int, int]) -> np.ndarray:
     return indices[part * rows : (part + 1) * rows]
 
 
-# Reading: the same code in a worker and in the main process.
-
-
-@dataclass
-class _Reader:
-    """Reads batches; what a worker is given."""
-
-    source: Source
-
-    def where(self, index: int) -> str:
-        where = getattr(self.source, "where", None)
-        return where(index) if where else f"sample {index}"
-
-    def read(
-        self, task: _Task, allocate: Allocate, progress: np.ndarray
-    ) -> tuple[dict[str, np.ndarray], list[tuple[int, str]]]:
-        """Read the samples of `task` into arrays from `allocate`; also return (index, message) of those replaced."""
-        bad: list[tuple[int, str]] = []
-        if load_all := getattr(self.source, "load_all", None):
-            padding = np.repeat(task.indices[-1:], task.rows - len(task.indices))
-            return _copied(load_all(np.concatenate([task.indices, padding])), allocate), bad
-        samples = (self._read_sample(index, task, bad, progress) for index in task.indices.tolist())
-        if collate := getattr(self.source, "collate", None):
-            listed = [sample for _, sample in samples]
-            return _copied(collate(listed + listed[-1:] * (task.rows - len(listed))), allocate), bad
-        feed = {}
-        for row, (index, sample) in enumerate(samples):
-            if row == 0:
-                feed = allocate({name: ((task.rows, *np.shape(v)), np.asarray(v).dtype) for name, v in sample.items()})
-            self._store(feed, row, sample, index)
-        for array in feed.values():
-            array[len(task.indices) :] = array[len(task.indices) - 1]
-        return feed, bad
-
-    def _read_sample(
-        self, index: int, task: _Task, bad: list[tuple[int, str]], progress: np.ndarray
-    ) -> tuple[int, dict[str, np.ndarray]]:
-        rng, draw = _generator(task.seed, _SAMPLE, task.epoch, index), None
-        for _ in range(_REPLACEMENT_TRIES):
-            progress[0] = index
-            try:
-                return index, self.source.load(index, rng)
-            except DataError as error:
-                if not task.replace:
-                    raise
-                bad.append((index, str(error)))
-            except Exception as error:
-                error.add_note(f"while reading {self.where(index)}")
-                raise
-            if draw is None:
-                draw = rng = _generator(task.seed, _REPLACEMENT, task.epoch, index)
-            index = int(draw.integers(len(self.source)) if task.candidates is None else draw.choice(task.candidates))
-        raise DataError(f"{_REPLACEMENT_TRIES} samples in a row cannot be read; the last one: {bad[-1][1]}")
-
-    def _store(self, feed: dict[str, np.ndarray], row: int, sample: dict[str, np.ndarray], index: int) -> None:
-        if sample.keys() != feed.keys():
-            raise ValueError(f"{self.where(index)}: has fields {list(sample)}, the batch has {list(feed)}")
-        for name, value in sample.items():
-            value, rows = np.asarray(value), feed[name]
-            if (value.shape, value.dtype) != (rows.shape[1:], rows.dtype):
-                raise ValueError(
-                    f"{self.where(index)}: {name} is {value.dtype}{list(value.shape)}, "
-                    f"in the first sample of the batch {rows.dtype}{list(rows.shape[1:])}"
-                )
-            rows[row] = value
-
-
-def _copied(arrays: dict[str, np.ndarray], allocate: Allocate) -> dict[str, np.ndarray]:
-    feed = allocate({name: (array.shape, array.dtype) for name, array in arrays.items()})
-    for name, array in arrays.items():
-        feed[name][...] = array
-    return feed
-
-
-def _empty_arrays(layout: Layout) -> dict[str, np.ndarray]:
-    return {name: np.empty(shape, dtype) for name, (shape, dtype) in layout.items()}
-
-
 class Batches(Iterator[Batch]):
     """Iterator over batches; close it (or leave its `with` block) to end the workers. An error closes it too."""
 
     def __init__(
-        self, source: Source, tasks: Iterator[_Task], num_workers: int, max_bad: int, mask: str | None = None
+        self,
+        source: EndlessSource | Stream,
+        tasks: Iterator[Task],
+        num_workers: int,
+        max_bad: int,
+        mask: str | None = None,
     ) -> None:
         if num_workers and type(source).__module__ == "__main__":
             raise ValueError(
                 f"{type(source).__name__} must be defined in a module that workers can import, not a script"
             )
-        self._reader = _Reader(source)
+        if hasattr(source, "stream"):
+            num_workers = min(num_workers, 1)
+        self._reader = StreamReader(source) if hasattr(source, "stream") else Reader(source)
         self._tasks = tasks
         self._max_bad = max_bad
         self._mask = mask
         self._bad: dict[int, str] = {}
         self._pool = Pool(self._reader, num_workers) if num_workers else None
-        self._in_flight: deque[_Task] = deque()
+        self._in_flight: deque[Task] = deque()
         self._window = num_workers + _PREFETCH
         self._closed = False
 
@@ -370,8 +365,11 @@ class Batches(Iterator[Batch]):
             task, feed, bad = self._read_here() if self._pool is None else self._read_ahead(self._pool)
             self._count(bad)
             messages = [message for _, message in bad]
-            batch = Batch(feed, task.size, task.epoch, task.index, messages, task.rows - task.size)
+            batch = Batch(feed, task.size, task.epoch, task.index, messages, len(task.indices) - task.size)
             self._feed_mask(batch)
+        except Ended:
+            self.close()
+            raise StopIteration from None
         except BaseException:
             self.close()
             raise
@@ -383,11 +381,11 @@ class Batches(Iterator[Batch]):
         if self._pool is not None:
             self._pool.close()
 
-    def _read_here(self) -> tuple[_Task, dict[str, np.ndarray], list[tuple[int, str]]]:
+    def _read_here(self) -> tuple[Task, Feed, list[tuple[int, str]]]:
         task = next(self._tasks)
-        return task, *self._reader.read(task, _empty_arrays, progress=np.empty(1, np.int64))
+        return task, *self._reader.read(task, empty_arrays, progress=np.empty(1, np.int64))
 
-    def _read_ahead(self, pool: Pool) -> tuple[_Task, dict[str, np.ndarray], list[tuple[int, str]]]:
+    def _read_ahead(self, pool: Pool) -> tuple[Task, Feed, list[tuple[int, str]]]:
         while len(self._in_flight) < self._window and (task := next(self._tasks, None)) is not None:
             self._in_flight.append(task)
             pool.submit(task.index, task)

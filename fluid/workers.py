@@ -27,7 +27,7 @@ import tempfile
 import threading
 import traceback
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle, send_handle
@@ -36,8 +36,9 @@ from typing import Any, NoReturn, Protocol
 from fluid.errors import DataError
 
 import numpy as np
+from numpy.typing import DTypeLike
 
-Layout = dict[str, tuple[tuple[int, ...], np.dtype]]
+Layout = Mapping[str, tuple[tuple[int, ...], DTypeLike]]
 """Shape and dtype of each array of a batch."""
 Allocate = Callable[[Layout], dict[str, np.ndarray]]
 """Gives uninitialised arrays of a layout."""
@@ -210,6 +211,11 @@ def _stop(workers: list[_Worker]) -> None:
             worker.process.wait()
 
 
+def empty_arrays(layout: Layout) -> dict[str, np.ndarray]:
+    """The `Allocate` of a process that reads for itself."""
+    return {name: np.empty(shape, dtype) for name, (shape, dtype) in layout.items()}
+
+
 # Shared memory
 
 
@@ -282,6 +288,7 @@ def _worker_main(connection: int, reader_file: int, progress_file: int, number: 
     reader: Reader | None = None
     while True:
         slot, task = tasks.get()
+        reply: _Filled | _Failure
         descriptor = None
         try:
             reader = reader or _load(description, reader_file)
@@ -315,7 +322,8 @@ def _fill(
 
     def allocate(arrays: Layout) -> dict[str, np.ndarray]:
         nonlocal size, descriptor
-        for name, (shape, dtype) in arrays.items():
+        for name, (shape, kind) in arrays.items():
+            dtype = np.dtype(kind)
             if dtype.hasobject:
                 raise TypeError(f"{name} has dtype {dtype}; a batch holds numbers only")
             layout.append((name, shape, dtype.str, size))

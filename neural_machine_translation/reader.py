@@ -8,19 +8,22 @@ Reader processes import this module; it imports neither paddle nor jax.
 
 import glob
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from fluid.data import Plan
+from fluid.buckets import Buckets
 from fluid.errors import DataError
+from fluid.workers import Allocate
 from neural_machine_translation.indices import BOS, EOS
 from neural_machine_translation.vocabulary import Vocabulary
 
 import numpy as np
 
 EMBEDDED = Path(__file__).resolve().parent / "data"
+FIELDS = ("src_word", "trg_word", "lbl_word")
+"""Inputs of the networks: [sentences, words] each."""
 BUCKETS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 """Lengths that sentences are padded to; the longest one in use is the network's `max_length`."""
 
@@ -143,14 +146,11 @@ class PairSource:
         pairs: the text.
         source, target: vocabularies.
         max_length: longest sentence, special words included.
-        batch_size: words in a batch (padding included), or sentences if not `use_token_batch`; decides shapes.
+        batch_size: words in a training batch (padding included), or sentences if not `use_token_batch`; decides shapes.
         strict: an empty or overlong sentence is an error; otherwise it is left out and named in `left_out`.
 
     Raises DataError if no pair is left, or (`strict`) for the first one that cannot be used.
     """
-
-    multiple = 1
-    """Training batches have a multiple of so many sentences: set it to the number of devices that share them."""
 
     def __init__(
         self,
@@ -163,137 +163,61 @@ class PairSource:
         use_token_batch: bool = True,
         strict: bool = False,
     ):
-        self.batch_size, self.use_token_batch = batch_size, use_token_batch
-        self.max_length = max_length
         encoded = list(zip(source.encode_all(pairs.sources), target.encode_all(pairs.targets), strict=True))
-        self.left_out: list[str] = []
-        kept = []
-        for index, (from_words, to_words) in enumerate(encoded):
-            if len(from_words) == 0 or len(to_words) == 0:
-                problem = "an empty sentence"
-            elif max(len(from_words), len(to_words)) + 2 > max_length:
-                problem = f"{max(len(from_words), len(to_words)) + 2} words, more than --max_length {max_length}"
-            else:
-                kept.append(index)
-                continue
-            if strict:
-                raise DataError(f"{pairs.where(index)}: {problem}; correct or remove the line")
-            self.left_out.append(f"{pairs.where(index)}: {problem}")
-        if not kept:
-            raise DataError(
-                f"{', '.join(pairs.files)}: no usable sentence pair" + "".join(f"\n  {m}" for m in self.left_out[:3])
-            )
-        self.kept = np.asarray(kept)
+        kept, self.left_out = usable_pairs(pairs, encoded, max_length, strict)
         self._files, self._places = pairs.files, np.asarray([pairs.places[index] for index in kept])
         self.words = np.concatenate([words for index in kept for words in encoded[index]])
-        sizes = np.asarray([len(words) for index in kept for words in encoded[index]])
-        self.starts = np.concatenate([[0], np.cumsum(sizes)])
-        self.lengths = sizes.reshape(-1, 2).max(axis=1) + 2
-        """Words of the longer side of each pair, special words included."""
-        self.target_words = int(sizes[1::2].sum()) + len(kept)
-        self.buckets = used_buckets(max_length, int(self.lengths.max()))
+        self.sizes = np.asarray([[len(words) for words in encoded[index]] for index in kept])
+        self.starts = np.concatenate([[0], np.cumsum(self.sizes)])
+        self.target_words = int(self.sizes[:, 1].sum()) + len(kept)
+        lengths = self.sizes.max(axis=1) + 2  # of the longer side, special words included
+        edges = used_buckets(max_length, int(lengths.max()))
+        self.buckets = Buckets(lengths, edges, batch_size, by="size" if use_token_batch else "rows")
 
     def __len__(self) -> int:
-        return len(self.lengths)
+        return len(self.sizes)
 
     def where(self, index: int) -> str:
         """FILE:LINE of a pair."""
         file, line = self._places[index]
         return f"{self._files[file]}:{line}"
 
-    def rows(self, bucket: int) -> int:
-        """Sentences in a training batch of this length, at least one a device: a multiple of 8 where that is at most 1/8 less."""
-        rows = max(1, self.batch_size // bucket) if self.use_token_batch else self.batch_size
-        if self.use_token_batch and rows >= 64:
-            rows = rows // 8 * 8
-        return max(rows // self.multiple, 1) * self.multiple
-
-    def blanks(self, hosts: int = 1) -> list[dict[str, np.ndarray]]:
-        """A batch of padding for every shape of training batches, as one of `hosts` processes feeds it."""
-        shapes = [(self.rows(bucket) // hosts, bucket) for bucket in self.buckets]
-        return [
-            {name: np.full(shape, EOS, np.int64) for name in ("src_word", "trg_word", "lbl_word")} for shape in shapes
-        ]
-
-    def load_all(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """A batch, padded with `<e>` to the bucket that its number of sentences belongs to."""
+    def load_all(self, indices: np.ndarray, whole: np.ndarray, allocate: Allocate) -> dict[str, np.ndarray]:
+        """The share `indices` of the batch `whole`, padded with `<e>` to the edge of its bucket."""
+        shape = len(indices), self.buckets.edge(whole)
+        feed = allocate(dict.fromkeys(FIELDS, (shape, np.int64)))
+        source_words, target_words, labels = (feed[name] for name in FIELDS)
         first, middle, last = (self.starts[2 * indices + part] for part in range(3))
-        longest = max((middle - first).max() + 2, (last - middle).max() + 1)
-        fitting = [bucket for bucket in self.buckets if bucket >= longest]
-        length = next((bucket for bucket in fitting if self.rows(bucket) == len(indices)), fitting[0])
-        places = np.arange(length)
+        source_words[:, 0] = target_words[:, 0] = BOS
+        self._pad(source_words[:, 1:], first, middle)
+        self._pad(labels, middle, last)
+        target_words[:, 1:] = labels[:, :-1]
+        return feed
 
-        def padded(start: np.ndarray, end: np.ndarray) -> np.ndarray:
-            at = start[:, None] + places
-            return np.where(at < end[:, None], self.words.take(at, mode="clip"), EOS).astype(np.int64)
-
-        def shifted(words: np.ndarray) -> np.ndarray:
-            return np.concatenate([np.full((len(words), 1), BOS), words[:, :-1]], axis=1)
-
-        target = padded(middle, last)
-        return {"src_word": shifted(padded(first, middle)), "trg_word": shifted(target), "lbl_word": target}
-
-    def training_plan(
-        self,
-        *,
-        seed: int,
-        sort_type: SortType = "pool",
-        pool_size: int = 10_000,
-        shuffle: bool = True,
-        shuffle_batch: bool = True,
-    ) -> Plan:
-        """The batches of an epoch, as a function of (seed, epoch).
-
-        Pairs are shuffled; pools of `pool_size` of them (or all: `global`; or none) are sorted by length; they then fill
-        the batches of their buckets. What does not fill a batch at the end moves to the next longer bucket, and the very
-        last batch is filled with pairs drawn once more: every pair is in every epoch.
-        """
-
-        def plan(epoch: int) -> list[np.ndarray]:
-            rng = np.random.default_rng((seed, 7, epoch))
-            order = rng.permutation(len(self)) if shuffle else np.arange(len(self))
-            if sort_type != "none":
-                size = len(order) if sort_type == "global" else pool_size
-                pools = [order[first : first + size] for first in range(0, len(order), size)]
-                order = np.concatenate([pool[np.argsort(self.lengths[pool], kind="stable")] for pool in pools])
-            batches = list(self._fill(order, rng))
-            if shuffle_batch:
-                batches = [batches[number] for number in rng.permutation(len(batches))]
-            return batches
-
-        return plan
-
-    def _fill(self, order: np.ndarray, rng: np.random.Generator) -> Iterator[np.ndarray]:
-        bucket_of = np.searchsorted(self.buckets, self.lengths)[order]
-        completed: list[tuple[int, np.ndarray]] = []
-        late: list[np.ndarray] = []
-        left = order[:0]
-        for number, bucket in enumerate(self.buckets):
-            places, rows = np.flatnonzero(bucket_of == number), self.rows(bucket)
-            whole = places[: len(places) // rows * rows].reshape(-1, rows)
-            completed += [(batch[-1], order[batch]) for batch in whole]
-            left = np.concatenate([order[places[whole.size :]], left])
-            late += [left[first : first + rows] for first in range(0, len(left) - rows + 1, rows)]
-            left = left[len(left) // rows * rows :]
-        yield from (batch for _, batch in sorted(completed, key=lambda item: item[0]))
-        yield from late
-        if len(left):
-            yield np.concatenate([left, rng.choice(order, self.rows(self.buckets[-1]) - len(left))])
-
-    def evaluation_plan(self, rows: int) -> Plan:
-        """Groups of `rows` pairs of similar length."""
-
-        def plan(epoch: int) -> list[np.ndarray]:
-            order = np.argsort(self.lengths, kind="stable")
-            return [order[first : first + rows] for first in range(0, len(order), rows)]
-
-        return plan
+    def _pad(self, rows: np.ndarray, start: np.ndarray, end: np.ndarray) -> None:
+        at = start[:, None] + np.arange(rows.shape[1])
+        rows[...] = np.where(at < end[:, None], self.words.take(at, mode="clip"), EOS)
 
 
-def own_rows(feed: Mapping[str, np.ndarray], host_id: int, num_hosts: int) -> dict[str, np.ndarray]:
-    """The part of a batch that one of several processes feeds. All of them read it whole, so that they agree on its shape."""
-    rows = len(next(iter(feed.values()))) // num_hosts
-    return {name: array[host_id * rows : (host_id + 1) * rows] for name, array in feed.items()}
+def usable_pairs(
+    pairs: TextPairs, encoded: Sequence[tuple[np.ndarray, np.ndarray]], max_length: int, strict: bool
+) -> tuple[list[int], list[str]]:
+    """Indices of the pairs that can be trained on, and messages about the others; see `PairSource`."""
+    kept, left_out = [], []
+    for index, words in enumerate(encoded):
+        shortest, longest = sorted(map(len, words))
+        if shortest and longest + 2 <= max_length:
+            kept.append(index)
+            continue
+        problem = f"{longest + 2} words, more than --max_length {max_length}" if shortest else "an empty sentence"
+        if strict:
+            raise DataError(f"{pairs.where(index)}: {problem}; correct or remove the line")
+        left_out.append(f"{pairs.where(index)}: {problem}")
+    if not kept:
+        raise DataError(
+            f"{', '.join(pairs.files)}: no usable sentence pair" + "".join(f"\n  {m}" for m in left_out[:3])
+        )
+    return kept, left_out
 
 
 class CorpusSource(PairSource):
@@ -301,15 +225,21 @@ class CorpusSource(PairSource):
 
     def __init__(self, path: Path, max_length: int, batch_size: int, buckets: tuple[int, ...]):
         with np.load(path) as arrays:
-            self.words, sizes = arrays["words"].astype(np.int32), arrays["sizes"].astype(np.int64)
-        self.starts = np.concatenate([[0], np.cumsum(sizes)])
-        self.lengths = sizes.reshape(-1, 2).max(axis=1) + 2
-        self.batch_size, self.use_token_batch, self.max_length = batch_size, True, max_length
-        self._files, self._places = (
-            [str(path)],
-            np.stack([np.zeros(len(self.lengths), int), np.arange(len(self.lengths))], 1),
-        )
-        self.buckets = (*(bucket for bucket in buckets if bucket < max_length), max_length)
+            self.words, self.sizes = arrays["words"].astype(np.int32), arrays["sizes"].astype(np.int64).reshape(-1, 2)
+        self.starts = np.concatenate([[0], np.cumsum(self.sizes)])
+        self._files, self._places = [str(path)], np.stack([np.zeros(len(self), int), np.arange(len(self))], 1)
+        edges = (*(edge for edge in buckets if edge < max_length), max_length)
+        self.buckets = Buckets(self.sizes.max(axis=1) + 2, edges, batch_size)
+
+
+def blank(rows: int, length: int) -> dict[str, np.ndarray]:
+    """A batch of padding."""
+    return {name: np.full((rows, length), EOS, np.int64) for name in FIELDS}
+
+
+def sorted_together(sort_type: SortType, pool_size: int, pairs: int) -> int:
+    """How many pairs are sorted by length together: `pool_size` of the plan of training."""
+    return {"pool": pool_size, "global": pairs, "none": 0}[sort_type]
 
 
 def used_buckets(max_length: int, longest: int | None = None) -> tuple[int, ...]:

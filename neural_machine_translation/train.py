@@ -7,8 +7,6 @@ python train.py --data_dir corpora --model base --batch_size 8192 --warmup_steps
 
 import dataclasses
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,7 +18,7 @@ from fluid import config as configuration
 from fluid import engine as engines
 from fluid.checkpoint import Meta
 from fluid.config import TrainFlags
-from fluid.data import Batch, evaluation_batches, training_batches
+from fluid.data import Batches, evaluation_batches, training_batches
 from fluid.engine import Engine
 from fluid.program import Program, initialise
 from fluid.run import Run, console, events, script
@@ -45,9 +43,10 @@ from neural_machine_translation.reader import (
     PairSource,
     SortType,
     TextPairs,
+    blank,
     digit_pairs,
     open_pairs,
-    own_rows,
+    sorted_together,
 )
 from neural_machine_translation.scoring import draw_attentions
 from neural_machine_translation.translate import Hypothesis, runner, translate
@@ -64,7 +63,7 @@ import paddle
 from rich.table import Table
 
 MULTIPLE = "sentences_in_multiples_of"
-"""Among the facts of a checkpoint: `PairSource.multiple` of its batches."""
+"""Among the facts of a checkpoint: `Buckets.multiple` of its batches."""
 
 
 @dataclass
@@ -179,7 +178,8 @@ def main(flags: Flags) -> Outcome:
     )
     if not flags.use_token_batch:
         engine.check_batch_size(flags.batch_size)
-    source.multiple, recut = sentences_in_multiples_of(engine.num_devices, resumed and resumed[1])
+    multiple, recut = sentences_in_multiples_of(engine.num_devices, resumed and resumed[1])
+    source.buckets = dataclasses.replace(source.buckets, multiple=multiple)
     steps_per_epoch = updates_per_epoch(source, flags)
     total_steps = flags.num_epochs * steps_per_epoch
     state = initialise(*filter(None, (program, apply)), seed=flags.seed)
@@ -192,7 +192,7 @@ def main(flags: Flags) -> Outcome:
         state, report = load_into(state, start, allow_partial=flags.allow_partial)
     engine.load(state)
 
-    meta.extra[MULTIPLE] = source.multiple
+    meta.extra[MULTIPLE] = multiple
     resume_step = meta.step if resumed else None
     with Run(flags.output_dir, flags, task=TASK, resume_step=resume_step, writes=engine.host_id == 0) as run:
         announce(run, flags, translator, source, dev_pairs, (apply or program).parameter_count)
@@ -206,25 +206,21 @@ def main(flags: Flags) -> Outcome:
                 f"{engine.num_devices} devices cannot share the batches of this run: they are cut anew from here on"
             )
 
-        @contextmanager
-        def open_batches(start: int) -> Iterator[Iterator[Batch]]:
-            plan = source.training_plan(
+        def open_batches(start: int) -> Batches:
+            return training_batches(
+                source,
+                flags.batch_size,
                 seed=flags.seed,
-                sort_type=flags.sort_type,
-                pool_size=flags.pool_size,
-                shuffle=flags.shuffle,
-                shuffle_batch=flags.shuffle_batch,
+                start=start,
+                num_workers=flags.num_workers,
+                shard=(engine.host_id, engine.num_hosts),
+                plan=source.buckets.training_plan(
+                    seed=flags.seed,
+                    pool_size=sorted_together(flags.sort_type, flags.pool_size, len(source)),
+                    shuffle=flags.shuffle,
+                    shuffle_batches=flags.shuffle_batch,
+                ),
             )
-            options = {"seed": flags.seed, "start": start, "num_workers": flags.num_workers, "plan": plan}
-            with training_batches(source, flags.batch_size, **options) as batches:
-                yield (
-                    dataclasses.replace(
-                        batch,
-                        feed=own_rows(batch.feed, engine.host_id, engine.num_hosts),
-                        size=batch.size // engine.num_hosts,
-                    )
-                    for batch in batches
-                )
 
         if flags.benchmark:
             for name, value in benchmark(run, engine, program, open_batches).items():
@@ -234,9 +230,9 @@ def main(flags: Flags) -> Outcome:
         if engine.on_gpu and engine.name == "xla":
             # On an H200 with 16 cores free one length took 21 seconds and four side by side 28.
             run.say(
-                f"compiling for sentences of up to {', '.join(map(str, source.buckets))} words (or finding it in the cache)"
+                f"compiling for sentences of up to {', '.join(map(str, source.buckets.edges))} words (or finding it in the cache)"
             )
-            engine.compile([(program, feed) for feed in source.blanks(engine.num_hosts)])
+            engine.compile([(program, feed) for feed in source.buckets.blanks(blank, engine.num_hosts)])
         evaluator = Evaluator(engine, translator, dev_pairs, dev_source, flags)
         outcome = train(
             run,
@@ -260,7 +256,7 @@ def main(flags: Flags) -> Outcome:
 
 def updates_per_epoch(source: PairSource, flags: Flags) -> int:
     """Updates that one pass over the training pairs makes."""
-    return max(1, len(source.training_plan(seed=flags.seed)(0)) // flags.accumulate_batches)
+    return max(1, len(source.buckets.training_plan(seed=flags.seed)(0)) // flags.accumulate_batches)
 
 
 def sentences_in_multiples_of(devices: int, resumed: Meta | None) -> tuple[int, bool]:
@@ -327,14 +323,11 @@ def sources(
     flags: Flags, translator: Translator, train_pairs: TextPairs, dev_pairs: TextPairs
 ) -> tuple[PairSource, PairSource]:
     """Training and dev pairs as word indices."""
-    common = {
-        "source": translator.source,
-        "target": translator.target,
-        "max_length": translator.config.max_length,
-        "batch_size": flags.batch_size,
-        "use_token_batch": flags.use_token_batch,
-    }
-    return PairSource(train_pairs, **common), PairSource(dev_pairs, strict=True, **common)
+    common = {"source": translator.source, "target": translator.target, "max_length": translator.config.max_length}
+    return (
+        PairSource(train_pairs, batch_size=flags.batch_size, use_token_batch=flags.use_token_batch, **common),
+        PairSource(dev_pairs, batch_size=flags.eval_batch_size, use_token_batch=False, strict=True, **common),
+    )
 
 
 def learning_rate(flags: Flags, config: Transformer) -> Schedule:
@@ -409,12 +402,11 @@ class Evaluator:
 def measure_perplexity(engine: Engine, evaluation: Program, source: PairSource, batch_size: int) -> Perplexity:
     """Perplexity over every pair of `source`, exactly once each."""
     result = Perplexity()
-    own = batch_size // engine.num_hosts
-    with evaluation_batches(source, batch_size, plan=source.evaluation_plan(batch_size)) as batches:
+    shard, plan = (engine.host_id, engine.num_hosts), source.buckets.evaluation_plan(batch_size)
+    with evaluation_batches(source, batch_size, shard=shard, plan=plan) as batches:
         for batch in batches:
-            outputs = engine.run(evaluation, own_rows(batch.feed, engine.host_id, engine.num_hosts))
-            real = max(0, batch.size - engine.host_id * own)
-            nll, words = (np.asarray(outputs[name], np.float64)[:real].sum() for name in ("nll", "words"))
+            outputs = engine.run(evaluation, batch.feed)
+            nll, words = (np.asarray(outputs[name], np.float64)[batch.mask].sum() for name in ("nll", "words"))
             result.add(nll, words)
     result.merge(engine)
     return result

@@ -26,7 +26,7 @@ from fluid.engine.xla import graph as graphs
 from fluid.errors import UserError
 from neural_machine_translation.indices import BOS, EOS
 from neural_machine_translation.metrics import quality
-from neural_machine_translation.reader import CorpusSource, PairSource, TextPairs, open_pairs, read_tsv
+from neural_machine_translation.reader import CorpusSource, PairSource, TextPairs, blank, open_pairs, read_tsv
 from neural_machine_translation.vocabulary import Vocabulary, from_facts
 
 import numpy as np
@@ -140,7 +140,7 @@ def capture(config: Capture) -> None:
     np.savez_compressed(
         config.folder / "corpus.npz",
         words=source.words.astype(np.uint16),
-        sizes=np.diff(source.starts).astype(np.uint16),
+        sizes=source.sizes.reshape(-1).astype(np.uint16),
     )
     extra = {} if config.everyday is None else {"everyday": read_tsv(config.everyday)}
     for part, pairs in {"dev": dev, "test": test, **extra}.items():
@@ -188,7 +188,7 @@ def run(config: RunCaptured) -> None:
     pairs = {path.stem: read_tsv(path) for path in sorted(config.folder.glob("*.tsv"))}
     short = {name: shortened(part, vocabulary, config.dev_sentences) for name, part in pairs.items() if name != "test"}
     source = CorpusSource(config.folder / "corpus.npz", max_length, config.batch_size, BUCKETS)
-    source.multiple = engine.num_devices
+    source.buckets = dataclasses.replace(source.buckets, multiple=engine.num_devices)
     print(f"{len(source)} pairs, {engine.device}, {config.precision}", flush=True)
 
     def report(step: int, began: float, parts: dict[str, TextPairs]) -> dict[str, float]:
@@ -212,7 +212,7 @@ def run(config: RunCaptured) -> None:
     next_evaluation, next_sample = began + config.eval_seconds, averaging_from
     total: dict[str, np.ndarray] = {}
     samples, last_words, last_time, waited = 0, 0, began, 0.0
-    plan = source.training_plan(seed=config.seed, sort_type="none")
+    plan = source.buckets.training_plan(seed=config.seed, pool_size=0)
     with training_batches(
         source, config.batch_size, seed=config.seed, plan=plan, num_workers=config.num_workers
     ) as batches:
@@ -270,7 +270,7 @@ def run(config: RunCaptured) -> None:
 def compile_all(engine: Any, train: graphs.Graph, source: CorpusSource, search: graphs.Graph) -> None:
     """Compile the steps of every length at once: one after the other they would take most of the first minutes."""
     searches = [{"src_word": np.full((EVALUATION_ROWS, length), EOS, np.int64)} for length in EVALUATION_BUCKETS]
-    engine.compile([*((train, feed) for feed in source.blanks()), *((search, feed) for feed in searches)])
+    engine.compile([*((train, feed) for feed in source.buckets.blanks(blank)), *((search, feed) for feed in searches)])
 
 
 def shortened(pairs: TextPairs, vocabulary: Vocabulary, number: int) -> TextPairs:

@@ -7,7 +7,7 @@ from fluid.engine import Engine
 from fluid.program import Program
 from neural_machine_translation.indices import BOS, EOS
 from neural_machine_translation.network import Translator, pad
-from neural_machine_translation.reader import own_rows, used_buckets
+from neural_machine_translation.reader import used_buckets
 
 import numpy as np
 
@@ -39,20 +39,11 @@ def runner(engine: Engine, program: Program) -> Run:
     steps = iter(range(2**31))
 
     def run(feed: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
-        own = own_rows(feed, engine.host_id, engine.num_hosts)
+        own = {name: np.split(rows, engine.num_hosts)[engine.host_id] for name, rows in feed.items()}
         outputs = engine.run(program, own, step=next(steps))
-        return {name: _of_all_hosts(engine, value) for name, value in outputs.items()}
+        return {name: engine.gather(rows) for name, rows in outputs.items()}
 
     return run
-
-
-def _of_all_hosts(engine: Engine, value: np.ndarray) -> np.ndarray:
-    if engine.num_hosts == 1:
-        return value
-    value = np.asarray(value)
-    whole = np.zeros((engine.num_hosts, *value.shape), value.dtype)
-    whole[engine.host_id] = value
-    return engine.total(whole).reshape(-1, *value.shape[1:])
 
 
 def translate(

@@ -1,11 +1,17 @@
 """Sources for test_data.py, in a module of their own because workers import it."""
 
+import itertools
+import mmap
 import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
 
+from fluid.buckets import Buckets
 from fluid.errors import DataError
+from fluid.reading import Feed, Sample
+from fluid.workers import Allocate
 
 import numpy as np
 
@@ -38,12 +44,14 @@ class Words(Numbers):
         super().load(index, rng)
         return {"index": np.int64(index), "word": np.full(index % 7 + 1, index)}
 
-    def collate(self, samples: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-        longest = max(len(sample["word"]) for sample in samples)
-        return {
-            "index": np.array([sample["index"] for sample in samples]),
-            "word": np.array([np.pad(sample["word"], (0, longest - len(sample["word"]))) for sample in samples]),
-        }
+    def collate(self, samples: list[Sample], whole: np.ndarray, allocate: Allocate) -> Feed:
+        shape = len(samples), (whole % 7 + 1).max()
+        feed = allocate({"index": (shape[:1], "int64"), "word": (shape, "int64")})
+        feed["word"][:] = 0
+        for row, sample in enumerate(samples):
+            feed["index"][row] = sample["index"]
+            feed["word"][row, : len(sample["word"])] = sample["word"]
+        return feed
 
 
 class WholeWords(Words):
@@ -52,9 +60,116 @@ class WholeWords(Words):
     def load(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
         raise AssertionError("load_all takes its place")
 
-    def load_all(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        sizes = indices % 7 + 1
-        return {"index": indices, "word": np.where(np.arange(sizes.max()) < sizes[:, None], indices[:, None], 0)}
+    def load_all(self, indices: np.ndarray, whole: np.ndarray, allocate: Allocate) -> Feed:
+        longest = (whole % 7 + 1).max()
+        feed = allocate({"index": (indices.shape, "int64"), "word": ((len(indices), longest), "int64")})
+        feed["index"][:] = indices
+        feed["word"][:] = np.where(np.arange(longest) < indices[:, None] % 7 + 1, indices[:, None], 0)
+        return feed
+
+
+class Lines(Numbers):
+    """Sample i is a line of text as an image [8, width] of value i, padded to the edge of its bucket."""
+
+    def __init__(self, widths: np.ndarray) -> None:
+        super().__init__(len(widths))
+        self.buckets = Buckets(widths, (64, 128, 256, 400), 8, by="rows")
+
+    def load(self, index: int, rng: np.random.Generator) -> Sample:
+        return {"image": np.full((8, self.buckets.lengths[index]), index, np.uint8)}
+
+    def collate(self, samples: list[Sample], whole: np.ndarray, allocate: Allocate) -> Feed:
+        feed = allocate({"image": ((len(samples), 8, self.buckets.edge(whole)), np.uint8)})
+        feed["image"][:] = 0
+        for row, sample in zip(feed["image"], samples, strict=True):
+            row[:, : sample["image"].shape[1]] = sample["image"]
+        return feed
+
+
+class Crops(Numbers):
+    """Sample i is a square of the side that its batch chose, of value i; `method` makes the arrays."""
+
+    def __init__(self, length: int, method: str) -> None:
+        super().__init__(length)
+        if method != "load":
+            setattr(self, method, getattr(self, f"_{method}"))
+
+    def load(self, index: int, rng: np.random.Generator, side: int) -> Sample:
+        return {"image": np.full((side, side), index)}
+
+    def _collate(self, samples: list[Sample], whole: np.ndarray, allocate: Allocate, side: int) -> Feed:
+        feed = allocate({"image": ((len(samples), side, side), "int64")})
+        feed["image"][:] = [sample["image"] for sample in samples]
+        return feed
+
+    def _load_all(self, indices: np.ndarray, whole: np.ndarray, allocate: Allocate, side: int) -> Feed:
+        feed = allocate({"image": ((len(indices), side, side), "int64")})
+        feed["image"][:] = indices[:, None, None]
+        return feed
+
+
+class Placed(Numbers):
+    """Tells whether the arrays that it fills lie in memory shared between processes."""
+
+    def collate(self, samples: list[Sample], whole: np.ndarray, allocate: Allocate) -> Feed:
+        feed = allocate({"shared": ((len(samples),), "bool")})
+        owner = feed["shared"]
+        while isinstance(owner, np.ndarray):
+            owner = owner.base
+        feed["shared"][:] = isinstance(owner, memoryview) and isinstance(owner.obj, mmap.mmap)
+        return feed
+
+
+class Careless(Numbers):
+    """Does not keep to the rules of `allocate`."""
+
+    def __init__(self, length: int, how: str) -> None:
+        super().__init__(length)
+        self.how = how
+
+    def collate(self, samples: list[Sample], whole: np.ndarray, allocate: Allocate) -> Feed:
+        layout = {"index": ((len(samples),), "int64")}
+        match self.how:
+            case "never":
+                return {"index": np.zeros(len(samples), np.int64)}
+            case "twice":
+                allocate(layout)
+                return allocate(layout)
+            case _:
+                return dict(allocate(layout))
+
+
+class Dice:
+    """Endless: what the random numbers of a sample make."""
+
+    def load(self, index: int, rng: np.random.Generator) -> Sample:
+        return {"index": np.int64(index), "pips": rng.integers(1, 7, 5)}
+
+
+class Tape:
+    """A stream of `length` samples that cannot be read out of order; counts what was read of it."""
+
+    def __init__(self, length: int | None) -> None:
+        self.length = length
+        self.read = 0
+
+    def stream(self, epoch: int, rng: np.random.Generator) -> Iterator[Sample]:
+        for index in itertools.count() if self.length is None else range(self.length):
+            self.read += 1
+            yield {
+                "index": np.int64(index),
+                "epoch": np.int64(epoch),
+                "noise": rng.random(3),
+                "pid": np.int64(os.getpid()),
+            }
+
+
+class TornTape(Tape):
+    """Breaks at sample 5."""
+
+    def stream(self, epoch: int, rng: np.random.Generator) -> Iterator[Sample]:
+        yield from itertools.islice(super().stream(epoch, rng), 5)
+        raise OSError("the tape is torn")
 
 
 class Maps(Numbers):

@@ -18,12 +18,30 @@ from fluid.data import (
     repeat_batch,
     shuffled_plan,
     training_batches,
+    with_choices,
 )
 from fluid.errors import DataError
 from fluid.interface import Input
 from fluid.program import build
 from fluid.tests import data_sources
-from fluid.tests.data_sources import Environment, Failing, Maps, Numbers, Slow, Stuck, Unloadable, WholeWords, Words
+from fluid.tests.data_sources import (
+    Careless,
+    Crops,
+    Dice,
+    Environment,
+    Failing,
+    Lines,
+    Maps,
+    Numbers,
+    Placed,
+    Slow,
+    Stuck,
+    Tape,
+    TornTape,
+    Unloadable,
+    WholeWords,
+    Words,
+)
 from fluid.workers import _anonymous_file
 
 import numpy as np
@@ -157,6 +175,139 @@ def test_with_a_plan_a_broken_sample_is_replaced_from_its_own_batch():
 def test_a_plan_without_batches_is_refused():
     with pytest.raises(ValueError, match="no batch in epoch 0"):
         read(Numbers(8), plan=lambda epoch: [])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_batch_is_collated_in_the_memory_that_processes_share(workers):
+    for batch in read(Placed(16), num_workers=workers):
+        assert set(batch.feed["shared"].tolist()) == {workers > 0}
+
+
+@pytest.mark.parametrize("how", ["never", "twice", "copied"])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_batch_that_is_not_where_it_should_be_is_refused(how, workers):
+    with pytest.raises(ValueError, match="Careless.collate must call `allocate` once"):
+        read(Careless(16, how), num_workers=workers)
+
+
+def test_processes_pad_their_shares_alike():
+    lines = Lines(np.random.default_rng(0).integers(20, 400, 64))
+    parts = [read(lines, num_epochs=1, shard=(number, 2)) for number in range(2)]
+    assert len(parts[0]) == 8
+    for batch, one, other in zip(read(lines, num_epochs=1), *parts, strict=True):
+        np.testing.assert_array_equal(np.concatenate([one.feed["image"], other.feed["image"]]), batch.feed["image"])
+    parts = [list(evaluation_batches(lines, 24, shard=(number, 2))) for number in range(2)]
+    assert [[batch.feed["image"].shape for batch in part] for part in parts] == [[(12, 8, 400)] * 3] * 2
+    assert [[batch.size for batch in part] for part in parts] == [[12, 12, 12], [12, 12, 4]]
+
+
+# Choices
+
+
+def sides(rng: np.random.Generator) -> int:
+    return int(rng.integers(2, 30))
+
+
+@pytest.mark.parametrize("method", ["load", "collate", "load_all"])
+def test_a_batch_has_the_choice_made_for_it(method):
+    def run(**options) -> list[Batch]:
+        return read(Crops(40, method), plan=with_choices(shuffled_plan(40, 8, seed=1), sides, seed=1), **options)
+
+    batches = run()
+    plain = read(Numbers(40))
+    shapes = [batch.feed["image"].shape for batch in batches]
+    assert len({shape[1:] for shape in shapes}) > 5
+    for batch, other in zip(batches, plain, strict=True):
+        assert batch.feed["image"][:, 0, 0].tolist() == other.feed["index"].tolist()
+    assert_same(run(num_workers=2, start=7), batches[7:])
+    for whole, *shards in zip(batches, *(run(shard=(number, 2)) for number in range(2)), strict=True):
+        np.testing.assert_array_equal(np.concatenate([s.feed["image"] for s in shards]), whole.feed["image"])
+    other = with_choices(shuffled_plan(40, 8, seed=1), sides, seed=2)
+    assert [batch.feed["image"].shape for batch in read(Crops(40, method), plan=other)] != shapes
+
+
+def test_an_evaluation_plan_may_choose_too():
+    planned = [(np.array([2, 0]), 5), (np.array([1]), 7)]
+    batches = list(evaluation_batches(Crops(3, "load"), 2, plan=lambda epoch: planned))
+    assert [batch.feed["image"].shape for batch in batches] == [(2, 5, 5), (2, 7, 7)]
+    assert [batch.size for batch in batches] == [2, 1]
+
+
+# Endless sources and streams
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_endless_source_has_epochs_and_random_access(workers):
+    expected = read(Dice(), epoch_length=20)
+    assert [(batch.index, batch.epoch) for batch in expected] == [(0, 0), (1, 0), (2, 1), (3, 1), (4, 2), (5, 2)]
+    assert [batch.feed["index"].tolist() for batch in expected[:2]] == [[*range(8)], [*range(8, 16)]]
+    assert len({batch.feed["pips"].tobytes() for batch in expected}) == 6
+    assert_same(read(Dice(), epoch_length=20, num_workers=workers, start=3), expected[3:])
+    with training_batches(Dice(), 8, seed=1, epoch_length=20, start=1_000_001) as batches:
+        assert next(batches).epoch == 500_000
+    shards = zip(
+        *(read(Dice(), epoch_length=20, num_workers=workers, shard=(part, 4)) for part in range(4)), strict=True
+    )
+    for whole, parts in zip(expected, shards, strict=True):
+        np.testing.assert_array_equal(np.concatenate([part.feed["pips"] for part in parts]), whole.feed["pips"])
+
+
+def test_who_knows_the_length_of_an_epoch():
+    with pytest.raises(ValueError, match="epoch_length must say how many samples of Dice are an epoch"):
+        read(Dice())
+    with pytest.raises(ValueError, match="epoch_length must say how many samples of Tape are an epoch"):
+        read(Tape(100), num_epochs=2)
+    with pytest.raises(ValueError, match="for a source that has no length"):
+        read(Numbers(20), epoch_length=10)
+    with pytest.raises(DataError, match="7 training samples do not fill one batch of 8"):
+        read(Dice(), epoch_length=7)
+    with pytest.raises(ValueError, match="a stream has an order of its own"):
+        read(Tape(100), plan=shuffled_plan(100, 8, seed=1))
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_a_stream_is_read_in_order_and_begins_anew_with_each_epoch(workers):
+    def run(**options) -> list[Batch]:
+        batches = read(Tape(None), epoch_length=20, **options)
+        pids = {pid for batch in batches for pid in batch.feed.pop("pid").tolist()}
+        assert len(pids) == 1 and (os.getpid() in pids) == (options.get("num_workers", 0) == 0)
+        return batches
+
+    expected = run()
+    assert [batch.feed["index"].tolist() for batch in expected[2:4]] == [[*range(8)], [*range(8, 16)]]
+    assert [set(batch.feed["epoch"].tolist()) for batch in expected] == [{0}, {0}, {1}, {1}, {2}, {2}]
+    assert len({batch.feed["noise"].tobytes() for batch in expected}) == 6
+    assert_same(run(num_workers=workers), expected)
+    assert_same(run(num_workers=workers, start=3), expected[3:])
+    for whole, *parts in zip(expected, *(run(num_workers=workers, shard=(part, 4)) for part in range(4)), strict=True):
+        np.testing.assert_array_equal(np.concatenate([part.feed["noise"] for part in parts]), whole.feed["noise"])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_stream_that_ends_ends_the_batches_of_all_processes(workers):
+    for part in range(2):
+        with training_batches(Tape(30), 8, seed=0, num_workers=workers, shard=(part, 2)) as batches:
+            assert [batch.feed["index"][0] for batch in batches] == [4 * part, 8 + 4 * part, 16 + 4 * part]
+            assert next(batches, None) is None
+    # Of an epoch of 40 there are only 30.
+    assert len(read(Tape(30), epoch_length=40, num_epochs=None, num_workers=workers)) == 3
+    assert read(Tape(30), num_epochs=None, num_workers=workers, start=3) == []
+    with pytest.raises(DataError, match="5 training samples do not fill one batch of 8"):
+        read(Tape(5), num_epochs=None, num_workers=workers)
+
+
+def test_a_stream_is_not_read_further_than_the_batches_asked_for():
+    tape = Tape(None)
+    with training_batches(tape, 8, seed=0) as batches:
+        next(batches), next(batches)
+    assert tape.read == 16
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_stream_that_breaks_names_the_sample(workers):
+    with pytest.raises(OSError, match="the tape is torn") as error:
+        read(TornTape(None), num_epochs=None, num_workers=workers)
+    assert error.value.__notes__ == ["while reading sample 5"]
 
 
 # Evaluation

@@ -10,7 +10,6 @@ from fluid import checkpoint
 from fluid.checkpoint import Meta
 from fluid.run import events
 from neural_machine_translation import train
-from neural_machine_translation.reader import own_rows
 
 import numpy as np
 import pytest
@@ -92,10 +91,3 @@ def test_what_the_sentences_of_a_batch_are_a_multiple_of():
     assert train.sentences_in_multiples_of(4, before) == (8, False)
     assert train.sentences_in_multiples_of(3, before) == (3, True)
     assert train.sentences_in_multiples_of(1, Meta("neural_machine_translation", 7)) == (1, False)
-
-
-def test_processes_share_the_rows_of_a_batch():
-    feed = {"a": np.arange(6), "b": np.arange(12).reshape(6, 2)}
-    parts = [own_rows(feed, number, 3) for number in range(3)]
-    assert [part["a"].tolist() for part in parts] == [[0, 1], [2, 3], [4, 5]]
-    np.testing.assert_array_equal(np.concatenate([part["b"] for part in parts]), feed["b"])

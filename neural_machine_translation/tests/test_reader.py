@@ -5,20 +5,24 @@ import random
 import subprocess
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from fluid.data import evaluation_batches, training_batches
 from fluid.errors import DataError
+from fluid.workers import empty_arrays
 from neural_machine_translation.prepare_debian import Resemblance, from_dictionary, informal_copies, usable
 from neural_machine_translation.reader import (
     EMBEDDED,
     PairSource,
     TextPairs,
+    blank,
     digit_pairs,
     input_lines,
     open_pairs,
     read_parallel,
     read_tsv,
+    sorted_together,
     used_buckets,
 )
 from neural_machine_translation.vocabulary import (
@@ -44,6 +48,10 @@ def text_pairs(lengths: list[int]) -> TextPairs:
 def source_of(lengths: list[int], **options) -> PairSource:
     defaults = {"max_length": 64, "batch_size": 64}
     return PairSource(text_pairs(lengths), LETTERS, LETTERS, **{**defaults, **options})
+
+
+def load(source: PairSource, indices: np.ndarray) -> dict[str, np.ndarray]:
+    return source.load_all(indices, indices, empty_arrays)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +92,7 @@ def test_empty_and_long_sentences_are_left_out_or_refused():
 
 def test_feeds_are_the_sentences_with_special_words():
     source = source_of([3, 2], batch_size=2, use_token_batch=False)
-    feed = source.load_all(np.arange(2))
+    feed = load(source, np.arange(2))
     assert feed["src_word"].tolist() == [[0, 3, 4, 5, 1, 1, 1, 1], [0, 3, 4, 1, 1, 1, 1, 1]]
     assert feed["trg_word"].tolist() == [[0, 3, 4, 5, 1, 1, 1, 1], [0, 3, 4, 1, 1, 1, 1, 1]]
     assert feed["lbl_word"].tolist() == [[3, 4, 5, 1, 1, 1, 1, 1], [3, 4, 1, 1, 1, 1, 1, 1]]
@@ -96,24 +104,24 @@ def test_an_epoch_holds_every_pair_in_few_shapes(sort_type, use_token_batch):
     rng = np.random.default_rng(2)
     lengths = rng.integers(1, 60, 777).tolist()
     source = source_of(lengths, batch_size=512 if use_token_batch else 16, use_token_batch=use_token_batch)
-    plan = source.training_plan(seed=3, sort_type=sort_type, pool_size=100)
+    plan = source.buckets.training_plan(seed=3, pool_size=sorted_together(sort_type, 100, len(source)))
     shapes = set()
     counts = {len(plan(epoch)) for epoch in range(3)}
     assert len(counts) == 1, "epochs have the same number of batches"
     seen = np.zeros(777, int)
     for batch in plan(0):
         seen[batch] += 1
-        feed = source.load_all(batch)
+        feed = load(source, batch)
         shapes.add(feed["src_word"].shape)
         assert feed["src_word"].shape == feed["lbl_word"].shape
-        assert feed["src_word"].shape[1] >= source.lengths[batch].max()
+        assert feed["src_word"].shape[1] >= source.buckets.lengths[batch].max()
         if use_token_batch:
             assert feed["src_word"].size <= 512
     assert seen.min() == 1, "every pair is in the epoch"
     # Only the very last batch is filled up with pairs drawn twice.
     assert (seen - 1).sum() < max(len(batch) for batch in plan(0))
-    assert len(shapes) <= len(source.buckets) == len(used_buckets(64))
-    assert shapes <= {blank["src_word"].shape for blank in source.blanks()}
+    assert len(shapes) <= len(source.buckets.edges) == len(used_buckets(64))
+    assert shapes <= {blank["src_word"].shape for blank in source.buckets.blanks(blank)}
     assert all(np.array_equal(a, b) for a, b in zip(plan(1), plan(1), strict=True))
     assert any(not np.array_equal(a, b) for a, b in zip(plan(0), plan(1), strict=True))
 
@@ -138,29 +146,29 @@ def digest(arrays: Iterable[np.ndarray]) -> str:
 def test_plans_are_those_that_earlier_runs_were_trained_by(use_token_batch, devices, recorded):
     lengths = np.random.default_rng(5).integers(1, 60, 777).tolist()
     source = source_of(lengths, batch_size=512 if use_token_batch else 16, use_token_batch=use_token_batch)
-    source.multiple = devices
+    source.buckets = replace(source.buckets, multiple=devices)
     options = [
         {},
-        {"sort_type": "global", "shuffle_batch": False},
-        {"sort_type": "none"},
-        {"shuffle": False, "pool_size": 100},
+        {"pool_size": sorted_together("global", 100, len(source)), "shuffle_batches": False},
+        {"pool_size": sorted_together("none", 100, len(source))},
+        {"pool_size": sorted_together("pool", 100, len(source)), "shuffle": False},
     ]
-    plans = [source.training_plan(seed=3, **chosen) for chosen in options]
+    plans = [source.buckets.training_plan(seed=3, **chosen) for chosen in options]
     assert [digest([*plan(0), *plan(1)]) for plan in plans] == recorded
-    assert digest(source.evaluation_plan(31)(0)) == "ba848f974548969b"
+    assert digest(source.buckets.evaluation_plan(31)(0)) == "ba848f974548969b"
 
 
 @pytest.mark.parametrize("devices, recorded", [(1, "9e2438aa4d3b9f05"), (3, "bb707a003de0591c")])
 def test_feeds_are_those_that_earlier_runs_were_trained_by(devices, recorded):
     source = source_of(np.random.default_rng(5).integers(1, 60, 777).tolist(), batch_size=512)
-    source.multiple = devices
-    with training_batches(source, 512, seed=3, num_epochs=2, plan=source.training_plan(seed=3)) as batches:
+    source.buckets = replace(source.buckets, multiple=devices)
+    with training_batches(source, 512, seed=3, num_epochs=2, plan=source.buckets.training_plan(seed=3)) as batches:
         assert digest(array for batch in batches for array in batch.feed.values()) == recorded
 
 
 def test_batches_resume_with_any_number_of_workers():
     source = source_of(np.random.default_rng(1).integers(1, 60, 300).tolist(), batch_size=256)
-    plan = source.training_plan(seed=9)
+    plan = source.buckets.training_plan(seed=9)
     with training_batches(source, 256, seed=9, plan=plan) as batches:
         expected = [next(batches).feed for _ in range(len(plan(0)) + 5)]
     start = len(plan(0)) - 2
@@ -174,7 +182,7 @@ def test_evaluation_counts_every_pair_once():
     lengths = np.random.default_rng(1).integers(1, 60, 101).tolist()
     source = source_of(lengths, batch_size=16, use_token_batch=False)
     words = 0
-    with evaluation_batches(source, 16, plan=source.evaluation_plan(16)) as batches:
+    with evaluation_batches(source, 16, plan=source.buckets.evaluation_plan(16)) as batches:
         for batch in batches:
             assert batch.feed["src_word"].shape[0] == 16
             labels = batch.feed["lbl_word"][: batch.size]
@@ -287,13 +295,15 @@ def test_digit_pairs_are_a_function_of_the_seed():
 @pytest.mark.parametrize("batch_size", [64, 1000])
 def test_every_batch_can_be_shared_by_the_devices(devices, batch_size):
     source = source_of([*range(1, 60), *range(1, 60)], batch_size=batch_size)
-    source.multiple = devices
-    batches = source.training_plan(seed=1)(0)
+    source.buckets = replace(source.buckets, multiple=devices)
+    batches = source.buckets.training_plan(seed=1)(0)
     assert all(len(batch) % devices == 0 for batch in batches)
     assert set(np.concatenate(batches).tolist()) == set(range(len(source)))
-    for bucket in source.buckets:
-        rows = source.rows(bucket)
+    for bucket in source.buckets.edges:
+        rows = source.buckets.rows(bucket)
         assert rows == devices or rows * bucket <= batch_size
     for batch in batches:
-        feed = source.load_all(np.asarray(batch))
-        assert feed["src_word"].shape[0] == len(batch) and feed["src_word"].shape[1] >= source.lengths[batch].max()
+        feed = load(source, batch)
+        assert (
+            feed["src_word"].shape[0] == len(batch) and feed["src_word"].shape[1] >= source.buckets.lengths[batch].max()
+        )
