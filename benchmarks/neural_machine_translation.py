@@ -52,7 +52,7 @@ def capture(folder: Path, models: list[str]) -> None:
             optimizer=lambda: paddle.optimizer.Adam(1.0, 0.9, 0.98, 1e-9),
             schedule=Noam(config.d_model, 4000, 1.0),
         )
-        search = search_program(config, Search(BEAM, LENGTH))
+        search = search_program(config, Search(BEAM, max_out_len=LENGTH))
         train.name, search.name = f"{name}_train", f"{name}_search"
         graphs.save(folder, [capture_program(train), capture_program(search)], {})
         print(f"{folder}: {name}")

@@ -68,7 +68,7 @@ class ModelFlags(EngineFlags):
         """The search that the flags describe."""
         if self.beam_size < 1 or self.max_out_len < 1 or self.batch_size < 1:
             raise UserError("--beam_size, --max_out_len and --batch_size are at least 1")
-        return Search(self.beam_size, self.max_out_len, self.length_penalty, self.alpha)
+        return Search(self.beam_size, self.length_penalty, self.alpha, self.max_out_len)
 
 
 @dataclass

@@ -126,7 +126,7 @@ def capture(config: Capture) -> None:
     programs = [
         program,
         evaluation_program(network),
-        search_program(network, Search(config.beam_size, config.max_length)),
+        search_program(network, Search(config.beam_size, max_out_len=config.max_length)),
     ]
     state = initialise(program, seed=0)
     # Moments are zero and weights random: neither need travel.

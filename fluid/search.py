@@ -1,0 +1,198 @@
+"""Searching for the most probable sequences of words, and drawing random ones, inside a Program.
+
+A decoder is a function `step(word, place, caches) -> (logits, caches)`: what it needs of the words so far it keeps in
+`caches`, arrays of fixed size with one row for each of K hypotheses of each of N sentences. Everything has the same shape
+in every iteration, so one compiled loop serves both engines and the exported model.
+
+A hypothesis is a row of `ids` [T]: its words up to and including the end word, then that word again.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from fluid.program import Value
+
+import numpy as np
+import paddle
+
+LengthPenalty = Literal["gnmt", "average", "none"]
+
+Step = Callable[[Value, Value, Sequence[Value]], tuple[Value, Sequence[Value]]]
+"""(words [N, K] int64, their place [1] int64, caches [N * K, ...]) -> logits of the next word [N, K, V], and caches."""
+
+NEVER = -1e9
+"""A score that is never chosen."""
+
+UNFINISHED = -1e6
+"""Added to the rank of hypotheses that were cut off, so that any finished one comes first."""
+
+
+@dataclass(frozen=True)
+class Beam:
+    """How many hypotheses are kept, and how they are ranked."""
+
+    beam_size: int = 5
+    length_penalty: LengthPenalty = "gnmt"
+    """What the log-probability is divided by: gnmt, ((5 + length) / 6)**alpha (Wu et al., arXiv:1609.08144, equation 14);
+    average, length; none, 1, as Fluid's beam search did."""
+    alpha: float = 0.6
+    """Exponent of gnmt."""
+
+    def penalty(self, length: Value | np.ndarray | float) -> Value | np.ndarray | float:
+        """The divisor for hypotheses of `length` words, the end word included."""
+        if self.length_penalty == "gnmt":
+            return ((length + 5.0) / 6.0) ** self.alpha
+        return length * 1.0 if self.length_penalty == "average" else length * 0.0 + 1.0
+
+
+def beam_search(
+    step: Step, caches: Sequence[Value], beam: Beam, *, rows: Value | int, length: Value | int, bos: int, eos: int
+) -> dict[str, Value]:
+    """The most probable sequences of each of N sentences.
+
+    Args:
+        step: the decoder, for K = `beam_size` hypotheses a sentence.
+        caches: what it is first called with, after the word `bos`; the rows of a sentence lie together and are equal.
+        rows: N.
+        length: T, the most words of a hypothesis, `eos` included.
+
+    Returns `ids` [N, K, T] int64 and `scores` [N, K] float32, best first: the log-probability of the words divided by the
+    length penalty. A sentence is done when none of its growing hypotheses, as it stands, ranks above the worst of K
+    finished ones.
+    """
+    size = beam.beam_size
+    board = _Board(rows, size, length, eos)
+    at_first = np.full((1, size), NEVER, np.float32)
+    at_first[0, 0] = 0.0
+    growing_score = board.zeros + paddle.assign(at_first)
+    finished_score = board.zeros + NEVER
+
+    def unfinished(place: Value, growing_score: Value, finished_score: Value) -> Value:
+        best = growing_score[:, :1] / beam.penalty(paddle.clip(paddle.cast(place, "float32"), min=1.0))
+        return best > finished_score[:, size - 1 :]
+
+    def running(place, word, growing_score, growing_ids, finished_score, finished_ids, *caches):
+        more = paddle.any(unfinished(place, growing_score, finished_score))
+        return paddle.logical_and(place < board.length, more)
+
+    def advance(place, word, growing_score, growing_ids, finished_score, finished_ids, *caches):
+        # A sentence that is done stays as it is while others of its batch go on: the result must not depend on company.
+        going_on = unfinished(place, growing_score, finished_score)
+        growing_score = paddle.where(going_on, growing_score, _never(growing_score))
+        logits, caches = step(word, place, caches)
+        # The best words of each hypothesis first: a search over vocabulary x beam would sort far more.
+        wide = min(2 * size, logits.shape[2])
+        kept = min(2 * size, size * wide)
+        best, words = paddle.topk(logits, wide, axis=2)
+        best = best - paddle.logsumexp(logits, axis=2, keepdim=True) + growing_score.unsqueeze(2)
+        score, order = paddle.topk(best.reshape([0, size * wide]), kept, axis=1)
+        parent = order // wide
+        word = paddle.take_along_axis(words.reshape([0, size * wide]), order, axis=1)
+        ids = board.write(board.choose(growing_ids, parent), place, word)
+        ended = word == eos
+
+        # Only an end that would have stayed in the beam counts; so a beam of 1 is greedy search.
+        stays = paddle.logical_and(ended, paddle.arange(0, kept) < size)
+        rank = paddle.where(stays, score / beam.penalty(paddle.cast(place + 1, "float32")), _never(score))
+        finished_score, order = paddle.topk(paddle.concat([finished_score, rank], axis=1), size, axis=1)
+        finished_ids = board.choose(paddle.concat([finished_ids, ids], axis=1), order)
+
+        growing_score, order = paddle.topk(paddle.where(ended, _never(score), score), size, axis=1)
+        growing_ids = board.choose(ids, order)
+        word = paddle.take_along_axis(word, order, axis=1)
+        caches = board.reorder(caches, paddle.take_along_axis(parent, order, axis=1))
+        return [place + 1, word, growing_score, growing_ids, finished_score, finished_ids, *caches]
+
+    start = [*board.first(bos), growing_score, board.ids, finished_score, board.ids, *caches]
+    place, _, growing_score, growing_ids, finished_score, finished_ids, *_ = paddle.static.nn.while_loop(
+        running, advance, start
+    )
+    growing_score = growing_score / beam.penalty(paddle.cast(place, "float32"))
+    scores = paddle.concat([finished_score, growing_score], axis=1)
+    rank = paddle.concat([finished_score, growing_score + UNFINISHED], axis=1)
+    _, order = paddle.topk(rank, size, axis=1)
+    ids = board.choose(paddle.concat([finished_ids, growing_ids], axis=1), order)
+    return {"ids": ids, "scores": paddle.take_along_axis(scores, order, axis=1)}
+
+
+def sample(
+    step: Step,
+    caches: Sequence[Value],
+    *,
+    rows: Value | int,
+    length: Value | int,
+    bos: int,
+    eos: int,
+    temperature: float = 1.0,
+    top_k: int = 0,
+) -> dict[str, Value]:
+    """One random sequence for each of N sentences.
+
+    Each word is drawn from softmax(logits / temperature), with `top_k` from its `top_k` most probable words alone. `step`
+    decodes one hypothesis a sentence; the other arguments as in `beam_search`. Returns `ids` [N, 1, T] int64 and `scores`
+    [N, 1] float32, the log-probability under the model.
+    """
+    board = _Board(rows, 1, length, eos)
+
+    def running(place, word, score, ids, *caches):
+        return paddle.logical_and(place < board.length, paddle.any(paddle.logical_or(word != eos, place == 0)))
+
+    def advance(place, word, score, ids, *caches):
+        growing = paddle.logical_or(word != eos, place == 0)
+        logits, caches = step(word, place, caches)
+        candidates = min(top_k or logits.shape[2], logits.shape[2])
+        best, words = paddle.topk(logits, candidates, axis=2)
+        # The largest of logits + Gumbel noise is a draw from their softmax (Gumbel, 1954).
+        noise = -paddle.log(-paddle.log(paddle.uniform(paddle.shape(best), "float32", 1e-9, 1.0)))
+        drawn = paddle.argmax(best / temperature + noise, axis=2, keepdim=True)
+        gained = paddle.take_along_axis(best, drawn, axis=2).squeeze(2) - paddle.logsumexp(logits, axis=2)
+        drawn = paddle.take_along_axis(words, drawn, axis=2).squeeze(2)
+        word = paddle.where(growing, drawn, paddle.full_like(drawn, eos))
+        score = paddle.where(growing, score + gained, score)
+        return [place + 1, word, score, board.write(ids, place, word), *caches]
+
+    start = [*board.first(bos), board.zeros, board.ids, *caches]
+    _, _, score, ids, *_ = paddle.static.nn.while_loop(running, advance, start)
+    return {"ids": ids, "scores": score}
+
+
+def for_each_hypothesis(value: Value, hypotheses: int) -> Value:
+    """`value` [N, ...] as the rows of a cache, [N * hypotheses, ...]: those of a sentence lie together."""
+    shape = [-1, *value.shape[1:]]
+    return paddle.tile(value.unsqueeze(1), [1, hypotheses, *[1] * (len(shape) - 1)]).reshape(shape)
+
+
+class _Board:
+    """The words of K hypotheses for each of N sentences, and how they are rearranged."""
+
+    def __init__(self, rows: Value | int, hypotheses: int, length: Value | int, eos: int):
+        self.length = paddle.full([1], length, "int64") if isinstance(length, int) else length.reshape([1])
+        self.zeros = paddle.zeros([rows, hypotheses], "float32")
+        self.ids = paddle.full([rows, hypotheses, self.length], eos, "int64")
+        self._rows, self._hypotheses = rows, hypotheses
+        self._positions = paddle.arange(0, self.length, dtype="int64").reshape([1, 1, -1])
+        self._sentences = paddle.arange(0, rows, dtype="int64").unsqueeze(1)
+
+    def first(self, bos: int) -> tuple[Value, Value]:
+        """Place [1] and words [N, K] that a loop starts with."""
+        return paddle.zeros([1], "int64"), paddle.full([self._rows, self._hypotheses], bos, "int64")
+
+    def choose(self, ids: Value, order: Value) -> Value:
+        """ids [N, M, T], order [N, K] of 0..M-1 -> [N, K, T]."""
+        flat = (self._sentences * ids.shape[1] + order).reshape([-1])
+        chosen = paddle.gather(ids.flatten(0, 1), flat)
+        return paddle.reshape(chosen, [-1, order.shape[1], paddle.shape(ids)[2]])
+
+    def write(self, ids: Value, place: Value, word: Value) -> Value:
+        """ids [N, K, T] with `word` [N, K] at `place`."""
+        return paddle.where(self._positions == place, word.unsqueeze(2), ids)
+
+    def reorder(self, caches: Sequence[Value], parent: Value) -> list[Value]:
+        """Caches of hypotheses that continue the hypotheses `parent` [N, K]."""
+        flat = (self._sentences * self._hypotheses + parent).reshape([-1])
+        return [paddle.gather(cache, flat) for cache in caches]
+
+
+def _never(like: Value) -> Value:
+    return paddle.full_like(like, NEVER)
