@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
-from fluid.data import PlainPlan
+from fluid.data import PlainPlan, check_batch_size
+from fluid.errors import DataError
 
 import numpy as np
 
@@ -26,8 +27,8 @@ class Buckets:
     """Which samples share a batch, and the length that it is padded to.
 
     A source pads to `edge(whole)`, where `whole` are the indices of the whole batch, and hands over `training_plan` or
-    `evaluation_plan` to the functions of `fluid.data`. Raises ValueError for edges that do not ascend or that leave a
-    sample out.
+    `evaluation_plan` to the functions of `fluid.data`. Raises DataError for a batch size below 1, and ValueError for edges
+    that do not ascend or that leave a sample out.
     """
 
     lengths: np.ndarray
@@ -42,8 +43,9 @@ class Buckets:
     """What `batch_size` counts: lengths or samples."""
 
     def __post_init__(self) -> None:
-        if list(self.edges) != sorted(set(self.edges)) or not self.edges or self.batch_size < 1 or self.multiple < 1:
-            raise ValueError(f"edges must ascend, {self.batch_size=} and {self.multiple=} be positive: {self.edges}")
+        check_batch_size(self.batch_size)
+        if list(self.edges) != sorted(set(self.edges)) or not self.edges or self.multiple < 1:
+            raise ValueError(f"edges must ascend and the multiple be positive, not {self.edges} and {self.multiple}")
         if len(self.lengths) and self.lengths.max() > self.edges[-1]:
             raise ValueError(f"a sample of length {self.lengths.max()} is longer than the last edge, {self.edges[-1]}")
 
@@ -74,8 +76,12 @@ class Buckets:
 
         Samples are shuffled, and pools of `pool_size` of them (0: none) are sorted by length; they then fill the batches
         of their buckets. What does not fill a batch at the end moves to the next longer bucket, and the very last batch is
-        filled with samples drawn once more: every sample is in every epoch.
+        filled with samples drawn once more: every sample is in every epoch. Raises DataError for a negative pool size.
         """
+        if pool_size < 0:
+            raise DataError(
+                f"a pool of {pool_size} samples cannot be sorted: its size must be at least 1, or 0 for none"
+            )
 
         def plan(epoch: int) -> list[np.ndarray]:
             rng = np.random.default_rng((seed, _ORDER, epoch))

@@ -103,8 +103,18 @@ class Batch:
         return np.arange(self.size + self.padding) < self.size
 
 
+def check_batch_size(batch_size: int) -> None:
+    """Raise DataError unless a batch holds something."""
+    if batch_size < 1:
+        raise DataError(f"a batch size of {batch_size} makes no batch: it must be at least 1")
+
+
 def batches_per_epoch(source: Sized, batch_size: int) -> int:
-    """Training batches in one epoch: what is left over after the last full batch waits for another epoch's shuffle."""
+    """Training batches in one epoch: what is left over after the last full batch waits for another epoch's shuffle.
+
+    Raises DataError unless the batch size is positive.
+    """
+    check_batch_size(batch_size)
     return len(source) // batch_size
 
 
@@ -161,10 +171,11 @@ def training_batches(
         epoch_length: samples in an epoch of an endless source or of a stream; without it, a stream is read once.
 
     Raises:
-        DataError: fewer samples than one batch, too many unreadable samples, or a worker that died.
+        DataError: a batch size below 1, fewer samples than one batch, too many unreadable samples, or a worker that died.
     """
     if num_workers < 0 or start < 0 or max_bad < 0:
         raise ValueError(f"{num_workers=}, {start=} and {max_bad=} must not be negative")
+    check_batch_size(batch_size)
     epochs, position = _epochs_from(start, source, batch_size, seed, plan, num_epochs, epoch_length)
     within_batch = plan is not None or hasattr(source, "collate") or not isinstance(source, Sized)
     return Batches(source, _training_tasks(epochs, seed, position, start, shard, within_batch), num_workers, max_bad)
@@ -187,10 +198,12 @@ def evaluation_batches(
     differently, in batches of at most `batch_size`.
 
     Raises:
-        DataError: a sample cannot be read (none is ever skipped), there is no sample, or a worker died.
+        DataError: a sample cannot be read (none is ever skipped), there is no sample, a batch size below 1, or a worker
+            died.
     """
     if num_workers < 0:
         raise ValueError(f"{num_workers=} must not be negative")
+    check_batch_size(batch_size)
     if len(source) == 0:
         raise DataError("there is no sample to evaluate")
     in_order = [np.arange(i, min(i + batch_size, len(source))) for i in range(0, len(source), batch_size)]

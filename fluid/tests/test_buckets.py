@@ -3,6 +3,7 @@
 import random
 
 from fluid.buckets import Buckets
+from fluid.errors import DataError
 
 import numpy as np
 import pytest
@@ -80,6 +81,10 @@ def test_blanks_are_one_process_share_of_the_training_shapes():
 def test_buckets_that_make_no_sense_are_refused():
     with pytest.raises(ValueError, match="a sample of length 65 is longer than the last edge, 64"):
         buckets_of([3, 65])
-    for wrong in ({"edges": (16, 8)}, {"edges": ()}, {"batch_size": 0}, {"multiple": 0}):
+    for wrong in ({"edges": (16, 8)}, {"edges": ()}, {"multiple": 0}):
         with pytest.raises(ValueError, match="edges must ascend"):
             Buckets(**{"lengths": np.array([1]), "edges": EDGES, "batch_size": 8, **wrong})
+    with pytest.raises(DataError, match="a batch size of 0 makes no batch"):
+        buckets_of([3], batch_size=0)
+    with pytest.raises(DataError, match="a pool of -1 samples"):
+        buckets_of([3]).training_plan(seed=0, pool_size=-1)

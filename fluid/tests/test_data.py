@@ -423,6 +423,12 @@ def test_fewer_samples_than_a_batch():
         read(Numbers(5))
 
 
+def test_batches_of_nothing_are_an_error():
+    for function in (read, evaluation_batches, batches_per_epoch):
+        with pytest.raises(DataError, match="a batch size of 0 makes no batch: it must be at least 1"):
+            function(Numbers(5), 0)
+
+
 # Errors
 
 
