@@ -1,0 +1,233 @@
+"""What every task passes, by the smallest configuration that it declares in its tests/tiny.py.
+
+Such a module has
+
+    STEPS             --max_steps of a part of the smallest run, and of the whole
+    METRIC            the figure that train.py's evaluation and eval.py's result.json both have
+    TRAIN, EVAL, ...  flags of train.py, eval.py, infer.py and export.py beside those that the tests give
+    data(folder)      writes a tiny data set there; returns the flags that name it for train.py and eval.py
+    feed(rng)         arrays for `infer.py --feed`
+    training(make)    the training Program with the optimizer that `make()` gives
+    batch(rng)        arrays for that Program
+    NO_GRADIENT       parameters whose gradient is zero, and why
+    EXCEPTIONS        tests that do not apply, and why
+
+The scripts run in this process, because most of a script's time is the import of Paddle and JAX.
+"""
+
+import contextlib
+import importlib.util
+import io
+import json
+import os
+import runpy
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from unittest import mock
+
+from fluid import checkpoint
+from fluid.run import events
+from fluid.tests.gradients import without_gradient
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDERS = [path.parent for path in sorted([*ROOT.glob("*/train.py"), *ROOT.glob("tests/*/train.py")])]
+SCRIPTS = ("train", "eval", "infer", "export")
+
+
+@dataclass
+class Task:
+    """A task's folder, what it declares, and a place for its data and runs."""
+
+    folder: Path
+    tiny: ModuleType
+    place: Path
+
+    def words(self, script: str) -> list[str]:
+        """The flags that it declares for a script."""
+        return [str(word) for word in getattr(self.tiny, script.upper(), ())]
+
+    def data(self) -> list[str]:
+        """The flags that name its data."""
+        return [str(word) for word in self.tiny.data(self.place)]
+
+    def applies(self, test: str) -> None:
+        """Skip the test if the task declares that it makes no sense for it."""
+        if test in self.tiny.EXCEPTIONS:
+            pytest.skip(self.tiny.EXCEPTIONS[test])
+
+
+@dataclass
+class Said:
+    """How a script ended, and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+def call(task: Task, script: str, *words: object) -> Said:
+    """Run a script of the task as if from the shell, in the task's place."""
+    path = task.folder / f"{script}.py"
+    code: object = 0
+    with (
+        contextlib.redirect_stdout(io.StringIO()) as out,
+        contextlib.redirect_stderr(io.StringIO()) as err,
+        contextlib.chdir(task.place),
+        mock.patch.object(sys, "argv", [str(path), *map(str, words)]),
+    ):
+        try:
+            runpy.run_path(str(path), run_name="__main__")
+        except SystemExit as stop:
+            code = stop.code or 0
+    assert isinstance(code, int), code
+    return Said(code, out.getvalue(), err.getvalue())
+
+
+def done(said: Said) -> Said:
+    """The same, if it ended well."""
+    assert said.code == 0, said.out + said.err
+    return said
+
+
+def refused(said: Said) -> str:
+    """The one line that says why a script stopped."""
+    assert said.code == 1, said.out + said.err
+    lines = said.err.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: "), said.err
+    return lines[0]
+
+
+def training_words(task: Task, output: Path, *words: object, part: bool = False) -> list[object]:
+    """Flags of the smallest run, which is evaluated at its end."""
+    some, whole = task.tiny.STEPS
+    pace = ["--max_steps", some if part else whole, "--log_every", whole - some, "--save_every", some, "--eval_every", whole]
+    return [*task.data(), *task.words("train"), *pace, "--output_dir", output, *words]
+
+
+def train(task: Task, output: Path, *words: object, part: bool = False) -> Path:
+    """Train a few steps; returns the folder of the run."""
+    done(call(task, "train", *training_words(task, output, *words, part=part)))
+    return output
+
+
+def state(run: Path) -> dict[str, np.ndarray]:
+    """The arrays of a run's newest checkpoint."""
+    return checkpoint.load(checkpoint.find_newest(run))[0]
+
+
+def distance(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> float:
+    """The largest max |a - b| / max |b| over arrays of the same names."""
+    assert one.keys() == other.keys()
+    return max(float(np.abs(one[name] - array).max() / np.abs(array).max()) for name, array in other.items())
+
+
+def raw(task: Task, fetch: str, *words: object) -> dict[str, np.ndarray]:
+    """Outputs of `infer.py --feed` on the declared arrays."""
+    np.savez(task.place / "in.npz", **task.tiny.feed(np.random.default_rng(0)))
+    done(call(task, "infer", *words, "--feed", task.place / "in.npz", "--fetch", task.place / fetch))
+    with np.load(task.place / fetch, allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+@pytest.fixture(scope="module", params=FOLDERS, ids=lambda folder: folder.name)
+def task(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Task:
+    """Each task in turn."""
+    folder = request.param
+    with mock.patch.object(sys, "path", [str(folder.parent), *sys.path]):
+        spec = importlib.util.spec_from_file_location(f"tiny_{folder.name}", folder / "tests" / "tiny.py")
+        assert spec is not None and spec.loader is not None
+        tiny = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(tiny)
+    return Task(folder, tiny, tmp_path_factory.mktemp(folder.name))
+
+
+@pytest.fixture(scope="module")
+def run(task: Task) -> Path:
+    """The run of three steps that the tests share."""
+    return train(task, task.place / "run", "--engine", "paddle")
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_and_a_wrong_flag(task: Task, script: str) -> None:
+    helped = done(call(task, script, "--help"))
+    assert "--help" in helped.out
+    wrong = call(task, script, "--no_such_flag", "1")
+    assert wrong.code == 2 and "no_such_flag" in (wrong.err + wrong.out).replace("-", "_")
+
+
+def test_three_steps(task: Task, run: Path) -> None:
+    rows = events(run, "train")
+    assert rows[-1]["step"] == task.tiny.STEPS[1]
+    assert all(np.isfinite(row["loss"]) for row in rows)
+
+
+def test_stop_and_resume_to_the_bit(task: Task, run: Path) -> None:
+    part = train(task, task.place / "part", "--engine", "paddle", part=True)
+    train(task, part, "--engine", "paddle", "--checkpoint", part)
+    whole, again = state(run), state(part)
+    assert whole.keys() == again.keys()
+    assert [name for name in whole if whole[name].tobytes() != again[name].tobytes()] == []
+
+
+def test_evaluation_equals_the_figure_of_training(task: Task, run: Path) -> None:
+    task.applies("evaluation")
+    out = task.place / "evaluation"
+    words = [*task.data(), *task.words("eval"), "--checkpoint", run, "--engine", "paddle"]
+    done(call(task, "eval", *words, "--output_dir", out))
+    result = json.loads((out / "result.json").read_text(encoding="utf-8"))
+    metric = task.tiny.METRIC
+    assert result[metric] == pytest.approx(events(run, "eval")[-1][metric], rel=1e-6)
+
+
+def test_raw_arrays_through_both_engines_and_the_exported_model(task: Task, run: Path) -> None:
+    """With fixed statistics: the inference Program."""
+    words = [*task.words("infer"), "--checkpoint", run]
+    reference = raw(task, "paddle.npz", *words, "--engine", "paddle")
+    assert distance(raw(task, "xla.npz", *words, "--engine", "xla"), reference) < 1e-4
+    exported = task.place / "exported"
+    done(call(task, "export", *task.words("export"), "--checkpoint", run, "--export_dir", exported))
+    assert distance(raw(task, "exported.npz", "--exported_model", exported), reference) < 1e-4
+
+
+def test_every_parameter_has_a_gradient(task: Task) -> None:
+    without = without_gradient(task.tiny.training, task.tiny.batch(np.random.default_rng(0)))
+    assert set(without) == set(task.tiny.NO_GRADIENT)
+
+
+def test_an_empty_folder_is_one_message(task: Task, run: Path) -> None:
+    empty = task.place / "empty"
+    empty.mkdir()
+    for script in ("eval", "infer", "export"):
+        assert str(empty) in refused(call(task, script, "--checkpoint", empty))
+    refused(call(task, "train", "--checkpoint", empty))
+    if "--data_dir" in task.data():
+        for script in ("train", "eval"):
+            assert str(empty) in refused(call(task, script, "--data_dir", empty))
+
+
+def test_a_folder_that_cannot_be_written_is_one_message(task: Task, run: Path) -> None:
+    file = task.place / "file"
+    file.write_text("")
+    words = [*task.data(), *task.words("train"), "--output_dir", file / "run"]
+    assert str(file) in refused(call(task, "train", *words))
+    words = [*task.words("export"), "--checkpoint", run, "--export_dir", file / "exported"]
+    assert str(file) in refused(call(task, "export", *words))
+
+
+def test_two_devices_equal_one(task: Task) -> None:
+    task.applies("two devices")
+    one = train(task, task.place / "one", "--engine", "xla")
+    words = training_words(task, task.place / "two", "--engine", "xla")
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    command = [sys.executable, task.folder / "train.py", *words]
+    ended = subprocess.run(list(map(str, command)), cwd=task.place, env=environment, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert "2 x cpu" in ended.stdout, ended.stdout
+    losses = [[row["loss"] for row in events(run, "train")] for run in (one, task.place / "two")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
