@@ -53,7 +53,13 @@ class Flags(AgentFlags):
     """Environments side by side; by default one an episode, at most 16. Changes the speed, and which random numbers go where."""
 
 
-ALIASES = {"rom": "env", "model_path": "pretrained_model", "checkpoint": "pretrained_model"}
+ALIASES = {
+    "rom": "env",
+    "model_path": "pretrained_model",
+    "checkpoint": "pretrained_model",
+    "exported_model": "pretrained_model",
+    "export_dir": "target",
+}
 RETIRED = {"viz": "infer.py shows the game: --show window or --show terminal"}
 
 

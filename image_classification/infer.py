@@ -75,7 +75,12 @@ class Flags(EngineFlags):
     """Where --feed's raw outputs go: `logits` [N, class_dim]."""
 
 
-ALIASES = {"save_dir": "output_dir", "model_save_dir": "output_dir", "reader_thread": "num_workers"}
+ALIASES = {
+    "save_dir": "output_dir",
+    "model_save_dir": "output_dir",
+    "reader_thread": "num_workers",
+    "exported_model": "exported",
+}
 RETIRED = {"with_mem_opt": "the engines plan memory themselves", "save_inference": "see export.py"}
 
 

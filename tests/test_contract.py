@@ -51,18 +51,6 @@ def test_the_converter_stands_alone():
     assert not {name: imports[name] for name in PACKAGES - {"caffe2fluid"} if name in imports}
 
 
-# Its data come from an environment, and its released weights are small enough to lie in the folder.
-WITHOUT = {"DeepQNetwork": {"reader.py", "weights.toml"}}
-
-
-@pytest.mark.parametrize("task", TASKS)
-def test_a_task_has_the_files_of_the_pattern(task):
-    pattern = {"README.md", "reader.py", "train.py", "eval.py", "infer.py", "tests", "weights.toml"}
-    for name in pattern - WITHOUT.get(task, set()):
-        assert (ROOT / task / name).exists(), name
-    assert any((ROOT / task / name).exists() for name in ("model.py", "models", "network.py"))
-
-
 @pytest.mark.parametrize("task", TASKS)
 def test_a_task_works_in_an_empty_place(tmp_path, task):
     """The folder and fluid/ alone, run by path from elsewhere: --help needs every import of train.py."""
