@@ -16,6 +16,7 @@ The forms are separate Programs that agree in the *names* of their parameters; v
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from fluid.interface import FINITE, LEARNING_RATE, WEIGHT_SUFFIX, Input, Interface, Output, restart_averages
 from fluid.schedule import Constant, Schedule
@@ -25,7 +26,7 @@ import paddle
 
 paddle.enable_static()
 
-Value = paddle.pir.Value
+Value: TypeAlias = paddle.pir.Value
 Network = Callable[..., dict[str, Value]]
 
 EMA_SUFFIX = "_ema"
@@ -156,16 +157,17 @@ def build_accumulating(
     apply = _empty(name + " (apply)", [])
     with _building(apply):
         pairs, sums = [], []
-        divisor = float(batches)
+        divisor = paddle.full([], batches, "float32")
         if weight is not None:
             sums.append(_persistent([], dtype_name(weight), WEIGHT_SUM))
+            # No sample counted in any batch: the gradients are zero, and stay so.
             divisor = paddle.maximum(sums[0], paddle.full_like(sums[0], 1e-12))
         for source, _ in gradients:
             attributes = paddle.ParamAttr(name=source.name, learning_rate=source.optimize_attr["learning_rate"])
             parameter = paddle.create_parameter(list(source.shape), dtype_name(source), attr=attributes)
             parameter.regularizer, parameter.need_clip = source.regularizer, source.need_clip
             total = _persistent_like(source, source.name + GRADIENT_SUM_SUFFIX)
-            pairs.append((parameter, total / (divisor if weight is None else divisor.astype(total.dtype))))
+            pairs.append((parameter, total / divisor.astype(total.dtype)))
             sums.append(total)
         optimizer().apply_gradients(pairs)
         for total in sums:
@@ -231,7 +233,7 @@ def _declare_outputs(program: Program, batch_axes: Mapping[str, int | None], upd
     if unknown:
         raise ValueError(f"the Program '{program.name}' has no output {', '.join(sorted(unknown))} (batch_axes)")
     batched = [item for item in program.inputs.values() if item.batch is not None]
-    free = any(item.shape[item.batch] is None for item in batched)
+    free = any(item.batch is not None and item.shape[item.batch] is None for item in batched)
     for name in program.outputs:
         shape = list(program.values[name].shape)
         if not shape:

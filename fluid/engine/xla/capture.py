@@ -22,13 +22,14 @@ def capture(program: Program) -> Graph:
     """The plain-data form of a built Program. Raises EngineError if an output is not a value of the Program."""
     reader = _Reader()
     block = reader.block(program.main.global_block())
-    fed, state = {}, {}
+    fed: dict[str, int] = {}
+    state: dict[str, int] = {}
     for operation in block.operations:
         if operation.name == PARAMETER:
-            state[operation.attributes["parameter_name"]] = operation.outputs[0]
+            state[operation.attributes["parameter_name"]] = operation.result(0)
         elif operation.name == DATA:
             name = operation.attributes["name"]
-            (fed if name in program.inputs else state)[name] = operation.outputs[0]
+            (fed if name in program.inputs else state)[name] = operation.result(0)
     interface = {item.name: copy.copy(getattr(program, item.name)) for item in dataclasses.fields(Interface)}
     values = reader.numbers_of(program.values, program.name)
     return Graph(**interface, block=block, types=reader.types, fed=fed, values=values, state=state)
@@ -44,7 +45,7 @@ class _Reader:
         self._operations = 0
 
     def block(self, block: "paddle.pir.Block") -> Block:
-        arguments = [self._number(value) for value in block.args()]
+        arguments = [self._number_of(value) for value in block.args()]
         return Block(arguments, [self._operation(operation) for operation in block.ops])
 
     def numbers_of(self, values: dict[str, "paddle.pir.Value"], program_name: str) -> dict[str, int]:
@@ -58,8 +59,9 @@ class _Reader:
         if operation.name() == PARAMETER:
             # Layers of one Program may ask for one variable each by itself, as every nn.LSTM does for the state of its
             # dropout: to Paddle the name decides, and so all of them are one value.
-            number = self._number(operation.results()[0])
-            self._numbers[operation.results()[0].id] = self._variables.setdefault(attributes["parameter_name"], number)
+            result = operation.results()[0]
+            number = self._number_of(result)
+            self._numbers[result.id] = self._variables.setdefault(attributes["parameter_name"], number)
         # Operations of other dialects (builtin, cf) and `while`/`if` have no table of operand names.
         named = operation.name().startswith("pd_op.") and operation.num_regions() == 0
         index, self._operations = self._operations, self._operations + 1
@@ -76,8 +78,9 @@ class _Reader:
         )
 
     def _number(self, value: "paddle.pir.Value | None") -> int | None:
-        if value is None or not value.initialized():
-            return None
+        return None if value is None or not value.initialized() else self._number_of(value)
+
+    def _number_of(self, value: "paddle.pir.Value") -> int:
         if value.id not in self._numbers:
             number = self._numbers[value.id] = len(self._numbers)
             if value.is_dense_tensor_type():

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from fluid.engine.xla.graph import Block, Operation, in_place_pairs, walk, written_outside
+from fluid.engine.xla.graph import Block, Operation, in_place_pairs, present, walk, written_outside
 from fluid.engine.xla.layout import ChannelsLast, channels_first, channels_last_array
 from fluid.engine.xla.rules import RULES
 from fluid.engine.xla.structure import STRUCTURE
@@ -72,7 +72,7 @@ def _stack_create(trace: Trace, operation: Operation) -> list[Any]:
 
 
 def _stack_of(trace: Trace, operation: Operation) -> int:
-    return trace.gradients.stacks[operation.inputs[0]]
+    return trace.gradients.stacks[operation.operand(0)]
 
 
 def _push(trace: Trace, operation: Operation) -> list[Any]:
@@ -101,9 +101,9 @@ def _pop(trace: Trace, operation: Operation) -> list[Any]:
     trace.env[number] = replace(stack, depth=last)
     trace.key = stack.keys[last]
     results = []
-    for position, value in enumerate(operation.outputs):
+    for position in range(len(operation.outputs)):
         if position in stack.frames:
-            trace.fed.add(value)
+            trace.fed.add(operation.result(position))
             results.append(jax.tree.map(lambda leaf: leaf[last], stack.frames[position]))
         else:
             results.append(stack.constants.get(position))
@@ -189,8 +189,8 @@ def _follow(loop: _Loop) -> _Followed | None:
             followed.history[number].append(child.env[number])
         for operation in operations:
             if operation.name == "pd_op.array_write_":
-                place = int(child.env[operation.inputs[2]].reshape(())) + 1
-                array = operation.inputs[0]
+                place = int(child.env[operation.operand(2)].reshape(())) + 1
+                array = operation.operand(0)
                 followed.capacity[array] = max(place, followed.capacity.get(array, 0))
             elif operation.name == "cf.tuple_pop":
                 number = _stack_of(trace, operation)
@@ -217,7 +217,7 @@ def _known_part(loop: _Loop, known: set[int]) -> tuple[list[Operation], set[int]
     for operation in loop.body.operations:
         if operation.name == "cf.has_elements":
             operations.append(operation)
-            computed.update(operation.outputs)
+            computed.update(present(operation.outputs))
         elif operation.name == "cf.tuple_pop":
             operations.append(operation)
         elif operation.name == "pd_op.array_write_":
@@ -308,7 +308,7 @@ def _run_while(loop: _Loop) -> None:
 
 
 def _if(trace: Trace, operation: Operation) -> list[Any]:
-    condition = trace.env[operation.inputs[0]]
+    condition = trace.env[operation.operand(0)]
     if isinstance(condition, np.ndarray):
         block = operation.blocks[0 if condition.all() else 1]
         trace.block(block)
@@ -351,7 +351,7 @@ def _if(trace: Trace, operation: Operation) -> list[Any]:
         trace.env[number] = Stack(1, content, constants[number], keys)
     count = len(operation.outputs)
     trace.env.update(zip(written, values[count:], strict=True))
-    trace.fed.update([*written, *operation.outputs])
+    trace.fed.update([*written, *present(operation.outputs)])
     return values[:count]
 
 

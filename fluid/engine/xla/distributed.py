@@ -123,10 +123,12 @@ def own_rows(array: jax.Array) -> jax.Array:
         return array
     if array.is_fully_replicated:
         return array.addressable_data(0)
-    spec = array.sharding.spec
+    sharding = array.sharding
+    assert isinstance(sharding, NamedSharding)
+    spec = sharding.spec
     axis = next(axis for axis, name in enumerate(spec) if name is not None)
     shards = sorted(array.addressable_shards, key=lambda shard: shard.index[axis].start or 0)
-    local = jax.sharding.Mesh(np.array([shard.device for shard in shards]), array.sharding.mesh.axis_names)
+    local = jax.sharding.Mesh(np.array([shard.device for shard in shards]), sharding.mesh.axis_names)
     shape = list(array.shape)
     shape[axis] = sum(shard.data.shape[axis] for shard in shards)
     pieces = [shard.data for shard in shards]

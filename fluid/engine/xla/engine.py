@@ -156,7 +156,9 @@ def _graph_of(program: Interface) -> Graph:
         # A copy: who holds the original would keep what is known of it from ending with it.
         return copy.copy(program)
     from fluid.engine.xla.capture import capture
+    from fluid.program import Program
 
+    assert isinstance(program, Program)
     return capture(program)
 
 
@@ -172,7 +174,7 @@ def _stacked(feeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _use_compilation_cache() -> None:
     """Keep compiled steps on disk, so that starting the same job again compiles nothing."""
-    if jax.config.jax_compilation_cache_dir is None:
+    if jax.config.values["jax_compilation_cache_dir"] is None:
         root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         jax.config.update("jax_compilation_cache_dir", str(Path(root) / "fluid-model-zoo" / "xla"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)

@@ -9,7 +9,7 @@ or a branch the shared values come off a stack (`cf.tuple_pop`) that the forward
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from fluid.engine.xla.graph import Graph, Operation, walk
+from fluid.engine.xla.graph import Graph, Operation, present, walk
 
 SUFFIX = "_grad"
 
@@ -41,9 +41,9 @@ def match(graph: Graph, is_rule: Callable[[str], bool]) -> Gradients:
     for operation in operations:
         by_name.setdefault(operation.name.rstrip("_"), []).append(operation)
         if operation.name == "builtin.combine":
-            found.lists[operation.outputs[0]] = operation.inputs
+            found.lists[operation.result(0)] = operation.inputs
         elif operation.name == "builtin.split":
-            found.lists.setdefault(operation.inputs[0], operation.outputs)
+            found.lists.setdefault(operation.operand(0), operation.outputs)
     for operation in operations:
         if not operation.name.endswith(SUFFIX) or is_rule(operation.name):
             continue
@@ -91,7 +91,9 @@ def _belongs(gradient: Operation, forward: Operation, graph: Graph, found: Gradi
 def _same_value(value: int, other: int | None, found: Gradients) -> bool:
     value = found.pushed.get(value, value)
     if value in found.lists and other in found.lists:
-        return [found.pushed.get(item, item) for item in found.lists[value]] == found.lists[other]
+        return [None if item is None else found.pushed.get(item, item) for item in found.lists[value]] == found.lists[
+            other
+        ]
     return value == other
 
 
@@ -105,12 +107,14 @@ def _same_type(graph: Graph, first: int | None, second: int | None) -> bool:
 def _match_stacks(operations: list[Operation], found: Gradients) -> None:
     for operation in operations:
         if operation.name == "cf.stack_create":
-            found.stacks.update(dict.fromkeys(operation.outputs, operation.outputs[0]))
-    pushes = {found.stacks[item.inputs[0]]: item for item in operations if item.name == "cf.tuple_push"}
+            handles = present(operation.outputs)
+            found.stacks.update(dict.fromkeys(handles, handles[0]))
+    pushes = {found.stacks[item.operand(0)]: item for item in operations if item.name == "cf.tuple_push"}
     for operation in operations:
         if operation.name == "cf.tuple_pop":
-            push = pushes[found.stacks[operation.inputs[0]]]
-            found.pushed.update(zip(operation.outputs, push.inputs[1:], strict=True))
+            push = pushes[found.stacks[operation.operand(0)]]
+            pairs = zip(operation.outputs, push.inputs[1:], strict=True)
+            found.pushed.update({out: into for out, into in pairs if out is not None and into is not None})
 
 
 def _find_needed(operations: list[Operation], found: Gradients) -> None:
@@ -120,7 +124,7 @@ def _find_needed(operations: list[Operation], found: Gradients) -> None:
         if operation.name != "cf.tuple_push":
             used.update(found.pushed[value] for value in operation.inputs if value in found.pushed)
         if operation.index in found.forward:
-            used.update(value for value in found.forward[operation.index].inputs if value is not None)
+            used.update(present(found.forward[operation.index].inputs))
     for operation in operations:
         if operation.name == "cf.tuple_push":
             found.needed[operation.index] = [

@@ -54,6 +54,20 @@ class Operation:
     def __str__(self) -> str:
         return f"{self.name} ({self.source})" if self.source else self.name
 
+    def result(self, position: int) -> int:
+        """The value number of a result that cannot be absent."""
+        value = self.outputs[position]
+        if value is None:
+            raise EngineError(f"{self}: its result {position} is absent")
+        return value
+
+    def operand(self, position: int) -> int:
+        """The value number of an operand that cannot be absent."""
+        value = self.inputs[position]
+        if value is None:
+            raise EngineError(f"{self}: its operand {position} is absent")
+        return value
+
 
 @dataclass
 class Block:
@@ -63,10 +77,10 @@ class Block:
     operations: list[Operation] = field(default_factory=list)
 
     @property
-    def results(self) -> list[int | None]:
+    def results(self) -> list[int]:
         """Operands of the closing `cf.yield`."""
         last = self.operations[-1] if self.operations else None
-        return last.inputs if last is not None and last.name == YIELD else []
+        return present(last.inputs) if last is not None and last.name == YIELD else []
 
 
 @dataclass(kw_only=True, eq=False)
@@ -99,7 +113,7 @@ class Graph(Interface):
         kept: list[Operation] = []
         state = set(self.state.values())
         for operation in reversed(self.block.operations):
-            results = {value for value in operation.outputs if value is not None}
+            results = set(present(operation.outputs))
             written = written_outside(operation)
             if results & live or written & (live | state) or operation.name == "cf.tuple_push":
                 kept.append(operation)
@@ -112,6 +126,11 @@ class Graph(Interface):
             layers={},
             values={name: self.values[name] for name in outputs},
         )
+
+
+def present(values: Iterable[int | None]) -> list[int]:
+    """The value numbers that are not absent."""
+    return [value for value in values if value is not None]
 
 
 def in_place_pairs(operation: Operation) -> list[tuple[int, int]]:
@@ -128,9 +147,14 @@ def in_place_pairs(operation: Operation) -> list[tuple[int, int]]:
     named = {name: renamed.get(name, name.removesuffix("_out")) for name in results if name.endswith("_out") or renamed}
     if not named:
         named = {operation.output_names[0]: operation.input_names[0]}
-    pairs = [(operands.get(old), results[new]) for new, old in named.items() if results[new] is not None]
-    if any(old is None for old, _ in pairs):
-        raise EngineError(f"{operation}: the xla engine does not know which operand it replaces")
+    pairs = []
+    for new, old in named.items():
+        replaced, result = operands.get(old), results[new]
+        if result is None:
+            continue
+        if replaced is None:
+            raise EngineError(f"{operation}: the xla engine does not know which operand it replaces")
+        pairs.append((replaced, result))
     return pairs
 
 
@@ -155,12 +179,12 @@ def walk(block: Block) -> Iterator[Operation]:
 
 def values_read(operation: Operation) -> set[int]:
     """Values from outside that an operation uses, those used inside its blocks included."""
-    read = {value for value in operation.inputs if value is not None}
+    read = set(present(operation.inputs))
     for block in operation.blocks:
         own = set(block.arguments)
         for inner in block.operations:
             read |= values_read(inner) - own
-            own |= {value for value in inner.outputs if value is not None}
+            own |= set(present(inner.outputs))
     return read
 
 
@@ -168,12 +192,12 @@ def written_outside(operation: Operation) -> set[int]:
     """Values from outside that an operation changes in place, itself or inside its blocks."""
     written = {old for old, _ in in_place_pairs(operation)}
     if operation.name in ("cf.tuple_push", "cf.tuple_pop"):
-        written.add(operation.inputs[0])
+        written.add(operation.operand(0))
     for block in operation.blocks:
         own = set(block.arguments)
         for inner in block.operations:
             written |= written_outside(inner) - own
-            own |= {value for value in inner.outputs if value is not None}
+            own |= set(present(inner.outputs))
     return written
 
 

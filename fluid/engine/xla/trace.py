@@ -76,6 +76,7 @@ class Trace:
         """Execute one operation."""
         if any(value in self.fed for value in operation.inputs):
             self.fed.update(value for value in operation.outputs if value is not None)
+        results: Iterable[Any]
         if operation.name in STRUCTURE:
             results = STRUCTURE[operation.name](operation, *self.operands(operation))
         elif operation.name in self.handlers:
@@ -90,7 +91,7 @@ class Trace:
         """The present values of its operands, None for absent ones."""
         return [None if value is None else self.env[value] for value in operation.inputs]
 
-    def store(self, operation: Operation, results: Sequence[Any]) -> None:
+    def store(self, operation: Operation, results: Iterable[Any]) -> None:
         """Bind the results, and the operands that they replace."""
         pairs = in_place_pairs(operation)
         replaced = {new: old for old, new in pairs}
@@ -111,8 +112,8 @@ class Trace:
         entry, operands = RULES[operation.name], self.operands(operation)
         if not entry.random and all(is_known(value) for value in operands):
             with jax.ensure_compile_time_eval():
-                results = _as_tuple(entry.function(self._call(operation), *operands))
-                return jax.tree.map(np.asarray, list(results))
+                known = _as_tuple(entry.function(self._call(operation), *operands))
+                return jax.tree.map(np.asarray, list(known))
         wanted = self.gradients.wanted.get(operation.index)
         function = self._prepared(operation, entry, operands)
         if not wanted or self.inside:
