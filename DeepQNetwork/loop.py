@@ -9,12 +9,10 @@
 Nothing here imports Paddle: the same loop runs Programs, or Graphs captured from them on a machine with JAX only.
 """
 
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from DeepQNetwork.agent import MEMORY, Agent
@@ -22,12 +20,15 @@ from DeepQNetwork.environments import FRAME_SKIP, Environment
 from DeepQNetwork.episodes import Scores, greedy_with_noise
 from DeepQNetwork.recipe import Recipe, epsilon_at
 from DeepQNetwork.replay import Replay, Transitions
-from fluid import checkpoint
-from fluid.checkpoint import Meta
+from fluid import keeper
+from fluid.checkpoint import Meta, Resumed
 from fluid.config import TrainFlags
 from fluid.engine import Engine
 from fluid.errors import CheckpointError, DivergenceError
-from fluid.run import Run, progress_bar, stop_on_signals
+from fluid.interface import FINITE
+from fluid.keeper import Evaluation, Keeper, Report, diverged, outside
+from fluid.run import Run
+from fluid.trainer import Window
 
 import numpy as np
 
@@ -38,17 +39,12 @@ RECENT = 100
 
 
 @dataclass
-class Outcome:
+class Outcome(keeper.Outcome):
     """How a run ended."""
 
-    step: int
-    updates: int
-    seconds: float
-    metrics: dict[str, float] = field(default_factory=dict)
-    best: float | None = None
-    best_step: int = 0
+    updates: int = 0
     steps_per_second: float = 0.0
-    """Agent steps, over the time spent training."""
+    """Agent steps, over the time of training alone, like the updates."""
     updates_per_second: float = 0.0
 
 
@@ -156,8 +152,8 @@ class Learner:
         self.recent: deque[float] = deque(maxlen=RECENT)
         self.episodes = 0
         self.returns = np.zeros(recipe.num_envs)
-        self.outputs: list[Mapping[str, Any]] = []
-        """Outputs of the updates since they were last read; reading waits for the device."""
+        self.outputs = Window(programs["train"])
+        """Scalars of the updates since they were last read."""
         self._unread: tuple[np.ndarray, Any] | None = None
         self._observation = environment.reset(seed)
         self._rows = self.replay.add_frames(np.ones(recipe.num_envs, bool))
@@ -173,7 +169,8 @@ class Learner:
         self._update_priorities()
         due = self._due()
         batches = [self._draw() for _ in range(due)]
-        self.environment.send(greedy_with_noise(np.asarray(q), self.epsilon, self.exploring))
+        with outside():
+            self.environment.send(greedy_with_noise(np.asarray(q), self.epsilon, self.exploring))
         for batch in batches:
             self._train(batch)
         self._remember()
@@ -241,9 +238,10 @@ class Learner:
 
     def _train(self, batch: Transitions) -> None:
         feeds = self.memory.feeds(batch, self.updates_per_call)
-        fetch = ["loss", "q", "error"] if self.recipe.prioritized else ["loss", "q"]
+        logged = ["loss", "q", FINITE]
+        fetch = [*logged, "error"] if self.recipe.prioritized else logged
         outputs = self.engine.run_many(self.programs["train"], feeds, step=self.updates, fetch=fetch)
-        self.outputs.append({name: outputs[name] for name in ("loss", "q")})
+        self.outputs.add(self.updates + 1, {name: outputs[name] for name in logged})
         if self.recipe.prioritized:
             self._update_priorities()
             self._unread = batch.rows, outputs["error"]
@@ -260,7 +258,15 @@ class Learner:
             self._unread = None
 
     def _remember(self) -> None:
-        step = self.environment.receive()
+        with outside():
+            step = self.environment.receive()
+        for name in ("observation", "reward"):
+            finite = np.isfinite(getattr(step, name)).reshape(self.recipe.num_envs, -1).all(axis=1)
+            if not finite.all():
+                raise DivergenceError(
+                    f"NaN or infinity came from the environment {self.environment.description}: the {name} of its copy "
+                    f"{int(np.argmin(finite))} after step {self.step}"
+                )
         reward = np.clip(step.reward, -1, 1) if self.recipe.clip_rewards else step.reward
         terminated = step.terminated | step.life_lost if self.recipe.life_loss_ends else step.terminated
         self.replay.add_outcome(step.action, reward, terminated, step.truncated, step.first)
@@ -279,13 +285,12 @@ def train(
     *,
     flags: TrainFlags,
     state_names: list[str],
-    policy_names: list[str],
     meta: Meta,
+    resumed: Resumed | None = None,
     target_score: float | None = None,
-    max_minutes: float | None = None,
     save_replay: bool = False,
 ) -> Outcome:
-    """Rounds until `learner.total_steps`, the target score, the time limit, or a signal.
+    """Rounds until `learner.total_steps` or an earlier end; see `Keeper.train` for those and for what is raised.
 
     Args:
         run: records and output folder.
@@ -293,83 +298,92 @@ def train(
         evaluate: plays with the current policy.
         flags: intervals in environment steps; `save_every` and `eval_every` must be set.
         state_names: variables of a checkpoint.
-        policy_names: parameters that are watched for NaN and infinity.
         meta: of the checkpoint being resumed, or a fresh one.
+        resumed: the checkpoint being resumed.
         target_score: stop at an evaluation that reaches it.
-        max_minutes: stop after this time; the last evaluation comes on top.
         save_replay: keep the memory in checkpoints.
-
-    On SIGTERM or Ctrl-C the round is finished, a checkpoint written, and the process exits with 143 or 130. Raises
-    DivergenceError, without writing a checkpoint, when the loss or a parameter is not finite.
     """
-    began = time.perf_counter()
-    clock = Clock(learner)
-    last_saved: Path | None = None
-    reached = stale = False
-
-    def save(best: bool = False) -> None:
-        nonlocal last_saved
-        check_finite(learner, policy_names, last_saved)
-        arrays, meta.extra["learner"] = learner.save(save_replay)
-        meta.step = learner.step
-        state = {**learner.engine.state(state_names), **arrays}
-        if run.writes:
-            last_saved = checkpoint.save(run.output_dir, state, meta, keep=flags.keep_checkpoints, best=best)
-
-    bar, task = progress_bar(meta.task, learner.total_steps, learner.step)
-    with stop_on_signals() as stop, bar:
-        while True:
-            before = learner.step
-            learner.round()
-            now = learner.step
-            bar.update(task, completed=now)
-            late = max_minutes is not None and time.perf_counter() - began > 60 * max_minutes
-            last = now >= learner.total_steps or late
-            if _passed(before, now, flags.log_every) or last:
-                bar.update(task, status=clock.log(run, policy_names, last_saved))
-            if _passed(before, now, flags.eval_every) or last:
-                clock.pause()
-                check_finite(learner, policy_names, last_saved)
-                scores = evaluate()
-                improved = meta.best is None or scores.result()["score"] > meta.best
-                meta.metrics = scores.result()
-                meta.extra["stale_evaluations"] = 0 if improved else meta.extra.get("stale_evaluations", 0) + 1
-                stale = bool(flags.early_stop) and meta.extra["stale_evaluations"] >= flags.early_stop
-                if improved:
-                    meta.best, meta.best_step = meta.metrics["score"], now
-                run.record("eval", now, **meta.metrics)
-                run.say(f"evaluation after step {now}: {scores}{' (best so far)' if improved else ''}")
-                reached = target_score is not None and meta.metrics["score"] >= target_score
-                save(best=improved)
-                clock.resume()
-            elif _passed(before, now, flags.save_every):
-                clock.pause()
-                save()
-                clock.resume()
-            if stop:
-                save()
-                run.say(f"stopped by a signal after step {now}; continue with --checkpoint {run.output_dir}")
-                run.close()
-                bar.stop()
-                sys.exit(stop.exit_code)
-            if last or reached or stale:
-                break
-    if reached:
-        run.say(f"the target score of {target_score:g} is reached")
-    elif stale:
-        run.say(f"stopped early: the score has not improved in {flags.early_stop} evaluations")
-    elif late and learner.step < learner.total_steps:
-        run.say(f"stopped after {max_minutes:g} minutes")
-    return Outcome(
-        step=learner.step,
-        updates=learner.updates,
-        seconds=time.perf_counter() - began,
-        metrics=dict(meta.metrics),
-        best=meta.best,
-        best_step=meta.best_step,
-        steps_per_second=clock.total_steps / max(clock.total_seconds, 1e-9),
-        updates_per_second=clock.total_updates / max(clock.total_seconds, 1e-9),
+    evaluation = Evaluation(
+        "eval", lambda: evaluate().result(), decides="score", higher_is_better=True, target=target_score
     )
+    keep = Keeper(
+        run,
+        learner.engine,
+        meta,
+        flags,
+        resumed=resumed,
+        evaluations=[evaluation],
+        total_steps=learner.total_steps,
+        every=learner.total_steps,
+    )
+    rounds = Rounds(learner, state_names, save_replay)
+    outcome = keep.train(rounds)
+    seconds = max(outcome.parts["training"], 1e-9)
+    return Outcome(
+        **vars(outcome),
+        updates=learner.updates,
+        steps_per_second=(learner.step - rounds.first_step) / seconds,
+        updates_per_second=(learner.updates - rounds.first_update) / seconds,
+    )
+
+
+class Rounds:
+    """Rounds of a learner: what a keeper trains.
+
+    Args:
+        learner: fresh or restored.
+        state_names: variables of a checkpoint.
+        save_replay: keep the memory in checkpoints.
+    """
+
+    def __init__(self, learner: Learner, state_names: list[str], save_replay: bool):
+        self.learner, self.state_names, self.save_replay = learner, state_names, save_replay
+        self.first_step, self.first_update = learner.step, learner.updates
+        self._step, self._updates = learner.step, learner.updates
+
+    @property
+    def step(self) -> int:
+        """Agent steps so far."""
+        return self.learner.step
+
+    def advance(self) -> bool:
+        """See `Trainee`."""
+        self.learner.round()
+        return True
+
+    def check(self) -> None:
+        """See `Trainee`."""
+        if broken := self.learner.outputs.take_broken():
+            update, names = broken
+            raise diverged(self.learner.step, [f"{name} (update {update})" for name in names])
+
+    def report(self, seconds: float) -> Report:
+        """See `Trainee`."""
+        learner = self.learner
+        steps, updates = learner.step - self._step, learner.updates - self._updates
+        self._step, self._updates = learner.step, learner.updates
+        values = learner.outputs.take_means()
+        if learner.recent:
+            values["episode_return"] = float(np.mean(learner.recent))
+        frames = steps * (FRAME_SKIP if learner.agent.dtype == "uint8" else 1)
+        values |= {
+            "epsilon": learner.epsilon,
+            "frames_per_second": frames / seconds,
+            "updates_per_second": updates / seconds,
+        }
+        shown = " ".join(
+            f"{name} {values[name]:.4g}" for name in ("episode_return", "loss", "q", "epsilon") if name in values
+        )
+        return Report(
+            {**values, "episodes": learner.episodes, "updates": learner.updates},
+            f"episodes {learner.episodes}",
+            f"{shown} {values['frames_per_second']:.0f} frames/s {values['updates_per_second']:.0f} updates/s",
+        )
+
+    def save(self, meta: Meta) -> dict[str, np.ndarray]:
+        """See `Trainee`."""
+        arrays, meta.extra["learner"] = self.learner.save(self.save_replay)
+        return {**self.learner.engine.state(self.state_names), **arrays}
 
 
 def benchmark(run: Run, learner: Learner, seconds: float = 10.0) -> dict[str, float]:
@@ -381,15 +395,14 @@ def benchmark(run: Run, learner: Learner, seconds: float = 10.0) -> dict[str, fl
         learner.round()
 
     def rates(work: Callable[[], None]) -> tuple[float, float]:
-        np.asarray(learner.outputs[-1]["loss"])
+        learner.outputs.take_means()
         began, step, updates, calls = time.perf_counter(), learner.step, learner.updates, 0
         while time.perf_counter() - began < seconds:
             work()
             calls += 1
             if len(learner.outputs) > RECENT:
-                np.asarray(learner.outputs[-1]["loss"])
-                del learner.outputs[:-1]
-        np.asarray(learner.outputs[-1]["loss"])
+                learner.outputs.take_means()
+        learner.outputs.take_means()
         passed = time.perf_counter() - began
         steps = learner.step - step or calls * learner.recipe.num_envs
         return steps / passed, (learner.updates - updates) / passed
@@ -406,84 +419,6 @@ def benchmark(run: Run, learner: Learner, seconds: float = 10.0) -> dict[str, fl
         "benchmark", learner.step, **{name.replace(": ", "_").replace(" ", "_"): rate for name, rate in result.items()}
     )
     return result
-
-
-class Clock:
-    """Rates of the rounds alone: evaluations and checkpoints stop it."""
-
-    def __init__(self, learner: Learner):
-        self.learner = learner
-        self.total_seconds, self.total_steps, self.total_updates = 0.0, 0, 0
-        self._restart()
-
-    def pause(self) -> None:
-        """Something else than training begins."""
-        self._paused = time.perf_counter()
-
-    def resume(self) -> None:
-        """It is over."""
-        self._began += time.perf_counter() - self._paused
-
-    def log(self, run: Run, policy_names: list[str], last_saved: Path | None) -> str:
-        """Write a log line, which waits for the device; returns its short form."""
-        learner = self.learner
-        check_finite(learner, policy_names, last_saved)
-        values = {
-            name: float(np.mean([np.mean(np.asarray(item[name], np.float64)) for item in learner.outputs]))
-            for name in ("loss", "q")
-            if learner.outputs
-        }
-        learner.outputs.clear()
-        seconds = max(time.perf_counter() - self._began, 1e-9)
-        steps, updates = learner.step - self._step, learner.updates - self._updates
-        self.total_seconds, self.total_steps = self.total_seconds + seconds, self.total_steps + steps
-        self.total_updates += updates
-        if learner.recent:
-            values["episode_return"] = float(np.mean(learner.recent))
-        frames = steps * (FRAME_SKIP if learner.agent.dtype == "uint8" else 1)
-        values |= {
-            "epsilon": learner.epsilon,
-            "frames_per_second": frames / seconds,
-            "updates_per_second": updates / seconds,
-        }
-        run.record("train", learner.step, **values, episodes=learner.episodes, updates=learner.updates)
-        shown = " ".join(
-            f"{name} {values[name]:.4g}" for name in ("episode_return", "loss", "q", "epsilon") if name in values
-        )
-        status = f"{shown} {values['frames_per_second']:.0f} frames/s {values['updates_per_second']:.0f} updates/s"
-        left = (learner.total_steps - learner.step) / max(steps, 1) * seconds
-        line = (
-            f"step {learner.step}/{learner.total_steps} episodes {learner.episodes} {status} "
-            f"eta {int(left // 60)}:{int(left % 60):02d}"
-        )
-        run.note(line)
-        if not run.interactive:
-            run.say(line, log=False)
-        self._restart()
-        return status
-
-    def _restart(self) -> None:
-        self._began = time.perf_counter()
-        self._step, self._updates = self.learner.step, self.learner.updates
-
-
-def check_finite(learner: Learner, policy_names: list[str], last_saved: Path | None) -> None:
-    """Raise DivergenceError if a recent loss or a parameter is not a finite number."""
-    losses = np.concatenate([np.ravel(np.asarray(item["loss"])) for item in learner.outputs] or [np.zeros(1)])
-    broken = [] if np.isfinite(losses).all() else ["loss"]
-    state = learner.engine.state(policy_names)
-    broken += [name for name, array in state.items() if not np.isfinite(array).all()]
-    if broken:
-        names = ", ".join(broken[:4]) + (f" and {len(broken) - 4} more" if len(broken) > 4 else "")
-        kept = f"The last good checkpoint is {last_saved}. " if last_saved else ""
-        raise DivergenceError(
-            f"training diverged before step {learner.step}: not a finite number: {names}. {kept}Lower --lr or clip the gradients"
-        )
-
-
-def _passed(before: int, now: int, interval: int) -> bool:
-    """Whether a multiple of `interval` lies in (before, now]."""
-    return now // interval > before // interval
 
 
 def _numbers(batch: Transitions) -> dict[str, np.ndarray]:

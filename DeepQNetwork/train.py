@@ -27,12 +27,12 @@ from fluid.config import TrainFlags
 from fluid.engine import Engine
 from fluid.errors import UserError
 from fluid.program import Program, initialise
-from fluid.run import Run, console, events, script
+from fluid.run import Run, events, script, show_summary
+from fluid.signals import leave_if_stopped
 from fluid.trainer import check_fits, resume
 from fluid.weights import load_into
 
 import numpy as np
-from rich.table import Table
 
 
 @dataclass
@@ -41,8 +41,6 @@ class Flags(Recipe, TrainFlags):
 
     max_steps: int | None = None
     """Agent steps in all; by default 10,000,000 for Atari, 50,000 otherwise."""
-    max_minutes: float | None = None
-    """Stop after this time, whatever max_steps says."""
     target_score: float | None = None
     """Stop when an evaluation reaches this mean; by default 490 for CartPole-v1, none otherwise."""
     pretrained_model: str | None = None
@@ -95,7 +93,7 @@ def main(flags: Flags) -> Outcome:
     meta = Meta(TASK, 0, config=configuration.to_dict(flags), extra={"agent": agent.to_facts()})
     kept: dict[str, np.ndarray] = {}
     if resumed is not None:
-        saved, meta = resumed
+        saved, meta = resumed.state, resumed.meta
         kept = {name: saved.pop(name) for name in list(saved) if name.startswith(REPLAY_PREFIX)}
         check_fits(saved, state, flags.checkpoint)
         state = saved
@@ -103,7 +101,7 @@ def main(flags: Flags) -> Outcome:
         state = start_from(flags.pretrained_model, flags.env, state, programs["act"])
     engine.load(state)
 
-    with Run(flags.output_dir, flags, task=TASK, resume_step=meta.step if resumed else None) as run:
+    with Run(flags.output_dir, flags, task=TASK, resumed=resumed, records=not flags.benchmark) as run:
         learner = Learner(
             engine,
             programs,
@@ -118,16 +116,20 @@ def main(flags: Flags) -> Outcome:
             learner.restore(kept, meta.extra["learner"])
         announce(run, flags, agent, engine, reason, learner, programs)
         if resumed is not None:
-            run.say(f"continuing after step {learner.step} of {flags.checkpoint}")
+            run.say_resumed(resumed)
 
         if flags.benchmark:
             for name, value in benchmark(run, learner).items():
                 run.say(f"{name:>24} {value:,.0f} a second")
-            return Outcome(step=0, updates=0, seconds=0.0)
+            return Outcome(step=0)
+
+        def q_values(states: np.ndarray) -> np.ndarray:
+            leave_if_stopped(engine)
+            return engine.run(programs["act"], {"state": states})["q_values"]
 
         def evaluate() -> Scores:
             return play(
-                lambda states: engine.run(programs["act"], {"state": states})["q_values"],
+                q_values,
                 testing,
                 agent,
                 episodes=flags.test_episodes,
@@ -141,13 +143,13 @@ def main(flags: Flags) -> Outcome:
             evaluate,
             flags=flags,
             state_names=names,
-            policy_names=programs["act"].state_names,
             meta=meta,
+            resumed=resumed,
             target_score=flags.target_score,
-            max_minutes=flags.max_minutes,
             save_replay=flags.save_replay,
         )
-        finish(run, outcome, agent)
+        if not outcome.nothing_left:
+            finish(run, outcome, agent)
     environment.close()
     testing.close()
     return outcome
@@ -238,20 +240,18 @@ def finish(run: Run, outcome: Outcome, agent: Agent) -> None:
     curve = pictures.draw_curves(
         run.output_dir / "curves.png", events(run.output_dir, "train"), events(run.output_dir, "eval"), agent.env
     )
-    table = Table(title=f"{agent.env}, {agent.network}, evaluation at the end")
-    for column in ("mean", "deviation", "min", "max", "best mean", "steps", "updates", "time", "steps/s", "updates/s"):
-        table.add_column(column, justify="right")
-    metrics = outcome.metrics
-    table.add_row(
-        *(f"{metrics[name]:.1f}" for name in ("score", "deviation", "minimum", "maximum")),
-        f"{outcome.best:.1f} (step {outcome.best_step})",
-        str(outcome.step),
-        str(outcome.updates),
-        f"{outcome.seconds:.0f} s",
-        f"{outcome.steps_per_second:.0f}",
-        f"{outcome.updates_per_second:.0f}",
+    show_summary(
+        f"{agent.env}, {agent.network}, evaluation at the end",
+        {
+            **{name: f"{outcome.metrics[name]:.1f}" for name in ("score", "deviation", "minimum", "maximum")},
+            "best score": f"{outcome.best:.1f} (step {outcome.best_step})",
+            "steps": str(outcome.step),
+            "updates": str(outcome.updates),
+            "time": f"{outcome.seconds:.0f} s",
+            "steps/s in training": f"{outcome.steps_per_second:.0f}",
+            "updates/s in training": f"{outcome.updates_per_second:.0f}",
+        },
     )
-    console.print(table)
     run.say(f"checkpoints, best one at {run.output_dir / 'best'}; curve: {curve}")
 
 

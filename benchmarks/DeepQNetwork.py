@@ -269,8 +269,7 @@ def zoo_loop(arguments: argparse.Namespace) -> dict[str, float]:
     def rounds() -> None:
         learner.round()
         if len(learner.outputs) > 50:
-            np.asarray(learner.outputs[-1]["loss"])
-            learner.outputs.clear()
+            learner.outputs.take_means()
 
     rates = windows(arguments.seconds, rounds, lambda: (learner.step, learner.updates))
     return {**rates, "batch_size": recipe.batch_size, "update_every": recipe.update_every}

@@ -13,6 +13,7 @@ that wrote it, and reading one executes nothing.
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -55,6 +56,15 @@ class Meta:
     config: dict[str, Any] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
     """What only the task understands, such as class names and preprocessing."""
+
+
+@dataclass
+class Resumed:
+    """A checkpoint that is being continued."""
+
+    folder: Path
+    state: dict[str, np.ndarray]
+    meta: Meta
 
 
 def save(output_dir: Path, state: Mapping[str, np.ndarray], meta: Meta, *, keep: int = 3, best: bool = False) -> Path:
@@ -206,7 +216,7 @@ def set_aside_after(output_dir: Path, meta: Meta) -> Path | None:
     newer = [path for path in _whole(root) if _step(path) > meta.step]
     if not newer:
         return None
-    aside = _free_name(output_dir / SET_ASIDE / f"after_step_{meta.step:08d}")
+    aside = free_name(output_dir / SET_ASIDE / f"after_step_{meta.step:08d}")
     (aside / "checkpoints").mkdir(parents=True)
     if (output_dir / BEST_FILE).is_file():
         shutil.copy(output_dir / BEST_FILE, aside / BEST_FILE)
@@ -215,6 +225,18 @@ def set_aside_after(output_dir: Path, meta: Meta) -> Path | None:
     best = root / f"step_{meta.best_step:08d}"
     name_best(output_dir, _read_meta(best)[0] if meta.best is not None and (best / META_FILE).is_file() else None)
     return aside
+
+
+def copy_best(source: Path, output_dir: Path, meta: Meta) -> None:
+    """Take the best checkpoint of the run in `source`, as `meta` knows it, along to a new folder, if it is still there."""
+    best = Path(source) / "checkpoints" / f"step_{meta.best_step:08d}"
+    if meta.best is None or not (best / META_FILE).is_file():
+        return
+    root = Path(output_dir) / "checkpoints"
+    partial = root / f".partial-{os.getpid()}"
+    shutil.copytree(best, partial)
+    partial.rename(root / best.name)
+    name_best(output_dir, _read_meta(best)[0])
 
 
 def recover(root: Path) -> None:
@@ -334,13 +356,10 @@ def _write_json(path: Path, data: Any) -> None:
     _flush(path.parent)
 
 
-def _free_name(path: Path) -> Path:
-    """`path`, or `path.1`, `path.2`, ... if it is taken."""
-    number, free = 0, path
-    while free.exists():
-        number += 1
-        free = path.with_name(f"{path.name}.{number}")
-    return free
+def free_name(path: Path) -> Path:
+    """The first of `path`, `path.1`, `path.2`, ... that is not taken."""
+    names = itertools.chain([path.name], (f"{path.name}.{number}" for number in itertools.count(1)))
+    return next(free for name in names if not (free := path.with_name(name)).exists())
 
 
 def _flush(path: Path) -> None:

@@ -78,12 +78,15 @@ class HostFlags:
 class TrainFlags(HostFlags, EngineFlags):
     """Flags of every train.py."""
 
-    output_dir: Path = Path("output")
-    """Folder of the run: log, checkpoints, pictures. An earlier run there is renamed aside, never overwritten."""
+    output_dir: Path | None = None
+    """Folder of the run: log, checkpoints, pictures; by default ./output, or with --checkpoint the folder of that run. An
+    earlier run there is renamed aside, never overwritten."""
     checkpoint: Path | None = None
     """Continue the run of this checkpoint or output folder, exactly where it stopped."""
     max_steps: int | None = None
     """Stop after this many updates, whatever num_epochs says."""
+    max_minutes: float | None = None
+    """Stop after this time, whatever max_steps says; the last evaluation comes on top."""
     log_every: int = 10
     """Updates between log lines."""
     save_every: int | None = None

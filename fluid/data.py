@@ -96,6 +96,7 @@ class Batch:
     index: int  # batches consumed before this one, over all epochs
     bad: list[str] = field(default_factory=list)  # messages of the samples that were replaced
     padding: int = 0  # rows after the real ones, which repeat the last of them
+    where: Callable[[int], str] = "row {}".format  # the sample of a row, for messages
 
     @property
     def mask(self) -> np.ndarray:
@@ -378,7 +379,15 @@ class Batches(Iterator[Batch]):
             task, feed, bad = self._read_here() if self._pool is None else self._read_ahead(self._pool)
             self._count(bad)
             messages = [message for _, message in bad]
-            batch = Batch(feed, task.size, task.epoch, task.index, messages, len(task.indices) - task.size)
+            batch = Batch(
+                feed,
+                task.size,
+                task.epoch,
+                task.index,
+                messages,
+                len(task.indices) - task.size,
+                lambda row: self._reader.where(int(task.indices[row])),
+            )
             self._feed_mask(batch)
         except Ended:
             self.close()

@@ -1,7 +1,7 @@
 """A run's folder and records: log lines, JSON lines, TensorBoard scalars, configuration, environment; and the way a
 script ends.
 
-    OUTPUT/config.json environment.json train.log log.jsonl tensorboard/ checkpoints/ best
+    OUTPUT/config.json environment.json train.log log.jsonl tensorboard/ checkpoints/ best.json set_aside/
 """
 
 import contextlib
@@ -11,19 +11,21 @@ import json
 import os
 import platform
 import resource
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+from fluid import checkpoint
 from fluid import config as configuration
+from fluid.checkpoint import Meta, Resumed
 from fluid.errors import UserError
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Column, Table
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -46,46 +48,87 @@ def script(main: Callable[[], Any]) -> None:
 class Run:
     """The output folder of a training run, locked while the run lasts.
 
-    A folder that holds another run is renamed aside (`output.1`, `output.2`, ...) unless `resume`. With
-    `writes=False` (the other hosts of a distributed run) nothing is written. Raises UserError if the folder cannot be
-    written or another process is training there.
+    A fresh run renames another one that it finds there aside (`output.1`, `output.2`, ...). A resumed one goes on in the
+    folder of its own run if `output_dir` is None; what lies there beyond its step is set aside in a sub-folder, and a
+    folder that holds another run is refused.
+
+    Args:
+        output_dir: by default `./output`, or the folder of the resumed run.
+        config: dataclass of the flags, recorded.
+        task: name of the task.
+        resumed: what is being continued.
+        writes: False for the processes of a distributed run that neither print nor write.
+        records: False writes nothing and claims no folder.
+
+    Raises UserError if the folder cannot be written, holds another run, or another process is training there.
     """
 
     def __init__(
-        self, output_dir: Path, config: Any, *, task: str, resume_step: int | None = None, writes: bool = True
+        self,
+        output_dir: Path | None,
+        config: Any,
+        *,
+        task: str,
+        resumed: Resumed | None = None,
+        writes: bool = True,
+        records: bool = True,
     ):
-        self.output_dir, self.task, self.writes = Path(output_dir), task, writes
-        self._lock = self._log = self._events = self._scalars = None
-        if not writes:
-            return
-        try:
-            if resume_step is None:
-                _rename_aside(self.output_dir)
-            self.output_dir.mkdir(parents=True, exist_ok=True)
-            self._lock = open(self.output_dir / ".lock", "w")
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self.write_json("config.json", configuration.to_dict(config))
-            self.write_json("environment.json", environment())
-            if resume_step is not None:
-                _forget_events_after(self.output_dir / "log.jsonl", resume_step)
-            self._log = open(self.output_dir / "train.log", "a", encoding="utf-8")
-            self._events = open(self.output_dir / "log.jsonl", "a", encoding="utf-8")
-        except BlockingIOError:
-            self.close()
-            raise UserError(f"another process is training in {self.output_dir}; choose another --output_dir") from None
-        except OSError as error:
-            self.close()
-            raise UserError(
-                f"the output folder {self.output_dir} cannot be written ({error.strerror}); choose another --output_dir"
-            ) from error
+        own = None if resumed is None else checkpoint.run_folder(resumed.folder)
+        self.output_dir = Path(output_dir) if output_dir is not None else own or Path("output")
+        self.task, self.writes, self.records = task, writes, writes and records
+        self.set_aside: Path | None = None
+        """Where a resumed run found steps beyond its own and put them."""
+        self._lock: IO[str] | None = None
+        self._log: IO[str] | None = None
+        self._events: IO[str] | None = None
+        self._scalars: Any = None
+        if self.records:
+            try:
+                self._open(config, resumed)
+            except BlockingIOError:
+                self.close()
+                raise UserError(
+                    f"another process is training in {self.output_dir}; choose another --output_dir"
+                ) from None
+            except OSError as error:
+                self.close()
+                raise UserError(
+                    f"the output folder {self.output_dir} cannot be written ({error.strerror}); choose another --output_dir"
+                ) from error
+
+    def _open(self, config: Any, resumed: Resumed | None) -> None:
+        self._lock = _lock(self.output_dir)
+        if resumed is not None:
+            self._go_on(resumed)
+        elif holds_run(self.output_dir):
+            aside = checkpoint.free_name(self.output_dir)
+            # The lock goes with the folder, so nobody trains in it meanwhile.
+            self.output_dir.rename(aside)
+            self._lock.close()
+            self._lock = _lock(self.output_dir)
+            console.print(f"note: {self.output_dir} held an earlier run; it is now {aside}", markup=False)
+        self.write_json("config.json", configuration.to_dict(config))
+        self.write_json("environment.json", environment())
+        self._log = open(self.output_dir / "train.log", "a", encoding="utf-8")
+        self._events = open(self.output_dir / "log.jsonl", "a", encoding="utf-8")
         from tensorboardX import SummaryWriter
 
-        self._scalars = SummaryWriter(str(self.output_dir / "tensorboard"), flush_secs=30)
+        first = None if resumed is None else resumed.meta.step + 1
+        self._scalars = SummaryWriter(str(self.output_dir / "tensorboard"), flush_secs=30, purge_step=first)
 
-    @property
-    def interactive(self) -> bool:
-        """Whether a progress bar stands in for log lines."""
-        return console.is_terminal
+    def _go_on(self, resumed: Resumed) -> None:
+        own = checkpoint.run_folder(resumed.folder)
+        if own is not None and own == self.output_dir.resolve():
+            self.set_aside = checkpoint.set_aside_after(self.output_dir, resumed.meta)
+            _split_events(self.output_dir / "log.jsonl", resumed.meta, self.set_aside)
+        elif holds_run(self.output_dir):
+            self.close()
+            raise UserError(
+                f"{self.output_dir} holds another run than --checkpoint {resumed.folder}; choose another --output_dir"
+                + (f", or leave it out to go on in {own}" if own else "")
+            )
+        elif own is not None:
+            checkpoint.copy_best(own, self.output_dir, resumed.meta)
 
     def say(self, line: str, *, log: bool = True) -> None:
         """Print a line to the terminal and the log."""
@@ -93,6 +136,25 @@ class Run:
             console.print(line, markup=False)
             if log:
                 self.note(line)
+
+    def say_resumed(self, resumed: Resumed) -> None:
+        """Say what is being continued, and what became of steps beyond it."""
+        self.say(f"continuing after step {resumed.meta.step} of {resumed.folder}")
+        if self.set_aside is not None:
+            self.say(f"the steps beyond it are now in {self.set_aside}")
+
+    def say_everywhere(self, line: str) -> None:
+        """Print a line that only this process of a distributed run knows of."""
+        if self.writes:
+            self.say(line)
+        else:
+            print(line, flush=True)
+
+    def progress(self, line: str) -> None:
+        """Write a line to the log, and print it where no progress bar shows the same."""
+        self.note(line)
+        if not console.is_terminal:
+            self.say(line, log=False)
 
     def note(self, line: str) -> None:
         """Write a line to the log alone."""
@@ -112,7 +174,7 @@ class Run:
 
     def write_json(self, name: str, data: Any) -> None:
         """Write OUTPUT/name whole or not at all."""
-        if self.writes:
+        if self.records:
             temporary = self.output_dir / f".{name}"
             temporary.write_text(json.dumps(data, indent=1, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
             temporary.replace(self.output_dir / name)
@@ -135,8 +197,7 @@ def events(output_dir: Path, kind: str) -> list[dict[str, Any]]:
     path = Path(output_dir) / "log.jsonl"
     if not path.is_file():
         return []
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
-    return [row for row in rows if row["kind"] == kind]
+    return [row for row in _read_events(path) if row["kind"] == kind]
 
 
 def environment() -> dict[str, Any]:
@@ -165,76 +226,88 @@ def resident_megabytes() -> float:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
 
 
-class StopRequest:
-    """Set by the first SIGTERM or SIGINT; `exit_code` is 143 or 130."""
-
-    signal_number: int | None = None
-
-    @property
-    def exit_code(self) -> int:
-        """The conventional 128 + signal number."""
-        return 128 + (self.signal_number or 0)
-
-    def __bool__(self) -> bool:
-        return self.signal_number is not None
-
-
-@contextlib.contextmanager
-def stop_on_signals() -> Iterator[StopRequest]:
-    """While active, the first SIGTERM or Ctrl-C only sets the request, the second ends the process at once."""
-    request = StopRequest()
-
-    def handle(number: int, frame: Any) -> None:
-        if request:
-            os._exit(128 + number)
-        request.signal_number = number
-        os.write(2, b"\nfinishing this step and saving; once more to stop at once\n")
-
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield request
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-def progress_bar(description: str, total: int, completed: int = 0) -> tuple[Progress, int]:
-    """A bar with elapsed and remaining time and a free text `status`, shown only on a terminal."""
+def progress_bar(total: int, completed: int = 0) -> tuple[Progress, TaskID]:
+    """A bar with the step, the remaining time and as much of a free text `status` as fits; shown only on a terminal."""
     progress = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        TextColumn("{task.completed}/{task.total}"),
-        TextColumn("{task.fields[status]}"),
-        TimeElapsedColumn(),
-        TextColumn("eta"),
-        TimeRemainingColumn(),
+        BarColumn(bar_width=16),
+        TextColumn("{task.completed}/{task.total} eta"),
+        TimeRemainingColumn(compact=True),
+        TextColumn("{task.fields[status]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
         console=console,
+        expand=True,
         disable=not console.is_terminal,
         refresh_per_second=4,
     )
-    return progress, progress.add_task(description, total=total, completed=completed, status="")
+    return progress, progress.add_task("", total=total, completed=completed, status="")
 
 
-def _rename_aside(output_dir: Path) -> None:
-    if not any((output_dir / name).exists() for name in ("log.jsonl", "checkpoints")):
+def show_summary(title: str, values: Mapping[str, str]) -> None:
+    """Print what a run came to, a line each."""
+    table = Table(title=title, show_header=False)
+    for name, value in values.items():
+        table.add_row(name, value)
+    show(table)
+
+
+def show(table: Table) -> None:
+    """Print a table, folded to the width of the terminal."""
+    console.print(table, soft_wrap=False)
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether a training run has been writing there."""
+    return any((folder / name).exists() for name in ("log.jsonl", "checkpoints"))
+
+
+def _lock(folder: Path) -> IO[str]:
+    """Lock a folder, made if it is not there; raises BlockingIOError if another process has it."""
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = open(folder / ".lock", "w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(lock.fileno()), os.stat(folder / ".lock")):
+                return lock
+        except FileNotFoundError:
+            pass
+        except BaseException:
+            lock.close()
+            raise
+        # Another process has just renamed the folder aside.
+        lock.close()
+
+
+def _read_events(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a log.jsonl: a process that is killed may leave half of one."""
+    rows = []
+    for line in path.read_bytes().splitlines():
+        with contextlib.suppress(ValueError):
+            row = json.loads(line)
+            if isinstance(row, dict) and isinstance(row.get("step"), int) and "kind" in row:
+                rows.append(row)
+    return rows
+
+
+def _split_events(path: Path, meta: Meta, aside: Path | None) -> None:
+    """Keep the events up to the step that is being resumed; the others go to `aside`, or are made again.
+
+    Evaluations that this step still owes are made again as well.
+    """
+    if not path.is_file():
         return
-    with open(output_dir / ".lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    number = 1
-    while (aside := output_dir.with_name(f"{output_dir.name}.{number}")).exists():
-        number += 1
-    output_dir.rename(aside)
-    console.print(f"note: {output_dir} held an earlier run; it is now {aside}", markup=False)
+    rows = _read_events(path)
+    kept = [
+        row for row in rows if row["step"] < meta.step or (row["step"] == meta.step and row["kind"] not in meta.due)
+    ]
+    if aside is not None:
+        _write_events(aside / path.name, [row for row in rows if row["step"] > meta.step])
+    _write_events(path, kept)
 
 
-def _forget_events_after(path: Path, step: int) -> None:
-    """Drop what a killed process logged beyond the checkpoint that is being resumed."""
-    if path.is_file():
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
-        kept = [line for line in lines if json.loads(line)["step"] <= step]
-        temporary = path.with_name(".log.jsonl")
-        temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-        temporary.replace(path)
+def _write_events(path: Path, rows: list[dict[str, Any]]) -> None:
+    temporary = path.with_name(f".{path.name}")
+    temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    temporary.replace(path)
 
 
 def _processor() -> str:

@@ -1,28 +1,29 @@
-"""The training loop of every task: updates, log lines, evaluation, checkpoints, signals, and the guard against NaN.
+"""Training on batches: updates, and what is logged of them; the loop around them is the keeper's.
 
-    outcome = train(run, engine, program, open_batches, steps_per_epoch=..., total_steps=..., evaluate=..., ...)
+    outcome = train(run, engine, program, open_batches, steps_per_epoch=..., total_steps=..., evaluations=[...], ...)
 
-The loop never waits for the device between log lines: outputs are kept as they come and read when a line is due.
+Nothing waits for the device between log lines: outputs are kept as they come and read when a line is due.
 """
 
+import itertools
 import queue
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fluid import checkpoint
-from fluid.checkpoint import Meta
+from fluid import checkpoint, keeper
+from fluid.checkpoint import Meta, Resumed
 from fluid.config import TrainFlags
 from fluid.data import Batch
 from fluid.engine import Engine
 from fluid.errors import CheckpointError, DivergenceError
-from fluid.interface import Interface
-from fluid.run import Run, progress_bar, resident_megabytes, stop_on_signals
+from fluid.interface import FINITE, Interface
+from fluid.keeper import Evaluation, Keeper, Report, diverged, outside
+from fluid.run import Run, resident_megabytes
 
 import numpy as np
 
@@ -31,15 +32,11 @@ OpenBatches = Callable[[int], AbstractContextManager[Iterator[Batch]]]
 
 
 @dataclass
-class Outcome:
+class Outcome(keeper.Outcome):
     """How a run ended."""
 
-    step: int
-    seconds: float
-    metrics: dict[str, float] = field(default_factory=dict)
-    best: float | None = None
-    best_step: int = 0
     samples_per_second: float = 0.0
+    """Over the time of training alone, like the share of waiting."""
     data_wait: float = 0.0
     """Share of the time spent waiting for the reader, 0..1."""
     skipped_samples: int = 0
@@ -56,121 +53,224 @@ def train(
     total_steps: int,
     apply: Interface | None = None,
     batches_per_step: int = 1,
-    evaluate: Callable[[], dict[str, float]] | None = None,
-    metric: str = "loss",
-    higher_is_better: bool = False,
+    evaluations: Sequence[Evaluation] = (),
     meta: Meta,
+    resumed: Resumed | None = None,
 ) -> Outcome:
-    """Train until `total_steps` updates, an early stop, or a signal.
+    """Train until `total_steps` updates or an earlier end; see `Keeper.train` for those and for what is raised.
 
     Args:
         run: records and output folder.
         engine: holds the state, loaded with the initial or resumed one.
-        program: one batch of training; its per-sample or scalar outputs are averaged into the log lines.
-        open_batches: opens the input at a position.
-        flags: logging, saving and evaluation intervals.
-        steps_per_epoch: updates an epoch, the default interval of evaluation and checkpoints.
+        program: one batch of training; its scalars are averaged into the log lines, other outputs are not fetched.
+        open_batches: opens the input at a position. An input that ends, ends the run.
+        flags: intervals of logging, saving and evaluation, and the time limit.
+        steps_per_epoch: updates an epoch, the default interval of evaluations and checkpoints.
         total_steps: updates in all, counted from the very start of the run.
         apply: with gradient accumulation, the Program that updates after `batches_per_step` runs of `program`.
         batches_per_step: batches an update.
-        evaluate: measures the current weights; its result holds `metric`.
-        metric: decides which checkpoint is the best.
-        higher_is_better: how `metric` is compared.
+        evaluations: what is measured meanwhile; one of them may decide which checkpoint is the best.
         meta: of the checkpoint being resumed, or a fresh one; `meta.step` updates are already done.
+        resumed: the checkpoint being resumed.
 
-    On SIGTERM or Ctrl-C the step is finished, a checkpoint written, and the process exits with 143 or 130. Raises
-    DivergenceError when the loss or a parameter is not finite; no checkpoint is written then. Raises CheckpointError if
-    one cannot be written, DataError for unreadable data beyond what is tolerated.
+    Raises DataError for unreadable data beyond what is tolerated.
     """
-    save_every = flags.save_every or steps_per_epoch
-    eval_every = flags.eval_every or steps_per_epoch
-    update = apply or program
-    window, started, total_samples, total_wait, skipped = Window(), time.perf_counter(), 0, 0.0, 0
-    saved_step = meta.step
-    last_saved: Path | None = None
-
-    def save(best: bool = False) -> None:
-        nonlocal saved_step, last_saved
-        window.check(program, update, last_saved)
-        if saved_step == meta.step and last_saved is not None and not best:
-            return
-        state = engine.state()
-        if run.writes:
-            last_saved = checkpoint.save(run.output_dir, state, meta, keep=flags.keep_checkpoints, best=best)
-        saved_step = meta.step
-
-    bar, task = progress_bar(meta.task, total_steps, meta.step)
+    keep = Keeper(
+        run,
+        engine,
+        meta,
+        flags,
+        resumed=resumed,
+        evaluations=evaluations,
+        total_steps=total_steps,
+        every=steps_per_epoch,
+    )
     with (
-        stop_on_signals() as stop,
-        bar,
         open_batches(meta.step * batches_per_step) as source,
         prefetch(source, engine, program) as batches,
     ):
-        window.restart()
-        while meta.step < total_steps:
-            for micro in range(batches_per_step):
-                waiting = time.perf_counter()
-                batch = next(batches)
-                window.waited(time.perf_counter() - waiting)
-                index = meta.step if apply is None else meta.step * batches_per_step + micro
-                outputs = engine.run(program, batch.feed, step=index)
-                window.add(meta.step + 1, outputs, batch.size * engine.num_hosts)
-                for message in batch.bad:
-                    skipped += 1
-                    said = f"skipped an unreadable sample: {message}"
-                    if run.writes:
-                        run.say(said)
-                    else:
-                        # Only the process that reads a sample knows of it.
-                        print(said, flush=True)
-            if apply is not None:
-                window.add_update(meta.step + 1, engine.run(apply, {}, step=meta.step))
-            meta.step += 1
-            meta.epoch = meta.step // steps_per_epoch
-            bar.update(task, completed=meta.step)
-
-            last = meta.step == total_steps
-            if meta.step % flags.log_every == 0 or last:
-                total_samples, total_wait = total_samples + window.samples, total_wait + window.wait
-                status = _log(run, program, update, window, meta, total_steps, steps_per_epoch, last_saved)
-                bar.update(task, status=status)
-            if evaluate is not None and (meta.step % eval_every == 0 or last):
-                window.check(program, update, last_saved)
-                improved = _evaluate(run, evaluate, meta, metric, higher_is_better)
-                save(best=improved)
-                window.restart(keep=True)
-                if flags.early_stop and meta.extra["stale_evaluations"] >= flags.early_stop:
-                    run.say(f"stopped early: {metric} has not improved in {flags.early_stop} evaluations")
-                    break
-            elif meta.step % save_every == 0 or last:
-                save()
-                window.restart(keep=True)
-            if engine.agree(bool(stop)):
-                save()
-                run.say(f"stopped by a signal after step {meta.step}; continue with --checkpoint {run.output_dir}")
-                run.close()
-                bar.stop()
-                sys.exit(stop.exit_code if stop else 143)
-
-    seconds = time.perf_counter() - started
+        updates = Updates(
+            run,
+            engine,
+            program,
+            batches,
+            open_batches,
+            apply=apply,
+            batches_per_step=batches_per_step,
+            steps_per_epoch=steps_per_epoch,
+            step=meta.step,
+        )
+        outcome = keep.train(updates)
+    seconds = max(outcome.parts["training"], 1e-9)
     return Outcome(
-        step=meta.step,
-        seconds=seconds,
-        metrics=dict(meta.metrics),
-        best=meta.best,
-        best_step=meta.best_step,
-        samples_per_second=(total_samples + window.samples) / max(seconds, 1e-9),
-        data_wait=(total_wait + window.wait) / max(seconds, 1e-9),
-        skipped_samples=int(engine.total(np.array(skipped))),
+        **vars(outcome),
+        samples_per_second=updates.total_samples / seconds,
+        data_wait=min(updates.total_wait / seconds, 1.0),
+        skipped_samples=int(engine.total(np.array(updates.skipped))),
     )
 
 
-def resume(flags: TrainFlags, task: str) -> tuple[dict[str, np.ndarray], Meta] | None:
+class Updates:
+    """Updates of a Program on batches: what a keeper trains.
+
+    Args:
+        run: is told of samples that were skipped.
+        engine: holds the state.
+        program: trains on a batch.
+        batches: those that follow `step` updates.
+        open_batches: opens them once more, to find the sample that broke a step.
+        apply: with gradient accumulation, the Program that updates.
+        batches_per_step: batches an update.
+        steps_per_epoch: updates an epoch.
+        step: updates already done.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        engine: Engine,
+        program: Interface,
+        batches: Iterator[Batch],
+        open_batches: OpenBatches,
+        *,
+        apply: Interface | None,
+        batches_per_step: int,
+        steps_per_epoch: int,
+        step: int,
+    ):
+        self.run, self.engine, self.program, self.apply = run, engine, program, apply
+        self.batches, self.open_batches = batches, open_batches
+        self.batches_per_step, self.steps_per_epoch, self.step = batches_per_step, steps_per_epoch, step
+        self.window = Window(program)
+        self.applied = Window(apply or program)
+        self.total_samples, self.total_wait, self.skipped = 0, 0.0, 0
+        self._reported_samples, self._reported_wait, self._accumulated = 0, 0.0, 0
+        self._fetch = [name for name, output in program.outputs.items() if output.scalar or name == FINITE]
+
+    def advance(self) -> bool:
+        """See `Trainee`."""
+        for part in range(self.batches_per_step):
+            self._accumulated = part
+            batch = self._next_batch()
+            if batch is None:
+                return False
+            index = self.step * self.batches_per_step + part
+            outputs = self.engine.run(self.program, batch.feed, step=index, fetch=self._fetch)
+            self.window.add(self.step + 1, outputs)
+            self.total_samples += batch.size * self.engine.num_hosts
+        if self.apply is not None:
+            self.applied.add(self.step + 1, self.engine.run(self.apply, {}, step=self.step))
+        self._accumulated = 0
+        self.step += 1
+        return True
+
+    def _next_batch(self) -> Batch | None:
+        began = time.perf_counter()
+        with outside():
+            batch = next(self.batches, None)
+        self.total_wait += time.perf_counter() - began
+        for message in batch.bad if batch is not None else ():
+            self.skipped += 1
+            self.run.say_everywhere(f"skipped an unreadable sample: {message}")
+        return batch
+
+    def check(self) -> None:
+        """See `Trainee`."""
+        for window in (self.window, self.applied):
+            if broken := window.take_broken():
+                step, names = broken
+                raise self._blame_data(step) or diverged(step, names)
+
+    def _blame_data(self, step: int) -> DivergenceError | None:
+        """The error that names the first sample of that update which is not finite itself, if there is one."""
+        with self.open_batches((step - 1) * self.batches_per_step) as batches:
+            for batch in itertools.islice(batches, self.batches_per_step):
+                for name, array in batch.feed.items():
+                    bad = ~np.isfinite(array) if np.asarray(array).dtype.kind == "f" else np.zeros(1, bool)
+                    if bad.any():
+                        row = int(np.argwhere(bad)[0][0]) if self.program.inputs[name].batch == 0 else None
+                        where = f"batch {batch.index}" if row is None else batch.where(row)
+                        return DivergenceError(
+                            f"NaN or infinity came with the data of step {step}: input '{name}' of {where}. "
+                            "Mend or remove that sample"
+                        )
+        return None
+
+    def report(self, seconds: float) -> Report:
+        """See `Trainee`."""
+        means = self.window.take_means() | self.applied.take_means()
+        rate = (self.total_samples - self._reported_samples) / seconds
+        wait = min((self.total_wait - self._reported_wait) / seconds, 1.0)
+        self._reported_samples, self._reported_wait = self.total_samples, self.total_wait
+        schedule = (self.apply or self.program).schedule
+        learning_rate = schedule(self.step - 1) if schedule is not None else 0.0
+        memory = resident_megabytes()
+        shown = " ".join(f"{name} {value:.4f}" for name, value in means.items())
+        return Report(
+            {**means, "lr": learning_rate, "samples_per_second": rate, "data_wait": wait, "memory_mb": memory},
+            f"epoch {self.step / self.steps_per_epoch:.2f}",
+            f"{shown} lr {learning_rate:.3g} {rate:.0f} samples/s wait {wait:.0%} mem {memory:.0f} MB",
+        )
+
+    def save(self, meta: Meta) -> dict[str, np.ndarray]:
+        """See `Trainee`."""
+        meta.epoch = self.step // self.steps_per_epoch
+        state = self.engine.state()
+        if self._accumulated and self.apply is not None:
+            # The input failed within an update; its gradients so far will be summed again.
+            sums = set(self.program.state_names) & set(self.apply.state_names) - set(self.apply.trainable)
+            state |= {name: np.zeros_like(state[name]) for name in sums}
+        return state
+
+
+class Window:
+    """The scalars of a Program's latest runs; reading them waits for the device."""
+
+    def __init__(self, program: Interface):
+        self.program = program
+        self._steps: list[int] = []
+        self._outputs: list[Mapping[str, Any]] = []
+        self._checked = 0
+
+    def add(self, step: int, outputs: Mapping[str, Any]) -> None:
+        """Keep the outputs of a run, or of several that begin with `step`, [K, ...]."""
+        self._steps.append(step)
+        self._outputs.append(outputs)
+
+    def __len__(self) -> int:
+        return len(self._outputs)
+
+    def take_broken(self) -> tuple[int, list[str]] | None:
+        """The first step since the last call that made something infinite or NaN, and the names of that."""
+        for step, outputs in zip(self._steps[self._checked :], self._outputs[self._checked :], strict=True):
+            finite = np.asarray(outputs[FINITE]).reshape(-1, len(self.program.guarded))
+            for index, row in enumerate(finite):
+                if not row.all():
+                    names = [name for name, good in zip(self.program.guarded, row, strict=True) if not good]
+                    return step + index, names
+        self._checked = len(self._steps)
+        return None
+
+    def take_means(self) -> dict[str, float]:
+        """The mean of each scalar, by its weight where it has one; then the window is empty."""
+        means = {}
+        for name in self.program.scalars if self._outputs else ():
+            values, weight = self._all(name), self.program.weight_of(name)
+            weights = np.ones_like(values) if weight is None else self._all(weight)
+            means[name] = float(np.average(values, weights=weights if weights.sum() else None))
+        self._steps, self._outputs, self._checked = [], [], 0
+        return means
+
+    def _all(self, name: str) -> np.ndarray:
+        return np.concatenate([np.asarray(outputs[name], np.float64).reshape(-1) for outputs in self._outputs])
+
+
+def resume(flags: TrainFlags, task: str) -> Resumed | None:
     """The checkpoint that `--checkpoint` names, or None without the flag. Raises CheckpointError."""
     if flags.checkpoint is None:
         return None
-    state, meta = checkpoint.load(flags.checkpoint, task=task)
-    return state, replace(meta)
+    folder = checkpoint.find_newest(flags.checkpoint)
+    return Resumed(folder, *checkpoint.load(folder, task=task))
 
 
 def check_fits(state: Mapping[str, np.ndarray], names: Mapping[str, np.ndarray], path: Path | None) -> None:
@@ -210,7 +310,7 @@ def prefetch(source: Iterator[Batch], engine: Engine, program: Interface, depth:
     def read() -> None:
         try:
             for batch in source:
-                offer(replace(batch, feed=engine.put(batch.feed, program)))
+                offer(replace(batch, feed=dict(engine.put(batch.feed, program))))
                 if ended.is_set():
                     return
             offer(StopIteration())
@@ -233,108 +333,6 @@ def prefetch(source: Iterator[Batch], engine: Engine, program: Interface, depth:
     finally:
         ended.set()
         thread.join(timeout=10)
-
-
-class Window:
-    """What happened since the last log line; reading it waits for the device."""
-
-    def __init__(self) -> None:
-        self.restart()
-
-    def restart(self, keep: bool = False) -> None:
-        """Begin anew; with `keep`, only the clock, after a pause that is not training."""
-        if keep and self.outputs:
-            self.began += time.perf_counter() - self.last
-            return
-        self.outputs: list[tuple[int, dict[str, Any]]] = []
-        self.updates: list[tuple[int, dict[str, Any]]] = []
-        self.samples, self.wait = 0, 0.0
-        self.began = self.last = time.perf_counter()
-
-    def add(self, step: int, outputs: dict[str, Any], samples: int) -> None:
-        """Keep the outputs of one batch."""
-        self.outputs.append((step, outputs))
-        self.samples += samples
-        self.last = time.perf_counter()
-
-    def add_update(self, step: int, outputs: dict[str, Any]) -> None:
-        """Keep the outputs of the update that follows accumulated batches."""
-        self.updates.append((step, outputs))
-        self.last = time.perf_counter()
-
-    def waited(self, seconds: float) -> None:
-        """Add time spent waiting for the reader."""
-        self.wait += seconds
-
-    def check(self, program: Interface, update: Interface, last_saved: Path | None) -> None:
-        """Raise DivergenceError if the loss or a parameter stopped being finite in this window."""
-        for owner, entries in ((program, self.outputs), (update, self.updates)):
-            for step, outputs in entries:
-                finite = np.asarray(outputs["finite"])
-                if not finite.all():
-                    broken = [name for name, good in zip(owner.guarded, finite, strict=True) if not good]
-                    names = ", ".join(broken[:4]) + (f" and {len(broken) - 4} more" if len(broken) > 4 else "")
-                    kept = f"The last good checkpoint is {last_saved}. " if last_saved else ""
-                    raise DivergenceError(
-                        f"training diverged at step {step}: not a finite number: {names}. {kept}"
-                        f"Lower --lr, clip the gradients, or look at the data of that step"
-                    )
-
-    def means(self) -> dict[str, float]:
-        """Every output but `finite`, averaged over the window."""
-        names = [name for name in self.outputs[-1][1] if name != "finite"]
-        return {
-            name: float(np.mean([np.mean(np.asarray(outputs[name], np.float64)) for _, outputs in self.outputs]))
-            for name in names
-        }
-
-
-def _log(
-    run: Run,
-    program: Interface,
-    update: Interface,
-    window: Window,
-    meta: Meta,
-    total_steps: int,
-    steps_per_epoch: int,
-    last_saved: Path | None,
-) -> str:
-    window.check(program, update, last_saved)
-    means = window.means()
-    seconds = max(time.perf_counter() - window.began, 1e-9)
-    rate, wait = window.samples / seconds, min(window.wait / seconds, 1.0)
-    steps = len({step for step, _ in window.outputs})
-    learning_rate = update.schedule(meta.step - 1)
-    eta = seconds / steps * (total_steps - meta.step)
-    memory = resident_megabytes()
-    run.record("train", meta.step, **means, lr=learning_rate, samples_per_second=rate, data_wait=wait, memory_mb=memory)
-    shown = " ".join(f"{name} {value:.4f}" for name, value in means.items())
-    status = f"{shown} lr {learning_rate:.3g} {rate:.0f} samples/s wait {wait:.0%}"
-    line = (
-        f"step {meta.step}/{total_steps} epoch {meta.step / steps_per_epoch:.2f} {status} mem {memory:.0f} MB "
-        f"eta {int(eta // 60)}:{int(eta % 60):02d}"
-    )
-    run.note(line)
-    if not run.interactive:
-        run.say(line, log=False)
-    window.restart()
-    return status
-
-
-def _evaluate(
-    run: Run, evaluate: Callable[[], dict[str, float]], meta: Meta, metric: str, higher_is_better: bool
-) -> bool:
-    began = time.perf_counter()
-    meta.metrics = evaluate()
-    value = meta.metrics[metric]
-    improved = meta.best is None or (value > meta.best if higher_is_better else value < meta.best)
-    if improved:
-        meta.best, meta.best_step = value, meta.step
-    meta.extra["stale_evaluations"] = 0 if improved else meta.extra.get("stale_evaluations", 0) + 1
-    run.record("eval", meta.step, **meta.metrics, seconds=time.perf_counter() - began)
-    shown = " ".join(f"{name} {result:.4f}" for name, result in meta.metrics.items())
-    run.say(f"evaluation after step {meta.step}: {shown}{' (best so far)' if improved else ''}")
-    return improved
 
 
 def benchmark(
@@ -361,7 +359,7 @@ def benchmark(
             samples += next(source).size
         reader = hosts * samples / (time.perf_counter() - began)
 
-    feed = batch.feed
+    feed: Mapping[str, Any] = batch.feed
     for index in range(warmup):
         outputs = engine.run(program, feed, step=index)
         feed = engine.put(feed, program)

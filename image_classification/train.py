@@ -27,7 +27,7 @@ from fluid.interface import averaged, restart_averages
 from fluid.program import Program, build, build_accumulating, initialise
 from fluid.run import Run, script
 from fluid.schedule import Schedule
-from fluid.trainer import Outcome, benchmark, check_fits, resume, train
+from fluid.trainer import Evaluation, Outcome, benchmark, check_fits, resume, train
 from image_classification.classifier import TASK, Classifier
 from image_classification.metrics import Accuracy, measure
 from image_classification.models import find_model
@@ -210,8 +210,8 @@ def main(flags: Flags) -> Outcome:
     meta = Meta(TASK, 0, config=configuration.to_dict(flags), extra={"classifier": classifier.to_facts()})
     report = None
     if resumed is not None:
-        check_fits(resumed[0], state, flags.checkpoint)
-        state, meta = resumed
+        check_fits(resumed.state, state, flags.checkpoint)
+        state, meta = resumed.state, resumed.meta
     elif flags.pretrained_model is not None:
         state, report = load_weights(
             state,
@@ -223,8 +223,14 @@ def main(flags: Flags) -> Outcome:
         restart_averages(state, update)
     engine.load(state)
 
-    resume_step = meta.step if resumed else None
-    with Run(flags.output_dir, flags, task=TASK, resume_step=resume_step, writes=engine.host_id == 0) as run:
+    with Run(
+        flags.output_dir,
+        flags,
+        task=TASK,
+        resumed=resumed,
+        writes=engine.host_id == 0,
+        records=not flags.benchmark,
+    ) as run:
         run.say(
             f"{flags.model}: {update.parameter_count:,} parameters, {classifier.class_dim} classes, "
             f"{len(train_source)} training and {len(test_source)} test images"
@@ -233,7 +239,7 @@ def main(flags: Flags) -> Outcome:
         if report is not None:
             run.say(f"weights of {flags.pretrained_model}:\n{report}")
         if resumed is not None:
-            run.say(f"continuing after step {meta.step} of {flags.checkpoint}")
+            run.say_resumed(resumed)
 
         @contextmanager
         def open_batches(start: int) -> Iterator[Iterator[Batch]]:
@@ -252,7 +258,7 @@ def main(flags: Flags) -> Outcome:
             result = benchmark(run, engine, program, open_batches)
             for name, value in result.items():
                 run.say(f"{name:>12} {value:.4g}{' images/s' if name in ('synthetic', 'reader', 'real') else ''}")
-            return Outcome(step=0, seconds=0.0)
+            return Outcome(step=0)
 
         measured = Accuracy(classifier.class_dim)
         evaluator = Evaluator(engine, update, evaluation, flags)
@@ -272,12 +278,11 @@ def main(flags: Flags) -> Outcome:
             total_steps=total_steps,
             apply=apply,
             batches_per_step=flags.accumulate_batches,
-            evaluate=evaluate,
-            metric="acc1",
-            higher_is_better=True,
+            evaluations=[Evaluation("eval", evaluate, decides="acc1", higher_is_better=True)],
             meta=meta,
+            resumed=resumed,
         )
-        if run.writes:
+        if run.writes and not outcome.nothing_left:
             finish(run, outcome, measured, classifier)
     return outcome
 

@@ -26,7 +26,7 @@ from fluid.data import batches_per_epoch, training_batches
 from fluid.engine.xla import graph as graphs
 from fluid.errors import DataError, UserError
 from fluid.run import Run, script
-from fluid.trainer import Outcome, benchmark, check_fits, resume, train
+from fluid.trainer import Evaluation, Outcome, benchmark, check_fits, resume, train
 from image_classification.classifier import TASK, Classifier
 from image_classification.metrics import Accuracy, measure
 from image_classification.reader import Augment, ImageSource, open_images
@@ -105,8 +105,8 @@ def run_captured(flags: Flags) -> Outcome:
     resumed = resume(flags, TASK)
     meta = Meta(TASK, 0, config=config, extra={"classifier": classifier.to_facts()})
     if resumed is not None:
-        check_fits(resumed[0], state, flags.checkpoint)
-        state, meta = resumed
+        check_fits(resumed.state, state, flags.checkpoint)
+        state, meta = resumed.state, resumed.meta
     engine.load(state)
     measured = Accuracy(classifier.class_dim)
 
@@ -127,15 +127,21 @@ def run_captured(flags: Flags) -> Outcome:
             shard=(engine.host_id, engine.num_hosts),
         )
 
-    resume_step = meta.step if resumed else None
-    with Run(flags.output_dir, flags, task=TASK, resume_step=resume_step, writes=engine.host_id == 0) as run:
+    with Run(
+        flags.output_dir,
+        flags,
+        task=TASK,
+        resumed=resumed,
+        writes=engine.host_id == 0,
+        records=not flags.benchmark,
+    ) as run:
         run.say(f"{classifier.model}, {len(train_source)} training and {len(test_source)} test images")
         run.say(f"engine {engine.name} on {engine.device}, {flags.precision}, seed {config['seed']}")
         if flags.benchmark:
             result = benchmark(run, engine, programs["train"], open_batches)
             for name, value in result.items():
                 run.say(f"{name:>12} {value:.4g}{' images/s' if name in ('synthetic', 'reader', 'real') else ''}")
-            return Outcome(step=0, seconds=0.0)
+            return Outcome(step=0)
         outcome = train(
             run,
             engine,
@@ -144,12 +150,11 @@ def run_captured(flags: Flags) -> Outcome:
             flags=flags,
             steps_per_epoch=steps_per_epoch,
             total_steps=min(total_steps, flags.max_steps or total_steps),
-            evaluate=evaluate,
-            metric="acc1",
-            higher_is_better=True,
+            evaluations=[Evaluation("eval", evaluate, decides="acc1", higher_is_better=True)],
             meta=meta,
+            resumed=resumed,
         )
-        if run.writes:
+        if run.writes and not outcome.nothing_left:
             finish(run, outcome, measured, classifier)
     return outcome
 

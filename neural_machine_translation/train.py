@@ -21,9 +21,9 @@ from fluid.config import TrainFlags
 from fluid.data import Batches, evaluation_batches, training_batches
 from fluid.engine import Engine
 from fluid.program import Program, initialise
-from fluid.run import Run, console, events, script
+from fluid.run import Run, events, script, show, show_summary
 from fluid.schedule import Noam, Schedule
-from fluid.trainer import Outcome, benchmark, check_fits, resume, train
+from fluid.trainer import Evaluation, Outcome, benchmark, check_fits, resume, train
 from fluid.weights import load_into
 from neural_machine_translation import pictures
 from neural_machine_translation.metrics import Perplexity, quality
@@ -163,7 +163,7 @@ def main(flags: Flags) -> Outcome:
     if resumed is None:
         translator, start = describe(flags, train_pairs)
     else:
-        translator, start = Translator.from_facts(resumed[1].extra["translator"]), None
+        translator, start = Translator.from_facts(resumed.meta.extra["translator"]), None
     source, dev_source = sources(flags, translator, train_pairs, dev_pairs)
     total_steps = flags.num_epochs * updates_per_epoch(source, flags)
     program, apply = programs(flags, translator.config)
@@ -178,7 +178,7 @@ def main(flags: Flags) -> Outcome:
     )
     if not flags.use_token_batch:
         engine.check_batch_size(flags.batch_size)
-    multiple, recut = sentences_in_multiples_of(engine.num_devices, resumed and resumed[1])
+    multiple, recut = sentences_in_multiples_of(engine.num_devices, resumed and resumed.meta)
     source.buckets = dataclasses.replace(source.buckets, multiple=multiple)
     steps_per_epoch = updates_per_epoch(source, flags)
     total_steps = flags.num_epochs * steps_per_epoch
@@ -186,21 +186,27 @@ def main(flags: Flags) -> Outcome:
     meta = Meta(TASK, 0, config=configuration.to_dict(flags), extra={"translator": translator.to_facts()})
     report = None
     if resumed is not None:
-        check_fits(resumed[0], state, flags.checkpoint)
-        state, meta = resumed
+        check_fits(resumed.state, state, flags.checkpoint)
+        state, meta = resumed.state, resumed.meta
     elif start is not None:
         state, report = load_into(state, start, allow_partial=flags.allow_partial)
     engine.load(state)
 
     meta.extra[MULTIPLE] = multiple
-    resume_step = meta.step if resumed else None
-    with Run(flags.output_dir, flags, task=TASK, resume_step=resume_step, writes=engine.host_id == 0) as run:
+    with Run(
+        flags.output_dir,
+        flags,
+        task=TASK,
+        resumed=resumed,
+        writes=engine.host_id == 0,
+        records=not flags.benchmark,
+    ) as run:
         announce(run, flags, translator, source, dev_pairs, (apply or program).parameter_count)
         run.say(f"engine {engine.name} on {engine.device} ({reason}), {flags.precision}, seed {flags.seed}")
         if report is not None:
             run.say(f"weights of {flags.pretrained_model}:\n{report}")
         if resumed is not None:
-            run.say(f"continuing after step {meta.step} of {flags.checkpoint}")
+            run.say_resumed(resumed)
         if recut:
             run.say(
                 f"{engine.num_devices} devices cannot share the batches of this run: they are cut anew from here on"
@@ -225,7 +231,7 @@ def main(flags: Flags) -> Outcome:
         if flags.benchmark:
             for name, value in benchmark(run, engine, program, open_batches).items():
                 run.say(f"{name:>12} {value:.4g}{' pairs/s' if name in ('synthetic', 'reader', 'real') else ''}")
-            return Outcome(step=0, seconds=0.0)
+            return Outcome(step=0)
 
         if engine.on_gpu and engine.name == "xla":
             # On an H200 with 16 cores free one length took 21 seconds and four side by side 28.
@@ -244,12 +250,13 @@ def main(flags: Flags) -> Outcome:
             total_steps=min(total_steps, flags.max_steps or total_steps),
             apply=apply,
             batches_per_step=flags.accumulate_batches,
-            evaluate=evaluator,
-            metric=flags.eval_metric,
-            higher_is_better=flags.eval_metric == "bleu",
+            evaluations=[
+                Evaluation("eval", evaluator, decides=flags.eval_metric, higher_is_better=flags.eval_metric == "bleu")
+            ],
             meta=meta,
+            resumed=resumed,
         )
-        if run.writes:
+        if run.writes and not outcome.nothing_left:
             finish(run, outcome, evaluator)
     return outcome
 
@@ -422,7 +429,7 @@ def finish(run: Run, outcome: Outcome, evaluator: Evaluator) -> None:
     numbers = np.linspace(0, len(pairs) - 1, min(5, len(pairs))).astype(int) if evaluator.hypotheses else []
     for number in numbers:
         shown.add_row(pairs.sources[number], evaluator.hypotheses[number][0].text, pairs.targets[number])
-    console.print(shown)
+    show(shown)
     if len(numbers) and evaluator.engine.num_hosts > 1:
         run.say("attention maps need one process: infer.py --attention_dir draws them")
     elif len(numbers):
@@ -431,18 +438,18 @@ def finish(run: Run, outcome: Outcome, evaluator: Evaluator) -> None:
         program = scoring_program(translator.config)
         drawn += draw_attentions(folder, evaluator.engine, program, translator, texts, best)
     metrics = outcome.metrics
-    table = Table(title=f"{len(pairs)} dev pairs")
-    for column in ("BLEU", "chrF", "perplexity", "best", "steps", "time", "pairs/s", "data wait"):
-        table.add_column(column, justify="right")
-    table.add_row(
-        *(f"{metrics[name]:.2f}" if metrics else "-" for name in ("bleu", "chrf", "ppl")),
-        f"{outcome.best:.2f} (step {outcome.best_step})" if outcome.best is not None else "-",
-        str(outcome.step),
-        f"{outcome.seconds:.0f} s",
-        f"{outcome.samples_per_second:.0f}",
-        f"{outcome.data_wait:.1%}",
+    names = {"BLEU": "bleu", "chrF": "chrf", "perplexity": "ppl"}
+    show_summary(
+        f"{len(pairs)} dev pairs",
+        {
+            **{label: f"{metrics[name]:.2f}" if metrics else "-" for label, name in names.items()},
+            "best": f"{outcome.best:.2f} (step {outcome.best_step})" if outcome.best is not None else "-",
+            "steps": str(outcome.step),
+            "time": f"{outcome.seconds:.0f} s",
+            "pairs/s in training": f"{outcome.samples_per_second:.0f}",
+            "waiting for data": f"{outcome.data_wait:.1%}",
+        },
     )
-    console.print(table)
     run.say(f"checkpoints, best one at {folder / 'best'}; pictures: {', '.join(map(str, drawn))}")
 
 

@@ -29,6 +29,8 @@ class Engine(ABC):
     host_id: int = 0
     """Number of this process; process 0 writes logs and checkpoints."""
     seed: int = 0
+    compile_seconds: float = 0.0
+    """Time spent compiling so far."""
 
     @abstractmethod
     def load(self, state: Mapping[str, np.ndarray]) -> None:

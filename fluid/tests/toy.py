@@ -19,8 +19,9 @@ from fluid.interface import Input, averaged
 from fluid.program import build, build_accumulating, initialise
 from fluid.run import Run, script
 from fluid.schedule import Cosine
+from fluid.signals import leave_if_stopped
 from fluid.tests.toy_points import Points
-from fluid.trainer import Outcome, check_fits, resume, train
+from fluid.trainer import Evaluation, Outcome, check_fits, resume, train
 
 import numpy as np
 import paddle
@@ -33,8 +34,6 @@ INPUTS = [Input("point", (None, 4)), Input("label", (None,), "int64")]
 class ToyFlags(TrainFlags):
     """Flags of the toy task."""
 
-    output_dir: Path = Path("toy_output")
-    """Folder of the run."""
     batch_size: int = 8
     """Points a batch."""
     total_steps: int = 20
@@ -42,7 +41,9 @@ class ToyFlags(TrainFlags):
     accumulate: int = 1
     """Batches an update."""
     poison: str = ""
-    """What becomes NaN at step 7: `input` or nothing."""
+    """What goes wrong with one point: it is NaN (`input`), cannot be read (`reader`), or nothing."""
+    epochs: int | None = None
+    """Passes over the points after which the input ends; by default none."""
     pause: float = 0.0
     """Seconds a sample takes to read."""
     hidden: int = 16
@@ -85,36 +86,44 @@ def main(flags: ToyFlags) -> Outcome:
 
     state = initialise(*filter(None, (program, apply)), seed=flags.seed)
     resumed = resume(flags, "toy")
-    meta = resumed[1] if resumed else Meta("toy", 0)
+    meta = resumed.meta if resumed else Meta("toy", 0)
     if resumed:
-        check_fits(resumed[0], state, flags.checkpoint)
-        state = resumed[0]
+        check_fits(resumed.state, state, flags.checkpoint)
+        state = resumed.state
     engine.load(state)
     evaluator, _ = engines.create(flags.engine, flags.device, flags.precision, flags.seed)
 
     def evaluate() -> dict[str, float]:
         evaluator.load({name: averaged(engine.state(), apply or program)[name] for name in evaluation.state_names})
         with evaluation_batches(source, 8, shard=shard) as batches:
-            losses = [np.asarray(evaluator.run(evaluation, batch.feed)["losses"])[: batch.size] for batch in batches]
+            losses = []
+            for batch in batches:
+                leave_if_stopped(engine)
+                losses.append(np.asarray(evaluator.run(evaluation, batch.feed)["losses"])[: batch.size])
         return {"loss": float(engine.total(np.concatenate(losses).sum()) / len(source))}
 
-    with Run(
-        flags.output_dir, flags, task="toy", resume_step=meta.step if resumed else None, writes=engine.host_id == 0
-    ) as run:
+    with Run(flags.output_dir, flags, task="toy", resumed=resumed, writes=engine.host_id == 0) as run:
         return train(
             run,
             engine,
             program,
             lambda start: training_batches(
-                source, flags.batch_size, seed=flags.seed, start=start, num_workers=flags.num_workers, shard=shard
+                source,
+                flags.batch_size,
+                seed=flags.seed,
+                start=start,
+                num_epochs=flags.epochs,
+                num_workers=flags.num_workers,
+                shard=shard,
             ),
             flags=flags,
             steps_per_epoch=steps_per_epoch,
             total_steps=min(flags.total_steps, flags.max_steps or flags.total_steps),
             apply=apply,
             batches_per_step=flags.accumulate,
-            evaluate=evaluate,
+            evaluations=[Evaluation("eval", evaluate, decides="loss")],
             meta=meta,
+            resumed=resumed,
         )
 
 

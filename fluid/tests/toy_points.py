@@ -17,6 +17,9 @@ class Points:
     def __len__(self) -> int:
         return self.count
 
+    def where(self, index: int) -> str:
+        return f"points.txt:{index + 1}"
+
     def load(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
         time.sleep(self.pause)
         point = np.random.default_rng(index).standard_normal(4).astype(np.float32)
@@ -24,4 +27,6 @@ class Points:
         point = point + rng.standard_normal(4).astype(np.float32) * np.float32(0.1)
         if self.poison == "input" and index == 11:
             point[:] = np.nan
+        if self.poison == "reader" and index == 11:
+            raise ZeroDivisionError("no such point")
         return {"point": point, "label": label}
