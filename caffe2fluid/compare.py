@@ -19,14 +19,14 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from caffe2fluid.converted import Converted, open_converted, read_arrays, read_feed, run_blobs
 from caffe2fluid.errors import ConvertError, run_script
 from caffe2fluid.network import layer_messages, read_network
 from caffe2fluid.prototxt import Message, format_message, read_prototxt
+
+import numpy as np
 
 Values = dict[tuple[str, str], np.ndarray]
 """Arrays by (layer, blob): what that layer wrote."""
@@ -227,7 +227,8 @@ def plot(differences: list[Difference], tolerance: float, path: Path) -> None:
     pyplot.close(figure)
 
 
-def main(argv: list[str] | None = None) -> int:
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", metavar="DIR", help="folder that convert.py wrote")
     parser.add_argument("--dump", metavar="BLOBS.npz", help="blobs that Caffe computed, with the input")
@@ -248,16 +249,25 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("give one of --dump and --engine")
     if args.engine and not (args.prototxt and args.caffemodel):
         parser.error("--engine needs --prototxt and --caffemodel")
+    return args
 
-    converted = open_converted(args.model)
+
+def read_reference(args: argparse.Namespace, converted: Converted) -> tuple[dict[str, np.ndarray], Values]:
+    """Inputs and what the reference makes of them: from the dump, or from the engine."""
     if args.dump:
-        feed, reference = from_dump(converted, Path(args.dump))
-    else:
-        feed = read_feed(args.feed) if args.feed else random_feed(converted, args.seed)
-        read_network(args.prototxt, converted.report["phase"], input_shapes={})  # a clear error before the engine's
-        prototxt, caffemodel = Path(args.prototxt), Path(args.caffemodel)
-        phase = converted.report["phase"]
-        reference = from_engine(args.engine, args.python, prototxt, caffemodel, feed, phase, args.timeout)
+        return from_dump(converted, Path(args.dump))
+    feed = read_feed(args.feed) if args.feed else random_feed(converted, args.seed)
+    phase = converted.report["phase"]
+    read_network(args.prototxt, phase, input_shapes={})  # a clear error before the engine's
+    prototxt, caffemodel = Path(args.prototxt), Path(args.caffemodel)
+    return feed, from_engine(args.engine, args.python, prototxt, caffemodel, feed, phase, args.timeout)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Compare, print the table, and return 1 if something differs."""
+    args = parse(argv)
+    converted = open_converted(args.model)
+    feed, reference = read_reference(args, converted)
     differences = compare(converted, run_blobs(converted, feed), reference, args.tolerance)
     if not differences:
         raise ConvertError("nothing to compare: no blob of the reference has the name of one of the net")

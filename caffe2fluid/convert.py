@@ -12,7 +12,6 @@ import argparse
 import json
 import math
 import sys
-import warnings
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -20,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from caffe2fluid import quiet_paddle  # noqa: F401 before paddle
 from caffe2fluid.caffemodel import read_caffemodel, read_mean
 from caffe2fluid.codegen import module_source
-from caffe2fluid.converted import CODE, FLUID, INFERENCE, REPORT, WEIGHTS, load_module
+from caffe2fluid.converted import CODE, FLUID, INFERENCE, REPORT, WEIGHTS, write_inference_model
 from caffe2fluid.custom import load_custom_layers
 from caffe2fluid.errors import ConvertError, run_script
 from caffe2fluid.names import Names
@@ -58,7 +57,7 @@ def convert(
             if translation.has_weights:
                 write_safetensors(folder / WEIGHTS, parameters)
                 write_fluid_folder(folder / FLUID, parameters)
-                export(folder)
+                write_inference_model(folder, folder / INFERENCE)
     if data_path:
         target = Path(data_path)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -67,19 +66,6 @@ def convert(
         Path(code_path).parent.mkdir(parents=True, exist_ok=True)
         Path(code_path).write_text(source, "utf-8")
     return translation
-
-
-def export(folder: Path) -> None:
-    """Writes the inference model of a folder that holds code and weights."""
-    import paddle
-
-    dynamic = paddle.in_dynamic_mode()
-    try:
-        with warnings.catch_warnings(), paddle.static.scope_guard(paddle.static.Scope()):
-            warnings.filterwarnings("ignore", message="no variable in your model")
-            load_module(folder / CODE).main(str(folder / WEIGHTS), str(folder / INFERENCE))
-    finally:
-        paddle.disable_static() if dynamic else paddle.enable_static()
 
 
 def make_report(translation: Translation, prototxt: Path, caffemodel: Path | None) -> dict:
@@ -171,7 +157,8 @@ def parse_shape(text: str) -> tuple[str, list[int]]:
     return name, shape
 
 
-def main(argv: list[str] | None = None) -> int:
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("def_path", metavar="NET.prototxt", help="definition of the net: deploy or train_val, any age")
     parser.add_argument("--caffemodel", metavar="FILE", help="weights")
@@ -199,8 +186,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--allow_missing", "--allow-missing", action="store_true", help="initialise missing weights at random"
     )
-    args = parser.parse_args(argv)
+    return parser.parse_args(argv)
 
+
+def main(argv: list[str] | None = None) -> int:
+    """Convert, and print a table of the layers and the notes."""
+    args = parse(argv)
     load_custom_layers(args.custom_layers)
     translation = convert(
         args.def_path,

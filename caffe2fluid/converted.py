@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +54,34 @@ def load_module(path: Path) -> Any:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def write_inference_model(folder: Path, target: Path, weights: Path | None = None, blobs: str | None = None) -> None:
+    """Writes target/model.json and .pdiparams of a folder that holds code and, unless others are named, weights.
+
+    ``blobs`` names other outputs than the net's own, with commas. Raises ConvertError if something does not fit.
+    """
+    import paddle
+
+    dynamic = paddle.in_dynamic_mode()
+    try:
+        with warnings.catch_warnings(), paddle.static.scope_guard(paddle.static.Scope()):
+            warnings.filterwarnings("ignore", message="no variable in your model")
+            load_module(folder / CODE).main(str(weights or folder / WEIGHTS), str(target), blobs)
+    except (KeyError, ValueError) as error:
+        raise ConvertError(f"{folder / CODE}: {error.args[0]}") from None
+    finally:
+        paddle.disable_static() if dynamic else paddle.enable_static()
+
+
+def known_blobs(converted: Converted, words: str) -> list[str]:
+    """The blobs that the words name, with commas, or all of the net. Raises ConvertError for an unknown one."""
+    known = [*converted.inputs, *(top for layer in converted.report["layers"] for top in layer["tops"])]
+    wanted = known if words == "all" else words.split(",")
+    unknown = [name for name in wanted if name not in known]
+    if unknown:
+        raise ConvertError(f"--blobs {', '.join(unknown)}: the net has {', '.join(dict.fromkeys(known))}")
+    return wanted
 
 
 def check_feed(inputs: dict[str, list[int | None]], feed: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

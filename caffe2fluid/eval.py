@@ -10,15 +10,16 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-
-import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from caffe2fluid import images
-from caffe2fluid.converted import Predictor, open_converted
+from caffe2fluid.converted import Converted, Predictor, open_converted
 from caffe2fluid.errors import ConvertError, run_script
+
+import numpy as np
 
 
 def read_list(path: Path, root: Path) -> list[tuple[Path, int]]:
@@ -48,7 +49,8 @@ def ranks(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return (~(scores < right[:, None])).sum(1) - 1
 
 
-def main(argv: list[str] | None = None) -> int:
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", metavar="DIR", help="folder that convert.py wrote")
     parser.add_argument("list", metavar="LIST.txt", help="lines of: path label")
@@ -62,37 +64,49 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.batch_size < 1 or args.threads < 1:
         parser.error("--batch_size and --threads must be at least 1")
+    return args
 
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure and print top-1 and top-5."""
+    args = parse(argv)
     converted = open_converted(args.model)
     output = args.output or converted.outputs[-1]
     if output not in converted.outputs:
         raise ConvertError(f"--output {output}: the outputs of the net are {', '.join(converted.outputs)}")
-    name, preprocess = images.from_flags(args, converted)
     items = read_list(Path(args.list), Path(args.root) if args.root else Path(args.list).parent)
-    predictor = Predictor(converted, not args.no_onednn, args.threads)
-    fixed = converted.inputs[name][0]
-    size = fixed or args.batch_size
     found = []
-    for start in range(0, len(items), size):
-        chunk = items[start : start + size]
-        pixels = np.stack([preprocess(images.read_image(path)) for path, _ in chunk])
-        if fixed:
-            pixels = np.concatenate([pixels, np.repeat(pixels[-1:], size - len(chunk), 0)])
-        scores = predictor({name: pixels})[output].reshape(len(pixels), -1)[: len(chunk)]
-        labels = np.array([label for _, label in chunk])
+    for scores, labels in score(args, converted, output, items):
         if labels.max() >= scores.shape[1]:
             raise ConvertError(
                 f"{args.list}: the label {labels.max()}, but {output} has {scores.shape[1]} classes (from 0)"
             )
         found.append(ranks(scores, labels))
-        if sys.stderr.isatty():
-            print(f"\r{start + len(chunk)}/{len(items)}", end="", file=sys.stderr)
     rank = np.concatenate(found)
     result = {"images": len(items), "top1": float((rank < 1).mean()), "top5": float((rank < 5).mean())}
     print(f"{result['images']} images: top-1 {result['top1']:.4f}, top-5 {result['top5']:.4f}")
     if args.json:
         Path(args.json).write_text(json.dumps(result), "utf-8")
     return 0
+
+
+def score(
+    args: argparse.Namespace, converted: Converted, output: str, items: list[tuple[Path, int]]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Scores [N, classes] and labels [N] of each batch."""
+    name, preprocess = images.from_flags(args, converted)
+    predictor = Predictor(converted, not args.no_onednn, args.threads)
+    fixed = converted.inputs[name][0]
+    size = fixed or args.batch_size
+    for start in range(0, len(items), size):
+        chunk = items[start : start + size]
+        pixels = np.stack([preprocess(images.read_image(path)) for path, _ in chunk])
+        if fixed:
+            pixels = np.concatenate([pixels, np.repeat(pixels[-1:], size - len(chunk), 0)])
+        scores = predictor({name: pixels})[output].reshape(len(pixels), -1)[: len(chunk)]
+        yield scores, np.array([label for _, label in chunk])
+        if sys.stderr.isatty():
+            print(f"\r{start + len(chunk)}/{len(items)}", end="", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -10,17 +10,19 @@ the names of input and output blobs.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-
-import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from caffe2fluid import images
-from caffe2fluid.converted import Predictor, open_converted, read_feed, run_blobs
-from caffe2fluid.errors import ConvertError, run_script
+from caffe2fluid.converted import Converted, Predictor, known_blobs, open_converted, read_feed, run_blobs
+from caffe2fluid.errors import run_script
+
+import numpy as np
 
 
 def describe(outputs: dict[str, np.ndarray], labels: list[str], top_k: int, threshold: float) -> dict:
@@ -87,7 +89,8 @@ def draw(path: str, description: dict, folder: Path) -> None:
     picture.save(target)
 
 
-def main(argv: list[str] | None = None) -> int:
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", metavar="DIR", help="folder that convert.py wrote")
     parser.add_argument("images", nargs="*", metavar="IMAGE", help="files, folders, patterns, .txt lists, - for stdin")
@@ -109,43 +112,60 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("--feed needs --fetch OUT.npz")
     if args.top_k < 1 or args.threads < 1:
         parser.error("--top_k and --threads must be at least 1")
+    return args
 
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the net on images, printing what it says of each, or on arrays."""
+    args = parse(argv)
     converted = open_converted(args.model)
     if args.feed:
         save_arrays(args.fetch, run_arrays(args, converted, read_feed(args.feed)))
         return 0
-
-    name, preprocess = images.from_flags(args, converted)
     labels = Path(args.labels).read_text("utf-8", "replace").splitlines() if args.labels else []
-    paths = images.find_images(args.images, sys.stdin)
-    predictor = None if args.blobs else Predictor(converted, not args.no_onednn, args.threads)
-    batch = converted.inputs[name][0] or 1
+    results = run_images(args, converted)
     collected: dict[str, list[np.ndarray]] = {}
-    with open(args.json, "w", encoding="utf-8") if args.json else _Nowhere() as lines:
-        for path in paths:
-            pixels = preprocess(images.read_image(path))
-            feed = {name: np.repeat(pixels[None], batch, 0)}
-            outputs = predictor(feed) if predictor else run_arrays(args, converted, feed)
-            if batch > 1:  # a net that only takes this many images at once got copies
-                outputs = {key: _first(array, batch) for key, array in outputs.items()}
+    with open(args.json, "w", encoding="utf-8") if args.json else contextlib.nullcontext() as lines:
+        for path, outputs in results:
             description = describe(outputs, labels, args.top_k, args.threshold)
             show(path, description)
-            lines.write(json.dumps({"image": path, **description}) + "\n")
+            if lines:
+                lines.write(json.dumps({"image": path, **description}) + "\n")
             if args.save_dir:
                 draw(path, description, Path(args.save_dir))
             for key, array in outputs.items() if args.fetch else ():
                 collected.setdefault(key, []).append(array)
     if args.fetch:
-        same = {key: len({array.shape for array in arrays}) == 1 for key, arrays in collected.items()}
-        joined = {key: np.concatenate(arrays) for key, arrays in collected.items() if same[key]}
-        ragged = {
-            f"{key}:{index}": array
-            for key, arrays in collected.items()
-            if not same[key]
-            for index, array in enumerate(arrays)
-        }
-        save_arrays(args.fetch, joined | ragged)
+        save_arrays(args.fetch, joined(collected))
     return 0
+
+
+def run_images(args: argparse.Namespace, converted: Converted) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+    """Each image that the command line names, and the outputs for it."""
+    name, preprocess = images.from_flags(args, converted)
+    paths = images.find_images(args.images, sys.stdin)
+    predictor = None if args.blobs else Predictor(converted, not args.no_onednn, args.threads)
+    batch = converted.inputs[name][0] or 1
+
+    def outputs(path: str) -> dict[str, np.ndarray]:
+        pixels = preprocess(images.read_image(path))
+        feed = {name: np.repeat(pixels[None], batch, 0)}
+        found = predictor(feed) if predictor else run_arrays(args, converted, feed)
+        # A net that only takes this many images at once got copies.
+        return {key: _first(array, batch) for key, array in found.items()} if batch > 1 else found
+
+    return ((path, outputs(path)) for path in paths)
+
+
+def joined(collected: dict[str, list[np.ndarray]]) -> dict[str, np.ndarray]:
+    """The outputs of all images as one array a blob; where their shapes differ, as BLOB:0, BLOB:1, ..."""
+    result: dict[str, np.ndarray] = {}
+    for key, arrays in collected.items():
+        if len({array.shape for array in arrays}) == 1:
+            result[key] = np.concatenate(arrays)
+        else:
+            result |= {f"{key}:{index}": array for index, array in enumerate(arrays)}
+    return result
 
 
 def _first(array: np.ndarray, batch: int) -> np.ndarray:
@@ -154,15 +174,11 @@ def _first(array: np.ndarray, batch: int) -> np.ndarray:
     return array[:1] if array.ndim and array.shape[0] == batch else array
 
 
-def run_arrays(args: argparse.Namespace, converted, feed: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def run_arrays(args: argparse.Namespace, converted: Converted, feed: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The outputs, or the blobs of --blobs, for input arrays."""
     if not args.blobs:
         return Predictor(converted, not args.no_onednn, args.threads)(feed)
-    known = [*converted.inputs, *(top for layer in converted.report["layers"] for top in layer["tops"])]
-    wanted = known if args.blobs == "all" else args.blobs.split(",")
-    unknown = [name for name in wanted if name not in known]
-    if unknown:
-        raise ConvertError(f"--blobs {', '.join(unknown)}: the net has {', '.join(dict.fromkeys(known))}")
-    return dict(run_blobs(converted, feed, wanted))
+    return dict(run_blobs(converted, feed, known_blobs(converted, args.blobs)))
 
 
 def save_arrays(path: str, arrays: dict[str, np.ndarray]) -> None:
@@ -170,19 +186,6 @@ def save_arrays(path: str, arrays: dict[str, np.ndarray]) -> None:
     with open(path, "wb") as file:
         np.savez(file, **arrays)
     print(f"{path}: " + ", ".join(f"{name} {list(array.shape)}" for name, array in arrays.items()))
-
-
-class _Nowhere:
-    """A text file that forgets."""
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exception):
-        return None
-
-    def write(self, text: str) -> None:
-        return None
 
 
 if __name__ == "__main__":

@@ -104,10 +104,11 @@ def test_a_new_folder_is_tested_and_its_seconds_are_told(house: Path) -> None:
     assert "\n    0.0  new_task\n" in done.stdout
 
 
+MAIN = '\nif __name__ == "__main__":'
 SCRIPTS = [
     pytest.param(path, id=f"{path.parent.name}/{path.name}")
     for path in sorted(ROOT.glob("*/*.py"))
-    if (path.parent / "train.py").is_file() and '\nif __name__ == "__main__":' in path.read_text(encoding="utf-8")
+    if (path.parent / "infer.py").is_file() and "script(" in path.read_text(encoding="utf-8").partition(MAIN)[2]
 ]
 
 
@@ -117,4 +118,4 @@ def test_a_script_outside_the_environment_says_how_to_run_it(script: Path) -> No
     # -S: a Python without any package.
     done = subprocess.run([sys.executable, "-S", script, "--help"], env=environment, capture_output=True, text=True)
     assert done.returncode == 1
-    assert len(done.stderr.splitlines()) == 1 and "./zoo install" in done.stderr, done.stderr
+    assert len(done.stderr.splitlines()) == 1 and "./zoo" in done.stderr, done.stderr

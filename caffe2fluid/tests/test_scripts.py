@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import sys
 
-from caffe2fluid import compare, eval, images, infer
+from caffe2fluid import compare, eval, export, images, infer
 from caffe2fluid.convert import convert
 from caffe2fluid.converted import open_converted, read_arrays, run_blobs
 from caffe2fluid.errors import ConvertError
@@ -16,6 +17,7 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import save_file
 
 BRIGHTNESS = """name: "Brightness"
 layer { name: "data" type: "Data" top: "data" top: "label" transform_param { crop_size: 8 mean_value: 100 scale: 0.01 }
@@ -149,6 +151,42 @@ def test_cropping_the_middle():
     np.testing.assert_array_equal(cut[:, :, 1:3], 255)
     np.testing.assert_array_equal(cut[:, :, [0, 3]], 0)
     assert images.Preprocessing((4, 4), short=4)(image).shape == (3, 4, 4)
+
+
+# export.py
+
+
+def test_weights_and_blobs_of_one_s_own_are_exported(folder, tmp_path, capsys):
+    """Weights that were trained further go into DIR/inference; other outputs go elsewhere."""
+    shutil.copytree(folder / "net", tmp_path / "net")
+    save_file({"fc_weights": np.eye(3, dtype=np.float32)[::-1].copy()}, tmp_path / "trained.safetensors")
+    assert export.main([str(tmp_path / "net"), "--weights", str(tmp_path / "trained.safetensors")]) == 0
+    infer.main([str(tmp_path / "net"), str(folder / "red.png"), "--fetch", str(tmp_path / "out.npz")])
+    logits = (np.array([80, 90, 250]) - 100)[::-1] * 0.01
+    expected = np.exp(logits) / np.exp(logits).sum()
+    np.testing.assert_allclose(read_arrays(tmp_path / "out.npz")["prob"][0], expected, rtol=1e-5)
+
+    assert export.main([str(folder / "net"), "--blobs", "mean,fc", "--export_dir", str(tmp_path / "deploy")]) == 0
+    assert sorted(path.name for path in (tmp_path / "deploy").iterdir()) == ["model.json", "model.pdiparams"]
+    assert "outputs mean,fc" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--weights", "/nowhere"], "/nowhere does not exist"),
+        (["--weights", "WRONG"], "wrong.safetensors has no fc_weights"),
+        (["--blobs", "nothing", "--export_dir", "x"], "the net has data, mean, fc, prob"),
+        (["--export_dir", "."], "exists and is no earlier result"),
+    ],
+)
+def test_what_cannot_be_exported(folder, tmp_path, monkeypatch, flags, message):
+    monkeypatch.chdir(tmp_path)
+    save_file({"other": np.zeros(1, np.float32)}, tmp_path / "wrong.safetensors")
+    flags = [str(tmp_path / "wrong.safetensors") if flag == "WRONG" else flag for flag in flags]
+    with pytest.raises(ConvertError, match=message):
+        export.main([str(folder / "net"), *flags])
+    assert [path.name for path in tmp_path.iterdir()] == ["wrong.safetensors"]
 
 
 # eval.py

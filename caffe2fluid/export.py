@@ -1,0 +1,45 @@
+"""Writes the inference model of a converted net: again after training or editing model.py, or with other outputs.
+
+python caffe2fluid/export.py DIR                                          into DIR/inference
+python caffe2fluid/export.py DIR --weights trained.safetensors --export_dir DEPLOY
+python caffe2fluid/export.py DIR --blobs fc7,prob --export_dir DEPLOY      these blobs instead of the net's outputs
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from caffe2fluid.converted import INFERENCE, WEIGHTS, known_blobs, open_converted, write_inference_model
+from caffe2fluid.errors import ConvertError, run_script
+from caffe2fluid.storage import replaced_folder
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Write the inference model, whole or not at all."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", metavar="DIR", help="folder that convert.py wrote")
+    parser.add_argument("--weights", metavar="FILE", help="safetensors or arrays of np.savez (default: those in DIR)")
+    parser.add_argument("--blobs", metavar="A,B", help="outputs (default: those of the net)")
+    parser.add_argument("--export_dir", metavar="DIR", help="folder to write (default: DIR/inference)")
+    args = parser.parse_args(argv)
+    if args.blobs and not args.export_dir:
+        parser.error("--blobs needs --export_dir: infer.py expects the net's own outputs in DIR/inference")
+
+    converted = open_converted(args.model)
+    weights = Path(args.weights) if args.weights else converted.folder / WEIGHTS
+    if not weights.is_file():
+        raise ConvertError(f"{weights} does not exist; give the weights with --weights, or convert with --caffemodel")
+    blobs = ",".join(known_blobs(converted, args.blobs)) if args.blobs else None
+    target = Path(args.export_dir) if args.export_dir else converted.folder / INFERENCE
+    with replaced_folder(target, "model.json") as folder:
+        write_inference_model(converted.folder, folder, weights, blobs)
+    print(f"{target}: model.json, model.pdiparams; outputs {blobs or ', '.join(converted.outputs)}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_script(main)
