@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from fluid.data import Source, evaluation_batches
 from fluid.engine import Engine
+from fluid.signals import leave_if_stopped
 
 import numpy as np
 
@@ -91,6 +92,7 @@ def measure(
     shard = (engine.host_id, engine.num_hosts)
     with evaluation_batches(source, engine.shared_rows(batch_size), num_workers=num_workers, shard=shard) as batches:
         for batch in batches:
+            leave_if_stopped(engine)
             outputs = engine.run(evaluation, batch.feed)
             logits, losses = (np.asarray(outputs[name])[: batch.size] for name in ("logits", "losses"))
             result.add(logits, batch.feed["label"][: batch.size], losses)

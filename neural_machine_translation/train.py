@@ -23,6 +23,7 @@ from fluid.engine import Engine
 from fluid.program import Program, initialise
 from fluid.run import Run, events, script, show, show_summary
 from fluid.schedule import Noam, Schedule
+from fluid.signals import leave_if_stopped
 from fluid.trainer import Evaluation, Outcome, benchmark, check_fits, resume, train
 from fluid.weights import load_into
 from neural_machine_translation import pictures
@@ -412,6 +413,7 @@ def measure_perplexity(engine: Engine, evaluation: Program, source: PairSource, 
     shard, plan = (engine.host_id, engine.num_hosts), source.buckets.evaluation_plan(batch_size)
     with evaluation_batches(source, batch_size, shard=shard, plan=plan) as batches:
         for batch in batches:
+            leave_if_stopped(engine)
             outputs = engine.run(evaluation, batch.feed)
             nll, words = (np.asarray(outputs[name], np.float64)[batch.mask].sum() for name in ("nll", "words"))
             result.add(nll, words)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from fluid.engine import Engine
 from fluid.program import Program
+from fluid.signals import leave_if_stopped
 from neural_machine_translation.indices import BOS, EOS
 from neural_machine_translation.network import Translator, pad
 from neural_machine_translation.reader import used_buckets
@@ -39,6 +40,7 @@ def runner(engine: Engine, program: Program) -> Run:
     steps = iter(range(2**31))
 
     def run(feed: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        leave_if_stopped(engine)
         own = {name: np.split(rows, engine.num_hosts)[engine.host_id] for name, rows in feed.items()}
         outputs = engine.run(program, own, step=next(steps))
         return {name: engine.gather(rows) for name, rows in outputs.items()}

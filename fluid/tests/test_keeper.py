@@ -190,6 +190,15 @@ def test_compiling_in_an_evaluation_is_counted_once(monkeypatch):
     assert clock.parts == {"training": 1.0, "evaluation": 3.0, "saving": 0.0, "compiling": 2.0}
 
 
+def test_the_xla_engine_counts_what_it_compiles(tmp_path):
+    parts = {}
+    for engine in ("paddle", "xla"):
+        flags = ToyFlags(output_dir=tmp_path / engine, engine=engine, device="cpu", max_steps=3, eval_every=100)
+        parts[engine] = toy.main(flags).parts
+    assert parts["paddle"]["compiling"] == 0.0
+    assert parts["xla"]["compiling"] > parts["xla"]["training"] > 0.0
+
+
 # Ends.
 
 

@@ -37,6 +37,8 @@ class Recent(Generic[Made]):
     def __init__(self, limit: int = MAX_SHAPES):
         self._values: OrderedDict[Any, Made] = OrderedDict()
         self._limit = limit
+        self.made = 0
+        """How often a value had to be made."""
 
     def __len__(self) -> int:
         return len(self._values)
@@ -51,6 +53,7 @@ class Recent(Generic[Made]):
             self._values.move_to_end(key)
             return self._values[key]
         value = self._values[key] = make()
+        self.made += 1
         if len(self._values) > self._limit:
             self._values.popitem(last=False)
         return value
@@ -115,6 +118,11 @@ class Compiled:
     def shapes(self) -> int:
         """Shapes of inputs for which executables are kept."""
         return max(map(len, (self._functions, self._loops, self._halves)))
+
+    @property
+    def made(self) -> int:
+        """How many executables have been made so far."""
+        return self._functions.made + self._loops.made + self._halves.made
 
     def forget(self) -> None:
         """Let go of what was made of the state."""

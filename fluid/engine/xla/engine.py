@@ -2,8 +2,10 @@
 
 import copy
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,10 +96,10 @@ class XlaEngine(Engine):
     def run(
         self, program: Interface, feed: Mapping[str, Any], step: int = 0, fetch: Sequence[str] | None = None
     ) -> dict[str, jax.Array]:
-        compiled = self.compiled(program, fetch)
-        must_share = bool(compiled.step.written) or self.num_hosts > 1
         rate = program.schedule(step) if program.schedule is not None else 0.0
-        outputs = compiled.run(feed, Scalars(np.float64(rate), np.uint32(self.seed), np.uint32(step)), must_share)
+        scalars = Scalars(np.float64(rate), np.uint32(self.seed), np.uint32(step))
+        with self._counted(program, fetch) as compiled:
+            outputs = compiled.run(feed, scalars, must_share=bool(compiled.step.written) or self.num_hosts > 1)
         return {name: distributed.own_rows(value) for name, value in outputs.items()}
 
     def run_many(
@@ -116,7 +118,8 @@ class XlaEngine(Engine):
         steps = range(step, step + count)
         rates = [program.schedule(s) if program.schedule is not None else 0.0 for s in steps]
         scalars = Scalars(np.array(rates, np.float64), np.uint32(self.seed), np.array(steps, np.uint32))
-        outputs = self.compiled(program, fetch).run_many(stacked, scalars)
+        with self._counted(program, fetch) as compiled:
+            outputs = compiled.run_many(stacked, scalars)
         return {name: distributed.own_rows(value) for name, value in outputs.items()}
 
     def compile(self, jobs: Sequence[tuple[Interface, Mapping[str, Any]]]) -> None:
@@ -125,10 +128,12 @@ class XlaEngine(Engine):
         Training Programs are not run; those that change no state are, and what they return is thrown away. What takes
         less than a second to compile is not kept in the cache, and so nothing is gained by naming it here.
         """
+        began, before = time.perf_counter(), self.compile_seconds
         for program, _ in jobs:
             self.compiled(program)
         with ThreadPoolExecutor() as pool:
             list(pool.map(lambda job: self._compile(*job), jobs))
+        self.compile_seconds = before + time.perf_counter() - began
 
     def _compile(self, program: Interface, feed: Mapping[str, Any]) -> None:
         compiled = self.compiled(program)
@@ -140,6 +145,16 @@ class XlaEngine(Engine):
     def lowered_text(self, program: Interface, feed: Mapping[str, Any], fetch: Sequence[str] | None = None) -> str:
         """The StableHLO of a Program before XLA optimises it; needs no state."""
         return self.compiled(program, fetch).text(feed)
+
+    @contextmanager
+    def _counted(self, program: Interface, fetch: Sequence[str] | None) -> Iterator[Compiled]:
+        """What is kept for a Program; a block that adds an executable to it counts as compiling."""
+        began = time.perf_counter()
+        compiled = self.compiled(program, fetch)
+        before = compiled.made
+        yield compiled
+        if compiled.made > before:
+            self.compile_seconds += time.perf_counter() - began
 
     def compiled(self, program: Interface, fetch: Sequence[str] | None = None) -> Compiled:
         """What is kept for a Program and a choice of its outputs and layers (all outputs by default)."""
