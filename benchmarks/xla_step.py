@@ -51,7 +51,8 @@ def capture(folder: Path, models: list[str], class_dim: int) -> None:
         evaluate = evaluation_program(classifier)
         evaluate.name = f"{name}_eval"
         for program in (train, evaluate):
-            file = graphs.save_graph(folder, capture_program(program))
+            file = folder / f"{program.name}.json"
+            graphs.save_graph(file, capture_program(program))
             print(f"{file}: {file.stat().st_size // 1024} KiB")
 
 

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import math
 import os
+from collections.abc import Iterable
 from typing import Any
 
 from fluid.engine.xla.graph import DATA, PARAMETER, Block, Graph, Operation, Type
@@ -33,6 +34,35 @@ def capture(program: Program) -> Graph:
     interface = {item.name: copy.copy(getattr(program, item.name)) for item in dataclasses.fields(Interface)}
     values = reader.numbers_of(program.values, program.name)
     return Graph(**interface, block=block, types=reader.types, fed=fed, values=values, state=state)
+
+
+def initialisers(programs: Iterable[Program]) -> dict[str, dict[str, Any]]:
+    """How the variables of Programs begin, by name: `constant`, `uniform` or `gaussian` with its numbers, shape and dtype.
+
+    Variables that begin in another way are left out; where several Programs initialise one, the first counts.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for program in programs:
+        for operation in program.startup.global_block().ops:
+            attributes = operation.attrs()
+            name = attributes.get("parameter_name") or attributes.get("output_name")
+            if name in program.state_names and name not in found:
+                value = operation.operands()[0].source()
+                found[name] = _initialiser(value) | {"shape": list(value.shape), "dtype": _dtype(value.dtype)}
+    return {name: how for name, how in found.items() if "kind" in how}
+
+
+def _initialiser(value: "paddle.pir.Value") -> dict[str, Any]:
+    operation = value.get_defining_op()
+    attributes = operation.attrs()
+    if operation.name() == "pd_op.full":
+        return {"kind": "constant", "value": attributes["value"]}
+    if operation.name() == "pd_op.gaussian":
+        return {"kind": "gaussian", "mean": attributes["mean"], "std": attributes["std"]}
+    if operation.name() == "pd_op.uniform":
+        _, low, high = (operand.source().get_defining_op().attrs()["value"] for operand in operation.operands())
+        return {"kind": "uniform", "low": low, "high": high}
+    return {}
 
 
 class _Reader:

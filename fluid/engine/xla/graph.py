@@ -204,18 +204,16 @@ def written_outside(operation: Operation) -> set[int]:
 def save(folder: str | Path, graphs: Iterable[Graph], state: Mapping[str, np.ndarray]) -> None:
     """Write captured Programs and the state they share: `<name>.json` per graph and `state.safetensors`."""
     for graph in graphs:
-        save_graph(folder, graph)
+        save_graph(Path(folder) / f"{graph.name}.json", graph)
     save_file(
         {name: np.require(array, requirements="C") for name, array in state.items()}, Path(folder) / "state.safetensors"
     )
 
 
-def save_graph(folder: str | Path, graph: Graph) -> Path:
-    """Write one captured Program to `<folder>/<name>.json`; returns the file."""
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    file = Path(folder) / f"{graph.name}.json"
-    file.write_text(json.dumps(_to_json(graph)))
-    return file
+def save_graph(file: str | Path, graph: Graph) -> None:
+    """Write one captured Program to a JSON file, whose folder is made."""
+    Path(file).parent.mkdir(parents=True, exist_ok=True)
+    Path(file).write_text(json.dumps(_to_json(graph)))
 
 
 def load(folder: str | Path) -> tuple[dict[str, Graph], dict[str, np.ndarray]]:

@@ -1,0 +1,135 @@
+"""Programs as files: what is written is read back, runs without Paddle, and begins as it was told to."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from fluid import programs
+from fluid.engine.xla import create
+from fluid.errors import UserError, WeightsError
+from fluid.interface import Input
+from fluid.program import build, initialise
+from fluid.schedule import Constant
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+INPUTS = [Input("x", (None, 16)), Input("y", (None,), "int64")]
+
+
+def network(x, y, training):
+    initializer = paddle.nn.initializer
+    kinds = {
+        "uniform": initializer.Uniform(-0.5, 0.25),
+        "normal": initializer.Normal(1.0, 0.1),
+        "assigned": initializer.Assign(np.eye(16, dtype=np.float32)),
+    }
+    for name, kind in kinds.items():
+        x = x @ paddle.create_parameter([16, 16], "float32", attr=paddle.ParamAttr(name=name, initializer=kind))
+    bias = paddle.create_parameter([16], "float32", attr=paddle.ParamAttr(name="bias"), is_bias=True)
+    return {"loss": F.cross_entropy(F.tanh(x) + bias, y)}
+
+
+@pytest.fixture(scope="module")
+def built():
+    options = {"optimizer": lambda: paddle.optimizer.Adam(1.0), "schedule": Constant(0.01), "ema_decay": 0.9}
+    built = {"train": build(network, INPUTS, name="train", training=True, **options)}
+    return built | {"eval": build(network, INPUTS, name="eval")}
+
+
+def write(folder, built, **options):
+    state = initialise(built["train"], seed=3)
+    told = {"task": "toy", "settings": {"lr": 0.01}, "facts": {"classes": 16}, "seed": 3}
+    programs.write(folder, built, state, **(told | options))
+    return state
+
+
+def feed():
+    rng = np.random.default_rng(0)
+    return {"x": rng.normal(size=(4, 16)).astype(np.float32), "y": rng.integers(0, 16, 4)}
+
+
+WITHOUT_PADDLE = """
+import sys
+sys.modules["paddle"] = None
+import json
+import numpy as np
+from pathlib import Path
+from fluid import programs
+from fluid.engine.xla import create
+captured = programs.read(Path(sys.argv[1]), task="toy")
+engine = create("cpu")
+engine.load(captured.initial_state())
+feed = dict(np.load(sys.argv[2]))
+print(json.dumps([float(engine.run(captured.programs["train"], feed, step)["loss"]) for step in range(3)]))
+"""
+
+
+def test_they_train_without_paddle_as_with_it(built, tmp_path):
+    state = write(tmp_path / "programs", built)
+    np.savez(tmp_path / "feed.npz", **feed())
+    engine = create("cpu")
+    engine.load(state)
+    losses = [float(engine.run(built["train"], feed(), step)["loss"]) for step in range(3)]
+    command = [sys.executable, "-c", WITHOUT_PADDLE, str(tmp_path / "programs"), str(tmp_path / "feed.npz")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == losses
+
+
+def test_moments_of_zero_take_no_room(built, tmp_path):
+    state = write(tmp_path / "full", built)
+    captured = programs.read(tmp_path / "full", task="toy")
+    assert (captured.settings, captured.facts, captured.seed) == ({"lr": 0.01}, {"classes": 16}, 3)
+    read = captured.initial_state()
+    assert read.keys() == state.keys()
+    for name, array in state.items():
+        assert read[name].dtype == array.dtype and read[name].shape == array.shape, name
+        np.testing.assert_array_equal(read[name], array)
+    # Three matrices and a few numbers, but neither the two moments nor the average of each.
+    assert (tmp_path / "full" / programs.STATE).stat().st_size < 4 * 16 * 16 * 4
+    with pytest.raises(UserError, match="--seed 4.*--state seed"):
+        captured.initial_state(seed=4)
+
+
+def test_a_seed_draws_from_the_same_distributions(built, tmp_path):
+    state = write(tmp_path / "seed", built, form="seed")
+    captured = programs.read(tmp_path / "seed", task="toy")
+    one, same, other = (captured.initial_state(seed) for seed in (3, None, 4))
+    assert one.keys() == state.keys()
+    for name, array in state.items():
+        assert one[name].dtype == array.dtype and one[name].shape == array.shape, name
+        np.testing.assert_array_equal(one[name], same[name])
+    assert not np.array_equal(one["uniform"], other["uniform"])
+    np.testing.assert_array_equal(one["uniform"], one["uniform_ema"])
+    assert -0.5 <= one["uniform"].min() < -0.45 and 0.2 < one["uniform"].max() <= 0.25
+    assert abs(one["normal"].mean() - 1.0) < 0.02 and abs(one["normal"].std() - 0.1) < 0.02
+    np.testing.assert_array_equal(one["assigned"], np.eye(16, dtype=np.float32))
+    assert (tmp_path / "seed" / programs.STATE).stat().st_size < 3 * 16 * 16 * 4
+
+
+def test_what_cannot_be_used_is_said(built, tmp_path):
+    with pytest.raises(UserError, match="no captured Programs there.*./zoo capture"):
+        programs.read(tmp_path, task="toy")
+    write(tmp_path / "programs", built)
+    with pytest.raises(UserError, match="exists already"):
+        write(tmp_path / "programs", built)
+    with pytest.raises(UserError, match="belong to the task toy, not to image_classification"):
+        programs.read(tmp_path / "programs", task="image_classification")
+    captured = programs.read(tmp_path / "programs", task="toy")
+    (tmp_path / "programs" / programs.STATE).write_bytes(b"half")
+    with pytest.raises(WeightsError, match="capture the Programs again"):
+        captured.initial_state()
+    (tmp_path / "programs" / programs.DESCRIPTION).write_text("{", encoding="utf-8")
+    with pytest.raises(UserError, match="cannot be read"):
+        programs.read(tmp_path / "programs", task="toy")
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(UserError, match="cannot be written"):
+        write(tmp_path / "file" / "programs", built)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "programs"]
