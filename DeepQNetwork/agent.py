@@ -4,6 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+from fluid.config import WeightsFlags
 from fluid.errors import UserError
 
 import numpy as np
@@ -13,6 +14,16 @@ POLICY, TARGET = "policy", "target"
 """Prefixes of the parameters of the network that learns and of its delayed copy, as in 2018."""
 MEMORY = "replay_frames"
 """State variable of a replay memory on the device; never part of a checkpoint."""
+
+
+@dataclass
+class AgentFlags(WeightsFlags):
+    """Which agent, and which game it plays."""
+
+    env: str | None = None
+    """Game or gymnasium id; bare weights need it, everything else knows its own."""
+    protocol: str | None = None
+    """2018, standard or sticky; by default the one the agent was trained under."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Play whole episodes with a trained agent and print the mean score, beside the protocol it was measured under.
 
-python eval.py                                                         the agent that comes with this folder
-python eval.py --pretrained_model output --episodes 30                 the best checkpoint of a run
+python eval.py                                                         the best of ./output, or the agent that comes along
+python eval.py --checkpoint output --episodes 30                       the best checkpoint of a run
 python eval.py --pretrained_model saved_model/pong --env Pong          weights of 2018 or in any other format
 """
 
@@ -13,38 +13,31 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from DeepQNetwork import environments
-from DeepQNetwork.agent import Agent
+from DeepQNetwork.agent import Agent, AgentFlags
 from DeepQNetwork.environments import Environment
 from DeepQNetwork.episodes import QFunction, Scores, play
 from DeepQNetwork.network import act_program
-from DeepQNetwork.pretrained import fit, is_exported, load_agent, load_exported
+from DeepQNetwork.pretrained import load_agent
 from DeepQNetwork.train import command_line
 from fluid import config as configuration
 from fluid import engine as engines
-from fluid.config import EngineFlags
+from fluid.config import EngineFlags, ExportedFlags
 from fluid.errors import UserError
-from fluid.program import initialise
 from fluid.run import console, script
 
 import numpy as np
 
 
 @dataclass
-class AgentFlags(EngineFlags):
+class PlayerFlags(AgentFlags, ExportedFlags, EngineFlags):
     """Which agent plays what."""
 
-    pretrained_model: str | None = None
-    """Name of an agent of this folder, checkpoint or run (its best checkpoint), exported model, or weights of any format."""
-    env: str | None = None
-    """Game or gymnasium id; bare weights need it, everything else knows its own."""
-    protocol: str | None = None
-    """2018, standard or sticky; by default the one the agent was trained under."""
     epsilon: float = 0.01
     """Share of random actions."""
 
 
 @dataclass
-class Flags(AgentFlags):
+class Flags(PlayerFlags):
     """Evaluate an agent."""
 
     episodes: int = 10
@@ -53,13 +46,7 @@ class Flags(AgentFlags):
     """Environments side by side; by default one an episode, at most 16. Changes the speed, and which random numbers go where."""
 
 
-ALIASES = {
-    "rom": "env",
-    "model_path": "pretrained_model",
-    "checkpoint": "pretrained_model",
-    "exported_model": "pretrained_model",
-    "export_dir": "target",
-}
+ALIASES = {"rom": "env", "model_path": "pretrained_model", "export_dir": "target"}
 RETIRED = {"viz": "infer.py shows the game: --show window or --show terminal"}
 
 
@@ -87,22 +74,17 @@ def main(flags: Flags) -> Scores:
     return scores
 
 
-def load_player(flags: AgentFlags) -> tuple[Agent, QFunction, str]:
+def load_player(flags: PlayerFlags) -> tuple[Agent, QFunction, str]:
     """The agent of the flags, its Q function, and what computes it, for people."""
-    if is_exported(flags.pretrained_model):
-        agent, model = load_exported(flags.pretrained_model)
+    opened = load_agent(flags)
+    agent, model = opened.facts, opened.exported
+    if model is not None:
         return agent, lambda states: model.run({"state": states})["q_values"], "exported model, paddle.inference"
-    agent, weights = load_agent(best_of(flags.pretrained_model), flags.env, flags.protocol)
     program = act_program(agent)
     engine, reason = engines.create(flags.engine, flags.device, flags.precision, flags.seed, prefer_xla=True)
-    engine.load(fit(program, weights, initialise(program, seed=0)))
+    engine.load({name: opened.state[name] for name in program.state_names})
     name = f"engine {engine.name} on {engine.device} ({reason})"
     return agent, lambda states: np.asarray(engine.run(program, {"state": states})["q_values"]), name
-
-
-def best_of(path: str | None) -> str | None:
-    """The best checkpoint of a run's folder, anything else as it is."""
-    return str(Path(path) / "best") if path is not None and (Path(path) / "best").exists() else path
 
 
 def check_actions(agent: Agent, environment: Environment) -> None:

@@ -17,23 +17,22 @@ if __package__ in (None, ""):
 from DeepQNetwork import pictures
 from DeepQNetwork.agent import Agent
 from DeepQNetwork.environments import PROTOCOLS, AtariGame, game_id, is_atari
-from DeepQNetwork.eval import ALIASES, AgentFlags, best_of, check_actions, load_player
+from DeepQNetwork.eval import ALIASES, PlayerFlags, check_actions, load_player
 from DeepQNetwork.network import inference_program
-from DeepQNetwork.pretrained import fit, is_exported, load_agent, load_exported
+from DeepQNetwork.pretrained import load_agent
 from DeepQNetwork.train import command_line
 from DeepQNetwork.watch import Recorder, watch
 from fluid import config as configuration
 from fluid import engine as engines
 from fluid.commands import read_npz, write_npz
 from fluid.errors import DataError, UserError
-from fluid.program import initialise
 from fluid.run import console, script
 
 import numpy as np
 
 
 @dataclass
-class Flags(AgentFlags):
+class Flags(PlayerFlags):
     """Watch or record an agent, or run its network on arrays."""
 
     episodes: int = 1
@@ -97,15 +96,16 @@ def run_arrays(flags: Flags) -> None:
     arrays = read_npz(flags.feed)
     if set(arrays) != {"state"}:
         raise DataError(f"{flags.feed}: must hold one array, state; it holds {', '.join(arrays) or 'nothing'}")
-    if is_exported(flags.pretrained_model):
-        agent, model = load_exported(flags.pretrained_model)
-        outputs = model.run({"state": checked_state(flags.feed, arrays["state"], agent)})
+    opened = load_agent(flags)
+    agent = opened.facts
+    state = checked_state(flags.feed, arrays["state"], agent)
+    if opened.exported is not None:
+        outputs = opened.exported.run({"state": state})
     else:
-        agent, weights = load_agent(best_of(flags.pretrained_model), flags.env or None, flags.protocol)
         program = inference_program(agent)
         engine, _ = engines.create(flags.engine, flags.device, flags.precision, flags.seed, prefer_xla=True)
-        engine.load(fit(program, weights, initialise(program, seed=0)))
-        outputs = engine.run(program, {"state": checked_state(flags.feed, arrays["state"], agent)})
+        engine.load({name: opened.state[name] for name in program.state_names})
+        outputs = engine.run(program, {"state": state})
     outputs = {name: np.asarray(array) for name, array in outputs.items()}
     write_npz(flags.fetch, outputs)
     for name, array in outputs.items():

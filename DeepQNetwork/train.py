@@ -13,7 +13,7 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from DeepQNetwork import environments, pictures
-from DeepQNetwork.agent import TASK, Agent, with_equal_networks
+from DeepQNetwork.agent import TASK, Agent, AgentFlags, with_equal_networks
 from DeepQNetwork.environments import is_atari
 from DeepQNetwork.episodes import Scores, play
 from DeepQNetwork.loop import REPLAY_PREFIX, Learner, Outcome, benchmark, train
@@ -213,7 +213,7 @@ def initial_state(program: Program, seed: int) -> dict[str, np.ndarray]:
 
 def start_from(spec: str, env: str, state: dict[str, np.ndarray], act: Program) -> dict[str, np.ndarray]:
     """`state` with the policy network of `spec` in both networks; raises WeightsError if it is another network."""
-    _, weights = load_agent(spec, env)
+    weights = load_agent(AgentFlags(pretrained_model=spec, env=env)).state
     own = {name: state[name] for name in act.state_names}
     loaded, _ = load_into(own, {name: array for name, array in weights.items() if name in own})
     return with_equal_networks({**state, **loaded})

@@ -18,6 +18,8 @@ FINITE = "finite"
 """The output of a training Program that says what of `Interface.guarded` is a finite number, [len(guarded)] bool."""
 
 WEIGHT_SUFFIX = "_weight"
+EMA_SUFFIX = "_ema"
+"""Behind a parameter's name: its exponential moving average."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from fluid.interface import FINITE, LEARNING_RATE, WEIGHT_SUFFIX, Input, Interface, Output, restart_averages
+from fluid.interface import EMA_SUFFIX, FINITE, LEARNING_RATE, WEIGHT_SUFFIX, Input, Interface, Output, restart_averages
 from fluid.schedule import Constant, Schedule
 
 import numpy as np
@@ -29,7 +29,6 @@ paddle.enable_static()
 Value: TypeAlias = paddle.pir.Value
 Network = Callable[..., dict[str, Value]]
 
-EMA_SUFFIX = "_ema"
 GRADIENT_SUM_SUFFIX = "_gradient_sum"
 WEIGHT_SUM = "loss_weight_sum"
 """The weights of the batches accumulated so far."""

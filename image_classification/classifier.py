@@ -4,10 +4,25 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
+from fluid.config import WeightsFlags
 from fluid.errors import UserError
 from image_classification.reader import Preprocess
 
 TASK = "image_classification"
+NETWORK = ("model", "class_dim", "image_shape")
+"""The flags of NetworkFlags that weights which describe themselves may not contradict."""
+
+
+@dataclass
+class NetworkFlags(WeightsFlags):
+    """Which weights, and the network of those that do not say it themselves."""
+
+    model: str | None = None
+    """Network of --pretrained_model, where that does not say."""
+    class_dim: int | None = None
+    """Classes of --pretrained_model, where that does not say; 1000 by default."""
+    image_shape: tuple[int, int, int] | None = None
+    """Input of the network, where it is another than its own."""
 
 
 @dataclass(frozen=True)

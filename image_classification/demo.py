@@ -45,6 +45,7 @@ def main(flags: Flags) -> None:
     # Not the best checkpoint: that was chosen by these very images.
     common = {
         "checkpoint": flags.output_dir,
+        "newest": True,
         "engine": flags.engine,
         "device": flags.device,
         "precision": flags.precision,

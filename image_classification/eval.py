@@ -17,12 +17,12 @@ if __package__ in (None, ""):
 
 from fluid import config as configuration
 from fluid import engine as engines
-from fluid.config import EngineFlags
+from fluid.config import EngineFlags, ExportedFlags
 from fluid.data import evaluation_batches
 from fluid.export import ExportedModel
 from fluid.run import console, script
 from image_classification import pictures
-from image_classification.classifier import Classifier
+from image_classification.classifier import Classifier, NetworkFlags
 from image_classification.metrics import Accuracy, cross_entropy, measure
 from image_classification.network import evaluation_program, open_classifier
 from image_classification.reader import ImageSource, normalise, open_images
@@ -32,25 +32,13 @@ from rich.table import Table
 
 
 @dataclass
-class Flags(EngineFlags):
+class Flags(NetworkFlags, ExportedFlags, EngineFlags):
     """Measure a classifier's accuracy."""
 
     data_dir: Path | None = None
     """Folder of the data set; by default the embedded images."""
     split: Literal["val", "train"] = "val"
     """Which list to measure."""
-    checkpoint: Path | None = None
-    """Checkpoint or output folder of a run."""
-    pretrained_model: str | None = None
-    """A registered name, or weights in a file or folder of any format."""
-    exported: Path | None = None
-    """An exported model, run by paddle.inference."""
-    model: str | None = None
-    """Network of --pretrained_model, where that does not say."""
-    class_dim: int | None = None
-    """Classes of --pretrained_model, where that does not say; 1000 by default."""
-    image_shape: tuple[int, int, int] | None = None
-    """Input of the network, where it is another than its own."""
     batch_size: int = 100
     """Images in a batch; the result does not depend on it."""
     per_class: bool = False
@@ -59,35 +47,33 @@ class Flags(EngineFlags):
     """Folder for result.json and confusion.png."""
 
 
-ALIASES = {"test_batch_size": "batch_size", "reader_thread": "num_workers", "model_save_dir": "output_dir"}
+ALIASES = {
+    "exported": "exported_model",
+    "test_batch_size": "batch_size",
+    "reader_thread": "num_workers",
+    "model_save_dir": "output_dir",
+}
 RETIRED = {"with_mem_opt": "the engines plan memory themselves"}
 
 
 def main(flags: Flags) -> dict[str, float]:
     """Measure, print, and return the metrics."""
     began = time.perf_counter()
-    if flags.exported is not None:
-        exported = ExportedModel(flags.exported)
-        classifier, source = Classifier.from_facts(exported.facts), str(flags.exported)
+    opened = open_classifier(flags)
+    classifier = opened.facts
+    if opened.exported is not None:
         how = "paddle.inference"
     else:
-        classifier, state, source = open_classifier(
-            checkpoint_path=flags.checkpoint,
-            pretrained_model=flags.pretrained_model,
-            model=flags.model,
-            class_dim=flags.class_dim,
-            image_shape=flags.image_shape,
-        )
         engine, reason = engines.create(flags.engine, flags.device, flags.precision, flags.seed)
         how = f"engine {engine.name} on {engine.device} ({reason}), {flags.precision}"
     images = open_images(flags.data_dir, flags.split, classifier.class_dim)
     dataset = ImageSource(images, classifier.preprocess)
-    console.print(f"{classifier.model} of {source}\n{how}; {len(dataset)} images of {images.origin}", markup=False)
-    if flags.exported is not None:
-        accuracy = measure_exported(exported, dataset, classifier, flags)
+    console.print(f"{classifier.model}, {how}; {len(dataset)} images of {images.origin}", markup=False)
+    if opened.exported is not None:
+        accuracy = measure_exported(opened.exported, dataset, classifier, flags)
     else:
         program = evaluation_program(classifier)
-        engine.load({name: state[name] for name in program.state_names})
+        engine.load({name: opened.state[name] for name in program.state_names})
         accuracy = measure(engine, program, dataset, classifier.class_dim, flags.batch_size, flags.num_workers)
     result = accuracy.result()
     if flags.per_class:
@@ -98,7 +84,7 @@ def main(flags: Flags) -> dict[str, float]:
     )
     if flags.output_dir is not None:
         flags.output_dir.mkdir(parents=True, exist_ok=True)
-        record = {"weights": source, "list": images.origin, "images": accuracy.samples, **result}
+        record = {"weights": opened.source, "list": images.origin, "images": accuracy.samples, **result}
         (flags.output_dir / "result.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         names = [classifier.name_of(label) for label in range(classifier.class_dim)]
         pictures.draw_confusion(flags.output_dir / "confusion.png", accuracy.confusion, names)

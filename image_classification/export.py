@@ -15,23 +15,14 @@ if __package__ in (None, ""):
 from fluid import config as configuration
 from fluid.export import export, export_onnx
 from fluid.run import console, script
+from image_classification.classifier import NetworkFlags
 from image_classification.network import inference_program, open_classifier
 
 
 @dataclass
-class Flags:
+class Flags(NetworkFlags):
     """Export a classifier for deployment."""
 
-    checkpoint: Path | None = None
-    """Checkpoint or output folder of a run; without any weights named, ./output if a run is there."""
-    pretrained_model: str | None = None
-    """A registered name, or weights in a file or folder of any format."""
-    model: str | None = None
-    """Network of --pretrained_model, where that does not say."""
-    class_dim: int | None = None
-    """Classes of --pretrained_model, where that does not say; 1000 by default."""
-    image_shape: tuple[int, int, int] | None = None
-    """Input of the network, where it is another than its own."""
     export_dir: Path = Path("exported")
     """Folder of the exported model."""
     onnx: bool = False
@@ -40,15 +31,12 @@ class Flags:
 
 def main(flags: Flags) -> Path:
     """Export; returns the folder."""
-    classifier, state, source = open_classifier(
-        checkpoint_path=flags.checkpoint,
-        pretrained_model=flags.pretrained_model,
-        model=flags.model,
-        class_dim=flags.class_dim,
-        image_shape=flags.image_shape,
+    opened = open_classifier(flags)
+    classifier = opened.facts
+    folder = export(
+        inference_program(classifier), opened.state, flags.export_dir, facts={"classifier": classifier.to_facts()}
     )
-    folder = export(inference_program(classifier), state, flags.export_dir, facts=classifier.to_facts())
-    console.print(f"{classifier.model} of {source} exported to {folder}", markup=False)
+    console.print(f"{classifier.model} of {opened.source} exported to {folder}", markup=False)
     if flags.onnx:
         console.print(f"ONNX: {export_onnx(folder)}", markup=False)
     return folder

@@ -24,14 +24,14 @@ if __package__ in (None, ""):
 from fluid import config as configuration
 from fluid import engine as engines
 from fluid.arrays import read_npz, write_npz
-from fluid.config import EngineFlags, nearest
+from fluid.config import EngineFlags, ExportedFlags, nearest
 from fluid.engine import Engine
 from fluid.errors import DataError, UserError
-from fluid.export import ExportedModel
 from fluid.program import Program
 from fluid.run import console, script
+from fluid.weights import Opened
 from image_classification import pictures
-from image_classification.classifier import Classifier
+from image_classification.classifier import Classifier, NetworkFlags
 from image_classification.network import inference_program, open_classifier, prediction_program
 from image_classification.reader import EMBEDDED, EXTENSIONS, load_image, normalise, read_list
 
@@ -40,7 +40,7 @@ import tyro
 
 
 @dataclass
-class Flags(EngineFlags):
+class Flags(NetworkFlags, ExportedFlags, EngineFlags):
     """Classify images."""
 
     images: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
@@ -49,18 +49,6 @@ class Flags(EngineFlags):
     """A list file of 2018, `path label` a line; the predictions are then checked against the labels."""
     data_dir: Path | None = None
     """What the paths of --image_list are relative to; by default its own folder."""
-    checkpoint: Path | None = None
-    """Checkpoint or output folder of a run; without any weights named, ./output if a run is there."""
-    pretrained_model: str | None = None
-    """A registered name, or weights in a file or folder of any format."""
-    exported: Path | None = None
-    """An exported model, run by paddle.inference."""
-    model: str | None = None
-    """Network of --pretrained_model, where that does not say."""
-    class_dim: int | None = None
-    """Classes of --pretrained_model, where that does not say; 1000 by default."""
-    image_shape: tuple[int, int, int] | None = None
-    """Input of the network, where it is another than its own."""
     batch_size: int = 16
     """Images in a batch; the result does not depend on it."""
     topk: int = 5
@@ -76,10 +64,10 @@ class Flags(EngineFlags):
 
 
 ALIASES = {
+    "exported": "exported_model",
     "save_dir": "output_dir",
     "model_save_dir": "output_dir",
     "reader_thread": "num_workers",
-    "exported_model": "exported",
 }
 RETIRED = {"with_mem_opt": "the engines plan memory themselves", "save_inference": "see export.py"}
 
@@ -98,12 +86,13 @@ def main(flags: Flags) -> list[dict]:
         raise UserError("--feed and --fetch go together: raw inputs in, raw outputs out")
     if flags.topk < 1:
         raise UserError(f"--topk {flags.topk}: must be at least 1")
-    network = Exported(flags) if flags.exported is not None else Trained(flags)
+    opened = open_classifier(flags)
+    network = Trained(opened, flags) if opened.exported is None else Exported(opened)
     if flags.feed is not None:
         run_raw(network, flags)
         return []
     items = find_images(flags, network.classifier.class_dim)
-    console.print(f"{network.classifier.model} of {network.source} on {len(items)} images", markup=False)
+    console.print(f"{network.classifier.model} on {len(items)} images", markup=False)
     if flags.feature is not None:
         extract(network, items, flags)
         return []
@@ -113,14 +102,8 @@ def main(flags: Flags) -> list[dict]:
 class Trained:
     """A checkpoint or a set of weights, run by an engine."""
 
-    def __init__(self, flags: Flags):
-        self.classifier, self.state, self.source = open_classifier(
-            checkpoint_path=flags.checkpoint,
-            pretrained_model=flags.pretrained_model,
-            model=flags.model,
-            class_dim=flags.class_dim,
-            image_shape=flags.image_shape,
-        )
+    def __init__(self, opened: Opened[Classifier], flags: Flags):
+        self.classifier, self.state = opened.facts, opened.state
         self.engine: Engine
         self.engine, _ = engines.create(flags.engine, flags.device, flags.precision, flags.seed)
 
@@ -149,9 +132,8 @@ class Trained:
 class Exported:
     """An exported model, run by paddle.inference."""
 
-    def __init__(self, flags: Flags):
-        self.model = ExportedModel(flags.exported)
-        self.classifier, self.source = Classifier.from_facts(self.model.facts), str(flags.exported)
+    def __init__(self, opened: Opened[Classifier]):
+        self.model, self.classifier = opened.exported, opened.facts
 
     def predict(self, batches: Iterator[np.ndarray], feature: str | None = None) -> Iterator[np.ndarray]:
         """Logits of batches [N, H, W, 3] uint8."""

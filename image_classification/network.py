@@ -3,23 +3,23 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from fluid import checkpoint
-from fluid.errors import CheckpointError, UserError
+from fluid import weights
+from fluid.errors import UserError
 from fluid.interface import Input
-from fluid.program import EMA_SUFFIX, Program, Value, build, initialise
-from fluid.weights import Report, has_automatic_names, load_into, read_weights
-from fluid.weights.registry import find_entry, resolve
-from image_classification.classifier import TASK, Classifier
+from fluid.program import Program, Value, build, initialise
+from fluid.weights import Bare, Opened, Report, registry
+from image_classification.classifier import NETWORK, Classifier, NetworkFlags
 from image_classification.models import find_model
 from image_classification.models.auto_names import rename_automatic
 from image_classification.models.torch_names import from_torch
-from image_classification.reader import EMBEDDED, Preprocess, imagenet_names
+from image_classification.reader import Preprocess, imagenet_names
 
 import numpy as np
 import paddle
 import paddle.nn.functional as F
 
-DEFAULT_WEIGHTS = EMBEDDED / "small_net"
+FOLDER = Path(__file__).resolve().parent
+SHIPPED = "small_net"
 """SmallNet trained on the embedded images, so that there is something to try without training."""
 AUXILIARY_VARIABLES = ("conv_o[12]_*", "fc_o[12]_*", "out[12]_*")
 """Those of GoogLeNet's auxiliary heads, which only training needs."""
@@ -142,15 +142,15 @@ def load_weights(
     """
     program = inference_program(classifier)
     own = {name: state[name] for name in program.state_names}
-    path, entry = resolve(spec, Path(__file__).parent, names=own)
-    weights = read_weights(path, names=own)
-    if has_automatic_names(weights):
-        weights = rename_automatic(weights, program)
-    elif any(name.endswith(".weight") for name in weights):
-        weights = from_torch(classifier.model, weights)
-    loaded, report = load_into(
+    entry = registry.identify(spec, FOLDER)
+    arrays = Bare(str(spec), FOLDER, entry).read(names=own)
+    if weights.has_automatic_names(arrays):
+        arrays = rename_automatic(arrays, program)
+    elif any(name.endswith(".weight") for name in arrays):
+        arrays = from_torch(classifier.model, arrays)
+    loaded, report = weights.load_into(
         own,
-        weights,
+        arrays,
         head=None if replace_head else (),
         exclude=exclude,
         optional=(entry.optional if entry else ()) + AUXILIARY_VARIABLES,
@@ -159,61 +159,45 @@ def load_weights(
     return {**state, **loaded}, report
 
 
-def open_classifier(
-    *,
-    checkpoint_path: Path | None = None,
-    pretrained_model: str | None = None,
-    model: str | None = None,
-    class_dim: int | None = None,
-    image_shape: tuple[int, int, int] | None = None,
-) -> tuple[Classifier, dict[str, np.ndarray], str]:
-    """A classifier ready to be used: its description, its weights, and where they came from.
+def open_classifier(flags: NetworkFlags) -> Opened[Classifier]:
+    """The classifier that the flags name, ready to be used; raises UserError for what cannot be."""
+    opened = weights.open(
+        FOLDER,
+        flags,
+        default=SHIPPED,
+        key="classifier",
+        from_facts=Classifier.from_facts,
+        fit=lambda bare: fit_classifier(bare, flags),
+    )
+    own = opened.facts
+    for name, value in zip(NETWORK, (own.model, own.class_dim, own.preprocess.image_shape), strict=True):
+        if getattr(flags, name) not in (None, value):
+            raise UserError(f"--{name} {getattr(flags, name)} contradicts {opened.source}, which has {value}")
+    return opened
 
-    A checkpoint describes itself, and so does a registered name. Weights in a file of their own need `model`, and
-    `class_dim` unless it is 1000. Without either, the newest run in ./output is taken, else DEFAULT_WEIGHTS. Raises UserError (CheckpointError, WeightsError) for what cannot be used.
+
+def fit_classifier(bare: Bare, flags: NetworkFlags) -> tuple[Classifier, dict[str, np.ndarray], Report]:
+    """Weights that do not say which network they are for: the flags do, or the list of released ones.
+
+    Raises UserError if neither does, WeightsError if they do not fit.
     """
-    if checkpoint_path is None and pretrained_model is None:
-        if model is not None:
-            raise UserError(f"--model {model} needs weights: give --checkpoint or --pretrained_model")
-        checkpoint_path = Path("output") if checkpoint.is_checkpoint(Path("output")) else DEFAULT_WEIGHTS
-    if checkpoint_path is None and checkpoint.is_checkpoint(Path(pretrained_model)):
-        checkpoint_path = Path(pretrained_model)
-    if checkpoint_path is not None:
-        classifier, state = load_classifier(checkpoint_path)
-        for flag, asked, own in (
-            ("model", model, classifier.model),
-            ("class_dim", class_dim, classifier.class_dim),
-            ("image_shape", image_shape, classifier.preprocess.image_shape),
-        ):
-            if asked is not None and asked != own:
-                raise CheckpointError(f"--{flag} {asked} contradicts the checkpoint {checkpoint_path}, which has {own}")
-        return classifier, state, str(checkpoint.find_newest(checkpoint_path))
-
-    entry = find_entry(pretrained_model, Path(__file__).parent)
-    if entry is None and not Path(pretrained_model).exists():
-        resolve(pretrained_model, Path(__file__).parent)
-    name = model or (entry.model if entry else None)
+    entry = bare.entry
+    name = flags.model or (entry.model if entry else None)
     if name is None:
-        raise UserError(f"--pretrained_model {pretrained_model} does not say which network it is for; give --model too")
+        raise UserError(f"--pretrained_model {bare.spec} does not say which network it is for; give --model too")
     description = find_model(name)
-    classes = class_dim or (entry.class_dim if entry else None) or 1000
-    shape = image_shape or (entry.image_shape if entry else None) or description.image_shape
+    classes = flags.class_dim or (entry.class_dim if entry else None) or 1000
+    shape = flags.image_shape or (entry.image_shape if entry else None) or description.image_shape
     own_short = description.resize_short * min(shape[1:]) // min(description.image_shape[1:])
+    listed_short = entry.resize_short if entry and not flags.image_shape else None
     classifier = Classifier(
         model=name,
         class_dim=classes,
-        preprocess=Preprocess(tuple(shape), (entry.resize_short if entry and not image_shape else None) or own_short),
+        preprocess=Preprocess(tuple(shape), listed_short or own_short),
         mean=(entry.mean if entry else None) or description.mean,
         std=(entry.std if entry else None) or description.std,
         class_names=imagenet_names() if classes == 1000 else [],
     )
-    state = initialise(inference_program(classifier), seed=0)
-    state, _ = load_weights(state, pretrained_model, classifier, replace_head=False)
-    return classifier, state, pretrained_model
-
-
-def load_classifier(path: Path) -> tuple[Classifier, dict[str, np.ndarray]]:
-    """A checkpoint of this task: its classifier and its arrays (averaged ones where the run kept averages)."""
-    state, meta = checkpoint.load(path, task=TASK)
-    averages = {name.removesuffix(EMA_SUFFIX): array for name, array in state.items() if name.endswith(EMA_SUFFIX)}
-    return Classifier.from_facts(meta.extra["classifier"]), {**state, **averages}
+    initial = initialise(inference_program(classifier), seed=0)
+    state, report = load_weights(initial, bare.spec, classifier, allow_partial=flags.allow_partial, replace_head=False)
+    return classifier, state, report

@@ -21,38 +21,17 @@ from fluid.run import console, script
 from neural_machine_translation.decode import LengthPenalty, Search
 from neural_machine_translation.metrics import Quality, quality
 from neural_machine_translation.network import evaluation_program, search_program
-from neural_machine_translation.options import ALIASES, RETIRED, with_pairs
+from neural_machine_translation.options import ALIASES, RETIRED, NetworkFlags, with_pairs
 from neural_machine_translation.reader import PairSource, open_pairs
 from neural_machine_translation.scoring import has_text, open_model
 from neural_machine_translation.train import measure_perplexity
 from neural_machine_translation.translate import runner, translate
-from neural_machine_translation.vocabulary import SPECIAL_WORDS
 
 
 @dataclass
-class ModelFlags(EngineFlags):
+class ModelFlags(NetworkFlags, EngineFlags):
     """Which model, and how it searches: shared by eval.py, infer.py and export.py."""
 
-    checkpoint: Path | None = None
-    """Checkpoint, or output folder of a run (its newest one); by default the shipped model."""
-    pretrained_model: str | None = None
-    """Weights instead of a checkpoint: a registered name, or a file or folder of any format."""
-    src_vocab_fpath: Path | None = None
-    """Vocabulary of the source, for --pretrained_model."""
-    trg_vocab_fpath: Path | None = None
-    """Vocabulary of the target; by default the source's."""
-    special_token: tuple[str, str, str] = SPECIAL_WORDS
-    """Begin, end and unknown word: the first three of a vocabulary."""
-    languages: tuple[str, str] = ("en", "de")
-    """Of source and target, for --pretrained_model."""
-    n_head: int | None = None
-    """Attention heads, for --pretrained_model; by default d_model / 64."""
-    n_layer: int | None = None
-    """Layers, for --pretrained_model, where a combined file holds no names; by default 6."""
-    dropout: float | None = None
-    """Dropout the weights were trained with, for --pretrained_model; by default 0.3 for big, 0.1 otherwise."""
-    allow_partial: bool = False
-    """Accept weights that fit only in part."""
     beam_size: int = 5
     """Hypotheses kept at each position; 1 is greedy search."""
     max_out_len: int = 256
@@ -91,7 +70,8 @@ class Flags(ModelFlags):
 
 def main(flags: Flags) -> Quality:
     """Evaluate as `flags` say, print the result and return it."""
-    translator, state, description = open_model(flags)
+    opened = open_model(flags)
+    translator = opened.facts
     if not has_text(translator):
         raise UserError("give the vocabulary of these weights: --src_vocab_fpath, --trg_vocab_fpath")
     pairs = open_pairs(
@@ -107,10 +87,8 @@ def main(flags: Flags) -> Quality:
         strict=True,
     )
     engine, reason = engines.create(flags.engine, flags.device, flags.precision, flags.seed, prefer_xla=True)
-    engine.load(state)
-    console.print(
-        f"model {description}\nengine {engine.name} on {engine.device} ({reason}), {flags.precision}", markup=False
-    )
+    engine.load(opened.state)
+    console.print(f"engine {engine.name} on {engine.device} ({reason}), {flags.precision}", markup=False)
     rows = engine.shared_rows(flags.batch_size)
     perplexity = measure_perplexity(engine, evaluation_program(translator.config), source, rows)
     run = runner(engine, search_program(translator.config, flags.search()))

@@ -38,19 +38,18 @@ def main(flags: Flags) -> Path:
     """Export as `flags` say; returns the folder."""
     if flags.onnx and flags.what == "search":
         raise UserError("--onnx needs --what scoring: the loop of the search is not translated to ONNX")
-    translator, state, description = open_model(flags)
+    opened = open_model(flags)
+    translator = opened.facts
     search = flags.search()
     program = (
         search_program(translator.config, search) if flags.what == "search" else scoring_program(translator.config)
     )
     facts = {"translator": translator.to_facts(), "what": flags.what}
-    folder = export(program, state, flags.export_dir, facts=facts)
+    folder = export(program, opened.state, flags.export_dir, facts=facts)
     if flags.onnx:
         export_onnx(folder)
     size = sum(file.stat().st_size for file in folder.iterdir())
-    console.print(
-        f"model {description}\n{folder}: {size / 1e6:.1f} MB, inputs {', '.join(program.inputs)}", markup=False
-    )
+    console.print(f"{folder}: {size / 1e6:.1f} MB, inputs {', '.join(program.inputs)}", markup=False)
     return folder
 
 

@@ -21,9 +21,9 @@ if __package__ in (None, ""):
 from fluid import config as configuration
 from fluid import engine as engines
 from fluid.commands import read_npz, write_npz
+from fluid.config import ExportedFlags
 from fluid.engine import Engine
 from fluid.errors import UserError
-from fluid.export import ExportedModel
 from fluid.run import console, script
 from neural_machine_translation.eval import ModelFlags
 from neural_machine_translation.network import Translator, sampling_program, scoring_program, search_program
@@ -37,15 +37,13 @@ import tyro
 
 
 @dataclass
-class Flags(ModelFlags):
+class Flags(ModelFlags, ExportedFlags):
     """Translate."""
 
     inputs: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
     """Sentences, files, folders, patterns, @LIST of files, or - for standard input; by default some everyday sentences."""
     test_file_pattern: str | None = None
     """Files of pairs (source, tab, target), of which the sources are translated, as in 2018."""
-    exported_model: Path | None = None
-    """Folder that export.py wrote, instead of a checkpoint."""
     n_best: int = 1
     """Translations of each sentence, with their scores."""
     sampling: bool = False
@@ -113,22 +111,27 @@ def main(flags: Flags) -> list[list[Hypothesis]]:
 
 def open_runner(flags: Flags) -> tuple[Translator, Run, Engine | None]:
     """The translator, what runs its search, and the engine (None for an exported model)."""
-    if flags.exported_model is not None:
-        model = ExportedModel(flags.exported_model)
+    opened = open_model(flags, say=to_stderr)
+    translator, model = opened.facts, opened.exported
+    if model is not None:
         if model.facts.get("what") != "search":
             raise UserError(f"{flags.exported_model} was exported for scoring; translate with one of --what search")
         if flags.sampling:
             raise UserError("--sampling needs a checkpoint; the exported model is a beam search")
-        return Translator.from_facts(model.facts["translator"]), model.run, None
-    translator, state, _ = open_model(flags)
+        return translator, model.run, None
     if not has_text(translator):
         raise UserError("give the vocabulary of these weights: --src_vocab_fpath, --trg_vocab_fpath")
     engine, _ = engines.create(flags.engine, flags.device, flags.precision, flags.seed, prefer_xla=True)
-    engine.load(state)
+    engine.load(opened.state)
     if flags.sampling:
         options = {"max_out_len": flags.max_out_len, "temperature": flags.temperature, "top_k": flags.top_k}
         return translator, runner(engine, sampling_program(translator.config, **options)), engine
     return translator, runner(engine, search_program(translator.config, flags.search())), engine
+
+
+def to_stderr(line: str) -> None:
+    """Print a line that is no translation."""
+    print(line, file=sys.stderr)
 
 
 def lines_to_translate(flags: Flags) -> Iterator[tuple[str, str]]:
@@ -184,13 +187,14 @@ def write_records(path: Path, places: list[str], texts: list[str], results: list
 def run_on_arrays(flags: Flags) -> None:
     """Forced scoring of raw arrays."""
     feed = read_npz(flags.feed)
-    if flags.exported_model is not None:
-        outputs = ExportedModel(flags.exported_model).run(feed)
+    opened = open_model(flags, say=to_stderr)
+    translator = opened.facts
+    if opened.exported is not None:
+        outputs = opened.exported.run(feed)
     else:
-        translator, state, _ = open_model(flags)
         check_words(feed, translator)
         engine, _ = engines.create(flags.engine, flags.device, flags.precision, flags.seed)
-        engine.load(state)
+        engine.load(opened.state)
         wide = {name: array.astype(np.int64) for name, array in feed.items()}
         outputs = engine.run(scoring_program(translator.config), wide)
     write_npz(flags.fetch, {name: np.asarray(array) for name, array in outputs.items()})

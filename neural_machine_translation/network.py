@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fluid import checkpoint
 from fluid.errors import UserError
 from fluid.interface import Input
 from fluid.program import Program, Value, build, build_accumulating
 from fluid.schedule import Schedule
-from fluid.weights import Report, load_into, read_weights, registry
+from fluid.weights import Bare, Report, load_into
 from neural_machine_translation.decode import Search, beam_search, sample
 from neural_machine_translation.indices import EOS
 from neural_machine_translation.model import (
@@ -31,8 +30,8 @@ import paddle.nn.functional as F
 
 TASK = "neural_machine_translation"
 FOLDER = Path(__file__).resolve().parent
-SHIPPED = FOLDER / "data" / "english_german_small"
-"""The trained model that infer.py uses when nothing else is asked for."""
+SHIPPED = "english_german_small"
+"""The trained model that comes along."""
 
 
 @dataclass(frozen=True)
@@ -158,33 +157,20 @@ def sampling_program(config: Transformer, *, max_out_len: int, temperature: floa
 
 
 def load_weights(
-    spec: str | Path, *, allow_partial: bool = False, **changes: Any
+    bare: Bare, *, allow_partial: bool = False, **changes: Any
 ) -> tuple[Transformer, dict[str, np.ndarray], Report]:
-    """Weights alone, from a path or a registered name, with the network that fits them.
+    """Weights alone with the network that fits them.
 
     `changes` are fields of the network that the user set (None where not): the number of heads and the dropout rate,
     which shapes do not tell. Raises WeightsError if the weights are not those of a Transformer.
     """
     changes = {name: value for name, value in changes.items() if value is not None}
     # Only a combined file without names needs them, and every release has six layers.
-    names = list(parameter_shapes(Transformer(1, 1, n_layer=changes.get("n_layer", 6))))
-    path, _ = registry.resolve(spec, FOLDER, names)
-    weights = read_weights(path, names)
+    weights = bare.read(list(parameter_shapes(Transformer(1, 1, n_layer=changes.get("n_layer", 6)))))
     config = config_of(weights, **{name: changes[name] for name in ("n_head", "dropout", "norm") if name in changes})
     initial = {name: np.zeros(shape, np.float32) for name, shape in parameter_shapes(config).items()}
     state, report = load_into(initial, weights, allow_partial=allow_partial)
     return config, state, report
-
-
-def load_translator(path: Path) -> tuple[Translator, dict[str, np.ndarray]]:
-    """A checkpoint of this task: its translator, and its parameters in float32."""
-    state, meta = checkpoint.load(path, task=TASK)
-    translator = Translator.from_facts(meta.extra.get("translator", {}))
-    names = parameter_shapes(translator.config)
-    missing = [name for name in names if name not in state]
-    if missing:
-        raise UserError(f"{path} lacks parameters: {', '.join(missing[:5])}")
-    return translator, {name: state[name].astype(np.float32) for name in names}
 
 
 def pad(sentences: list[np.ndarray], length: int) -> np.ndarray:

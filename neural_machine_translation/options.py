@@ -1,6 +1,35 @@
-"""Command lines as people wrote them in 2018."""
+"""Flags that name a model, and command lines as people wrote them in 2018."""
 
 import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from fluid.config import WeightsFlags
+from neural_machine_translation.vocabulary import SPECIAL_WORDS
+
+
+@dataclass
+class NetworkFlags(WeightsFlags):
+    """Which weights, and the network and vocabularies of those that do not say it themselves."""
+
+    src_vocab_fpath: Path | None = None
+    """Vocabulary of the source, for --pretrained_model."""
+    trg_vocab_fpath: Path | None = None
+    """Vocabulary of the target; by default the source's."""
+    special_token: tuple[str, str, str] = SPECIAL_WORDS
+    """Begin, end and unknown word: the first three of a vocabulary."""
+    languages: tuple[str, str] = ("en", "de")
+    """Of source and target, for --pretrained_model."""
+    n_head: int | None = None
+    """Attention heads, for --pretrained_model; by default d_model / 64."""
+    n_layer: int | None = None
+    """Layers, for --pretrained_model, where a combined file holds no names; by default 6."""
+    dropout: float | None = None
+    """Dropout the weights were trained with, for --pretrained_model; by default 0.3 for big, 0.1 otherwise."""
+    norm: Literal["pre", "post"] | None = None
+    """Where --pretrained_model normalises: pre (released weights, 2019, and the default) or post (July 2018)."""
+
 
 ALIASES = {
     "pass_num": "num_epochs",

@@ -1,62 +1,66 @@
 """Opening a model by flags, and forced decoding: what a network thinks of a given translation."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+from fluid import weights
 from fluid.engine import Engine
 from fluid.errors import UserError
 from fluid.program import Program
+from fluid.weights import Bare, Opened, Report
 from neural_machine_translation import pictures
 from neural_machine_translation.indices import BOS, EOS
-from neural_machine_translation.network import SHIPPED, Translator, load_translator, load_weights, pad
+from neural_machine_translation.network import FOLDER, SHIPPED, Translator, load_weights, pad
+from neural_machine_translation.options import NetworkFlags
 from neural_machine_translation.translate import Hypothesis
 from neural_machine_translation.vocabulary import SPECIAL_WORDS, WordList, read_vocabulary
 
 import numpy as np
 
 
-def open_model(flags: Any) -> tuple[Translator, dict[str, np.ndarray], str]:
-    """The translator that flags name, its parameters, and a line for people saying which it is.
-
-    `flags` has `checkpoint`, `pretrained_model`, `src_vocab_fpath`, `trg_vocab_fpath`, `special_token`, `languages`,
-    `n_head`, `dropout` and `norm`; all may be absent or None. Without any, it is the shipped model. Raises UserError.
-    """
-    option = lambda name, default=None: getattr(flags, name, None) or default  # noqa: E731
-    path = option("checkpoint")
-    spec = option("pretrained_model")
-    if spec is not None and (Path(spec) / "checkpoint.json").is_file():
-        path = Path(spec)
-    if path is None and spec is None:
-        path = SHIPPED
-    if path is not None:
-        translator, state = load_translator(path)
-        return translator, state, str(path)
-    config, state, report = load_weights(
-        spec,
-        allow_partial=option("allow_partial", False),
-        n_head=option("n_head"),
-        n_layer=option("n_layer"),
-        dropout=getattr(flags, "dropout", None),
-        norm=option("norm"),
+def open_model(flags: NetworkFlags, say: Callable[[str], None] | None = None) -> Opened[Translator]:
+    """The translator that flags name, ready to be used; raises UserError for what cannot be."""
+    return weights.open(
+        FOLDER,
+        flags,
+        default=SHIPPED,
+        key="translator",
+        from_facts=Translator.from_facts,
+        fit=lambda bare: fit_translator(bare, flags),
+        say=say,
     )
-    languages = option("languages", ("en", "de"))
-    paths = [option("src_vocab_fpath"), option("trg_vocab_fpath")]
-    special = option("special_token", SPECIAL_WORDS)
-    if not any(paths):
+
+
+def fit_translator(bare: Bare, flags: NetworkFlags) -> tuple[Translator, dict[str, np.ndarray], Report]:
+    """Weights that do not say which network and vocabularies they are for: arrays and flags do.
+
+    Without a vocabulary the words are nameless (`has_text`). Raises UserError if a vocabulary has another size.
+    """
+    config, state, report = load_weights(
+        bare,
+        allow_partial=flags.allow_partial,
+        n_head=flags.n_head,
+        n_layer=flags.n_layer,
+        dropout=flags.dropout,
+        norm=flags.norm,
+    )
+    source_path, target_path = (flags.src_vocab_fpath or flags.trg_vocab_fpath), flags.trg_vocab_fpath
+    if source_path is None:
         # Enough to run on word indices; text needs the real one.
         size = max(config.src_vocab_size, config.trg_vocab_size)
         nameless = WordList(tuple([*SPECIAL_WORDS, *(f"word{number}" for number in range(3, size))]))
-        return Translator(config, nameless, nameless, languages), state, f"{spec} (no vocabulary)\n{report}"
-    source = read_vocabulary(paths[0] or paths[1], special, languages[1])
-    target = source if paths[0] == paths[1] or not all(paths) else read_vocabulary(paths[1], special, languages[1])
+        return Translator(config, nameless, nameless, flags.languages), state, report
+    source = read_vocabulary(source_path, flags.special_token, flags.languages[1])
+    target = source
+    if target_path not in (None, source_path):
+        target = read_vocabulary(target_path, flags.special_token, flags.languages[1])
     for vocabulary, size, side in ((source, config.src_vocab_size, "src"), (target, config.trg_vocab_size, "trg")):
         if vocabulary.size != size:
             raise UserError(
-                f"the weights {spec} have {size} words, --{side}_vocab_fpath has {vocabulary.size}; "
+                f"the weights {bare.spec} have {size} words, --{side}_vocab_fpath has {vocabulary.size}; "
                 "give the vocabulary they were trained with"
             )
-    return Translator(config, source, target, languages), state, f"{spec}\n{report}"
+    return Translator(config, source, target, flags.languages), state, report
 
 
 def has_text(translator: Translator) -> bool:

@@ -7,7 +7,7 @@ python train.py --data_dir corpora --model base --batch_size 8192 --warmup_steps
 
 import dataclasses
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
@@ -38,7 +38,7 @@ from neural_machine_translation.network import (
     search_program,
     training_programs,
 )
-from neural_machine_translation.options import ALIASES, RETIRED, with_pairs
+from neural_machine_translation.options import ALIASES, RETIRED, NetworkFlags, with_pairs
 from neural_machine_translation.reader import (
     MESSAGES_SHOWN,
     PairSource,
@@ -292,8 +292,9 @@ def describe(flags: Flags, pairs: TextPairs) -> tuple[Translator, dict[str, np.n
     if flags.pretrained_model is not None:
         from neural_machine_translation.scoring import open_model
 
-        translator, state, _ = open_model(flags)
-        return translator, state
+        names = [item.name for item in fields(NetworkFlags) if item.name not in ("checkpoint", "newest")]
+        opened = open_model(NetworkFlags(**{name: getattr(flags, name) for name in names}))
+        return opened.facts, opened.state
     source, target = vocabularies(flags, pairs)
     sizes = SIZES[flags.model] | {
         name: getattr(flags, name)

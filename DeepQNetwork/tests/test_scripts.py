@@ -29,17 +29,12 @@ def test_feed_and_fetch(tmp_path, exported, dtype):
     """Checkpoint-like weights on both engines and the exported model: the Q values of 2018."""
     golden = np.load(GOLDEN)
     np.savez(tmp_path / "in.npz", state=golden["state"].astype(dtype))
-    for spec, engine in (
-        ("breakout_2018", "xla"),
-        (str(FOLDER / "data" / "breakout_2018"), "paddle"),
-        (str(exported), "auto"),
+    for spec in (
+        {"pretrained_model": "breakout_2018", "engine": "xla"},
+        {"pretrained_model": str(FOLDER / "data" / "breakout_2018"), "env": "Breakout", "engine": "paddle"},
+        {"exported_model": exported},
     ):
-        env = "Breakout" if spec and "data" in spec else None
-        infer.main(
-            infer.Flags(
-                pretrained_model=spec, env=env, engine=engine, feed=tmp_path / "in.npz", fetch=tmp_path / "out.npz"
-            )
-        )
+        infer.main(infer.Flags(**spec, feed=tmp_path / "in.npz", fetch=tmp_path / "out.npz"))
         q = np.load(tmp_path / "out.npz")["q_values"]
         assert np.abs(q - golden["q"]).max() / np.abs(golden["q"]).max() < 1e-5, spec
 

@@ -20,7 +20,6 @@ EVAL = ("--episodes", 1)
 NO_GRADIENT: dict[str, str] = {}
 EXCEPTIONS: dict[str, str] = {
     "reader.py": "the data come from an environment",
-    "weights.toml": "the released weights are small enough to lie in data/",
 }
 
 

@@ -1,11 +1,13 @@
 """Reading weights of any kind, fitting them to a network, converting them."""
 
+import json
 import os
 import shutil
+import struct
 import tarfile
 from pathlib import Path
 
-from fluid import weights
+from fluid import checkpoint, weights
 from fluid.errors import UserError, WeightsError
 from fluid.formats import legacy
 
@@ -86,8 +88,6 @@ def test_conversion_there_and_back(tmp_path, suffix):
 
 
 def test_a_checkpoint_is_weights(tmp_path):
-    from fluid import checkpoint
-
     state = network()
     checkpoint.save(tmp_path, state, checkpoint.Meta(task="image_classification", step=1))
     assert same(weights.read_weights(tmp_path), parameters(state))
@@ -213,3 +213,39 @@ def test_renaming():
     assert list(weights.rename(pretrained, {"conv2d_0.w_0": "conv1_weights"})) == ["conv1_weights", "fc_0.w_0"]
     with pytest.raises(WeightsError, match="both renamed to fc_0.w_0"):
         weights.rename(pretrained, {"conv2d_0.w_0": "fc_0.w_0"})
+
+
+def test_bfloat16_is_read_as_float32(tmp_path):
+    values = np.array([[1.0, -2.5], [3.140625, np.float32(2**-130)]], np.float32)
+    header = json.dumps({"w": {"dtype": "BF16", "shape": [2, 2], "data_offsets": [0, 8]}}).encode()
+    halves = (values.view(np.uint32) >> 16).astype("<u2").tobytes()
+    (tmp_path / "w.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + halves)
+    (array,) = weights.read_weights(tmp_path / "w.safetensors").values()
+    assert array.dtype == np.float32 and np.array_equal(array, values)
+    header = header.replace(b"BF16", b"F8_E5M2").replace(b"8]", b"4]")
+    (tmp_path / "x.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + b"abcd")
+    with pytest.raises(WeightsError, match="w: F8_E5M2 is a data type that is not read here"):
+        weights.read_weights(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize("prefix", ["module.", "model.", "_orig_mod.", "module.model."])
+def test_wrappers_of_pytorch_are_taken_off(prefix):
+    arrays = {"conv.weight": np.ones(1), "model.weight": np.zeros(1)}
+    assert weights.unwrapped({prefix + name: array for name, array in arrays.items()}) == arrays
+    assert weights.unwrapped(arrays) == arrays and weights.unwrapped({}) == {}
+
+
+def test_what_is_not_finite_is_refused_by_name():
+    state, pretrained = network(), parameters(network())
+    pretrained["fc6_weights"][0, 0], pretrained["bn1_scale"][1] = np.nan, -np.inf
+    with pytest.raises(WeightsError, match="NaN or infinity in bn1_scale, fc6_weights"):
+        weights.load_into(state, pretrained)
+    _, report = weights.load_into(state, pretrained, exclude=["fc6_weights", "bn1_scale"])
+    assert report.fits
+
+
+def test_a_run_is_its_best_checkpoint(tmp_path):
+    for step in (1, 2):
+        meta = checkpoint.Meta("task", step, best=0.5, best_step=1)
+        checkpoint.save(tmp_path, {"w": np.full(2, float(step))}, meta, best=step == 1)
+    assert weights.read_weights(tmp_path)["w"][0] == 1

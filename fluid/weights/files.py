@@ -7,7 +7,9 @@ from pathlib import Path
 
 from fluid import checkpoint
 from fluid.errors import WeightsError
-from fluid.formats import archive, legacy, legacy_model, pdparams
+from fluid.formats import archive, legacy, legacy_model, pdparams, safetensors_file
+from fluid.interface import EMA_SUFFIX
+from fluid.weights import compact
 
 import numpy as np
 
@@ -17,7 +19,7 @@ def read_weights(path: str | os.PathLike, names: Collection[str] | None = None) 
 
     Args:
         path: a Fluid folder of one file a variable, an inference model's folder (`__model__` + files, `model` +
-            `params`), a checkpoint or a run's folder (its newest checkpoint), an archive (tar, tar.gz, zip) of any of
+            `params`), a checkpoint or a run's folder (its best checkpoint), an archive (tar, tar.gz, zip) of any of
             these, a `.safetensors` or `.pdparams` file, or a combined Fluid file.
         names: the network's variables, where known. A combined file of its own cannot be read without them, and they
             tell which folder inside an archive holds the files.
@@ -39,6 +41,12 @@ def read_weights(path: str | os.PathLike, names: Collection[str] | None = None) 
     return weights
 
 
+def with_averages(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """A checkpoint's `state` with every parameter replaced by its moving average, where the run kept averages."""
+    averages = {name.removesuffix(EMA_SUFFIX): array for name, array in state.items() if name.endswith(EMA_SUFFIX)}
+    return {**state, **{name: array for name, array in averages.items() if name in state}}
+
+
 def write_weights(path: str | os.PathLike, weights: Mapping[str, np.ndarray]) -> None:
     """Write weights as a `.safetensors` or `.pdparams` file, or (no suffix) as a Fluid folder. Nothing is overwritten.
 
@@ -50,21 +58,11 @@ def write_weights(path: str | os.PathLike, weights: Mapping[str, np.ndarray]) ->
         return
     if path.exists():
         raise WeightsError(f"{path}: exists already. Choose another name, or remove it first.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".pdparams":
-        pdparams.write_pdparams(path, weights)
+    if path.suffix == ".safetensors":
+        safetensors_file.write(path, weights)
         return
-    from safetensors import SafetensorError
-    from safetensors.numpy import save_file
-
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        save_file({name: np.ascontiguousarray(array).reshape(array.shape) for name, array in weights.items()}, partial)
-        os.replace(partial, path)
-    except (OSError, SafetensorError) as error:
-        raise WeightsError(f"{path}: cannot be written ({error}).") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pdparams.write_pdparams(path, weights)
 
 
 def convert(
@@ -78,7 +76,7 @@ def convert(
 
 def _read_folder(path: Path, names: Collection[str] | None) -> dict[str, np.ndarray]:
     if checkpoint.is_checkpoint(path):
-        return checkpoint.load(path)[0]
+        return with_averages(checkpoint.load(checkpoint.find_best(path))[0])
     folder = archive.find_parameters(path, names)
     if legacy_model.find_model(folder):
         return legacy_model.read_model(folder).weights
@@ -98,7 +96,7 @@ def _read_file(path: Path, names: Collection[str] | None) -> dict[str, np.ndarra
     if not head:
         raise WeightsError(f"{path}: an empty file; it was never completely written or downloaded.")
     if path.suffix == ".safetensors" or head[8:9] == b"{":
-        return _read_safetensors(path)
+        return compact.read(path)[0]
     if legacy.starts_like_record(path):
         if names is None:
             return {path.name: legacy.read_tensor(path)}
@@ -117,13 +115,3 @@ def _read_file(path: Path, names: Collection[str] | None) -> dict[str, np.ndarra
     raise WeightsError(
         f"{path}: neither a Fluid parameter file, nor .safetensors, nor .pdparams, nor an archive of them."
     )
-
-
-def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError, KeyError, ValueError, MemoryError) as error:
-        raise WeightsError(f"{path}: not a complete .safetensors file ({error}).") from error

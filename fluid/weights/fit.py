@@ -1,5 +1,6 @@
 """Fitting weights to a network: their names, and a report of what became of each array."""
 
+import os
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -14,12 +15,31 @@ import numpy as np
 AUTOMATIC_NAME = re.compile(
     r"(conv2d|depthwise_conv2d|conv2d_transpose|batch_norm|fc|gru|lstmp|layer_norm|embedding|gru_unit)_\d+\.[wb]_\d+$"
 )
+WRAPPERS = ("module.", "model.", "_orig_mod.")
 
 
 def has_automatic_names(weights: Mapping[str, np.ndarray]) -> bool:
     """Whether the variables carry the names Fluid gave by itself (`conv2d_0.w_0`), as the releases of June 2018 do."""
     automatic = sum(AUTOMATIC_NAME.match(name) is not None for name in weights)
     return automatic > len(weights) / 2
+
+
+def unwrapped(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """`weights` without what PyTorch's wrappers (DataParallel, trainers, compile) put before every one of its names."""
+    names = list(weights)
+    while names and any(all(name.startswith(prefix) for name in names) for prefix in WRAPPERS):
+        names = [name.split(".", 1)[1] for name in names]
+    return dict(zip(names, weights.values(), strict=True))
+
+
+def check_finite(weights: Mapping[str, np.ndarray], where: str | os.PathLike) -> None:
+    """Raise WeightsError, naming them, if arrays hold what is not a finite number."""
+    broken = [name for name, array in weights.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
+    if broken:
+        raise WeightsError(
+            f"{where}: NaN or infinity in {_some(broken)}. Training had diverged when they were written; "
+            "take an earlier checkpoint, or other weights."
+        )
 
 
 def rename(weights: Mapping[str, np.ndarray], table: Mapping[str, str]) -> dict[str, np.ndarray]:
@@ -104,7 +124,7 @@ def load_into(
     Raises:
         WeightsError: with the report in its message, if anything but a replaced head differs and `allow_partial` is not
             set; if nothing fits at all; if a name in `exclude` exists on neither side; if a file holds integers for
-            real numbers.
+            real numbers; if what would be loaded holds NaN or infinity.
     """
     targets = [name for name in state if not legacy.is_optimizer_state(name, state)]
     sources = {name: array for name, array in weights.items() if not legacy.is_optimizer_state(name, weights)}
@@ -133,6 +153,7 @@ def load_into(
             (report.ignored if is_zero_offset else report.unused).append(name)
     if not report.loaded or not (report.fits or allow_partial):
         raise WeightsError(_refusal(report))
+    check_finite({name: sources[name] for name in report.loaded}, "the weights")
     return new_state, report
 
 

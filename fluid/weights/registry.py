@@ -13,9 +13,10 @@ import os
 import shutil
 import sys
 import tomllib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from fluid.errors import WeightsError
@@ -64,6 +65,10 @@ class Entry:
     mean: tuple[float, ...] | None = None
     """Subtracted from each channel in 0..1, in RGB order; then divided by `std`."""
     std: tuple[float, ...] | None = None
+    facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """What else the task must know to use weights that do not say it themselves."""
+    command: str = ""
+    """How this project trained them."""
     note: str = ""
 
     @property
@@ -74,7 +79,9 @@ class Entry:
     @property
     def archive_name(self) -> str:
         """File name of the release."""
-        return PurePosixPath(unquote(urlsplit(self.urls[0]).path)).name if self.urls else self.file.name
+        if self.file is not None:
+            return self.file.name
+        return PurePosixPath(unquote(urlsplit(self.urls[0]).path)).name
 
 
 def load_registry(task_folder: str | os.PathLike) -> dict[str, Entry]:
@@ -136,9 +143,17 @@ def resolve(
     """
     if "://" in str(spec):
         return fetch(_entry_of_address(str(spec), Path(task_folder).name), names, progress=progress), None
+    entry = identify(spec, task_folder)
+    return (Path(spec) if entry is None else fetch(entry, names, progress=progress)), entry
+
+
+def identify(spec: str | os.PathLike, task_folder: str | os.PathLike) -> Entry | None:
+    """The entry that `spec` names; None if it is an address, or a path that exists. Raises WeightsError for neither."""
+    if "://" in str(spec):
+        return None
     entry = None if os.sep in str(spec) else find_entry(str(spec), task_folder)
     if Path(spec).exists() and (entry is None or not Path(spec).is_dir() or any(Path(spec).iterdir())):
-        return Path(spec), None
+        return None
     if entry is None:
         known = list(load_registry(task_folder))
         near = difflib.get_close_matches(str(spec), known, n=3, cutoff=0.5)
@@ -146,7 +161,7 @@ def resolve(
         raise WeightsError(
             f"{spec}: no such file or folder, nor released weights of that name. {hint}`./zoo list weights` shows all."
         )
-    return fetch(entry, names, progress=progress), entry
+    return entry
 
 
 def _entry_of_address(url: str, task: str) -> Entry:
@@ -178,6 +193,8 @@ def fetch(entry: Entry, names: Collection[str] | None = None, *, progress: bool 
             its checksum is wrong, or the archive is damaged or unsafe.
     """
     if entry.file is not None:
+        if entry.file.is_file():
+            _check(entry, entry.file)
         return entry.file
     folder = cache_folder(entry)
     try:

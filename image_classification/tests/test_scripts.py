@@ -12,6 +12,7 @@ from fluid.run import events
 from fluid.weights import write_weights
 from image_classification import eval as evaluation
 from image_classification import export, infer, train
+from image_classification.classifier import NetworkFlags
 from image_classification.network import open_classifier
 from image_classification.reader import class_names, embedded_dataset, load_image, normalise
 
@@ -88,18 +89,20 @@ def test_evaluation_agrees_everywhere(trained, data, tmp_path):
     step = checkpoint.load(trained)[1].step
     assert last["step"] == step
     for batch_size in (1, 7, 100):
-        result = evaluation.main(evaluation.Flags(data_dir=data, checkpoint=trained, batch_size=batch_size))
+        result = evaluation.main(
+            evaluation.Flags(data_dir=data, checkpoint=trained, newest=True, batch_size=batch_size)
+        )
         assert result["acc1"] == last["acc1"] and result["acc5"] == last["acc5"]
         assert result["loss"] == pytest.approx(last["loss"], rel=1e-6)
 
-    exported = export.main(export.Flags(checkpoint=trained, export_dir=tmp_path / "exported"))
-    result = evaluation.main(evaluation.Flags(data_dir=data, exported=exported, batch_size=7))
+    exported = export.main(export.Flags(checkpoint=trained, newest=True, export_dir=tmp_path / "exported"))
+    result = evaluation.main(evaluation.Flags(data_dir=data, exported_model=exported, batch_size=7))
     assert result["acc1"] == last["acc1"] and result["acc5"] == last["acc5"]
     assert result["loss"] == pytest.approx(last["loss"], rel=1e-5)
 
     common = {"image_list": data / "val_list.txt", "topk": 10, "batch_size": 4}
-    one = infer.main(infer.Flags(checkpoint=trained, output_dir=tmp_path / "one", **common))
-    other = infer.main(infer.Flags(exported=exported, output_dir=tmp_path / "other", **common))
+    one = infer.main(infer.Flags(checkpoint=trained, newest=True, output_dir=tmp_path / "one", **common))
+    other = infer.main(infer.Flags(exported_model=exported, output_dir=tmp_path / "other", **common))
     assert np.mean([record["correct"] for record in one]) == last["acc1"]
     for left, right in zip(one, other, strict=True):
         assert [entry["class"] for entry in left["predictions"]] == [entry["class"] for entry in right["predictions"]]
@@ -153,11 +156,11 @@ def test_features_of_a_named_layer(trained, data, tmp_path):
 
 
 def test_raw_arrays_in_and_out(trained, data, tmp_path):
-    classifier, _, _ = open_classifier(checkpoint_path=trained)
+    classifier = open_classifier(NetworkFlags(checkpoint=trained)).facts
     images = np.stack([load_image(data / "images" / f"val {n}.png", classifier.preprocess) for n in range(3)])
     np.savez(tmp_path / "in.npz", image=normalise(images, classifier.mean, classifier.std))
     exported = export.main(export.Flags(checkpoint=trained, export_dir=tmp_path / "exported"))
-    for name, source in (("a", {"checkpoint": trained}), ("b", {"exported": exported})):
+    for name, source in (("a", {"checkpoint": trained}), ("b", {"exported_model": exported})):
         infer.main(infer.Flags(feed=tmp_path / "in.npz", fetch=tmp_path / f"{name}.npz", **source))
     with np.load(tmp_path / "a.npz") as a, np.load(tmp_path / "b.npz") as b:
         assert a.files == b.files == ["logits"]
@@ -186,7 +189,7 @@ def test_onnx_agrees_with_the_program(trained, tmp_path):
 
 @pytest.mark.parametrize("kind", ["folder", "safetensors", "pdparams", "checkpoint"])
 def test_pretrained_weights_of_every_kind_start_a_run(trained, data, tmp_path, kind):
-    state, _ = checkpoint.load(trained)
+    state, _ = checkpoint.load(checkpoint.find_best(trained))
     path = {"folder": tmp_path / "w", "safetensors": tmp_path / "w.safetensors", "pdparams": tmp_path / "w.pdparams"}
     source = path.get(kind, trained)
     if kind != "checkpoint":
@@ -202,7 +205,7 @@ def test_fine_tuning_with_another_class_count_replaces_the_head_alone(trained, d
     said = capsys.readouterr().out
     assert "replaced head     2  " in said
     assert "fc4_weights [128, 10] -> [128, 12]" in said and "fc4_offset [10] -> [12]" in said
-    before, after = checkpoint.load(trained)[0], checkpoint.load(tmp_path)[0]
+    before, after = checkpoint.load(checkpoint.find_best(trained))[0], checkpoint.load(tmp_path)[0]
     np.testing.assert_array_equal(after["conv2_weights"], before["conv2_weights"])
     assert after["fc4_weights"].shape == (128, 12)
 
@@ -220,7 +223,7 @@ def test_a_checkpoint_of_another_task_or_model_is_refused(trained, data, tmp_pat
     checkpoint.save(tmp_path / "other", state, meta)
     with pytest.raises(CheckpointError, match="belongs to the task object_detection"):
         evaluation.main(evaluation.Flags(data_dir=data, checkpoint=tmp_path / "other"))
-    with pytest.raises(CheckpointError, match="--model ResNet18 contradicts"):
+    with pytest.raises(UserError, match="--model ResNet18 contradicts"):
         evaluation.main(evaluation.Flags(data_dir=data, checkpoint=trained, model="ResNet18"))
     with pytest.raises(CheckpointError, match="does not fit this model"):
         train.main(flags(data, tmp_path / "run", checkpoint=trained, optimizer="adam"))

@@ -9,6 +9,7 @@ from fluid.errors import UserError, WeightsError
 from fluid.formats import legacy
 from fluid.program import initialise
 from fluid.schedule import Constant
+from fluid.weights import Bare
 from neural_machine_translation.model import SIZES, Transformer, config_of, parameter_shapes, position_table
 from neural_machine_translation.network import evaluation_program, load_weights, scoring_program, training_programs
 
@@ -169,7 +170,7 @@ def test_released_formats_load(tmp_path, form):
         legacy.write_combined(path, state)
     else:
         weights.write_weights(path, state)
-    config, loaded, report = load_weights(path, n_head=2, n_layer=2)
+    config, loaded, report = load_weights(Bare(str(path), tmp_path, None), n_head=2, n_layer=2)
     assert config == GOLDEN_CONFIG
     assert report.fits
     assert loaded.keys() == state.keys()
@@ -182,4 +183,4 @@ def test_weights_that_do_not_fit_are_refused(tmp_path):
     del state["fc_3.w_0"]
     weights.write_weights(tmp_path / "broken.safetensors", state)
     with pytest.raises(WeightsError, match=r"fc_3\.w_0"):
-        load_weights(tmp_path / "broken.safetensors", n_head=2)
+        load_weights(Bare(str(tmp_path / "broken.safetensors"), tmp_path, None), n_head=2)

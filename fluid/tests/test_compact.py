@@ -1,0 +1,99 @@
+"""The compact form of weights: sizes, errors, what a file says of itself, and what is refused."""
+
+import json
+import os
+
+from fluid.errors import WeightsError
+from fluid.formats import safetensors_file
+from fluid.weights import compact, read_weights
+from fluid.weights.compact import Description
+
+import numpy as np
+import pytest
+
+WHOLE = {"version": 1, "storage": "int8", "task": None, "facts": {}, "origin": {}}
+
+
+def arrays() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return {
+        "conv_weights": rng.normal(size=(8, 4, 3, 3)).astype(np.float32) * np.logspace(-3, 2, 8)[:, None, None, None],
+        "fc_weights": (rng.normal(size=(64, 10)) * np.logspace(-3, 2, 10)).astype(np.float32),
+        "embedding": (rng.normal(size=(50, 16)) * np.logspace(-3, 2, 50)[:, None]).astype(np.float32),
+        "bn_variance": np.array([1e9, 1e-9], np.float32),
+        "steps": np.array([[7]], np.int64),
+        "nothing": np.zeros((3, 4), np.float32),
+    }
+
+
+@pytest.mark.parametrize("storage, bound, bytes_each", [("fp32", 0, 4), ("fp16", 2**-11, 2), ("int8", 0.5 / 127, 1)])
+def test_there_and_back(tmp_path, storage, bound, bytes_each):
+    """Each number is off by at most half a unit: of its own last place, or of its channel's largest in 127 steps."""
+    weights = {
+        name: array.astype(np.float32) if array.dtype == np.float64 else array for name, array in arrays().items()
+    }
+    path = tmp_path / "w.safetensors"
+    compact.write(path, weights, Description("task", {"net": {"names": ["é"]}}, {"step": 3}, storage))
+    back, description = compact.read(path)
+    assert description == Description("task", {"net": {"names": ["é"]}}, {"step": 3}, storage)
+    assert back.keys() == weights.keys()
+    for name, axis in (("conv_weights", 0), ("fc_weights", 1), ("embedding", 0)):
+        others = tuple(other for other in range(weights[name].ndim) if other != axis)
+        largest = np.abs(weights[name]) if storage == "fp16" else np.abs(weights[name]).max(axis=others, keepdims=True)
+        assert back[name].dtype == np.float32
+        assert np.all(np.abs(back[name] - weights[name]) <= bound * largest * 1.001 + 6e-8 * (storage == "fp16"))
+    for name in ("bn_variance", "steps", "nothing"):
+        assert back[name].dtype == weights[name].dtype and np.array_equal(back[name], weights[name])
+    stored = safetensors_file.read(path)
+    assert stored["fc_weights"].dtype.itemsize == bytes_each
+    rounded = compact.rounded(weights, storage)
+    assert all(np.array_equal(rounded[name], back[name]) for name in weights)
+    assert all(np.array_equal(read_weights(path)[name], back[name]) for name in weights)
+
+
+def test_int8_is_a_quarter():
+    weights = {"w": np.random.default_rng(1).normal(size=(512, 512)).astype(np.float32)}
+    assert sum(array.nbytes for array in compact.pack(weights, "int8").values()) == 512 * 512 + 4 * 512
+
+
+def test_beyond_half_precision_stays():
+    weights = {"w": np.array([[70000.0, 1.0]], np.float32)}
+    assert np.array_equal(compact.rounded(weights, "fp16")["w"], weights["w"])
+
+
+def test_written_twice_is_the_same_bytes(tmp_path):
+    for name in "ab":
+        compact.write(tmp_path / name, arrays(), Description(storage="int8"))
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_plain_files_say_nothing(tmp_path):
+    safetensors_file.write(tmp_path / "w.safetensors", {"w": np.ones(2)}, {"format": "pt"})
+    assert compact.describe(tmp_path / "w.safetensors") is None
+
+
+def test_what_is_refused(tmp_path):
+    path = tmp_path / "w.safetensors"
+    with pytest.raises(WeightsError, match="w: not every number in it is finite"):
+        compact.write(path, {"w": np.full((2, 2), np.nan, np.float32)}, Description(storage="int8"))
+    with pytest.raises(WeightsError, match="ends in @scale"):
+        compact.write(path, {"w@scale": np.ones((2, 2))}, Description(storage="int8"))
+    assert not os.listdir(tmp_path)
+    compact.write(path, {"w": np.ones(2)}, Description())
+    with pytest.raises(WeightsError, match="exists already"):
+        compact.write(path, {"w": np.ones(2)}, Description())
+    for metadata, message in (
+        ({"version": 2}, "written in version 2"),
+        ({**WHOLE, "storage": "int4"}, r"metadata are damaged \(storage int4"),
+        ({**WHOLE, "facts": []}, "metadata are damaged"),
+        ({"version": 1}, "metadata are damaged"),
+        ([], "metadata are damaged"),
+    ):
+        safetensors_file.write(path, {"w": np.ones(2)}, {"fluid_zoo": json.dumps(metadata)})
+        with pytest.raises(WeightsError, match=message):
+            compact.read(path)
+    for scale in (np.ones((2, 3), np.float32), np.ones(2, np.float32), np.ones((1, 7), np.float32)):
+        stored = {"w": np.ones((2, 2), np.int8), "w@scale": scale}
+        safetensors_file.write(path, stored, {"fluid_zoo": json.dumps(WHOLE)})
+        with pytest.raises(WeightsError, match="the scales of w do not belong to it"):
+            compact.read(path)

@@ -1,0 +1,164 @@
+"""Weights in one file that says what they are, in full, half or 8-bit precision.
+
+A `.safetensors` file whose metadata have an entry `fluid_zoo`, an object in JSON of
+
+    version     of this form, 1
+    storage     fp32, fp16 or int8
+    task        the task they were trained for, or null
+    facts       what that task must know to use them (network, vocabulary, class names), as in a checkpoint
+    origin      where they come from, for people: run, step, metrics, and what the storage cost
+
+and whose arrays are, by the name of the variable NAME
+
+    NAME        as it is: integers, floating point of less than two axes (offsets, statistics), everything with fp32
+    NAME        float16, of two axes or more, with fp16; float32 where a number is beyond float16
+    NAME        int8 in -127..127, of two axes or more, with int8; and
+    NAME@scale  float32 of one length along one axis and 1 along the others: the variable is NAME * NAME@scale
+
+The axis with scales is the first or the last, whichever leaves both nearer to what they were: the output channels of a
+convolution, the units of a fully connected layer, the words of an embedding. Files without that entry are plain arrays.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, get_args
+
+from fluid.errors import WeightsError
+from fluid.formats import safetensors_file
+
+import numpy as np
+
+VERSION = 1
+METADATA_KEY = "fluid_zoo"
+SCALE_SUFFIX = "@scale"
+LEVELS = 127
+
+Storage = Literal["fp32", "fp16", "int8"]
+STORAGES: tuple[Storage, ...] = get_args(Storage)
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a file says about its weights."""
+
+    task: str | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    origin: Mapping[str, Any] = field(default_factory=dict)
+    storage: Storage = "fp32"
+
+
+def read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], Description | None]:
+    """The weights of a `.safetensors` file, in float32 where they were stored in less; None if it is of plain arrays.
+
+    Raises WeightsError if the file is damaged, or of a later version of this form.
+    """
+    description = describe(path)
+    arrays = safetensors_file.read(path)
+    return (arrays if description is None else _expanded(arrays, path)), description
+
+
+def describe(path: str | os.PathLike) -> Description | None:
+    """What a `.safetensors` file says about its weights; None if it is of plain arrays. Raises as `read`."""
+    metadata = safetensors_file.read_metadata(path)
+    if METADATA_KEY not in metadata:
+        return None
+    try:
+        said = json.loads(metadata[METADATA_KEY])
+        if said["version"] != VERSION:
+            raise WeightsError(f"{path}: written in version {said['version']} of its form; {VERSION} is known here.")
+        description = Description(said["task"], said["facts"], said["origin"], said["storage"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise WeightsError(f"{path}: its metadata are damaged ({type(error).__name__}: {error}).") from error
+    if description.storage not in STORAGES or not all(
+        isinstance(item, dict) for item in (description.facts, description.origin)
+    ):
+        raise WeightsError(f"{path}: its metadata are damaged (storage {description.storage}).")
+    return description
+
+
+def write(path: str | os.PathLike, weights: Mapping[str, np.ndarray], description: Description) -> None:
+    """Write weights as `description.storage` says. Nothing is overwritten.
+
+    Raises WeightsError if the place is taken or not writable, or a number is not finite.
+    """
+    if os.path.lexists(path):
+        raise WeightsError(f"{path}: exists already. Choose another name, or remove it first.")
+    # One entry, because safetensors writes several in an order of its own.
+    metadata = {METADATA_KEY: json.dumps({"version": VERSION, **asdict(description)}, ensure_ascii=False)}
+    safetensors_file.write(path, pack(weights, description.storage), metadata)
+
+
+def rounded(weights: Mapping[str, np.ndarray], storage: Storage) -> dict[str, np.ndarray]:
+    """`weights` as they are read back after being stored so."""
+    return _expanded(pack(weights, storage), "weights")
+
+
+def pack(weights: Mapping[str, np.ndarray], storage: Storage) -> dict[str, np.ndarray]:
+    """The arrays of a file. Raises WeightsError for a number that is not finite, or a name that a scale would take."""
+    stored: dict[str, np.ndarray] = {}
+    for name, array in weights.items():
+        if name.endswith(SCALE_SUFFIX):
+            raise WeightsError(f"{name}: a variable whose name ends in {SCALE_SUFFIX} cannot be stored.")
+        if array.dtype.kind != "f" or array.ndim < 2 or storage == "fp32":
+            stored[name] = array
+            continue
+        if not np.isfinite(array).all():
+            raise WeightsError(f"{name}: not every number in it is finite.")
+        if storage == "fp16":
+            fits = np.abs(array).max(initial=0) <= np.finfo(np.float16).max
+            stored[name] = array.astype(np.float16 if fits else np.float32)
+        else:
+            stored[name], stored[name + SCALE_SUFFIX] = _quantised(array.astype(np.float32))
+    return stored
+
+
+def _quantised(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """int8 and scales of an array along its first or its last axis, whichever loses less."""
+    candidates = []
+    for axis in (0, array.ndim - 1):
+        scale = np.abs(array).max(axis=_others(array, axis), keepdims=True, initial=0) / LEVELS
+        integers = np.rint(np.divide(array, scale, out=np.zeros_like(array), where=scale > 0)).astype(np.int8)
+        candidates.append((_loss(array, integers * scale), scale.size, integers, scale))
+    _, _, integers, scale = min(candidates, key=lambda item: item[:2])
+    return integers, scale
+
+
+def _loss(array: np.ndarray, restored: np.ndarray) -> float:
+    """Energy of the error in each slice along the first and the last axis, as a share of the slice's own; the mean.
+
+    The slices' own, because a channel of small numbers counts as much in a network as one of large numbers.
+    """
+    shares = []
+    for axis in (0, array.ndim - 1):
+        error, energy = (
+            np.square(item, dtype=np.float64).sum(axis=_others(array, axis)) for item in (array - restored, array)
+        )
+        shares.append(np.mean(error / np.where(energy > 0, energy, 1)))
+    return float(np.mean(shares))
+
+
+def _others(array: np.ndarray, axis: int) -> tuple[int, ...]:
+    return tuple(other for other in range(array.ndim) if other != axis)
+
+
+def _expanded(arrays: Mapping[str, np.ndarray], where: str | os.PathLike) -> dict[str, np.ndarray]:
+    weights = {}
+    for name, array in arrays.items():
+        if name.endswith(SCALE_SUFFIX):
+            continue
+        scale = arrays.get(name + SCALE_SUFFIX)
+        if scale is not None:
+            if array.dtype != np.int8 or not _spans(scale, array):
+                raise WeightsError(f"{where}: the scales of {name} do not belong to it.")
+            weights[name] = array * scale
+        else:
+            weights[name] = array.astype(np.float32) if array.dtype == np.float16 else array
+    return weights
+
+
+def _spans(scale: np.ndarray, array: np.ndarray) -> bool:
+    return scale.ndim == array.ndim and all(
+        own in (1, full) for own, full in zip(scale.shape, array.shape, strict=True)
+    )

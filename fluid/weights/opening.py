@@ -1,0 +1,215 @@
+"""The one door through which a script comes to its weights.
+
+What a flag names; else the best checkpoint of ./output, if that is a run of the task; else what comes along with the
+task. A run's folder stands for its best checkpoint, for its newest if nothing was evaluated or `--newest` is given. Of
+a run that kept moving averages these are the weights. A line says which weights they are and why.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+
+from fluid import checkpoint
+from fluid.config import WeightsFlags
+from fluid.errors import UserError, WeightsError
+from fluid.formats.legacy import is_optimizer_state
+from fluid.run import console
+from fluid.weights import compact, registry
+from fluid.weights.files import read_weights, with_averages
+from fluid.weights.fit import Report, check_finite, unwrapped
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from fluid.export import ExportedModel
+
+OUTPUT = Path("output")
+"""Where train.py puts a run that is not told otherwise."""
+
+EXPORTED = "signature.json"
+"""`fluid.export.SIGNATURE`, without importing Paddle."""
+
+Facts = TypeVar("Facts")
+
+
+@dataclass(frozen=True)
+class Opened(Generic[Facts]):
+    """Weights ready to be used."""
+
+    facts: Facts
+    """What the task must know to use them."""
+    state: dict[str, np.ndarray]
+    """Arrays by name, float32 where they were stored in less, all finite; optimizer state left out."""
+    source: str
+    """Checkpoint, file or name, for people."""
+    reason: str
+    """Why these, for people."""
+    report: Report | None = None
+    """What became of each array of weights that had to be fitted."""
+    exported: "ExportedModel | None" = None
+    """The exported model that was asked for, instead of `state`."""
+
+
+@dataclass(frozen=True)
+class Bare:
+    """Weights that do not say what they are for: an address, or a file or folder of any format."""
+
+    spec: str
+    """As the user named them."""
+    folder: Path
+    """The task's folder."""
+    entry: registry.Entry | None
+    """What weights.toml says of them, if they are listed there."""
+
+    def read(self, names: Collection[str] | None = None) -> dict[str, np.ndarray]:
+        """The arrays by name, fetched if need be; `names`: see `read_weights`. Raises WeightsError."""
+        path, _ = registry.resolve(self.spec, self.folder, names)
+        return unwrapped(read_weights(path, names))
+
+
+Fit = Callable[[Bare], tuple[Facts, dict[str, np.ndarray], Report]]
+"""Fits bare weights to the network that the flags, the list or the arrays themselves tell."""
+
+
+def open(
+    folder: Path,
+    flags: WeightsFlags,
+    *,
+    default: str,
+    key: str,
+    from_facts: Callable[[dict[str, Any]], Facts],
+    fit: Fit[Facts],
+    say: Callable[[str], None] | None = None,
+) -> Opened[Facts]:
+    """Open the weights that `flags` ask for, or else the best there are, and print which and why.
+
+    Args:
+        folder: of the task, whose name is the task's.
+        flags: `exported_model` is heeded where the flags have it.
+        default: what comes along, by its name in the task's weights.toml.
+        key: under which checkpoints, compact files and exported models of the task keep their facts.
+        from_facts: the task's view of them; raises UserError if something is missing.
+        fit: for weights that do not describe themselves.
+        say: prints the line; by default to standard output.
+
+    Raises:
+        UserError: flags contradict each other, or facts are missing.
+        CheckpointError, WeightsError: there is nothing at a place that was named, it is damaged, of another task, does
+            not fit, or holds what is not a finite number.
+    """
+    choice = choose(folder, flags, default)
+    (say or _print)(f"weights: {choice.source} ({choice.reason})")
+    if choice.kind == "exported model":
+        from fluid.export import ExportedModel
+
+        model = ExportedModel(choice.path)
+        facts = from_facts(model.facts.get(key, model.facts))
+        return Opened(facts, {}, choice.source, choice.reason, exported=model)
+    if choice.kind == "checkpoint":
+        state, meta = checkpoint.load(choice.path, task=folder.name)
+        facts = from_facts(meta.extra.get(key, {}))
+        return Opened(facts, _ready(with_averages(state), choice.path), choice.source, choice.reason)
+    described = _described(choice.path, folder.name)
+    if key in described:
+        state = _ready(read_weights(choice.path), choice.path)
+        return Opened(from_facts(described[key]), state, choice.source, choice.reason)
+    facts, state, report = fit(Bare(choice.source, folder, choice.entry))
+    return Opened(facts, state, choice.source, choice.reason, report)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which weights, before anything of them is read."""
+
+    source: str
+    """For people."""
+    reason: str
+    """For people."""
+    kind: Literal["checkpoint", "exported model", "weights"]
+    path: Path
+    """Where they are; of weights, where they would be if `source` is a path."""
+    entry: registry.Entry | None = None
+
+
+def choose(folder: Path, flags: WeightsFlags, default: str) -> Choice:
+    """Apply the rule; arguments as of `open`, which raises what this raises."""
+    values = {name: getattr(flags, name, None) for name in ("checkpoint", "pretrained_model", "exported_model")}
+    named = {f"--{name}": value for name, value in values.items() if value is not None}
+    if len(named) > 1:
+        raise UserError(f"{' and '.join(named)} name different weights; give one of them")
+    if not named:
+        other = _other_run(folder.name)
+        if other is None:
+            return _of_run(OUTPUT, f"the run in ./{OUTPUT}", flags.newest)
+        if flags.newest:
+            raise UserError(f"--newest: {other}; name a run with --checkpoint")
+        return _by_name(default, f"comes along; {other}", folder)
+    ((flag, value),) = named.items()
+    if flag == "--checkpoint" or (flag == "--pretrained_model" and checkpoint.is_checkpoint(Path(value))):
+        return _of_run(Path(value), f"{flag} {value}", flags.newest)
+    if flags.newest:
+        raise UserError(f"--newest: {flag} {value} is not a run's folder")
+    if flag == "--exported_model":
+        return Choice(str(value), flag, "exported model", Path(value))
+    return _by_name(value, flag, folder)
+
+
+def _of_run(path: Path, named: str, newest: bool) -> Choice:
+    """The checkpoint that `path` stands for. Raises CheckpointError if there is none."""
+    found = checkpoint.find_newest(path) if newest else checkpoint.find_best(path)
+    meta = checkpoint.read_meta(found)
+    if (path / checkpoint.META_FILE).is_file():
+        reason = named
+    elif newest:
+        reason = f"{named}: its newest"
+    elif meta.best is None:
+        reason = f"{named}: its newest, as nothing was evaluated"
+    elif meta.step == meta.best_step:
+        reason = f"{named}: its best, {meta.best:.6g}"
+    else:
+        reason = f"{named}: its newest, as the best (step {meta.best_step}) is gone"
+    return Choice(_shown(found), reason, "checkpoint", found)
+
+
+def _by_name(spec: str, reason: str, folder: Path) -> Choice:
+    """What a name of weights.toml, an address or a path stands for."""
+    entry = registry.identify(spec, folder)
+    path = Path(spec) if entry is None or entry.file is None else registry.fetch(entry)
+    if (path / EXPORTED).is_file():
+        raise UserError(f"{spec} is an exported model; name it with --exported_model")
+    return Choice(spec, reason, "checkpoint" if checkpoint.is_checkpoint(path) else "weights", path, entry)
+
+
+def _other_run(task: str) -> str | None:
+    """Why ./output is passed over; None if there is a run of the task."""
+    if not checkpoint.is_checkpoint(OUTPUT):
+        return f"no run in ./{OUTPUT}"
+    owner = checkpoint.read_meta(OUTPUT).task
+    return None if owner == task else f"the run in ./{OUTPUT} is of {owner}"
+
+
+def _described(path: Path, task: str) -> Mapping[str, Any]:
+    """What a compact file says of its weights; nothing for other weights. Raises WeightsError for another task's."""
+    description = compact.describe(path) if path.suffix == ".safetensors" and path.is_file() else None
+    if description is None:
+        return {}
+    if description.task not in (None, task):
+        raise WeightsError(f"{path} belongs to the task {description.task}, not to {task}.")
+    return description.facts
+
+
+def _ready(weights: Mapping[str, np.ndarray], where: Path) -> dict[str, np.ndarray]:
+    """`weights` without optimizer state, half precision as float32. Raises WeightsError for NaN and infinity."""
+    own = {name: array for name, array in weights.items() if not is_optimizer_state(name, weights)}
+    check_finite(own, where)
+    return {name: array.astype(np.float32) if array.dtype == np.float16 else array for name, array in own.items()}
+
+
+def _shown(path: Path) -> str:
+    """A path as people would write it."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _print(line: str) -> None:
+    console.print(line, markup=False)
