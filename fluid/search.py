@@ -72,15 +72,31 @@ def beam_search(
         best = growing_score[:, :1] / beam.penalty(paddle.clip(paddle.cast(place, "float32"), min=1.0))
         return best > finished_score[:, size - 1 :]
 
-    def running(place, word, growing_score, growing_ids, finished_score, finished_ids, *caches):
+    def running(
+        place: Value,
+        word: Value,
+        growing_score: Value,
+        growing_ids: Value,
+        finished_score: Value,
+        finished_ids: Value,
+        *caches: Value,
+    ) -> Value:
         more = paddle.any(unfinished(place, growing_score, finished_score))
         return paddle.logical_and(place < board.length, more)
 
-    def advance(place, word, growing_score, growing_ids, finished_score, finished_ids, *caches):
+    def advance(
+        place: Value,
+        word: Value,
+        growing_score: Value,
+        growing_ids: Value,
+        finished_score: Value,
+        finished_ids: Value,
+        *caches: Value,
+    ) -> list[Value]:
         # A sentence that is done stays as it is while others of its batch go on: the result must not depend on company.
         going_on = unfinished(place, growing_score, finished_score)
         growing_score = paddle.where(going_on, growing_score, _never(growing_score))
-        logits, caches = step(word, place, caches)
+        logits, next_caches = step(word, place, caches)
         # The best words of each hypothesis first: a search over vocabulary x beam would sort far more.
         wide = min(2 * size, logits.shape[2])
         kept = min(2 * size, size * wide)
@@ -101,8 +117,8 @@ def beam_search(
         growing_score, order = paddle.topk(paddle.where(ended, _never(score), score), size, axis=1)
         growing_ids = board.choose(ids, order)
         word = paddle.take_along_axis(word, order, axis=1)
-        caches = board.reorder(caches, paddle.take_along_axis(parent, order, axis=1))
-        return [place + 1, word, growing_score, growing_ids, finished_score, finished_ids, *caches]
+        next_caches = board.reorder(next_caches, paddle.take_along_axis(parent, order, axis=1))
+        return [place + 1, word, growing_score, growing_ids, finished_score, finished_ids, *next_caches]
 
     start = [*board.first(bos), growing_score, board.ids, finished_score, board.ids, *caches]
     place, _, growing_score, growing_ids, finished_score, finished_ids, *_ = paddle.static.nn.while_loop(
@@ -135,12 +151,12 @@ def sample(
     """
     board = _Board(rows, 1, length, eos)
 
-    def running(place, word, score, ids, *caches):
+    def running(place: Value, word: Value, score: Value, ids: Value, *caches: Value) -> Value:
         return paddle.logical_and(place < board.length, paddle.any(paddle.logical_or(word != eos, place == 0)))
 
-    def advance(place, word, score, ids, *caches):
+    def advance(place: Value, word: Value, score: Value, ids: Value, *caches: Value) -> list[Value]:
         growing = paddle.logical_or(word != eos, place == 0)
-        logits, caches = step(word, place, caches)
+        logits, next_caches = step(word, place, caches)
         candidates = min(top_k or logits.shape[2], logits.shape[2])
         best, words = paddle.topk(logits, candidates, axis=2)
         # The largest of logits + Gumbel noise is a draw from their softmax (Gumbel, 1954).
@@ -150,7 +166,7 @@ def sample(
         drawn = paddle.take_along_axis(words, drawn, axis=2).squeeze(2)
         word = paddle.where(growing, drawn, paddle.full_like(drawn, eos))
         score = paddle.where(growing, score + gained, score)
-        return [place + 1, word, score, board.write(ids, place, word), *caches]
+        return [place + 1, word, score, board.write(ids, place, word), *next_caches]
 
     start = [*board.first(bos), board.zeros, board.ids, *caches]
     _, _, score, ids, *_ = paddle.static.nn.while_loop(running, advance, start)

@@ -7,7 +7,7 @@ import zipfile
 import zlib
 from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import IO
 
 from fluid.errors import WeightsError
 from fluid.formats import legacy
@@ -90,7 +90,7 @@ def find_parameters(root: str | os.PathLike, names: Collection[str] | None = Non
         folder = subfolders[0]
 
 
-def _members(path: Path) -> Iterator[tuple[str, int, BinaryIO]]:
+def _members(path: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
     """Yield name, stated size and content of each plain file.
 
     Raises WeightsError for anything but files and folders.
@@ -105,20 +105,20 @@ def _members(path: Path) -> Iterator[tuple[str, int, BinaryIO]]:
                     with archive.open(info) as content:
                         yield info.filename, info.file_size, content
         return
-    with tarfile.open(path) as archive:
-        for info in archive:
-            if not (info.isreg() or info.isdir()) or info.issparse():
-                raise WeightsError(f"{path}: {info.name} is a link, a device or a sparse file; refused.")
-            if info.isreg():
-                content = archive.extractfile(info)
-                yield info.name, info.size, content
+    with tarfile.open(path) as tar:
+        for member in tar:
+            if not (member.isreg() or member.isdir()) or member.issparse():
+                raise WeightsError(f"{path}: {member.name} is a link, a device or a sparse file; refused.")
+            if (plain := tar.extractfile(member)) is not None:
+                yield member.name, member.size, plain
         # tarfile takes a damaged header for the end.
-        archive.fileobj.seek(archive.offset)
-        if archive.fileobj.read(tarfile.BLOCKSIZE).strip(b"\0"):
-            raise tarfile.ReadError(f"no valid header at byte {archive.offset}")
+        assert tar.fileobj is not None
+        tar.fileobj.seek(tar.offset)
+        if tar.fileobj.read(tarfile.BLOCKSIZE).strip(b"\0"):
+            raise tarfile.ReadError(f"no valid header at byte {tar.offset}")
 
 
-def _write_member(folder: Path, name: str, size: int, content: BinaryIO, path: Path) -> None:
+def _write_member(folder: Path, name: str, size: int, content: IO[bytes], path: Path) -> None:
     parts = PurePosixPath(name).parts
     if not parts or name.startswith("/") or ".." in parts or "\\" in name or "\0" in name or ":" in parts[0]:
         raise WeightsError(f"{path}: {name!r} would be written outside the folder; refused.")

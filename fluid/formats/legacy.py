@@ -28,7 +28,7 @@ from fluid.formats import wire
 
 import numpy as np
 
-DATA_TYPES = {
+DATA_TYPES: dict[int | None, np.dtype] = {
     0: np.dtype("bool"),
     1: np.dtype("<i2"),
     2: np.dtype("<i4"),
@@ -99,7 +99,7 @@ def read_combined(path: str | os.PathLike, names: Collection[str]) -> dict[str, 
 
     Raises WeightsError.
     """
-    weights = {}
+    weights: dict[str, np.ndarray] = {}
     with _open(path) as (file, size):
         for name in sorted(names):
             if file.tell() == size:
@@ -161,10 +161,11 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 def parse_tensor_desc(data: bytes) -> tuple[int | None, list[int]]:
     """The data type number and the dimensions of a TensorDesc message. Raises ValueError where it is malformed."""
-    data_type, shape = None, []
+    data_type: int | None = None
+    shape: list[int] = []
     for number, wire_type, value in wire.fields(data):
         if number == 1 and wire_type == wire.VARINT:
-            data_type = value
+            data_type = wire.number_in(value)
         elif number == 2:
             shape += wire.integers(wire_type, value)
     return data_type, shape

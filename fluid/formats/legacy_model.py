@@ -25,11 +25,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import TypeVar
 
 from fluid.errors import WeightsError
 from fluid.formats import legacy, pdparams, wire
 
 import numpy as np
+
+Result = TypeVar("Result")
 
 DENSE_TENSOR = 7  # VarType.LOD_TENSOR
 INT, FLOAT, INTS, FLOATS, BLOCK, LONG, LONGS = 0, 1, 3, 4, 8, 9, 11
@@ -184,23 +187,23 @@ def repair(program: bytes, attribute_types: Mapping[tuple[str, str], int]) -> by
 
     def in_attribute(operator: str, attribute: bytes) -> bytes:
         items = list(wire.fields(attribute))
-        name = next(value.decode() for number, _, value in items if number == 1)
-        stored = next(value for number, _, value in items if number == 2)
-        move = _SCALAR_TO_LIST.get((stored, attribute_types.get((operator, name))))
-        if move is None:
+        name = next(wire.bytes_in(value).decode() for number, _, value in items if number == 1)
+        stored = next(wire.number_in(value) for number, _, value in items if number == 2)
+        wanted = attribute_types.get((operator, name))
+        if wanted is None or (stored, wanted) not in _SCALAR_TO_LIST:
             return attribute
-        types = {2: attribute_types[operator, name]}
-        return wire.encode((move[1] if n == move[0] else n, w, types.get(n, v)) for n, w, v in items)
+        move = _SCALAR_TO_LIST[stored, wanted]
+        return wire.encode((move[1] if n == move[0] else n, w, wanted if n == 2 else v) for n, w, v in items)
 
     def in_operator(operator: bytes) -> bytes:
         items = list(wire.fields(operator))
-        kind = next(value.decode() for number, _, value in items if number == 3)
-        return wire.encode((n, w, in_attribute(kind, v) if n == 4 else v) for n, w, v in items)
+        kind = next(wire.bytes_in(value).decode() for number, _, value in items if number == 3)
+        return wire.encode((n, w, in_attribute(kind, wire.bytes_in(v)) if n == 4 else v) for n, w, v in items)
 
     def in_block(block: bytes) -> bytes:
-        return wire.encode((n, w, in_operator(v) if n == 4 else v) for n, w, v in wire.fields(block))
+        return wire.encode((n, w, in_operator(wire.bytes_in(v)) if n == 4 else v) for n, w, v in wire.fields(block))
 
-    return wire.encode((n, w, in_block(v) if n == 1 else v) for n, w, v in wire.fields(program))
+    return wire.encode((n, w, in_block(wire.bytes_in(v)) if n == 1 else v) for n, w, v in wire.fields(program))
 
 
 def _is_program(path: Path) -> bool:
@@ -214,7 +217,7 @@ def _messages(data: bytes, *numbers: int) -> Iterator[tuple[int, bytes]]:
     """The length-delimited fields of a message; those in `numbers` must be of that kind."""
     for number, wire_type, value in wire.fields(data):
         if wire_type == wire.BYTES:
-            yield number, value
+            yield number, wire.bytes_in(value)
         elif number in numbers:
             raise ValueError(f"field {number} has wire type {wire_type}")
 
@@ -223,7 +226,7 @@ def _parse_block(data: bytes) -> Block:
     block = Block()
     for number, wire_type, value in wire.fields(data):
         if number == 2 and wire_type == wire.VARINT:
-            block.parent = wire.signed(value)
+            block.parent = wire.signed(wire.number_in(value))
     for number, value in _messages(data, 3, 4):
         if number == 3:
             variable = _parse_variable(value)
@@ -237,15 +240,15 @@ def _parse_variable(data: bytes) -> Variable:
     variable = Variable(name="")
     for number, wire_type, value in wire.fields(data):
         if number == 1 and wire_type == wire.BYTES:
-            variable.name = value.decode()
+            variable.name = wire.bytes_in(value).decode()
         elif number == 3 and wire_type == wire.VARINT:
             variable.persistable = bool(value)
         elif number == 2 and wire_type == wire.BYTES:
-            for type_number, type_wire, type_value in wire.fields(value):
+            for type_number, type_wire, type_value in wire.fields(wire.bytes_in(value)):
                 if type_number == 1 and type_wire == wire.VARINT:
-                    variable.type = type_value
+                    variable.type = wire.number_in(type_value)
                 elif type_number == 3 and type_wire == wire.BYTES:  # LoDTensorDesc {1: tensor}
-                    for _, tensor in (item for item in _messages(type_value) if item[0] == 1):
+                    for _, tensor in (item for item in _messages(wire.bytes_in(type_value)) if item[0] == 1):
                         variable.data_type, variable.shape = legacy.parse_tensor_desc(tensor)
     if not variable.name:
         raise ValueError("a variable without a name")
@@ -274,24 +277,26 @@ def _parse_operator(data: bytes) -> Operator:
 
 
 def _parse_attribute(data: bytes) -> tuple[str, object]:
-    name, kind, single, many = "", None, None, []
+    name, kind = "", None
+    single: object = None
+    many: list[object] = []
     for number, wire_type, value in wire.fields(data):
         if number == 1:
-            name = value.decode() if wire_type == wire.BYTES else ""
+            name = wire.bytes_in(value).decode()
         elif number == 2:
             kind = value
         elif number in (6, 11, 14, 15):
             many += wire.integers(wire_type, value)
         elif number == 7:
-            many += [x for (x,) in struct.iter_unpack("<f", value if wire_type == wire.BYTES else bytes(value))]
+            many += [x for (x,) in struct.iter_unpack("<f", wire.bytes_in(value))]
         elif number == 8 and wire_type == wire.BYTES:
-            many.append(value.decode(errors="replace"))
+            many.append(wire.bytes_in(value).decode(errors="replace"))
         elif wire_type == wire.VARINT:
-            single = wire.signed(value)
+            single = wire.signed(wire.number_in(value))
         elif wire_type == wire.FIXED32:
-            (single,) = struct.unpack("<f", value)
+            (single,) = struct.unpack("<f", wire.bytes_in(value))
         elif number == 5 and wire_type == wire.BYTES:
-            single = value.decode(errors="replace")
+            single = wire.bytes_in(value).decode(errors="replace")
     if not name or kind is None:
         raise ValueError("an attribute without a name or a type")
     return name, many if kind in (INTS, FLOATS, 5, 7, 10, LONGS) else single
@@ -352,7 +357,7 @@ def _check_feed(model: LegacyModel, feed: Mapping[str, np.ndarray]) -> None:
             raise WeightsError(f"The feed's {name}.lod must rise from 0 to the {shape[0]} rows of {name}.")
 
 
-def _isolated(function: Callable, *arguments: object) -> object:
+def _isolated(function: Callable[..., Result], *arguments: object) -> Result:
     """Call a function in a fresh process and return its result; a crash there becomes a WeightsError here."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)

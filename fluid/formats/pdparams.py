@@ -13,7 +13,7 @@ import pickletools
 import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 from fluid.errors import WeightsError
 
@@ -65,7 +65,8 @@ class _Call(str):
 
 class _Dtype:
     def __init__(self, code: str):
-        self.code, self.byte_order = code, "<"
+        self.code = code
+        self.byte_order: Any = "<"
 
     def resolve(self) -> np.dtype:
         dtype = np.dtype(self.code).newbyteorder(self.byte_order)
@@ -171,7 +172,9 @@ def _interpret(data: mmap.mmap) -> Any:
         del stack[position:]
         return items
 
-    for opcode, argument, _ in pickletools.genops(data):
+    argument: Any
+    # It reads of a file object and of a map alike.
+    for opcode, argument, _ in pickletools.genops(cast(IO[bytes], data)):
         name = opcode.name
         if name in _PUSH:
             stack.append(_CONSTANTS.get(name, argument))
@@ -194,9 +197,9 @@ def _interpret(data: mmap.mmap) -> Any:
             state = stack.pop()
             _build(stack[-1], state, spend)
         elif name in _TUPLES:
-            items = tuple(stack[-_TUPLES[name] :])
+            members = tuple(stack[-_TUPLES[name] :])
             del stack[-_TUPLES[name] :]
-            stack.append(items)
+            stack.append(members)
         elif name == "MARK":
             marks.append(len(stack))
         elif name == "TUPLE":

@@ -74,15 +74,29 @@ def fields(data: bytes) -> Iterator[Field]:
         position += size
 
 
+def number_in(value: int | bytes) -> int:
+    """The number that a field holds. Raises ValueError if it holds bytes."""
+    if not isinstance(value, int):
+        raise ValueError("bytes where a number belongs")
+    return value
+
+
+def bytes_in(value: int | bytes) -> bytes:
+    """The bytes that a field holds. Raises ValueError if it holds a number."""
+    if not isinstance(value, bytes):
+        raise ValueError("a number where bytes belong")
+    return value
+
+
 def integers(wire_type: int, value: int | bytes) -> list[int]:
     """The integers of one occurrence of a repeated integer field, packed or not."""
     if wire_type == VARINT:
-        return [signed(value)]
+        return [signed(number_in(value))]
     if wire_type != BYTES:
         raise ValueError(f"an integer field of wire type {wire_type}")
-    numbers, position = [], 0
-    while position < len(value):
-        number, position = read_varint(value, position)
+    packed, numbers, position = bytes_in(value), [], 0
+    while position < len(packed):
+        number, position = read_varint(packed, position)
         numbers.append(signed(number))
     return numbers
 
@@ -93,9 +107,9 @@ def encode(message: Iterable[Field]) -> bytes:
     for number, wire_type, value in message:
         out += write_varint(number << 3 | wire_type)
         if wire_type == VARINT:
-            out += write_varint(value)
+            out += write_varint(number_in(value))
         elif wire_type == BYTES:
-            out += write_varint(len(value)) + value
+            out += write_varint(len(bytes_in(value))) + bytes_in(value)
         else:
-            out += value
+            out += bytes_in(value)
     return bytes(out)

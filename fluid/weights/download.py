@@ -140,8 +140,7 @@ def _fetch(url: str, part: Path, label: str, progress: bool) -> None:
         total = have + int(length) if length is not None and length.isdigit() else None
         if total is not None and total - have > shutil.disk_usage(part.parent).free:
             raise WeightsError(f"{part.parent}: {total - have} bytes are needed, the disk has less free.")
-        validator = _validator(response)
-        _resume_file(part).write_text(json.dumps({"url": url, "validator": validator}))
+        _resume_file(part).write_text(json.dumps({"url": url, "validator": _validator(response)}))
         with open(part, "r+b" if have else "wb") as file, _bar(label, progress) as bar:
             file.seek(have)
             file.truncate()
@@ -163,15 +162,15 @@ def _read(response: http.client.HTTPResponse) -> bytes:
         return error.partial
 
 
-def _arrived(url: str, part: Path) -> tuple[int, str | None]:
+def _arrived(url: str, part: Path) -> tuple[int, str]:
     """How many bytes an earlier attempt left, and the mark by which the server tells whether its file is the same."""
     try:
         noted = json.loads(_resume_file(part).read_text())
         have = part.stat().st_size
     except (OSError, ValueError):
-        return 0, None
+        return 0, ""
     if not isinstance(noted, dict) or noted.get("url") != url or not isinstance(noted.get("validator"), str):
-        return 0, None
+        return 0, ""
     return have, noted["validator"]
 
 
