@@ -95,7 +95,7 @@ def write(
     partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
     known = initialisers(programs.values()) if form == "seed" else {}
     averages = {name for program in programs.values() for name in program.averages}
-    initial = {name: known.get(name) or _description(state[name]) for name in state.keys() - averages}
+    initial = {name: known.get(name) or _description(state[name]) for name in sorted(state.keys() - averages)}
     description = {
         "format": FORMAT,
         "task": task,

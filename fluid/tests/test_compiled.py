@@ -72,3 +72,7 @@ def test_the_value_used_longest_ago_goes_first():
     for key in ("a", "b", "a", "c", "a", "b"):
         assert recent.find(key, lambda key=key: make(key)) == key
     assert made == ["a", "b", "c", "b"] and recent.values() == ["a", "b"]
+
+
+def test_only_convolutions_keep_a_cpu_from_looping_in_one_call():
+    assert not create("cpu").compiled(shrinking(training=True)).loops_on_host

@@ -270,10 +270,14 @@ def test_random_operations_have_the_right_distribution() -> None:
     assert abs(np.corrcoef(out["upscale"], out["downscale"])[0, 1]) < 0.05
 
 
-def test_run_many_equals_single_runs() -> None:
+@pytest.mark.parametrize("on_host", [True, False])
+def test_run_many_equals_single_runs(on_host: bool) -> None:
     program = image_program(rate=0.3)
     state, feeds = initialise(program, seed=7), [image_feed(seed=step) for step in range(3)]
     single, many = create("cpu"), create("cpu")
+    if not on_host:
+        many.tuning = dataclasses.replace(many.tuning, convolutions_in_loops=True)
+    assert many.compiled(program).loops_on_host == on_host
     single.load(state)
     many.load(state)
     wanted = [np.asarray(single.run(program, feed, 4 + step)["losses"]) for step, feed in enumerate(feeds)]

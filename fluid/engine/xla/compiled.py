@@ -13,7 +13,7 @@ from weakref import WeakSet
 
 from fluid.engine.base import check_feed
 from fluid.engine.xla.devices import BATCH, Devices
-from fluid.engine.xla.graph import Graph
+from fluid.engine.xla.graph import Graph, walk
 from fluid.engine.xla.hoist import halve
 from fluid.engine.xla.lower import lower
 from fluid.engine.xla.precision import Policy
@@ -107,6 +107,9 @@ class Compiled:
         self.graph = self.step.graph
         self.state, self.devices = state, devices
         self.batch_axes = {name: item.batch for name, item in self.graph.inputs.items()}
+        has_convolutions = any("conv" in operation.name for operation in walk(self.graph.block))
+        self.loops_on_host = has_convolutions and not tuning.convolutions_in_loops
+        """Whether several steps are faster one by one than in one call."""
         self._checked: set[Any] = set()
         self._functions: Recent[Any] = Recent()
         self._loops: Recent[Any] = Recent()
