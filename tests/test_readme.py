@@ -1,0 +1,79 @@
+"""The commands that READMEs show: their scripts exist and take the flags."""
+
+import contextlib
+import functools
+import importlib
+import io
+import re
+import runpy
+import shlex
+import sys
+from pathlib import Path
+from unittest import mock
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FRONT_DOOR = {"demo", "test", "install"}
+"""Commands of ./zoo that run no script of a task and no module of fluid.commands."""
+
+
+def commands(path: Path) -> list[str]:
+    """Each command line of a README's code blocks, without its comment."""
+    blocks = re.findall(r"^```(?:bash)?\n(.*?)^```", path.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    lines = [line.strip() for block in blocks for line in re.sub(r"\\\n\s*", " ", block).splitlines()]
+    return [line for line in lines if line.startswith(("./zoo ", "python "))]
+
+
+CASES = [
+    pytest.param(path, line, id=f"{path.relative_to(ROOT)}: {line}")
+    for path in sorted([*ROOT.glob("*.md"), *ROOT.glob("*/README.md")])
+    for line in commands(path)
+]
+
+
+def script_of(readme: Path, words: list[str]) -> tuple[Path, list[str]] | None:
+    """The script that a command runs, and its words; None for a command of the front door itself."""
+    if words[0] == "python":
+        here, above = readme.parent / words[1], ROOT / words[1]
+        return here if here.is_file() else above, words[2:]
+    command, *rest = words[1:]
+    if command in FRONT_DOOR:
+        return None
+    match command:
+        case "launch":
+            return ROOT / rest[1] / "train.py", rest[2:]
+        case "prepare":
+            return ROOT / rest[0] / f"prepare_{rest[1]}.py", rest[2:]
+        case "benchmark":
+            return ROOT / "benchmarks" / f"{rest[0]}.py", rest[1:]
+    module = ROOT / "fluid" / "commands" / f"{command}.py"
+    return (module, rest) if module.is_file() else (ROOT / rest[0] / f"{command}.py", rest[1:])
+
+
+@functools.cache
+def flags_of(script: Path, subcommand: str) -> set[str]:
+    """What `--help` names, of a subcommand where there are some, and the older spellings."""
+    with (
+        contextlib.redirect_stdout(io.StringIO()) as said,
+        contextlib.suppress(SystemExit),
+        mock.patch.object(sys, "argv", [str(script), *filter(None, [subcommand]), "--help"]),
+    ):
+        runpy.run_path(str(script), run_name="__main__")
+    module = importlib.import_module(f"{script.parent.name}.{script.stem}")
+    older = [*getattr(module, "ALIASES", ()), *getattr(module, "RETIRED", ())]
+    return {*older, *re.findall(r"--([a-z]\w*)", said.getvalue())}
+
+
+@pytest.mark.parametrize(("readme", "line"), CASES)
+def test_a_command_runs_a_script_that_takes_its_flags(readme: Path, line: str) -> None:
+    words = shlex.split(line, comments=True)
+    found = script_of(readme, words)
+    if found is None:
+        return
+    script, rest = found
+    assert script.is_file(), script
+    if (script.parent / "infer.py").is_file():
+        subcommand = rest[0] if rest and re.fullmatch(r"[a-z]+", rest[0]) else ""
+        named = {word[2:].partition("=")[0] for word in rest if word.startswith("--")}
+        assert named <= flags_of(script, subcommand), f"{script.parent.name}/{script.name}"
