@@ -119,3 +119,17 @@ def test_a_script_outside_the_environment_says_how_to_run_it(script: Path) -> No
     done = subprocess.run([sys.executable, "-S", script, "--help"], env=environment, capture_output=True, text=True)
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1 and "./zoo" in done.stderr, done.stderr
+
+
+def test_the_recipe_for_a_new_task(tmp_path: Path) -> None:
+    """CONTRIBUTING's: copied and renamed, the task in miniature trains and is evaluated."""
+    shutil.copytree(ROOT / "tests" / "points_task", tmp_path / "my_task", ignore=shutil.ignore_patterns("__pycache__"))
+    for path in (tmp_path / "my_task").rglob("*"):
+        if path.suffix in (".py", ".toml", ".json"):
+            path.write_text(path.read_text(encoding="utf-8").replace("points_task", "my_task"), encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    for words in (("train.py", "--max_steps", "2"), ("eval.py", "--checkpoint", "output"), ("eval.py",)):
+        command = [sys.executable, tmp_path / "my_task" / words[0], *words[1:]]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert "accuracy" in done.stdout
