@@ -22,7 +22,7 @@ def commands(path: Path) -> list[str]:
     """Each command line of a README's code blocks, without its comment."""
     blocks = re.findall(r"^```(?:bash)?\n(.*?)^```", path.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
     lines = [line.strip() for block in blocks for line in re.sub(r"\\\n\s*", " ", block).splitlines()]
-    return [line for line in lines if line.startswith(("./zoo ", "python "))]
+    return [line for line in lines if re.match(r"\./zoo |(\.venv/bin/)?python ", line)]
 
 
 CASES = [
@@ -34,7 +34,7 @@ CASES = [
 
 def script_of(readme: Path, words: list[str]) -> tuple[Path, list[str]] | None:
     """The script that a command runs, and its words; None for a command of the front door itself."""
-    if words[0] == "python":
+    if words[0].endswith("python"):
         here, above = readme.parent / words[1], ROOT / words[1]
         return here if here.is_file() else above, words[2:]
     command, *rest = words[1:]
