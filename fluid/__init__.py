@@ -9,6 +9,9 @@ import warnings
 from pathlib import Path
 from types import TracebackType
 
+if sys.version_info < (3, 11):
+    raise SystemExit(f"error: {sys.executable} is Python {sys.version.split()[0]}; 3.11, 3.12 or 3.13 is needed")
+
 CPU_THREADS = int(os.environ.get("OMP_NUM_THREADS", 0)) or (
     len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 )

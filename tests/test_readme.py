@@ -20,14 +20,15 @@ FRONT_DOOR = {"demo", "test", "install"}
 
 def commands(path: Path) -> list[str]:
     """Each command line of a README's code blocks, without its comment."""
-    blocks = re.findall(r"^```(?:bash)?\n(.*?)^```", path.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
-    lines = [line.strip() for block in blocks for line in re.sub(r"\\\n\s*", " ", block).splitlines()]
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```", path.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    text = "".join(block for language, block in blocks if language in ("", "bash"))
+    lines = [line.strip() for line in re.sub(r"\\\n\s*", " ", text).splitlines()]
     return [line for line in lines if re.match(r"\./zoo |(\.venv/bin/)?python ", line)]
 
 
 CASES = [
     pytest.param(path, line, id=f"{path.relative_to(ROOT)}: {line}")
-    for path in sorted([*ROOT.glob("*.md"), *ROOT.glob("*/README.md")])
+    for path in sorted([*ROOT.glob("README*.md"), *ROOT.glob("*/README.md")])
     for line in commands(path)
 ]
 

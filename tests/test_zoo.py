@@ -121,6 +121,12 @@ def test_a_script_outside_the_environment_says_how_to_run_it(script: Path) -> No
     assert len(done.stderr.splitlines()) == 1 and "./zoo" in done.stderr, done.stderr
 
 
+def test_an_old_python_is_refused_in_one_line() -> None:
+    program = "import sys; sys.version_info = (3, 10); import fluid"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.endswith("3.11, 3.12 or 3.13 is needed\n"), done.stderr
+
+
 def test_the_recipe_for_a_new_task(tmp_path: Path) -> None:
     """CONTRIBUTING's: copied and renamed, the task in miniature trains and is evaluated."""
     shutil.copytree(ROOT / "tests" / "points_task", tmp_path / "my_task", ignore=shutil.ignore_patterns("__pycache__"))
