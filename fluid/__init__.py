@@ -9,7 +9,7 @@ import warnings
 from pathlib import Path
 from types import TracebackType
 
-if sys.version_info < (3, 11):
+if sys.version_info < (3, 11):  # noqa: UP036 run from a checkout, nothing has looked at the version
     raise SystemExit(f"error: {sys.executable} is Python {sys.version.split()[0]}; 3.11, 3.12 or 3.13 is needed")
 
 CPU_THREADS = int(os.environ.get("OMP_NUM_THREADS", 0)) or (
