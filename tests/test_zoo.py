@@ -52,6 +52,8 @@ def zoo(house: Path, *words: str) -> tuple[int, str]:
         (("prepare", "new_task", "small", "--help"), "python ./new_task/prepare_small.py --help"),
         (("prepare", "new_task"), "./zoo prepare new_task small --help"),
         (("legacy", "run", "DIR"), "python -m fluid.commands.legacy run DIR"),
+        (("test", "new_task/"), "python -m pytest -m not full new_task tests -k new_task"),
+        (("test", "--full"), "python -m pytest"),
         (("launch", "2", "new_task"), "python -m fluid.commands.launch 2 ./new_task/train.py"),
     ],
 )
