@@ -18,7 +18,7 @@ from DeepQNetwork.eval import ALIASES
 from DeepQNetwork.network import inference_program
 from DeepQNetwork.pretrained import load_agent
 from fluid import config as configuration
-from fluid.export import export, export_onnx
+from fluid.export import ONNX, export
 from fluid.run import console, script
 
 
@@ -37,13 +37,13 @@ def main(flags: Flags) -> Path:
     opened = load_agent(flags)
     agent = opened.facts
     program = inference_program(agent)
-    folder = export(program, opened.state, flags.target, facts={"agent": agent.to_facts()})
+    folder = export(program, opened.state, flags.target, facts={"agent": agent.to_facts()}, onnx=flags.onnx)
     console.print(
         f"{folder}: inference model of {agent.network} for {agent.env} (signature.json says how to feed it)",
         markup=False,
     )
     if flags.onnx:
-        console.print(f"{export_onnx(folder)}", markup=False)
+        console.print(f"{folder / ONNX}", markup=False)
     return folder
 
 

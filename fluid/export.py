@@ -3,103 +3,100 @@
 FOLDER/inference.json inference.pdiparams    what paddle.inference loads
        signature.json                        names, shapes and types of inputs and outputs, and the task's own facts
        model.onnx                            on request
+
+What is written is run in a process of its own before it appears: some Programs cannot be converted, crash or never return
+in `paddle.inference` or ONNX Runtime, or compute something else there. Run as a script this module is that process.
 """
 
+import importlib.util
 import json
 import os
+import re
 import shutil
-from collections.abc import Mapping
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fluid import CPU_THREADS
+from fluid.arrays import read_npz, write_npz
+from fluid.engine.paddle import PaddleEngine
 from fluid.errors import UserError, WeightsError
+from fluid.interface import Input
 from fluid.program import Program, temporary_scope
+from fluid.run import console
 
 import numpy as np
 import paddle
 
 STEM = "inference"
 SIGNATURE = "signature.json"
+ONNX = "model.onnx"
+OPSET = 13
+
+TRIAL = "trial"
+"""Folder of the inputs and outputs of a trial run, inside the unfinished export."""
+
+BATCH_SIZES = (1, 3)
+FREE_LENGTH = 32
+"""Length of an axis without a known one in trial inputs."""
+
+TOLERANCE = 1e-3
+"""Largest difference of an output from the Program's, as a share of the largest number in it."""
+
+Feed = Mapping[str, np.ndarray]
 
 
-def export(program: Program, state: Mapping[str, np.ndarray], folder: Path, *, facts: Mapping[str, Any]) -> Path:
+def export(
+    program: Program,
+    state: Mapping[str, np.ndarray],
+    folder: Path,
+    *,
+    facts: Mapping[str, Any],
+    onnx: bool = False,
+    examples: Sequence[Feed] | None = None,
+    time_limit: float = 300.0,
+) -> Path:
     """Write `program` with the weights in `state` as a Paddle inference model; the folder appears whole or not at all.
 
-    `facts` is what the task must know to use the model (class names, preprocessing); it lands in signature.json.
-    Raises UserError if the folder exists and is something else than an exported model, or cannot be written.
+    Args:
+        facts: what the task must know to use the model (class names, preprocessing); it lands in signature.json.
+        onnx: write model.onnx as well; needs paddle2onnx (extra `onnx`).
+        examples: inputs for which the written model must compute what the Program does, batches of different sizes. By
+            default random numbers, and ones for whole numbers, in batches of 1 and 3.
+        time_limit: seconds that loading it and computing the examples may take.
+
+    Raises UserError if the folder exists and is something else than an exported model, if it cannot be written, or if what
+    was written does not do what the Program does; there is nothing new in its place then.
     """
     folder = Path(folder)
     if folder.exists() and not (folder / SIGNATURE).is_file():
         raise UserError(f"{folder} exists and is not an exported model; choose another folder")
+    if onnx and importlib.util.find_spec("paddle2onnx") is None:
+        raise UserError("ONNX export needs paddle2onnx, for Python before 3.13: pip install '.[onnx]'")
     partial = folder.with_name(f".{folder.name}-{os.getpid()}")
-    block = program.main.global_block()
-    feeds = {op.attrs()["name"]: op.results()[0] for op in block.ops if op.name() == "pd_op.data"}
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        with temporary_scope() as scope:
-            for name in program.state_names:
-                scope.var(name).get_tensor().set(np.asarray(state[name]), paddle.CPUPlace())
-            paddle.static.save_inference_model(
-                str(partial / STEM),
-                [feeds[name] for name in program.inputs],
-                [program.values[name] for name in program.outputs],
-                paddle.static.Executor(paddle.CPUPlace()),
-                program=program.main,
-            )
-        signature = {
-            "inputs": [
-                {"name": item.name, "shape": list(item.shape), "dtype": item.dtype} for item in program.inputs.values()
-            ],
-            "outputs": list(program.outputs),
-            "facts": dict(facts),
-        }
-        (partial / SIGNATURE).write_text(json.dumps(signature, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        _write_model(program, state, partial)
+        trial = _Trial(partial, program, state, examples or _examples(program), time_limit)
+        _write_signature(program, partial, facts, onednn=_uses_onednn(program, trial))
+        if onnx:
+            trial.convert()
+        shutil.rmtree(partial / TRIAL)
         if folder.exists():
             shutil.rmtree(folder)
         partial.rename(folder)
     except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
         raise UserError(f"cannot write the exported model to {folder}: {error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return folder
 
 
-def export_onnx(folder: Path, *, opset: int = 13) -> Path:
-    """Translate an exported model to FOLDER/model.onnx. Raises UserError without paddle2onnx (extra `onnx`)."""
-    try:
-        import paddle2onnx
-    except ImportError:
-        raise UserError("ONNX export needs paddle2onnx, for Python before 3.13: pip install '.[onnx]'") from None
-    target = Path(folder) / "model.onnx"
-    paddle2onnx.export(
-        str(Path(folder) / f"{STEM}.json"),
-        str(Path(folder) / f"{STEM}.pdiparams"),
-        save_file=str(target),
-        opset_version=opset,
-        # Its default optimiser installs packages without asking.
-        optimize_tool="None",
-    )
-    _name_onnx_outputs(target, json.loads((Path(folder) / SIGNATURE).read_text(encoding="utf-8"))["outputs"])
-    return target
-
-
-def _name_onnx_outputs(path: Path, names: list[str]) -> None:
-    """Paddle calls outputs `fetch_name_0`, ...; give them the names of the Program."""
-    import onnx
-
-    model = onnx.load(str(path))
-    renamed = {output.name: name for output, name in zip(model.graph.output, names, strict=True)}
-    for output in model.graph.output:
-        output.name = renamed[output.name]
-    for node in model.graph.node:
-        node.output[:] = [renamed.get(name, name) for name in node.output]
-        node.input[:] = [renamed.get(name, name) for name in node.input]
-    onnx.save(model, str(path))
-
-
 class ExportedModel:
-    """An exported model run by `paddle.inference`, on CPU with oneDNN kernels.
+    """An exported model run by `paddle.inference` on CPU, with oneDNN kernels unless its signature says otherwise.
 
     Attributes: `inputs` and `outputs` (names), `facts` (as given to `export`).
     """
@@ -111,26 +108,236 @@ class ExportedModel:
             signature = json.loads((folder / SIGNATURE).read_text(encoding="utf-8"))
             self.inputs = {item["name"]: item for item in signature["inputs"]}
             self.outputs, self.facts = list(signature["outputs"]), dict(signature["facts"])
+            onednn = bool(signature.get("onednn", True))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise WeightsError(
                 f"{folder} is not an exported model ({SIGNATURE}: {error}); make one with export.py"
             ) from error
-        config = paddle.inference.Config(str(folder / f"{STEM}.json"), str(folder / f"{STEM}.pdiparams"))
-        config.disable_glog_info()
-        config.disable_gpu()
-        config.enable_mkldnn()
-        config.set_cpu_math_library_num_threads(CPU_THREADS)
-        self._predictor = paddle.inference.create_predictor(config)
+        self._predictor = _predictor(folder, onednn)
 
-    def run(self, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def run(self, feed: Feed) -> dict[str, np.ndarray]:
         """Outputs by name for inputs by name; raises UserError for inputs the model does not have."""
         if feed.keys() != self.inputs.keys():
             raise UserError(
                 f"the exported model takes the inputs {', '.join(self.inputs)}, not {', '.join(feed) or 'none'}"
             )
-        for name, array in feed.items():
-            dtype = self.inputs[name]["dtype"]
-            self._predictor.get_input_handle(name).copy_from_cpu(np.ascontiguousarray(array, dtype))
-        self._predictor.run()
-        handles = [self._predictor.get_output_handle(name) for name in self._predictor.get_output_names()]
-        return {name: handle.copy_to_cpu() for name, handle in zip(self.outputs, handles, strict=True)}
+        arrays = {name: np.asarray(array, self.inputs[name]["dtype"]) for name, array in feed.items()}
+        return dict(zip(self.outputs, _predict(self._predictor, arrays), strict=True))
+
+
+class _Trial:
+    """An unfinished export, and what must come out of it."""
+
+    def __init__(
+        self, folder: Path, program: Program, state: Mapping[str, np.ndarray], examples: Sequence[Feed], limit: float
+    ):
+        self._folder, self._limit = folder, limit
+        engine = PaddleEngine()
+        engine.load({name: state[name] for name in program.state_names})
+        self._expected = [engine.run(program, feed) for feed in examples]
+        for number, feed in enumerate(examples):
+            write_npz(_inputs(folder, number), feed)
+
+    def run(self, job: str) -> None:
+        """Compute the examples in a process of its own; raises UserError if that fails or gives something else."""
+        self._call(job)
+        for number, expected in enumerate(self._expected):
+            outputs = list(read_npz(_outputs(self._folder, number)).values())
+            for (name, want), have in zip(expected.items(), outputs, strict=True):
+                difference = _difference(have, np.asarray(want))
+                if difference > TOLERANCE:
+                    raise UserError(
+                        f"{_RUNTIMES[job]} computes something else than the Program: its output '{name}' is "
+                        f"{have.dtype} {list(have.shape)} and differs by {difference:.1g} of its largest number"
+                    )
+
+    def convert(self) -> None:
+        """Write model.onnx, and compute the examples with it where ONNX Runtime is installed."""
+        self._call("convert")
+        if importlib.util.find_spec("onnxruntime") is None:
+            console.print("ONNX Runtime is not installed: model.onnx was not tried out", markup=False)
+            return
+        self.run("onnx")
+
+    def _call(self, job: str) -> None:
+        root = str(Path(__file__).resolve().parents[1])
+        path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+        command = [sys.executable, "-m", "fluid.export", job, str(self._folder)]
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=self._limit, env={**os.environ, "PYTHONPATH": path}
+            )
+        except subprocess.TimeoutExpired:
+            raise UserError(
+                f"{_RUNTIMES[job]} did not answer within {self._limit:g} seconds, and nothing was exported. Loops that "
+                "Paddle can train never return there: a network should write its recurrences with fluid.recurrent"
+            ) from None
+        if done.returncode:
+            reason = _last_error(done.stdout + done.stderr) or f"exit code {done.returncode}"
+            raise UserError(f"{_RUNTIMES[job]} failed, and nothing was exported: {reason}")
+
+
+_RUNTIMES = {
+    "onednn": "paddle.inference",
+    "plain": "paddle.inference",
+    "convert": "paddle2onnx",
+    "onnx": "ONNX Runtime",
+}
+"""Jobs of the trial process -> what does them."""
+
+
+def _last_error(text: str) -> str:
+    """The last line that says what went wrong, rather than that something did."""
+    lines = [line.strip() for line in text.splitlines() if "error" in line.lower()]
+    return next((line for line in reversed(lines) if not re.match("FatalError: `|Error Message Summary", line)), "")
+
+
+def _uses_onednn(program: Program, trial: _Trial) -> bool:
+    """Try the model out; whether it is to be run with oneDNN kernels. Raises UserError if it works in no way."""
+    if any(op.name() == "pd_op.while" for op in program.main.global_block().ops):
+        # Several times slower with oneDNN, which converts what goes round at every step.
+        trial.run("plain")
+        return False
+    try:
+        trial.run("onednn")
+    except UserError as error:
+        trial.run("plain")
+        console.print(f"The model is marked to be run without oneDNN kernels: with them {error}", markup=False)
+        return False
+    return True
+
+
+def _write_model(program: Program, state: Mapping[str, np.ndarray], folder: Path) -> None:
+    block = program.main.global_block()
+    feeds = {op.attrs()["name"]: op.results()[0] for op in block.ops if op.name() == "pd_op.data"}
+    with temporary_scope() as scope:
+        for name in program.state_names:
+            scope.var(name).get_tensor().set(np.asarray(state[name]), paddle.CPUPlace())
+        paddle.static.save_inference_model(
+            str(folder / STEM),
+            [feeds[name] for name in program.inputs],
+            [program.values[name] for name in program.outputs],
+            paddle.static.Executor(paddle.CPUPlace()),
+            program=program.main,
+        )
+
+
+def _write_signature(program: Program, folder: Path, facts: Mapping[str, Any], *, onednn: bool) -> None:
+    inputs = program.inputs.values()
+    signature = {
+        "inputs": [{"name": item.name, "shape": list(item.shape), "dtype": item.dtype} for item in inputs],
+        "outputs": list(program.outputs),
+        "onednn": onednn,
+        "facts": dict(facts),
+    }
+    (folder / SIGNATURE).write_text(json.dumps(signature, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _examples(program: Program) -> list[Feed]:
+    rng = np.random.default_rng(0)
+    inputs = program.inputs.values()
+    free = any(item.batch is not None and item.shape[item.batch] is None for item in inputs)
+    return [{item.name: _example(item, rows, rng) for item in inputs} for rows in BATCH_SIZES[: None if free else 1]]
+
+
+def _example(item: Input, rows: int, rng: np.random.Generator) -> np.ndarray:
+    lengths = [rows if axis == item.batch else FREE_LENGTH for axis in range(len(item.shape))]
+    shape = [free if length is None else length for length, free in zip(item.shape, lengths, strict=True)]
+    if item.dtype.startswith("float"):
+        return rng.normal(size=shape).astype(item.dtype)
+    # A one is a word, a class and a length wherever there are any.
+    return np.ones(shape, item.dtype)
+
+
+def _difference(have: np.ndarray, want: np.ndarray) -> float:
+    """max |a - b| / max |b| where both are finite; infinite for other shapes, other infinite places or other whole numbers."""
+    if have.shape != want.shape:
+        return np.inf
+    if want.dtype.kind != "f":
+        return 0.0 if np.array_equal(have, want) else np.inf
+    finite = np.isfinite(want)
+    if not np.array_equal(finite, np.isfinite(have)):
+        return np.inf
+    have, want = have[finite].astype(np.float64), want[finite].astype(np.float64)
+    return float(np.max(np.abs(have - want), initial=0) / max(np.max(np.abs(want), initial=0), 1e-12))
+
+
+def _inputs(folder: Path, number: int) -> Path:
+    return folder / TRIAL / f"inputs_{number}.npz"
+
+
+def _outputs(folder: Path, number: int) -> Path:
+    return folder / TRIAL / f"outputs_{number}.npz"
+
+
+def _predictor(folder: Path, onednn: bool) -> Any:
+    config = paddle.inference.Config(str(folder / f"{STEM}.json"), str(folder / f"{STEM}.pdiparams"))
+    config.disable_glog_info()
+    config.disable_gpu()
+    if onednn:
+        config.enable_mkldnn()
+    else:
+        config.disable_mkldnn()
+    config.set_cpu_math_library_num_threads(CPU_THREADS)
+    return paddle.inference.create_predictor(config)
+
+
+def _predict(predictor: Any, feed: Feed) -> list[np.ndarray]:
+    """The outputs in their order."""
+    for name, array in feed.items():
+        predictor.get_input_handle(name).copy_from_cpu(np.ascontiguousarray(array))
+    predictor.run()
+    return [predictor.get_output_handle(name).copy_to_cpu() for name in predictor.get_output_names()]
+
+
+def _convert(folder: Path) -> None:
+    """Translate to model.onnx, with the Program's names of outputs instead of Paddle's `fetch_name_0`, ...
+
+    An output called like an input, as a carried state may be, gets the suffix `_out`: ONNX has one name for one value.
+    """
+    import onnx
+    import paddle2onnx
+
+    target = str(folder / ONNX)
+    paddle2onnx.export(
+        str(folder / f"{STEM}.json"),
+        str(folder / f"{STEM}.pdiparams"),
+        save_file=target,
+        opset_version=OPSET,
+        # Its default optimiser installs packages without asking.
+        optimize_tool="None",
+    )
+    names = json.loads((folder / SIGNATURE).read_text(encoding="utf-8"))["outputs"]
+    model = onnx.load(target)
+    taken = {item.name for item in model.graph.input}
+    names = [f"{name}_out" if name in taken else name for name in names]
+    renamed = {output.name: name for output, name in zip(model.graph.output, names, strict=True)}
+    for output in model.graph.output:
+        output.name = renamed[output.name]
+    for node in model.graph.node:
+        node.output[:] = [renamed.get(name, name) for name in node.output]
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+    onnx.save(model, target)
+
+
+def _try_out(job: str, folder: Path) -> None:
+    """Do one job of a trial on the inputs in `folder`."""
+    if job == "convert":
+        _convert(folder)
+        return
+    if job == "onnx":
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(str(folder / ONNX), providers=["CPUExecutionProvider"])
+    else:
+        predictor = _predictor(folder, onednn=job == "onednn")
+    number = 0
+    while _inputs(folder, number).exists():
+        feed = read_npz(_inputs(folder, number))
+        outputs = session.run(None, feed) if job == "onnx" else _predict(predictor, feed)
+        write_npz(_outputs(folder, number), {f"{place:03}": array for place, array in enumerate(outputs)})
+        number += 1
+
+
+if __name__ == "__main__":
+    _try_out(sys.argv[1], Path(sys.argv[2]))

@@ -13,7 +13,7 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fluid import config as configuration
-from fluid.export import export, export_onnx
+from fluid.export import ONNX, export
 from fluid.run import console, script
 from image_classification.classifier import NetworkFlags
 from image_classification.network import inference_program, open_classifier
@@ -33,12 +33,11 @@ def main(flags: Flags) -> Path:
     """Export; returns the folder."""
     opened = open_classifier(flags)
     classifier = opened.facts
-    folder = export(
-        inference_program(classifier), opened.state, flags.export_dir, facts={"classifier": classifier.to_facts()}
-    )
+    program, facts = inference_program(classifier), {"classifier": classifier.to_facts()}
+    folder = export(program, opened.state, flags.export_dir, facts=facts, onnx=flags.onnx)
     console.print(f"{classifier.model} of {opened.source} exported to {folder}", markup=False)
     if flags.onnx:
-        console.print(f"ONNX: {export_onnx(folder)}", markup=False)
+        console.print(f"ONNX: {folder / ONNX}", markup=False)
     return folder
 
 

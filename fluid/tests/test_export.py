@@ -1,17 +1,25 @@
-"""An exported model computes what its Program computes, and replaces nothing but an exported model."""
+"""An exported model computes what its Program computes, or there is none; and it replaces nothing but an exported model."""
 
 import errno
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
 
 from fluid.engine.paddle import PaddleEngine
 from fluid.errors import UserError, WeightsError
 from fluid.export import ExportedModel, export
 from fluid.interface import Input
-from fluid.program import build, initialise
+from fluid.program import Program, build, initialise
+from fluid.recurrent import gru, lstm
+from fluid.resize import resize_bilinear
 
 import numpy as np
 import paddle
 import paddle.nn.functional as F
 import pytest
+
+HAS_ONNX = all(importlib.util.find_spec(name) for name in ("paddle2onnx", "onnxruntime"))
 
 
 def network(image, training):
@@ -19,6 +27,23 @@ def network(image, training):
     norm.training = training
     x = F.relu(norm(paddle.nn.Conv2D(3, 4, 3, bias_attr=False)(image)))
     return {"mean": x.mean(axis=[2, 3]), "largest": x.max(axis=[2, 3])}
+
+
+def text(image, length, state, training):
+    """What recognisers, segmenters and streams are made of: resizing, recurrences with lengths, carried states."""
+    steps = resize_bilinear(image, (4, 6)).transpose([0, 3, 1, 2]).flatten(2)
+    forward, after = gru(steps, 4, name="gru_0", lengths=length, initial=state)
+    backward, _ = lstm(steps.tile([1, 1, 2])[:, :, :16], 4, projection=3, name="lstmp_0", lengths=length, reverse=True)
+    return {"words": paddle.concat([forward, backward], axis=2), "state": after}
+
+
+TEXT_INPUTS = [Input("image", (None, 3, 9, 11)), Input("length", (None,), "int64"), Input("state", (None, 4))]
+
+
+def exported_text(folder: Path, **options: Any) -> tuple[Program, dict[str, np.ndarray], Path]:
+    program = build(text, TEXT_INPUTS, name="text")
+    state = initialise(program, seed=1)
+    return program, state, export(program, state, folder, facts={}, **options)
 
 
 @pytest.fixture(scope="module")
@@ -35,11 +60,84 @@ def test_outputs_equal_those_of_the_program(exported):
     engine.load(state)
     model = ExportedModel(folder)
     assert model.facts == {"names": ["ä"]} and model.outputs == ["mean", "largest"]
+    assert json.loads((folder / "signature.json").read_text())["onednn"]
     for rows in (1, 5):
         image = np.random.default_rng(rows).normal(size=(rows, 3, 8, 8)).astype(np.float32)
         expected, outputs = engine.run(program, {"image": image}), model.run({"image": image})
         for name in expected:
             np.testing.assert_allclose(outputs[name], expected[name], rtol=1e-4, atol=1e-5)
+
+
+def test_recurrences_and_resized_images_are_exported(tmp_path):
+    program, state, folder = exported_text(tmp_path / "model", onnx=HAS_ONNX)
+    engine, model = PaddleEngine(), ExportedModel(folder)
+    engine.load(state)
+    rng = np.random.default_rng(2)
+    for rows in (2, 5):
+        image = rng.normal(size=(rows, 3, 9, 11)).astype(np.float32)
+        before = rng.normal(size=(rows, 4)).astype(np.float32)
+        feed = {"image": image, "length": rng.integers(1, 7, rows), "state": before}
+        expected, outputs = engine.run(program, feed), model.run(feed)
+        for name in expected:
+            np.testing.assert_allclose(outputs[name], expected[name], rtol=0, atol=1e-6)
+    assert sorted(path.name for path in folder.iterdir()) == sorted(
+        ["inference.json", "inference.pdiparams", "signature.json", *["model.onnx"] * HAS_ONNX]
+    )
+
+
+def test_what_onednn_cannot_run_is_run_without(tmp_path, capsys):
+    def resized(image, training):
+        image = paddle.nn.Conv2D(2, 2, 3)(image)
+        return {"image": F.interpolate(image, size=[16, 16], mode="bilinear", align_corners=True)}
+
+    program, engine = build(resized, [Input("image", (None, 2, 8, 8))], name="resize"), PaddleEngine()
+    state = initialise(program, seed=0)
+    engine.load(state)
+    folder = export(program, state, tmp_path / "model", facts={})
+    assert "without oneDNN" in capsys.readouterr().out
+    image = np.random.default_rng(3).normal(size=(2, 2, 8, 8)).astype(np.float32)
+    (output,) = ExportedModel(folder).run({"image": image}).values()
+    np.testing.assert_allclose(output, engine.run(program, {"image": image})["image"], rtol=0, atol=1e-6)
+
+
+def test_a_model_that_never_answers_is_not_kept(tmp_path):
+    """The trained form of a recurrence loads in paddle.inference and then runs for ever."""
+
+    def steps(x, training):
+        return {"states": gru(x, 4, name="gru")[0]}
+
+    program = build(steps, [Input("x", (None, 5, 12))], name="trained", training=True)
+    with pytest.raises(UserError, match=r"(?s)did not answer within 8 seconds.*fluid\.recurrent"):
+        export(program, initialise(program, seed=0), tmp_path / "model", facts={}, time_limit=8)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_that_computes_something_else_is_not_kept(exported, tmp_path, monkeypatch):
+    program, state, folder = exported
+    before = (folder / "inference.pdiparams").read_bytes()
+    run = PaddleEngine.run
+
+    def other(engine, program, feed):
+        outputs = run(engine, program, feed)
+        return {**outputs, "largest": outputs["largest"] * 1.01}
+
+    monkeypatch.setattr(PaddleEngine, "run", other)
+    for target in (folder, tmp_path / "model"):
+        with pytest.raises(UserError, match="computes something else than the Program: its output 'largest'"):
+            export(program, state, target, facts={"names": []})
+    assert (folder / "inference.pdiparams").read_bytes() == before and ExportedModel(folder).facts == {"names": ["ä"]}
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not HAS_ONNX, reason="needs paddle2onnx and onnxruntime")
+def test_a_converter_that_aborts_is_one_error(tmp_path):
+    """paddle2onnx ends the process at a mean over all axes."""
+    program = build(
+        lambda x, training: {"mean": paddle.nn.Linear(5, 2)(x).mean()}, [Input("x", (None, 5))], name="mean"
+    )
+    with pytest.raises(UserError, match=r"paddle2onnx failed, and nothing was exported: .*axis"):
+        export(program, initialise(program, seed=0), tmp_path / "model", facts={}, onnx=True)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_wrong_inputs_are_named(exported):
