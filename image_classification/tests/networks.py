@@ -1,7 +1,6 @@
 """What the tests of the networks share: building and running one, and the golden values beside this file."""
 
 import gzip
-import zlib
 from collections import defaultdict
 from pathlib import Path
 
@@ -52,27 +51,6 @@ def run(program: Program, state: dict[str, np.ndarray], image: np.ndarray) -> di
     executor, _ = engine.create("paddle", "cpu")
     executor.load(state)
     return executor.run(program, {"image": image})
-
-
-def golden_value(name: str, shape: list[int], slot: str) -> np.ndarray:
-    """The weights behind historical_logits.npz: reproducible from a variable's name, of a size that keeps signals alive.
-
-    `slot` is Scale, Bias, Mean or Variance for the variables of a batch normalisation.
-    """
-    noise = np.random.RandomState(zlib.crc32(name.encode()) & 0x7FFFFFFF)
-    if slot == "Variance":
-        array = 0.5 + noise.rand(*shape)
-    else:
-        array = noise.randn(*shape)
-        if slot == "Scale":
-            array = 0.5 + 0.05 * array
-        elif len(shape) == 1:
-            array = 0.1 * array
-        elif len(shape) == 2:
-            array = array * np.sqrt(1.0 / shape[0])
-        else:
-            array = array * np.sqrt(2.0 / np.prod(shape[1:]))
-    return array.astype("float32")
 
 
 def golden_image() -> np.ndarray:

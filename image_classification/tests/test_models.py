@@ -6,13 +6,13 @@ from fluid import engine
 from fluid.errors import UserError
 from fluid.interface import Input
 from fluid.program import Program, build, initialise
+from fluid.tests.golden_values import golden_value
 from image_classification.models import MODELS, find_model, layers
 from image_classification.network import label_ranks
 from image_classification.tests.networks import (
     GOLDEN,
     build_classifier,
     golden_image,
-    golden_value,
     integers,
     read_table,
     relative_difference,

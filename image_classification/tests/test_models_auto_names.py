@@ -2,12 +2,12 @@
 
 from fluid.errors import WeightsError
 from fluid.program import initialise
+from fluid.tests.golden_values import golden_value
 from image_classification.models.auto_names import automatic_names, rename_automatic
 from image_classification.tests.networks import (
     GOLDEN,
     build_classifier,
     golden_image,
-    golden_value,
     integers,
     read_table,
     relative_difference,

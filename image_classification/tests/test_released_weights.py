@@ -6,12 +6,12 @@ import tarfile
 from pathlib import Path
 
 from fluid.formats import legacy
+from fluid.tests.golden_values import golden_value
 from fluid.weights import registry
 from image_classification.models import find_model
 from image_classification.tests.networks import (
     GOLDEN,
     golden_image,
-    golden_value,
     integers,
     read_table,
     relative_difference,

@@ -5,8 +5,7 @@ vocabulary of 40 words), in inference mode. Weights are a function of a variable
 label-smoothed cost, `out1` its mean, `out2` the logits [N * T, 40], `out3` the number of target words.
 """
 
-import zlib
-
+from fluid.tests.golden_values import golden_value
 from neural_machine_translation.model import Transformer, parameter_shapes
 
 import numpy as np
@@ -20,9 +19,4 @@ GOLDEN_FEED = {
 
 def golden_state() -> dict[str, np.ndarray]:
     """Every variable of GOLDEN_CONFIG."""
-    state = {}
-    for name, shape in parameter_shapes(GOLDEN_CONFIG).items():
-        rng = np.random.RandomState(zlib.crc32(name.encode()) & 0x7FFFFFFF)
-        values = rng.randn(*shape)
-        state[name] = (values * (0.1 if len(shape) == 1 else shape[0] ** -0.5)).astype(np.float32)
-    return state
+    return {name: golden_value(name, shape) for name, shape in parameter_shapes(GOLDEN_CONFIG).items()}
