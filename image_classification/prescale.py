@@ -54,7 +54,7 @@ def main(flags: Flags) -> None:
     partial_dir = flags.output_dir.with_name(f".{flags.output_dir.name}-{os.getpid()}")
     try:
         (partial_dir / "train").mkdir(parents=True)
-        bar, task = progress_bar(str(flags.output_dir), len(train))
+        bar, task = progress_bar(len(train))
         names = []
         with ThreadPoolExecutor(flags.num_workers) as pool, bar:
             for name in pool.map(partial(scale, train, partial_dir, flags), range(len(train))):

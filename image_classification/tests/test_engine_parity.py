@@ -41,6 +41,7 @@ def programs(name: str, size: int) -> tuple[Program, Program]:
         name="train",
         training=True,
         optimizer=lambda: paddle.optimizer.Momentum(RATE, 0.9, weight_decay=1e-4),
+        batch_axes={"logits": 0},
     )
     return train, build(network, inputs, name="eval")
 
