@@ -168,12 +168,15 @@ def test_the_files_of_the_pattern(task: Task) -> None:
     assert any((task.folder / name).exists() for name in ("model.py", "models", "network.py"))
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_help_and_a_wrong_flag(task: Task, script: str) -> None:
-    helped = done(call(task, script, "--help"))
-    assert "--help" in helped.out
-    wrong = call(task, script, "--no_such_flag", "1")
-    assert wrong.code == 2 and "no_such_flag" in (wrong.err + wrong.out).replace("-", "_")
+def test_help_and_a_wrong_flag(task: Task) -> None:
+    """Of every script in the folder."""
+    texts = {path: path.read_text(encoding="utf-8") for path in task.folder.glob("*.py")}
+    scripts = [path.stem for path, text in texts.items() if '\nif __name__ == "__main__":' in text]
+    assert set(SCRIPTS) <= set(scripts)
+    for script in scripts:
+        assert "--help" in done(call(task, script, "--help")).out
+        wrong = call(task, script, "--no_such_flag", "1")
+        assert wrong.code == 2 and "no_such_flag" in wrong.err.replace("-", "_"), script
 
 
 def test_three_steps(task: Task, run: Path) -> None:

@@ -1,7 +1,5 @@
 """Scripts from outside: arrays in and out, exported models, recordings, the terminal, help texts and messages."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 from DeepQNetwork import eval as evaluation
@@ -109,15 +107,3 @@ def test_agent_of_2018_plays_breakout():
     """395 +- 27 and 385 +- 53 were measured over ten episodes each; the wrong resize filter scores about 20."""
     scores = evaluation.main(evaluation.Flags(pretrained_model="breakout_2018", episodes=10))
     assert scores.result()["score"] >= 350
-
-
-@pytest.mark.full
-@pytest.mark.parametrize("script", ["train", "eval", "play", "infer", "export"])
-def test_help_from_the_folder(script):
-    """Scripts run by path from anywhere, and a wrong flag ends with code 2."""
-    done = subprocess.run([sys.executable, f"{script}.py", "--help"], cwd=FOLDER, capture_output=True, text=True)
-    assert done.returncode == 0 and "--pretrained_model" in done.stdout.replace("-model", "_model")
-    wrong = subprocess.run(
-        [sys.executable, FOLDER / f"{script}.py", "--no_such_flag", "1"], capture_output=True, text=True
-    )
-    assert wrong.returncode == 2 and "no_such_flag" in (wrong.stderr + wrong.stdout).replace("-", "_")

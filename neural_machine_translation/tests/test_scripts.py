@@ -68,18 +68,6 @@ def test_evaluation_agrees_with_training(trained, tmp_path):
     assert len(flags.output_file.read_text().splitlines()) == 200
 
 
-def test_resuming_gives_the_same_bits(trained, tmp_path):
-    folder, _ = trained
-    flags = {"save_every": 4, "eval_every": 12, "seed": 3, "beam_size": 3, "dropout": 0.2, **FAST}
-    train.main(train.Flags(max_steps=8, output_dir=tmp_path / "part", **flags))
-    part = checkpoint.find_newest(tmp_path / "part")
-    assert part.name == "step_00000008"
-    train.main(train.Flags(max_steps=12, output_dir=tmp_path / "part", checkpoint=tmp_path / "part", **flags))
-    whole, again = (checkpoint.load(path)[0] for path in (folder, tmp_path / "part"))
-    assert whole.keys() == again.keys()
-    assert all(np.array_equal(whole[name], again[name]) for name in whole)
-
-
 def test_inference_agrees_with_the_exported_model(trained, tmp_path, capsys):
     folder, _ = trained
     lines = tmp_path / "lines.txt"
@@ -225,20 +213,6 @@ def test_flags_of_2018():
         "--device", "gpu", "--train_file_pattern", "a*.tsv", "--n_head", "16", "--d_model", "1024", "--weight_sharing", "True",
     ]  # fmt: skip
     assert with_pairs(["--languages", "en", "de"]) == ["--languages", "en", "de"]
-
-
-@pytest.mark.parametrize("script", ["train", "eval", "infer", "export", "average"])
-def test_an_unknown_flag_is_refused_and_help_is_printed(script):
-    command = [sys.executable, str(ROOT / "neural_machine_translation" / f"{script}.py")]
-    if script == "train":
-        assert subprocess.run([*command, "--no_such_flag", "1"], capture_output=True).returncode == 2
-    else:
-        module = {"eval": evaluate, "infer": infer, "export": export, "average": average}[script]
-        from fluid import config
-
-        with pytest.raises(SystemExit) as stopped:
-            config.parse(module.Flags, ["--no_such_flag", "1"])
-        assert stopped.value.code == 2
 
 
 def test_wrong_values_are_refused(tmp_path):
