@@ -235,9 +235,9 @@ def test_a_folder_that_cannot_be_written_is_one_message(task: Task, run: Path) -
 
 def test_two_devices_equal_one(task: Task) -> None:
     task.applies("two devices")
-    words = ["--engine", "xla", *task.words("devices")]
-    one = train(task, task.place / "one", *words)
-    words = training_words(task, task.place / "two", *words)
+    common = ["--engine", "xla", *task.words("devices")]
+    one = train(task, task.place / "one", *common)
+    words = training_words(task, task.place / "two", *common)
     environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
     command = [sys.executable, task.folder / "train.py", *words]
     ended = subprocess.run(list(map(str, command)), cwd=task.place, env=environment, capture_output=True, text=True)

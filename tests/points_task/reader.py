@@ -24,6 +24,6 @@ class Points:
     def load(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """One sample; in training a little noise, drawn from `rng`, is added to it."""
         point = np.random.default_rng((list(SIZES).index(self.split), index)).standard_normal(4)
-        label = np.int64(point.sum() > 0)
+        label = np.array(point.sum() > 0, np.int64)
         noise = 0.1 * rng.standard_normal(4) if self.split == "train" else 0.0
         return {"point": (point + noise).astype(np.float32), "label": label}

@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 if __package__ in (None, ""):
@@ -57,14 +58,16 @@ def main(flags: Flags) -> Outcome:
     engine.load(state)
     meta = resumed.meta if resumed else Meta(TASK, 0, extra={"net": net.to_facts()})
     shard = (engine.host_id, engine.num_hosts)
-    options = {"seed": flags.seed, "num_workers": flags.num_workers, "shard": shard}
+    read = partial(
+        training_batches, source, flags.batch_size, seed=flags.seed, num_workers=flags.num_workers, shard=shard
+    )
     with Run(flags.output_dir, flags, task=TASK, resumed=resumed, writes=engine.host_id == 0) as run:
         run.say(f"engine {engine.name} on {engine.device} ({reason}), {len(source)} points")
         return train(
             run,
             engine,
             program,
-            lambda start: training_batches(source, flags.batch_size, start=start, **options),
+            lambda start: read(start=start),
             flags=flags,
             steps_per_epoch=steps_per_epoch,
             total_steps=min(total_steps, flags.max_steps or total_steps),
