@@ -8,6 +8,7 @@ import shutil
 import sys
 
 from caffe2fluid import compare, eval, export, images, infer
+from caffe2fluid import convert as convert_script
 from caffe2fluid.convert import convert
 from caffe2fluid.converted import open_converted, read_arrays, run_blobs
 from caffe2fluid.errors import ConvertError
@@ -39,6 +40,17 @@ def folder(tmp_path_factory):
         Image.new("RGB", (20, 12), colour).save(folder / f"{name}.png")
     (folder / "labels.txt").write_text("blue\ngreen\nred\n")
     return folder
+
+
+@pytest.mark.parametrize("script", [compare, convert_script, eval, export, infer], ids=lambda script: script.__name__)
+def test_help_and_a_wrong_flag(script, capsys):
+    """The same contract as that of the other tasks."""
+    for words, code in ((["--help"], 0), (["net", "--no_such_flag", "1"], 2)):
+        with pytest.raises(SystemExit) as stopped:
+            script.main(words)
+        assert stopped.value.code == code
+    said = capsys.readouterr()
+    assert "usage: " in said.out and "no_such_flag" in said.err
 
 
 # infer.py
