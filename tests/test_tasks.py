@@ -21,6 +21,7 @@ import importlib.util
 import io
 import os
 import runpy
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -206,6 +207,40 @@ def test_the_exported_model_gives_the_same(task: Task, run: Path) -> None:
     exported = task.place / "exported"
     done(call(task, "export", *task.words("export"), "--checkpoint", run, "--export_dir", exported))
     assert distance(raw(task, "exported.npz", "--exported_model", exported), reference) < 1e-4
+
+
+def test_a_run_means_the_same_weights_in_every_script(task: Task, run: Path) -> None:
+    """Its best checkpoint, in ./output and where a flag names the folder; another where that is asked for."""
+    place = task.place / "which"
+    shutil.copytree(run, place / "output", symlinks=True)
+    best = checkpoint.find_best(place / "output")
+    arrays, meta = checkpoint.load(best)
+    meta.step += 1
+    newest = checkpoint.save(place / "output", {name: np.zeros_like(array) for name, array in arrays.items()}, meta)
+    there = Task(task.folder, task.tiny, place)
+    np.savez(place / "in.npz", **task.tiny.feed(np.random.default_rng(0)))
+    words = {
+        "eval": [*task.data(), *task.words("eval")],
+        "infer": [*task.words("infer"), "--feed", "in.npz", "--fetch", "out.npz"],
+        "export": [*task.words("export"), "--export_dir", "exported"],
+    }
+    outputs = []
+    for flags, expected in (
+        ([], best),
+        (["--checkpoint", "output"], best),
+        (["--newest", "True"], newest),
+        (["--checkpoint", newest], newest),
+    ):
+        lines = {}
+        for script, own in words.items():
+            said = done(call(there, script, *own, *flags))
+            lines[script] = (said.out + said.err).splitlines()[0]
+        assert len(set(lines.values())) == 1, lines
+        assert lines["eval"].startswith(f"weights: {expected.relative_to(place)} ("), lines
+        with np.load(place / "out.npz") as fetched:
+            outputs.append({name: fetched[name] for name in fetched.files})
+    assert distance(outputs[0], outputs[1]) == distance(outputs[2], outputs[3]) == 0
+    assert any(not np.array_equal(outputs[0][name], outputs[2][name]) for name in outputs[0])
 
 
 def test_every_parameter_has_a_gradient(task: Task) -> None:

@@ -1,12 +1,17 @@
-"""./zoo weights convert IN OUT: weights from any readable format to the one OUT's suffix asks for."""
+"""./zoo weights convert IN OUT: weights from any readable format to the one OUT's suffix asks for.
+
+./zoo weights compact IN OUT --storage int8: the same weights in one small file that says what they are.
+"""
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from fluid.errors import DataError
+from fluid.errors import DataError, WeightsError
 from fluid.run import script
-from fluid.weights import convert
+from fluid.weights import compact, convert, read_weights
+
+import numpy as np
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -21,13 +26,42 @@ def main(argv: Sequence[str] | None = None) -> None:
         "write a .safetensors or .pdparams file, or (no suffix) a Fluid folder of one file a variable. Optimizer state "
         "is left out.",
     )
-    command.add_argument("source", type=Path, metavar="IN")
-    command.add_argument("target", type=Path, metavar="OUT")
-    command.add_argument("--names", type=Path, help="text file with the variables of a combined file, one name a line")
+    smaller = commands.add_parser(
+        "compact",
+        allow_abbrev=False,
+        help="store weights in half precision or in 8 bits",
+        description="Read weights of any format and write a .safetensors file that says what they are, which every script "
+        "opens like any other. What it costs in accuracy is measured by export.py --storage.",
+    )
+    for one in (command, smaller):
+        one.add_argument("source", type=Path, metavar="IN")
+        one.add_argument("target", type=Path, metavar="OUT")
+        one.add_argument("--names", type=Path, help="text file with the variables of a combined file, one name a line")
+    smaller.add_argument("--storage", choices=compact.STORAGES, default="int8", help="by default int8")
     args = parser.parse_args(argv)
-    written = convert(args.source, args.target, None if args.names is None else read_names(args.names))
-    size = sum(array.nbytes for array in written.values())
-    print(f"{args.target}: {len(written)} arrays, {size / 1e6:.1f} MB")
+    names = None if args.names is None else read_names(args.names)
+    if args.command == "convert":
+        written = convert(args.source, args.target, names)
+        size = sum(array.nbytes for array in written.values())
+        print(f"{args.target}: {len(written)} arrays, {size / 1e6:.1f} MB")
+    else:
+        write_compact(args.source, args.target, args.storage, names)
+
+
+def write_compact(source: Path, target: Path, storage: compact.Storage, names: list[str] | None) -> None:
+    """Write `source` as a compact file and say how far its numbers are off. Raises WeightsError."""
+    if target.suffix != ".safetensors":
+        raise WeightsError(f"{target}: a compact file is called NAME.safetensors.")
+    weights = read_weights(source, names)
+    compact.write(target, weights, compact.describe_source(source, storage))
+    off, own = np.zeros(2)
+    for name, array in compact.read(target)[0].items():
+        off += np.square(array - weights[name], dtype=np.float64).sum()
+        own += np.square(weights[name], dtype=np.float64).sum()
+    print(
+        f"{target}: {len(weights)} arrays, {target.stat().st_size / 1e6:.1f} MB; off by {(off / own) ** 0.5:.2e} of their "
+        "size (root mean square)"
+    )
 
 
 def read_names(path: Path) -> list[str]:

@@ -4,12 +4,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+from fluid import checkpoint
 from fluid.commands import legacy as legacy_command
 from fluid.commands import list as list_command
 from fluid.commands import weights as weights_command
-from fluid.errors import DataError
+from fluid.errors import DataError, WeightsError
 from fluid.formats import legacy
-from fluid.weights import read_weights
+from fluid.weights import compact, read_weights
 
 import numpy as np
 import pytest
@@ -78,3 +79,24 @@ def test_list(tmp_path, capsys, monkeypatch):
     with pytest.raises(SystemExit) as caught:
         list_command.main(["weights", "elsewhere"])
     assert caught.value.code == 2
+
+
+@pytest.mark.parametrize("storage", ["fp16", "int8"])
+def test_compact_weights_of_a_run(tmp_path, capsys, storage):
+    """The best checkpoint, with what it says of itself; a second time from the compact file."""
+    array = np.random.default_rng(0).normal(size=(256, 64)).astype(np.float32)
+    for step in (1, 2):
+        meta = checkpoint.Meta("task", step, best=0.5, best_step=1, metrics={"acc1": 0.5}, extra={"net": {"name": "n"}})
+        state = {"fc_weights": array * step, "fc_weights_velocity_0": array}
+        checkpoint.save(tmp_path / "run", state, meta, best=step == 1)
+    for source, target in (("run", "w.safetensors"), ("w.safetensors", "again.safetensors")):
+        weights_command.main(["compact", str(tmp_path / source), str(tmp_path / target), "--storage", storage])
+        said = capsys.readouterr().out
+        assert said.startswith(f"{tmp_path / target}: 1 arrays, 0.0 MB; off by ")
+        read, description = compact.read(tmp_path / target)
+        origin = {"step": 1, "metrics": {"acc1": 0.5}}
+        assert description == compact.Description("task", {"net": {"name": "n"}}, origin, storage)
+        np.testing.assert_allclose(read["fc_weights"], array, atol=0.02)
+    assert (tmp_path / "w.safetensors").stat().st_size < array.nbytes * {"fp16": 0.55, "int8": 0.3}[storage]
+    with pytest.raises(WeightsError, match=r"called NAME\.safetensors"):
+        weights_command.main(["compact", str(tmp_path / "run"), str(tmp_path / "w.pdparams")])

@@ -22,9 +22,11 @@ convolution, the units of a fully connected layer, the words of an embedding. Fi
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal, get_args
 
+from fluid import checkpoint
 from fluid.errors import WeightsError
 from fluid.formats import safetensors_file
 
@@ -88,6 +90,16 @@ def write(path: str | os.PathLike, weights: Mapping[str, np.ndarray], descriptio
     # One entry, because safetensors writes several in an order of its own.
     metadata = {METADATA_KEY: json.dumps({"version": VERSION, **asdict(description)}, ensure_ascii=False)}
     safetensors_file.write(path, pack(weights, description.storage), metadata)
+
+
+def describe_source(path: str | os.PathLike, storage: Storage) -> Description:
+    """What is known about weights that are to be stored anew: what a checkpoint or compact file says of itself."""
+    path = Path(path)
+    if checkpoint.is_checkpoint(path):
+        meta = checkpoint.read_meta(checkpoint.find_best(path))
+        return Description(meta.task, meta.extra, {"step": meta.step, "metrics": meta.metrics}, storage)
+    known = describe(path) if path.is_file() and path.suffix == ".safetensors" else None
+    return replace(known or Description(), storage=storage)
 
 
 def rounded(weights: Mapping[str, np.ndarray], storage: Storage) -> dict[str, np.ndarray]:
