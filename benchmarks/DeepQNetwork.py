@@ -3,7 +3,7 @@
 python benchmarks/DeepQNetwork.py capture --target graphs       with Paddle: the Programs as plain data, a folder a recipe
 python benchmarks/DeepQNetwork.py learn --graphs graphs --output learnt    without Paddle: train, evaluate, record a game
 python benchmarks/DeepQNetwork.py compare --graphs graphs       without Paddle: end to end against PyTorch, same replay ratio
-python benchmarks/DeepQNetwork.py update                        one update of Nature's network on this CPU: engines and PyTorch
+python benchmarks/DeepQNetwork.py update                        updates of Nature's network on this CPU: engines and PyTorch
 
 `learn` needs jax, ale-py, gymnasium, opencv, safetensors, rich, tyro, tensorboardX and matplotlib; `compare` and `update`
 need torch as well.
