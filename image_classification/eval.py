@@ -20,10 +20,11 @@ from fluid import engine as engines
 from fluid.config import EngineFlags, ExportedFlags
 from fluid.data import evaluation_batches
 from fluid.export import ExportedModel
+from fluid.metrics import measure
 from fluid.run import console, script
 from image_classification import pictures
 from image_classification.classifier import Classifier, NetworkFlags
-from image_classification.metrics import Accuracy, cross_entropy, measure
+from image_classification.metrics import Accuracy
 from image_classification.network import evaluation_program, open_classifier
 from image_classification.reader import ImageSource, normalise, open_images
 
@@ -74,7 +75,14 @@ def main(flags: Flags) -> dict[str, float]:
     else:
         program = evaluation_program(classifier)
         engine.load({name: opened.state[name] for name in program.state_names})
-        accuracy = measure(engine, program, dataset, classifier.class_dim, flags.batch_size, flags.num_workers)
+        accuracy = measure(
+            engine,
+            program,
+            dataset,
+            Accuracy(classifier.class_dim),
+            batch_size=flags.batch_size,
+            num_workers=flags.num_workers,
+        )
     result = accuracy.result()
     if flags.per_class:
         print_per_class(accuracy, classifier)
@@ -97,9 +105,8 @@ def measure_exported(model: ExportedModel, source: ImageSource, classifier: Clas
     result = Accuracy(classifier.class_dim)
     with evaluation_batches(source, flags.batch_size, num_workers=flags.num_workers) as batches:
         for batch in batches:
-            image = normalise(batch.feed["image"][: batch.size], classifier.mean, classifier.std)
-            logits, labels = model.run({"image": image})["logits"], batch.feed["label"][: batch.size]
-            result.add(logits, labels, cross_entropy(logits, labels))
+            image = normalise(batch.feed["image"], classifier.mean, classifier.std)
+            result.add(model.run({"image": image}), batch)
     return result
 
 

@@ -32,7 +32,7 @@ from fluid.run import console, script
 from fluid.weights import Opened
 from image_classification import pictures
 from image_classification.classifier import Classifier, NetworkFlags
-from image_classification.network import inference_program, open_classifier, prediction_program
+from image_classification.network import evaluation_program, inference_program, open_classifier
 from image_classification.reader import EMBEDDED, EXTENSIONS, load_image, normalise, read_list
 
 import numpy as np
@@ -113,7 +113,7 @@ class Trained:
 
     def predict(self, batches: Iterator[np.ndarray], feature: str | None = None) -> Iterator[np.ndarray]:
         """Logits, or a layer's output, of batches [N, H, W, 3] uint8. Raises UserError for an unknown layer."""
-        program = self._loaded(prediction_program(self.classifier))
+        program = self._loaded(evaluation_program(self.classifier))
         if feature is not None and feature not in program.layers:
             raise UserError(
                 f"--feature {feature}: {self.classifier.model} has no such layer."

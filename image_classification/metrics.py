@@ -1,16 +1,12 @@
 """Accuracy of a classifier, exact over a whole set whatever the batch size."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from fluid.data import Source, evaluation_batches
+from fluid.data import Batch
 from fluid.engine import Engine
-from fluid.signals import leave_if_stopped
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from fluid.program import Program
 
 
 def hits(logits: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
@@ -28,7 +24,7 @@ def hits(logits: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
 
 @dataclass
 class Accuracy:
-    """Counts over the samples seen so far."""
+    """Counts over the samples seen so far, of a Program whose `logits` are [N, class_dim] and a source with a `label`."""
 
     class_dim: int
     samples: int = 0
@@ -40,11 +36,11 @@ class Accuracy:
         self.confusion = np.zeros((self.class_dim, self.class_dim), np.int64)
         """[true class, predicted class] counts."""
 
-    def add(self, logits: np.ndarray, labels: np.ndarray, losses: np.ndarray) -> None:
-        """Count a batch: logits [N, C], labels [N], losses [N]."""
-        labels = labels.reshape(-1)
+    def add(self, outputs: Mapping[str, np.ndarray], batch: Batch) -> None:
+        """Count a batch."""
+        logits, labels = outputs["logits"][batch.mask], batch.feed["label"][batch.mask]
         self.samples += len(labels)
-        self.loss_sum += float(np.sum(losses, dtype=np.float64))
+        self.loss_sum += float(np.sum(cross_entropy(logits, labels), dtype=np.float64))
         self.top1 += int(hits(logits, labels, 1).sum())
         self.top5 += int(hits(logits, labels, 5).sum())
         np.add.at(self.confusion, (labels, logits.argmax(axis=1)), 1)
@@ -77,24 +73,3 @@ def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     shifted = np.maximum(logits - logits.max(axis=1, keepdims=True), -64)
     own = np.take_along_axis(shifted, labels.reshape(-1, 1), axis=1)[:, 0]
     return np.log(np.exp(shifted).sum(axis=1)) - own
-
-
-def measure(
-    engine: Engine,
-    evaluation: "Program",
-    source: Source,
-    class_dim: int,
-    batch_size: int,
-    num_workers: int,
-) -> Accuracy:
-    """Accuracy over every image of `source`, exactly once each. Raises DataError for one that cannot be read."""
-    result = Accuracy(class_dim)
-    shard = (engine.host_id, engine.num_hosts)
-    with evaluation_batches(source, engine.shared_rows(batch_size), num_workers=num_workers, shard=shard) as batches:
-        for batch in batches:
-            leave_if_stopped(engine)
-            outputs = engine.run(evaluation, batch.feed)
-            logits, losses = (np.asarray(outputs[name])[: batch.size] for name in ("logits", "losses"))
-            result.add(logits, batch.feed["label"][: batch.size], losses)
-    result.merge(engine)
-    return result

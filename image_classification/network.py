@@ -73,22 +73,12 @@ def training_network(
 
 
 def evaluation_program(classifier: Classifier) -> Program:
-    """Inputs `image` [N, H, W, 3] uint8 and `label` [N] int64; outputs `logits` [N, class_dim] and `losses` [N]."""
-
-    def network(image: Value, label: Value, training: bool) -> dict[str, Value]:
-        logits = heads(classifier, normalise(image, classifier), training)[0]
-        return {"logits": logits, "losses": F.cross_entropy(logits, label, reduction="none")}
-
-    return build(network, [image_input(classifier), Input("label", (None,), "int64")], name="eval")
-
-
-def prediction_program(classifier: Classifier) -> Program:
     """Input `image` [N, H, W, 3] uint8, output `logits` [N, class_dim]; every layer of the network can be fetched."""
 
     def network(image: Value, training: bool) -> dict[str, Value]:
         return {"logits": heads(classifier, normalise(image, classifier), training)[0]}
 
-    return build(network, [image_input(classifier)], name="predict")
+    return build(network, [image_input(classifier)], name="eval")
 
 
 def inference_program(classifier: Classifier) -> Program:

@@ -24,12 +24,13 @@ from fluid.data import Batch, batches_per_epoch, training_batches
 from fluid.engine import Engine
 from fluid.errors import UserError
 from fluid.interface import averaged, restart_averages
+from fluid.metrics import measure
 from fluid.program import Program, build, build_accumulating, initialise
 from fluid.run import Run, script
 from fluid.schedule import Schedule
 from fluid.trainer import Evaluation, Outcome, benchmark, check_fits, resume, train
 from image_classification.classifier import TASK, Classifier
-from image_classification.metrics import Accuracy, measure
+from image_classification.metrics import Accuracy
 from image_classification.models import find_model
 from image_classification.network import evaluation_program, load_weights, training_network
 from image_classification.prescale import scaled_copy
@@ -428,9 +429,9 @@ class Evaluator:
             engine,
             self.evaluation,
             source,
-            classifier.class_dim,
-            self.flags.test_batch_size,
-            self.flags.num_workers,
+            Accuracy(classifier.class_dim),
+            batch_size=self.flags.test_batch_size,
+            num_workers=self.flags.num_workers,
         )
 
 

@@ -25,10 +25,11 @@ from fluid.config import TrainFlags
 from fluid.data import batches_per_epoch, training_batches
 from fluid.engine.xla import graph as graphs
 from fluid.errors import DataError, UserError
+from fluid.metrics import measure
 from fluid.run import Run, script
 from fluid.trainer import Evaluation, Outcome, benchmark, check_fits, resume, train
 from image_classification.classifier import TASK, Classifier
-from image_classification.metrics import Accuracy, measure
+from image_classification.metrics import Accuracy
 from image_classification.reader import Augment, ImageSource, open_images
 from image_classification.report import finish
 
@@ -113,7 +114,12 @@ def run_captured(flags: Flags) -> Outcome:
     def evaluate() -> dict[str, float]:
         nonlocal measured
         measured = measure(
-            engine, programs["eval"], test_source, classifier.class_dim, flags.test_batch_size, flags.num_workers
+            engine,
+            programs["eval"],
+            test_source,
+            Accuracy(classifier.class_dim),
+            batch_size=flags.test_batch_size,
+            num_workers=flags.num_workers,
         )
         return measured.result()
 

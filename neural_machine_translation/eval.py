@@ -17,14 +17,14 @@ from fluid import config as configuration
 from fluid import engine as engines
 from fluid.config import EngineFlags
 from fluid.errors import UserError
+from fluid.metrics import measure
 from fluid.run import console, script
 from neural_machine_translation.decode import LengthPenalty, Search
-from neural_machine_translation.metrics import Quality, quality
+from neural_machine_translation.metrics import Perplexity, Quality, quality
 from neural_machine_translation.network import evaluation_program, search_program
 from neural_machine_translation.options import ALIASES, RETIRED, NetworkFlags, with_pairs
 from neural_machine_translation.reader import PairSource, open_pairs
 from neural_machine_translation.scoring import has_text, open_model
-from neural_machine_translation.train import measure_perplexity
 from neural_machine_translation.translate import runner, translate
 
 
@@ -90,7 +90,8 @@ def main(flags: Flags) -> Quality:
     engine.load(opened.state)
     console.print(f"engine {engine.name} on {engine.device} ({reason}), {flags.precision}", markup=False)
     rows = engine.shared_rows(flags.batch_size)
-    perplexity = measure_perplexity(engine, evaluation_program(translator.config), source, rows)
+    evaluation, plan = evaluation_program(translator.config), source.buckets.evaluation_plan(rows)
+    perplexity = measure(engine, evaluation, source, Perplexity(), batch_size=rows, plan=plan)
     run = runner(engine, search_program(translator.config, flags.search()))
     found = translate(run, translator, pairs.sources, batch_size=rows)
     hypotheses = [best[0].text for best in found]

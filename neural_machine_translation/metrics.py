@@ -1,9 +1,10 @@
 """What translations are measured by: perplexity, BLEU and chrF."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from fluid.data import Batch
 from fluid.engine import Engine
 
 import numpy as np
@@ -11,15 +12,18 @@ import numpy as np
 
 @dataclass
 class Perplexity:
-    """exp of the mean negative log-probability of the words (`<e>` counts) of known translations."""
+    """exp of the mean negative log-probability of the words (`<e>` counts) of known translations.
+
+    Of a Program with the outputs `nll`, nats, and `words`, both [N].
+    """
 
     nll: float = 0.0
     words: int = 0
 
-    def add(self, nll: float, words: float) -> None:
-        """Count sentences: summed negative log-probability in nats, number of words."""
-        self.nll += float(nll)
-        self.words += int(words)
+    def add(self, outputs: Mapping[str, np.ndarray], batch: Batch) -> None:
+        """Count a batch of sentences."""
+        self.nll += float(outputs["nll"][batch.mask].sum(dtype=np.float64))
+        self.words += int(outputs["words"][batch.mask].sum(dtype=np.float64))
 
     def merge(self, engine: Engine) -> None:
         """Add up what the hosts of a distributed run have counted."""
@@ -35,6 +39,10 @@ class Perplexity:
     def value(self) -> float:
         """The perplexity; infinite where it exceeds a float."""
         return math.exp(self.loss) if self.loss < 700 else math.inf
+
+    def result(self) -> dict[str, float]:
+        """`loss`, nats a word, and `ppl`."""
+        return {"loss": self.loss, "ppl": self.value}
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,12 @@ from fluid import config as configuration
 from fluid import engine as engines
 from fluid.checkpoint import Meta
 from fluid.config import TrainFlags
-from fluid.data import Batches, evaluation_batches, training_batches
+from fluid.data import Batches, training_batches
 from fluid.engine import Engine
+from fluid.metrics import measure
 from fluid.program import Program, initialise
 from fluid.run import Run, events, script, show, show_summary
 from fluid.schedule import Noam, Schedule
-from fluid.signals import leave_if_stopped
 from fluid.trainer import Evaluation, Outcome, benchmark, check_fits, resume, train
 from fluid.weights import load_into
 from neural_machine_translation import pictures
@@ -394,32 +394,14 @@ class Evaluator:
     def __call__(self) -> dict[str, float]:
         """`loss` (nats a word), `ppl`, `bleu` and `chrf`."""
         rows = self.engine.shared_rows(self.flags.eval_batch_size)
-        perplexity = measure_perplexity(self.engine, self.evaluation, self.source, rows)
+        plan = self.source.buckets.evaluation_plan(rows)
+        perplexity = measure(self.engine, self.evaluation, self.source, Perplexity(), batch_size=rows, plan=plan)
         self.hypotheses = translate(
             runner(self.engine, self.search), self.translator, self.pairs.sources, batch_size=rows
         )
         references = [self.translator.target.plain(text) for text in self.pairs.targets]
         measured = quality([best[0].text for best in self.hypotheses], references)
-        return {
-            "loss": perplexity.loss,
-            "ppl": perplexity.value,
-            "bleu": measured.bleu,
-            "chrf": measured.chrf,
-        }
-
-
-def measure_perplexity(engine: Engine, evaluation: Program, source: PairSource, batch_size: int) -> Perplexity:
-    """Perplexity over every pair of `source`, exactly once each."""
-    result = Perplexity()
-    shard, plan = (engine.host_id, engine.num_hosts), source.buckets.evaluation_plan(batch_size)
-    with evaluation_batches(source, batch_size, shard=shard, plan=plan) as batches:
-        for batch in batches:
-            leave_if_stopped(engine)
-            outputs = engine.run(evaluation, batch.feed)
-            nll, words = (np.asarray(outputs[name], np.float64)[batch.mask].sum() for name in ("nll", "words"))
-            result.add(nll, words)
-    result.merge(engine)
-    return result
+        return {**perplexity.result(), "bleu": measured.bleu, "chrf": measured.chrf}
 
 
 def finish(run: Run, outcome: Outcome, evaluator: Evaluator) -> None:

@@ -1,0 +1,32 @@
+"""Accuracy: ties, numbers that are none, rows that only fill a batch."""
+
+from fluid.data import Batch
+from image_classification.metrics import Accuracy, cross_entropy, hits
+
+import numpy as np
+import pytest
+
+
+def test_a_label_is_ranked_behind_larger_logits_and_equal_ones_of_earlier_classes():
+    logits = np.array([[1, 3, 3, 0], [1, 3, 3, 0], [0, 0, 0, 0], [np.nan, 1, 2, 3]])
+    labels = np.array([1, 2, 3, 0])
+    assert [hits(logits, labels, k).tolist() for k in (1, 2, 4)] == [
+        [True, False, False, False],
+        [True, True, False, False],
+        [True, True, True, False],
+    ]
+
+
+def test_rows_that_fill_a_batch_do_not_count():
+    accuracy = Accuracy(class_dim=3)
+    logits = np.array([[0.0, 2, 1], [5, 0, 0], [5, 0, 0]], np.float32)
+    accuracy.add({"logits": logits}, Batch({"label": np.array([1, 2, 0])}, size=2, epoch=0, index=0, padding=1))
+    accuracy.add({"logits": logits[:2]}, Batch({"label": np.array([0, 0])}, size=0, epoch=0, index=1, padding=2))
+    assert accuracy.confusion.tolist() == [[0, 0, 0], [0, 1, 0], [1, 0, 0]]
+    expected = np.mean([np.log(np.exp([-2, 0, -1]).sum()), 5 + np.log(1 + 2 * np.exp(-5))])
+    assert accuracy.result() == {"loss": pytest.approx(expected), "acc1": 0.5, "acc5": 1.0}
+    np.testing.assert_array_equal(accuracy.per_class(), [np.nan, 1, 0])
+
+
+def test_cross_entropy_counts_a_logit_as_at_most_64_below_the_largest():
+    np.testing.assert_allclose(cross_entropy(np.array([[0.0, 1000], [1, 1]]), np.array([0, 1])), [64, np.log(2)])
