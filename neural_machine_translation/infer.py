@@ -187,7 +187,7 @@ def write_records(path: Path, places: list[str], texts: list[str], results: list
 def run_on_arrays(flags: Flags) -> None:
     """Forced scoring of raw arrays."""
     feed = read_npz(flags.feed)
-    opened = open_model(flags, say=to_stderr)
+    opened = open_model(flags)
     translator = opened.facts
     if opened.exported is not None:
         outputs = opened.exported.run(feed)
