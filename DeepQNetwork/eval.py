@@ -46,7 +46,7 @@ class Flags(PlayerFlags):
     """Environments side by side; by default one an episode, at most 16. Changes the speed, and which random numbers go where."""
 
 
-ALIASES = {"rom": "env", "model_path": "pretrained_model", "export_dir": "target"}
+ALIASES = {"rom": "env", "model_path": "pretrained_model", "target": "export_dir"}
 RETIRED = {"viz": "infer.py shows the game: --show window or --show terminal"}
 
 

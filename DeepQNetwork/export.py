@@ -1,7 +1,8 @@
 """Export an agent for deployment: a Paddle inference model, and ONNX on request.
 
-python export.py --target exported                                    the agent that comes with this folder
-python export.py --checkpoint output --target exported --onnx   the best checkpoint of a run
+python export.py                                   the best of ./output, or the agent that comes along, to ./exported
+python export.py --checkpoint output --onnx True   the best checkpoint of a run
+python export.py --storage int8                    8-bit weights too, in exported/weights.safetensors
 
 Input `state` [N, 4, 84, 84] float32, gray levels 0..255, oldest frame first; output `q_values` [N, actions].
 """
@@ -13,23 +14,28 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from DeepQNetwork.agent import AgentFlags
+from DeepQNetwork import environments
+from DeepQNetwork.agent import TASK, Agent, AgentFlags
+from DeepQNetwork.episodes import play
 from DeepQNetwork.eval import ALIASES
-from DeepQNetwork.network import inference_program
+from DeepQNetwork.network import act_program, inference_program
 from DeepQNetwork.pretrained import load_agent
 from fluid import config as configuration
+from fluid import engine as engines
+from fluid.config import ExportFlags
 from fluid.export import ONNX, export
 from fluid.run import console, script
+from fluid.weights import compact
+
+import numpy as np
 
 
 @dataclass
-class Flags(AgentFlags):
+class Flags(AgentFlags, ExportFlags):
     """Export an agent."""
 
-    target: Path = Path("exported")
-    """Folder to write; an earlier export there is replaced."""
-    onnx: bool = False
-    """Write model.onnx beside it (extra `onnx`)."""
+    episodes: int = 10
+    """Games by which --storage is measured."""
 
 
 def main(flags: Flags) -> Path:
@@ -37,7 +43,11 @@ def main(flags: Flags) -> Path:
     opened = load_agent(flags)
     agent = opened.facts
     program = inference_program(agent)
-    folder = export(program, opened.state, flags.target, facts={"agent": agent.to_facts()}, onnx=flags.onnx)
+    facts = {"agent": agent.to_facts()}
+    own = {name: opened.state[name] for name in program.state_names}
+    trial = compact.try_out(own, flags.storage, lambda state: score(agent, state, flags.episodes), console.print)
+    folder = export(program, trial.state, flags.export_dir, facts=facts, onnx=flags.onnx)
+    trial.write(folder, task=TASK, facts=facts, source=opened.source)
     console.print(
         f"{folder}: inference model of {agent.network} for {agent.env} (signature.json says how to feed it)",
         markup=False,
@@ -45,6 +55,24 @@ def main(flags: Flags) -> Path:
     if flags.onnx:
         console.print(f"{folder / ONNX}", markup=False)
     return folder
+
+
+def score(agent: Agent, state: dict[str, np.ndarray], episodes: int) -> dict[str, float]:
+    """Mean return of an agent with these weights, as eval.py measures it by default."""
+    program = act_program(agent)
+    engine, _ = engines.create("auto", "auto", "fp32", 0, prefer_xla=True)
+    engine.load(state)
+    environment = environments.make(agent.env, min(16, episodes), protocol=agent.protocol)
+    scores = play(
+        lambda states: np.asarray(engine.run(program, {"state": states})["q_values"]),
+        environment,
+        agent,
+        episodes=episodes,
+        epsilon=0.01,
+        seed=0,
+    )
+    environment.close()
+    return {"score": scores.result()["score"]}
 
 
 if __name__ == "__main__":

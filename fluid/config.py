@@ -58,6 +58,18 @@ class ExportedFlags:
 
 
 @dataclass
+class ExportFlags:
+    """Flags of every export.py."""
+
+    export_dir: Path = Path("exported")
+    """Folder to write; an earlier export there is replaced."""
+    onnx: bool = False
+    """Write model.onnx too (needs the extra `onnx`)."""
+    storage: Literal["fp32", "fp16", "int8"] | None = None
+    """Round the weights to half precision or 8 bits, write them to weights.safetensors too, and measure what that costs."""
+
+
+@dataclass
 class HostFlags:
     """Several machines as one; without these flags they are found from the cluster's environment, if there is one."""
 

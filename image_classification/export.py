@@ -1,7 +1,8 @@
 """Export a classifier for deployment: a Paddle inference model and, with --onnx, ONNX.
 
 python export.py --checkpoint output --export_dir exported
-python infer.py --exported exported photo.jpg
+python infer.py --exported_model exported photo.jpg
+python export.py --storage int8                            8-bit weights too, in exported/weights.safetensors
 """
 
 import sys
@@ -13,20 +14,26 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fluid import config as configuration
+from fluid import engine as engines
+from fluid.config import ExportFlags
+from fluid.errors import UserError
 from fluid.export import ONNX, export
 from fluid.run import console, script
-from image_classification.classifier import NetworkFlags
-from image_classification.network import inference_program, open_classifier
+from fluid.weights import compact
+from image_classification.classifier import TASK, Classifier, NetworkFlags
+from image_classification.metrics import measure
+from image_classification.network import evaluation_program, inference_program, open_classifier
+from image_classification.reader import ImageSource, class_names, open_images
+
+import numpy as np
 
 
 @dataclass
-class Flags(NetworkFlags):
+class Flags(NetworkFlags, ExportFlags):
     """Export a classifier for deployment."""
 
-    export_dir: Path = Path("exported")
-    """Folder of the exported model."""
-    onnx: bool = False
-    """Write model.onnx too (needs the extra `onnx`)."""
+    data_dir: Path | None = None
+    """Data set on which --storage is measured; by default the embedded images."""
 
 
 def main(flags: Flags) -> Path:
@@ -34,11 +41,25 @@ def main(flags: Flags) -> Path:
     opened = open_classifier(flags)
     classifier = opened.facts
     program, facts = inference_program(classifier), {"classifier": classifier.to_facts()}
-    folder = export(program, opened.state, flags.export_dir, facts=facts, onnx=flags.onnx)
+    own = {name: opened.state[name] for name in program.state_names}
+    trial = compact.try_out(own, flags.storage, lambda state: accuracy(classifier, state, flags), console.print)
+    folder = export(program, trial.state, flags.export_dir, facts=facts, onnx=flags.onnx)
+    trial.write(folder, task=TASK, facts=facts, source=opened.source)
     console.print(f"{classifier.model} of {opened.source} exported to {folder}", markup=False)
     if flags.onnx:
         console.print(f"ONNX: {folder / ONNX}", markup=False)
     return folder
+
+
+def accuracy(classifier: Classifier, state: dict[str, np.ndarray], flags: Flags) -> dict[str, float]:
+    """Loss and accuracies of a classifier with these weights. Raises UserError where there are no images of its classes."""
+    if flags.data_dir is None and classifier.class_names != class_names(None):
+        raise UserError(f"--storage {flags.storage} is measured, on images of the network's classes: give --data_dir")
+    images = open_images(flags.data_dir, "val", classifier.class_dim)
+    engine, _ = engines.create("auto", "auto", "fp32", 0)
+    engine.load(state)
+    source = ImageSource(images, classifier.preprocess)
+    return measure(engine, evaluation_program(classifier), source, classifier.class_dim, 100, 0).result()
 
 
 def cli(argv: Sequence[str] | None = None) -> None:

@@ -13,29 +13,33 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fluid import config as configuration
+from fluid import engine as engines
+from fluid.config import ExportFlags
 from fluid.errors import UserError
 from fluid.export import export
 from fluid.program import Program
 from fluid.run import console, script
+from fluid.weights import compact
 from neural_machine_translation.eval import ModelFlags
 from neural_machine_translation.indices import BOS, EOS
-from neural_machine_translation.network import Translator, scoring_program, search_program
+from neural_machine_translation.metrics import quality
+from neural_machine_translation.network import TASK, Translator, scoring_program, search_program
 from neural_machine_translation.options import ALIASES, RETIRED, with_pairs
-from neural_machine_translation.scoring import open_model
+from neural_machine_translation.reader import open_pairs
+from neural_machine_translation.scoring import has_text, open_model
+from neural_machine_translation.translate import runner, translate
 
 import numpy as np
 
 
 @dataclass
-class Flags(ModelFlags):
+class Flags(ModelFlags, ExportFlags):
     """Write a model as a Paddle inference model."""
 
-    export_dir: Path = Path("exported")
-    """Folder to write."""
+    data_dir: Path | None = None
+    """Data set on whose test part --storage is measured; by default the embedded sentences."""
     what: Literal["search", "scoring"] = "search"
     """search: input src_word, outputs ids and scores. scoring: inputs src_word and trg_word, output logits."""
-    onnx: bool = False
-    """Write model.onnx as well (scoring only: ONNX Runtime has no loop like the search's)."""
 
 
 def main(flags: Flags) -> Path:
@@ -50,10 +54,26 @@ def main(flags: Flags) -> Path:
     )
     facts = {"translator": translator.to_facts(), "what": flags.what}
     examples = [_sentences(program, translator, rows) for rows in (1, 3)]
-    folder = export(program, opened.state, flags.export_dir, facts=facts, onnx=flags.onnx, examples=examples)
+    trial = compact.try_out(opened.state, flags.storage, lambda state: bleu(translator, state, flags), console.print)
+    folder = export(program, trial.state, flags.export_dir, facts=facts, onnx=flags.onnx, examples=examples)
+    trial.write(folder, task=TASK, facts={"translator": facts["translator"]}, source=opened.source)
     size = sum(file.stat().st_size for file in folder.iterdir())
     console.print(f"{folder}: {size / 1e6:.1f} MB, inputs {', '.join(program.inputs)}", markup=False)
     return folder
+
+
+def bleu(translator: Translator, state: dict[str, np.ndarray], flags: Flags) -> dict[str, float]:
+    """BLEU and chrF of the translator with these weights on the test part. Raises UserError without a vocabulary."""
+    if not has_text(translator):
+        raise UserError(f"--storage {flags.storage} is measured on text: give --src_vocab_fpath, --trg_vocab_fpath")
+    pairs = open_pairs("test", data_dir=flags.data_dir, pattern=None, languages=translator.languages)
+    engine, _ = engines.create(flags.engine, flags.device, flags.precision, flags.seed, prefer_xla=True)
+    engine.load(state)
+    run = runner(engine, search_program(translator.config, flags.search()))
+    found = translate(run, translator, pairs.sources, batch_size=engine.shared_rows(flags.batch_size))
+    references = [translator.target.plain(text) for text in pairs.targets]
+    result = quality([best[0].text for best in found], references)
+    return {"BLEU": result.bleu, "chrF": result.chrf}
 
 
 def _sentences(program: Program, translator: Translator, rows: int) -> dict[str, np.ndarray]:

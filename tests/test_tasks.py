@@ -5,6 +5,7 @@ Such a module has
     STEPS             --max_steps of a part of the smallest run, and of the whole
     METRIC            the figure that train.py's evaluation and eval.py's result.json both have
     TRAIN, EVAL, ...  flags of train.py, eval.py, infer.py and export.py beside those that the tests give
+    STORAGE           more flags of export.py, by which --storage is measured on little
     DEVICES           more flags of train.py, with which a step on two devices means the same as on one
     data(folder)      writes a tiny data set there; returns the flags that name it for train.py and eval.py
     feed(rng)         arrays for `infer.py --feed`
@@ -241,6 +242,19 @@ def test_a_run_means_the_same_weights_in_every_script(task: Task, run: Path) -> 
             outputs.append({name: fetched[name] for name in fetched.files})
     assert distance(outputs[0], outputs[1]) == distance(outputs[2], outputs[3]) == 0
     assert any(not np.array_equal(outputs[0][name], outputs[2][name]) for name in outputs[0])
+
+
+def test_small_weights_are_exported_and_opened(task: Task, run: Path) -> None:
+    """In 8 bits: the file gives what the exported model computes, near to what the run computes."""
+    exported = task.place / "exported_small"
+    words = [*task.data(), *task.words("export"), *task.words("storage"), "--checkpoint", run, "--storage", "int8"]
+    said = done(call(task, "export", *words, "--export_dir", exported))
+    assert " in int8\n" in said.out
+    small = exported / "weights.safetensors"
+    infer = task.words("infer")
+    reference = raw(task, "exported.npz", *infer, "--exported_model", exported)
+    assert distance(raw(task, "small.npz", *infer, "--pretrained_model", small), reference) < 1e-4
+    assert 0 < distance(raw(task, "checkpoint.npz", *infer, "--checkpoint", run), reference) < 0.2
 
 
 def test_every_parameter_has_a_gradient(task: Task) -> None:

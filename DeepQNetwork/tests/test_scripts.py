@@ -18,7 +18,7 @@ GOLDEN = Path(__file__).parent / "golden" / "dueling_breakout_2018.npz"
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory) -> Path:
     return export.main(
-        export.Flags(pretrained_model="breakout_2018", target=tmp_path_factory.mktemp("export") / "breakout")
+        export.Flags(pretrained_model="breakout_2018", export_dir=tmp_path_factory.mktemp("export") / "breakout")
     )
 
 
@@ -97,7 +97,7 @@ def test_agents_and_games_must_fit(tmp_path):
 
 
 def test_agent_that_comes_along_plays_pong():
-    """20.4 +- 0.7 was measured over ten episodes."""
+    """20.1 +- 1.0 was measured over ten episodes."""
     scores = evaluation.main(evaluation.Flags(episodes=2, num_envs=2))
     assert scores.result()["score"] >= 17
 

@@ -17,6 +17,7 @@ MEMORY = ("--num_envs", 1, "--batch_size", 2, "--mem_size", 60, "--warmup_steps"
 PACE = ("--update_every", 4, "--updates_per_call", 2, "--sync_every", 4, "--epsilon_steps", 60)
 TRAIN = ("--env", "Breakout", *MEMORY, *PACE, "--test_episodes", 1)
 EVAL = ("--episodes", 1)
+STORAGE = ("--episodes", 1)
 NO_GRADIENT: dict[str, str] = {}
 EXCEPTIONS: dict[str, str] = {
     "reader.py": "the data come from an environment",

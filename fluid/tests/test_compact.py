@@ -97,3 +97,27 @@ def test_what_is_refused(tmp_path):
         safetensors_file.write(path, stored, {"fluid_zoo": json.dumps(WHOLE)})
         with pytest.raises(WeightsError, match="the scales of w do not belong to it"):
             compact.read(path)
+
+
+@pytest.mark.parametrize("storage, seen", [("int8", 2), ("fp16", 2), ("fp32", 0), (None, 0)])
+def test_what_storage_costs_is_measured_and_said(tmp_path, storage, seen):
+    """The metric before and after, in print and in the file; what is exported is what the file gives back."""
+    weights, measured, lines = {"w": arrays()["fc_weights"]}, [], []
+
+    def measure(state: dict[str, np.ndarray]) -> dict[str, float]:
+        measured.append(state["w"])
+        return {"acc1": 0.5 + len(measured) / 4}
+
+    trial = compact.try_out(weights, storage, measure, lines.append)
+    assert len(measured) == seen
+    assert lines == [f"acc1 0.75 -> 1 (+0.25) in {storage}"] * (seen // 2)
+    trial.write(tmp_path, task="task", facts={"net": {}}, source="somewhere")
+    if storage is None:
+        assert not os.listdir(tmp_path) and trial.state["w"] is weights["w"]
+        return
+    back, description = compact.read(tmp_path / compact.FILE)
+    assert np.array_equal(back["w"], trial.state["w"])
+    cost = {"before": {"acc1": 0.75}, "after": {"acc1": 1.0}} if seen else {}
+    assert description == Description("task", {"net": {}}, {"weights": "somewhere", **cost}, storage)
+    if seen:
+        assert measured[0] is weights["w"] and measured[1] is trial.state["w"]

@@ -21,7 +21,7 @@ convolution, the units of a fully connected layer, the words of an embedding. Fi
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -35,6 +35,8 @@ import numpy as np
 VERSION = 1
 METADATA_KEY = "fluid_zoo"
 SCALE_SUFFIX = "@scale"
+FILE = "weights.safetensors"
+"""What export.py calls it."""
 LEVELS = 127
 
 Storage = Literal["fp32", "fp16", "int8"]
@@ -124,6 +126,43 @@ def pack(weights: Mapping[str, np.ndarray], storage: Storage) -> dict[str, np.nd
         else:
             stored[name], stored[name + SCALE_SUFFIX] = _quantised(array.astype(np.float32))
     return stored
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Weights about to be exported in less precision, and what that costs."""
+
+    weights: Mapping[str, np.ndarray]
+    storage: Storage | None
+    state: dict[str, np.ndarray]
+    """As they will be read back."""
+    cost: Mapping[str, Mapping[str, float]]
+    """The task's metrics `before` and `after`, where they were measured."""
+
+    def write(self, folder: Path, *, task: str, facts: Mapping[str, Any], source: str) -> None:
+        """Put them into an exported model's folder, unless `storage` is None. Raises WeightsError."""
+        if self.storage is not None:
+            description = Description(task, facts, {"weights": source, **self.cost}, self.storage)
+            write(folder / FILE, self.weights, description)
+
+
+def try_out(
+    weights: Mapping[str, np.ndarray],
+    storage: Storage | None,
+    measure: Callable[[dict[str, np.ndarray]], Mapping[str, float]],
+    say: Callable[[str], None],
+) -> Trial:
+    """Round weights as `storage` does and say what it does to the metrics that `measure` gives for a set of weights.
+
+    Full precision and None cost nothing, and nothing is measured.
+    """
+    if storage in (None, "fp32"):
+        return Trial(weights, storage, dict(weights), {})
+    state = rounded(weights, storage)
+    before, after = dict(measure(dict(weights))), dict(measure(state))
+    for name, value in before.items():
+        say(f"{name} {value:.5g} -> {after[name]:.5g} ({after[name] - value:+.2g}) in {storage}")
+    return Trial(weights, storage, state, {"before": before, "after": after})
 
 
 def _quantised(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -18,6 +18,7 @@ TRAIN = (*SIZES, "--batch_size", 256, "--beam_size", 2, "--max_out_len", 12)
 DEVICES = ("--dropout", 0, "--use_token_batch", False, "--batch_size", 8)
 EVAL = ("--part", "dev", "--batch_size", 3, "--beam_size", 2, "--max_out_len", 12)
 EXPORT = ("--what", "scoring")
+STORAGE = ("--beam_size", 2, "--max_out_len", 12)
 NO_GRADIENT: dict[str, str] = {}
 EXCEPTIONS: dict[str, str] = {}
 
@@ -27,7 +28,7 @@ def data(folder: Path) -> tuple[object, ...]:
     target = folder / "data"
     target.mkdir(exist_ok=True)
     rng = np.random.default_rng(0)
-    for part, count in (("train", 60), ("dev", 5)):
+    for part, count in (("train", 60), ("dev", 5), ("test", 5)):
         lines = [" ".join(map(str, rng.integers(0, 10, 6))) for _ in range(count)]
         (target / f"{part}.tsv").write_text("".join(f"{line}\t{line}\n" for line in lines), encoding="utf-8")
     return ("--data_dir", target)

@@ -8,27 +8,39 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fluid import config as configuration
-from fluid.config import WeightsFlags
+from fluid import engine as engines
+from fluid.config import ExportFlags, WeightsFlags
 from fluid.export import export
 from fluid.run import console, script
-from points_task.network import inference_program, open_net
+from fluid.weights import compact
+from points_task.metrics import measure
+from points_task.network import TASK, Net, evaluation_program, inference_program, open_net
+from points_task.reader import Points
+
+import numpy as np
 
 
 @dataclass
-class Flags(WeightsFlags):
+class Flags(WeightsFlags, ExportFlags):
     """Export a network for deployment."""
-
-    export_dir: Path = Path("exported")
-    """Folder of the exported model."""
 
 
 def main(flags: Flags) -> Path:
     """Export; returns the folder."""
     opened = open_net(flags)
     facts = {"net": opened.facts.to_facts()}
-    folder = export(inference_program(opened.facts), opened.state, flags.export_dir, facts=facts)
+    trial = compact.try_out(opened.state, flags.storage, lambda state: accuracy(opened.facts, state), console.print)
+    folder = export(inference_program(opened.facts), trial.state, flags.export_dir, facts=facts, onnx=flags.onnx)
+    trial.write(folder, task=TASK, facts=facts, source=opened.source)
     console.print(f"{opened.source} exported to {folder}", markup=False)
     return folder
+
+
+def accuracy(net: Net, state: dict[str, np.ndarray]) -> dict[str, float]:
+    """Loss and accuracy of the network with these weights, as eval.py measures them."""
+    engine, _ = engines.create("auto", "auto", "fp32", 0)
+    engine.load(state)
+    return measure(engine, evaluation_program(net), Points("val"), 50)
 
 
 if __name__ == "__main__":
