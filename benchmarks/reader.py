@@ -24,12 +24,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fluid.config import parse
 from fluid.data import Source, training_batches
+from fluid.media import decode_image
 from image_classification.reader import (
     EMBEDDED,
     Augment,
     ImageSource,
     Preprocess,
-    decode_image,
     evaluation_image,
     read_list,
     training_image,

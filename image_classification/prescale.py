@@ -23,8 +23,9 @@ if __package__ in (None, ""):
 
 from fluid import config as configuration
 from fluid.errors import DataError, UserError
+from fluid.media import decode_image
 from fluid.run import progress_bar, script
-from image_classification.reader import ImageList, class_names, decode_image, open_images
+from image_classification.reader import ImageList, class_names, open_images
 
 import cv2
 import numpy as np

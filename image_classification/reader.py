@@ -8,37 +8,24 @@ A data set is a folder in one of two layouts, or nothing at all for the embedded
 Lists win if there are both. `class_names.txt`, one name a line in the order of the labels, is optional.
 
 Images leave the reader as uint8 [H, W, 3] RGB; `normalise` shows what a Program then computes. How files become pixels:
-
-* Grey and palette images become RGB. Of 16-bit samples the high byte counts. Transparent pixels are laid over white.
-  CMYK is converted by Pillow's formula. Of an animation or a multi-picture file the first picture counts.
-* The EXIF orientation is applied, as `cv2.imread` does by default; the Pillow reader of July 2018 ignored it.
-* What is not an image (or in none of the formats of `FORMATS`), is empty, truncated, has 32-bit samples or is more than
-  100 times as long as wide is a `DataError` that names the file.
+fluid/media.py.
 """
 
 import hashlib
-import io
 import os
-import struct
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from fluid.errors import DataError, UserError
 from fluid.formats.archive import unpack
+from fluid.media import EXTENSIONS, decode_image, read_bytes, read_image, read_named
 
 import cv2
 import numpy as np
 import platformdirs
-from PIL import Image, ImageOps
 
-# Pillow remarks on odd metadata and on large pictures; what cannot be read is an error anyway.
-warnings.filterwarnings("ignore", module=r"PIL\.")
-Image.init()  # load all of Pillow's plugins; until then it knows only some of FORMATS
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 EMBEDDED = Path(__file__).parent / "data"
 INTERPOLATIONS = {
     "linear": cv2.INTER_LINEAR,
@@ -47,20 +34,6 @@ INTERPOLATIONS = {
     "lanczos": cv2.INTER_LANCZOS4,
 }
 _LIST_FORMAT = 'each line must be "path label", the path relative to the data folder, the label a number from 0'
-_MAX_ASPECT = 100
-_EXIF_ORIENTATION = 0x0112
-# What Pillow and OpenCV raise on bytes that are not what they claim to be.
-_DECODER_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    ArithmeticError,
-    LookupError,
-    EOFError,
-    struct.error,
-    cv2.error,
-)
 
 
 @dataclass(frozen=True)
@@ -174,7 +147,7 @@ def open_images(data_dir: str | os.PathLike | None, split: Literal["train", "val
 
 def read_list(list_file: str | os.PathLike, root: str | os.PathLike, class_dim: int) -> ImageList:
     """Read a list file. Blank lines, Windows line ends and spaces in paths are fine. Raises DataError as `open_images`."""
-    content = _read_file(str(list_file)).removeprefix(b"\xef\xbb\xbf")
+    content = read_named(list_file).removeprefix(b"\xef\xbb\xbf")
     try:
         content.decode()
     except UnicodeDecodeError as error:
@@ -225,7 +198,9 @@ def scan_folders(data_dir: str | os.PathLike, split: str, class_dim: int) -> Ima
             folders.sort()
             inside = os.path.relpath(place, data_dir)
             names += [
-                os.path.join(inside, file).encode() for file in sorted(files) if file.lower().endswith(EXTENSIONS)
+                os.path.join(inside, file).encode()
+                for file in sorted(files)
+                if file.lower().endswith(EXTENSIONS) and not file.startswith(".")
             ]
         if name in found and len(names) == before:
             raise DataError(f"{folder / name}: holds no image ({', '.join(EXTENSIONS)})")
@@ -295,7 +270,7 @@ class ImageSource:
 
     def load(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
         try:
-            data = _read_file(self.images.path(index), name=False)
+            data = read_bytes(self.images.path(index))
             if self.augment is None:
                 image = evaluation_image(decode_image(data), self.preprocess)
             else:
@@ -307,10 +282,7 @@ class ImageSource:
 
 def load_image(path: str | os.PathLike, preprocess: Preprocess) -> np.ndarray:
     """Read one file as evaluation does: [H, W, 3] uint8 RGB. Raises DataError naming the file."""
-    try:
-        return evaluation_image(decode_image(_read_file(str(path), name=False)), preprocess)
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from None
+    return evaluation_image(read_image(path), preprocess)
 
 
 def normalise(images: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
@@ -351,65 +323,6 @@ def training_image(data: bytes, preprocess: Preprocess, augment: Augment, rng: n
     if augment.flip and rng.random() < 0.5:
         image = image[:, ::-1]
     return image
-
-
-def decode_image(data: bytes, shrink: Callable[[int, int], int] | None = None) -> np.ndarray:
-    """Decode the content of an image file: [h, w, 3] uint8 RGB, upright.
-
-    Args:
-        data: the file's content.
-        shrink: given (height, width), the factor (1, 2, 4 or 8) by which a JPEG may be decoded smaller; it is called for
-            every image but only JPEGs obey.
-
-    Raises:
-        DataError: what is wrong, without the name of the file.
-    """
-    if not data:
-        raise DataError("the file is empty (0 bytes)")
-    try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as header:
-            width, height = header.size
-            if max(width, height) > _MAX_ASPECT * min(width, height):
-                raise DataError(f"{width} x {height} pixels: one side is more than {_MAX_ASPECT} times the other")
-            if "exif" in header.info and header.getexif().get(_EXIF_ORIENTATION, 1) >= 5:
-                width, height = height, width
-            factor = shrink(height, width) if shrink else 1
-            if header.format in ("JPEG", "MPO") and header.mode in ("RGB", "L"):
-                image = cv2.imdecode(np.frombuffer(data, np.uint8), _JPEG_FLAGS[factor])
-                if image is None:
-                    header.load()  # Pillow says what is wrong
-                    raise DataError("the file is damaged")
-                return image if factor == 1 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-            return _to_rgb(header)
-    except Image.UnidentifiedImageError:
-        raise DataError(f"not an image, or damaged, or in none of the formats {', '.join(FORMATS)}") from None
-    except Image.DecompressionBombError as error:
-        raise DataError(str(error)) from None
-    except _DECODER_ERRORS as error:
-        raise DataError(f"the file is damaged or truncated ({error})") from None
-
-
-# OpenCV has no reduced modes that return RGB.
-_JPEG_FLAGS = {
-    1: cv2.IMREAD_COLOR_RGB,
-    2: cv2.IMREAD_REDUCED_COLOR_2,
-    4: cv2.IMREAD_REDUCED_COLOR_4,
-    8: cv2.IMREAD_REDUCED_COLOR_8,
-}
-
-
-def _to_rgb(image: Image.Image) -> np.ndarray:
-    file_format = image.format
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16") or (image.mode == "I" and file_format in ("PNG", "PPM")):
-        grey = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
-        return np.repeat(grey[:, :, None], 3, axis=2)
-    if image.mode in ("I", "F"):
-        raise DataError("has 32-bit samples; save it with 8 or 16 bits a sample")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return np.asarray(image.convert("RGB"))
 
 
 def _random_resized_crop(data: bytes, preprocess: Preprocess, augment: Augment, rng: np.random.Generator) -> np.ndarray:
@@ -482,17 +395,6 @@ def _jitter_colors(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 # Files
-
-
-def _read_file(path: str, name: bool = True) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except FileNotFoundError:
-        problem = "no such file"
-    except OSError as error:
-        problem = f"cannot be read ({error.strerror})"
-    raise DataError(f"{path}: {problem}" if name else problem)
 
 
 def _image_list(origin: str, root: str, names: list[bytes], labels: list[int], lines: list[int] | None) -> ImageList:

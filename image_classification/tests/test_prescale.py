@@ -3,10 +3,11 @@
 from pathlib import Path
 
 from fluid.errors import DataError, UserError
+from fluid.media import decode_image
 from image_classification import prescale
 from image_classification import train as training
 from image_classification.prescale import Flags
-from image_classification.reader import decode_image, open_images
+from image_classification.reader import open_images
 
 import numpy as np
 import pytest

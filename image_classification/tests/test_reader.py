@@ -11,8 +11,10 @@ import sys
 import tarfile
 from pathlib import Path
 
-from fluid import data
+from fluid import data, media
 from fluid.errors import DataError, UserError
+from fluid.media import decode_image
+from fluid.tests.drawn import encode, picture
 from image_classification import prepare_fashion_mnist, reader
 from image_classification.data import build
 from image_classification.reader import (
@@ -20,7 +22,6 @@ from image_classification.reader import (
     ImageSource,
     Preprocess,
     class_names,
-    decode_image,
     embedded_dataset,
     evaluation_image,
     imagenet_names,
@@ -38,20 +39,6 @@ from PIL import Image
 
 PHOTOGRAPHS = Path(reader.__file__).parent / "data" / "photographs"
 SMALL = Preprocess((3, 28, 28), 28)
-
-
-def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """A smooth picture without any symmetry, [height, width, 3] uint8."""
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[0:height, 0:width]
-    waves = [np.sin(y / height * 6 * a + x / width * 6 * b + c) for a, b, c in rng.uniform(0.5, 1.5, (3, 3))]
-    return (np.stack(waves, axis=-1) * 100 + 128).astype(np.uint8)
-
-
-def encode(image: Image.Image | np.ndarray, kind: str = "PNG", **options) -> bytes:
-    buffer = io.BytesIO()
-    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 def write_images(folder: Path, *names: str, size: int = 32) -> None:
@@ -251,179 +238,15 @@ def test_photographs_and_names_are_there():
     assert [names[int(images.labels[i])].split(",")[0] for i in (0, 2, 15)] == ["bull mastiff", "beaker", "goose"]
 
 
-# Image files
-
-
-COLOURS = picture(40, 30)
-GREY = COLOURS[:, :, 0]
-
-
-def transparent(mode: str) -> Image.Image:
-    """Red, half of it transparent with green behind, which must not be seen."""
-    image = Image.new("RGBA", (30, 40), (0, 255, 0, 0))
-    image.paste((255, 0, 0, 255), (0, 0, 15, 40))
-    return image.convert(mode)
-
-
-def palette_with_transparency() -> bytes:
-    image = Image.fromarray(np.repeat(np.arange(30) // 15, 40).reshape(30, 40).T.astype(np.uint8), "P")
-    image.putpalette([255, 0, 0, 0, 255, 0])
-    return encode(image, transparency=1)
-
-
-RED_AND_WHITE = np.where((np.arange(30) < 15)[None, :, None], [255, 0, 0], [255, 255, 255]).repeat(40, 0)
-FILES = {
-    "RGB": (encode(COLOURS), COLOURS),
-    "grey": (encode(GREY), GREY[..., None].repeat(3, 2)),
-    "grey 16 bit": (encode(GREY.astype(np.uint16) * 256 + 77), GREY[..., None].repeat(3, 2)),
-    "grey 16 bit TIFF": (encode(GREY.astype(np.uint16) * 256 + 77, "TIFF"), GREY[..., None].repeat(3, 2)),
-    "RGB 16 bit": (cv2.imencode(".png", COLOURS[..., ::-1].astype(np.uint16) * 256 + 77)[1].tobytes(), COLOURS),
-    "black and white": (encode(Image.fromarray(GREY > 128)), ((GREY > 128) * 255)[..., None].repeat(3, 2)),
-    "alpha": (encode(transparent("RGBA")), RED_AND_WHITE),
-    "grey with alpha": (
-        encode(transparent("LA")),
-        np.where((np.arange(30) < 15)[None, :, None], [76] * 3, [255] * 3).repeat(40, 0),
-    ),
-    "palette": (
-        encode(Image.fromarray(COLOURS).quantize(16)),
-        np.asarray(Image.fromarray(COLOURS).quantize(16).convert("RGB")),
-    ),
-    "palette with transparency": (palette_with_transparency(), RED_AND_WHITE),
-    "animated GIF": (
-        encode(
-            Image.new("RGB", (30, 40), (255, 0, 0)), "GIF", save_all=True,
-            append_images=[Image.new("RGB", (30, 40), (0, 0, 255))],
-        ),
-        np.full((40, 30, 3), (255, 0, 0)),
-    ),
-    "animated PNG": (
-        encode(Image.fromarray(COLOURS), save_all=True, append_images=[Image.new("RGB", (30, 40), (0, 0, 255))]),
-        COLOURS,
-    ),
-    "animated WebP": (
-        encode(
-            Image.fromarray(COLOURS), "WEBP", save_all=True, lossless=True,
-            append_images=[Image.new("RGB", (30, 40), (0, 0, 255))],
-        ),
-        COLOURS,
-    ),
-    "multi-page TIFF": (
-        encode(Image.fromarray(COLOURS), "TIFF", save_all=True, append_images=[Image.new("RGB", (30, 40))]),
-        COLOURS,
-    ),
-    "BMP": (encode(COLOURS, "BMP"), COLOURS),
-    "PPM": (encode(COLOURS, "PPM"), COLOURS),
-    "PGM 16 bit": (b"P5 30 40 65535\n" + (GREY.astype(np.uint16) * 256 + 77).astype(">u2").tobytes(), GREY[..., None].repeat(3, 2)),
-    "one pixel": (encode(np.full((1, 1, 3), 200, np.uint8)), np.full((1, 1, 3), 200)),
-    "CMYK TIFF": (encode(Image.new("CMYK", (30, 40), (0, 255, 255, 0)), "TIFF"), np.full((40, 30, 3), (255, 0, 0))),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("kind", FILES)
-def test_every_kind_of_file_has_the_right_pixels(kind):
-    content, expected = FILES[kind]
-    decoded = decode_image(content)
-    assert decoded.dtype == np.uint8 and decoded.shape == expected.shape
-    np.testing.assert_array_equal(decoded, expected)
-
-
-JPEGS = {
-    "RGB": (Image.fromarray(COLOURS), {}),
-    "progressive": (Image.fromarray(COLOURS), {"progressive": True}),
-    "grey": (Image.fromarray(GREY), {}),
-    "CMYK": (Image.fromarray(COLOURS).convert("CMYK"), {}),
-    "multi-picture": (Image.fromarray(COLOURS), {"save_all": True, "append_images": [Image.new("RGB", (30, 40))]}),
-}
-
-
-@pytest.mark.parametrize("kind", JPEGS)
-def test_jpegs_of_every_kind(kind):
-    image, options = JPEGS[kind]
-    content = encode(image, "MPO" if kind == "multi-picture" else "JPEG", quality=95, **options)
-    expected = np.asarray(Image.fromarray(GREY if kind == "grey" else COLOURS).convert("RGB"), np.int32)
-    assert np.abs(decode_image(content) - expected).mean() < 3
-    with Image.open(io.BytesIO(content)) as pillow:
-        np.testing.assert_array_equal(decode_image(content), np.asarray(pillow.convert("RGB")))
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
-def test_exif_orientation_is_applied(kind, orientation):
-    upright = picture(64, 48)
-    # what a camera that was held in that way stores
-    turn = {
-        1: upright, 2: upright[:, ::-1], 3: upright[::-1, ::-1], 4: upright[::-1], 5: upright.swapaxes(0, 1),
-        6: np.rot90(upright), 7: np.rot90(upright, 2).swapaxes(0, 1), 8: np.rot90(upright, -1),
-    }  # fmt: skip
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    content = encode(np.ascontiguousarray(turn[orientation]), kind, exif=exif, quality=95)
-    sizes = []
-    decoded = decode_image(content, lambda height, width: sizes.append((height, width)) or 2)
-    assert sizes == [(64, 48)]
-    expected = upright if kind != "JPEG" else cv2.resize(upright, (24, 32), interpolation=cv2.INTER_AREA)
-    assert np.abs(decoded.astype(int) - expected).mean() < 4
-    assert np.abs(decode_image(content).astype(int) - upright).mean() < 4
-
-
-def truncated(content: bytes) -> list[bytes]:
-    return [content[: len(content) * share // 100] for share in (5, 30, 60, 90)]
-
+# Image files: see fluid/tests/test_media.py
 
 PHOTOGRAPH = encode(picture(120, 160), "JPEG", quality=90)
-BROKEN = {
-    "empty": ([b""], r"the file is empty \(0 bytes\)"),
-    "text": ([b"hello world" * 20], "not an image, or damaged, or in none of the formats JPEG, PNG"),
-    "truncated JPEG": ([*truncated(PHOTOGRAPH), PHOTOGRAPH[:-2], PHOTOGRAPH[:2]], "damaged|not an image"),
-    "truncated PNG": (truncated(encode(picture(120, 160))), "damaged|not an image"),
-    "truncated GIF": (truncated(encode(Image.fromarray(COLOURS).quantize(64), "GIF"))[:3], "damaged|not an image"),
-    "truncated WebP": (truncated(encode(COLOURS, "WEBP")), "damaged|not an image"),
-    "32 bit": (
-        [
-            encode(Image.fromarray(GREY.astype(np.int32)), "TIFF"),
-            encode(Image.fromarray(GREY.astype(np.float32)), "TIFF"),
-        ],
-        "has 32-bit samples",
-    ),
-    "too long": (
-        [encode(np.zeros((1, 101, 3), np.uint8))],
-        "101 x 1 pixels: one side is more than 100 times the other",
-    ),
-    "bomb": ([b"P6 60000 60000 255\n" + b"\0" * 100], "decompression bomb"),
-    "eps": ([b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n"], "not an image"),
-}
 
 
-@pytest.mark.parametrize("kind", BROKEN)
-def test_broken_files_are_one_clear_error(kind, capfd):
-    contents, message = BROKEN[kind]
-    for content in contents:
-        with pytest.raises(DataError, match=message):
-            decode_image(content)
-        with pytest.raises(DataError, match=message):
-            training_image(content, Preprocess(), Augment(), np.random.default_rng(0))
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning")  # of Pillow; the reader silences them, which pytest undoes
-def test_random_damage_raises_data_errors_only():
-    seed = random.randrange(2**31)
-    print(f"{seed=}")
-    rng = np.random.default_rng(seed)
-    contents = [content for content, _ in FILES.values()] + [PHOTOGRAPH]
-    contents += [encode(image, "JPEG") for image, _ in JPEGS.values()] + [encode(COLOURS, "WEBP")]
-    read = 0
-    for content in contents * 12:
-        damaged = np.frombuffer(content, np.uint8).copy()
-        for position in rng.integers(0, len(damaged), rng.integers(1, 8)):
-            damaged[position] = rng.integers(256)
-        damaged = damaged[: rng.integers(1, len(damaged) + 1)] if rng.random() < 0.3 else damaged
-        try:
-            image = decode_image(damaged.tobytes())
-            assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
-            read += 1
-        except DataError as error:
-            assert str(error)
-    assert 0 < read < 12 * len(contents)
+@pytest.mark.parametrize("content", [b"", b"hello world" * 20, PHOTOGRAPH[:-2], PHOTOGRAPH[: len(PHOTOGRAPH) // 2]])
+def test_training_refuses_broken_files_too(content):
+    with pytest.raises(DataError, match="empty|damaged"):
+        training_image(content, Preprocess(), Augment(), np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -494,7 +317,7 @@ def test_interpolations_differ():
 
 def test_inference_reads_what_evaluation_reads(tmp_path):
     (tmp_path / "a.jpg").write_bytes((PHOTOGRAPHS / "imagenet_04_949.jpg").read_bytes())
-    (tmp_path / "b.png").write_bytes(FILES["alpha"][0])
+    (tmp_path / "b.png").write_bytes(encode(Image.new("RGBA", (30, 40), (0, 255, 0, 90))))
     source = ImageSource(read_list(write_list(tmp_path, "a.jpg 0\nb.png 0\n"), tmp_path, 1), Preprocess())
     with data.evaluation_batches(source, 2, num_workers=1) as batches:
         batch = next(batches)
@@ -574,7 +397,7 @@ def test_large_jpegs_are_decoded_small(monkeypatch):
     content = encode(picture(1500, 2000), "JPEG")
     for seed in range(30):
         training_image(content, Preprocess(), Augment(), np.random.default_rng(seed))
-    counts = {factor: factors.count(reader._JPEG_FLAGS[factor]) for factor in (1, 2, 4, 8)}
+    counts = {factor: factors.count(media._JPEG_FLAGS[factor]) for factor in (1, 2, 4, 8)}
     assert counts[2] > 5 and counts[4] > 3 and sum(counts.values()) == 30 and counts[8] == 0
 
 

@@ -1,0 +1,249 @@
+"""Pictures from wherever people keep them, each with its place: image and video files, folders, globs, lists, cameras.
+
+    for place, picture in pictures(["photo.jpg", "holiday/", "*.png", "@list.txt", "film.mp4", "camera:0"]): ...
+
+How files become pixels, [H, W, 3] uint8 RGB, wherever the zoo reads one:
+
+* Grey and palette images become RGB. Of 16-bit samples the high byte counts. Transparent pixels are laid over white.
+  CMYK is converted by Pillow's formula. Of an animation or a multi-picture file the first picture counts.
+* The EXIF orientation is applied, as `cv2.imread` does by default; the Pillow reader of July 2018 ignored it. Videos
+  are turned as they say, too.
+* What is not an image (or in none of the formats of `FORMATS`), is empty, truncated, has 32-bit samples or is more than
+  100 times as long as wide is a `DataError`.
+
+Reader processes import this module; it imports neither paddle nor jax.
+"""
+
+import glob
+import io
+import os
+import re
+import struct
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from fluid.errors import DataError
+
+import cv2
+import numpy as np
+from PIL import Image, ImageOps
+
+# Pillow remarks on odd metadata and on large pictures; what cannot be read is an error anyway.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+Image.init()  # load all of Pillow's plugins; until then it knows only some of FORMATS
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+VIDEO_EXTENSIONS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
+CAMERA = re.compile(r"camera:(\d+)")
+
+_MAX_ASPECT = 100
+_EXIF_ORIENTATION = 0x0112
+# What Pillow and OpenCV raise on bytes that are not what they claim to be.
+_DECODER_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    ArithmeticError,
+    LookupError,
+    EOFError,
+    struct.error,
+    cv2.error,
+)
+# OpenCV has no reduced modes that return RGB.
+_JPEG_FLAGS = {
+    1: cv2.IMREAD_COLOR_RGB,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
+
+
+def find(words: Iterable[str]) -> list[str]:
+    """The files and cameras that the words of a command line name, in order; hidden files are passed over.
+
+    A word is an image or a video, a folder (everything below it), a pattern (`*`, `?`, `**`), `@LIST` for a file with
+    one of these a line, `-` for the same on standard input, or `camera:NUMBER`.
+
+    Raises DataError if something named does not exist, or there is nothing in it.
+    """
+    found: list[str] = []
+    for word in words:
+        if word == "-":
+            found += _find_listed("standard input", sys.stdin.buffer.read())
+        elif word.startswith("@") and not Path(word).exists():
+            found += _find_listed(word[1:], read_named(word[1:]))
+        elif CAMERA.fullmatch(word) and not Path(word).exists():
+            found.append(word)
+        elif Path(word).is_dir():
+            found += _find_below(Path(word))
+        elif Path(word).exists():
+            found.append(word)
+        elif matches := sorted(glob.glob(word, recursive=True)):
+            files = [path for path in matches if Path(path).is_file()]
+            found += files or find(matches)
+        else:
+            raise DataError(f"{word}: no such file, and nothing matches it as a pattern")
+    return found
+
+
+def pictures(words: Iterable[str], *, step: int = 1) -> Iterator[tuple[str, np.ndarray]]:
+    """(place, picture [H, W, 3] uint8 RGB) of all that `find` finds.
+
+    The place is the path of an image, `PATH#NUMBER` for a frame, counted from 0, of a video or a camera. Pictures are read
+    as they are asked for, and a camera never ends.
+
+    Args:
+        words: see `find`.
+        step: of a video or camera, every so many frames.
+
+    Raises:
+        DataError: something named does not exist or cannot be read.
+    """
+    for name in find(words):
+        if is_moving(name):
+            yield from _frames(name, step)
+        else:
+            yield name, read_image(name)
+
+
+def is_moving(name: str) -> bool:
+    """Whether a name that `find` found is a video or a camera."""
+    return name.lower().endswith(VIDEO_EXTENSIONS) or is_camera(name)
+
+
+def is_camera(name: str) -> bool:
+    """Whether a name that `find` found is a camera, whose pictures have no end."""
+    return CAMERA.fullmatch(name) is not None and not Path(name).exists()
+
+
+def read_image(path: str | os.PathLike[str]) -> np.ndarray:
+    """A file's picture, [H, W, 3] uint8 RGB, upright. Raises DataError naming the file."""
+    try:
+        return decode_image(read_bytes(path))
+    except DataError as error:
+        raise DataError(f"{os.fspath(path)}: {error}") from None
+
+
+def read_named(path: str | os.PathLike[str]) -> bytes:
+    """The content of a file. Raises DataError naming the file."""
+    try:
+        return read_bytes(path)
+    except DataError as error:
+        raise DataError(f"{os.fspath(path)}: {error}") from None
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """The content of a file. Raises DataError that says what is wrong, without the name of the file."""
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except FileNotFoundError:
+        raise DataError("no such file") from None
+    except OSError as error:
+        raise DataError(f"cannot be read ({error.strerror})") from None
+
+
+def decode_image(data: bytes, shrink: Callable[[int, int], int] | None = None) -> np.ndarray:
+    """Decode the content of an image file: [H, W, 3] uint8 RGB, upright.
+
+    Args:
+        data: the file's content.
+        shrink: given (height, width), the factor (1, 2, 4 or 8) by which a JPEG may be decoded smaller; it is called for
+            every image but only JPEGs obey.
+
+    Raises:
+        DataError: what is wrong, without the name of the file.
+    """
+    if not data:
+        raise DataError("the file is empty (0 bytes)")
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as header:
+            width, height = header.size
+            if max(width, height) > _MAX_ASPECT * min(width, height):
+                raise DataError(f"{width} x {height} pixels: one side is more than {_MAX_ASPECT} times the other")
+            if "exif" in header.info and header.getexif().get(_EXIF_ORIENTATION, 1) >= 5:
+                width, height = height, width
+            factor = shrink(height, width) if shrink else 1
+            if header.format in ("JPEG", "MPO") and header.mode in ("RGB", "L"):
+                image = cv2.imdecode(np.frombuffer(data, np.uint8), _JPEG_FLAGS[factor])
+                if image is None:
+                    header.load()  # Pillow says what is wrong
+                    raise DataError("the file is damaged")
+                return image if factor == 1 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+            return _to_rgb(header)
+    except Image.UnidentifiedImageError:
+        raise DataError(f"not an image, or damaged, or in none of the formats {', '.join(FORMATS)}") from None
+    except Image.DecompressionBombError as error:
+        raise DataError(str(error)) from None
+    except _DECODER_ERRORS as error:
+        raise DataError(f"the file is damaged or truncated ({error})") from None
+
+
+def _to_rgb(image: Image.Image) -> np.ndarray:
+    file_format = image.format
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16") or (image.mode == "I" and file_format in ("PNG", "PPM")):
+        grey = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    if image.mode in ("I", "F"):
+        raise DataError("has 32-bit samples; save it with 8 or 16 bits a sample")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return np.asarray(image.convert("RGB"))
+
+
+def _frames(name: str, step: int) -> Iterator[tuple[str, np.ndarray]]:
+    camera = is_camera(name)
+    if not camera and not os.access(name, os.R_OK):
+        raise DataError(f"{name}: cannot be read (Permission denied)")
+    video = cv2.VideoCapture(int(name.partition(":")[2]) if camera else name)
+    try:
+        number = 0
+        while video.grab():
+            if number % step == 0:
+                good, frame = video.retrieve()
+                if not good:
+                    raise DataError(f"{name}#{number}: the frame is damaged")
+                yield f"{name}#{number}", cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+            number += 1
+        if camera:
+            raise DataError(f"{name}: {'the camera stopped' if number else 'there is no such camera'}")
+        if number == 0:
+            raise DataError(f"{name}: not a video, or damaged, or in a format that OpenCV does not read")
+        declared = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
+        if number < declared:
+            print(f"note: {name}: {number} frames could be read of the {declared} that it declares", file=sys.stderr)
+    finally:
+        video.release()
+
+
+def _find_below(folder: Path) -> list[str]:
+    found = []
+    for place, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if not name.startswith(".") and name.lower().endswith(EXTENSIONS + VIDEO_EXTENSIONS):
+                found.append(os.path.join(place, name))
+    if not found:
+        raise DataError(f"{folder}: no image or video in this folder ({', '.join(EXTENSIONS + VIDEO_EXTENSIONS)})")
+    return found
+
+
+def _find_listed(where: str, content: bytes) -> list[str]:
+    """The names in a list: bytes, as file names are."""
+    found: list[str] = []
+    for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").splitlines(), 1):
+        word = os.fsdecode(line.strip())
+        if word == "-" or word.startswith("@"):
+            raise DataError(f"{where}:{number}: {word}: a list names files, folders and patterns, no other list")
+        try:
+            found += find([word] if word else [])
+        except DataError as error:
+            raise DataError(f"{where}:{number}: {error}") from None
+    if not found:
+        raise DataError(f"{where}: names no picture")
+    return found
