@@ -81,7 +81,7 @@ def load_player(flags: PlayerFlags) -> tuple[Agent, QFunction, str]:
     if model is not None:
         return agent, lambda states: model.run({"state": states})["q_values"], "exported model, paddle.inference"
     program = act_program(agent)
-    engine, reason = engines.create(flags.engine, flags.device, flags.precision, flags.seed, prefer_xla=True)
+    engine, reason = engines.create(flags.engine, flags.device, flags.precision, flags.seed, runs=None)
     engine.load({name: opened.state[name] for name in program.state_names})
     name = f"engine {engine.name} on {engine.device} ({reason})"
     return agent, lambda states: np.asarray(engine.run(program, {"state": states})["q_values"]), name

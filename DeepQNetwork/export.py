@@ -60,7 +60,7 @@ def main(flags: Flags) -> Path:
 def score(agent: Agent, state: dict[str, np.ndarray], episodes: int) -> dict[str, float]:
     """Mean return of an agent with these weights, as eval.py measures it by default."""
     program = act_program(agent)
-    engine, _ = engines.create("auto", "auto", "fp32", 0, prefer_xla=True)
+    engine, _ = engines.create("auto", "auto", "fp32", 0, runs=None)
     engine.load(state)
     environment = environments.make(agent.env, min(16, episodes), protocol=agent.protocol)
     scores = play(

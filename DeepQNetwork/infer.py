@@ -103,7 +103,7 @@ def run_arrays(flags: Flags) -> None:
         outputs = opened.exported.run({"state": state})
     else:
         program = inference_program(agent)
-        engine, _ = engines.create(flags.engine, flags.device, flags.precision, flags.seed, prefer_xla=True)
+        engine, _ = engines.create(flags.engine, flags.device, flags.precision, flags.seed)
         engine.load({name: opened.state[name] for name in program.state_names})
         outputs = engine.run(program, {"state": state})
     outputs = {name: np.asarray(array) for name, array in outputs.items()}

@@ -86,7 +86,7 @@ def main(flags: Flags) -> Outcome:
     )
     agent = describe(flags, environment)
 
-    engine, reason = engines.create(flags.engine, flags.device, flags.precision, flags.seed, prefer_xla=True)
+    engine, reason = engines.create(flags.engine, flags.device, flags.precision, flags.seed, runs=None)
     on_device = flags.memory_device == "device" or (flags.memory_device == "auto" and engine.on_gpu)
     programs, names = build_programs(flags, agent, on_device)
     state = initial_state(programs["train_on_host"], flags.seed)

@@ -16,6 +16,7 @@ hands over finished batches. Four properties carry everything else:
 from __future__ import annotations
 
 import itertools
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass, field
@@ -117,6 +118,12 @@ def batches_per_epoch(source: Sized, batch_size: int) -> int:
     """
     check_batch_size(batch_size)
     return len(source) // batch_size
+
+
+def batches_for_all(samples: int, batch_size: int) -> int:
+    """Batches that hold `samples` samples, the last one perhaps in part. Raises DataError unless the batch size is positive."""
+    check_batch_size(batch_size)
+    return math.ceil(samples / batch_size)
 
 
 def shuffled_plan(num_samples: int, batch_size: int, seed: int) -> PlainPlan:

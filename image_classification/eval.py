@@ -18,7 +18,7 @@ if __package__ in (None, ""):
 from fluid import config as configuration
 from fluid import engine as engines
 from fluid.config import EngineFlags, ExportedFlags
-from fluid.data import evaluation_batches
+from fluid.data import batches_for_all, evaluation_batches
 from fluid.export import ExportedModel
 from fluid.metrics import measure
 from fluid.run import console, script
@@ -62,13 +62,14 @@ def main(flags: Flags) -> dict[str, float]:
     began = time.perf_counter()
     opened = open_classifier(flags)
     classifier = opened.facts
+    images = open_images(flags.data_dir, flags.split, classifier.class_dim)
+    dataset = ImageSource(images, classifier.preprocess)
     if opened.exported is not None:
         how = "paddle.inference"
     else:
-        engine, reason = engines.create(flags.engine, flags.device, flags.precision, flags.seed)
+        batches = batches_for_all(len(dataset), flags.batch_size)
+        engine, reason = engines.create(flags.engine, flags.device, flags.precision, flags.seed, runs=batches)
         how = f"engine {engine.name} on {engine.device} ({reason}), {flags.precision}"
-    images = open_images(flags.data_dir, flags.split, classifier.class_dim)
-    dataset = ImageSource(images, classifier.preprocess)
     console.print(f"{classifier.model}, {how}; {len(dataset)} images of {images.origin}", markup=False)
     if opened.exported is not None:
         accuracy = measure_exported(opened.exported, dataset, classifier, flags)

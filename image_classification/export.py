@@ -16,6 +16,7 @@ if __package__ in (None, ""):
 from fluid import config as configuration
 from fluid import engine as engines
 from fluid.config import ExportFlags
+from fluid.data import batches_for_all
 from fluid.errors import UserError
 from fluid.export import ONNX, export
 from fluid.run import console, script
@@ -56,9 +57,9 @@ def accuracy(classifier: Classifier, state: dict[str, np.ndarray], flags: Flags)
     if flags.data_dir is None and classifier.class_names != class_names(None):
         raise UserError(f"--storage {flags.storage} is measured, on images of the network's classes: give --data_dir")
     images = open_images(flags.data_dir, "val", classifier.class_dim)
-    engine, _ = engines.create("auto", "auto", "fp32", 0)
-    engine.load(state)
     source = ImageSource(images, classifier.preprocess)
+    engine, _ = engines.create("auto", "auto", "fp32", 0, runs=batches_for_all(len(source), 100))
+    engine.load(state)
     return measure(engine, evaluation_program(classifier), source, classifier.class_dim, 100, 0).result()
 
 

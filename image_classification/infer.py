@@ -25,6 +25,7 @@ from fluid import config as configuration
 from fluid import engine as engines
 from fluid.arrays import read_npz, write_npz
 from fluid.config import EngineFlags, ExportedFlags, nearest
+from fluid.data import batches_for_all
 from fluid.engine import Engine
 from fluid.errors import DataError, UserError
 from fluid.program import Program
@@ -87,11 +88,12 @@ def main(flags: Flags) -> list[dict]:
     if flags.topk < 1:
         raise UserError(f"--topk {flags.topk}: must be at least 1")
     opened = open_classifier(flags)
-    network = Trained(opened, flags) if opened.exported is None else Exported(opened)
+    items = [] if flags.feed is not None else find_images(flags, opened.facts.class_dim)
+    batches = batches_for_all(len(items), flags.batch_size)
+    network = Trained(opened, flags, batches) if opened.exported is None else Exported(opened)
     if flags.feed is not None:
         run_raw(network, flags)
         return []
-    items = find_images(flags, network.classifier.class_dim)
     console.print(f"{network.classifier.model} on {len(items)} images", markup=False)
     if flags.feature is not None:
         extract(network, items, flags)
@@ -102,10 +104,10 @@ def main(flags: Flags) -> list[dict]:
 class Trained:
     """A checkpoint or a set of weights, run by an engine."""
 
-    def __init__(self, opened: Opened[Classifier], flags: Flags):
+    def __init__(self, opened: Opened[Classifier], flags: Flags, batches: int):
         self.classifier, self.state = opened.facts, opened.state
         self.engine: Engine
-        self.engine, _ = engines.create(flags.engine, flags.device, flags.precision, flags.seed)
+        self.engine, _ = engines.create(flags.engine, flags.device, flags.precision, flags.seed, runs=batches)
 
     def _loaded(self, program: Program) -> Program:
         self.engine.load({name: self.state[name] for name in program.state_names})

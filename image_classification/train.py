@@ -204,7 +204,8 @@ def main(flags: Flags) -> Outcome:
         flags.precision,
         flags.seed,
         hosts=flags.hosts,
-        training_steps=total_steps * flags.accumulate_batches,
+        runs=total_steps * flags.accumulate_batches,
+        kind="update",
     )
     engine.check_batch_size(flags.batch_size)
     state = initialise(*filter(None, (program, apply)), seed=flags.seed)

@@ -86,7 +86,9 @@ def main(flags: Flags) -> Quality:
         use_token_batch=False,
         strict=True,
     )
-    engine, reason = engines.create(flags.engine, flags.device, flags.precision, flags.seed, prefer_xla=True)
+    engine, reason = engines.create(
+        flags.engine, flags.device, flags.precision, flags.seed, runs=len(pairs), kind="loop"
+    )
     engine.load(opened.state)
     console.print(f"engine {engine.name} on {engine.device} ({reason}), {flags.precision}", markup=False)
     rows = engine.shared_rows(flags.batch_size)

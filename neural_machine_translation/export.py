@@ -67,7 +67,7 @@ def bleu(translator: Translator, state: dict[str, np.ndarray], flags: Flags) -> 
     if not has_text(translator):
         raise UserError(f"--storage {flags.storage} is measured on text: give --src_vocab_fpath, --trg_vocab_fpath")
     pairs = open_pairs("test", data_dir=flags.data_dir, pattern=None, languages=translator.languages)
-    engine, _ = engines.create(flags.engine, flags.device, flags.precision, flags.seed, prefer_xla=True)
+    engine, _ = engines.create(flags.engine, flags.device, flags.precision, flags.seed, runs=len(pairs), kind="loop")
     engine.load(state)
     run = runner(engine, search_program(translator.config, flags.search()))
     found = translate(run, translator, pairs.sources, batch_size=engine.shared_rows(flags.batch_size))

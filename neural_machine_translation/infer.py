@@ -75,20 +75,20 @@ def main(flags: Flags) -> list[list[Hypothesis]]:
     if flags.feed is not None:
         run_on_arrays(flags)
         return []
-    translator, run, engine = open_runner(flags)
     if flags.interactive:
+        translator, run, _ = open_runner(flags, None)
         answer_lines(flags, translator, run)
         return []
     lines = list(lines_to_translate(flags))
     places, texts = [place for place, _ in lines], [text for _, text in lines]
+    copies = flags.n_best if flags.sampling else 1
+    translator, run, engine = open_runner(flags, len(lines) * copies)
 
     def warn(index: int, message: str) -> None:
         print(f"warning: {places[index]}: {message}", file=sys.stderr)
 
-    copies = flags.n_best if flags.sampling else 1
-    found = translate(
-        run, translator, [text for text in texts for _ in range(copies)], batch_size=flags.batch_size, warn=warn
-    )
+    copied = [text for text in texts for _ in range(copies)]
+    found = translate(run, translator, copied, batch_size=max(1, min(flags.batch_size, len(copied))), warn=warn)
     results = [sum(found[first : first + copies], []) for first in range(0, len(found), copies)]
     results = [
         sorted(some, key=lambda item: -item.score)[: flags.n_best] if copies > 1 else some[: flags.n_best]
@@ -109,8 +109,11 @@ def main(flags: Flags) -> list[list[Hypothesis]]:
     return results
 
 
-def open_runner(flags: Flags) -> tuple[Translator, Run, Engine | None]:
-    """The translator, what runs its search, and the engine (None for an exported model)."""
+def open_runner(flags: Flags, sentences: int | None) -> tuple[Translator, Run, Engine | None]:
+    """The translator, what runs its search, and the engine (None for an exported model).
+
+    `sentences` is how many are to be translated, None if nobody knows.
+    """
     opened = open_model(flags, say=to_stderr)
     translator, model = opened.facts, opened.exported
     if model is not None:
@@ -121,7 +124,7 @@ def open_runner(flags: Flags) -> tuple[Translator, Run, Engine | None]:
         return translator, model.run, None
     if not has_text(translator):
         raise UserError("give the vocabulary of these weights: --src_vocab_fpath, --trg_vocab_fpath")
-    engine, _ = engines.create(flags.engine, flags.device, flags.precision, flags.seed, prefer_xla=True)
+    engine, _ = engines.create(flags.engine, flags.device, flags.precision, flags.seed, runs=sentences, kind="loop")
     engine.load(opened.state)
     if flags.sampling:
         options = {"max_out_len": flags.max_out_len, "temperature": flags.temperature, "top_k": flags.top_k}

@@ -175,7 +175,8 @@ def main(flags: Flags) -> Outcome:
         flags.precision,
         flags.seed,
         hosts=flags.hosts,
-        training_steps=min(total_steps, flags.max_steps or total_steps),
+        runs=min(total_steps, flags.max_steps or total_steps),
+        kind="update",
     )
     if not flags.use_token_batch:
         engine.check_batch_size(flags.batch_size)

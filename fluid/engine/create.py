@@ -2,6 +2,7 @@
 
 import importlib.metadata
 from dataclasses import dataclass
+from typing import Literal
 
 from fluid.engine.base import Engine
 from fluid.errors import EngineError
@@ -9,8 +10,18 @@ from fluid.errors import EngineError
 DEVICES = ("auto", "cpu", "gpu")
 ENGINES = ("auto", "paddle", "xla")
 PRECISIONS = ("fp32", "tf32", "bf16")
-STEPS_THAT_PAY = 300
-"""Updates from which on compiling is worth its 3 to 15 seconds on a CPU."""
+
+Kind = Literal["forward", "update", "loop"]
+"""A batch without gradients, one with an update, or a row of one with a loop: a recurrence or a beam search."""
+
+PAYS_FROM: dict[Kind, int] = {"forward": 15, "update": 40, "loop": 5}
+"""Runs from which on a CPU has spent less on XLA, its 1 to 10 seconds of compilation included, than on Paddle's executor.
+
+Measured over the tasks by benchmarks/engines.py: forward from 3 (Transformer) over 9 (ResNet-50, one image) to 15 (the
+network for Fashion-MNIST); updates from 3 (Transformer) over 12 (MobileNet) to 41 (that network); a recurrence's from 5, a
+beam search from 9 sentences, or 3 where the code is in the cache. Networks so small that it takes hundreds of runs spend a
+second on either.
+"""
 
 
 @dataclass(frozen=True)
@@ -32,16 +43,15 @@ def create(
     seed: int = 0,
     *,
     hosts: Hosts | None = None,
-    training_steps: int = 0,
-    prefer_xla: bool = False,
+    runs: int | None = 1,
+    kind: Kind = "forward",
 ) -> tuple[Engine, str]:
     """Choose and start an engine; returns it with the reason for the choice, one line for people.
 
-    `auto` takes a GPU through XLA where JAX sees one. On the CPU it takes Paddle's executor, the reference, unless
-    `training_steps` updates are to come, enough of them for the faster steps of XLA to pay for its compilation, or unless
-    the task says that XLA is faster for what it is about to do (`prefer_xla`). Paddle's own CUDA build is used only when
-    asked for (`engine="paddle", device="gpu"`). With `hosts`, or in a cluster whose environment says so, this process
-    joins the others. Raises EngineError for what is not there.
+    `auto` takes a GPU through XLA where JAX sees one. On the CPU it takes Paddle's executor, the reference, unless so many
+    `runs` of that `kind` are to come (None: very many) that XLA's faster ones pay for compiling. Paddle's own CUDA build is
+    used only when asked for (`engine="paddle", device="gpu"`). With `hosts`, or in a cluster whose environment says so, this
+    process joins the others. Raises EngineError for what is not there.
     """
     for value, allowed, flag in (
         (engine, ENGINES, "engine"),
@@ -62,11 +72,13 @@ def create(
         return _xla("cpu", precision, seed, hosts), f"{precision} needs the xla engine, and no GPU is used"
     if hosts is not None and hosts != Hosts():
         return _xla("cpu", precision, seed, hosts), "several machines need the xla engine, and no GPU is used"
-    if training_steps >= STEPS_THAT_PAY:
-        return _xla("cpu", precision, seed, hosts), f"no GPU is used, and {training_steps} updates pay for compiling"
-    if prefer_xla:
-        return _xla("cpu", precision, seed, hosts), "no GPU is used, and XLA is the faster engine for this"
-    return _paddle("cpu", precision, seed), "the reference engine on the CPU"
+    if runs is None:
+        return _xla("cpu", precision, seed, hosts), "no GPU is used; very many runs to come pay for compiling"
+    noun = {"forward": "batches", "update": "updates", "loop": "rows"}[kind]
+    reason = f"no GPU is used; compiling pays from {PAYS_FROM[kind]} {noun} on, {runs} to come"
+    if runs >= PAYS_FROM[kind]:
+        return _xla("cpu", precision, seed, hosts), reason
+    return _paddle("cpu", precision, seed), reason
 
 
 def jax_sees_gpu() -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fluid import engine as engines
-from fluid.engine.create import STEPS_THAT_PAY
+from fluid.engine.create import PAYS_FROM
 from fluid.engine.paddle import PaddleEngine
 from fluid.engine.xla import create
 from fluid.engine.xla import graph as graphs
@@ -593,20 +593,20 @@ def test_errors_name_the_input_and_the_variable() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wish", "name"),
+    ("wish", "name", "why"),
     [
-        ({}, "paddle"),
-        ({"training_steps": STEPS_THAT_PAY - 1}, "paddle"),
-        ({"training_steps": STEPS_THAT_PAY}, "xla"),
-        ({"prefer_xla": True}, "xla"),
-        ({"prefer_xla": True, "engine": "paddle"}, "paddle"),
-        ({"precision": "bf16"}, "xla"),
-        ({"engine": "xla"}, "xla"),
+        ({}, "paddle", "no GPU is used; compiling pays from 15 batches on, 1 to come"),
+        *(({"runs": runs - 1, "kind": kind}, "paddle", f"pays from {runs}") for kind, runs in PAYS_FROM.items()),
+        *(({"runs": runs, "kind": kind}, "xla", f"on, {runs} to come") for kind, runs in PAYS_FROM.items()),
+        ({"runs": None}, "xla", "very many runs"),
+        ({"runs": None, "engine": "paddle"}, "paddle", "asked for"),
+        ({"precision": "bf16"}, "xla", "bf16 needs the xla engine"),
+        ({"engine": "xla"}, "xla", "asked for"),
     ],
 )
-def test_the_engine_on_a_cpu(wish: dict[str, Any], name: str) -> None:
+def test_the_engine_on_a_cpu(wish: dict[str, Any], name: str, why: str) -> None:
     engine, reason = engines.create(**{"device": "cpu", **wish})
-    assert engine.name == name and reason
+    assert engine.name == name and why in reason
 
 
 def test_out_of_memory_comes_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
