@@ -19,10 +19,11 @@ from fluid.config import ExportFlags
 from fluid.data import batches_for_all
 from fluid.errors import UserError
 from fluid.export import ONNX, export
+from fluid.metrics import measure
 from fluid.run import console, script
 from fluid.weights import compact
 from image_classification.classifier import TASK, Classifier, NetworkFlags
-from image_classification.metrics import measure
+from image_classification.metrics import Accuracy
 from image_classification.network import evaluation_program, inference_program, open_classifier
 from image_classification.reader import ImageSource, class_names, open_images
 
@@ -60,7 +61,8 @@ def accuracy(classifier: Classifier, state: dict[str, np.ndarray], flags: Flags)
     source = ImageSource(images, classifier.preprocess)
     engine, _ = engines.create("auto", "auto", "fp32", 0, runs=batches_for_all(len(source), 100))
     engine.load(state)
-    return measure(engine, evaluation_program(classifier), source, classifier.class_dim, 100, 0).result()
+    program, metric = evaluation_program(classifier), Accuracy(classifier.class_dim)
+    return measure(engine, program, source, metric, batch_size=100).result()
 
 
 def cli(argv: Sequence[str] | None = None) -> None:
