@@ -99,6 +99,15 @@ def test_what_is_refused(tmp_path):
             compact.read(path)
 
 
+def test_what_is_sensitive_stays_in_full(tmp_path):
+    weights = {name: np.full((3, 3), 1 / 3, np.float32) for name in ("first", "second")}
+    path = tmp_path / "w.safetensors"
+    compact.write(path, weights, Description(storage="fp16"), full=["first"])
+    back, _ = compact.read(path)
+    assert back["first"].tobytes() == weights["first"].tobytes() != back["second"].tobytes()
+    assert compact.rounded(weights, "fp16", ["first"])["second"].tobytes() == back["second"].tobytes()
+
+
 @pytest.mark.parametrize("storage, seen", [("int8", 2), ("fp16", 2), ("fp32", 0), (None, 0)])
 def test_what_storage_costs_is_measured_and_said(tmp_path, storage, seen):
     """The metric before and after, in print and in the file; what is exported is what the file gives back."""

@@ -16,12 +16,13 @@ and whose arrays are, by the name of the variable NAME
     NAME@scale  float32 of one length along one axis and 1 along the others: the variable is NAME * NAME@scale
 
 The axis with scales is the first or the last, whichever leaves both nearer to what they were: the output channels of a
-convolution, the units of a fully connected layer, the words of an embedding. Files without that entry are plain arrays.
+convolution, the units of a fully connected layer, the words of an embedding. Arrays that a network is sensitive to may be
+stored as they are beside others in less. Files without that entry are plain arrays.
 """
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -82,8 +83,10 @@ def describe(path: str | os.PathLike) -> Description | None:
     return description
 
 
-def write(path: str | os.PathLike, weights: Mapping[str, np.ndarray], description: Description) -> None:
-    """Write weights as `description.storage` says. Nothing is overwritten.
+def write(
+    path: str | os.PathLike, weights: Mapping[str, np.ndarray], description: Description, *, full: Collection[str] = ()
+) -> None:
+    """Write weights as `description.storage` says, those named in `full` as they are. Nothing is overwritten.
 
     Raises WeightsError if the place is taken or not writable, or a number is not finite.
     """
@@ -91,7 +94,7 @@ def write(path: str | os.PathLike, weights: Mapping[str, np.ndarray], descriptio
         raise WeightsError(f"{path}: exists already. Choose another name, or remove it first.")
     # One entry, because safetensors writes several in an order of its own.
     metadata = {METADATA_KEY: json.dumps({"version": VERSION, **asdict(description)}, ensure_ascii=False)}
-    safetensors_file.write(path, pack(weights, description.storage), metadata)
+    safetensors_file.write(path, pack(weights, description.storage, full), metadata)
 
 
 def describe_source(path: str | os.PathLike, storage: Storage) -> Description:
@@ -104,18 +107,21 @@ def describe_source(path: str | os.PathLike, storage: Storage) -> Description:
     return replace(known or Description(), storage=storage)
 
 
-def rounded(weights: Mapping[str, np.ndarray], storage: Storage) -> dict[str, np.ndarray]:
+def rounded(weights: Mapping[str, np.ndarray], storage: Storage, full: Collection[str] = ()) -> dict[str, np.ndarray]:
     """`weights` as they are read back after being stored so."""
-    return _expanded(pack(weights, storage), "weights")
+    return _expanded(pack(weights, storage, full), "weights")
 
 
-def pack(weights: Mapping[str, np.ndarray], storage: Storage) -> dict[str, np.ndarray]:
-    """The arrays of a file. Raises WeightsError for a number that is not finite, or a name that a scale would take."""
+def pack(weights: Mapping[str, np.ndarray], storage: Storage, full: Collection[str] = ()) -> dict[str, np.ndarray]:
+    """The arrays of a file, those named in `full` as they are.
+
+    Raises WeightsError for a number that is not finite, or a name that a scale would take.
+    """
     stored: dict[str, np.ndarray] = {}
     for name, array in weights.items():
         if name.endswith(SCALE_SUFFIX):
             raise WeightsError(f"{name}: a variable whose name ends in {SCALE_SUFFIX} cannot be stored.")
-        if array.dtype.kind != "f" or array.ndim < 2 or storage == "fp32":
+        if array.dtype.kind != "f" or array.ndim < 2 or storage == "fp32" or name in full:
             stored[name] = array
             continue
         if not np.isfinite(array).all():
