@@ -54,6 +54,14 @@ class Meta:
     """Evaluations of this step that are not done: the checkpoint is written before them."""
     metrics: dict[str, float] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
+    changes: list[dict[str, Any]] = field(default_factory=list)
+    """Flags that were named anew when the run went on: `flag`, `before`, `after`, and the `step` from which it holds."""
+    data: dict[str, str] = field(default_factory=dict)
+    """Fingerprints of the data by part."""
+    position: dict[str, int] = field(default_factory=dict)
+    """How the input is divided into batches, and since when."""
+    rate: float | None = None
+    """Learning rate of the next update."""
     extra: dict[str, Any] = field(default_factory=dict)
     """What only the task understands, such as class names and preprocessing."""
 
@@ -339,6 +347,10 @@ _KINDS: dict[str, Any] = {
     "due": list,
     "metrics": dict,
     "config": dict,
+    "changes": list,
+    "data": dict,
+    "position": dict,
+    "rate": (int, float, type(None)),
     "extra": dict,
 }
 

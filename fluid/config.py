@@ -17,6 +17,8 @@ from fluid.engine import Hosts
 import tyro
 
 Config = TypeVar("Config")
+_NAMED = "_named"
+"""Attribute of a parsed configuration."""
 
 
 @dataclass
@@ -111,6 +113,14 @@ class TrainFlags(HostFlags, EngineFlags):
     """Stop after this many evaluations without improvement."""
     benchmark: bool = False
     """Measure the training loop with synthetic and with real data instead of training."""
+    other_data: bool = False
+    """With --checkpoint: go on though the data are not those that the run has seen so far."""
+    programs: Path | None = None
+    """Folder that `./zoo capture` wrote: train the Programs in it, without Paddle, instead of building them."""
+    capture: Path | None = None
+    """Write the Programs to this folder instead of training them; what `./zoo capture` does."""
+    capture_state: Literal["full", "seed"] = "full"
+    """What --capture writes of the initial state: its values, or the distributions that they are drawn from."""
 
 
 def parse(
@@ -135,17 +145,42 @@ def parse(
     """
     words = list(sys.argv[1:] if argv is None else argv)
     words = _translate(words, config, {"use_gpu": "device", **(aliases or {})}, retired or {})
-    return tyro.cli(
+    result = tyro.cli(
         config, args=words, description=description, config=(tyro.conf.FlagConversionOff,), use_underscores=True
     )
+    object.__setattr__(result, _NAMED, {word[2:] for word in words if word.startswith("--")})
+    return result
+
+
+def named(config: Any) -> set[str]:
+    """The flags that the command line named; of a configuration made in Python, those that are not at their defaults."""
+    if hasattr(config, _NAMED):
+        return getattr(config, _NAMED)
+    return {field.name for field in dataclasses.fields(config) if getattr(config, field.name) != _default(field)}
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """The configuration as JSON-able data, for the run's records."""
+    """The configuration as JSON-able data, for the run's records. Paths are absolute: they are read again elsewhere."""
     return {
-        field.name: str(value) if isinstance(value := getattr(config, field.name), Path) else value
+        field.name: str(value.absolute()) if isinstance(value := getattr(config, field.name), Path) else value
         for field in dataclasses.fields(config)
     }
+
+
+def from_dict(config: type[Config], data: Mapping[str, Any]) -> Config:
+    """The inverse of `to_dict`; flags that `data` lacks are at their defaults, and those that are no more are left out."""
+    types = typing.get_type_hints(config)
+    return config(**{name: _typed(types[name], value) for name, value in data.items() if name in types})
+
+
+def _typed(kind: Any, value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(value)
+    return Path(value) if isinstance(value, str) and Path in (kind, *typing.get_args(kind)) else value
 
 
 def nearest(name: str, known: Sequence[str]) -> str:

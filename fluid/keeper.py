@@ -207,6 +207,7 @@ class Keeper:
                 self.stop.may_wait = True
                 self._after(trainee, before)
                 reason = self._ended()
+        self.stop.may_wait = False
         self._say_how_it_ended(reason, nothing_left)
         return Outcome(
             step=self.meta.step,
@@ -388,7 +389,7 @@ class Keeper:
 
     def _say_how_it_ended(self, reason: str, nothing_left: bool) -> None:
         if nothing_left:
-            self.run.say(f"nothing left to do: {reason}")
+            self.run.say(f"nothing left to do: {reason}; --max_steps and --num_epochs extend a run")
             return
         if self.meta.step < self.total_steps:
             self.run.say(reason)

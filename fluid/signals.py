@@ -92,7 +92,7 @@ def _watch(reading: int, request: StopRequest, watched: set[int]) -> None:
         if number not in watched:
             continue
         if request or not request.may_wait:
-            _exit_at_once(number, "" if request else "\nstopped before the first step: there is nothing to save\n")
+            _exit_at_once(number, "" if request else "\nstopped: there is nothing to save\n")
         request.signal_number = number
         os.write(2, b"\nfinishing this step and saving; once more to stop at once\n")
 

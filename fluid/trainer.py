@@ -12,15 +12,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-from fluid import checkpoint, keeper
+from fluid import keeper
 from fluid.checkpoint import Meta, Resumed
 from fluid.config import TrainFlags
 from fluid.data import Batch
 from fluid.engine import Engine
-from fluid.errors import CheckpointError, DivergenceError
+from fluid.errors import DivergenceError
 from fluid.interface import FINITE, Interface
 from fluid.keeper import Evaluation, Keeper, Report, diverged, outside
 from fluid.run import Run, resident_megabytes
@@ -29,6 +28,18 @@ import numpy as np
 
 OpenBatches = Callable[[int], AbstractContextManager[Iterator[Batch]]]
 """From a number of batches already consumed to the batches that follow."""
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where the present division of the input into batches began."""
+
+    step: int = 0
+    """Updates done then."""
+    batches: int = 0
+    """Batches that count as consumed then."""
+    epoch: int = 0
+    """Passes over the data done then."""
 
 
 @dataclass
@@ -53,6 +64,7 @@ def train(
     total_steps: int,
     apply: Interface | None = None,
     batches_per_step: int = 1,
+    position: Position = Position(),
     evaluations: Sequence[Evaluation] = (),
     meta: Meta,
     resumed: Resumed | None = None,
@@ -69,6 +81,7 @@ def train(
         total_steps: updates in all, counted from the very start of the run.
         apply: with gradient accumulation, the Program that updates after `batches_per_step` runs of `program`.
         batches_per_step: batches an update.
+        position: where the input's present division into batches began.
         evaluations: what is measured meanwhile; one of them may decide which checkpoint is the best.
         meta: of the checkpoint being resumed, or a fresh one; `meta.step` updates are already done.
         resumed: the checkpoint being resumed.
@@ -85,21 +98,18 @@ def train(
         total_steps=total_steps,
         every=steps_per_epoch,
     )
-    with (
-        open_batches(meta.step * batches_per_step) as source,
-        prefetch(source, engine, program) as batches,
-    ):
-        updates = Updates(
-            run,
-            engine,
-            program,
-            batches,
-            open_batches,
-            apply=apply,
-            batches_per_step=batches_per_step,
-            steps_per_epoch=steps_per_epoch,
-            step=meta.step,
-        )
+    updates = Updates(
+        run,
+        engine,
+        program,
+        open_batches,
+        apply=apply,
+        batches_per_step=batches_per_step,
+        steps_per_epoch=steps_per_epoch,
+        position=position,
+        step=meta.step,
+    )
+    with updates.reading():
         outcome = keep.train(updates)
     seconds = max(outcome.parts["training"], 1e-9)
     return Outcome(
@@ -117,11 +127,11 @@ class Updates:
         run: is told of samples that were skipped.
         engine: holds the state.
         program: trains on a batch.
-        batches: those that follow `step` updates.
-        open_batches: opens them once more, to find the sample that broke a step.
+        open_batches: opens the input at a position; once more to find the sample that broke a step.
         apply: with gradient accumulation, the Program that updates.
         batches_per_step: batches an update.
         steps_per_epoch: updates an epoch.
+        position: where the input's present division into batches began.
         step: updates already done.
     """
 
@@ -130,22 +140,39 @@ class Updates:
         run: Run,
         engine: Engine,
         program: Interface,
-        batches: Iterator[Batch],
         open_batches: OpenBatches,
         *,
         apply: Interface | None,
         batches_per_step: int,
         steps_per_epoch: int,
+        position: Position,
         step: int,
     ):
         self.run, self.engine, self.program, self.apply = run, engine, program, apply
-        self.batches, self.open_batches = batches, open_batches
-        self.batches_per_step, self.steps_per_epoch, self.step = batches_per_step, steps_per_epoch, step
+        self.open_batches, self.position, self.step = open_batches, position, step
+        self.batches_per_step, self.steps_per_epoch = batches_per_step, steps_per_epoch
         self.window = Window(program)
         self.applied = Window(apply or program)
         self.total_samples, self.total_wait, self.skipped = 0, 0.0, 0
         self._reported_samples, self._reported_wait, self._accumulated = 0, 0.0, 0
         self._fetch = [name for name, output in program.outputs.items() if output.scalar or name == FINITE]
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Read the batches that follow, ahead of `advance`."""
+        with (
+            self.open_batches(self._batches_before(self.step)) as source,
+            prefetch(source, self.engine, self.program) as self._batches,
+        ):
+            yield
+
+    def _batches_before(self, step: int) -> int:
+        return self.position.batches + (step - self.position.step) * self.batches_per_step
+
+    @property
+    def epochs(self) -> float:
+        """Passes over the data so far."""
+        return self.position.epoch + (self.step - self.position.step) / self.steps_per_epoch
 
     def advance(self) -> bool:
         """See `Trainee`."""
@@ -167,7 +194,7 @@ class Updates:
     def _next_batch(self) -> Batch | None:
         began = time.perf_counter()
         with outside():
-            batch = next(self.batches, None)
+            batch = next(self._batches, None)
         self.total_wait += time.perf_counter() - began
         for message in batch.bad if batch is not None else ():
             self.skipped += 1
@@ -183,7 +210,7 @@ class Updates:
 
     def _blame_data(self, step: int) -> DivergenceError | None:
         """The error that names the first sample of that update which is not finite itself, if there is one."""
-        with self.open_batches((step - 1) * self.batches_per_step) as batches:
+        with self.open_batches(self._batches_before(step - 1)) as batches:
             for batch in itertools.islice(batches, self.batches_per_step):
                 for name, array in batch.feed.items():
                     bad = ~np.isfinite(array) if np.asarray(array).dtype.kind == "f" else np.zeros(1, bool)
@@ -196,25 +223,28 @@ class Updates:
                         )
         return None
 
+    def _rate(self, step: int) -> float:
+        schedule = (self.apply or self.program).schedule
+        return schedule(step) if schedule is not None else 0.0
+
     def report(self, seconds: float) -> Report:
         """See `Trainee`."""
         means = self.window.take_means() | self.applied.take_means()
         rate = (self.total_samples - self._reported_samples) / seconds
         wait = min((self.total_wait - self._reported_wait) / seconds, 1.0)
         self._reported_samples, self._reported_wait = self.total_samples, self.total_wait
-        schedule = (self.apply or self.program).schedule
-        learning_rate = schedule(self.step - 1) if schedule is not None else 0.0
+        learning_rate = self._rate(self.step - 1)
         memory = resident_megabytes()
         shown = " ".join(f"{name} {value:.4f}" for name, value in means.items())
         return Report(
             {**means, "lr": learning_rate, "samples_per_second": rate, "data_wait": wait, "memory_mb": memory},
-            f"epoch {self.step / self.steps_per_epoch:.2f}",
+            f"epoch {self.epochs:.2f}",
             f"{shown} lr {learning_rate:.3g} {rate:.0f} samples/s wait {wait:.0%} mem {memory:.0f} MB",
         )
 
     def save(self, meta: Meta) -> dict[str, np.ndarray]:
         """See `Trainee`."""
-        meta.epoch = self.step // self.steps_per_epoch
+        meta.epoch, meta.rate = int(self.epochs), self._rate(self.step)
         state = self.engine.state()
         if self._accumulated and self.apply is not None:
             # The input failed within an update; its gradients so far will be summed again.
@@ -263,35 +293,6 @@ class Window:
 
     def _all(self, name: str) -> np.ndarray:
         return np.concatenate([np.asarray(outputs[name], np.float64).reshape(-1) for outputs in self._outputs])
-
-
-def resume(flags: TrainFlags, task: str) -> Resumed | None:
-    """The checkpoint that `--checkpoint` names, or None without the flag. Raises CheckpointError."""
-    if flags.checkpoint is None:
-        return None
-    folder = checkpoint.find_newest(flags.checkpoint)
-    return Resumed(folder, *checkpoint.load(folder, task=task))
-
-
-def check_fits(state: Mapping[str, np.ndarray], names: Mapping[str, np.ndarray], path: Path | None) -> None:
-    """Raise CheckpointError unless a resumed state has exactly the variables, with their shapes, of a fresh one."""
-    missing = sorted(names.keys() - state.keys())
-    unknown = sorted(state.keys() - names.keys())
-    shapes = [
-        f"{name} {state[name].shape} instead of {names[name].shape}"
-        for name in sorted(names.keys() & state.keys())
-        if state[name].shape != names[name].shape
-    ]
-    if missing or unknown or shapes:
-        parts = [
-            f"{label}: {', '.join(items[:5])}{' ...' if len(items) > 5 else ''}"
-            for label, items in (("missing", missing), ("unknown", unknown), ("another shape", shapes))
-            if items
-        ]
-        raise CheckpointError(
-            f"the checkpoint {path} does not fit this model and optimizer ({'; '.join(parts)}). To continue a run use its "
-            f"own flags; to start from its weights use --pretrained_model"
-        )
 
 
 @contextmanager

@@ -45,7 +45,7 @@ def test_resume_is_exact_on_the_xla_engine(tmp_path):
     flags = {"seed": 5, "eval_every": 100, "engine": "xla", "device": "cpu"}
     toy.main(ToyFlags(output_dir=tmp_path / "straight", **flags))
     toy.main(ToyFlags(output_dir=tmp_path / "parts", max_steps=13, **flags))
-    toy.main(ToyFlags(output_dir=tmp_path / "parts", checkpoint=tmp_path / "parts", **flags))
+    toy.main(ToyFlags(output_dir=tmp_path / "parts", checkpoint=tmp_path / "parts", max_steps=20, **flags))
     assert_same_bits(final_state(tmp_path / "parts"), final_state(tmp_path / "straight"))
 
 
@@ -54,7 +54,9 @@ def test_a_run_can_go_on_with_the_other_engine(tmp_path, first, second):
     flags = {"seed": 5, "eval_every": 100, "device": "cpu", "dropout": 0.0}
     toy.main(ToyFlags(output_dir=tmp_path / "straight", engine=first, **flags))
     toy.main(ToyFlags(output_dir=tmp_path / "parts", engine=first, max_steps=13, **flags))
-    toy.main(ToyFlags(output_dir=tmp_path / "parts", engine=second, checkpoint=tmp_path / "parts", **flags))
+    toy.main(
+        ToyFlags(output_dir=tmp_path / "parts", engine=second, checkpoint=tmp_path / "parts", max_steps=20, **flags)
+    )
     one, other = final_state(tmp_path / "straight"), final_state(tmp_path / "parts")
     for name in one:
         np.testing.assert_allclose(other[name], one[name], atol=1e-4 * np.abs(one[name]).max() + 1e-7, err_msg=name)
@@ -98,7 +100,8 @@ def test_a_run_goes_on_with_another_number_of_devices_and_of_hosts(tmp_path):
     said = [process.communicate(timeout=180)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], said
     assert "evaluation after step 11" in said[0] and "evaluation" not in said[1]
-    subprocess.run(toy_command(output, "--checkpoint", str(output)), check=True, timeout=120, capture_output=True)
+    last = toy_command(output, "--checkpoint", str(output), "--max_steps", "20")
+    subprocess.run(last, check=True, timeout=120, capture_output=True)
     one, many = final_state(tmp_path / "one"), final_state(output)
     for name in one:
         np.testing.assert_allclose(many[name], one[name], atol=1e-4 * np.abs(one[name]).max() + 1e-7, err_msg=name)
@@ -109,13 +112,13 @@ def test_a_run_goes_on_with_another_number_of_devices_and_of_hosts(tmp_path):
 @pytest.mark.parametrize("stop", [8, 13], ids=["at an epoch end", "inside an epoch"])
 def test_resume_is_exact(tmp_path, straight, stop):
     toy.main(ToyFlags(output_dir=tmp_path, seed=5, eval_every=100, max_steps=stop))
-    toy.main(ToyFlags(output_dir=tmp_path, seed=5, eval_every=100, checkpoint=tmp_path, num_workers=2))
+    toy.main(ToyFlags(output_dir=tmp_path, seed=5, eval_every=100, checkpoint=tmp_path, max_steps=20, num_workers=2))
     assert_same_bits(final_state(tmp_path), final_state(straight))
 
 
 def test_resume_in_a_new_process_is_exact(tmp_path, straight):
     command = [sys.executable, str(TOY), "--output_dir", str(tmp_path), "--seed", "5", "--eval_every", "100"]
-    for more in (["--max_steps", "11"], ["--checkpoint", str(tmp_path)]):
+    for more in (["--max_steps", "11"], ["--checkpoint", str(tmp_path), "--max_steps", "20"]):
         environment = {**os.environ, "PYTHONHASHSEED": str(len(more[1]))}
         subprocess.run(command + more, check=True, timeout=120, env=environment, capture_output=True)
     assert_same_bits(final_state(tmp_path), final_state(straight))
@@ -125,7 +128,7 @@ def test_resume_with_accumulated_gradients_is_exact(tmp_path):
     flags = {"seed": 5, "accumulate": 2, "total_steps": 9, "eval_every": 100}
     toy.main(ToyFlags(output_dir=tmp_path / "straight", **flags))
     toy.main(ToyFlags(output_dir=tmp_path / "parts", max_steps=5, **flags))
-    toy.main(ToyFlags(output_dir=tmp_path / "parts", checkpoint=tmp_path / "parts", **flags))
+    toy.main(ToyFlags(output_dir=tmp_path / "parts", checkpoint=tmp_path / "parts", max_steps=9, **flags))
     assert_same_bits(final_state(tmp_path / "parts"), final_state(tmp_path / "straight"))
 
 
@@ -139,7 +142,7 @@ def test_seeds_differ_and_repeat(tmp_path, straight):
 def test_best_metric_and_early_stop_survive_a_resume(tmp_path):
     toy.main(ToyFlags(output_dir=tmp_path, max_steps=10, eval_every=2))
     _, before = checkpoint.load(tmp_path)
-    toy.main(ToyFlags(output_dir=tmp_path, checkpoint=tmp_path, eval_every=2))
+    toy.main(ToyFlags(output_dir=tmp_path, checkpoint=tmp_path, max_steps=20, eval_every=2))
     _, after = checkpoint.load(tmp_path)
     losses = {event["step"]: event["loss"] for event in events(tmp_path, "eval")}
     assert list(losses) == list(range(2, 21, 2))
@@ -155,7 +158,7 @@ def test_nan_in_the_input_stops_the_run_and_names_the_sample(tmp_path, accumulat
     toy.main(ToyFlags(**flags, max_steps=1))
     said = r"NaN or infinity came with the data of step \d+: input 'point' of points.txt:12\..*last good checkpoint is .*step_"
     with pytest.raises(DivergenceError, match=said):
-        toy.main(ToyFlags(**flags, checkpoint=output, poison="input"))
+        toy.main(ToyFlags(**flags, checkpoint=output, max_steps=20, poison="input"))
     state, meta = checkpoint.load(output)
     assert all(np.isfinite(array).all() for array in state.values())
 
@@ -171,7 +174,7 @@ def test_nan_that_the_loss_does_not_show_is_found(tmp_path, name, step):
     state[name].reshape(-1)[0] = np.nan
     broken = checkpoint.save(tmp_path / "broken", state, meta)
     with pytest.raises(DivergenceError, match=f"diverged at step {step}: .*"):
-        toy.main(ToyFlags(output_dir=tmp_path / "run", checkpoint=broken, eval_every=100, save_every=100))
+        toy.main(ToyFlags(output_dir=tmp_path / "run", checkpoint=broken, max_steps=20, eval_every=100, save_every=100))
     assert not checkpoint.is_checkpoint(tmp_path / "run")
     losses = [event["loss"] for event in events(tmp_path / "run", "train")]
     assert np.isfinite(losses).all()

@@ -4,7 +4,8 @@ Run as a script it trains like any train.py: `python toy.py --output_dir DIR [--
 """
 
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -12,16 +13,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from fluid import config as configuration
 from fluid import engine as engines
-from fluid.checkpoint import Meta
 from fluid.config import TrainFlags
-from fluid.data import evaluation_batches, training_batches
+from fluid.data import Batches, evaluation_batches, training_batches
 from fluid.interface import Input, averaged
-from fluid.program import build, build_accumulating, initialise
-from fluid.run import Run, script
+from fluid.program import Program, build, build_accumulating, initialise
+from fluid.run import script
 from fluid.schedule import Cosine
+from fluid.session import fingerprint, settle
 from fluid.signals import leave_if_stopped
 from fluid.tests.toy_points import Points
-from fluid.trainer import Evaluation, Outcome, check_fits, resume, train
+from fluid.trainer import Evaluation, Outcome
 
 import numpy as np
 import paddle
@@ -36,6 +37,8 @@ class ToyFlags(TrainFlags):
 
     batch_size: int = 8
     """Points a batch."""
+    points: int = 64
+    """Points in all."""
     total_steps: int = 20
     """Updates in all."""
     accumulate: int = 1
@@ -48,6 +51,10 @@ class ToyFlags(TrainFlags):
     """Seconds a sample takes to read."""
     hidden: int = 16
     """Width of the hidden layer."""
+    lr: float = 0.2
+    """Learning rate at the start."""
+    classes: tuple[str, ...] = ("below", "above")
+    """Names of the classes."""
     dropout: float = 0.2
     """Dropout of the hidden layer; engines draw different masks."""
 
@@ -68,63 +75,65 @@ def network(point: paddle.pir.Value, label: paddle.pir.Value, training: bool, hi
 
 def main(flags: ToyFlags) -> Outcome:
     """Train on the points."""
-    source = Points(poison=flags.poison, pause=flags.pause)
-    steps_per_epoch = len(source) // flags.batch_size // flags.accumulate
+    settled = settle(flags, "toy")
+    flags = settled.flags
+    settled.refuse_changes("dropout")
+    source = Points(flags.points, poison=flags.poison, pause=flags.pause)
+    epochs = 2 + flags.total_steps * flags.batch_size * flags.accumulate // len(source)
+    length = settled.length(
+        len(source) // flags.batch_size, epochs, batch_size=flags.batch_size, accumulate=flags.accumulate
+    )
+    length = replace(length, total_steps=min(flags.total_steps, flags.max_steps or flags.total_steps))
+    programs = settled.programs(lambda: build_programs(flags))
+    engine = settled.start_engine(batch_size=flags.batch_size)
+    shard = (engine.host_id, engine.num_hosts)
+    evaluator, _ = engines.create(settled.flags.engine, flags.device, flags.precision, flags.seed)
+
+    def open_batches(start: int) -> Batches:
+        options = {"seed": flags.seed, "start": start, "num_epochs": flags.epochs, "num_workers": flags.num_workers}
+        return training_batches(source, flags.batch_size, shard=shard, **options)
+
+    with settled.open(
+        engine,
+        programs,
+        initial=lambda: initial_state(programs, flags),
+        facts={"classes": list(flags.classes)},
+        data={"points": fingerprint(f"{len(source)} points")},
+        length=length,
+    ) as session:
+
+        def evaluate() -> dict[str, float]:
+            evaluation = programs["eval"]
+            state = averaged(engine.state(), session.update)
+            evaluator.load({name: state[name] for name in evaluation.state_names})
+            losses = []
+            with evaluation_batches(source, 8, shard=shard) as batches:
+                for batch in batches:
+                    leave_if_stopped(engine)
+                    losses.append(np.asarray(evaluator.run(evaluation, batch.feed)["losses"])[: batch.size])
+            return {"loss": float(engine.total(np.concatenate(losses).sum()) / len(source))}
+
+        return session.train(open_batches, unit="points", evaluations=[Evaluation("eval", evaluate, decides="loss")])
+
+
+def build_programs(flags: ToyFlags) -> dict[str, Program]:
+    """The Programs by role."""
     net = partial(network, hidden=flags.hidden, dropout=flags.dropout)
     common = {
         "optimizer": lambda: paddle.optimizer.Momentum(0.1, 0.9, weight_decay=1e-4),
-        "schedule": Cosine(0.2, flags.total_steps),
+        "schedule": Cosine(flags.lr, flags.total_steps),
         "ema_decay": 0.9,
     }
+    evaluation = {"eval": build(net, INPUTS, name="eval")}
     if flags.accumulate == 1:
-        program, apply = build(net, INPUTS, name="train", training=True, **common), None
-    else:
-        program, apply = build_accumulating(net, INPUTS, name="train", batches=flags.accumulate, **common)
-    evaluation = build(net, INPUTS, name="eval")
-    engine, _ = engines.create(flags.engine, flags.device, flags.precision, flags.seed, hosts=flags.hosts)
-    shard = (engine.host_id, engine.num_hosts)
+        return {"train": build(net, INPUTS, name="train", training=True, **common), **evaluation}
+    train, apply = build_accumulating(net, INPUTS, name="train", batches=flags.accumulate, **common)
+    return {"train": train, "apply": apply, **evaluation}
 
-    state = initialise(*filter(None, (program, apply)), seed=flags.seed)
-    resumed = resume(flags, "toy")
-    meta = resumed.meta if resumed else Meta("toy", 0)
-    if resumed:
-        check_fits(resumed.state, state, flags.checkpoint)
-        state = resumed.state
-    engine.load(state)
-    evaluator, _ = engines.create(flags.engine, flags.device, flags.precision, flags.seed)
 
-    def evaluate() -> dict[str, float]:
-        evaluator.load({name: averaged(engine.state(), apply or program)[name] for name in evaluation.state_names})
-        with evaluation_batches(source, 8, shard=shard) as batches:
-            losses = []
-            for batch in batches:
-                leave_if_stopped(engine)
-                losses.append(np.asarray(evaluator.run(evaluation, batch.feed)["losses"])[: batch.size])
-        return {"loss": float(engine.total(np.concatenate(losses).sum()) / len(source))}
-
-    with Run(flags.output_dir, flags, task="toy", resumed=resumed, writes=engine.host_id == 0) as run:
-        return train(
-            run,
-            engine,
-            program,
-            lambda start: training_batches(
-                source,
-                flags.batch_size,
-                seed=flags.seed,
-                start=start,
-                num_epochs=flags.epochs,
-                num_workers=flags.num_workers,
-                shard=shard,
-            ),
-            flags=flags,
-            steps_per_epoch=steps_per_epoch,
-            total_steps=min(flags.total_steps, flags.max_steps or flags.total_steps),
-            apply=apply,
-            batches_per_step=flags.accumulate,
-            evaluations=[Evaluation("eval", evaluate, decides="loss")],
-            meta=meta,
-            resumed=resumed,
-        )
+def initial_state(programs: Mapping[str, Program], flags: ToyFlags) -> dict[str, np.ndarray]:
+    """What training starts from."""
+    return initialise(*(programs[role] for role in ("train", "apply") if role in programs), seed=flags.seed)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,435 @@
+"""One training run from its flags to its end, the same for every task; in two stages.
+
+    settled = settle(flags, TASK)                  # what is continued gives the flags that were not named
+    flags = settled.flags
+    ...                                            # the task's own: data, facts, Programs
+    with settled.open(engine, programs, length=length, initial=..., facts=..., data=...) as session:
+        outcome = session.train(open_batches, unit="images", evaluations=[...])
+
+A run that is continued remembers what it was started with; Programs from files remember what they were built with.
+Nothing here imports Paddle.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Generic, TypeVar
+
+from fluid import checkpoint, trainer
+from fluid import config as configuration
+from fluid import engine as engines
+from fluid import programs as captures
+from fluid.checkpoint import Meta, Resumed
+from fluid.config import TrainFlags
+from fluid.engine import Engine
+from fluid.errors import CheckpointError, DataError, EngineError, UserError
+from fluid.interface import Interface, restart_averages
+from fluid.keeper import Evaluation
+from fluid.programs import Captured
+from fluid.run import Run
+from fluid.signals import stop_on_signals
+from fluid.trainer import OpenBatches, Outcome, Position
+
+import numpy as np
+
+Flags = TypeVar("Flags", bound=TrainFlags)
+State = dict[str, np.ndarray]
+
+OF_THE_CALL = {
+    "checkpoint",
+    "output_dir",
+    "max_minutes",
+    "coordinator",
+    "num_hosts",
+    "host_id",
+    "benchmark",
+    "other_data",
+    "programs",
+    "capture",
+    "capture_state",
+}
+"""Flags that speak of this call and not of the run, which does not remember them."""
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long a run is, and how its input is divided."""
+
+    steps_per_epoch: int
+    total_steps: int
+    batches_per_epoch: int
+    batches_per_step: int
+    batch_size: int
+    position: Position = Position()
+    note: str = ""
+    """What is to be said about it."""
+
+
+@dataclass
+class Settled(Generic[Flags]):
+    """The first stage: which flags hold, and what is being continued."""
+
+    flags: Flags
+    task: str
+    resumed: Resumed | None = None
+    captured: Captured | None = None
+    changes: dict[str, tuple[Any, Any]] = field(default_factory=dict)
+    """Flags of the run that are named anew -> value before and now."""
+    _engine_reason: str = ""
+
+    @property
+    def facts(self) -> dict[str, Any] | None:
+        """What the task wrote down about its network, if there is a run or a capture that says so."""
+        if self.resumed is not None:
+            return self.resumed.meta.extra
+        return self.captured.facts if self.captured is not None else None
+
+    def refuse_changes(self, *names: str) -> None:
+        """Raise CheckpointError if one of these flags, which make another network, has changed."""
+        changed = [
+            f"--{name} is {self.changes[name][0]} there, not {self.changes[name][1]}"
+            for name in names
+            if name in self.changes
+        ]
+        if changed and self.resumed is not None:
+            raise CheckpointError(
+                f"{self.resumed.folder} is a run of another network: {'; '.join(changed)}. Leave the flag out to go on; to "
+                "start from its weights use --pretrained_model"
+            )
+
+    def length(self, batches_per_epoch: int, num_epochs: int, *, batch_size: int, accumulate: int = 1) -> Length:
+        """Updates of the whole run, the batches of one pass over the data being known.
+
+        Where the division into batches has changed, the run goes on with the next epoch. Raises UserError if the data do
+        not fill one update.
+        """
+        steps_per_epoch = batches_per_epoch // accumulate
+        if steps_per_epoch == 0:
+            raise UserError(
+                f"the training data do not fill one update of {accumulate} x {batch_size}; lower --batch_size"
+                + (" or --accumulate_batches" if accumulate > 1 else "")
+            )
+        position, note = Position(), ""
+        if self.resumed is not None and (kept := self.resumed.meta.position):
+            position = Position(kept["step"], kept["batches"], kept["epoch"])
+            before = tuple(kept[name] for name in ("batches_per_epoch", "batches_per_step", "batch_size"))
+            if before != (batches_per_epoch, accumulate, batch_size):
+                step = self.resumed.meta.step
+                passed = -(-(step - position.step) * kept["batches_per_step"] // kept["batches_per_epoch"])
+                epoch = position.epoch + passed
+                position = Position(step, epoch * batches_per_epoch, epoch)
+                note = (
+                    f"batches are now {accumulate} x {batch_size}, {batches_per_epoch} an epoch (before: "
+                    f"{before[1]} x {before[2]}, {before[0]}): the run goes on at the start of epoch {epoch}"
+                )
+        total = position.step + (num_epochs - position.epoch) * steps_per_epoch
+        total = min(total, self.flags.max_steps or total)
+        return Length(steps_per_epoch, total, batches_per_epoch, accumulate, batch_size, position, note)
+
+    def programs(self, build: Callable[[], Mapping[str, Interface]]) -> Mapping[str, Interface]:
+        """The Programs by role: those from files, else what `build` makes with Paddle."""
+        return self.captured.programs if self.captured is not None else build()
+
+    def start_engine(
+        self,
+        training_steps: int = 0,
+        *,
+        batch_size: int | None = None,
+        prefer_xla: bool = False,
+        one_machine: bool = False,
+    ) -> Engine:
+        """The engine, which a continued run keeps; raises EngineError if it is not there or cannot share the batches."""
+        flags = self.flags
+        if one_machine and flags.coordinator is not None:
+            raise UserError("--coordinator: this task trains on one machine")
+        name = flags.engine
+        if self.captured is not None:
+            if name == "paddle":
+                raise EngineError("--engine paddle: Programs from files are run by the xla engine")
+            name = "xla"
+        engine, reason = engines.create(
+            name,
+            flags.device,
+            flags.precision,
+            flags.seed,
+            hosts=None if one_machine else flags.hosts,
+            training_steps=training_steps,
+            prefer_xla=prefer_xla,
+        )
+        if batch_size is not None:
+            engine.check_batch_size(batch_size)
+        if self.captured is not None:
+            reason = f"the Programs come from {self.captured.folder}"
+        elif self.resumed is not None and "engine" not in self.changes:
+            reason = "that of the run"
+        self._engine_reason = reason
+        self.flags = replace(flags, engine="paddle" if engine.name == "paddle" else "xla")
+        return engine
+
+    @contextmanager
+    def open(
+        self,
+        engine: Engine,
+        programs: Mapping[str, Interface],
+        *,
+        initial: Callable[[], State],
+        facts: Mapping[str, Any],
+        data: Mapping[str, str] | None = None,
+        load: Callable[[State], tuple[State, object]] | None = None,
+        length: Length | None = None,
+        beside: str = "",
+    ) -> Iterator["Session"]:
+        """The second stage: the state on the engine, the run's folder claimed, the opening lines said.
+
+        Args:
+            engine: from `start_engine`.
+            programs: by role; `train`, and with gradient accumulation `apply`.
+            initial: the state that training starts from.
+            facts: what else has to be known to use the weights, kept in checkpoints; a continued run must have the same.
+            data: fingerprints of the parts of the data; a continued run must have the same, or --other_data.
+            load: puts the weights of --pretrained_model into a state; returns it with what is to be said about that.
+            length: of the run, where the trainer's loop is used.
+            beside: prefix of arrays in a checkpoint that do not belong to the engine's state.
+
+        Raises CheckpointError if another network is being continued, DataError for other data; UserError as `Run`.
+        """
+        with stop_on_signals():
+            resumed, flags = self.resumed, self.flags
+            state = self.captured.initial_state(flags.seed) if self.captured is not None else initial()
+            meta, others, report = Meta(self.task, 0, extra=dict(facts)), {}, None
+            data_changed = False
+            if resumed is not None:
+                others = {name: array for name, array in resumed.state.items() if beside and name.startswith(beside)}
+                own = {name: array for name, array in resumed.state.items() if name not in others}
+                self._check_facts(facts)
+                data_changed = self._check_data(data or {})
+                check_fits(own, state, resumed)
+                state, meta = own, resumed.meta
+                meta.extra |= facts
+            elif load is not None:
+                state, report = load(state)
+                for program in programs.values():
+                    restart_averages(state, program)
+            meta.config, meta.data = configuration.to_dict(flags), dict(data or {})
+            engine.load(state)
+            records = not (flags.benchmark or flags.capture)
+            with Run(
+                flags.output_dir, flags, task=self.task, resumed=resumed, writes=engine.host_id == 0, records=records
+            ) as run:
+                session = Session(run, engine, flags, meta, programs, length, resumed, others, state)
+                run.say(
+                    f"engine {engine.name} on {engine.device} ({self._engine_reason}), {flags.precision}, seed {flags.seed}"
+                )
+                if report is not None:
+                    run.say(f"weights of {getattr(flags, 'pretrained_model', None)}:\n{report}")
+                if resumed is not None:
+                    run.say_resumed(resumed)
+                    self._say_changes(session, data_changed)
+                yield session
+
+    def _check_facts(self, facts: Mapping[str, Any]) -> None:
+        assert self.resumed is not None
+        before = {name: value for name, value in self.resumed.meta.extra.items() if name in facts}
+        different = sorted(_differences(before, json.loads(json.dumps(facts))))
+        if different:
+            raise CheckpointError(
+                f"{self.resumed.folder} is a run of another network or of other classes: {'; '.join(different)}. Use the "
+                "run's own flags and data; to start from its weights use --pretrained_model"
+            )
+
+    def _check_data(self, data: Mapping[str, str]) -> bool:
+        assert self.resumed is not None
+        kept = self.resumed.meta.data
+        changed = [part for part, value in data.items() if kept.get(part, value) != value]
+        if changed and not self.flags.other_data:
+            raise DataError(
+                f"the data of {self.resumed.folder} were others ({', '.join(changed)}: other names, labels or contents). Give "
+                "the run's own, or --other_data True to go on with these"
+            )
+        return bool(changed)
+
+    def _say_changes(self, session: "Session", data_changed: bool) -> None:
+        run, meta = session.run, session.meta
+        for name, (before, after) in self.changes.items():
+            run.say(f"--{name} is {after} from here on, not {before}")
+            meta.changes.append({"flag": name, "before": before, "after": after, "step": meta.step})
+        if data_changed:
+            run.say("the data are not those that the run has seen so far")
+        if self.changes or data_changed:
+            run.record(
+                "changes",
+                meta.step,
+                other_data=data_changed,
+                flags={name: str(now) for name, (_, now) in self.changes.items()},
+            )
+        if session.length is not None and session.length.note:
+            run.say(session.length.note)
+        schedule = session.update.schedule
+        rate = schedule(meta.step) if schedule is not None else None
+        if rate is not None and meta.rate is not None and not np.isclose(rate, meta.rate, rtol=1e-6, atol=0):
+            run.say(
+                f"the learning rate of the next update is {rate:.3g}; by the flags before it would be {meta.rate:.3g}"
+            )
+
+
+@dataclass
+class Session:
+    """The second stage: a run that is open."""
+
+    run: Run
+    engine: Engine
+    flags: TrainFlags
+    meta: Meta
+    programs: Mapping[str, Interface]
+    length: Length | None
+    resumed: Resumed | None
+    beside: State
+    """Arrays of the checkpoint that do not belong to the engine's state."""
+    initial: State
+    """What training starts from."""
+
+    @property
+    def update(self) -> Interface:
+        """The Program that changes the parameters."""
+        return self.programs.get("apply", self.programs["train"])
+
+    def capture(self) -> bool:
+        """Write the Programs to files if --capture asks for that."""
+        flags = self.flags
+        if flags.capture is None:
+            return False
+        captures.write(
+            flags.capture,
+            self.programs,  # type: ignore[arg-type]
+            self.initial,
+            task=self.run.task,
+            settings=configuration.to_dict(flags),
+            facts=self.meta.extra,
+            seed=flags.seed,
+            form=flags.capture_state,
+        )
+        self.run.say(f"{flags.capture}: {', '.join(self.programs)}; train them with --programs {flags.capture}")
+        return True
+
+    def train(self, open_batches: OpenBatches, *, unit: str, evaluations: Sequence[Evaluation]) -> Outcome:
+        """Train to the end, or do what --benchmark or --capture ask for instead; arguments as of `trainer.train`."""
+        assert self.length is not None
+        if self.capture():
+            return Outcome(step=self.meta.step, nothing_left=True)
+        if self.flags.benchmark:
+            rates = trainer.benchmark(self.run, self.engine, self.programs["train"], open_batches)
+            for name, value in rates.items():
+                self.run.say(f"{name:>12} {value:.4g}{f' {unit}/s' if name in ('synthetic', 'reader', 'real') else ''}")
+            return Outcome(step=self.meta.step, nothing_left=True)
+        length = self.length
+        self.meta.position = {
+            **asdict(length.position),
+            "batches_per_epoch": length.batches_per_epoch,
+            "batches_per_step": length.batches_per_step,
+            "batch_size": length.batch_size,
+        }
+        return trainer.train(
+            self.run,
+            self.engine,
+            self.programs["train"],
+            open_batches,
+            flags=self.flags,
+            steps_per_epoch=length.steps_per_epoch,
+            total_steps=length.total_steps,
+            apply=self.programs.get("apply"),
+            batches_per_step=length.batches_per_step,
+            position=length.position,
+            evaluations=evaluations,
+            meta=self.meta,
+            resumed=self.resumed,
+        )
+
+
+def settle(flags: Flags, task: str, *, free: Iterable[str] = ()) -> Settled[Flags]:
+    """The flags of this call, where it names none those of the run that --checkpoint continues or of --programs.
+
+    Args:
+        flags: of the command line.
+        task: whose run it must be.
+        free: flags of the task that may differ from those that Programs from files were built with, beside those in
+            TrainFlags.
+
+    Raises CheckpointError or UserError for a run or a folder of Programs that cannot be used.
+    """
+    resumed = captured = None
+    remembered: dict[str, Any] = {}
+    if flags.programs is not None:
+        captured = captures.read(flags.programs, task=task)
+        remembered |= captured.settings
+    if flags.checkpoint is not None:
+        folder = checkpoint.find_newest(flags.checkpoint)
+        resumed = Resumed(folder, *checkpoint.load(folder, task=task))
+        remembered |= resumed.meta.config
+    remembered = {name: value for name, value in remembered.items() if name not in OF_THE_CALL}
+    own, named = configuration.from_dict(type(flags), remembered), configuration.named(flags)
+    values = {item.name: getattr(own, item.name) for item in fields(flags) if item.name in remembered.keys() - named}
+    changes = {
+        name: (getattr(own, name), getattr(flags, name))
+        for name in sorted(named & remembered.keys())
+        if hasattr(own, name) and getattr(own, name) != getattr(flags, name)
+    }
+    settled = Settled(replace(flags, **values), task, resumed, captured, changes if resumed is not None else {})
+    if captured is not None:
+        _check_built_with(settled.flags, captured, {item.name for item in fields(TrainFlags)} | set(free))
+    return settled
+
+
+def _check_built_with(flags: TrainFlags, captured: Captured, free: set[str]) -> None:
+    built = configuration.from_dict(type(flags), captured.settings)
+    different = [
+        f"--{item.name} {getattr(built, item.name)}, not {getattr(flags, item.name)}"
+        for item in fields(flags)
+        if item.name not in free and getattr(flags, item.name) != getattr(built, item.name)
+    ]
+    if different:
+        raise UserError(f"the Programs in {captured.folder} were built with {'; '.join(different)}: capture them again")
+
+
+def check_fits(state: Mapping[str, np.ndarray], names: Mapping[str, np.ndarray], resumed: Resumed) -> None:
+    """Raise CheckpointError unless a resumed state has exactly the variables, with their shapes, of a fresh one."""
+    missing = sorted(names.keys() - state.keys())
+    unknown = sorted(state.keys() - names.keys())
+    shapes = [
+        f"{name} {state[name].shape} instead of {names[name].shape}"
+        for name in sorted(names.keys() & state.keys())
+        if state[name].shape != names[name].shape
+    ]
+    if missing or unknown or shapes:
+        parts = [
+            f"{label}: {', '.join(items[:5])}{' ...' if len(items) > 5 else ''}"
+            for label, items in (("missing", missing), ("unknown", unknown), ("another shape", shapes))
+            if items
+        ]
+        raise CheckpointError(
+            f"the checkpoint {resumed.folder} does not fit this model and optimizer ({'; '.join(parts)}). To continue a run "
+            f"use its own flags; to start from its weights use --pretrained_model"
+        )
+
+
+def fingerprint(*parts: Iterable[str] | np.ndarray | str) -> str:
+    """A short name of what a data set consists of: names, labels, texts or settings, in their order; never pixels."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            content = np.ascontiguousarray(part).tobytes()
+        else:
+            content = "\0".join([part] if isinstance(part, str) else part).encode()
+        digest.update(f"{len(content)}:".encode())
+        digest.update(content)
+    return digest.hexdigest()[:32]
+
+
+def _differences(before: Any, after: Any, where: str = "") -> Iterator[str]:
+    """Where two JSON values differ, and how."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        for name in before.keys() & after.keys():
+            yield from _differences(before[name], after[name], f"{where}.{name}" if where else name)
+    elif before != after:
+        yield f"{where} is {before!r:.60} there, {after!r:.60} here"
