@@ -88,6 +88,8 @@ class Environment(Protocol):
     observation_shape: tuple[int, ...]
     dtype: np.dtype
     description: str
+    saveable: bool
+    """Whether it has `save` and `restore`, which bring it back to the bit."""
 
     def reset(self, seed: int) -> np.ndarray: ...
 
@@ -157,6 +159,7 @@ class AtariVector:
 
     observation_shape = SCREEN
     dtype = np.dtype(np.uint8)
+    saveable = False
 
     def __init__(self, game: str, protocol: Preprocessing, num_envs: int, threads: int = 0):
         import ale_py
@@ -226,6 +229,7 @@ class AtariGame:
     """One game, run in the calling thread. Its state can be saved and restored to the bit, and its screen shown."""
 
     num_envs = 1
+    saveable = True
     observation_shape = SCREEN
     dtype = np.dtype(np.uint8)
 
@@ -321,7 +325,10 @@ class AtariGame:
 
 
 class ControlVector:
-    """E copies of a gymnasium task with discrete actions and a vector of numbers as observation."""
+    """E copies of a gymnasium task with discrete actions and a vector of numbers as observation.
+
+    Tasks whose whole state is the array `state`, such as CartPole, can be saved and restored to the bit (`saveable`).
+    """
 
     dtype = np.dtype(np.float32)
 
@@ -346,6 +353,9 @@ class ControlVector:
         self.num_envs, self.num_actions = num_envs, int(actions.n)
         self.observation_shape = tuple(space.shape)
         self.description = f"{name} x {num_envs}"
+        self.saveable = all(
+            hasattr(env.unwrapped, "state") and env.has_wrapper_attr("_elapsed_steps") for env in self._vector.envs
+        )
 
     def reset(self, seed: int) -> np.ndarray:
         """Begin an episode in every environment; observations [E, D] float32."""
@@ -365,6 +375,33 @@ class ControlVector:
         return Step(
             observation.astype(np.float32), self._actions, reward.astype(np.float32), terminated, truncated, none, first
         )
+
+    def save(self) -> dict[str, Any]:
+        """The state of every copy, and everything else that decides what happens next, as arrays and JSON-able data."""
+        copies = []
+        for env in self._vector.envs:
+            inner = env.unwrapped
+            copies.append(
+                {
+                    "random": inner.np_random.bit_generator.state,
+                    "beyond": getattr(inner, "steps_beyond_terminated", None),
+                    "steps": env.get_wrapper_attr("_elapsed_steps"),
+                }
+            )
+        states = np.array([env.unwrapped.state for env in self._vector.envs], np.float64)
+        return {"emulator": states, "copies": copies, "over": self._over.tolist()}
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Continue from `save`; follows a `reset`."""
+        for env, state, copy in zip(self._vector.envs, saved["emulator"], saved["copies"], strict=True):
+            inner = env.unwrapped
+            inner.state = state.copy()
+            inner.np_random.bit_generator.state = copy["random"]
+            if copy["beyond"] is not None or hasattr(inner, "steps_beyond_terminated"):
+                inner.steps_beyond_terminated = copy["beyond"]
+            env.set_wrapper_attr("_elapsed_steps", copy["steps"])
+        self._over = np.array(saved["over"])
+        self._vector._autoreset_envs = self._over.copy()
 
     def close(self) -> None:
         """Close the copies."""

@@ -21,13 +21,13 @@ from DeepQNetwork.episodes import Scores, greedy_with_noise
 from DeepQNetwork.recipe import Recipe, epsilon_at
 from DeepQNetwork.replay import Replay, Transitions
 from fluid import keeper
-from fluid.checkpoint import Meta, Resumed
-from fluid.config import TrainFlags
+from fluid.checkpoint import Meta
 from fluid.engine import Engine
 from fluid.errors import CheckpointError, DivergenceError
 from fluid.interface import FINITE
 from fluid.keeper import Evaluation, Keeper, Report, diverged, outside
 from fluid.run import Run
+from fluid.session import Session
 from fluid.trainer import Window
 
 import numpy as np
@@ -188,7 +188,7 @@ class Learner:
             arrays[REPLAY_PREFIX + "frames"] = self.memory.save()
             arrays[REPLAY_PREFIX + "observation"] = self._observation
             facts["returns"] = self.returns.tolist()
-            if hasattr(self.environment, "save"):
+            if self.environment.saveable:
                 saved = self.environment.save()
                 arrays[REPLAY_PREFIX + "emulator"] = saved.pop("emulator")
                 facts["environment"] = saved
@@ -214,7 +214,7 @@ class Learner:
             ) from error
         newest = self.replay.newest()[:, -1].astype(np.int64)
         self.memory.restore(kept["frames"], newest, kept["observation"])
-        if "environment" in facts and hasattr(self.environment, "restore"):
+        if "environment" in facts and self.environment.saveable:
             self.environment.restore({**facts["environment"], "emulator": kept["emulator"]})
             self._observation, self.returns = kept["observation"], np.array(facts["returns"])
             self._rows = newest
@@ -279,27 +279,19 @@ class Learner:
 
 
 def train(
-    run: Run,
+    session: Session,
     learner: Learner,
     evaluate: Callable[[], Scores],
     *,
-    flags: TrainFlags,
-    state_names: list[str],
-    meta: Meta,
-    resumed: Resumed | None = None,
     target_score: float | None = None,
     save_replay: bool = False,
 ) -> Outcome:
     """Rounds until `learner.total_steps` or an earlier end; see `Keeper.train` for those and for what is raised.
 
     Args:
-        run: records and output folder.
+        session: open; the intervals of its flags are in environment steps.
         learner: fresh or restored.
         evaluate: plays with the current policy.
-        flags: intervals in environment steps; `save_every` and `eval_every` must be set.
-        state_names: variables of a checkpoint.
-        meta: of the checkpoint being resumed, or a fresh one.
-        resumed: the checkpoint being resumed.
         target_score: stop at an evaluation that reaches it.
         save_replay: keep the memory in checkpoints.
     """
@@ -307,16 +299,16 @@ def train(
         "eval", lambda: evaluate().result(), decides="score", higher_is_better=True, target=target_score
     )
     keep = Keeper(
-        run,
+        session.run,
         learner.engine,
-        meta,
-        flags,
-        resumed=resumed,
+        session.meta,
+        session.flags,
+        resumed=session.resumed,
         evaluations=[evaluation],
         total_steps=learner.total_steps,
         every=learner.total_steps,
     )
-    rounds = Rounds(learner, state_names, save_replay)
+    rounds = Rounds(learner, session.update.state_names, save_replay)
     outcome = keep.train(rounds)
     seconds = max(outcome.parts["training"], 1e-9)
     return Outcome(

@@ -35,6 +35,10 @@ class Transitions:
     """[N] float32: importance weights, 1 for uniform sampling."""
 
 
+LAYOUT = ("environments", "steps a transition", "frames a state")
+"""What a saved memory must have in common with the one that it is put into, beside its size."""
+
+
 class Replay:
     """The rings and what is known about each frame.
 
@@ -141,6 +145,7 @@ class Replay:
         """Everything but the frames, as arrays."""
         arrays = {name: getattr(self, name) for name in ("action", "reward", "outcome", "age")}
         arrays["time"] = np.array(self.time, np.int64)
+        arrays["layout"] = np.array([self.num_envs, self.n_step, self.stack], np.int64)
         if self.priorities is not None:
             arrays |= {"leaves": self.priorities.leaves().copy(), "largest": np.array(self.priorities.largest)}
         return arrays
@@ -149,6 +154,10 @@ class Replay:
         """Continue from `save`; raises ValueError if it came from a memory of another size or kind."""
         if arrays["action"].shape != self.action.shape or ("leaves" in arrays) != (self.priorities is not None):
             raise ValueError(f"a memory of {len(arrays['action'])} frames does not fit one of {self.rows}")
+        kept = arrays.get("layout", np.array([self.num_envs, self.n_step, self.stack]))
+        for what, before, now in zip(LAYOUT, kept.tolist(), (self.num_envs, self.n_step, self.stack), strict=True):
+            if before != now:
+                raise ValueError(f"it was filled with {before} {what}, not {now}")
         for name in ("action", "reward", "outcome", "age"):
             getattr(self, name)[:] = arrays[name]
         self.time = int(arrays["time"])

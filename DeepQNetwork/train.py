@@ -6,6 +6,8 @@ python train.py --env Pong --preset 2018     the network and settings of 2018
 """
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,23 +16,18 @@ if __package__ in (None, ""):
 
 from DeepQNetwork import environments, pictures
 from DeepQNetwork.agent import TASK, Agent, AgentFlags, with_equal_networks
-from DeepQNetwork.environments import is_atari
+from DeepQNetwork.environments import Environment, is_atari
 from DeepQNetwork.episodes import Scores, play
 from DeepQNetwork.loop import REPLAY_PREFIX, Learner, Outcome, benchmark, train
-from DeepQNetwork.network import act_program, observe_program, sync_program, train_program
-from DeepQNetwork.pretrained import load_agent
 from DeepQNetwork.recipe import Recipe, fill
 from fluid import config as configuration
-from fluid import engine as engines
-from fluid.checkpoint import Meta
 from fluid.config import TrainFlags
 from fluid.engine import Engine
 from fluid.errors import UserError
-from fluid.program import Program, initialise
+from fluid.interface import Interface
 from fluid.run import Run, events, script, show_summary
+from fluid.session import settle
 from fluid.signals import leave_if_stopped
-from fluid.trainer import check_fits, resume
-from fluid.weights import load_into
 
 import numpy as np
 
@@ -48,7 +45,8 @@ class Flags(Recipe, TrainFlags):
     benchmark: bool = False
     """Measure the loop, the environments alone and the updates alone instead of training."""
     save_replay: bool = False
-    """Keep the replay memory (and with one environment the emulator) in checkpoints: resumes to the same bits."""
+    """Keep the replay memory and, of one Atari game or of CartPole and its kin, the environment in checkpoints: such a run
+    resumes to the same bits."""
     log_every: int | None = None
     """Agent steps between log lines; by default 1/50 of max_steps, at most 10,000."""
     save_every: int | None = None
@@ -71,88 +69,82 @@ ALIASES = {
 }
 
 
+AGENT_FLAGS = ("env", "network", "dueling", "protocol", "preset", "alg")
+"""Flags that make another agent of a run."""
+FREE = ("test_episodes", "test_epsilon", "target_score", "save_replay", "pretrained_model")
+"""Flags that Programs from files were not built with."""
+
+
 def main(flags: Flags) -> Outcome:
     """Train as `flags` say; returns how the run ended."""
-    if flags.coordinator is not None:
-        raise UserError("--coordinator: this task trains on one machine")
-    resumed = resume(flags, TASK)
-    flags = complete(flags)
-    exact = flags.num_envs == 1 and is_atari(flags.env)
-    environment = environments.make(
-        flags.env, flags.num_envs, protocol=flags.protocol, threads=flags.num_workers, saveable=exact
-    )
-    testing = environments.make(
-        flags.env, min(flags.test_episodes, 16), protocol=flags.protocol, threads=flags.num_workers
-    )
-    agent = describe(flags, environment)
-
-    engine, reason = engines.create(flags.engine, flags.device, flags.precision, flags.seed, runs=None)
-    on_device = flags.memory_device == "device" or (flags.memory_device == "auto" and engine.on_gpu)
-    programs, names = build_programs(flags, agent, on_device)
-    state = initial_state(programs["train_on_host"], flags.seed)
-    meta = Meta(TASK, 0, config=configuration.to_dict(flags), extra={"agent": agent.to_facts()})
-    kept: dict[str, np.ndarray] = {}
-    if resumed is not None:
-        saved, meta = resumed.state, resumed.meta
-        kept = {name: saved.pop(name) for name in list(saved) if name.startswith(REPLAY_PREFIX)}
-        check_fits(saved, state, flags.checkpoint)
-        state = saved
-    elif flags.pretrained_model is not None:
-        state = start_from(flags.pretrained_model, flags.env, state, programs["act"])
-    engine.load(state)
-
-    with Run(flags.output_dir, flags, task=TASK, resumed=resumed, records=not flags.benchmark) as run:
-        learner = Learner(
+    settled = settle(flags, TASK, free=FREE)
+    settled.flags = flags = complete(settled.flags)
+    settled.refuse_changes(*AGENT_FLAGS)
+    with environments_of(flags) as (environment, testing):
+        agent = describe(flags, environment)
+        engine = settled.start_engine(None, one_machine=True)
+        on_device = flags.memory_device == "device" or (flags.memory_device == "auto" and engine.on_gpu)
+        programs = settled.programs(lambda: build_programs(flags, agent, on_device or flags.capture is not None))
+        with settled.open(
             engine,
             programs,
-            agent,
-            flags,
-            environment,
-            total_steps=flags.max_steps,
-            seed=flags.seed,
-            on_device=on_device,
-        )
-        if resumed is not None:
-            learner.restore(kept, meta.extra["learner"])
-        announce(run, flags, agent, engine, reason, learner, programs)
-        if resumed is not None:
-            run.say_resumed(resumed)
-
-        if flags.benchmark:
-            for name, value in benchmark(run, learner).items():
-                run.say(f"{name:>24} {value:,.0f} a second")
-            return Outcome(step=0)
-
-        def q_values(states: np.ndarray) -> np.ndarray:
-            leave_if_stopped(engine)
-            return engine.run(programs["act"], {"state": states})["q_values"]
-
-        def evaluate() -> Scores:
-            return play(
-                q_values,
-                testing,
+            initial=lambda: initial_state(programs["train"], flags.seed),
+            facts={"agent": agent.to_facts()},
+            load=(lambda state: start_from(flags, state, programs["act"])) if flags.pretrained_model else None,
+            beside=REPLAY_PREFIX,
+        ) as session:
+            if session.capture():
+                return Outcome(step=0, nothing_left=True)
+            learner = Learner(
+                engine,
+                {**programs, "train": programs["train_on_device"]} if on_device else programs,
                 agent,
-                episodes=flags.test_episodes,
-                epsilon=flags.test_epsilon,
-                seed=flags.seed + 7919,
+                flags,
+                environment,
+                total_steps=flags.max_steps,
+                seed=flags.seed,
+                on_device=on_device,
             )
+            if session.resumed is not None:
+                learner.restore(session.beside, session.meta.extra["learner"])
+            announce(session.run, flags, agent, learner, session.update)
+            if flags.benchmark:
+                for name, value in benchmark(session.run, learner).items():
+                    session.run.say(f"{name:>24} {value:,.0f} a second")
+                return Outcome(step=0, nothing_left=True)
+            outcome = train(
+                session,
+                learner,
+                lambda: evaluate(flags, engine, programs["act"], testing, agent),
+                target_score=flags.target_score,
+                save_replay=flags.save_replay,
+            )
+            if not outcome.nothing_left:
+                finish(session.run, outcome, agent)
+    return outcome
 
-        outcome = train(
-            run,
-            learner,
-            evaluate,
-            flags=flags,
-            state_names=names,
-            meta=meta,
-            resumed=resumed,
-            target_score=flags.target_score,
-            save_replay=flags.save_replay,
-        )
-        if not outcome.nothing_left:
-            finish(run, outcome, agent)
+
+@contextmanager
+def environments_of(flags: Flags) -> Iterator[tuple[Environment, Environment]]:
+    """Those to learn in and those to be measured in."""
+    exact = flags.num_envs == 1 and is_atari(flags.env)
+    options = {"protocol": flags.protocol, "threads": flags.num_workers}
+    environment = environments.make(flags.env, flags.num_envs, saveable=exact, **options)
+    testing = environments.make(flags.env, min(flags.test_episodes, 16), **options)
+    yield environment, testing
     environment.close()
     testing.close()
-    return outcome
+
+
+def evaluate(flags: Flags, engine: Engine, act: Interface, testing: Environment, agent: Agent) -> Scores:
+    """Scores of the current policy."""
+
+    def q_values(states: np.ndarray) -> np.ndarray:
+        leave_if_stopped(engine)
+        return engine.run(act, {"state": states})["q_values"]
+
+    options = {"episodes": flags.test_episodes, "epsilon": flags.test_epsilon, "seed": flags.seed + 7919}
+    return play(q_values, testing, agent, **options)
 
 
 def complete(flags: Flags) -> Flags:
@@ -189,48 +181,55 @@ def describe(flags: Flags, environment: environments.Environment) -> Agent:
     )
 
 
-def build_programs(flags: Recipe, agent: Agent, on_device: bool) -> tuple[dict[str, Program], list[str]]:
-    """The Programs by role, and the variables of a checkpoint.
+def build_programs(flags: Recipe, agent: Agent, on_device: bool) -> dict[str, Interface]:
+    """The Programs by role, built with Paddle; with `on_device` also `observe` and `train_on_device`, which have the memory.
 
-    `train_on_host` has the variables of `train` without the memory: what is initialised and saved.
+    `train` has all other variables: what is initialised and saved.
     """
+    from DeepQNetwork.network import act_program, observe_program, sync_program, train_program
+
     rows = flags.mem_size // flags.num_envs * flags.num_envs + 1
     options = {name: getattr(flags, name) for name in ("double", "loss", "lr", "adam_epsilon", "grad_clip")}
-    act, on_host = act_program(agent), train_program(agent, **options)
+    act, train = act_program(agent), train_program(agent, **options)
     shapes = {value.name: tuple(value.shape) for value in act.main.global_block().all_parameters()}
-    programs = {"act": act, "train": on_host, "train_on_host": on_host, "sync": sync_program(shapes)}
+    programs = {"act": act, "train": train, "sync": sync_program(shapes)}
     if on_device:
         programs["observe"] = observe_program(agent, rows)
-        programs["train"] = train_program(agent, **options, memory_rows=rows)
-    return programs, on_host.state_names
+        programs["train_on_device"] = train_program(agent, **options, memory_rows=rows)
+    return programs
 
 
-def initial_state(program: Program, seed: int) -> dict[str, np.ndarray]:
+def initial_state(program: Interface, seed: int) -> dict[str, np.ndarray]:
     """Fresh variables of the training Program; both networks start equal."""
-    state = initialise(program, seed=seed)
-    return with_equal_networks(state)
+    from fluid.program import initialise
+
+    return with_equal_networks(initialise(program, seed=seed))
 
 
-def start_from(spec: str, env: str, state: dict[str, np.ndarray], act: Program) -> dict[str, np.ndarray]:
-    """`state` with the policy network of `spec` in both networks; raises WeightsError if it is another network."""
-    weights = load_agent(AgentFlags(pretrained_model=spec, env=env)).state
+def start_from(flags: Flags, state: dict[str, np.ndarray], act: Interface) -> tuple[dict[str, np.ndarray], object]:
+    """`state` with the policy network of --pretrained_model in both networks; raises WeightsError if it is another."""
+    from DeepQNetwork.pretrained import load_agent
+    from fluid.weights import load_into
+
+    weights = load_agent(AgentFlags(pretrained_model=flags.pretrained_model, env=flags.env)).state
     own = {name: state[name] for name in act.state_names}
-    loaded, _ = load_into(own, {name: array for name, array in weights.items() if name in own})
-    return with_equal_networks({**state, **loaded})
+    loaded, report = load_into(own, {name: array for name, array in weights.items() if name in own})
+    return with_equal_networks({**state, **loaded}), report
 
 
-def announce(
-    run: Run, flags: Flags, agent: Agent, engine: Engine, reason: str, learner: Learner, programs: dict[str, Program]
-) -> None:
+def announce(run: Run, flags: Flags, agent: Agent, learner: Learner, update: Interface) -> None:
     """Say what is about to happen."""
     kind = " ".join(word for word, used in (("double", flags.double), ("dueling", flags.dueling)) if used)
     run.say(f"environment {learner.environment.description}")
+    if flags.save_replay and not learner.environment.saveable:
+        run.say(
+            "these environments cannot be saved: a run that goes on begins new episodes, and is not the same to the bit"
+        )
     run.say(
-        f"{agent.network}: {programs['train'].parameter_count:,} parameters, {agent.num_actions} actions; {kind or 'plain'} DQN, "
+        f"{agent.network}: {update.parameter_count:,} parameters, {agent.num_actions} actions; {kind or 'plain'} DQN, "
         f"{flags.n_step}-step returns, {'prioritized' if flags.prioritized else 'uniform'} replay, "
         f"1 update of {flags.batch_size} every {flags.update_every} steps, {learner.updates_per_call} a call"
     )
-    run.say(f"engine {engine.name} on {engine.device} ({reason}), {flags.precision}, seed {flags.seed}")
     where = "on the device" if learner.memory.on_device else "in host memory"
     run.say(f"replay memory: {learner.replay.rows:,} frames, {learner.replay.nbytes / 1e9:.3f} GB when full, {where}")
 

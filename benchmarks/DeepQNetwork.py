@@ -18,22 +18,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from DeepQNetwork import environments
-from DeepQNetwork.agent import TARGET, TASK, Agent, target_name
-from DeepQNetwork.episodes import Scores, play
-from DeepQNetwork.loop import Learner, train
+from DeepQNetwork.agent import TASK, Agent
+from DeepQNetwork.episodes import play
+from DeepQNetwork.loop import Learner
 from DeepQNetwork.recipe import Recipe, fill
-from fluid.checkpoint import Meta
+from fluid import programs as programs_in_files
+from fluid.checkpoint import find_best
 from fluid.checkpoint import load as load_checkpoint
 from fluid.engine.xla import create
-from fluid.engine.xla import graph as graphs
-from fluid.run import Run, events
+from fluid.interface import Interface
 
 import numpy as np
 from safetensors.numpy import save_file
@@ -81,123 +81,62 @@ RECIPES = {
 """Filled from the preset `atari` where they say nothing."""
 
 
-@dataclass
-class RunFlags:
-    """What the training loop reads of a run's flags."""
-
-    log_every: int
-    eval_every: int
-    save_every: int
-    keep_checkpoints: int = 1
-    early_stop: int | None = None
-
-
-def filled(name: str) -> Recipe:
-    """A recipe with its preset's values."""
-    return replace(RECIPES[name], **fill(RECIPES[name]))
-
-
 def capture(arguments: argparse.Namespace) -> None:
-    """Write the Programs and the initial state of each recipe, and what the loop must know about them."""
-    from DeepQNetwork.train import build_programs, initial_state
-    from fluid.engine.xla.capture import capture as as_graph
+    """Write the Programs of each recipe to a folder of its own."""
+    from DeepQNetwork.train import Flags, main
 
-    for name in RECIPES:
-        recipe = filled(name)
-        environment = environments.make(recipe.env, 1, protocol=recipe.protocol)
-        agent = Agent(recipe.env, recipe.network, recipe.dueling, environment.num_actions, protocol=recipe.protocol)
-        programs, state_names = build_programs(recipe, agent, on_device=True)
-        roles = ("act", "observe", "train", "sync")
+    for name, recipe in RECIPES.items():
         folder = arguments.target / name
-        state = initial_state(programs["train_on_host"], seed=arguments.seed)
-        # What `restore` can make again need not travel: the target network and the zeros of Adam.
-        zeros = {variable: list(array.shape) for variable, array in state.items() if not array.any()}
-        kept = {variable: array for variable, array in state.items() if variable not in zeros}
-        kept = {variable: array for variable, array in kept.items() if not variable.startswith(TARGET)}
-        graphs.save(folder, [as_graph(programs[role]) for role in roles], kept)
-        facts = {
-            "agent": agent.to_facts(),
-            "recipe": asdict(recipe),
-            "state": state_names,
-            "policy": programs["act"].state_names,
-            "zeros": zeros,
-        }
-        (folder / "facts").mkdir(exist_ok=True)
-        (folder / "facts" / "facts.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
+        main(Flags(**asdict(recipe), seed=arguments.seed, capture=folder))
         print(f"{folder}: {sum(file.stat().st_size for file in folder.rglob('*') if file.is_file()) / 1e6:.1f} MB")
 
 
-def restore(folder: Path) -> tuple[dict[str, graphs.Graph], dict[str, np.ndarray], Agent, Recipe, dict[str, Any]]:
-    """What `capture` wrote for one recipe."""
-    programs, state = graphs.load(folder)
-    facts = json.loads((folder / "facts" / "facts.json").read_text(encoding="utf-8"))
-    state |= {name: np.zeros(shape, np.float32) for name, shape in facts["zeros"].items()}
-    state |= {target_name(name): state[name].copy() for name in facts["policy"]}
-    return programs, state, Agent.from_facts(facts["agent"]), Recipe(**facts["recipe"]), facts
+def restore(folder: Path) -> tuple[dict[str, Interface], dict[str, np.ndarray], Agent, Recipe]:
+    """What `capture` wrote for one recipe; `train` has the memory on the device."""
+    captured = programs_in_files.read(folder, task=TASK)
+    recipe = Recipe(**{item.name: captured.settings[item.name] for item in fields(Recipe)})
+    programs = {**captured.programs, "train": captured.programs["train_on_device"]}
+    return programs, captured.initial_state(), Agent.from_facts(captured.facts["agent"]), recipe
 
 
 def learn(arguments: argparse.Namespace) -> None:
     """Train a recipe from its captured Programs, then evaluate the best weights, export them and record a game."""
-    from DeepQNetwork.pictures import draw_curves, write_video
+    from DeepQNetwork.pictures import write_video
+    from DeepQNetwork.train import Flags, main
     from DeepQNetwork.watch import Recorder, watch
 
     began = time.perf_counter()
-    programs, state, agent, recipe, facts = restore(arguments.graphs / arguments.recipe)
-    if arguments.num_envs:
-        recipe = replace(recipe, num_envs=arguments.num_envs)
-    if arguments.update_every:
-        recipe = replace(recipe, update_every=arguments.update_every)
-    engine = create(arguments.device, arguments.precision, arguments.seed)
-    engine.load(state)
-    environment = environments.make(recipe.env, recipe.num_envs, protocol=recipe.protocol)
-    testing = environments.make(recipe.env, arguments.test_episodes, protocol=recipe.protocol)
+    programs, _, agent, recipe = restore(arguments.graphs / arguments.recipe)
     output = arguments.output
     output.mkdir(parents=True, exist_ok=True)
     folder = arguments.work or output / "run"
+    names = ("seed", "device", "precision", "log_every", "eval_every", "max_steps", "max_minutes", "target_score")
+    outcome = main(
+        Flags(
+            programs=arguments.graphs / arguments.recipe,
+            output_dir=folder,
+            memory_device="device",
+            test_episodes=arguments.test_episodes,
+            keep_checkpoints=1,
+            **{name: getattr(arguments, name) for name in names},
+        )
+    )
+    trained = time.perf_counter() - began
+    best, _ = load_checkpoint(find_best(folder), task=TASK)
+    policy = {name: best[name] for name in programs["act"].state_names}
+    save_file(policy, output / f"{arguments.recipe}.safetensors")
+    for name in ("log.jsonl", "train.log", "curves.png"):
+        shutil.copy(folder / name, output / name)
+    engine = create(arguments.device, arguments.precision, arguments.seed)
+    engine.load(policy)
+    testing = environments.make(recipe.env, arguments.test_episodes, protocol=recipe.protocol)
 
     def q_function(states: np.ndarray) -> np.ndarray:
         return np.asarray(engine.run(programs["act"], {"state": states})["q_values"])
 
-    def evaluate(episodes: int = arguments.test_episodes, seed: int = 7919) -> Scores:
-        return play(q_function, testing, agent, episodes=episodes, epsilon=0.01, seed=arguments.seed + seed)
-
-    flags = RunFlags(arguments.log_every, arguments.eval_every, arguments.max_steps + 1)
-    with Run(folder, flags, task=TASK) as run:
-        learner = Learner(
-            engine,
-            programs,
-            agent,
-            recipe,
-            environment,
-            total_steps=arguments.max_steps,
-            seed=arguments.seed,
-            on_device=True,
-        )
-        run.say(f"{environment.description}")
-        run.say(
-            f"xla engine on {engine.device}, {arguments.precision}, seed {arguments.seed}, {learner.replay.nbytes / 1e9:.2f} GB replay"
-        )
-        outcome = train(
-            run,
-            learner,
-            evaluate,
-            flags=flags,
-            state_names=facts["state"],
-            policy_names=facts["policy"],
-            meta=Meta(TASK, 0, extra={"agent": agent.to_facts()}),
-            target_score=arguments.target_score,
-            max_minutes=arguments.max_minutes,
-        )
-    trained = time.perf_counter() - began
-    best, _ = load_checkpoint(folder / "best", task=TASK)
-    policy = {name: best[name] for name in facts["policy"]}
-    save_file(policy, output / f"{arguments.recipe}.safetensors")
-    engine.load(policy)
-    shutil.copy(folder / "log.jsonl", output / "log.jsonl")
-    shutil.copy(folder / "train.log", output / "train.log")
-    draw_curves(output / "curves.png", events(folder, "train"), events(folder, "eval"), agent.env)
     # Other games than those that chose the weights.
-    final = evaluate(arguments.final_episodes, seed=15_485_863)
+    options = {"episodes": arguments.final_episodes, "epsilon": 0.01, "seed": arguments.seed + 15_485_863}
+    final = play(q_function, testing, agent, **options)
     result = {
         "recipe": arguments.recipe,
         "protocol": str(environments.PROTOCOLS[recipe.protocol]),
@@ -257,7 +196,7 @@ def one(arguments: argparse.Namespace) -> None:
 
 def zoo_loop(arguments: argparse.Namespace) -> dict[str, float]:
     """Acting, emulators, replay and updates of the recipe `plain`."""
-    programs, state, agent, recipe, _ = restore(arguments.graphs / "plain")
+    programs, state, agent, recipe = restore(arguments.graphs / "plain")
     recipe = replace(recipe, num_envs=arguments.size)
     engine = create(arguments.device, arguments.precision, 0)
     engine.load(state)
@@ -277,7 +216,7 @@ def zoo_loop(arguments: argparse.Namespace) -> dict[str, float]:
 
 def zoo_update(arguments: argparse.Namespace) -> dict[str, float]:
     """The training Program of `plain` alone, `size` updates a call, on random frames in the memory on the device."""
-    programs, state, agent, recipe, _ = restore(arguments.graphs / "plain")
+    programs, state, agent, recipe = restore(arguments.graphs / "plain")
     engine = create(arguments.device, arguments.precision, 0)
     random = np.random.default_rng(0)
     rows = recipe.mem_size // recipe.num_envs * recipe.num_envs + 1
@@ -393,7 +332,8 @@ def cpu_updates(name: str) -> Iterator[float]:
     from fluid import engine as engines
 
     agent = Agent("Pong", "nature", False, 6)
-    programs, _ = build_programs(filled("plain"), agent, on_device=False)
+    recipe = replace(RECIPES["plain"], **fill(RECIPES["plain"]))
+    programs = build_programs(recipe, agent, on_device=False)
     engine, _ = engines.create(name, "cpu")
     engine.load(initial_state(programs["train"], seed=0))
     random = np.random.default_rng(0)
@@ -463,8 +403,6 @@ def main() -> None:
     on_learn.add_argument("--log_every", type=int, default=20_000)
     on_learn.add_argument("--test_episodes", type=int, default=10)
     on_learn.add_argument("--final_episodes", type=int, default=30)
-    on_learn.add_argument("--num_envs", type=int)
-    on_learn.add_argument("--update_every", type=int, help="environment steps an update; by default the recipe's")
     on_compare = commands.add_parser("compare")
     on_compare.add_argument("--json", type=Path)
     on_one = commands.add_parser("one")

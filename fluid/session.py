@@ -51,6 +51,8 @@ OF_THE_CALL = {
     "capture_state",
 }
 """Flags that speak of this call and not of the run, which does not remember them."""
+STEPS_PER_EPOCH = "steps_per_epoch"
+"""Among the facts of captured Programs."""
 
 
 @dataclass(frozen=True)
@@ -128,19 +130,29 @@ class Settled(Generic[Flags]):
         total = min(total, self.flags.max_steps or total)
         return Length(steps_per_epoch, total, batches_per_epoch, accumulate, batch_size, position, note)
 
+    def refuse_other_length(self, length: Length) -> None:
+        """Raise DataError if Programs from files, whose schedule counts epochs, were built for data of another length."""
+        if self.captured is not None and (built := self.captured.facts[STEPS_PER_EPOCH]) != length.steps_per_epoch:
+            raise DataError(
+                f"the Programs in {self.captured.folder} were built for {built} updates an epoch, and these data make "
+                f"{length.steps_per_epoch}; give the data that they were captured with, or capture them again"
+            )
+
     def programs(self, build: Callable[[], Mapping[str, Interface]]) -> Mapping[str, Interface]:
         """The Programs by role: those from files, else what `build` makes with Paddle."""
         return self.captured.programs if self.captured is not None else build()
 
     def start_engine(
         self,
-        training_steps: int = 0,
+        runs: int | None = 1,
         *,
         batch_size: int | None = None,
-        prefer_xla: bool = False,
         one_machine: bool = False,
     ) -> Engine:
-        """The engine, which a continued run keeps; raises EngineError if it is not there or cannot share the batches."""
+        """The engine for so many `runs` of the training Program (None: very many), which a continued run keeps.
+
+        Raises EngineError if it is not there or cannot share the batches.
+        """
         flags = self.flags
         if one_machine and flags.coordinator is not None:
             raise UserError("--coordinator: this task trains on one machine")
@@ -155,8 +167,8 @@ class Settled(Generic[Flags]):
             flags.precision,
             flags.seed,
             hosts=None if one_machine else flags.hosts,
-            training_steps=training_steps,
-            prefer_xla=prefer_xla,
+            runs=runs,
+            kind="update",
         )
         if batch_size is not None:
             engine.check_batch_size(batch_size)
@@ -306,7 +318,7 @@ class Session:
             self.initial,
             task=self.run.task,
             settings=configuration.to_dict(flags),
-            facts=self.meta.extra,
+            facts={**self.meta.extra, STEPS_PER_EPOCH: self.length.steps_per_epoch if self.length else 0},
             seed=flags.seed,
             form=flags.capture_state,
         )
@@ -362,11 +374,14 @@ def settle(flags: Flags, task: str, *, free: Iterable[str] = ()) -> Settled[Flag
     remembered: dict[str, Any] = {}
     if flags.programs is not None:
         captured = captures.read(flags.programs, task=task)
-        remembered |= captured.settings
+        # What was captured on one machine is made for another.
+        remembered |= {name: value for name, value in captured.settings.items() if name not in ("engine", "device")}
     if flags.checkpoint is not None:
         folder = checkpoint.find_newest(flags.checkpoint)
         resumed = Resumed(folder, *checkpoint.load(folder, task=task))
         remembered |= resumed.meta.config
+        if captured is not None:
+            remembered["engine"] = "xla"
     remembered = {name: value for name, value in remembered.items() if name not in OF_THE_CALL}
     own, named = configuration.from_dict(type(flags), remembered), configuration.named(flags)
     values = {item.name: getattr(own, item.name) for item in fields(flags) if item.name in remembered.keys() - named}
@@ -418,11 +433,11 @@ def fingerprint(*parts: Iterable[str] | np.ndarray | str) -> str:
     digest = hashlib.sha256()
     for part in parts:
         if isinstance(part, np.ndarray):
-            content = np.ascontiguousarray(part).tobytes()
+            digest.update(np.ascontiguousarray(part))
         else:
-            content = "\0".join([part] if isinstance(part, str) else part).encode()
-        digest.update(f"{len(content)}:".encode())
-        digest.update(content)
+            for text in [part] if isinstance(part, str) else part:
+                digest.update(text.encode() + b"\0")
+        digest.update(b"\0\0")
     return digest.hexdigest()[:32]
 
 

@@ -6,7 +6,7 @@ python train.py --data_dir MINE --model ResNet50 --pretrained_model ResNet50 --l
 """
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,27 +18,25 @@ if __package__ in (None, ""):
 from fluid import config as configuration
 from fluid import engine as engines
 from fluid import schedule as schedules
-from fluid.checkpoint import Meta
 from fluid.config import TrainFlags
 from fluid.data import Batch, batches_per_epoch, training_batches
 from fluid.engine import Engine
 from fluid.errors import UserError
-from fluid.interface import averaged, restart_averages
+from fluid.interface import Interface, averaged
+from fluid.keeper import Evaluation
 from fluid.metrics import measure
-from fluid.program import Program, build, build_accumulating, initialise
-from fluid.run import Run, script
+from fluid.programs import Captured
+from fluid.run import script
 from fluid.schedule import Schedule
-from fluid.trainer import Evaluation, Outcome, benchmark, check_fits, resume, train
+from fluid.session import fingerprint, settle
+from fluid.trainer import Outcome
 from image_classification.classifier import TASK, Classifier
 from image_classification.metrics import Accuracy
-from image_classification.models import find_model
-from image_classification.network import evaluation_program, load_weights, training_network
 from image_classification.prescale import scaled_copy
 from image_classification.reader import Augment, ImageSource, Preprocess, class_names, open_images
 from image_classification.report import finish
 
 import numpy as np
-import paddle
 
 Strategy = Literal[
     "piecewise_decay",
@@ -177,122 +175,118 @@ RETIRED = {
 }
 
 
+NETWORK_FLAGS = ("model", "class_dim", "image_shape", "image_mean", "image_std", "resize_short_size", "interpolation")
+"""Flags that make another network of a run."""
+FREE = ("data_dir", "num_workers", "test_batch_size", "max_bad_samples", "prescale_short_side", "pretrained_model")
+"""Flags that Programs from files were not built with."""
+
+
 def main(flags: Flags) -> Outcome:
     """Train as `flags` say; returns how the run ended."""
-    resumed = resume(flags, TASK)
-    classifier = describe(flags)
-    train_images = open_images(training_data(flags), "train", classifier.class_dim)
-    test_images = open_images(flags.data_dir, "val", classifier.class_dim)
-    augment = augmentation(flags, classifier.preprocess)
-    train_source = ImageSource(train_images, classifier.preprocess, augment)
-    test_source = ImageSource(test_images, classifier.preprocess)
-    steps_per_epoch = batches_per_epoch(train_source, flags.batch_size) // flags.accumulate_batches
-    if steps_per_epoch == 0:
-        raise UserError(
-            f"{len(train_source)} training images do not fill one update of {flags.accumulate_batches} x "
-            f"{flags.batch_size} images; lower --batch_size"
-        )
-    total_steps = flags.num_epochs * steps_per_epoch
-    program, apply = training_programs(flags, classifier, learning_rate(flags, steps_per_epoch))
-    update = apply or program
-    evaluation = evaluation_program(classifier)
+    settled = settle(flags, TASK, free=FREE)
+    flags = settled.flags
+    settled.refuse_changes(*NETWORK_FLAGS)
+    classifier = describe(flags, settled.captured)
+    train_source, test_source = sources(flags, classifier)
+    batches = batches_per_epoch(train_source, flags.batch_size)
+    length = settled.length(batches, flags.num_epochs, batch_size=flags.batch_size, accumulate=flags.accumulate_batches)
+    settled.refuse_other_length(length)
+    programs = settled.programs(lambda: build_programs(flags, classifier, length.steps_per_epoch))
+    engine = settled.start_engine(length.total_steps * flags.accumulate_batches, batch_size=flags.batch_size)
 
-    total_steps = min(total_steps, flags.max_steps or total_steps)
-    engine, reason = engines.create(
-        flags.engine,
-        flags.device,
-        flags.precision,
-        flags.seed,
-        hosts=flags.hosts,
-        runs=total_steps * flags.accumulate_batches,
-        kind="update",
-    )
-    engine.check_batch_size(flags.batch_size)
-    state = initialise(*filter(None, (program, apply)), seed=flags.seed)
-    meta = Meta(TASK, 0, config=configuration.to_dict(flags), extra={"classifier": classifier.to_facts()})
-    report = None
-    if resumed is not None:
-        check_fits(resumed.state, state, flags.checkpoint)
-        state, meta = resumed.state, resumed.meta
-    elif flags.pretrained_model is not None:
-        state, report = load_weights(
-            state,
-            flags.pretrained_model,
-            classifier,
-            exclude=flags.finetune_exclude_pretrained_params,
-            allow_partial=flags.allow_partial,
-        )
-        restart_averages(state, update)
-    engine.load(state)
-
-    with Run(
-        flags.output_dir,
-        flags,
-        task=TASK,
-        resumed=resumed,
-        writes=engine.host_id == 0,
-        records=not flags.benchmark,
-    ) as run:
-        run.say(
-            f"{flags.model}: {update.parameter_count:,} parameters, {classifier.class_dim} classes, "
+    with settled.open(
+        engine,
+        programs,
+        initial=lambda: initial_state(programs, flags.seed),
+        facts={"classifier": classifier.to_facts()},
+        data={"training images": name_of(train_source), "test images": name_of(test_source)},
+        load=(lambda state: start_from(flags, state, classifier)) if flags.pretrained_model else None,
+        length=length,
+    ) as session:
+        session.run.say(
+            f"{flags.model}: {session.update.parameter_count:,} parameters, {classifier.class_dim} classes, "
             f"{len(train_source)} training and {len(test_source)} test images"
         )
-        run.say(f"engine {engine.name} on {engine.device} ({reason}), {flags.precision}, seed {flags.seed}")
-        if report is not None:
-            run.say(f"weights of {flags.pretrained_model}:\n{report}")
-        if resumed is not None:
-            run.say_resumed(resumed)
-
-        @contextmanager
-        def open_batches(start: int) -> Iterator[Iterator[Batch]]:
-            with training_batches(
-                train_source,
-                flags.batch_size,
-                seed=flags.seed,
-                start=start,
-                num_workers=flags.num_workers,
-                max_bad=flags.max_bad_samples,
-                shard=(engine.host_id, engine.num_hosts),
-            ) as batches:
-                yield with_mixup(batches, flags) if flags.use_mixup else batches
-
-        if flags.benchmark:
-            result = benchmark(run, engine, program, open_batches)
-            for name, value in result.items():
-                run.say(f"{name:>12} {value:.4g}{' images/s' if name in ('synthetic', 'reader', 'real') else ''}")
-            return Outcome(step=0)
-
-        measured = Accuracy(classifier.class_dim)
-        evaluator = Evaluator(engine, update, evaluation, flags)
-
-        def evaluate() -> dict[str, float]:
-            nonlocal measured
-            measured = evaluator(test_source, classifier)
-            return measured.result()
-
-        outcome = train(
-            run,
-            engine,
-            program,
-            open_batches,
-            flags=flags,
-            steps_per_epoch=steps_per_epoch,
-            total_steps=total_steps,
-            apply=apply,
-            batches_per_step=flags.accumulate_batches,
-            evaluations=[Evaluation("eval", evaluate, decides="acc1", higher_is_better=True)],
-            meta=meta,
-            resumed=resumed,
+        evaluator = Evaluator(engine, session.update, programs["eval"], flags, test_source, classifier)
+        outcome = session.train(
+            lambda start: open_batches(flags, train_source, engine, start),
+            unit="images",
+            evaluations=[Evaluation("eval", evaluator, decides="acc1", higher_is_better=True)],
         )
-        if run.writes and not outcome.nothing_left:
-            finish(run, outcome, measured, classifier)
+        if session.run.writes and not outcome.nothing_left:
+            finish(session.run, outcome, evaluator.measured, classifier)
     return outcome
 
 
-def describe(flags: Flags) -> Classifier:
-    """The classifier that the flags and the data set describe; raises UserError for what does not fit together."""
-    model = find_model(flags.model)
+def sources(flags: Flags, classifier: Classifier) -> tuple[ImageSource, ImageSource]:
+    """Training and test images."""
+    train_images = open_images(training_data(flags), "train", classifier.class_dim)
+    test_images = open_images(flags.data_dir, "val", classifier.class_dim)
+    augment = augmentation(flags, classifier.preprocess)
+    return (
+        ImageSource(train_images, classifier.preprocess, augment),
+        ImageSource(test_images, classifier.preprocess),
+    )
+
+
+def name_of(source: ImageSource) -> str:
+    """A fingerprint of the relative paths and labels."""
+    return fingerprint(source.images.names, source.images.ends, source.images.labels)
+
+
+@contextmanager
+def open_batches(flags: Flags, source: ImageSource, engine: Engine, start: int) -> Iterator[Iterator[Batch]]:
+    """The training batches from a position on."""
+    with training_batches(
+        source,
+        flags.batch_size,
+        seed=flags.seed,
+        start=start,
+        num_workers=flags.num_workers,
+        max_bad=flags.max_bad_samples,
+        shard=(engine.host_id, engine.num_hosts),
+    ) as batches:
+        yield with_mixup(batches, flags) if flags.use_mixup else batches
+
+
+def build_programs(flags: Flags, classifier: Classifier, steps_per_epoch: int) -> dict[str, Interface]:
+    """The Programs by role, built with Paddle."""
+    from image_classification.building import training_programs
+    from image_classification.network import evaluation_program
+
+    training = training_programs(flags, classifier, learning_rate(flags, steps_per_epoch))
+    return {**training, "eval": evaluation_program(classifier)}
+
+
+def initial_state(programs: Mapping[str, Interface], seed: int) -> dict[str, np.ndarray]:
+    """What training starts from."""
+    from fluid.program import initialise
+
+    return initialise(*(programs[role] for role in ("train", "apply") if role in programs), seed=seed)
+
+
+def start_from(
+    flags: Flags, state: dict[str, np.ndarray], classifier: Classifier
+) -> tuple[dict[str, np.ndarray], object]:
+    """`state` with the weights of --pretrained_model, and what became of each of them."""
+    from image_classification.network import load_weights
+
+    exclude, partial = flags.finetune_exclude_pretrained_params, flags.allow_partial
+    return load_weights(state, flags.pretrained_model, classifier, exclude=exclude, allow_partial=partial)
+
+
+def describe(flags: Flags, captured: Captured | None = None) -> Classifier:
+    """The classifier that the flags and the data set describe, or that Programs from files were built for.
+
+    Raises UserError for what does not fit together.
+    """
     names = class_names(flags.data_dir)
+    if captured is not None:
+        classifier = Classifier.from_facts(captured.facts["classifier"])
+        return replace(classifier, class_names=(names or [])[: classifier.class_dim])
+    from image_classification.models import find_model
+
+    model = find_model(flags.model)
     class_dim = flags.class_dim
     if class_dim is None:
         class_dim = len(names) if names else int(open_images(flags.data_dir, "train", 2**31).labels.max()) + 1
@@ -361,47 +355,6 @@ def learning_rate(flags: Flags, steps_per_epoch: int) -> Schedule:
             return schedules.Constant(flags.lr)
 
 
-def make_optimizer(flags: Flags) -> paddle.optimizer.Optimizer:
-    """The update rule; its learning rate is the Program's schedule."""
-    common = {
-        "learning_rate": flags.lr,
-        "weight_decay": flags.l2_decay or None,
-        "grad_clip": paddle.nn.ClipGradByGlobalNorm(flags.grad_clip) if flags.grad_clip else None,
-    }
-    match flags.optimizer:
-        case "momentum":
-            return paddle.optimizer.Momentum(momentum=flags.momentum_rate, **common)
-        case "sgd":
-            return paddle.optimizer.SGD(**common)
-        case "adam":
-            return paddle.optimizer.Adam(**common)
-        case _:
-            return paddle.optimizer.RMSProp(momentum=flags.momentum_rate, **common)
-
-
-def training_programs(flags: Flags, classifier: Classifier, rate: Schedule) -> tuple[Program, Program | None]:
-    """The training Program, or the pair (accumulate, apply)."""
-    group = flags.statistics_batch
-    if group is not None and (group < 1 or flags.batch_size % group):
-        raise UserError(f"--statistics_batch {group} does not divide --batch_size {flags.batch_size}")
-    network, inputs = training_network(
-        classifier,
-        label_smoothing=flags.label_smoothing_epsilon if flags.use_label_smoothing else 0.0,
-        mixup=flags.use_mixup,
-    )
-    common = {
-        "optimizer": lambda: make_optimizer(flags),
-        "schedule": rate,
-        "ema_decay": flags.ema_decay if flags.use_ema else None,
-        "statistics_batch": group,
-    }
-    if flags.accumulate_batches == 1:
-        program, apply = build(network, inputs, name="train", training=True, **common), None
-    else:
-        program, apply = build_accumulating(network, inputs, name="train", batches=flags.accumulate_batches, **common)
-    return program, apply
-
-
 def with_mixup(batches: Iterator[Batch], flags: Flags) -> Iterator[Batch]:
     """Add each batch's `mixup_weight`, a function of (seed, position) like everything else about a batch."""
     for batch in batches:
@@ -413,27 +366,38 @@ def with_mixup(batches: Iterator[Batch], flags: Flags) -> Iterator[Batch]:
 class Evaluator:
     """Measures the weights in training; averaged ones on an engine of their own, so that training goes on undisturbed."""
 
-    def __init__(self, engine: Engine, update: Program, evaluation: Program, flags: Flags):
+    def __init__(
+        self,
+        engine: Engine,
+        update: Interface,
+        evaluation: Interface,
+        flags: Flags,
+        source: ImageSource,
+        classifier: Classifier,
+    ):
         self.engine, self.update, self.evaluation, self.flags = engine, update, evaluation, flags
+        self.source, self.classifier = source, classifier
+        self.measured = Accuracy(classifier.class_dim)
         self.own = None
         if update.averages:
             self.own, _ = engines.create(engine.name, flags.device, flags.precision, flags.seed)
 
-    def __call__(self, source: ImageSource, classifier: Classifier) -> Accuracy:
-        """Accuracy over all of `source`."""
+    def __call__(self) -> dict[str, float]:
+        """Accuracy over all of the source; the counts are kept as `measured`."""
         engine = self.engine
         if self.own is not None:
             state = averaged(self.engine.state(), self.update)
             self.own.load({name: state[name] for name in self.evaluation.state_names})
             engine = self.own
-        return measure(
+        self.measured = measure(
             engine,
             self.evaluation,
-            source,
-            Accuracy(classifier.class_dim),
+            self.source,
+            Accuracy(self.classifier.class_dim),
             batch_size=self.flags.test_batch_size,
             num_workers=self.flags.num_workers,
         )
+        return self.measured.result()
 
 
 def cli(argv: Sequence[str] | None = None) -> None:

@@ -9,13 +9,12 @@ import dataclasses
 import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fluid import config as configuration
-from fluid import engine as engines
 from fluid.checkpoint import Meta
 from fluid.config import TrainFlags
 from fluid.data import Batches, training_batches
@@ -24,7 +23,8 @@ from fluid.metrics import measure
 from fluid.program import Program, initialise
 from fluid.run import Run, events, script, show, show_summary
 from fluid.schedule import Noam, Schedule
-from fluid.trainer import Evaluation, Outcome, benchmark, check_fits, resume, train
+from fluid.session import Length, Session, Settled, fingerprint, settle
+from fluid.trainer import Evaluation, Outcome
 from fluid.weights import load_into
 from neural_machine_translation import pictures
 from neural_machine_translation.metrics import Perplexity, quality
@@ -157,115 +157,99 @@ class Flags(TrainFlags):
     """What decides which checkpoint is the best and when to stop early."""
 
 
+NETWORK_FLAGS = (
+    "model",
+    "n_layer",
+    "n_head",
+    "d_model",
+    "d_inner_hid",
+    "dropout",
+    "max_length",
+    "norm",
+    "weight_sharing",
+)
+"""Flags that make another network of a run."""
+
+
 def main(flags: Flags) -> Outcome:
     """Train as `flags` say; returns how the run ended."""
-    resumed = resume(flags, TASK)
+    settled = settle(flags, TASK)
+    flags = settled.flags
+    settled.refuse_changes(*NETWORK_FLAGS)
     train_pairs, dev_pairs = read_data(flags)
-    if resumed is None:
-        translator, start = describe(flags, train_pairs)
-    else:
-        translator, start = Translator.from_facts(resumed.meta.extra["translator"]), None
+    translator, start = describe(flags, train_pairs, settled.facts)
     source, dev_source = sources(flags, translator, train_pairs, dev_pairs)
-    total_steps = flags.num_epochs * updates_per_epoch(source, flags)
-    program, apply = programs(flags, translator.config)
-
-    engine, reason = engines.create(
-        flags.engine,
-        flags.device,
-        flags.precision,
-        flags.seed,
-        hosts=flags.hosts,
-        runs=min(total_steps, flags.max_steps or total_steps),
-        kind="update",
+    programs = settled.programs(lambda: build_programs(flags, translator.config))
+    engine = settled.start_engine(
+        length_of(settled, source).total_steps, batch_size=None if flags.use_token_batch else flags.batch_size
     )
-    if not flags.use_token_batch:
-        engine.check_batch_size(flags.batch_size)
-    multiple, recut = sentences_in_multiples_of(engine.num_devices, resumed and resumed.meta)
+    multiple, recut = sentences_in_multiples_of(engine.num_devices, settled.resumed and settled.resumed.meta)
     source.buckets = dataclasses.replace(source.buckets, multiple=multiple)
-    steps_per_epoch = updates_per_epoch(source, flags)
-    total_steps = flags.num_epochs * steps_per_epoch
-    state = initialise(*filter(None, (program, apply)), seed=flags.seed)
-    meta = Meta(TASK, 0, config=configuration.to_dict(flags), extra={"translator": translator.to_facts()})
-    report = None
-    if resumed is not None:
-        check_fits(resumed.state, state, flags.checkpoint)
-        state, meta = resumed.state, resumed.meta
-    elif start is not None:
-        state, report = load_into(state, start, allow_partial=flags.allow_partial)
-    engine.load(state)
 
-    meta.extra[MULTIPLE] = multiple
-    with Run(
-        flags.output_dir,
-        flags,
-        task=TASK,
-        resumed=resumed,
-        writes=engine.host_id == 0,
-        records=not flags.benchmark,
-    ) as run:
-        announce(run, flags, translator, source, dev_pairs, (apply or program).parameter_count)
-        run.say(f"engine {engine.name} on {engine.device} ({reason}), {flags.precision}, seed {flags.seed}")
-        if report is not None:
-            run.say(f"weights of {flags.pretrained_model}:\n{report}")
-        if resumed is not None:
-            run.say_resumed(resumed)
+    with settled.open(
+        engine,
+        programs,
+        initial=lambda: initialise(*programs.values(), seed=flags.seed),
+        facts={"translator": translator.to_facts()},
+        data={"training pairs": name_of(train_pairs), "dev pairs": name_of(dev_pairs)},
+        load=(lambda state: load_into(state, start, allow_partial=flags.allow_partial)) if start is not None else None,
+        length=length_of(settled, source),
+    ) as session:
+        session.meta.extra[MULTIPLE] = multiple
+        announce(session.run, flags, translator, source, dev_pairs, session.update.parameter_count)
         if recut:
-            run.say(
-                f"{engine.num_devices} devices cannot share the batches of this run: they are cut anew from here on"
-            )
-
-        def open_batches(start: int) -> Batches:
-            return training_batches(
-                source,
-                flags.batch_size,
-                seed=flags.seed,
-                start=start,
-                num_workers=flags.num_workers,
-                shard=(engine.host_id, engine.num_hosts),
-                plan=source.buckets.training_plan(
-                    seed=flags.seed,
-                    pool_size=sorted_together(flags.sort_type, flags.pool_size, len(source)),
-                    shuffle=flags.shuffle,
-                    shuffle_batches=flags.shuffle_batch,
-                ),
-            )
-
-        if flags.benchmark:
-            for name, value in benchmark(run, engine, program, open_batches).items():
-                run.say(f"{name:>12} {value:.4g}{' pairs/s' if name in ('synthetic', 'reader', 'real') else ''}")
-            return Outcome(step=0)
-
-        if engine.on_gpu and engine.name == "xla":
-            # On an H200 with 16 cores free one length took 21 seconds and four side by side 28.
-            run.say(
-                f"compiling for sentences of up to {', '.join(map(str, source.buckets.edges))} words (or finding it in the cache)"
-            )
-            engine.compile([(program, feed) for feed in source.buckets.blanks(blank, engine.num_hosts)])
+            session.run.say(f"{engine.num_devices} devices cannot share the batches of this run: they are cut anew")
+        compile_ahead(session, source)
         evaluator = Evaluator(engine, translator, dev_pairs, dev_source, flags)
-        outcome = train(
-            run,
-            engine,
-            program,
-            open_batches,
-            flags=flags,
-            steps_per_epoch=steps_per_epoch,
-            total_steps=min(total_steps, flags.max_steps or total_steps),
-            apply=apply,
-            batches_per_step=flags.accumulate_batches,
-            evaluations=[
-                Evaluation("eval", evaluator, decides=flags.eval_metric, higher_is_better=flags.eval_metric == "bleu")
-            ],
-            meta=meta,
-            resumed=resumed,
+        evaluation = Evaluation(
+            "eval", evaluator, decides=flags.eval_metric, higher_is_better=flags.eval_metric == "bleu"
         )
-        if run.writes and not outcome.nothing_left:
-            finish(run, outcome, evaluator)
+        outcome = session.train(
+            lambda start: open_batches(flags, source, engine, start), unit="pairs", evaluations=[evaluation]
+        )
+        if session.run.writes and not outcome.nothing_left:
+            finish(session.run, outcome, evaluator)
     return outcome
 
 
-def updates_per_epoch(source: PairSource, flags: Flags) -> int:
-    """Updates that one pass over the training pairs makes."""
-    return max(1, len(source.buckets.training_plan(seed=flags.seed)(0)) // flags.accumulate_batches)
+def length_of(settled: Settled[Flags], source: PairSource) -> Length:
+    """Updates of the run; their number depends on what the sentences of a batch are a multiple of."""
+    flags = settled.flags
+    batches = len(source.buckets.training_plan(seed=flags.seed)(0))
+    return settled.length(batches, flags.num_epochs, batch_size=flags.batch_size, accumulate=flags.accumulate_batches)
+
+
+def open_batches(flags: Flags, source: PairSource, engine: Engine, start: int) -> Batches:
+    """The training batches from a position on."""
+    return training_batches(
+        source,
+        flags.batch_size,
+        seed=flags.seed,
+        start=start,
+        num_workers=flags.num_workers,
+        shard=(engine.host_id, engine.num_hosts),
+        plan=source.buckets.training_plan(
+            seed=flags.seed,
+            pool_size=sorted_together(flags.sort_type, flags.pool_size, len(source)),
+            shuffle=flags.shuffle,
+            shuffle_batches=flags.shuffle_batch,
+        ),
+    )
+
+
+def compile_ahead(session: Session, source: PairSource) -> None:
+    """Compile for every length at once where that takes long: on an H200 one took 21 seconds, four side by side 28."""
+    engine, flags = session.engine, session.flags
+    if engine.on_gpu and engine.name == "xla" and not (flags.benchmark or flags.capture):
+        lengths = ", ".join(map(str, source.buckets.edges))
+        session.run.say(f"compiling for sentences of up to {lengths} words (or finding it in the cache)")
+        feeds = source.buckets.blanks(blank, engine.num_hosts)
+        engine.compile([(session.programs["train"], feed) for feed in feeds])
+
+
+def name_of(pairs: TextPairs) -> str:
+    """A fingerprint of the sentences."""
+    return fingerprint(pairs.sources, pairs.targets)
 
 
 def sentences_in_multiples_of(devices: int, resumed: Meta | None) -> tuple[int, bool]:
@@ -288,8 +272,12 @@ def read_data(flags: Flags) -> tuple[TextPairs, TextPairs]:
     )
 
 
-def describe(flags: Flags, pairs: TextPairs) -> tuple[Translator, dict[str, np.ndarray] | None]:
-    """The translator that the flags and the data describe, and the weights to start from, if any."""
+def describe(
+    flags: Flags, pairs: TextPairs, facts: dict[str, Any] | None
+) -> tuple[Translator, dict[str, np.ndarray] | None]:
+    """The translator of the run that goes on, or that the flags and the data describe; and the weights to start from, if any."""
+    if facts is not None:
+        return Translator.from_facts(facts["translator"]), None
     if flags.pretrained_model is not None:
         from neural_machine_translation.scoring import open_model
 
@@ -347,20 +335,21 @@ def learning_rate(flags: Flags, config: Transformer) -> Schedule:
     return Noam(config.d_model, flags.warmup_steps, flags.lr * (config.d_model * flags.warmup_steps) ** 0.5)
 
 
-def programs(flags: Flags, config: Transformer) -> tuple[Program, Program | None]:
-    """The training Program, or the pair (accumulate, apply)."""
+def build_programs(flags: Flags, config: Transformer) -> dict[str, Program]:
+    """The training Program `train`, with accumulated gradients the pair of `train` and `apply`."""
 
     def optimizer() -> paddle.optimizer.Optimizer:
         clip = paddle.nn.ClipGradByGlobalNorm(flags.grad_clip) if flags.grad_clip else None
         return paddle.optimizer.Adam(1.0, flags.beta1, flags.beta2, flags.eps, grad_clip=clip)
 
-    return training_programs(
+    train, apply = training_programs(
         config,
         label_smoothing=flags.label_smooth_eps,
         optimizer=optimizer,
         schedule=learning_rate(flags, config),
         accumulate_batches=flags.accumulate_batches,
     )
+    return {"train": train} if apply is None else {"train": train, "apply": apply}
 
 
 def announce(

@@ -1,13 +1,14 @@
 """The training loop: it learns, resumes to the bit, stops on signals, and refuses what cannot be."""
 
+import itertools
 import os
 import signal
 import time
 from dataclasses import replace
 from pathlib import Path
 
+from DeepQNetwork import environments, loop, train
 from DeepQNetwork import eval as evaluation
-from DeepQNetwork import loop, train
 from DeepQNetwork.recipe import Recipe, epsilon_at
 from DeepQNetwork.train import ALIASES, Flags, command_line, complete, main
 from fluid import checkpoint, signals
@@ -21,7 +22,7 @@ import pytest
 QUICK = {"max_steps": 96, "eval_every": 96, "log_every": 32, "test_episodes": 1, "target_score": 1000.0}
 
 
-def cartpole(output_dir: Path, **options) -> Flags:
+def cartpole(output_dir: Path | None, **options) -> Flags:
     return Flags(**{"output_dir": output_dir, "warmup_steps": 32, "updates_per_call": 4, **QUICK, **options})
 
 
@@ -85,8 +86,66 @@ def test_resume_without_memory_fills_it_first(tmp_path):
     # A round of 8 steps is worth 4 updates. Each run first collects the 9 frames an 8-step transition needs, which leaves
     # rounds 9 to 12; had the memory been there, the second run would have made 48 updates.
     assert meta.extra["learner"]["updates"] == 2 * 4 * 4
-    with pytest.raises(CheckpointError, match="does not fit"):
+    with pytest.raises(CheckpointError, match="another network: --dueling is False there, not True"):
         main(cartpole(tmp_path / "wide", checkpoint=tmp_path / "run", dueling=True))
+
+
+def test_resume_is_exact_with_any_number_of_carts(tmp_path):
+    flags = cartpole(tmp_path / "whole", save_replay=True, num_envs=3, mem_size=600, seed=5, max_steps=960)
+    main(replace(flags, save_every=480))
+    half = tmp_path / "whole" / "checkpoints" / "step_00000480"
+    main(replace(flags, output_dir=tmp_path / "resumed", checkpoint=half))
+    whole, resumed, started = (checkpoint.load(path)[0] for path in (tmp_path / "whole", tmp_path / "resumed", half))
+    assert [name for name in whole if whole[name].tobytes() != resumed[name].tobytes()] == []
+    assert not np.array_equal(whole["replay/emulator"], started["replay/emulator"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_envs": 3}, "filled with 6 environments, not 3"),
+        ({"n_step": 4}, "filled with 8 steps a transition, not 4"),
+        ({"env": "Acrobot-v1"}, "another network: --env is CartPole-v1 there"),
+    ],
+)
+def test_a_memory_of_another_kind_is_refused(tmp_path, options, message):
+    main(cartpole(tmp_path / "run", save_replay=True, num_envs=6, mem_size=600))
+    with pytest.raises(CheckpointError, match=message):
+        main(cartpole(None, checkpoint=tmp_path / "run", max_steps=192, **options))
+
+
+def test_environments_that_cannot_be_saved_say_so_at_the_start(tmp_path, capsys):
+    sizes = {"num_envs": 2, "mem_size": 60, "warmup_steps": 20, "batch_size": 2}
+    main(Flags(env="Breakout", output_dir=tmp_path / "run", save_replay=True, **{**QUICK, **sizes, "max_steps": 2}))
+    assert "these environments cannot be saved" in capsys.readouterr().out
+
+
+def test_nan_of_an_environment_is_called_that(tmp_path, monkeypatch):
+    original = environments.ControlVector.receive
+
+    def broken(self):
+        step = original(self)
+        step.reward[1] = np.nan
+        return step
+
+    monkeypatch.setattr(environments.ControlVector, "receive", broken)
+    with pytest.raises(DivergenceError, match="came from the environment CartPole-v1 x 8: the reward of its copy 1"):
+        main(cartpole(tmp_path / "run"))
+
+
+def test_an_environment_that_fails_leaves_a_checkpoint(tmp_path, monkeypatch):
+    original, calls = environments.ControlVector.receive, itertools.count()
+
+    def broken(self):
+        if self.num_envs == 8 and next(calls) == 6:
+            raise ZeroDivisionError("the pole is gone")
+        return original(self)
+
+    monkeypatch.setattr(environments.ControlVector, "receive", broken)
+    with pytest.raises(UserError, match="ZeroDivisionError: the pole is gone"):
+        main(cartpole(tmp_path / "run"))
+    assert checkpoint.load(tmp_path / "run")[1].step == 48
+    assert main(cartpole(None, checkpoint=tmp_path / "run")).step == 96
 
 
 def test_signal_saves_and_exits(tmp_path, monkeypatch):

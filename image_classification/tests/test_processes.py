@@ -6,9 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from fluid.errors import DataError, UserError
+from fluid import config as configuration
+from fluid.errors import DataError
 from fluid.run import events
-from image_classification import train, train_captured
+from image_classification import train
 from image_classification.reader import embedded_dataset
 
 import numpy as np
@@ -79,33 +80,20 @@ def test_a_batch_that_processes_cannot_share_is_refused_at_the_start(data, tmp_p
 
 @pytest.fixture(scope="module")
 def captured(data, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("captured") / "job"
-    train_captured.cli(["capture", str(folder), "--data_dir", str(data), "--class_dim", "10", "--seed", "3", *TRAINING])
+    folder = tmp_path_factory.mktemp("captured") / "programs"
+    words = ["--data_dir", str(data), "--class_dim", "10", "--seed", "3", "--capture", str(folder), *TRAINING]
+    train.main(configuration.parse(train.Flags, words))
     return folder
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_captured_programs_train_like_train_py(alone, data, captured, tmp_path, processes):
-    words = ["run", captured, "--data_dir", data, "--test_batch_size", 9, "--output_dir", tmp_path / "run"]
-    done = in_processes(processes, "train_captured.py", *words, *COMMON)
+def test_programs_from_files_train_alike_in_any_number_of_processes(alone, data, captured, tmp_path, processes):
+    words = ["--programs", captured, "--data_dir", data, "--test_batch_size", 9, "--output_dir", tmp_path / "run"]
+    done = in_processes(processes, "train.py", *words, *COMMON)
     assert done.returncode == 0, done.stderr
     assert_same_course(alone, tmp_path / "run")
 
 
-def test_captured_training_needs_what_it_was_captured_for(captured, tmp_path):
-    with pytest.raises(UserError, match="was not written by `train_captured.py capture`"):
-        train_captured.run_captured(train_captured.Flags(captured=tmp_path))
-    with pytest.raises(DataError, match="was captured for 96 training images, not 4000"):
-        train_captured.run_captured(train_captured.Flags(captured=captured))
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--use_mixup"], "are not captured; train with train.py"),
-        (["--prescale_short_side", "64"], "make the copy with prescale.py"),
-    ],
-)
-def test_what_is_not_captured_is_refused(tmp_path, words, message):
-    with pytest.raises(UserError, match=message):
-        train_captured.capture([str(tmp_path / "job"), *words])
+def test_programs_from_files_need_data_of_their_length(captured, tmp_path):
+    with pytest.raises(DataError, match=r"were built for 3 updates an epoch, and these data make \d+"):
+        train.main(train.Flags(programs=captured, data_dir=embedded_dataset(), output_dir=tmp_path / "run"))

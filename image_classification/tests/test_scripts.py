@@ -79,7 +79,7 @@ def test_resume_inside_an_epoch_is_exact(tmp_path, data, more):
     more = {**more, "seed": 9, "eval_every": 100, "rotate": True, "color_jitter": True}
     train.main(flags(data, tmp_path / "straight", **more))
     train.main(flags(data, tmp_path / "parts", max_steps=1, **more))
-    train.main(flags(data, tmp_path / "parts", checkpoint=tmp_path / "parts", num_workers=2, **more))
+    train.main(flags(data, tmp_path / "parts", checkpoint=tmp_path / "parts", max_steps=1000, num_workers=2, **more))
     assert same_bits(tmp_path / "straight", tmp_path / "parts")
 
 

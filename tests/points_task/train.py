@@ -2,22 +2,20 @@
 
 import sys
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fluid import config as configuration
-from fluid import engine as engines
-from fluid.checkpoint import Meta
 from fluid.config import TrainFlags
 from fluid.data import training_batches
 from fluid.keeper import Evaluation
-from fluid.program import initialise
-from fluid.run import Run, script
+from fluid.program import Program, initialise
+from fluid.run import script
 from fluid.schedule import Cosine
-from fluid.trainer import Outcome, check_fits, resume, train
+from fluid.session import fingerprint, settle
+from fluid.trainer import Outcome
 from points_task.metrics import measure
 from points_task.network import TASK, Net, evaluation_program, training_program
 from points_task.reader import Points
@@ -41,40 +39,36 @@ class Flags(TrainFlags):
 
 def main(flags: Flags) -> Outcome:
     """Train as `flags` say; returns how the run ended."""
-    resumed = resume(flags, TASK)
-    net = Net.from_facts(resumed.meta.extra["net"]) if resumed else Net(flags.hidden)
+    settled = settle(flags, TASK)
+    flags = settled.flags
+    settled.refuse_changes("hidden")
+    net = Net(flags.hidden)
     source, validation = Points("train"), Points("val")
-    steps_per_epoch = len(source) // flags.batch_size
-    total_steps = flags.num_epochs * steps_per_epoch
-    program = training_program(net, lambda: paddle.optimizer.Momentum(flags.lr), Cosine(flags.lr, total_steps))
-    evaluation = evaluation_program(net)
-
-    engine, reason = engines.create(flags.engine, flags.device, flags.precision, flags.seed, hosts=flags.hosts)
-    engine.check_batch_size(flags.batch_size)
-    state = initialise(program, seed=flags.seed)
-    if resumed:
-        check_fits(resumed.state, state, flags.checkpoint)
-        state = resumed.state
-    engine.load(state)
-    meta = resumed.meta if resumed else Meta(TASK, 0, extra={"net": net.to_facts()})
+    length = settled.length(len(source) // flags.batch_size, flags.num_epochs, batch_size=flags.batch_size)
+    programs = settled.programs(lambda: build_programs(flags, net, length.steps_per_epoch))
+    engine = settled.start_engine(batch_size=flags.batch_size)
     shard = (engine.host_id, engine.num_hosts)
-    read = partial(
-        training_batches, source, flags.batch_size, seed=flags.seed, num_workers=flags.num_workers, shard=shard
-    )
-    with Run(flags.output_dir, flags, task=TASK, resumed=resumed, writes=engine.host_id == 0) as run:
-        run.say(f"engine {engine.name} on {engine.device} ({reason}), {len(source)} points")
-        return train(
-            run,
-            engine,
-            program,
-            lambda start: read(start=start),
-            flags=flags,
-            steps_per_epoch=steps_per_epoch,
-            total_steps=min(total_steps, flags.max_steps or total_steps),
-            evaluations=[Evaluation("eval", lambda: measure(engine, evaluation, validation, 50), decides="loss")],
-            meta=meta,
-            resumed=resumed,
+    options = {"seed": flags.seed, "num_workers": flags.num_workers, "shard": shard}
+    with settled.open(
+        engine,
+        programs,
+        initial=lambda: initialise(programs["train"], seed=flags.seed),
+        facts={"net": net.to_facts()},
+        data={"points": fingerprint(f"{len(source)} and {len(validation)} generated points")},
+        length=length,
+    ) as session:
+        return session.train(
+            lambda start: training_batches(source, flags.batch_size, start=start, **options),
+            unit="points",
+            evaluations=[Evaluation("eval", lambda: measure(engine, programs["eval"], validation, 50), decides="loss")],
         )
+
+
+def build_programs(flags: Flags, net: Net, steps_per_epoch: int) -> dict[str, Program]:
+    """The Programs by role."""
+    schedule = Cosine(flags.lr, flags.num_epochs * steps_per_epoch)
+    train = training_program(net, lambda: paddle.optimizer.Momentum(flags.lr), schedule)
+    return {"train": train, "eval": evaluation_program(net)}
 
 
 if __name__ == "__main__":
