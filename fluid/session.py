@@ -433,7 +433,7 @@ def fingerprint(*parts: Iterable[str] | np.ndarray | str) -> str:
     digest = hashlib.sha256()
     for part in parts:
         if isinstance(part, np.ndarray):
-            digest.update(np.ascontiguousarray(part))
+            digest.update(np.ascontiguousarray(part).tobytes())
         else:
             for text in [part] if isinstance(part, str) else part:
                 digest.update(text.encode() + b"\0")
