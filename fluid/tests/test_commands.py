@@ -5,10 +5,11 @@ import sys
 from pathlib import Path
 
 from fluid import checkpoint
+from fluid.commands import average as average_command
 from fluid.commands import legacy as legacy_command
 from fluid.commands import list as list_command
 from fluid.commands import weights as weights_command
-from fluid.errors import DataError, WeightsError
+from fluid.errors import CheckpointError, DataError, UserError, WeightsError
 from fluid.formats import legacy
 from fluid.weights import compact, read_weights
 
@@ -100,3 +101,23 @@ def test_compact_weights_of_a_run(tmp_path, capsys, storage):
     assert (tmp_path / "w.safetensors").stat().st_size < array.nbytes * {"fp16": 0.55, "int8": 0.3}[storage]
     with pytest.raises(WeightsError, match=r"called NAME\.safetensors"):
         weights_command.main(["compact", str(tmp_path / "run"), str(tmp_path / "w.pdparams")])
+
+
+@pytest.mark.parametrize("ema", [False, True])
+def test_the_mean_of_the_last_checkpoints(tmp_path, capsys, ema):
+    """Parameters and statistics are averaged, moving averages in place of the parameters they follow; the rest is not."""
+    for step in (1, 2, 10):
+        state = {"w": np.full(3, step, np.float32), "w_velocity_0": np.ones(3), "seen": np.array([step])}
+        meta = checkpoint.Meta("task", step, best=1.0, best_step=2, due=["eval"], extra={"net": {"name": "n"}})
+        checkpoint.save(tmp_path / "run", state | ({"w_ema": np.full(3, 10 * step, np.float32)} if ema else {}), meta)
+    average_command.main([str(tmp_path / "run"), "--last", "2", "--output_dir", str(tmp_path / "mean")])
+    assert capsys.readouterr().out.endswith("step_00000010: mean of step_00000002, step_00000010\n")
+    state, meta = checkpoint.load(tmp_path / "mean")
+    assert state.keys() == {"w", "seen"} and state["w"].dtype == np.float32
+    assert state["w"].tolist() == [60 if ema else 6] * 3 and state["seen"] == [10]
+    assert (meta.task, meta.step, meta.best, meta.due, meta.extra) == ("task", 10, None, [], {"net": {"name": "n"}})
+    for last in ("4", "0"):
+        with pytest.raises(UserError, match=f"run has 3 checkpoints, not {last}; train with --keep_checkpoints"):
+            average_command.main([str(tmp_path / "run"), "--last", last, "--output_dir", str(tmp_path / "more")])
+    with pytest.raises(CheckpointError, match="exists already"):
+        average_command.main([str(tmp_path / "run"), "--last", "2", "--output_dir", str(tmp_path / "mean")])

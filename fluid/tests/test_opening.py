@@ -1,6 +1,8 @@
 """Which weights a script opens, and what the line says that it prints."""
 
 import json
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 
 TASK = "some_task"
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass
@@ -195,3 +198,16 @@ def test_files_that_come_along_are_checked(folder):
 
 def test_the_sign_of_an_exported_model_is_known_without_paddle():
     assert opening.EXPORTED == export.SIGNATURE
+
+
+def test_weights_are_opened_without_paddle(folder, tmp_path):
+    """As on a machine where Programs are read from files."""
+    run(tmp_path / "run")
+    code = (
+        "import sys; from pathlib import Path; from fluid import weights; from fluid.config import WeightsFlags\n"
+        f"flags = WeightsFlags(checkpoint=Path({str(tmp_path / 'run')!r}))\n"
+        "read = dict(default='small', key='net', from_facts=lambda facts: facts['name'], fit=None)\n"
+        f"print(weights.open(Path({str(folder)!r}), flags, **read).facts, 'paddle' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[1] == "net of step 2 False"

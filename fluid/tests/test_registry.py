@@ -190,6 +190,22 @@ def test_weights_that_come_with_the_task(tmp_path, cache):
     assert registry.is_fetched(entry) and not cache.exists()
 
 
+def test_the_checksum_of_what_comes_along(tmp_path, cache):
+    """Of a file as ever; of a folder that of the listing which sha256sum gives."""
+    folder = task(tmp_path, "")
+    (folder / "data").mkdir()
+    legacy.write_folder(folder / "data" / "net", {"b/w": np.ones(2, np.float32), "a": np.zeros(1, np.float32)})
+    listing = subprocess.run(["sha256sum", "a", "b/w"], cwd=folder / "data" / "net", capture_output=True, check=True)
+    digest = hashlib.sha256(listing.stdout).hexdigest()
+    text = f"[weights.Net]\nfile = 'data/net'\nlicence = 'CC0'\nsource = 'here'\nsha256 = '{digest}'"
+    (folder / "weights.toml").write_text(text)
+    (folder / "data" / "net" / ".DS_Store").write_bytes(b"")
+    assert registry.resolve("Net", folder)[0] == folder / "data" / "net"
+    (folder / "data" / "net" / "a").write_bytes(b"")
+    with pytest.raises(WeightsError, match="data/net: its sha256 is .*, it should be"):
+        registry.resolve("Net", folder)
+
+
 def test_paths_go_first_and_unknown_names_are_explained(tmp_path, cache, archive):
     folder = task(tmp_path, archive.as_uri())
     assert registry.resolve(tmp_path / "server" / "net", folder) == (tmp_path / "server" / "net", None)

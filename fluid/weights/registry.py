@@ -193,8 +193,10 @@ def fetch(entry: Entry, names: Collection[str] | None = None, *, progress: bool 
             its checksum is wrong, or the archive is damaged or unsafe.
     """
     if entry.file is not None:
-        if entry.file.is_file():
-            _check(entry, entry.file)
+        if entry.sha256 is not None and (actual := content_digest(entry.file)) != entry.sha256:
+            raise WeightsError(
+                f"{entry.file}: its sha256 is {actual}, it should be {entry.sha256}. Fetch the project anew."
+            )
         return entry.file
     folder = cache_folder(entry)
     try:
@@ -213,6 +215,17 @@ def fetch(entry: Entry, names: Collection[str] | None = None, *, progress: bool 
         if not is_fetched(entry):
             _fetch_locked(entry, folder, progress)
     return archive.find_parameters(folder / "files", names)
+
+
+def content_digest(path: Path) -> str:
+    """The sha256 of a file; of a folder, that of the listing which `sha256sum` gives of its files, sorted by name."""
+    if path.is_file():
+        return file_digest(path, "sha256")
+    # Not what a desktop leaves behind.
+    visible = (file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
+    files = sorted(file.relative_to(path).as_posix() for file in visible)
+    listing = "".join(f"{file_digest(path / name, 'sha256')}  {name}\n" for name in files)
+    return hashlib.sha256(listing.encode()).hexdigest()
 
 
 def _fetch_locked(entry: Entry, folder: Path, progress: bool) -> None:

@@ -7,11 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from fluid import checkpoint, weights
+from fluid import weights
 from fluid.errors import UserError
 from fluid.trainer import Outcome
-from neural_machine_translation import average, export, infer, pictures, scoring, train
 from neural_machine_translation import eval as evaluate
+from neural_machine_translation import export, infer, pictures, scoring, train
 from neural_machine_translation.options import with_pairs
 
 import numpy as np
@@ -137,19 +137,6 @@ def test_sampling_gives_what_was_asked_for(trained, capsys):
     assert len(found) == 3 and found == sorted(found, key=lambda item: -item.score)
     assert infer.main(flags)[0] == found, "the same seed draws the same"
     capsys.readouterr()
-
-
-def test_averaging_checkpoints(trained, tmp_path):
-    folder, _ = trained
-    written = average.main(average.Flags(run_dir=folder, last=3, output_dir=tmp_path / "averaged"))
-    state, _ = checkpoint.load(written)
-    states = [checkpoint.load(folder / "checkpoints" / f"step_{step:08d}")[0] for step in (4, 8, 12)]
-    for name, array in state.items():
-        assert np.allclose(array, np.mean([one[name] for one in states], axis=0), atol=1e-7), name
-    assert "fc_0.w_0_moment1_0" not in state
-    with pytest.raises(UserError, match="has 3 checkpoints, not 9"):
-        average.main(average.Flags(run_dir=folder, last=9, output_dir=tmp_path / "more"))
-    infer.main(infer.Flags(inputs=("1 2",), checkpoint=tmp_path / "averaged", engine="paddle"))
 
 
 def test_gradient_accumulation_runs(tmp_path):
