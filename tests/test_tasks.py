@@ -3,7 +3,8 @@
 Such a module has
 
     STEPS             --max_steps of a part of the smallest run, and of the whole
-    METRIC            the figure that train.py's evaluation and eval.py's result.json both have
+    METRIC            a figure of train.py's evaluation
+    figure(result)    the same figure in what eval.py's main returns
     TRAIN, EVAL, ...  flags of train.py, eval.py, infer.py and export.py beside those that the tests give
     STORAGE           more flags of export.py, by which --storage is measured on little
     DEVICES           more flags of train.py, with which a step on two devices means the same as on one
@@ -12,7 +13,7 @@ Such a module has
     training(make)    the training Program with the optimizer that `make()` gives
     batch(rng)        arrays for that Program
     NO_GRADIENT       parameters whose gradient is zero, and why
-    EXCEPTIONS        files that it does without and tests that do not apply, and why
+    EXCEPTIONS        files that it does without, and why
 
 The scripts run in this process, because most of a script's time is the import of Paddle and JAX.
 """
@@ -28,8 +29,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 from unittest import mock
 
+import fluid.run
 from fluid import checkpoint
 from fluid.run import events
 from fluid.tests.gradients import without_gradient
@@ -58,11 +61,6 @@ class Task:
         """The flags that name its data."""
         return [str(word) for word in self.tiny.data(self.place)]
 
-    def applies(self, test: str) -> None:
-        """Skip the test if the task declares that it makes no sense for it."""
-        if test in self.tiny.EXCEPTIONS:
-            pytest.skip(self.tiny.EXCEPTIONS[test])
-
 
 @dataclass
 class Said:
@@ -71,24 +69,28 @@ class Said:
     code: int
     out: str
     err: str
+    result: Any = None
+    """What its main returned."""
 
 
 def call(task: Task, script: str, *words: object) -> Said:
     """Run a script of the task as if from the shell, in the task's place."""
     path = task.folder / f"{script}.py"
     code: object = 0
+    results: list[Any] = []
     with (
         contextlib.redirect_stdout(io.StringIO()) as out,
         contextlib.redirect_stderr(io.StringIO()) as err,
         contextlib.chdir(task.place),
         mock.patch.object(sys, "argv", [str(path), *map(str, words)]),
+        mock.patch.object(fluid.run, "script", lambda main, run=fluid.run.script: run(lambda: results.append(main()))),
     ):
         try:
             runpy.run_path(str(path), run_name="__main__")
         except SystemExit as stop:
             code = stop.code or 0
     assert isinstance(code, int), code
-    return Said(code, out.getvalue(), err.getvalue())
+    return Said(code, out.getvalue(), err.getvalue(), *results)
 
 
 def done(said: Said) -> Said:
@@ -195,6 +197,12 @@ def test_stop_and_resume_to_the_bit(task: Task, run: Path) -> None:
     assert [name for name in whole if whole[name].tobytes() != again[name].tobytes()] == []
 
 
+def test_evaluation_equals_the_figure_of_training(task: Task, run: Path) -> None:
+    words = [*task.data(), *task.words("eval"), "--checkpoint", run, "--engine", "paddle"]
+    result = done(call(task, "eval", *words)).result
+    assert task.tiny.figure(result) == pytest.approx(events(run, "eval")[-1][task.tiny.METRIC], rel=1e-6)
+
+
 def test_raw_arrays_through_both_engines(task: Task, run: Path) -> None:
     """With fixed statistics: the inference Program."""
     words = [*task.words("infer"), "--checkpoint", run]
@@ -283,7 +291,6 @@ def test_a_folder_that_cannot_be_written_is_one_message(task: Task, run: Path) -
 
 
 def test_two_devices_equal_one(task: Task) -> None:
-    task.applies("two devices")
     common = ["--engine", "xla", *task.words("devices")]
     one = train(task, task.place / "one", *common)
     words = training_words(task, task.place / "two", *common)

@@ -16,7 +16,7 @@ METRIC = "score"
 MEMORY = ("--num_envs", 1, "--batch_size", 2, "--mem_size", 60, "--warmup_steps", 20, "--save_replay", True)
 PACE = ("--update_every", 4, "--updates_per_call", 2, "--sync_every", 4, "--epsilon_steps", 60)
 TRAIN = ("--env", "Breakout", *MEMORY, *PACE, "--test_episodes", 1)
-EVAL = ("--episodes", 1)
+EVAL = ("--episodes", 1, "--num_envs", 1, "--seed", 7919)
 STORAGE = ("--episodes", 1)
 NO_GRADIENT: dict[str, str] = {}
 EXCEPTIONS: dict[str, str] = {
@@ -27,6 +27,11 @@ EXCEPTIONS: dict[str, str] = {
 def data(folder: Path) -> tuple[object, ...]:
     """None: the data come from an environment."""
     return ()
+
+
+def figure(result: Any) -> float:
+    """METRIC, of what eval.py returns."""
+    return result.result()["score"]
 
 
 def feed(rng: np.random.Generator) -> dict[str, np.ndarray]:

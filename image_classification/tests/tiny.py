@@ -44,6 +44,11 @@ def data(folder: Path) -> tuple[object, ...]:
     return ("--data_dir", target)
 
 
+def figure(result: Any) -> float:
+    """METRIC, of what eval.py returns."""
+    return result["loss"]
+
+
 def feed(rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Normalised images."""
     return {"image": rng.standard_normal((3, *MODEL.image_shape)).astype(np.float32)}

@@ -24,6 +24,11 @@ def data(folder: Path) -> tuple[object, ...]:
     return ()
 
 
+def figure(result: Any) -> float:
+    """METRIC, of what eval.py returns."""
+    return result["accuracy"]
+
+
 def feed(rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Three points."""
     return {"point": rng.standard_normal((3, 4)).astype(np.float32)}
