@@ -1,6 +1,7 @@
 """Agents to play with: those that come with this folder, checkpoints, and weights of any format."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from DeepQNetwork.agent import Agent, AgentFlags
@@ -18,14 +19,8 @@ SHIPPED = "pong"
 
 def load_agent(flags: AgentFlags) -> Opened[Agent]:
     """The agent that the flags name, for the game they name; raises UserError for what cannot be."""
-    opened = weights.open(
-        FOLDER,
-        flags,
-        default=SHIPPED,
-        key="agent",
-        from_facts=Agent.from_facts,
-        fit=lambda bare: fit_agent(bare, flags),
-    )
+    read, fit = Agent.from_facts, partial(fit_agent, flags=flags)
+    opened = weights.open(FOLDER, flags, default=SHIPPED, key="agent", from_facts=read, fit=fit)
     agent = opened.facts
     return replace(opened, facts=replace(agent, env=flags.env or agent.env, protocol=flags.protocol or agent.protocol))
 

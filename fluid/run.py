@@ -27,6 +27,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
+OUTPUT = Path("output")
+"""Where a run lies that is not told otherwise, and is looked for."""
+
 console = Console(highlight=False, soft_wrap=True)
 
 
@@ -74,7 +77,7 @@ class Run:
         records: bool = True,
     ):
         own = None if resumed is None else checkpoint.run_folder(resumed.folder)
-        self.output_dir = Path(output_dir) if output_dir is not None else own or Path("output")
+        self.output_dir = Path(output_dir) if output_dir is not None else own or OUTPUT
         self.task, self.writes, self.records = task, writes, writes and records
         self.set_aside: Path | None = None
         """Where a resumed run found steps beyond its own and put them."""

@@ -1,6 +1,7 @@
 """The Programs of image classification, and the loading of weights."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from fluid import weights
@@ -151,14 +152,8 @@ def load_weights(
 
 def open_classifier(flags: NetworkFlags) -> Opened[Classifier]:
     """The classifier that the flags name, ready to be used; raises UserError for what cannot be."""
-    opened = weights.open(
-        FOLDER,
-        flags,
-        default=SHIPPED,
-        key="classifier",
-        from_facts=Classifier.from_facts,
-        fit=lambda bare: fit_classifier(bare, flags),
-    )
+    read, fit = Classifier.from_facts, partial(fit_classifier, flags=flags)
+    opened = weights.open(FOLDER, flags, default=SHIPPED, key="classifier", from_facts=read, fit=fit)
     own = opened.facts
     for name, value in zip(NETWORK, (own.model, own.class_dim, own.preprocess.image_shape), strict=True):
         if getattr(flags, name) not in (None, value):

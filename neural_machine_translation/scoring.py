@@ -1,6 +1,7 @@
 """Opening a model by flags, and forced decoding: what a network thinks of a given translation."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from fluid import weights
@@ -20,15 +21,8 @@ import numpy as np
 
 def open_model(flags: NetworkFlags, say: Callable[[str], None] | None = None) -> Opened[Translator]:
     """The translator that flags name, ready to be used; raises UserError for what cannot be."""
-    return weights.open(
-        FOLDER,
-        flags,
-        default=SHIPPED,
-        key="translator",
-        from_facts=Translator.from_facts,
-        fit=lambda bare: fit_translator(bare, flags),
-        say=say,
-    )
+    read, fit = Translator.from_facts, partial(fit_translator, flags=flags)
+    return weights.open(FOLDER, flags, default=SHIPPED, key="translator", from_facts=read, fit=fit, say=say)
 
 
 def fit_translator(bare: Bare, flags: NetworkFlags) -> tuple[Translator, dict[str, np.ndarray], Report]:

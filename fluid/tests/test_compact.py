@@ -74,8 +74,9 @@ def test_plain_files_say_nothing(tmp_path):
 
 def test_what_is_refused(tmp_path):
     path = tmp_path / "w.safetensors"
-    with pytest.raises(WeightsError, match="w: not every number in it is finite"):
-        compact.write(path, {"w": np.full((2, 2), np.nan, np.float32)}, Description(storage="int8"))
+    for storage in compact.STORAGES:
+        with pytest.raises(WeightsError, match="NaN or infinity in w"):
+            compact.write(path, {"w": np.full(2, np.nan, np.float32)}, Description(storage=storage))
     with pytest.raises(WeightsError, match="ends in @scale"):
         compact.write(path, {"w@scale": np.ones((2, 2))}, Description(storage="int8"))
     assert not os.listdir(tmp_path)

@@ -30,6 +30,7 @@ from typing import Any, Literal, get_args
 from fluid import checkpoint
 from fluid.errors import WeightsError
 from fluid.formats import safetensors_file
+from fluid.weights.fit import check_finite
 
 import numpy as np
 
@@ -115,8 +116,9 @@ def rounded(weights: Mapping[str, np.ndarray], storage: Storage, full: Collectio
 def pack(weights: Mapping[str, np.ndarray], storage: Storage, full: Collection[str] = ()) -> dict[str, np.ndarray]:
     """The arrays of a file, those named in `full` as they are.
 
-    Raises WeightsError for a number that is not finite, or a name that a scale would take.
+    Raises WeightsError for NaN and infinity, or a name that a scale would take.
     """
+    check_finite(weights, "the weights")
     stored: dict[str, np.ndarray] = {}
     for name, array in weights.items():
         if name.endswith(SCALE_SUFFIX):
@@ -124,8 +126,6 @@ def pack(weights: Mapping[str, np.ndarray], storage: Storage, full: Collection[s
         if array.dtype.kind != "f" or array.ndim < 2 or storage == "fp32" or name in full:
             stored[name] = array
             continue
-        if not np.isfinite(array).all():
-            raise WeightsError(f"{name}: not every number in it is finite.")
         if storage == "fp16":
             fits = np.abs(array).max(initial=0) <= np.finfo(np.float16).max
             stored[name] = array.astype(np.float16 if fits else np.float32)

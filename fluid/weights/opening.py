@@ -14,7 +14,7 @@ from fluid import checkpoint
 from fluid.config import WeightsFlags
 from fluid.errors import UserError, WeightsError
 from fluid.formats.legacy import is_optimizer_state
-from fluid.run import console
+from fluid.run import OUTPUT, console
 from fluid.weights import compact, registry
 from fluid.weights.files import read_weights, with_averages
 from fluid.weights.fit import Report, check_finite, unwrapped
@@ -23,9 +23,6 @@ import numpy as np
 
 if TYPE_CHECKING:
     from fluid.export import ExportedModel
-
-OUTPUT = Path("output")
-"""Where train.py puts a run that is not told otherwise."""
 
 EXPORTED = "signature.json"
 """`fluid.export.SIGNATURE`, without importing Paddle."""
