@@ -6,19 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from fluid.errors import UserError
+from fluid.plots import new_figure
 
 import cv2
-import matplotlib
 import numpy as np
 from PIL import Image
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 
 
 def draw_curves(path: Path, train: Sequence[dict[str, Any]], evaluations: Sequence[dict[str, Any]], title: str) -> Path:
     """Returns, loss and Q values by agent step, from the events of a run's log."""
-    figure, axes = plt.subplots(1, 3, figsize=(13, 3.6), layout="constrained")
+    figure, axes = new_figure(13, 3.6, columns=3)
     for axis, name, label in zip(
         axes, ("episode_return", "loss", "q"), ("episode return", "loss", "Q of the actions taken")
     ):
@@ -34,7 +31,6 @@ def draw_curves(path: Path, train: Sequence[dict[str, Any]], evaluations: Sequen
     axes[0].legend(frameon=False)
     figure.suptitle(title)
     figure.savefig(path, dpi=120)
-    plt.close(figure)
     return path
 
 

@@ -24,17 +24,20 @@ sys.path.insert(0, str(ROOT))
 
 import numpy as np  # noqa: E402
 
+Job = tuple[Any, dict[str, np.ndarray], list[str]]
+"""A Program, what it is fed, and the outputs that are asked for."""
+
 AT_LEAST = 2.0
 """Seconds of runs that are timed."""
 
 
-def classifier(model: str, kind: str, batch: int) -> tuple[Any, dict[str, np.ndarray]]:
+def classifier(model: str, kind: str, batch: int) -> Job:
     """Training, evaluation or prediction of a batch of random images."""
     from fluid.program import build
     from fluid.schedule import Constant
     from image_classification.classifier import Classifier
     from image_classification.models import find_model
-    from image_classification.network import evaluation_program, prediction_program, training_network
+    from image_classification.network import evaluation_program, training_network
     from image_classification.reader import Preprocess
 
     import paddle
@@ -46,17 +49,19 @@ def classifier(model: str, kind: str, batch: int) -> tuple[Any, dict[str, np.nda
         momentum = lambda: paddle.optimizer.Momentum(0.1, 0.9)  # noqa: E731
         program = build(network, inputs, name=kind, training=True, optimizer=momentum, schedule=Constant(0.01))
     else:
-        program = (evaluation_program if kind == "eval" else prediction_program)(described)
+        program = evaluation_program(described)
     channels, height, width = chosen.image_shape
     rng = np.random.default_rng(0)
     feed = {
         "image": rng.integers(0, 256, (batch, height, width, channels), np.uint8),
         "label": rng.integers(0, 10, batch),
     }
-    return program, {name: feed[name] for name in program.inputs}
+    if kind == "predict":
+        return program, {"image": feed["image"]}, ["logits"]
+    return program, feed, list(program.outputs)
 
 
-def translation(kind: str, sentences: int) -> tuple[Any, dict[str, np.ndarray]]:
+def translation(kind: str, sentences: int) -> Job:
     """The network of the translator that comes along, on sentences of 24 random words."""
     from fluid import checkpoint
     from fluid.schedule import Constant
@@ -76,10 +81,10 @@ def translation(kind: str, sentences: int) -> tuple[Any, dict[str, np.ndarray]]:
         program = network.search_program(config, Search(max_out_len=24))
     words = np.random.default_rng(0).integers(3, min(config.src_vocab_size, config.trg_vocab_size), (sentences, 24))
     words[:, 0], words[:, -1] = 0, 1
-    return program, dict.fromkeys(program.inputs, words)
+    return program, dict.fromkeys(program.inputs, words), list(program.outputs)
 
 
-def agent(kind: str, batch: int) -> tuple[Any, dict[str, np.ndarray]]:
+def agent(kind: str, batch: int) -> Job:
     """Nature's network: Q values of states."""
     from DeepQNetwork.agent import Agent
     from DeepQNetwork.network import act_program
@@ -87,10 +92,14 @@ def agent(kind: str, batch: int) -> tuple[Any, dict[str, np.ndarray]]:
     program = act_program(Agent("Pong", "nature", False, 6))
     rng = np.random.default_rng(0)
     shapes = {item.name: [batch if n is None else n for n in item.shape] for item in program.inputs.values()}
-    return program, {name: rng.integers(0, 256, shape, np.uint8) for name, shape in shapes.items()}
+    return (
+        program,
+        {name: rng.integers(0, 256, shape, np.uint8) for name, shape in shapes.items()},
+        list(program.outputs),
+    )
 
 
-def words(kind: str, batch: int) -> tuple[Any, dict[str, np.ndarray]]:
+def words(kind: str, batch: int) -> Job:
     """CRNN-CTC of 2018 on words of 48 x 128 pixels."""
     from fluid.interface import Input
     from fluid.program import build
@@ -123,7 +132,7 @@ def words(kind: str, batch: int) -> tuple[Any, dict[str, np.ndarray]]:
         "label": rng.integers(0, 95, (batch, 8)).astype(np.int32),
         "length": np.full(batch, 8),
     }
-    return program, feed
+    return program, feed, list(program.outputs)
 
 
 CASES: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
@@ -149,7 +158,7 @@ def measure(case: str, name: str) -> dict[str, float]:
     from fluid.program import initialise
 
     make, arguments = CASES[case]
-    program, feed = make(*arguments)
+    program, feed, fetch = make(*arguments)
     state = initialise(program, seed=0)
     began = time.process_time()
     from fluid import engine as engines
@@ -158,7 +167,7 @@ def measure(case: str, name: str) -> dict[str, float]:
     engine.load(state)
 
     def run(step: int) -> None:
-        for value in engine.run(program, feed, step).values():
+        for value in engine.run(program, feed, step, fetch).values():
             np.asarray(value)
 
     run(0)

@@ -4,19 +4,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
+from fluid.plots import new_figure
+
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 
 GREEN, RED, GREY = (34, 139, 84), (190, 50, 50), (90, 90, 90)
 
 
 def draw_curves(path: Path, train: Sequence[dict[str, Any]], evaluations: Sequence[dict[str, Any]]) -> Path:
     """Loss and top-1 accuracy by step, from the events of a run's log."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+    figure, (left, right) = new_figure(10, 3.6, columns=2)
     for axis, name, title in ((left, "loss", "loss"), (right, "acc1", "top-1 accuracy")):
         axis.plot([row["step"] for row in train], [row[name] for row in train], lw=0.9, alpha=0.7, label="training")
         axis.plot([row["step"] for row in evaluations], [row[name] for row in evaluations], "o-", ms=4, label="test")
@@ -24,7 +22,6 @@ def draw_curves(path: Path, train: Sequence[dict[str, Any]], evaluations: Sequen
         axis.grid(alpha=0.3)
         axis.legend(frameon=False)
     figure.savefig(path, dpi=120)
-    plt.close(figure)
     return path
 
 
@@ -33,7 +30,7 @@ def draw_confusion(path: Path, confusion: np.ndarray, names: Sequence[str]) -> P
     classes = len(confusion)
     shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     size = min(3 + 0.5 * classes, 14)
-    figure, axis = plt.subplots(figsize=(size, size), layout="constrained")
+    figure, axis = new_figure(size, size)
     axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axis.set(xlabel="predicted", ylabel="true")
     if classes <= 40:
@@ -45,7 +42,6 @@ def draw_confusion(path: Path, confusion: np.ndarray, names: Sequence[str]) -> P
                 color = "white" if shares[row, column] > 0.5 else "black"
                 axis.text(column, row, str(confusion[row, column]), ha="center", va="center", color=color, fontsize=8)
     figure.savefig(path, dpi=120)
-    plt.close(figure)
     return path
 
 

@@ -1,0 +1,17 @@
+"""Figures for pictures of a run, drawn without a display."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def new_figure(width: float, height: float, columns: int = 1) -> tuple["Figure", Any]:
+    """A figure of so many inches, to be written with `savefig`, and its axes: one, or an array of `columns`.
+
+    matplotlib is imported here, a third of a second that whoever draws nothing does not spend.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(1, columns)
