@@ -24,15 +24,15 @@ sys.path.insert(0, str(ROOT))
 
 import numpy as np  # noqa: E402
 
-Job = tuple[Any, dict[str, np.ndarray], list[str]]
-"""A Program, what it is fed, and the outputs that are asked for."""
+Job = tuple[Any, dict[str, np.ndarray]]
+"""A Program, and what it is fed."""
 
 AT_LEAST = 2.0
 """Seconds of runs that are timed."""
 
 
 def classifier(model: str, kind: str, batch: int) -> Job:
-    """Training, evaluation or prediction of a batch of random images."""
+    """Training or evaluation of a batch of random images."""
     from fluid.program import build
     from fluid.schedule import Constant
     from image_classification.classifier import Classifier
@@ -56,9 +56,7 @@ def classifier(model: str, kind: str, batch: int) -> Job:
         "image": rng.integers(0, 256, (batch, height, width, channels), np.uint8),
         "label": rng.integers(0, 10, batch),
     }
-    if kind == "predict":
-        return program, {"image": feed["image"]}, ["logits"]
-    return program, feed, list(program.outputs)
+    return program, {name: feed[name] for name in program.inputs}
 
 
 def translation(kind: str, sentences: int) -> Job:
@@ -81,10 +79,10 @@ def translation(kind: str, sentences: int) -> Job:
         program = network.search_program(config, Search(max_out_len=24))
     words = np.random.default_rng(0).integers(3, min(config.src_vocab_size, config.trg_vocab_size), (sentences, 24))
     words[:, 0], words[:, -1] = 0, 1
-    return program, dict.fromkeys(program.inputs, words), list(program.outputs)
+    return program, dict.fromkeys(program.inputs, words)
 
 
-def agent(kind: str, batch: int) -> Job:
+def agent(batch: int) -> Job:
     """Nature's network: Q values of states."""
     from DeepQNetwork.agent import Agent
     from DeepQNetwork.network import act_program
@@ -92,11 +90,7 @@ def agent(kind: str, batch: int) -> Job:
     program = act_program(Agent("Pong", "nature", False, 6))
     rng = np.random.default_rng(0)
     shapes = {item.name: [batch if n is None else n for n in item.shape] for item in program.inputs.values()}
-    return (
-        program,
-        {name: rng.integers(0, 256, shape, np.uint8) for name, shape in shapes.items()},
-        list(program.outputs),
-    )
+    return program, {name: rng.integers(0, 256, shape, np.uint8) for name, shape in shapes.items()}
 
 
 def words(kind: str, batch: int) -> Job:
@@ -132,22 +126,22 @@ def words(kind: str, batch: int) -> Job:
         "label": rng.integers(0, 95, (batch, 8)).astype(np.int32),
         "length": np.full(batch, 8),
     }
-    return program, feed, list(program.outputs)
+    return program, feed
 
 
 CASES: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "SmallNet train 64": (classifier, ("SmallNet", "train", 64)),
     "SmallNet eval 100": (classifier, ("SmallNet", "eval", 100)),
-    "SmallNet predict 1": (classifier, ("SmallNet", "predict", 1)),
+    "SmallNet eval 1": (classifier, ("SmallNet", "eval", 1)),
     "MobileNetV1 train 8": (classifier, ("MobileNetV1", "train", 8)),
     "MobileNetV1 eval 8": (classifier, ("MobileNetV1", "eval", 8)),
     "ResNet50 train 4": (classifier, ("ResNet50", "train", 4)),
-    "ResNet50 predict 1": (classifier, ("ResNet50", "predict", 1)),
+    "ResNet50 eval 1": (classifier, ("ResNet50", "eval", 1)),
     "translation train 32": (translation, ("train", 32)),
     "translation eval 32": (translation, ("eval", 32)),
     "translation search 32": (translation, ("search", 32)),
     "translation search 1": (translation, ("search", 1)),
-    "Nature act 1": (agent, ("act", 1)),
+    "Nature act 1": (agent, (1,)),
     "CRNN-CTC train 16": (words, ("train", 16)),
     "CRNN-CTC eval 1": (words, ("eval", 1)),
 }
@@ -158,7 +152,7 @@ def measure(case: str, name: str) -> dict[str, float]:
     from fluid.program import initialise
 
     make, arguments = CASES[case]
-    program, feed, fetch = make(*arguments)
+    program, feed = make(*arguments)
     state = initialise(program, seed=0)
     began = time.process_time()
     from fluid import engine as engines
@@ -167,7 +161,7 @@ def measure(case: str, name: str) -> dict[str, float]:
     engine.load(state)
 
     def run(step: int) -> None:
-        for value in engine.run(program, feed, step, fetch).values():
+        for value in engine.run(program, feed, step).values():
             np.asarray(value)
 
     run(0)
