@@ -170,6 +170,7 @@ def test_what_cannot_be_opened(folder, tmp_path):
     run(tmp_path / "theirs", task="other_task")
     for flags, error, message in (
         ({"checkpoint": tmp_path / "none"}, CheckpointError, "no checkpoint at .*none"),
+        ({"checkpoint": tmp_path / "exported"}, CheckpointError, "other kinds are named with --pretrained_model"),
         ({"pretrained_model": "smal"}, WeightsError, "smal: no such file.*Did you mean small"),
         (
             {"checkpoint": tmp_path / "run", "pretrained_model": "small"},
@@ -189,10 +190,19 @@ def test_what_cannot_be_opened(folder, tmp_path):
             opened(folder, **flags)
 
 
+def test_what_is_called_like_it_is_not_what_comes_along(folder):
+    weights.write_weights("small", {"fc_weights": state(8)["fc_weights"]})
+    assert value(opened(folder)[0]) == 0
+    assert value(opened(folder, pretrained_model="small")[0]) == 8
+
+
 def test_files_that_come_along_are_checked(folder):
     with open(folder / "weights.toml", "a") as file:
         file.write(f"sha256='{64 * '0'}'\n")
     with pytest.raises(WeightsError, match="its sha256 is"):
+        opened(folder)
+    (folder / "small.safetensors").unlink()
+    with pytest.raises(WeightsError, match="comes along with the task, but is missing"):
         opened(folder)
 
 

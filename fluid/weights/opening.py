@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from fluid import checkpoint
 from fluid.config import WeightsFlags
-from fluid.errors import UserError, WeightsError
+from fluid.errors import CheckpointError, UserError, WeightsError
 from fluid.formats.legacy import is_optimizer_state
 from fluid.run import OUTPUT, console
 from fluid.weights import compact, registry
@@ -61,7 +61,10 @@ class Bare:
 
     def read(self, names: Collection[str] | None = None) -> dict[str, np.ndarray]:
         """The arrays by name, fetched if need be; `names`: see `read_weights`. Raises WeightsError."""
-        path, _ = registry.resolve(self.spec, self.folder, names)
+        if self.entry is not None:
+            path = registry.fetch(self.entry, names)
+        else:
+            path, _ = registry.resolve(self.spec, self.folder, names)
         return unwrapped(read_weights(path, names))
 
 
@@ -141,7 +144,8 @@ def choose(folder: Path, flags: WeightsFlags, default: str) -> Choice:
             return _of_run(OUTPUT, f"the run in ./{OUTPUT}", flags.newest)
         if flags.newest:
             raise UserError(f"--newest: {other}; name a run with --checkpoint")
-        return _by_name(default, f"comes along; {other}", folder)
+        # Not `identify`: whatever is called so where the script was started is not what comes along.
+        return _stored(default, f"comes along; {other}", registry.load_registry(folder)[default])
     ((flag, value),) = named.items()
     if flag == "--checkpoint" or (flag == "--pretrained_model" and checkpoint.is_checkpoint(Path(value))):
         return _of_run(Path(value), f"{flag} {value}", flags.newest)
@@ -149,11 +153,13 @@ def choose(folder: Path, flags: WeightsFlags, default: str) -> Choice:
         raise UserError(f"--newest: {flag} {value} is not a run's folder")
     if flag == "--exported_model":
         return Choice(str(value), flag, "exported model", Path(value))
-    return _by_name(value, flag, folder)
+    return _stored(value, flag, registry.identify(value, folder))
 
 
 def _of_run(path: Path, named: str, newest: bool) -> Choice:
     """The checkpoint that `path` stands for. Raises CheckpointError if there is none."""
+    if path.exists() and not checkpoint.is_checkpoint(path):
+        raise CheckpointError(f"no checkpoint at {path}; weights of other kinds are named with --pretrained_model")
     found = checkpoint.find_newest(path) if newest else checkpoint.find_best(path)
     meta = checkpoint.read_meta(found)
     if (path / checkpoint.META_FILE).is_file():
@@ -169,9 +175,8 @@ def _of_run(path: Path, named: str, newest: bool) -> Choice:
     return Choice(_shown(found), reason, "checkpoint", found)
 
 
-def _by_name(spec: str, reason: str, folder: Path) -> Choice:
-    """What a name of weights.toml, an address or a path stands for."""
-    entry = registry.identify(spec, folder)
+def _stored(spec: str, reason: str, entry: registry.Entry | None) -> Choice:
+    """What a name of weights.toml (then with its entry), an address or a path stands for."""
     path = Path(spec) if entry is None or entry.file is None else registry.fetch(entry)
     if (path / EXPORTED).is_file():
         raise UserError(f"{spec} is an exported model; name it with --exported_model")

@@ -193,6 +193,8 @@ def fetch(entry: Entry, names: Collection[str] | None = None, *, progress: bool 
             its checksum is wrong, or the archive is damaged or unsafe.
     """
     if entry.file is not None:
+        if not entry.file.exists():
+            raise WeightsError(f"{entry.file} comes along with the task, but is missing. Fetch the project anew.")
         if entry.sha256 is not None and (actual := content_digest(entry.file)) != entry.sha256:
             raise WeightsError(
                 f"{entry.file}: its sha256 is {actual}, it should be {entry.sha256}. Fetch the project anew."
