@@ -68,7 +68,7 @@ class Entry:
     facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """What else the task must know to use weights that do not say it themselves."""
     command: str = ""
-    """How this project trained them."""
+    """How this project trained or made them."""
     note: str = ""
 
     @property
