@@ -24,6 +24,7 @@ from fluid import programs as captures
 from fluid.checkpoint import Meta, Resumed
 from fluid.config import TrainFlags
 from fluid.engine import Engine
+from fluid.engine.create import Kind
 from fluid.errors import CheckpointError, DataError, EngineError, UserError
 from fluid.interface import Interface, restart_averages
 from fluid.keeper import Evaluation
@@ -146,11 +147,13 @@ class Settled(Generic[Flags]):
         self,
         runs: int | None = 1,
         *,
+        kind: Kind = "update",
         batch_size: int | None = None,
         one_machine: bool = False,
     ) -> Engine:
         """The engine for so many `runs` of the training Program (None: very many), which a continued run keeps.
 
+        `kind` is `loop` where the network is a recurrence: on a CPU compiling then pays at once.
         Raises EngineError if it is not there or cannot share the batches.
         """
         flags = self.flags
@@ -168,7 +171,7 @@ class Settled(Generic[Flags]):
             flags.seed,
             hosts=None if one_machine else flags.hosts,
             runs=runs,
-            kind="update",
+            kind=kind,
         )
         if batch_size is not None:
             engine.check_batch_size(batch_size)
