@@ -93,6 +93,9 @@ def test_what_is_refused(tmp_path):
         safetensors_file.write(path, {"w": np.ones(2)}, {"fluid_zoo": json.dumps(metadata)})
         with pytest.raises(WeightsError, match=message):
             compact.read(path)
+    safetensors_file.write(path, {"w": np.ones(2)}, {"fluid_zoo": 100_000 * "[" + 100_000 * "]"})
+    with pytest.raises(WeightsError, match="metadata are damaged"):
+        compact.read(path)
     for scale in (np.ones((2, 3), np.float32), np.ones(2, np.float32), np.ones((1, 7), np.float32)):
         stored = {"w": np.ones((2, 2), np.int8), "w@scale": scale}
         safetensors_file.write(path, stored, {"fluid_zoo": json.dumps(WHOLE)})
@@ -131,3 +134,19 @@ def test_what_storage_costs_is_measured_and_said(tmp_path, storage, seen):
     assert description == Description("task", {"net": {}}, {"weights": "somewhere", **cost}, storage)
     if seen:
         assert measured[0] is weights["w"] and measured[1] is trial.state["w"]
+
+
+def test_damaged_files_are_one_error(tmp_path):
+    """Whatever a few wrong bytes make of a file: weights or WeightsError, nothing else."""
+    path, random = tmp_path / "w.safetensors", np.random.default_rng(0)
+    compact.write(path, {"w": arrays()["fc_weights"]}, Description("task", {"net": {}}, {}, "int8"))
+    whole, refused = np.frombuffer(path.read_bytes(), np.uint8), 0
+    for _ in range(300):
+        data = whole.copy()
+        data[random.integers(0, 300, 2)] = random.integers(0, 256, 2)
+        path.write_bytes(data.tobytes())
+        try:
+            compact.read(path)
+        except WeightsError:
+            refused += 1
+    assert refused > 100

@@ -75,7 +75,7 @@ def describe(path: str | os.PathLike) -> Description | None:
         if said["version"] != VERSION:
             raise WeightsError(f"{path}: written in version {said['version']} of its form; {VERSION} is known here.")
         description = Description(said["task"], said["facts"], said["origin"], said["storage"])
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise WeightsError(f"{path}: its metadata are damaged ({type(error).__name__}: {error}).") from error
     if description.storage not in STORAGES or not all(
         isinstance(item, dict) for item in (description.facts, description.origin)
@@ -209,7 +209,9 @@ def _expanded(arrays: Mapping[str, np.ndarray], where: str | os.PathLike) -> dic
         if scale is not None:
             if array.dtype != np.int8 or not _spans(scale, array):
                 raise WeightsError(f"{where}: the scales of {name} do not belong to it.")
-            weights[name] = array * scale
+            # Infinity, where a damaged scale gives that, is refused by whoever uses the weights.
+            with np.errstate(over="ignore", invalid="ignore"):
+                weights[name] = array * scale
         else:
             weights[name] = array.astype(np.float32) if array.dtype == np.float16 else array
     return weights
