@@ -17,7 +17,7 @@ if __package__ in (None, ""):
 from DeepQNetwork import environments
 from DeepQNetwork.agent import TASK, Agent, AgentFlags
 from DeepQNetwork.episodes import play
-from DeepQNetwork.eval import ALIASES
+from DeepQNetwork.flags import ALIASES
 from DeepQNetwork.network import act_program, inference_program
 from DeepQNetwork.pretrained import load_agent
 from fluid import config as configuration

@@ -17,10 +17,10 @@ if __package__ in (None, ""):
 from DeepQNetwork import pictures
 from DeepQNetwork.agent import Agent
 from DeepQNetwork.environments import PROTOCOLS, AtariGame, game_id, is_atari
-from DeepQNetwork.eval import ALIASES, PlayerFlags, check_actions, load_player
+from DeepQNetwork.flags import ALIASES, PlayerFlags
 from DeepQNetwork.network import inference_program
+from DeepQNetwork.player import check_actions, load_player
 from DeepQNetwork.pretrained import load_agent
-from DeepQNetwork.train import command_line
 from DeepQNetwork.watch import Recorder, watch
 from fluid import config as configuration
 from fluid import engine as engines
@@ -125,4 +125,4 @@ def checked_state(path: Path, state: np.ndarray, agent: Agent) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    script(lambda: main(configuration.parse(Flags, command_line(), aliases=ALIASES)))
+    script(lambda: main(configuration.parse(Flags, aliases=ALIASES)))

@@ -254,11 +254,5 @@ def finish(run: Run, outcome: Outcome, agent: Agent) -> None:
     run.say(f"checkpoints, best one at {run.output_dir / 'best'}; curve: {curve}")
 
 
-def command_line(argv: list[str] | None = None) -> list[str]:
-    """The words of the command line with the --use_cuda of 2018 in its present spelling."""
-    words = sys.argv[1:] if argv is None else argv
-    return [word.replace("--use_cuda", "--use_gpu", 1) if word.startswith("--use_cuda") else word for word in words]
-
-
 if __name__ == "__main__":
-    script(lambda: main(configuration.parse(Flags, command_line(), aliases=ALIASES)))
+    script(lambda: main(configuration.parse(Flags, aliases=ALIASES)))

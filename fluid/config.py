@@ -144,7 +144,7 @@ def parse(
     True|False|1|0` for a switch, and underscores or dashes in names.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    words = _translate(words, config, {"use_gpu": "device", **(aliases or {})}, retired or {})
+    words = _translate(words, config, {"use_gpu": "device", "use_cuda": "device", **(aliases or {})}, retired or {})
     result = tyro.cli(
         config, args=words, description=description, config=(tyro.conf.FlagConversionOff,), use_underscores=True
     )
@@ -211,7 +211,7 @@ def _translate(words: list[str], config: type, aliases: Mapping[str, str], retir
             continue
         if name not in types and name.startswith("no_") and types.get(name[3:]) is bool:
             name, values = name[3:], ["False"]
-        if name == "use_gpu" and "use_gpu" not in types and "device" in types:
+        if name in ("use_gpu", "use_cuda") and name not in types and "device" in types:
             values = ["gpu" if _truth(values) else "cpu"]
         name = name if name in types else aliases.get(name, name)
         result.append(f"--{name}")

@@ -32,9 +32,9 @@ from fluid.session import fingerprint, settle
 from fluid.trainer import Outcome
 from image_classification.classifier import TASK, Classifier
 from image_classification.metrics import Accuracy
-from image_classification.prescale import scaled_copy
 from image_classification.reader import Augment, ImageSource, Preprocess, class_names, open_images
 from image_classification.report import finish
+from image_classification.scaled import scaled_copy
 
 import numpy as np
 

@@ -15,39 +15,15 @@ if __package__ in (None, ""):
 
 from fluid import config as configuration
 from fluid import engine as engines
-from fluid.config import EngineFlags
 from fluid.errors import UserError
 from fluid.metrics import measure
 from fluid.run import console, script
-from neural_machine_translation.decode import LengthPenalty, Search
 from neural_machine_translation.metrics import Perplexity, Quality, quality
 from neural_machine_translation.network import evaluation_program, search_program
-from neural_machine_translation.options import ALIASES, RETIRED, NetworkFlags, with_pairs
+from neural_machine_translation.options import ALIASES, RETIRED, ModelFlags, with_pairs
 from neural_machine_translation.reader import PairSource, open_pairs
 from neural_machine_translation.scoring import has_text, open_model
 from neural_machine_translation.translate import runner, translate
-
-
-@dataclass
-class ModelFlags(NetworkFlags, EngineFlags):
-    """Which model, and how it searches: shared by eval.py, infer.py and export.py."""
-
-    beam_size: int = 5
-    """Hypotheses kept at each position; 1 is greedy search."""
-    max_out_len: int = 256
-    """Longest translation in words."""
-    length_penalty: LengthPenalty = "gnmt"
-    """What a log-probability is divided by: gnmt, ((5 + length) / 6)**alpha; average, the length; none, as Fluid did."""
-    alpha: float = 0.6
-    """Exponent of gnmt."""
-    batch_size: int = 32
-    """Sentences in a batch; changes the speed, not the result."""
-
-    def search(self) -> Search:
-        """The search that the flags describe."""
-        if self.beam_size < 1 or self.max_out_len < 1 or self.batch_size < 1:
-            raise UserError("--beam_size, --max_out_len and --batch_size are at least 1")
-        return Search(self.beam_size, self.length_penalty, self.alpha, self.max_out_len)
 
 
 @dataclass

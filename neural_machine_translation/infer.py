@@ -25,9 +25,8 @@ from fluid.config import ExportedFlags
 from fluid.engine import Engine
 from fluid.errors import UserError
 from fluid.run import console, script
-from neural_machine_translation.eval import ModelFlags
 from neural_machine_translation.network import Translator, sampling_program, scoring_program, search_program
-from neural_machine_translation.options import ALIASES, RETIRED, with_pairs
+from neural_machine_translation.options import ALIASES, RETIRED, ModelFlags, with_pairs
 from neural_machine_translation.reader import EMBEDDED, input_lines, read_tsv
 from neural_machine_translation.scoring import draw_attentions, has_text, open_model
 from neural_machine_translation.translate import Hypothesis, Run, runner, translate

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from fluid.config import WeightsFlags
+from fluid.config import EngineFlags, WeightsFlags
+from fluid.errors import UserError
+from neural_machine_translation.decode import LengthPenalty, Search
 from neural_machine_translation.vocabulary import SPECIAL_WORDS
 
 
@@ -29,6 +31,28 @@ class NetworkFlags(WeightsFlags):
     """Dropout the weights were trained with, for --pretrained_model; by default 0.3 for big, 0.1 otherwise."""
     norm: Literal["pre", "post"] | None = None
     """Where --pretrained_model normalises: pre (released weights, 2019, and the default) or post (July 2018)."""
+
+
+@dataclass
+class ModelFlags(NetworkFlags, EngineFlags):
+    """Which model, and how it searches: shared by eval.py, infer.py and export.py."""
+
+    beam_size: int = 5
+    """Hypotheses kept at each position; 1 is greedy search."""
+    max_out_len: int = 256
+    """Longest translation in words."""
+    length_penalty: LengthPenalty = "gnmt"
+    """What a log-probability is divided by: gnmt, ((5 + length) / 6)**alpha; average, the length; none, as Fluid did."""
+    alpha: float = 0.6
+    """Exponent of gnmt."""
+    batch_size: int = 32
+    """Sentences in a batch; changes the speed, not the result."""
+
+    def search(self) -> Search:
+        """The search that the flags describe."""
+        if self.beam_size < 1 or self.max_out_len < 1 or self.batch_size < 1:
+            raise UserError("--beam_size, --max_out_len and --batch_size are at least 1")
+        return Search(self.beam_size, self.length_penalty, self.alpha, self.max_out_len)
 
 
 ALIASES = {

@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 TASKS = sorted(path.parent.name for path in ROOT.glob("*/train.py"))
 """A folder with a train.py is a task."""
+SCRIPTS = {"train.py", "eval.py", "infer.py", "export.py"}
 PACKAGES = {path.parent.name for path in ROOT.glob("*/*.py")}
 """Every folder with modules."""
 
@@ -39,6 +40,30 @@ def test_a_task_imports_no_other_task(task):
     imports = imported_packages(ROOT / task)
     others = {name: imports[name] for name in PACKAGES - {task, "fluid"} if name in imports}
     assert not others
+
+
+def is_script(path: Path) -> bool:
+    """Whether a file can be run."""
+    return path.is_file() and '\nif __name__ == "__main__":' in path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in sorted(ROOT.glob("*/*.py")) if path.name in SCRIPTS],
+    ids=lambda path: f"{path.parent.name}/{path.name}",
+)
+def test_a_script_imports_no_script(path):
+    """What two of them need stands in a module named for what it is."""
+    imported = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            package = path.parent.name if node.level else ""
+            module = ".".join(filter(None, (package, node.module)))
+            imported |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
+    own = {name for name in imported if name.startswith(f"{path.parent.name}.")}
+    assert not {name for name in own if is_script(ROOT / (name.replace(".", "/") + ".py"))}
 
 
 def test_fluid_imports_no_task():

@@ -10,7 +10,7 @@ from pathlib import Path
 from DeepQNetwork import environments, loop, train
 from DeepQNetwork import eval as evaluation
 from DeepQNetwork.recipe import Recipe, epsilon_at
-from DeepQNetwork.train import ALIASES, Flags, command_line, complete, main
+from DeepQNetwork.train import ALIASES, Flags, complete, main
 from fluid import checkpoint, signals
 from fluid import config as configuration
 from fluid.errors import CheckpointError, DivergenceError, UserError
@@ -212,7 +212,7 @@ def test_start_from_weights(tmp_path):
 def test_flags_of_2018():
     words = "--alg DuelingDQN --use_cuda False --gamma 0.9 --mem_size 1000 --batch_size 8 --rom pong.bin"
     words += " --model_dirname saved --test_every_steps 7"
-    flags = configuration.parse(Flags, command_line(words.split()), aliases=ALIASES)
+    flags = configuration.parse(Flags, words.split(), aliases=ALIASES)
     assert (flags.device, flags.env, flags.output_dir, flags.eval_every) == ("cpu", "pong.bin", Path("saved"), 7)
     filled = complete(replace(flags, warmup_steps=100))
     assert (filled.dueling, filled.double, filled.network, filled.num_envs) == (True, False, "nature", 16)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from fluid.errors import DataError, UserError
 from fluid.media import decode_image
-from image_classification import prescale
+from image_classification import prescale, scaled
 from image_classification import train as training
 from image_classification.prescale import Flags
 from image_classification.reader import open_images
@@ -71,10 +71,10 @@ def test_training_makes_its_copy_once_and_evaluates_on_the_originals(data, tmp_p
 
 
 def test_a_copy_of_other_images_is_refused(data, tmp_path):
-    prescale.scaled_copy(data, 150)
+    scaled.scaled_copy(data, 150)
     (data / "train_list.txt").write_text("large.jpg 0\nsmall.png 0\n")
     with pytest.raises(UserError, match="data_150 has other training images"):
-        prescale.scaled_copy(data, 150)
+        scaled.scaled_copy(data, 150)
 
 
 @pytest.mark.parametrize("flags", [{}, {"data_dir": Path("d"), "prescale_short_side": 0}])

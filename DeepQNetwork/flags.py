@@ -1,0 +1,17 @@
+"""Flags of the scripts that play with an agent, and spellings of 2018."""
+
+from dataclasses import dataclass
+
+from DeepQNetwork.agent import AgentFlags
+from fluid.config import EngineFlags, ExportedFlags
+
+ALIASES = {"rom": "env", "model_path": "pretrained_model", "target": "export_dir"}
+RETIRED = {"viz": "infer.py shows the game: --show window or --show terminal"}
+
+
+@dataclass
+class PlayerFlags(AgentFlags, ExportedFlags, EngineFlags):
+    """Which agent plays what."""
+
+    epsilon: float = 0.01
+    """Share of random actions."""
