@@ -9,6 +9,8 @@ import numpy as np
 
 VARIANCES = (0.1, 0.1, 0.2, 0.2)
 """What centre and size of a coded box are divided by."""
+PADDING = -1
+"""The label of rows that fill the boxes of an image up."""
 
 
 def areas(boxes: np.ndarray) -> np.ndarray:

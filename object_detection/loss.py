@@ -6,6 +6,7 @@ Liu et al., "SSD: Single Shot MultiBox Detector", 2016, https://arxiv.org/abs/15
 
 from fluid.program import Value
 from object_detection import box_ops
+from object_detection.boxes import PADDING
 
 import numpy as np
 import paddle
@@ -15,8 +16,6 @@ MATCH_IOU = 0.5
 NEGATIVES_PER_POSITIVE = 3
 LEAST_IOU = 1e-6
 """A box that overlaps no prior by more than this stays without one."""
-PADDING = -1
-"""The label of rows that fill the boxes of an image up."""
 
 
 def ssd_loss(offsets: Value, logits: Value, priors: np.ndarray, boxes: Value, labels: Value) -> dict[str, Value]:

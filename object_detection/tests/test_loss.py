@@ -1,5 +1,7 @@
 """The loss against a slow implementation in NumPy that follows the definition."""
 
+from functools import cache
+
 from fluid.engine import Engine
 from fluid.engine.paddle import PaddleEngine
 from fluid.engine.xla import create
@@ -78,6 +80,7 @@ def expected_loss(feed: dict[str, np.ndarray]) -> dict[str, float]:
     return {"loss": sum(parts.values()), **parts, "loss_weight": positives}
 
 
+@cache
 def loss_program() -> Program:
     def network(offsets: Value, logits: Value, boxes: Value, labels: Value, training: bool) -> dict[str, Value]:
         return ssd_loss(offsets, logits, PRIORS, boxes, labels)
