@@ -3,35 +3,20 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from fluid.errors import UserError
-from fluid.plots import new_figure
+from fluid.pictures import Panel
 
 import cv2
 import numpy as np
 from PIL import Image
 
-
-def draw_curves(path: Path, train: Sequence[dict[str, Any]], evaluations: Sequence[dict[str, Any]], title: str) -> Path:
-    """Returns, loss and Q values by agent step, from the events of a run's log."""
-    figure, axes = new_figure(13, 3.6, columns=3)
-    for axis, name, label in zip(
-        axes, ("episode_return", "loss", "q"), ("episode return", "loss", "Q of the actions taken")
-    ):
-        rows = [row for row in train if name in row]
-        axis.plot([row["step"] for row in rows], [row[name] for row in rows], lw=1, label="training")
-        axis.set(title=label, xlabel="agent steps")
-        axis.grid(alpha=0.3)
-    steps = [row["step"] for row in evaluations]
-    deviations = [row["deviation"] for row in evaluations]
-    axes[0].errorbar(
-        steps, [row["score"] for row in evaluations], deviations, fmt="o-", ms=4, capsize=2, label="evaluation"
-    )
-    axes[0].legend(frameon=False)
-    figure.suptitle(title)
-    figure.savefig(path, dpi=120)
-    return path
+CURVES = (
+    Panel("episode return", "episode_return", "score", deviation="deviation"),
+    Panel("loss", "loss"),
+    Panel("Q of the actions taken", "q"),
+)
+"""By agent step; the evaluation's score with its standard deviation."""
 
 
 def write_video(path: Path, frames: Sequence[np.ndarray], frames_per_second: float) -> Path:

@@ -25,6 +25,7 @@ from fluid.config import TrainFlags
 from fluid.engine import Engine
 from fluid.errors import UserError
 from fluid.interface import Interface
+from fluid.pictures import draw_curves
 from fluid.run import Run, events, script, show_summary
 from fluid.session import settle
 from fluid.signals import leave_if_stopped
@@ -236,9 +237,8 @@ def announce(run: Run, flags: Flags, agent: Agent, learner: Learner, update: Int
 
 def finish(run: Run, outcome: Outcome, agent: Agent) -> None:
     """Draw the learning curve and print the summary."""
-    curve = pictures.draw_curves(
-        run.output_dir / "curves.png", events(run.output_dir, "train"), events(run.output_dir, "eval"), agent.env
-    )
+    logged = (events(run.output_dir, kind) for kind in ("train", "eval"))
+    curve = draw_curves(run.output_dir / "curves.png", pictures.CURVES, *logged, title=agent.env, steps="agent steps")
     show_summary(
         f"{agent.env}, {agent.network}, evaluation at the end",
         {

@@ -89,7 +89,9 @@ def find(words: Iterable[str]) -> list[str]:
     return found
 
 
-def pictures(words: Iterable[str], *, step: int = 1) -> Iterator[tuple[str, np.ndarray]]:
+def pictures(
+    words: Iterable[str], *, step: int = 1, unreadable: Callable[[DataError], None] | None = None
+) -> Iterator[tuple[str, np.ndarray]]:
     """(place, picture [H, W, 3] uint8 RGB) of all that `find` finds.
 
     The place is the path of an image, `PATH#NUMBER` for a frame, counted from 0, of a video or a camera. Pictures are read
@@ -98,15 +100,21 @@ def pictures(words: Iterable[str], *, step: int = 1) -> Iterator[tuple[str, np.n
     Args:
         words: see `find`.
         step: of a video or camera, every so many frames.
+        unreadable: told of each file that cannot be read, and the next one follows; without it the first ends all.
 
     Raises:
         DataError: something named does not exist or cannot be read.
     """
     for name in find(words):
-        if is_moving(name):
-            yield from _frames(name, step)
-        else:
-            yield name, read_image(name)
+        try:
+            if is_moving(name):
+                yield from _frames(name, step)
+            else:
+                yield name, read_image(name)
+        except DataError as error:
+            if unreadable is None:
+                raise
+            unreadable(error)
 
 
 def is_moving(name: str) -> bool:

@@ -4,7 +4,6 @@ python eval.py                                                  the run in ./out
 python eval.py --pretrained_model ResNet50 --data_dir ILSVRC2012
 """
 
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -16,17 +15,16 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fluid import config as configuration
-from fluid import engine as engines
 from fluid.config import EngineFlags, ExportedFlags
-from fluid.data import batches_for_all, evaluation_batches
-from fluid.export import ExportedModel
+from fluid.data import batches_for_all
 from fluid.metrics import measure
+from fluid.records import write_result
 from fluid.run import console, script
 from image_classification import pictures
 from image_classification.classifier import Classifier, NetworkFlags
 from image_classification.metrics import Accuracy
-from image_classification.network import evaluation_program, open_classifier
-from image_classification.reader import ImageSource, normalise, open_images
+from image_classification.network import evaluation_program, open_classifier, open_runner
+from image_classification.reader import ImageSource, open_images
 
 import numpy as np
 from rich.table import Table
@@ -63,27 +61,16 @@ def main(flags: Flags) -> dict[str, float]:
     opened = open_classifier(flags)
     classifier = opened.facts
     images = open_images(flags.data_dir, flags.split, classifier.class_dim)
-    dataset = ImageSource(images, classifier.preprocess)
-    if opened.exported is not None:
-        how = "paddle.inference"
-    else:
-        batches = batches_for_all(len(dataset), flags.batch_size)
-        engine, reason = engines.create(flags.engine, flags.device, flags.precision, flags.seed, runs=batches)
-        how = f"engine {engine.name} on {engine.device} ({reason}), {flags.precision}"
-    console.print(f"{classifier.model}, {how}; {len(dataset)} images of {images.origin}", markup=False)
-    if opened.exported is not None:
-        accuracy = measure_exported(opened.exported, dataset, classifier, flags)
-    else:
-        program = evaluation_program(classifier)
-        engine.load({name: opened.state[name] for name in program.state_names})
-        accuracy = measure(
-            engine,
-            program,
-            dataset,
-            Accuracy(classifier.class_dim),
-            batch_size=flags.batch_size,
-            num_workers=flags.num_workers,
-        )
+    runner = open_runner(opened, flags, batches_for_all(len(images), flags.batch_size))
+    console.print(f"{classifier.model}, {runner.how}; {len(images)} images of {images.origin}", markup=False)
+    accuracy = measure(
+        runner.engine,
+        runner.program(lambda: evaluation_program(classifier)),
+        ImageSource(images, classifier.preprocess),
+        Accuracy(classifier.class_dim),
+        batch_size=flags.batch_size,
+        num_workers=flags.num_workers,
+    )
     result = accuracy.result()
     if flags.per_class:
         print_per_class(accuracy, classifier)
@@ -92,22 +79,11 @@ def main(flags: Flags) -> dict[str, float]:
         f"({accuracy.samples} images, {time.perf_counter() - began:.1f} s)"
     )
     if flags.output_dir is not None:
-        flags.output_dir.mkdir(parents=True, exist_ok=True)
-        record = {"weights": opened.source, "list": images.origin, "images": accuracy.samples, **result}
-        (flags.output_dir / "result.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        found = {"weights": opened.source, "list": images.origin, "images": accuracy.samples, **result}
+        write_result(flags.output_dir, found)
         names = [classifier.name_of(label) for label in range(classifier.class_dim)]
         pictures.draw_confusion(flags.output_dir / "confusion.png", accuracy.confusion, names)
         console.print(f"written to {flags.output_dir}: result.json, confusion.png", markup=False)
-    return result
-
-
-def measure_exported(model: ExportedModel, source: ImageSource, classifier: Classifier, flags: Flags) -> Accuracy:
-    """Accuracy of an exported model over every image of `source`."""
-    result = Accuracy(classifier.class_dim)
-    with evaluation_batches(source, flags.batch_size, num_workers=flags.num_workers) as batches:
-        for batch in batches:
-            image = normalise(batch.feed["image"], classifier.mean, classifier.std)
-            result.add(model.run({"image": image}), batch)
     return result
 
 

@@ -5,10 +5,13 @@ from functools import partial
 from pathlib import Path
 
 from fluid import weights
+from fluid.config import EngineFlags
 from fluid.errors import UserError
 from fluid.interface import Input
 from fluid.program import Program, Value, build, initialise
+from fluid.runner import Runner
 from fluid.weights import Bare, Opened, Report, registry
+from image_classification import reader
 from image_classification.classifier import NETWORK, Classifier, NetworkFlags
 from image_classification.models import find_model
 from image_classification.models.auto_names import rename_automatic
@@ -159,6 +162,14 @@ def open_classifier(flags: NetworkFlags) -> Opened[Classifier]:
         if getattr(flags, name) not in (None, value):
             raise UserError(f"--{name} {getattr(flags, name)} contradicts {opened.source}, which has {value}")
     return opened
+
+
+def open_runner(opened: Opened[Classifier], flags: EngineFlags, batches: int | None) -> Runner:
+    """What computes logits from images as the reader emits them, of so many batches."""
+    mean, std = opened.facts.mean, opened.facts.std
+    return Runner(
+        opened, flags, runs=batches, prepare=lambda feed: {"image": reader.normalise(feed["image"], mean, std)}
+    )
 
 
 def fit_classifier(bare: Bare, flags: NetworkFlags) -> tuple[Classifier, dict[str, np.ndarray], Report]:

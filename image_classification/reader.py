@@ -20,7 +20,7 @@ from typing import Literal
 
 from fluid.errors import DataError, UserError
 from fluid.formats.archive import unpack
-from fluid.media import EXTENSIONS, decode_image, read_bytes, read_image, read_named
+from fluid.media import EXTENSIONS, decode_image, read_bytes, read_named
 
 import cv2
 import numpy as np
@@ -254,7 +254,7 @@ def embedded_dataset() -> Path:
 class ImageSource:
     """Samples {"image": [H, W, 3] uint8 RGB, "label": int64} of an `ImageList`, for `fluid.data`.
 
-    With `augment` the image is changed at random, as training wants it; without, it is what `load_image` returns.
+    With `augment` the image is changed at random, as training wants it; without, it is its `evaluation_image`.
     """
 
     def __init__(self, images: ImageList, preprocess: Preprocess, augment: Augment | None = None) -> None:
@@ -278,11 +278,6 @@ class ImageSource:
         except DataError as error:
             raise DataError(f"{self.where(index)}: {error}") from None
         return {"image": image, "label": self.images.labels[index]}
-
-
-def load_image(path: str | os.PathLike, preprocess: Preprocess) -> np.ndarray:
-    """Read one file as evaluation does: [H, W, 3] uint8 RGB. Raises DataError naming the file."""
-    return evaluation_image(read_image(path), preprocess)
 
 
 def normalise(images: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:

@@ -1,5 +1,6 @@
 """The end of a training run: its pictures and its summary."""
 
+from fluid.pictures import draw_curves
 from fluid.run import Run, events, show_summary
 from fluid.trainer import Outcome
 from image_classification import pictures
@@ -10,7 +11,7 @@ from image_classification.metrics import Accuracy
 def finish(run: Run, outcome: Outcome, measured: Accuracy, classifier: Classifier) -> None:
     """Draw the run's pictures and print its summary."""
     folder = run.output_dir
-    drawn = [pictures.draw_curves(folder / "curves.png", events(folder, "train"), events(folder, "eval"))]
+    drawn = [draw_curves(folder / "curves.png", pictures.CURVES, events(folder, "train"), events(folder, "eval"))]
     if measured.samples:
         classes = [classifier.name_of(label) for label in range(classifier.class_dim)]
         drawn.append(pictures.draw_confusion(folder / "confusion.png", measured.confusion, classes))

@@ -2,27 +2,17 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from fluid.pictures import Panel
 from fluid.plots import new_figure
 
 import numpy as np
 
-
-def draw_curves(path: Path, train: Sequence[dict[str, Any]], evaluations: Sequence[dict[str, Any]]) -> Path:
-    """Perplexity (log scale) and BLEU by step, from the events of a run's log."""
-    figure, (left, right) = new_figure(10, 3.6, columns=2)
-    perplexity = [np.exp(min(row["nll"], 30.0)) for row in train]
-    left.plot([row["step"] for row in train], perplexity, lw=0.9, alpha=0.7, label="training (with dropout)")
-    left.plot([row["step"] for row in evaluations], [row["ppl"] for row in evaluations], "o-", ms=4, label="dev")
-    left.set(title="perplexity of a word", xlabel="step", yscale="log")
-    right.plot([row["step"] for row in evaluations], [row["bleu"] for row in evaluations], "o-", ms=4, label="dev")
-    right.set(title="BLEU", xlabel="step", ylim=(0, None))
-    for axis in (left, right):
-        axis.grid(alpha=0.3)
-        axis.legend(frameon=False)
-    figure.savefig(path, dpi=120)
-    return path
+CURVES = (
+    Panel("perplexity of a word", "nll", "ppl", shown=lambda nll: np.exp(min(nll, 30.0)), log_scale=True),
+    Panel("BLEU", evaluation="bleu"),
+)
+"""Of training, with its dropout, and of the dev sentences, by step."""
 
 
 def draw_attention(

@@ -20,6 +20,7 @@ from fluid.config import TrainFlags
 from fluid.data import Batches, training_batches
 from fluid.engine import Engine
 from fluid.metrics import measure
+from fluid.pictures import draw_curves
 from fluid.program import Program, initialise
 from fluid.run import Run, events, script, show, show_summary
 from fluid.schedule import Noam, Schedule
@@ -397,7 +398,7 @@ class Evaluator:
 def finish(run: Run, outcome: Outcome, evaluator: Evaluator) -> None:
     """Draw the run's pictures, show some translations, and print the summary."""
     folder, pairs, translator = run.output_dir, evaluator.pairs, evaluator.translator
-    drawn = [pictures.draw_curves(folder / "curves.png", events(folder, "train"), events(folder, "eval"))]
+    drawn = [draw_curves(folder / "curves.png", pictures.CURVES, events(folder, "train"), events(folder, "eval"))]
     shown = Table(title="translations of dev sentences", show_lines=True)
     for column in ("source", "translation", "reference"):
         shown.add_column(column, overflow="fold")

@@ -253,6 +253,21 @@ def test_what_is_not_there_or_no_picture_is_named(tmp_path, monkeypatch, word, m
     assert str(error.value).startswith(message)
 
 
+def test_of_several_files_that_cannot_be_read_each_is_told(tmp_path):
+    write(tmp_path, "a.png", "c.png")
+    (tmp_path / "b.png").write_bytes(b"")
+    (tmp_path / "d.mp4").write_bytes(b"no film")
+    told: list[DataError] = []
+    found = [Path(place).name for place, _ in pictures([str(tmp_path)], unreadable=told.append)]
+    assert found == ["a.png", "c.png"]
+    assert [str(error)[len(str(tmp_path)) + 1 :][:22] for error in told] == [
+        "b.png: the file is emp",
+        "d.mp4: not a video, or",
+    ]
+    with pytest.raises(DataError, match="nowhere"):
+        list(pictures(["nowhere"], unreadable=told.append))
+
+
 def test_the_frames_of_a_video(tmp_path, capsys):
     levels = write_video(tmp_path / "film.avi")
     found = list(pictures([str(tmp_path)]))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fluid import data, media
 from fluid.errors import DataError, UserError
-from fluid.media import decode_image
+from fluid.media import decode_image, read_image
 from fluid.tests.drawn import encode, picture
 from image_classification import prepare_fashion_mnist, reader
 from image_classification.data import build
@@ -25,7 +25,6 @@ from image_classification.reader import (
     embedded_dataset,
     evaluation_image,
     imagenet_names,
-    load_image,
     normalise,
     open_images,
     read_list,
@@ -267,7 +266,7 @@ def test_a_broken_image_is_named_with_its_list_line(tmp_path, workers):
             next(batches)
         assert str(error.value) == messages[3]
     with pytest.raises(DataError, match=r"^\S+/3\.png: the file is empty \(0 bytes\)$"):
-        load_image(tmp_path / "3.png", SMALL)
+        read_image(tmp_path / "3.png")
 
 
 def test_the_reader_imports_neither_paddle_nor_jax():
@@ -322,7 +321,9 @@ def test_inference_reads_what_evaluation_reads(tmp_path):
     with data.evaluation_batches(source, 2, num_workers=1) as batches:
         batch = next(batches)
     for index, name in enumerate(["a.jpg", "b.png"]):
-        np.testing.assert_array_equal(load_image(tmp_path / name, Preprocess()), batch.feed["image"][index])
+        np.testing.assert_array_equal(
+            evaluation_image(read_image(tmp_path / name), Preprocess()), batch.feed["image"][index]
+        )
 
 
 def test_normalise():

@@ -8,14 +8,16 @@ from pathlib import Path
 
 from fluid import checkpoint
 from fluid.errors import CheckpointError, DataError, EngineError, UserError, WeightsError
+from fluid.media import read_image
 from fluid.run import events
 from fluid.weights import write_weights
 from image_classification import eval as evaluation
 from image_classification import export, infer, train
 from image_classification.classifier import NetworkFlags
 from image_classification.network import open_classifier
-from image_classification.reader import class_names, embedded_dataset, load_image, normalise
+from image_classification.reader import class_names, embedded_dataset, evaluation_image, normalise
 
+import cv2
 import numpy as np
 import pytest
 
@@ -145,6 +147,27 @@ def test_infer_takes_globs_and_names_on_standard_input(trained, data, tmp_path):
     assert result.returncode == 0 and "val 1.png: " in result.stdout and "train 2.png: " in result.stdout
 
 
+def test_infer_goes_on_after_a_file_that_cannot_be_read(trained, data, tmp_path, capsys):
+    shutil.copytree(data / "images", tmp_path / "images")
+    for name in ("val 3.png", "val 5.png"):
+        (tmp_path / "images" / name).write_bytes(b"")
+    with pytest.raises(DataError) as error:
+        infer.main(infer.Flags(images=(str(tmp_path / "images"),), checkpoint=trained, output_dir=tmp_path / "found"))
+    files = [tmp_path / "images" / name for name in ("val 3.png", "val 5.png")]
+    assert str(error.value) == "\n".join(f"{file}: the file is empty (0 bytes)" for file in files)
+    assert len((tmp_path / "found" / "predictions.jsonl").read_text().splitlines()) == TRAIN + TEST - 2
+
+
+def test_infer_takes_every_so_many_frames_of_a_video(trained, tmp_path):
+    writer = cv2.VideoWriter(str(tmp_path / "film.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 10, (32, 32))
+    for level in range(0, 250, 50):
+        writer.write(np.full((32, 32, 3), level, np.uint8))
+    writer.release()
+    options = {"checkpoint": trained, "frame_step": 2, "batch_size": 2, "output_dir": tmp_path / "found"}
+    records = infer.main(infer.Flags(images=(str(tmp_path / "film.avi"),), **options))
+    assert [record["image"][-10:] for record in records] == ["film.avi#0", "film.avi#2", "film.avi#4"]
+
+
 def test_features_of_a_named_layer(trained, data, tmp_path):
     images = (str(data / "images" / "val 1.png"), str(data / "images" / "val 2.png"))
     infer.main(infer.Flags(images=images, checkpoint=trained, feature="conv2", output_dir=tmp_path))
@@ -157,7 +180,8 @@ def test_features_of_a_named_layer(trained, data, tmp_path):
 
 def test_raw_arrays_in_and_out(trained, data, tmp_path):
     classifier = open_classifier(NetworkFlags(checkpoint=trained)).facts
-    images = np.stack([load_image(data / "images" / f"val {n}.png", classifier.preprocess) for n in range(3)])
+    files = [read_image(data / "images" / f"val {n}.png") for n in range(3)]
+    images = np.stack([evaluation_image(image, classifier.preprocess) for image in files])
     np.savez(tmp_path / "in.npz", image=normalise(images, classifier.mean, classifier.std))
     exported = export.main(export.Flags(checkpoint=trained, export_dir=tmp_path / "exported"))
     for name, source in (("a", {"checkpoint": trained}), ("b", {"exported_model": exported})):

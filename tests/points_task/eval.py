@@ -1,6 +1,5 @@
 """Measure loss and accuracy over every point of a part exactly once."""
 
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +9,12 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fluid import config as configuration
-from fluid import engine as engines
 from fluid.config import EngineFlags, WeightsFlags
+from fluid.metrics import measure
+from fluid.records import write_result
 from fluid.run import console, script
-from points_task.metrics import measure
+from fluid.runner import Runner
+from points_task.metrics import Accuracy
 from points_task.network import evaluation_program, open_net
 from points_task.reader import Points
 
@@ -33,14 +34,12 @@ class Flags(WeightsFlags, EngineFlags):
 def main(flags: Flags) -> dict[str, float]:
     """Measure, print and return the figures."""
     opened = open_net(flags)
-    evaluation = evaluation_program(opened.facts)
-    engine, _ = engines.create(flags.engine, flags.device, flags.precision, flags.seed)
-    engine.load({name: opened.state[name] for name in evaluation.state_names})
-    result = measure(engine, evaluation, Points(flags.split), flags.batch_size)
+    runner = Runner(opened, flags)
+    program, points = runner.program(lambda: evaluation_program(opened.facts)), Points(flags.split)
+    result = measure(runner.engine, program, points, Accuracy(), batch_size=flags.batch_size).result()
     console.print(f"loss {result['loss']:.4f}, accuracy {result['accuracy']:.4f}")
     if flags.output_dir is not None:
-        flags.output_dir.mkdir(parents=True, exist_ok=True)
-        (flags.output_dir / "result.json").write_text(json.dumps(result) + "\n", encoding="utf-8")
+        write_result(flags.output_dir, result)
     return result
 
 

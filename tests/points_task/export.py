@@ -11,9 +11,10 @@ from fluid import config as configuration
 from fluid import engine as engines
 from fluid.config import ExportFlags, WeightsFlags
 from fluid.export import export
+from fluid.metrics import measure
 from fluid.run import console, script
 from fluid.weights import compact
-from points_task.metrics import measure
+from points_task.metrics import Accuracy
 from points_task.network import TASK, Net, evaluation_program, inference_program, open_net
 from points_task.reader import Points
 
@@ -40,7 +41,7 @@ def accuracy(net: Net, state: dict[str, np.ndarray]) -> dict[str, float]:
     """Loss and accuracy of the network with these weights, as eval.py measures them."""
     engine, _ = engines.create("auto", "auto", "fp32", 0)
     engine.load(state)
-    return measure(engine, evaluation_program(net), Points("val"), 50)
+    return measure(engine, evaluation_program(net), Points("val"), Accuracy(), batch_size=50).result()
 
 
 if __name__ == "__main__":

@@ -13,11 +13,10 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fluid import config as configuration
-from fluid import engine as engines
-from fluid.arrays import read_npz, write_npz
 from fluid.config import EngineFlags, ExportedFlags, WeightsFlags
 from fluid.errors import UserError
 from fluid.run import console, script
+from fluid.runner import Runner, run_arrays
 from points_task.network import inference_program, open_net
 
 import numpy as np
@@ -36,25 +35,19 @@ class Flags(WeightsFlags, ExportedFlags, EngineFlags):
     """Where --feed's `logits` [N, 2] go."""
 
 
-def main(flags: Flags) -> np.ndarray:
+def main(flags: Flags) -> np.ndarray | None:
     """Classify and print, or run raw arrays; returns the logits."""
     if (flags.feed is None) != (flags.fetch is None):
         raise UserError("--feed and --fetch go together: raw inputs in, raw outputs out")
-    feed = {"point": parse_points(flags.points)} if flags.feed is None else read_npz(flags.feed)
     opened = open_net(flags)
-    if opened.exported is not None:
-        outputs = opened.exported.run(feed)
-    else:
-        program = inference_program(opened.facts)
-        engine, _ = engines.create(flags.engine, flags.device, flags.precision, flags.seed)
-        engine.load({name: opened.state[name] for name in program.state_names})
-        outputs = {name: np.asarray(array) for name, array in engine.run(program, feed).items()}
-    if flags.fetch is not None:
-        write_npz(flags.fetch, outputs)
-    else:
-        for words, logits in zip(flags.points, outputs["logits"], strict=True):
-            console.print(f"{words}: {'above' if logits[1] > logits[0] else 'below'}", markup=False)
-    return outputs["logits"]
+    runner, build = Runner(opened, flags), lambda: inference_program(opened.facts)
+    if flags.feed is not None:
+        run_arrays(runner, build, flags.feed, flags.fetch)
+        return None
+    logits = np.asarray(runner.engine.run(runner.program(build), {"point": parse_points(flags.points)})["logits"])
+    for words, (below, above) in zip(flags.points, logits, strict=True):
+        console.print(f"{words}: {'above' if above > below else 'below'}", markup=False)
+    return logits
 
 
 def parse_points(words: tuple[str, ...]) -> np.ndarray:

@@ -1,21 +1,28 @@
 """Loss and accuracy over a whole part of the data."""
 
-from fluid.data import evaluation_batches
+from collections.abc import Mapping
+
+from fluid.data import Batch
 from fluid.engine import Engine
-from fluid.program import Program
-from fluid.signals import leave_if_stopped
-from points_task.reader import Points
 
 import numpy as np
 
 
-def measure(engine: Engine, evaluation: Program, source: Points, batch_size: int) -> dict[str, float]:
-    """`loss` and `accuracy` over every point exactly once, whatever the size of a batch."""
-    sums, shard = np.zeros(2), (engine.host_id, engine.num_hosts)
-    with evaluation_batches(source, engine.shared_rows(batch_size), shard=shard) as batches:
-        for batch in batches:
-            leave_if_stopped(engine)
-            outputs = engine.run(evaluation, batch.feed)
-            sums += [float(np.asarray(outputs[name])[: batch.size].sum()) for name in ("losses", "hits")]
-    loss, accuracy = engine.total(sums) / len(source)
-    return {"loss": float(loss), "accuracy": float(accuracy)}
+class Accuracy:
+    """Mean loss and share of right answers, of a Program with the outputs `losses` and `hits`, both [N]."""
+
+    def __init__(self) -> None:
+        self.sums = np.zeros(3)
+
+    def add(self, outputs: Mapping[str, np.ndarray], batch: Batch) -> None:
+        """Count a batch."""
+        self.sums += [float(outputs[name][batch.mask].sum()) for name in ("losses", "hits")] + [batch.size]
+
+    def merge(self, engine: Engine) -> None:
+        """Add up what all processes counted."""
+        self.sums = engine.total(self.sums)
+
+    def result(self) -> dict[str, float]:
+        """`loss` and `accuracy`, means over the points."""
+        loss, hits, points = self.sums.tolist()
+        return {"loss": loss / points, "accuracy": hits / points}

@@ -11,12 +11,13 @@ from fluid import config as configuration
 from fluid.config import TrainFlags
 from fluid.data import training_batches
 from fluid.keeper import Evaluation
+from fluid.metrics import measure
 from fluid.program import Program, initialise
 from fluid.run import script
 from fluid.schedule import Cosine
 from fluid.session import fingerprint, settle
 from fluid.trainer import Outcome
-from points_task.metrics import measure
+from points_task.metrics import Accuracy
 from points_task.network import TASK, Net, evaluation_program, training_program
 from points_task.reader import Points
 
@@ -48,6 +49,10 @@ def main(flags: Flags) -> Outcome:
     programs = settled.programs(lambda: build_programs(flags, net, length.steps_per_epoch))
     engine = settled.start_engine(batch_size=flags.batch_size)
     shard = (engine.host_id, engine.num_hosts)
+
+    def evaluate() -> dict[str, float]:
+        return measure(engine, programs["eval"], validation, Accuracy(), batch_size=50).result()
+
     options = {"seed": flags.seed, "num_workers": flags.num_workers, "shard": shard}
     with settled.open(
         engine,
@@ -60,7 +65,7 @@ def main(flags: Flags) -> Outcome:
         return session.train(
             lambda start: training_batches(source, flags.batch_size, start=start, **options),
             unit="points",
-            evaluations=[Evaluation("eval", lambda: measure(engine, programs["eval"], validation, 50), decides="loss")],
+            evaluations=[Evaluation("eval", evaluate, decides="loss")],
         )
 
 

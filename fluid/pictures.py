@@ -1,0 +1,91 @@
+"""Pictures that every task draws: the curves of a run, and a sheet of what a network saw."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fluid.plots import new_figure
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+GREEN, RED, GREY = (34, 139, 84), (190, 50, 50), (90, 90, 90)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One of the diagrams of `draw_curves`; each field names a value in the events of a run's log."""
+
+    title: str
+    train: str | None = None
+    """From the log lines of training."""
+    evaluation: str | None = None
+    deviation: str | None = None
+    """Of the evaluation, drawn as bars."""
+    shown: Callable[[float], float] = float
+    """What is drawn for a value of training."""
+    log_scale: bool = False
+
+
+def draw_curves(
+    path: Path,
+    panels: Sequence[Panel],
+    train: Sequence[Mapping[str, Any]],
+    evaluations: Sequence[Mapping[str, Any]],
+    *,
+    title: str = "",
+    steps: str = "step",
+) -> Path:
+    """Values by step, from the events of a run's log; those that have no such value are left out."""
+    figure, axes = new_figure(5 * len(panels), 3.6, columns=len(panels))
+    for axis, panel in zip(np.atleast_1d(axes), panels):
+        rows = [row for row in train if panel.train in row]
+        if rows and panel.train:
+            values = [panel.shown(row[panel.train]) for row in rows]
+            axis.plot([row["step"] for row in rows], values, lw=0.9, alpha=0.7, label="training")
+        rows = [row for row in evaluations if panel.evaluation in row]
+        if rows and panel.evaluation:
+            bars = [row[panel.deviation] for row in rows] if panel.deviation else None
+            values = [row[panel.evaluation] for row in rows]
+            axis.errorbar([row["step"] for row in rows], values, bars, fmt="o-", ms=4, capsize=2, label="evaluation")
+        axis.set(title=panel.title, xlabel=steps, yscale="log" if panel.log_scale else "linear")
+        axis.grid(alpha=0.3)
+        if axis.get_legend_handles_labels()[0]:
+            axis.legend(frameon=False)
+    figure.suptitle(title)
+    figure.savefig(path, dpi=120)
+    return path
+
+
+def draw_sheet(
+    path: Path, images: Sequence[np.ndarray], captions: Sequence[str], correct: Sequence[bool | None], columns: int = 5
+) -> Path:
+    """A sheet of pictures [H, W, 3] uint8, each with a caption: green if correct, red if wrong, grey if unknown."""
+    tile, text_height, margin = 150, 34, 8
+    rows = -(-len(images) // columns)
+    width, height = columns * (tile + margin) + margin, rows * (tile + text_height + margin) + margin
+    sheet = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(size=12)
+    for number, (image, caption, right) in enumerate(zip(images, captions, correct)):
+        left = margin + number % columns * (tile + margin)
+        top = margin + number // columns * (tile + text_height + margin)
+        picture = Image.fromarray(image)
+        smooth = Image.Resampling.BICUBIC if max(picture.size) > tile else Image.Resampling.NEAREST
+        scale = tile / max(picture.size)
+        picture = picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))), smooth)
+        sheet.paste(picture, (left + (tile - picture.width) // 2, top + (tile - picture.height) // 2))
+        color = GREY if right is None else GREEN if right else RED
+        for line, text in enumerate(caption.split("\n")[:2]):
+            draw.text((left, top + tile + 2 + 14 * line), _fit(text, tile, font), fill=color, font=font)
+    sheet.save(path)
+    return path
+
+
+def _fit(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "…") > width:
+        text = text[:-1]
+    return text + "…"

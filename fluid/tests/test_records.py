@@ -1,0 +1,43 @@
+"""What infer.py and eval.py write: at once, and with one message where it cannot be."""
+
+import json
+
+from fluid.errors import UserError
+from fluid.records import json_lines, make_folder, write_result
+
+import pytest
+
+
+def test_a_record_can_be_read_as_soon_as_it_is_written(tmp_path):
+    path = tmp_path / "new" / "records.jsonl"
+    with json_lines(path) as write:
+        for number in range(3):
+            write({"place": f"图 {number}", "score": number / 2})
+            lines = path.read_text(encoding="utf-8").splitlines()
+            assert [json.loads(line)["score"] for line in lines] == [place / 2 for place in range(number + 1)]
+    assert "图 2" in lines[2]
+    with json_lines(None) as write:
+        write({"nothing": object()})
+
+
+def test_what_cannot_be_written_is_one_message(tmp_path):
+    (tmp_path / "file").write_text("")
+    for attempt in (
+        lambda: make_folder(tmp_path / "file"),
+        lambda: write_result(tmp_path / "file", {}),
+        lambda: json_lines(tmp_path / "file" / "x.jsonl").__enter__(),
+    ):
+        with pytest.raises(UserError, match="file.*cannot be written"):
+            attempt()
+    with pytest.raises(UserError, match="cannot be written"), json_lines(tmp_path) as write:
+        write({})
+
+
+def test_an_error_of_the_work_itself_is_not_taken_for_one_of_writing(tmp_path):
+    with pytest.raises(FileNotFoundError), json_lines(tmp_path / "x.jsonl"):
+        raise FileNotFoundError("elsewhere")
+
+
+def test_a_result_holds_its_numbers(tmp_path):
+    write_result(tmp_path, {"weights": "output", "acc1": 0.25})
+    assert json.loads((tmp_path / "result.json").read_text()) == {"weights": "output", "acc1": 0.25}
