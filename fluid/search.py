@@ -102,7 +102,7 @@ def beam_search(
         kept = min(2 * size, size * wide)
         best, words = paddle.topk(logits, wide, axis=2)
         best = best - paddle.logsumexp(logits, axis=2, keepdim=True) + growing_score.unsqueeze(2)
-        score, order = paddle.topk(best.reshape([0, size * wide]), kept, axis=1)
+        score, order = _best(best.reshape([0, size * wide]), kept)
         parent = order // wide
         word = paddle.take_along_axis(words.reshape([0, size * wide]), order, axis=1)
         ids = board.write(board.choose(growing_ids, parent), place, word)
@@ -111,10 +111,10 @@ def beam_search(
         # Only an end that would have stayed in the beam counts; so a beam of 1 is greedy search.
         stays = paddle.logical_and(ended, paddle.arange(0, kept) < size)
         rank = paddle.where(stays, score / beam.penalty(paddle.cast(place + 1, "float32")), _never(score))
-        finished_score, order = paddle.topk(paddle.concat([finished_score, rank], axis=1), size, axis=1)
+        finished_score, order = _best(paddle.concat([finished_score, rank], axis=1), size)
         finished_ids = board.choose(paddle.concat([finished_ids, ids], axis=1), order)
 
-        growing_score, order = paddle.topk(paddle.where(ended, _never(score), score), size, axis=1)
+        growing_score, order = _best(paddle.where(ended, _never(score), score), size)
         growing_ids = board.choose(ids, order)
         word = paddle.take_along_axis(word, order, axis=1)
         next_caches = board.reorder(next_caches, paddle.take_along_axis(parent, order, axis=1))
@@ -127,7 +127,7 @@ def beam_search(
     growing_score = growing_score / beam.penalty(paddle.cast(place, "float32"))
     scores = paddle.concat([finished_score, growing_score], axis=1)
     rank = paddle.concat([finished_score, growing_score + UNFINISHED], axis=1)
-    _, order = paddle.topk(rank, size, axis=1)
+    _, order = _best(rank, size)
     ids = board.choose(paddle.concat([finished_ids, growing_ids], axis=1), order)
     return {"ids": ids, "scores": paddle.take_along_axis(scores, order, axis=1)}
 
@@ -208,6 +208,12 @@ class _Board:
         """Caches of hypotheses that continue the hypotheses `parent` [N, K]."""
         flat = (self._sentences * self._hypotheses + parent).reshape([-1])
         return [paddle.gather(cache, flat) for cache in caches]
+
+
+def _best(score: Value, count: int) -> tuple[Value, Value]:
+    """The `count` largest of each row [N, M] and their places; of equal ones the first, as Paddle's own topk does not say."""
+    order = paddle.argsort(score, axis=1, descending=True, stable=True)[:, :count]
+    return paddle.take_along_axis(score, order, axis=1), order
 
 
 def _never(like: Value) -> Value:
