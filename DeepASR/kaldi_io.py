@@ -42,7 +42,7 @@ _INTEGER = np.dtype([("size", "i1"), ("value", "<i4")])
 _HEADER = struct.Struct("<ffii")
 """Of a compressed matrix: smallest value, range, rows, columns."""
 _GZIP = b"\x1f\x8b"
-_LARGEST, _PIECE = 2**31, 2**24
+_LARGEST, _PIECE = 2**33, 2**24
 _LONGEST_KEY, _LONGEST_TOKEN = 4096, 64
 # So many frames past the end Kaldi allows in a range, since segments are rounded to frames.
 _TOLERANCE = 3

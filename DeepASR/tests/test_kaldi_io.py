@@ -183,7 +183,7 @@ def test_any_damage_is_an_array_or_one_error(tmp_path: Path, place: int, change:
         ),
         (b"a \0BFM \4" + struct.pack("<i", -1) + b"\4" + struct.pack("<i", -1), r"shape \[-1, -1\] is claimed"),
         (b"a \0BCM3 " + struct.pack("<ffii", np.nan, 1, 1, 1) + b"x", "compressed to the scale nan"),
-        (b"a \0BCM2 " + struct.pack("<ffii", 0, 1, 40000, 40000), "an array of 3200000000 bytes is claimed"),
+        (b"a \0BCM2 " + struct.pack("<ffii", 0, 1, 99999, 99999), "an array of 19999600002 bytes is claimed"),
         (b"a \0BCM4 " + b"x" * 99, "'CM4' is no kind of matrix"),
         (b"a 1 2 3\na 1 2 3\n", "utterance a: there are two entries"),
         (b"a 99999999999\n", "more than 32 bits"),
