@@ -168,7 +168,7 @@ def measure(case: str, name: str) -> dict[str, float]:
     first, began, step = time.process_time() - began, time.process_time(), 0
     while step < 2 or time.process_time() - began < AT_LEAST:
         run(step := step + 1)
-    return {"first": first, "run": (time.process_time() - began) / step}
+    return {"first": round(first, 4), "run": round((time.process_time() - began) / step, 5)}
 
 
 def in_a_process(case: str, name: str, cache: str) -> dict[str, float]:
@@ -202,12 +202,14 @@ def main() -> None:
             ours = in_a_process(case, "paddle", cache)
             cold, warm = (in_a_process(case, "xla", cache) for _ in range(2))
         saved = ours["run"] - warm["run"]
-        pays = [1 + max(0.0, (xla["first"] - ours["first"]) / saved) if saved > 0 else np.inf for xla in (cold, warm)]
+        pays = [
+            round(1 + max(0.0, (xla["first"] - ours["first"]) / saved)) if saved > 0 else None for xla in (cold, warm)
+        ]
         row = {"case": case, "paddle": ours, "cold": cold, "warm": warm, "pays_cold": pays[0], "pays_warm": pays[1]}
         rows.append(row)
         print(
             f"{case:24}{ours['first']:14.2f}{ours['run']:9.4f}{cold['first']:12.2f}{warm['first']:8.2f}{warm['run']:9.4f}"
-            f"{pays[0]:13.0f}{pays[1]:7.0f}",
+            f"{pays[0] or 'never':>13}{pays[1] or 'never':>7}",
             flush=True,
         )
     if arguments.json:

@@ -595,7 +595,7 @@ def test_errors_name_the_input_and_the_variable() -> None:
 @pytest.mark.parametrize(
     ("wish", "name", "why"),
     [
-        ({}, "paddle", "no GPU is used; compiling pays from 15 batches on, 1 to come"),
+        ({}, "paddle", "no GPU is used; compiling pays from 20 batches on, 1 to come"),
         *(({"runs": runs - 1, "kind": kind}, "paddle", f"pays from {runs}") for kind, runs in PAYS_FROM.items()),
         *(({"runs": runs, "kind": kind}, "xla", f"on, {runs} to come") for kind, runs in PAYS_FROM.items()),
         ({"runs": None}, "xla", "very many runs"),
