@@ -5,7 +5,6 @@ python infer.py --video game.gif --max_seconds 20          a recording, .gif or 
 python infer.py --feed in.npz --fetch out.npz              `state` [N, 4, 84, 84] in, `q_values` [N, actions] out
 """
 
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,6 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from DeepQNetwork import pictures
-from DeepQNetwork.agent import Agent
 from DeepQNetwork.environments import PROTOCOLS, AtariGame, game_id, is_atari
 from DeepQNetwork.flags import ALIASES, PlayerFlags
 from DeepQNetwork.network import inference_program
@@ -23,12 +21,10 @@ from DeepQNetwork.player import check_actions, load_player
 from DeepQNetwork.pretrained import load_agent
 from DeepQNetwork.watch import Recorder, watch
 from fluid import config as configuration
-from fluid import engine as engines
-from fluid.commands import read_npz, write_npz
-from fluid.errors import DataError, UserError
+from fluid.errors import UserError
+from fluid.records import json_lines
 from fluid.run import console, script
-
-import numpy as np
+from fluid.runner import Runner, run_arrays
 
 
 @dataclass
@@ -58,7 +54,8 @@ def main(flags: Flags) -> list[dict[str, Any]]:
     if (flags.feed is None) != (flags.fetch is None):
         raise UserError("--feed and --fetch belong together: --feed in.npz --fetch out.npz")
     if flags.feed is not None:
-        run_arrays(flags)
+        opened = load_agent(flags)
+        run_arrays(Runner(opened, flags), lambda: inference_program(opened.facts), flags.feed, flags.fetch)
         return []
     if flags.video is not None and flags.video.suffix not in (".gif", ".mp4"):
         raise UserError(f"--video {flags.video}: videos are written as .gif or .mp4")
@@ -72,56 +69,23 @@ def main(flags: Flags) -> list[dict[str, Any]]:
     screen = {"none": None, "terminal": pictures.TerminalScreen, "window": pictures.WindowScreen}[flags.show]
     rate = flags.video_fps or (15 if flags.video and flags.video.suffix == ".gif" else 30)
     recorder = Recorder(rate) if flags.video else None
-    records = watch(
-        q_function,
-        agent,
-        game,
-        episodes=flags.episodes,
-        epsilon=flags.epsilon,
-        seed=flags.seed,
-        screen=screen() if screen else None,
-        recorder=recorder,
-        max_seconds=flags.max_seconds,
-    )
+    with json_lines(flags.results) as write:
+        records = watch(
+            q_function,
+            agent,
+            game,
+            episodes=flags.episodes,
+            epsilon=flags.epsilon,
+            seed=flags.seed,
+            screen=screen() if screen else None,
+            recorder=recorder,
+            max_seconds=flags.max_seconds,
+            write=write,
+        )
     if recorder is not None:
         pictures.write_video(flags.video, recorder.frames, rate)
         console.print(f"{flags.video}: {len(recorder.frames)} frames at {rate}/s", markup=False)
-    if flags.results is not None:
-        flags.results.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
     return records
-
-
-def run_arrays(flags: Flags) -> None:
-    """`--feed` and `--fetch`: the inference Program on raw arrays."""
-    arrays = read_npz(flags.feed)
-    if set(arrays) != {"state"}:
-        raise DataError(f"{flags.feed}: must hold one array, state; it holds {', '.join(arrays) or 'nothing'}")
-    opened = load_agent(flags)
-    agent = opened.facts
-    state = checked_state(flags.feed, arrays["state"], agent)
-    if opened.exported is not None:
-        outputs = opened.exported.run({"state": state})
-    else:
-        program = inference_program(agent)
-        engine, _ = engines.create(flags.engine, flags.device, flags.precision, flags.seed)
-        engine.load({name: opened.state[name] for name in program.state_names})
-        outputs = engine.run(program, {"state": state})
-    outputs = {name: np.asarray(array) for name, array in outputs.items()}
-    write_npz(flags.fetch, outputs)
-    for name, array in outputs.items():
-        console.print(f"{flags.fetch}: {name} {array.dtype} {list(array.shape)}", markup=False)
-
-
-def checked_state(path: Path, state: np.ndarray, agent: Agent) -> np.ndarray:
-    """The fed states as float32; raises DataError for another shape or for no numbers."""
-    if (
-        state.dtype.kind not in "uif"
-        or state.ndim != len(agent.state_shape) + 1
-        or state.shape[1:] != agent.state_shape
-    ):
-        wanted = ", ".join(map(str, agent.state_shape))
-        raise DataError(f"{path}: state must be numbers [N, {wanted}], not {state.dtype} {list(state.shape)}")
-    return state.astype(np.float32)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ from DeepQNetwork.episodes import QFunction
 from DeepQNetwork.flags import PlayerFlags
 from DeepQNetwork.network import act_program
 from DeepQNetwork.pretrained import load_agent
-from fluid import engine as engines
 from fluid.errors import UserError
+from fluid.runner import Runner
 
 import numpy as np
 
@@ -15,14 +15,13 @@ import numpy as np
 def load_player(flags: PlayerFlags) -> tuple[Agent, QFunction, str]:
     """The agent of the flags, its Q function, and what computes it, for people."""
     opened = load_agent(flags)
-    agent, model = opened.facts, opened.exported
-    if model is not None:
-        return agent, lambda states: model.run({"state": states})["q_values"], "exported model, paddle.inference"
-    program = act_program(agent)
-    engine, reason = engines.create(flags.engine, flags.device, flags.precision, flags.seed, runs=None)
-    engine.load({name: opened.state[name] for name in program.state_names})
-    name = f"engine {engine.name} on {engine.device} ({reason})"
-    return agent, lambda states: np.asarray(engine.run(program, {"state": states})["q_values"]), name
+    runner = Runner(opened, flags, runs=None)
+    program = runner.program(lambda: act_program(opened.facts))
+    return (
+        opened.facts,
+        lambda states: np.asarray(runner.engine.run(program, {"state": states})["q_values"]),
+        runner.how,
+    )
 
 
 def check_actions(agent: Agent, environment: Environment) -> None:

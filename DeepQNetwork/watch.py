@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from DeepQNetwork.agent import Agent
 from DeepQNetwork.environments import FRAME_SKIP, AtariGame
 from DeepQNetwork.episodes import QFunction, States, greedy_with_noise
+from fluid.records import Write
 from fluid.run import console
 
 import numpy as np
@@ -49,8 +50,9 @@ def watch(
     screen: Screen | None = None,
     recorder: Recorder | None = None,
     max_seconds: float | None = None,
+    write: Write = lambda record: None,
 ) -> list[dict[str, Any]]:
-    """Play `episodes` games, at the console's speed if a screen shows them; one record each.
+    """Play `episodes` games, at the console's speed if a screen shows them; one record each, written when it ends.
 
     `max_seconds` of game time cut the last one short; its record says `finished: False`.
     """
@@ -79,6 +81,7 @@ def watch(
             records.append(
                 {"env": agent.env, "protocol": agent.protocol, "score": total, "steps": steps, "finished": over}
             )
+            write(records[-1])
             console.print(f"episode {len(records)}: score {total:g} after {steps} steps{'' if over else ' (cut)'}")
         state = states.push(step.observation, step.first)
     if screen is not None:

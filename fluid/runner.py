@@ -10,7 +10,7 @@ from fluid.config import EngineFlags
 from fluid.engine import Engine
 from fluid.engine.base import check_feed
 from fluid.engine.create import Kind
-from fluid.errors import UserError
+from fluid.errors import DataError, EngineError, UserError
 from fluid.interface import Input, Interface, Output
 from fluid.run import console
 from fluid.weights import Opened
@@ -105,18 +105,29 @@ class Runner:
         return Interface(name="exported", inputs=inputs, outputs={name: Output() for name in self._exported.outputs})
 
 
-def run_arrays(runner: Runner, build: Callable[[], Interface], feed: Path, fetch: Path) -> None:
+def run_arrays(
+    runner: Runner,
+    build: Callable[[], Interface],
+    feed: Path,
+    fetch: Path,
+    *,
+    check: Callable[[Feed], None] = lambda arrays: None,
+) -> None:
     """`--feed in.npz --fetch out.npz`: run the inference Program on raw arrays and write its raw outputs.
 
-    Numbers of another width are taken as the inputs' own. Raises DataError for a file that cannot be read or written,
-    EngineError for arrays that do not fit.
+    Numbers of another width are taken as the inputs' own. Raises DataError for a file that cannot be read or written and
+    for arrays that do not fit, and what `check` raises for values that do not.
     """
     program, arrays = runner.program(build), read_npz(feed)
     fitting = {
         name: array.astype(program.inputs[name].dtype) if _same_kind(array, program.inputs.get(name)) else array
         for name, array in arrays.items()
     }
-    check_feed(program, fitting)
+    try:
+        check_feed(program, fitting)
+    except EngineError as error:
+        raise DataError(f"{feed}: {error}") from None
+    check(fitting)
     outputs = {name: np.asarray(array) for name, array in runner.engine.run(program, fitting).items()}
     write_npz(fetch, outputs)
     for name, array in outputs.items():

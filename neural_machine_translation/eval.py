@@ -14,10 +14,11 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fluid import config as configuration
-from fluid import engine as engines
 from fluid.errors import UserError
 from fluid.metrics import measure
+from fluid.records import writing
 from fluid.run import console, script
+from fluid.runner import Runner
 from neural_machine_translation.metrics import Perplexity, Quality, quality
 from neural_machine_translation.network import evaluation_program, search_program
 from neural_machine_translation.options import ALIASES, RETIRED, ModelFlags, with_pairs
@@ -62,11 +63,9 @@ def main(flags: Flags) -> Quality:
         use_token_batch=False,
         strict=True,
     )
-    engine, reason = engines.create(
-        flags.engine, flags.device, flags.precision, flags.seed, runs=len(pairs), kind="loop"
-    )
-    engine.load(opened.state)
-    console.print(f"engine {engine.name} on {engine.device} ({reason}), {flags.precision}", markup=False)
+    own = Runner(opened, flags, runs=len(pairs), kind="loop")
+    engine = own.engine
+    console.print(own.how, markup=False)
     rows = engine.shared_rows(flags.batch_size)
     evaluation, plan = evaluation_program(translator.config), source.buckets.evaluation_plan(rows)
     perplexity = measure(engine, evaluation, source, Perplexity(), batch_size=rows, plan=plan)
@@ -74,10 +73,8 @@ def main(flags: Flags) -> Quality:
     found = translate(run, translator, pairs.sources, batch_size=rows)
     hypotheses = [best[0].text for best in found]
     if flags.output_file is not None:
-        try:
+        with writing(flags.output_file):
             flags.output_file.write_text("".join(f"{text}\n" for text in hypotheses), encoding="utf-8")
-        except OSError as error:
-            raise UserError(f"{flags.output_file}: cannot be written ({error.strerror})") from None
     references = [translator.target.plain(text) for text in pairs.targets]
     result = quality(hypotheses, references, tokenize=flags.tokenize, lowercase=flags.lowercase)
     cut_off = sum(not best[0].complete for best in found)

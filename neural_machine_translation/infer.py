@@ -7,24 +7,23 @@ python infer.py --interactive                          line by line, answered at
 python infer.py --feed in.npz --fetch out.npz          src_word, trg_word [N, T] int64 -> logits [N, T, V]
 """
 
-import json
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fluid import config as configuration
-from fluid import engine as engines
-from fluid.commands import read_npz, write_npz
 from fluid.config import ExportedFlags
 from fluid.engine import Engine
 from fluid.errors import UserError
+from fluid.records import json_lines, make_folder
 from fluid.run import console, script
+from fluid.runner import Runner, run_arrays
 from neural_machine_translation.network import Translator, sampling_program, scoring_program, search_program
 from neural_machine_translation.options import ALIASES, RETIRED, ModelFlags, with_pairs
 from neural_machine_translation.reader import EMBEDDED, input_lines, read_tsv
@@ -72,44 +71,48 @@ def main(flags: Flags) -> list[list[Hypothesis]]:
     if not math.isfinite(flags.temperature) or flags.temperature <= 0:
         raise UserError(f"--temperature {flags.temperature} must be above 0")
     if flags.feed is not None:
-        run_on_arrays(flags)
+        opened = open_model(flags)
+        run_arrays(
+            Runner(opened, flags),
+            lambda: scoring_program(opened.facts.config),
+            flags.feed,
+            flags.fetch,
+            check=lambda feed: check_words(feed, opened.facts),
+        )
         return []
     if flags.interactive:
-        translator, run, _ = open_runner(flags, None)
+        translator, run, _ = open_search(flags, None)
         answer_lines(flags, translator, run)
         return []
     lines = list(lines_to_translate(flags))
     places, texts = [place for place, _ in lines], [text for _, text in lines]
     copies = flags.n_best if flags.sampling else 1
-    translator, run, engine = open_runner(flags, len(lines) * copies)
+    translator, run, engine = open_search(flags, len(lines) * copies)
 
     def warn(index: int, message: str) -> None:
         print(f"warning: {places[index]}: {message}", file=sys.stderr)
 
     copied = [text for text in texts for _ in range(copies)]
-    found = translate(run, translator, copied, batch_size=max(1, min(flags.batch_size, len(copied))), warn=warn)
-    results = [sum(found[first : first + copies], []) for first in range(0, len(found), copies)]
-    results = [
-        sorted(some, key=lambda item: -item.score)[: flags.n_best] if copies > 1 else some[: flags.n_best]
-        for some in results
-    ]
-    for text, hypotheses in zip(texts, results, strict=True):
-        show(text, hypotheses, flags)
-    if flags.output_file is not None:
-        write_records(flags.output_file, places, texts, results)
+    with json_lines(flags.output_file) as write:
+        found = translate(run, translator, copied, batch_size=max(1, min(flags.batch_size, len(copied))), warn=warn)
+        results = [sum(found[first : first + copies], []) for first in range(0, len(found), copies)]
+        results = [
+            sorted(some, key=lambda item: -item.score)[: flags.n_best] if copies > 1 else some[: flags.n_best]
+            for some in results
+        ]
+        for place, text, hypotheses in zip(places, texts, results, strict=True):
+            show(text, hypotheses, flags)
+            write(to_record(place, text, hypotheses))
     if flags.attention_dir is not None:
-        if engine is None:
-            raise UserError("--attention_dir needs a checkpoint: an exported search does not tell where it looked")
-        flags.attention_dir.mkdir(parents=True, exist_ok=True)
         best = [hypotheses[0] for hypotheses in results]
         program = scoring_program(translator.config)
-        for path in draw_attentions(flags.attention_dir, engine, program, translator, texts, best):
+        for path in draw_attentions(make_folder(flags.attention_dir), engine, program, translator, texts, best):
             console.print(str(path), markup=False)
     return results
 
 
-def open_runner(flags: Flags, sentences: int | None) -> tuple[Translator, Run, Engine | None]:
-    """The translator, what runs its search, and the engine (None for an exported model).
+def open_search(flags: Flags, sentences: int | None) -> tuple[Translator, Run, Engine]:
+    """The translator, what runs its search, and the engine.
 
     `sentences` is how many are to be translated, None if nobody knows.
     """
@@ -120,15 +123,17 @@ def open_runner(flags: Flags, sentences: int | None) -> tuple[Translator, Run, E
             raise UserError(f"{flags.exported_model} was exported for scoring; translate with one of --what search")
         if flags.sampling:
             raise UserError("--sampling needs a checkpoint; the exported model is a beam search")
-        return translator, model.run, None
-    if not has_text(translator):
+        if flags.attention_dir is not None:
+            raise UserError("--attention_dir needs a checkpoint: an exported search does not tell where it looked")
+    elif not has_text(translator):
         raise UserError("give the vocabulary of these weights: --src_vocab_fpath, --trg_vocab_fpath")
-    engine, _ = engines.create(flags.engine, flags.device, flags.precision, flags.seed, runs=sentences, kind="loop")
-    engine.load(opened.state)
+    own = Runner(opened, flags, runs=sentences, kind="loop")
     if flags.sampling:
         options = {"max_out_len": flags.max_out_len, "temperature": flags.temperature, "top_k": flags.top_k}
-        return translator, runner(engine, sampling_program(translator.config, **options)), engine
-    return translator, runner(engine, search_program(translator.config, flags.search())), engine
+        program = own.program(lambda: sampling_program(translator.config, **options))
+    else:
+        program = own.program(lambda: search_program(translator.config, flags.search()))
+    return translator, runner(own.engine, program), own.engine
 
 
 def to_stderr(line: str) -> None:
@@ -172,47 +177,21 @@ def show(text: str | None, hypotheses: list[Hypothesis], flags: Flags) -> None:
         print(f"{hypothesis.score:9.4f}  {hypothesis.text}")
 
 
-def write_records(path: Path, places: list[str], texts: list[str], results: list[list[Hypothesis]]) -> None:
-    """JSON lines, a sentence each."""
-    try:
-        with open(path, "w", encoding="utf-8") as file:
-            for place, text, hypotheses in zip(places, texts, results, strict=True):
-                translations = [
-                    {"text": item.text, "score": item.score, "complete": item.complete} for item in hypotheses
-                ]
-                record = {"place": place, "source": text, "translations": translations}
-                file.write(json.dumps(record, ensure_ascii=False) + "\n")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+def to_record(place: str, text: str, hypotheses: list[Hypothesis]) -> dict[str, Any]:
+    """A line of --output_file."""
+    translations = [{"text": item.text, "score": item.score, "complete": item.complete} for item in hypotheses]
+    return {"place": place, "source": text, "translations": translations}
 
 
-def run_on_arrays(flags: Flags) -> None:
-    """Forced scoring of raw arrays."""
-    feed = read_npz(flags.feed)
-    opened = open_model(flags)
-    translator = opened.facts
-    if opened.exported is not None:
-        outputs = opened.exported.run(feed)
-    else:
-        check_words(feed, translator)
-        engine, _ = engines.create(flags.engine, flags.device, flags.precision, flags.seed)
-        engine.load(opened.state)
-        wide = {name: array.astype(np.int64) for name, array in feed.items()}
-        outputs = engine.run(scoring_program(translator.config), wide)
-    write_npz(flags.fetch, {name: np.asarray(array) for name, array in outputs.items()})
-    for name, array in outputs.items():
-        console.print(f"{name}: {np.asarray(array).dtype} {list(array.shape)}", markup=False)
-
-
-def check_words(feed: dict[str, np.ndarray], translator: Translator) -> None:
+def check_words(feed: Mapping[str, np.ndarray], translator: Translator) -> None:
     """Raise UserError unless the arrays are word indices of this network's vocabularies."""
     config = translator.config
-    for name, size in (("src_word", config.src_vocab_size), ("trg_word", config.trg_vocab_size)):
-        array = feed.get(name)
-        if array is None or array.ndim != 2 or not np.issubdtype(array.dtype, np.integer) or not array.size:
-            raise UserError(f"--feed needs {name}, an integer array [sentences, words]")
-        if array.min() < 0 or array.max() >= size:
-            raise UserError(f"{name} holds {array.max()}; the vocabulary has the words 0 to {size - 1}")
+    sizes = {"src_word": config.src_vocab_size, "trg_word": config.trg_vocab_size}
+    for name, array in feed.items():
+        if not array.size:
+            raise UserError(f"--feed: {name} is empty")
+        if array.min() < 0 or array.max() >= sizes[name]:
+            raise UserError(f"{name} holds {array.max()}; the vocabulary has the words 0 to {sizes[name] - 1}")
         if array.shape[1] > config.max_length:
             raise UserError(f"{name} holds sentences of {array.shape[1]} words; the network takes {config.max_length}")
 

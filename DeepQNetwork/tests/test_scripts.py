@@ -1,5 +1,6 @@
 """Scripts from outside: arrays in and out, exported models, recordings, the terminal, help texts and messages."""
 
+import json
 from pathlib import Path
 
 from DeepQNetwork import eval as evaluation
@@ -40,9 +41,9 @@ def test_feed_and_fetch(tmp_path, exported, dtype):
 def test_wrong_arrays_are_refused(tmp_path):
     fetch = tmp_path / "out.npz"
     for content, message in (
-        ({"state": np.zeros((2, 84, 84, 4), np.uint8)}, r"\[N, 4, 84, 84\]"),
-        ({"image": np.zeros((1, 4, 84, 84))}, "must hold one array, state"),
-        ({"state": np.array(["a"])}, r"\[N, 4, 84, 84\]"),
+        ({"state": np.zeros((2, 84, 84, 4), np.uint8)}, r"must be float32 \[any, 4, 84, 84\]"),
+        ({"image": np.zeros((1, 4, 84, 84))}, "takes the inputs state; missing: state; unknown: image"),
+        ({"state": np.array(["a"])}, r"must be float32 \[any, 4, 84, 84\]"),
     ):
         np.savez(tmp_path / "in.npz", **content)
         with pytest.raises(DataError, match=message):
@@ -59,9 +60,15 @@ def test_recording_and_terminal(tmp_path, capsys):
     """Two seconds of a game: as many frames as that takes, of the screen's size, and drawn in colours."""
     for name, frames in (("game.gif", 30), ("game.mp4", 60)):
         records = infer.main(
-            infer.Flags(video=tmp_path / name, max_seconds=2.0, show="terminal" if frames == 30 else "none")
+            infer.Flags(
+                video=tmp_path / name,
+                max_seconds=2.0,
+                show="terminal" if frames == 30 else "none",
+                results=tmp_path / "games.jsonl",
+            )
         )
         assert len(records) == 1 and not records[0]["finished"] and records[0]["steps"] == 30
+        assert [json.loads(line) for line in (tmp_path / "games.jsonl").read_text().splitlines()] == records
     with Image.open(tmp_path / "game.gif") as gif:
         assert gif.size == (160, 210) and gif.n_frames > 10
         assert sum(_durations(gif)) == 2000

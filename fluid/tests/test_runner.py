@@ -74,7 +74,7 @@ def test_raw_arrays_go_in_and_come_out(both, tmp_path, kind):
         ("words", {"x": np.array([["a", "b", "c"]])}, "must be float32"),
     ):
         np.savez(tmp_path / f"{name}.npz", **arrays)
-        with pytest.raises(UserError, match=message):
+        with pytest.raises(DataError, match=rf"{name}\.npz: .*{message}"):
             run_arrays(Runner(both[kind], EngineFlags()), inference, tmp_path / f"{name}.npz", target)
     with pytest.raises(DataError, match=str(Path("nowhere.npz"))):
         run_arrays(Runner(both[kind], EngineFlags()), inference, tmp_path / "nowhere.npz", target)

@@ -163,6 +163,9 @@ def test_feed_and_fetch_give_the_golden_logits(tmp_path, capsys):
     np.savez(tmp_path / "wrong.npz", src_word=np.array([[0, 99]]), trg_word=np.array([[0]]))
     with pytest.raises(UserError, match="src_word holds 99; the vocabulary has the words 0 to 39"):
         infer.main(infer.Flags(feed=tmp_path / "wrong.npz", fetch=tmp_path / "out.npz", **flags))
+    np.savez(tmp_path / "wrong.npz", src_word=np.array([[0, 2]]))
+    with pytest.raises(UserError, match="wrong.npz: .*missing: trg_word"):
+        infer.main(infer.Flags(feed=tmp_path / "wrong.npz", fetch=tmp_path / "out.npz", **flags))
     with pytest.raises(UserError, match="give the vocabulary of these weights"):
         infer.main(infer.Flags(inputs=("some words",), **flags))
     capsys.readouterr()
