@@ -5,7 +5,7 @@ from fluid.engine.paddle import PaddleEngine
 from fluid.engine.xla import create
 from fluid.interface import Input
 from fluid.program import Value, build
-from object_detection.nms import NO_CLASS, Nms, detect, multiclass_nms
+from object_detection.nms import NO_CLASS, ONNX_ROUNDS, Nms, detect, multiclass_nms
 from object_detection.priors import PriorMap
 
 import jax
@@ -81,6 +81,17 @@ def test_a_long_chain(engine: Engine) -> None:
     (found,) = ours(engine, feed, Nms(iou=0.3, keep=CLASSES * P))
     assert len(found) == CLASSES * P // 2
     np.testing.assert_allclose(found[: P // 2, 2], start[::2], rtol=1e-6)
+
+    (cut_short,) = ours(engine, feed, Nms(iou=0.3, keep=CLASSES * P, rounds=3))
+    assert len(cut_short) != len(found)
+
+
+def test_written_out_rounds_are_enough() -> None:
+    """For ONNX, on 1,000 images."""
+    feed, engine = crowded(np.random.default_rng(7), 1000), create("cpu")
+    looped, written_out = (ours(engine, feed, Nms(candidates=P, rounds=rounds)) for rounds in (None, ONNX_ROUNDS))
+    for one, other in zip(looped, written_out, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_nothing_found(engine: Engine) -> None:
