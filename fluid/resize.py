@@ -13,7 +13,8 @@ def resize_bilinear(image: Value, size: tuple[int, int], *, align_corners: bool 
     """`image` [N, C, h, w], h and w known, in another size: [N, C, *size]; as Fluid's `resize_bilinear`.
 
     Pixel i of an axis resized from n to m pixels is taken from the place i (n - 1) / (m - 1) if `align_corners`, else from
-    (i + 1/2) n / m - 1/2 (`align_mode` 0) or i n / m (1), and from the border where that lies outside.
+    (i + 1/2) n / m - 1/2 (`align_mode` 0) or i n / m (1), and from the border where that lies outside. A single pixel is the
+    first one.
 
     Raises ValueError if the height or the width of `image` is not known while the Program is built.
     """
@@ -35,7 +36,7 @@ def _weights(before: int, after: int, align_corners: bool, align_mode: int, dtyp
     Computed in the Program, since a large constant would be an attribute of many numbers.
     """
     target = paddle.arange(after, dtype="int64")
-    if align_corners:
+    if align_corners or after == 1:
         place, unit = target * (before - 1), max(after - 1, 1)
     elif align_mode == 0:
         place, unit = (2 * target + 1) * before - after, 2 * after

@@ -23,8 +23,10 @@ MODES = [(True, 1), (False, 0), (False, 1)]
 
 def place(index: int, before: int, after: int, align_corners: bool, align_mode: int) -> float:
     """Where a pixel is taken from."""
+    if after == 1:
+        return 0.0
     if align_corners:
-        return index * (before - 1) / max(after - 1, 1)
+        return index * (before - 1) / (after - 1)
     return (index + 0.5) * before / after - 0.5 if align_mode == 0 else index * before / after
 
 

@@ -168,6 +168,7 @@ row(
     normal(2, 3, H, W),
     tolerance=1e-5,
 )
+row("conv", "bilinear_to_one", lambda x: F.interpolate(x, [1, 9], mode="bilinear"), normal(2, 3, H, W), tolerance=1e-5)
 row(
     "conv",
     "bilinear_factor",

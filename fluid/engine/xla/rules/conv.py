@@ -219,8 +219,10 @@ def _resize_axis(op: Call, x: jax.Array, axis: int, length: int, scale: float) -
     if length == old:
         return x
     place = np.arange(length, dtype=np.float64)
-    if op["align_corners"]:
-        ratio = (old - 1) / (length - 1) if length > 1 else 0.0
+    if length == 1:
+        ratio = 0.0
+    elif op["align_corners"]:
+        ratio = (old - 1) / (length - 1)
     else:
         ratio = 1.0 / scale if scale > 0 else old / length
     if op["interp_method"] == "nearest":
