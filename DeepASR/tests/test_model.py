@@ -12,6 +12,7 @@ from fluid.engine import Engine
 from fluid.engine.paddle import PaddleEngine
 from fluid.engine.xla import create
 from fluid.errors import WeightsError
+from fluid.export import ExportedModel, export
 from fluid.program import Program, initialise
 from fluid.schedule import Constant
 from fluid.tests.golden_values import golden_value
@@ -138,6 +139,26 @@ def test_posteriors_are_those_of_the_formula_whatever_the_padding(engine: str) -
     np.testing.assert_allclose(np.concatenate(answers, axis=1), posterior, rtol=0, atol=1e-5)
 
 
+def test_an_exported_model_listens_piece_by_piece(tmp_path: Path) -> None:
+    """It runs in `paddle.inference` within a time limit, where Paddle's own recurrence would never return."""
+    stream, inference, running = build_stream(SIZES), build_inference(SIZES), PaddleEngine()
+    state = lively_state(inference)
+    running.load(state)
+    feed = without_label(batch(8))
+    wanted = np.asarray(running.run(inference, feed)["posterior"])
+    pieces = [
+        {"feature": feed["feature"][:, start : start + 4], "length": np.clip(LENGTHS - start, 0, 4)} for start in (0, 4)
+    ]
+    examples = [{**pieces[0], **silence(stream, len(LENGTHS))}]
+    model = ExportedModel(export(stream, state, tmp_path / "model", facts={}, examples=examples, time_limit=60))
+    carried, answers = silence(stream, len(LENGTHS)), []
+    for piece in pieces:
+        outputs = model.run({**piece, **carried})
+        answers.append(outputs["posterior"])
+        carried = {taken_by: outputs[name] for name, taken_by in stream.carry.items()}
+    np.testing.assert_allclose(np.concatenate(answers, axis=1), wanted, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_padding_changes_no_measure(engine: str) -> None:
     program, running = build_evaluation(SIZES), ENGINES[engine]()
@@ -181,7 +202,7 @@ def test_gradients_agree_on_both_engines() -> None:
 
 
 def test_a_batch_without_a_label_changes_no_weight() -> None:
-    program, running = training(lambda: paddle.optimizer.SGD(1.0)), create("cpu")
+    program, running = training(lambda: paddle.optimizer.SGD(1.0)), PaddleEngine()
     state = lively_state(program)
     running.load(state)
     feed = batch(7)
