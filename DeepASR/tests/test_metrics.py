@@ -4,8 +4,13 @@ from functools import lru_cache
 from types import SimpleNamespace
 
 from DeepASR.metrics import Counts, FrameAccuracy, align, count_errors, error_rates, split
+from DeepASR.model import Sizes
+from DeepASR.network import build_evaluation
 from fluid.data import Batch
+from fluid.engine.paddle import PaddleEngine
 from fluid.errors import DataError
+from fluid.metrics import measure
+from fluid.program import initialise
 
 import numpy as np
 import pytest
@@ -96,3 +101,25 @@ def test_frames_of_real_utterances_count_once() -> None:
     assert metric.result() == {"loss": 1.25, "frame_accuracy": 50.0, "frames": 8.0}
     with pytest.raises(DataError, match="no frame has a label"):
         FrameAccuracy().result()
+
+
+class Utterances:
+    """Five of different length, padded to the longest."""
+
+    def __len__(self) -> int:
+        return 5
+
+    def load(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        own = np.random.default_rng(index)
+        feature = own.normal(size=(5, 3, 11, 4)).astype(np.float32)
+        return {"feature": feature, "length": np.array(index + 1), "label": own.integers(-1, 3, 5)}
+
+
+def test_the_size_of_the_batches_changes_no_accuracy() -> None:
+    program, engine = build_evaluation(Sizes(4, 1, 3, 2, 3, 2)), PaddleEngine()
+    engine.load(initialise(program, seed=0))
+    results = [measure(engine, program, Utterances(), FrameAccuracy(), batch_size=size).result() for size in (1, 3, 5)]
+    labels = [Utterances().load(index, np.random.default_rng())["label"][: index + 1] for index in range(5)]
+    assert results[0]["frames"] == sum((label >= 0).sum() for label in labels)
+    for result in results[1:]:
+        assert result == pytest.approx(results[0], rel=1e-5)
