@@ -10,9 +10,11 @@ in `paddle.inference` or ONNX Runtime, or compute something else there. Run as a
 
 import importlib.util
 import json
+import math
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -162,7 +164,7 @@ class _Trial:
     def _call(self, job: str) -> None:
         root = str(Path(__file__).resolve().parents[1])
         path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-        command = [sys.executable, "-m", "fluid.export", job, str(self._folder)]
+        command = [sys.executable, "-m", "fluid.export", job, str(self._folder), str(self._limit)]
         try:
             done = subprocess.run(
                 command, capture_output=True, text=True, timeout=self._limit, env={**os.environ, "PYTHONPATH": path}
@@ -339,5 +341,11 @@ def _try_out(job: str, folder: Path) -> None:
         number += 1
 
 
+def _main(job: str, folder: str, limit: str) -> None:
+    # Should the export be killed meanwhile, nobody else would end a run that never returns.
+    signal.alarm(math.ceil(float(limit)) + 1)
+    _try_out(job, Path(folder))
+
+
 if __name__ == "__main__":
-    _try_out(sys.argv[1], Path(sys.argv[2]))
+    _main(*sys.argv[1:])

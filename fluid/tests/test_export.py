@@ -3,6 +3,9 @@
 import errno
 import importlib.util
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -172,3 +175,12 @@ def test_a_failed_export_leaves_nothing_half_written(exported, tmp_path, monkeyp
 def test_a_folder_that_is_no_exported_model_is_refused(tmp_path):
     with pytest.raises(WeightsError, match="not an exported model"):
         ExportedModel(tmp_path)
+
+
+def test_a_trial_ends_even_if_nobody_waits_for_it():
+    """Killing the export must not leave a process behind that computes for ever."""
+    code = (
+        "import time, fluid.export as export; export._try_out = lambda *_: time.sleep(60); export._main('', '', '0.5')"
+    )
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], timeout=50)
+    assert done.returncode == -signal.SIGALRM
