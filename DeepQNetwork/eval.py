@@ -17,7 +17,7 @@ from DeepQNetwork.episodes import Scores, play
 from DeepQNetwork.flags import ALIASES, RETIRED, PlayerFlags
 from DeepQNetwork.player import check_actions, load_player
 from fluid import config as configuration
-from fluid.errors import UserError
+from fluid.config import Count
 from fluid.run import console, script
 
 
@@ -25,16 +25,14 @@ from fluid.run import console, script
 class Flags(PlayerFlags):
     """Evaluate an agent."""
 
-    episodes: int = 10
+    episodes: Count = 10
     """Whole episodes to play."""
-    num_envs: int | None = None
+    num_envs: Count | None = None
     """Environments side by side; by default one an episode, at most 16. Changes the speed, and which random numbers go where."""
 
 
 def main(flags: Flags) -> Scores:
     """Play and print; returns the scores."""
-    if flags.episodes < 1:
-        raise UserError(f"--episodes {flags.episodes}: must be at least 1")
     agent, q_function, engine = load_player(flags)
     count = min(flags.num_envs or 16, flags.episodes)
     environment = environments.make(agent.env, count, protocol=agent.protocol)

@@ -22,7 +22,7 @@ from DeepQNetwork.network import act_program, inference_program
 from DeepQNetwork.pretrained import load_agent
 from fluid import config as configuration
 from fluid import engine as engines
-from fluid.config import ExportFlags
+from fluid.config import Count, ExportFlags
 from fluid.export import ONNX, export
 from fluid.run import console, script
 from fluid.weights import compact
@@ -34,7 +34,7 @@ import numpy as np
 class Flags(AgentFlags, ExportFlags):
     """Export an agent."""
 
-    episodes: int = 10
+    episodes: Count = 10
     """Games by which --storage is measured."""
 
 

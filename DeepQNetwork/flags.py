@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from DeepQNetwork.agent import AgentFlags
-from fluid.config import EngineFlags, ExportedFlags
+from fluid.config import EngineFlags, ExportedFlags, Share
 
 ALIASES = {"rom": "env", "model_path": "pretrained_model", "target": "export_dir"}
 RETIRED = {"viz": "infer.py shows the game: --show window or --show terminal"}
@@ -13,5 +13,5 @@ RETIRED = {"viz": "infer.py shows the game: --show window or --show terminal"}
 class PlayerFlags(AgentFlags, ExportedFlags, EngineFlags):
     """Which agent plays what."""
 
-    epsilon: float = 0.01
+    epsilon: Share = 0.01
     """Share of random actions."""

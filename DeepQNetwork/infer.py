@@ -21,6 +21,7 @@ from DeepQNetwork.player import check_actions, load_player
 from DeepQNetwork.pretrained import load_agent
 from DeepQNetwork.watch import Recorder, watch
 from fluid import config as configuration
+from fluid.config import Count, Positive
 from fluid.errors import UserError
 from fluid.records import json_lines
 from fluid.run import console, script
@@ -31,15 +32,15 @@ from fluid.runner import Runner, run_arrays
 class Flags(PlayerFlags):
     """Watch or record an agent, or run its network on arrays."""
 
-    episodes: int = 1
+    episodes: Count = 1
     """Games to play."""
     show: Literal["none", "terminal", "window"] = "none"
     """Where to show the game while it is played, at its own speed."""
     video: Path | None = None
     """Record the games to this .gif or .mp4."""
-    video_fps: int | None = None
+    video_fps: Count | None = None
     """Frames a second of the video; by default 30, 15 for .gif. The game keeps its speed."""
-    max_seconds: float | None = None
+    max_seconds: Positive | None = None
     """Stop after this much time of the game."""
     results: Path | None = None
     """Write a JSON line an episode here."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from DeepQNetwork.environments import is_atari
+from fluid.config import Count, Natural, NotNegative, Positive, Share
 from fluid.errors import UserError
 
 
@@ -25,45 +26,45 @@ class Recipe:
     """The policy network chooses the next action, the target network evaluates it (arXiv:1509.06461)."""
     dueling: bool | None = None
     """Heads for value and advantage (arXiv:1511.06581)."""
-    n_step: int | None = None
+    n_step: Count | None = None
     """Steps a target looks ahead before it bootstraps; 1 as in 2018."""
     prioritized: bool = False
     """Draw transitions in proportion to their error (arXiv:1511.05952)."""
-    priority_alpha: float = 0.6
+    priority_alpha: NotNegative = 0.6
     """prioritized: exponent of the error."""
-    priority_beta: float = 0.4
+    priority_beta: Share = 0.4
     """prioritized: exponent of the importance weights at the start; it grows to 1 by the end."""
-    gamma: float = 0.99
+    gamma: Share = 0.99
     """Discount a step."""
-    lr: float | None = None
+    lr: NotNegative | None = None
     """Learning rate of Adam."""
-    adam_epsilon: float | None = None
+    adam_epsilon: Positive | None = None
     """Adam's epsilon."""
     loss: Literal["huber", "mse"] | None = None
     """Of the temporal-difference error."""
-    grad_clip: float | None = None
+    grad_clip: Positive | None = None
     """Clip the global norm of the gradients to this."""
-    batch_size: int | None = None
+    batch_size: Count | None = None
     """Transitions an update."""
-    mem_size: int | None = None
+    mem_size: Count | None = None
     """Frames in the replay memory, each stored once; 1,000,000 take 7.1 GB."""
     memory_device: Literal["auto", "host", "device"] = "auto"
     """Where the frames are kept; auto: with the network, if that is a GPU with room for them."""
-    warmup_steps: int | None = None
+    warmup_steps: Natural | None = None
     """Steps with random actions before the first update."""
-    update_every: int | None = None
+    update_every: Count | None = None
     """Environment steps an update."""
-    updates_per_call: int | None = None
+    updates_per_call: Count | None = None
     """Updates in one call of the device; by default as many as one step of all environments is worth."""
-    sync_every: int | None = None
+    sync_every: Count | None = None
     """Updates between copies of the policy network to the target network."""
-    epsilon_start: float = 1.0
+    epsilon_start: Share = 1.0
     """Share of random actions at the start."""
-    epsilon_end: float | None = None
+    epsilon_end: Share | None = None
     """Share of random actions after epsilon_steps."""
-    epsilon_steps: int | None = None
+    epsilon_steps: Natural | None = None
     """Environment steps over which it falls, in a line."""
-    num_envs: int | None = None
+    num_envs: Count | None = None
     """Environments side by side; 1 is the mode that resumes to the same bits."""
     life_loss_ends: bool | None = None
     """Atari: losing a life ends the episode for the learner (the game goes on)."""
@@ -152,10 +153,6 @@ def fill(recipe: Recipe) -> dict[str, Any]:
         raise UserError(
             f"--network {network} does not fit {recipe.env}: mlp is for vectors of numbers, the others for games"
         )
-    for name in ("n_step", "batch_size", "mem_size", "update_every", "sync_every", "num_envs", "updates_per_call"):
-        value = chosen.get(name, getattr(recipe, name))
-        if value is not None and value < 1:
-            raise UserError(f"--{name} {value}: must be at least 1")
     return chosen
 
 

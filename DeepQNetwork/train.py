@@ -21,7 +21,7 @@ from DeepQNetwork.episodes import Scores, play
 from DeepQNetwork.loop import REPLAY_PREFIX, Learner, Outcome, benchmark, train
 from DeepQNetwork.recipe import Recipe, fill
 from fluid import config as configuration
-from fluid.config import TrainFlags
+from fluid.config import Count, Natural, Number, Share, TrainFlags
 from fluid.engine import Engine
 from fluid.errors import UserError
 from fluid.interface import Interface
@@ -37,9 +37,9 @@ import numpy as np
 class Flags(Recipe, TrainFlags):
     """Train a deep Q network. Steps are agent steps: one action in one environment, 4 emulator frames in Atari."""
 
-    max_steps: int | None = None
+    max_steps: Count | None = None
     """Agent steps in all; by default 10,000,000 for Atari, 50,000 otherwise."""
-    target_score: float | None = None
+    target_score: Number | None = None
     """Stop when an evaluation reaches this mean; by default 490 for CartPole-v1, none otherwise."""
     pretrained_model: str | None = None
     """Weights to start from: a name such as breakout_2018, a checkpoint, or weights of any format."""
@@ -48,17 +48,17 @@ class Flags(Recipe, TrainFlags):
     save_replay: bool = False
     """Keep the replay memory and, of one Atari game or of CartPole and its kin, the environment in checkpoints: such a run
     resumes to the same bits."""
-    log_every: int | None = None
+    log_every: Count | None = None
     """Agent steps between log lines; by default 1/50 of max_steps, at most 10,000."""
-    save_every: int | None = None
+    save_every: Count | None = None
     """Agent steps between checkpoints beside those of the evaluations; by default none."""
-    eval_every: int | None = None
+    eval_every: Count | None = None
     """Agent steps between evaluations; by default 100,000 for Atari as in 2018, 2,500 otherwise."""
-    test_episodes: int | None = None
+    test_episodes: Count | None = None
     """Episodes of an evaluation; by default 10 for Atari, 20 otherwise."""
-    test_epsilon: float = 0.01
+    test_epsilon: Share = 0.01
     """Share of random actions in evaluations."""
-    num_workers: int = 0
+    num_workers: Natural = 0
     """Threads of the Atari emulators; 0: one a processor."""
 
 

@@ -1,16 +1,20 @@
 """Command lines: a dataclass with one documented field a flag, read by tyro, with the spellings of 2018 accepted.
 
-The flags that mean the same everywhere are defined here once; tasks inherit them.
+The flags that mean the same everywhere are defined in groups, here and in `fluid.optimizers`; tasks inherit them. A field
+of a number declares its range by its type (`Count`, `Share`, ...), and what spellings it had before by `Was`:
+
+    test_batch_size: Annotated[Count, Was("eval_batch_size")] = 64
 """
 
 import dataclasses
 import difflib
+import math
 import sys
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from fluid.engine import Hosts
 
@@ -21,19 +25,62 @@ _NAMED = "_named"
 """Attribute of a parsed configuration."""
 
 
+@dataclass(frozen=True)
+class Range:
+    """The numbers that a flag takes, all finite."""
+
+    low: float
+    high: float = math.inf
+    without_low: bool = False
+    without_high: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        above = value > self.low if self.without_low else value >= self.low
+        below = value < self.high if self.without_high else value <= self.high
+        return math.isfinite(value) and above and below
+
+    def __str__(self) -> str:
+        words = (
+            [f"above {self.low:g}" if self.without_low else f"at least {self.low:g}"] if self.low > -math.inf else []
+        )
+        if self.high < math.inf:
+            words.append(f"below {self.high:g}" if self.without_high else f"at most {self.high:g}")
+        return " and ".join(words) or "finite"
+
+
+@dataclass(frozen=True)
+class Was:
+    """Spellings that a flag had in earlier versions; they are still accepted."""
+
+    names: tuple[str, ...]
+
+    def __init__(self, *names: str) -> None:
+        object.__setattr__(self, "names", names)
+
+
+Declared = TypeVar("Declared", Range, Was)
+Count = Annotated[int, Range(1)]
+Natural = Annotated[int, Range(0)]
+Number = Annotated[float, Range(-math.inf)]
+Positive = Annotated[float, Range(0, without_low=True)]
+NotNegative = Annotated[float, Range(0)]
+Share = Annotated[float, Range(0, 1)]
+Decay = Annotated[float, Range(0, 1, without_high=True)]
+
+
 @dataclass
 class EngineFlags:
     """Where and how Programs run."""
 
-    device: Literal["auto", "cpu", "gpu"] = "auto"
+    device: Annotated[Literal["auto", "cpu", "gpu"], Was("use_gpu", "use_cuda")] = "auto"
     """Where to compute; auto takes a GPU if JAX sees one."""
     engine: Literal["auto", "paddle", "xla"] = "auto"
     """What runs the Program: Paddle's executor, or the same Program compiled by XLA."""
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     """Arithmetic of matrix products and convolutions; parameters and losses stay float32. tf32 and bf16 need xla."""
-    seed: int = 0
+    seed: Natural = 0
     """Seed of initialisation, data order, augmentation and dropout."""
-    num_workers: int = 0
+    num_workers: Natural = 0
     """Reader processes; 0 reads in the training process."""
 
 
@@ -77,9 +124,9 @@ class HostFlags:
 
     coordinator: str | None = None
     """HOST:PORT of machine 0, for training on several machines with the xla engine."""
-    num_hosts: int | None = None
+    num_hosts: Count | None = None
     """How many machines take part."""
-    host_id: int | None = None
+    host_id: Natural | None = None
     """Number of this machine, from 0."""
 
     @property
@@ -97,19 +144,19 @@ class TrainFlags(HostFlags, EngineFlags):
     earlier run there is renamed aside, never overwritten."""
     checkpoint: Path | None = None
     """Continue the run of this checkpoint or output folder, exactly where it stopped."""
-    max_steps: int | None = None
+    max_steps: Count | None = None
     """Stop after this many updates, whatever num_epochs says."""
-    max_minutes: float | None = None
+    max_minutes: Positive | None = None
     """Stop after this time, whatever max_steps says; the last evaluation comes on top."""
-    log_every: int = 10
+    log_every: Count = 10
     """Updates between log lines."""
-    save_every: int | None = None
+    save_every: Count | None = None
     """Updates between checkpoints; by default one an epoch."""
-    eval_every: int | None = None
+    eval_every: Count | None = None
     """Updates between evaluations; by default one an epoch."""
-    keep_checkpoints: int = 3
+    keep_checkpoints: Count = 3
     """Newest checkpoints to keep, beside the best one."""
-    early_stop: int | None = None
+    early_stop: Count | None = None
     """Stop after this many evaluations without improvement."""
     benchmark: bool = False
     """Measure the training loop with synthetic and with real data instead of training."""
@@ -131,12 +178,12 @@ def parse(
     retired: Mapping[str, str] | None = None,
     description: str | None = None,
 ) -> Config:
-    """Read the command line into `config`; a wrong flag or value exits with code 2.
+    """Read the command line into `config`; a wrong flag or value, one outside its range too, exits with code 2.
 
     Args:
         config: dataclass type; its fields are the flags.
         argv: the words after the script's name; None takes those of the process.
-        aliases: older spelling of a flag -> name of the field.
+        aliases: older spelling of a flag -> name of the field, beside those that the fields declare by `Was`.
         retired: flags that mean nothing any more -> a note, printed once.
         description: head of `--help`.
 
@@ -144,12 +191,51 @@ def parse(
     True|False|1|0` for a switch, and underscores or dashes in names.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    words = _translate(words, config, {"use_gpu": "device", "use_cuda": "device", **(aliases or {})}, retired or {})
+    words = _translate(words, config, {**former_names(config), **(aliases or {})}, retired or {})
     result = tyro.cli(
         config, args=words, description=description, config=(tyro.conf.FlagConversionOff,), use_underscores=True
     )
+    _check_ranges(result)
     object.__setattr__(result, _NAMED, {word[2:] for word in words if word.startswith("--")})
     return result
+
+
+def defaults(**values: Any) -> Callable[[type[Config]], type[Config]]:
+    """Other defaults for flags of groups: a decorator of a class, below `@dataclass`. Their help stays that of the group."""
+
+    def apply(config: type[Config]) -> type[Config]:
+        inherited = typing.get_type_hints(config, include_extras=True)
+        for name, value in values.items():
+            config.__annotations__[name] = inherited[name]
+            setattr(config, name, value)
+        return config
+
+    return apply
+
+
+def former_names(config: type) -> dict[str, str]:
+    """Spellings that the fields declare by `Was` -> name of the field."""
+    types = typing.get_type_hints(config, include_extras=True)
+    return {former: name for name, kind in types.items() for was in declared(kind, Was) for former in was.names}
+
+
+def declared(kind: Any, what: type[Declared]) -> Iterator[Declared]:
+    """The declarations `Annotated` anywhere in the type of a field."""
+    yield from (item for item in getattr(kind, "__metadata__", ()) if isinstance(item, what))
+    for part in typing.get_args(kind):
+        yield from declared(part, what)
+
+
+def _check_ranges(config: Any) -> None:
+    """Exit with code 2 and one line if a number lies outside its range."""
+    types = typing.get_type_hints(type(config), include_extras=True)
+    for name, kind in types.items():
+        value = getattr(config, name)
+        for number in value if isinstance(value, tuple) else (value,):
+            for allowed in declared(kind, Range):
+                if isinstance(number, int | float) and number not in allowed:
+                    print(f"error: --{name} {number}: must be {allowed}", file=sys.stderr)
+                    raise SystemExit(2)
 
 
 def named(config: Any) -> set[str]:
@@ -173,8 +259,9 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 def from_dict(config: type[Config], data: Mapping[str, Any]) -> Config:
     """The inverse of `to_dict`; flags that `data` lacks are at their defaults, and those that are no more are left out."""
-    types = typing.get_type_hints(config)
-    return config(**{name: _typed(types[name], value) for name, value in data.items() if name in types})
+    types, former = typing.get_type_hints(config), former_names(config)
+    known = {former.get(name, name) if name not in types else name: value for name, value in data.items()}
+    return config(**{name: _typed(types[name], value) for name, value in known.items() if name in types})
 
 
 def _typed(kind: Any, value: Any) -> Any:

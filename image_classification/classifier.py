@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from fluid.config import WeightsFlags
+from fluid.config import Count, WeightsFlags
 from fluid.errors import UserError
 from image_classification.reader import Preprocess
 
@@ -19,9 +19,9 @@ class NetworkFlags(WeightsFlags):
 
     model: str | None = None
     """Network of --pretrained_model, where that does not say."""
-    class_dim: int | None = None
+    class_dim: Count | None = None
     """Classes of --pretrained_model, where that does not say; 1000 by default."""
-    image_shape: tuple[int, int, int] | None = None
+    image_shape: tuple[Count, Count, Count] | None = None
     """Input of the network, where it is another than its own."""
 
 

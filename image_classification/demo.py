@@ -15,6 +15,7 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fluid import config as configuration
+from fluid.config import Count
 from fluid.run import console, script
 from image_classification import eval as evaluation
 from image_classification import infer, train
@@ -30,9 +31,9 @@ class Flags(train.Flags):
 
     output_dir: Path = Path("output/demo")
     """Folder of everything the demo makes."""
-    log_every: int = 62
+    log_every: Count = 62
     """Updates between log lines; 62 are a pass over the embedded images."""
-    eval_every: int | None = 310
+    eval_every: Count | None = 310
     """Updates between evaluations."""
 
 

@@ -15,7 +15,7 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fluid import config as configuration
-from fluid.config import EngineFlags, ExportedFlags
+from fluid.config import Count, EngineFlags, ExportedFlags
 from fluid.data import batches_for_all
 from fluid.metrics import measure
 from fluid.records import write_result
@@ -38,7 +38,7 @@ class Flags(NetworkFlags, ExportedFlags, EngineFlags):
     """Folder of the data set; by default the embedded images."""
     split: Literal["val", "train"] = "val"
     """Which list to measure."""
-    batch_size: int = 100
+    batch_size: Count = 100
     """Images in a batch; the result does not depend on it."""
     per_class: bool = False
     """Print the accuracy of each class too."""

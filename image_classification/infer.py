@@ -26,7 +26,7 @@ if __package__ in (None, ""):
 from fluid import config as configuration
 from fluid import media
 from fluid.arrays import write_npz
-from fluid.config import EngineFlags, ExportedFlags, nearest
+from fluid.config import Count, EngineFlags, ExportedFlags, nearest
 from fluid.data import batches_for_all
 from fluid.errors import DataError, UserError
 from fluid.pictures import draw_sheet
@@ -57,11 +57,11 @@ class Flags(NetworkFlags, ExportedFlags, EngineFlags):
     """A list file of 2018, `path label` a line; the predictions are then checked against the labels."""
     data_dir: Path | None = None
     """What the paths of --image_list are relative to; by default its own folder."""
-    batch_size: int = 16
+    batch_size: Count = 16
     """Images in a batch; the result does not depend on it."""
-    frame_step: int = 1
+    frame_step: Count = 1
     """Of a video or camera, classify every so many frames."""
-    topk: int = 5
+    topk: Count = 5
     """Classes to name for each image."""
     feature: str | None = None
     """Write this layer's output to features.npz instead of classifying."""
@@ -86,9 +86,6 @@ def main(flags: Flags) -> list[dict[str, Any]]:
     """Classify, print and write; returns the records of predictions.jsonl."""
     if (flags.feed is None) != (flags.fetch is None):
         raise UserError("--feed and --fetch go together: raw inputs in, raw outputs out")
-    for name in ("topk", "batch_size", "frame_step"):
-        if getattr(flags, name) < 1:
-            raise UserError(f"--{name} {getattr(flags, name)}: must be at least 1")
     opened = open_classifier(flags)
     classifier = opened.facts
     if flags.feed is not None:

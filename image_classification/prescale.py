@@ -13,11 +13,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fluid import config as configuration
+from fluid.config import Count, Range
 from fluid.run import script
 from image_classification.scaled import PROCESSORS, QUALITY, copy_scaled
 
@@ -30,11 +32,11 @@ class Flags:
     """Folder of the data set."""
     output_dir: Path
     """New folder to write."""
-    short_side: int = 320
+    short_side: Count = 320
     """Short side of the copies in pixels; evaluation, which reads the originals, scales to 256."""
-    quality: int = QUALITY
+    quality: Annotated[int, Range(1, 100)] = QUALITY
     """JPEG quality of the copies."""
-    num_workers: int = PROCESSORS
+    num_workers: Count = PROCESSORS
     """Images at a time."""
 
 

@@ -18,7 +18,7 @@ if __package__ in (None, ""):
 from fluid import config as configuration
 from fluid import engine as engines
 from fluid import schedule as schedules
-from fluid.config import TrainFlags
+from fluid.config import Count, Decay, Natural, NotNegative, Positive, Share, TrainFlags
 from fluid.data import Batch, batches_per_epoch, training_batches
 from fluid.engine import Engine
 from fluid.errors import UserError
@@ -58,15 +58,15 @@ class Flags(TrainFlags):
     """Folder with train_list.txt and val_list.txt, or with train/CLASS/ and val/CLASS/; by default the embedded images."""
     model: str = "SmallNet"
     """Network; `./zoo list models` names them."""
-    class_dim: int | None = None
+    class_dim: Count | None = None
     """Number of classes; by default as many as the data set has."""
-    image_shape: tuple[int, int, int] | None = None
+    image_shape: tuple[Count, Count, Count] | None = None
     """Channels, height, width of the network's input; by default the network's own."""
-    batch_size: int = 64
+    batch_size: Count = 64
     """Images in a batch, over all devices."""
-    test_batch_size: int = 100
+    test_batch_size: Count = 100
     """Images in a batch of the evaluation; changes its speed, not its result."""
-    num_epochs: int = 40
+    num_epochs: Count = 40
     """Passes over the training images."""
     pretrained_model: str | None = None
     """Weights to start from: a registered name, or a file or folder of any format."""
@@ -77,52 +77,52 @@ class Flags(TrainFlags):
 
     optimizer: Literal["momentum", "sgd", "adam", "rmsprop"] = "momentum"
     """Update rule."""
-    momentum_rate: float = 0.9
+    momentum_rate: Decay = 0.9
     """Momentum of momentum and rmsprop."""
-    l2_decay: float = 5e-4
+    l2_decay: NotNegative = 5e-4
     """L2 decay, of all parameters as in 2018; the recipes for ImageNet have 1e-4 and less."""
-    grad_clip: float | None = None
+    grad_clip: Positive | None = None
     """Clip the global norm of the gradients to this."""
-    accumulate_batches: int = 1
+    accumulate_batches: Count = 1
     """Batches whose gradients are averaged for one update."""
-    statistics_batch: int | None = None
+    statistics_batch: Count | None = None
     """Images that share batch statistics, say those of one GPU; by default the whole batch. Needs xla."""
-    lr: float = 0.1
+    lr: NotNegative = 0.1
     """Learning rate at the start, or after the warm-up."""
     lr_strategy: Strategy = "cosine_decay"
     """How the learning rate falls."""
-    step_epochs: tuple[int, ...] = (30, 60, 90)
+    step_epochs: tuple[Count, ...] = (30, 60, 90)
     """piecewise_decay: epochs after which the rate is multiplied by 0.1."""
-    warm_up_epochs: float = 5.0
+    warm_up_epochs: NotNegative = 5.0
     """*_warmup: epochs over which the rate rises."""
-    decay_epochs: float = 2.4
+    decay_epochs: Positive = 2.4
     """exponential_decay_warmup: epochs between decays."""
-    decay_rate: float = 0.97
+    decay_rate: Positive = 0.97
     """exponential_decay_warmup: factor of a decay."""
-    lr_power: float = 2.0
+    lr_power: Positive = 2.0
     """polynomial_decay: exponent."""
     use_label_smoothing: bool = False
     """Spread a share of the target over all classes (Szegedy et al., arXiv:1512.00567)."""
-    label_smoothing_epsilon: float = 0.1
+    label_smoothing_epsilon: Share = 0.1
     """That share."""
     use_mixup: bool = False
     """Train on mixtures of two images (Zhang et al., arXiv:1710.09412)."""
-    mixup_alpha: float = 0.2
+    mixup_alpha: Positive = 0.2
     """Parameter of the Beta distribution that the mixture is drawn from."""
     use_ema: bool = False
     """Keep a moving average of the parameters, and evaluate it."""
-    ema_decay: float = 0.9999
+    ema_decay: Decay = 0.9999
     """Decay of that average, an update."""
 
     augment: Literal["auto", "resized", "shifted", "none"] = "auto"
     """Training crops: resized (random area and ratio), shifted (by a few pixels); auto shifts images below 65 pixels."""
-    lower_scale: float = 0.08
+    lower_scale: Positive = 0.08
     """Smallest part of the area of a resized crop."""
-    lower_ratio: float = 3 / 4
+    lower_ratio: Positive = 3 / 4
     """Smallest width : height of a resized crop."""
-    upper_ratio: float = 4 / 3
+    upper_ratio: Positive = 4 / 3
     """Largest width : height of a resized crop."""
-    max_shift: int = 2
+    max_shift: Natural = 2
     """Pixels by which a shifted crop moves."""
     flip: bool = True
     """Mirror every second image."""
@@ -130,18 +130,18 @@ class Flags(TrainFlags):
     """Rotate by up to 10 degrees."""
     color_jitter: bool = False
     """Change brightness, contrast and saturation by up to half."""
-    resize_short_size: int | None = None
+    resize_short_size: Count | None = None
     """Short side of an evaluation image before its central crop; by default the network's own."""
     interpolation: Literal["linear", "area", "cubic", "lanczos"] = "linear"
     """How images are resized."""
-    image_mean: tuple[float, float, float] | None = None
+    image_mean: tuple[Share, Share, Share] | None = None
     """Mean of red, green, blue in 0..1; by default the network's own."""
-    image_std: tuple[float, float, float] | None = None
+    image_std: tuple[Positive, Positive, Positive] | None = None
     """Standard deviation of red, green, blue; by default the network's own."""
-    prescale_short_side: int | None = None
+    prescale_short_side: Count | None = None
     """Train on a copy of the images with this short side (320 say), DATA_DIR_320, made at the first start: for GPUs that are
     faster than the readers. Evaluation reads the originals."""
-    max_bad_samples: int = 100
+    max_bad_samples: Natural = 100
     """Unreadable training images that are replaced and reported before the run ends with an error."""
 
 
@@ -308,8 +308,6 @@ def training_data(flags: Flags) -> Path | None:
         return flags.data_dir
     if flags.data_dir is None:
         raise UserError("--prescale_short_side: the embedded images are small already; it belongs to a --data_dir")
-    if flags.prescale_short_side < 1:
-        raise UserError(f"--prescale_short_side {flags.prescale_short_side}: give a number of pixels, 320 say")
     return scaled_copy(flags.data_dir, flags.prescale_short_side)
 
 

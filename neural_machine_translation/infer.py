@@ -7,7 +7,6 @@ python infer.py --interactive                          line by line, answered at
 python infer.py --feed in.npz --fetch out.npz          src_word, trg_word [N, T] int64 -> logits [N, T, V]
 """
 
-import math
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fluid import config as configuration
-from fluid.config import ExportedFlags
+from fluid.config import Count, ExportedFlags, Natural, Positive
 from fluid.engine import Engine
 from fluid.errors import UserError
 from fluid.records import json_lines, make_folder
@@ -42,13 +41,13 @@ class Flags(ModelFlags, ExportedFlags):
     """Sentences, files, folders, patterns, @LIST of files, or - for standard input; by default some everyday sentences."""
     test_file_pattern: str | None = None
     """Files of pairs (source, tab, target), of which the sources are translated, as in 2018."""
-    n_best: int = 1
+    n_best: Count = 1
     """Translations of each sentence, with their scores."""
     sampling: bool = False
     """Draw translations at random instead of searching for the most probable one."""
-    temperature: float = 1.0
+    temperature: Positive = 1.0
     """sampling: below 1 prefers the probable words, above 1 the others."""
-    top_k: int = 0
+    top_k: Natural = 0
     """sampling: draw from the most probable words alone; 0 draws from all."""
     interactive: bool = False
     """Translate standard input line by line, answering each at once."""
@@ -68,8 +67,6 @@ def main(flags: Flags) -> list[list[Hypothesis]]:
         raise UserError("--feed and --fetch go together")
     if not 1 <= flags.n_best <= (flags.n_best if flags.sampling else flags.beam_size):
         raise UserError(f"--n_best {flags.n_best} must be between 1 and --beam_size {flags.beam_size}")
-    if not math.isfinite(flags.temperature) or flags.temperature <= 0:
-        raise UserError(f"--temperature {flags.temperature} must be above 0")
     if flags.feed is not None:
         opened = open_model(flags)
         run_arrays(

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from fluid.config import EngineFlags, WeightsFlags
-from fluid.errors import UserError
+from fluid.config import Count, Decay, EngineFlags, NotNegative, WeightsFlags
 from neural_machine_translation.decode import LengthPenalty, Search
 from neural_machine_translation.vocabulary import SPECIAL_WORDS
 
@@ -23,11 +22,11 @@ class NetworkFlags(WeightsFlags):
     """Begin, end and unknown word: the first three of a vocabulary."""
     languages: tuple[str, str] = ("en", "de")
     """Of source and target, for --pretrained_model."""
-    n_head: int | None = None
+    n_head: Count | None = None
     """Attention heads, for --pretrained_model; by default d_model / 64."""
-    n_layer: int | None = None
+    n_layer: Count | None = None
     """Layers, for --pretrained_model, where a combined file holds no names; by default 6."""
-    dropout: float | None = None
+    dropout: Decay | None = None
     """Dropout the weights were trained with, for --pretrained_model; by default 0.3 for big, 0.1 otherwise."""
     norm: Literal["pre", "post"] | None = None
     """Where --pretrained_model normalises: pre (released weights, 2019, and the default) or post (July 2018)."""
@@ -37,21 +36,19 @@ class NetworkFlags(WeightsFlags):
 class ModelFlags(NetworkFlags, EngineFlags):
     """Which model, and how it searches: shared by eval.py, infer.py and export.py."""
 
-    beam_size: int = 5
+    beam_size: Count = 5
     """Hypotheses kept at each position; 1 is greedy search."""
-    max_out_len: int = 256
+    max_out_len: Count = 256
     """Longest translation in words."""
     length_penalty: LengthPenalty = "gnmt"
     """What a log-probability is divided by: gnmt, ((5 + length) / 6)**alpha; average, the length; none, as Fluid did."""
-    alpha: float = 0.6
+    alpha: NotNegative = 0.6
     """Exponent of gnmt."""
-    batch_size: int = 32
+    batch_size: Count = 32
     """Sentences in a batch; changes the speed, not the result."""
 
     def search(self) -> Search:
         """The search that the flags describe."""
-        if self.beam_size < 1 or self.max_out_len < 1 or self.batch_size < 1:
-            raise UserError("--beam_size, --max_out_len and --batch_size are at least 1")
         return Search(self.beam_size, self.length_penalty, self.alpha, self.max_out_len)
 
 

@@ -16,7 +16,7 @@ if __package__ in (None, ""):
 
 from fluid import config as configuration
 from fluid.checkpoint import Meta
-from fluid.config import TrainFlags
+from fluid.config import Count, Decay, NotNegative, Positive, Share, TrainFlags
 from fluid.data import Batches, training_batches
 from fluid.engine import Engine
 from fluid.metrics import measure
@@ -88,33 +88,33 @@ class Flags(TrainFlags):
     """Vocabulary of the target; by default the source's, shared."""
     special_token: tuple[str, str, str] = SPECIAL_WORDS
     """Begin, end and unknown word: the first three of a vocabulary."""
-    vocab_size: int = 2000
+    vocab_size: Count = 2000
     """Words of the vocabulary trained by default."""
 
     model: Literal["base", "big", "small", "tiny"] = "tiny"
     """Sizes of the network: base and big of the paper, small and tiny for small data."""
-    n_layer: int | None = None
+    n_layer: Count | None = None
     """Layers of encoder and of decoder; by default those of --model."""
-    n_head: int | None = None
+    n_head: Count | None = None
     """Attention heads."""
-    d_model: int | None = None
+    d_model: Count | None = None
     """Width."""
-    d_inner_hid: int | None = None
+    d_inner_hid: Count | None = None
     """Width inside the feed-forward layers."""
-    dropout: float | None = None
+    dropout: Decay | None = None
     """Share of values set to zero in training."""
-    max_length: int = 256
+    max_length: Count = 256
     """Longest sentence in words, special words included; longer pairs are left out of training."""
     norm: Literal["pre", "post"] = "pre"
     """Layer normalisation before each sublayer (released weights, 2019) or after it (paper, July 2018)."""
     weight_sharing: bool = True
     """One table for source words, target words and output layer."""
 
-    batch_size: int = 1024
+    batch_size: Count = 1024
     """Words in a batch, padding included, over all devices; sentences if not --use_token_batch."""
     use_token_batch: bool = True
     """Whether batch_size counts words."""
-    pool_size: int = 10000
+    pool_size: Count = 10000
     """Pairs that are shuffled and then sorted by length together."""
     sort_type: SortType = "pool"
     """Sort by length within pools, globally, or not at all."""
@@ -122,37 +122,37 @@ class Flags(TrainFlags):
     """Shuffle the pairs in every epoch."""
     shuffle_batch: bool = True
     """Shuffle the batches in every epoch."""
-    num_epochs: int = 20
+    num_epochs: Count = 20
     """Passes over the training pairs."""
-    accumulate_batches: int = 1
+    accumulate_batches: Count = 1
     """Batches whose gradients are averaged for one update."""
     pretrained_model: str | None = None
     """Weights to start from: a file or folder of any format, or a checkpoint; their vocabulary is used."""
     allow_partial: bool = False
     """Accept weights that fit only in part."""
 
-    lr: float = 2.0
+    lr: NotNegative = 2.0
     """noam: factor of the schedule; inverse_sqrt: the largest learning rate."""
     lr_strategy: Literal["noam", "inverse_sqrt"] = "noam"
     """Linear rise over the warm-up, then falling with the square root of the step; they differ in what --lr means."""
-    warmup_steps: int = 400
+    warmup_steps: Count = 400
     """Updates until the learning rate is largest."""
-    beta1: float = 0.9
+    beta1: Decay = 0.9
     """Adam: decay of the first moment."""
-    beta2: float = 0.997
+    beta2: Decay = 0.997
     """Adam: decay of the second moment."""
-    eps: float = 1e-9
+    eps: Positive = 1e-9
     """Adam: added to the denominator."""
-    grad_clip: float | None = None
+    grad_clip: Positive | None = None
     """Clip the global norm of the gradients to this."""
-    label_smooth_eps: float = 0.1
+    label_smooth_eps: Share = 0.1
     """Share of the target probability spread over all words."""
 
-    beam_size: int = 4
+    beam_size: Count = 4
     """Beam of the BLEU that is measured while training."""
-    eval_batch_size: int = 32
+    eval_batch_size: Count = 32
     """Sentences in a batch of the evaluation; changes its speed, not its result."""
-    max_out_len: int = 256
+    max_out_len: Count = 256
     """Longest translation in words."""
     eval_metric: Literal["bleu", "ppl"] = "bleu"
     """What decides which checkpoint is the best and when to stop early."""

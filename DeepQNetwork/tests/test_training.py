@@ -231,7 +231,6 @@ def test_flags_of_2018():
         ({"env": "Pong", "network": "mlp"}, "mlp is for vectors"),
         ({"env": "CartPole-v1", "preset": "2018"}, "for Atari games"),
         ({"env": "Pong", "mem_size": 10_000}, "too small"),
-        ({"env": "Pong", "n_step": 0}, "at least 1"),
         ({"env": "Pongg"}, "Did you mean pong"),
     ],
 )

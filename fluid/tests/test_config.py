@@ -2,8 +2,22 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from fluid.config import TrainFlags, nearest, parse
+from fluid.config import (
+    Count,
+    Decay,
+    Range,
+    Share,
+    TrainFlags,
+    Was,
+    declared,
+    defaults,
+    from_dict,
+    named,
+    nearest,
+    parse,
+)
 
 import pytest
 
@@ -18,6 +32,12 @@ class Flags(TrainFlags):
     """Switch."""
     lr: float = 0.1
     """Rate."""
+    dropout: Decay | None = None
+    """Share of zeros."""
+    top_k: Annotated[Count, Was("topk", "best")] = 5
+    """Classes."""
+    mean: tuple[Share, Share] = (0.5, 0.5)
+    """Mean."""
 
 
 ALIASES = {"model_save_dir": "output_dir", "use_mixup": "mixup"}
@@ -46,6 +66,12 @@ def read(*words: str) -> Flags:
         (["--model_save_dir", "a b"], "output_dir", Path("a b")),
         (["--max-steps", "3"], "max_steps", 3),
         (["--lr", "-1e-3"], "lr", -1e-3),
+        (["--topk", "3"], "top_k", 3),
+        (["--best=3"], "top_k", 3),
+        (["--use_cuda", "0"], "device", "cpu"),
+        (["--num_workers", "0"], "num_workers", 0),
+        (["--dropout", "0"], "dropout", 0.0),
+        (["--mean", "0", "1"], "mean", (0.0, 1.0)),
     ],
 )
 def test_spellings(words, field, value):
@@ -65,6 +91,52 @@ def test_wrong_flags_exit_with_2(words, capsys):
         read(*words)
     assert stopped.value.code == 2
     assert words[0].strip("-") in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words, line",
+    [
+        (["--num_workers", "-1"], "--num_workers -1: must be at least 0"),
+        (["--max_minutes", "0"], "--max_minutes 0.0: must be above 0"),
+        (["--max_minutes", "nan"], "--max_minutes nan: must be above 0"),
+        (["--max_minutes", "inf"], "--max_minutes inf: must be above 0"),
+        (["--dropout", "1"], "--dropout 1.0: must be at least 0 and below 1"),
+        (["--topk", "0"], "--top_k 0: must be at least 1"),
+        (["--mean", "0.5", "1.5"], "--mean 1.5: must be at least 0 and at most 1"),
+    ],
+)
+def test_what_lies_outside_its_range_is_one_line(words, line, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        read(*words)
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == f"error: {line}\n"
+
+
+def test_ranges_are_found_anywhere_in_a_type():
+    kind = tuple[Annotated[int, Range(2)], Annotated[float, Range(0, 3)] | None] | None
+    assert list(declared(kind, Range)) == [Range(2), Range(0, 3)]
+
+
+@dataclass
+@defaults(keep_checkpoints=7, lr=0.5)
+class Others(Flags):
+    """Flags with other defaults."""
+
+
+def test_other_defaults_keep_help_and_range(capsys):
+    assert (Others().keep_checkpoints, Others().lr, Flags().keep_checkpoints) == (7, 0.5, 3)
+    with pytest.raises(SystemExit):
+        parse(Others, ["--help"])
+    assert "Newest checkpoints to keep, beside the best one. (default: 7)" in " ".join(
+        capsys.readouterr().out.replace("│", " ").split()
+    )
+    with pytest.raises(SystemExit):
+        parse(Others, ["--keep_checkpoints", "0"])
+
+
+def test_runs_remember_flags_by_names_they_had():
+    assert from_dict(Flags, {"topk": 3, "lr": 0.5, "gone": 1}) == Flags(top_k=3, lr=0.5)
+    assert "top_k" in named(read("--topk", "3"))
 
 
 def test_help_documents_every_flag(capsys):

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from fluid import config as configuration
 from fluid import engine as engines
-from fluid.config import TrainFlags
+from fluid.config import Count, Decay, NotNegative, TrainFlags
 from fluid.data import Batches, evaluation_batches, training_batches
 from fluid.interface import Input, averaged
 from fluid.program import Program, build, build_accumulating, initialise
@@ -35,27 +35,27 @@ INPUTS = [Input("point", (None, 4)), Input("label", (None,), "int64")]
 class ToyFlags(TrainFlags):
     """Flags of the toy task."""
 
-    batch_size: int = 8
+    batch_size: Count = 8
     """Points a batch."""
-    points: int = 64
+    points: Count = 64
     """Points in all."""
-    total_steps: int = 20
+    total_steps: Count = 20
     """Updates in all."""
-    accumulate: int = 1
+    accumulate: Count = 1
     """Batches an update."""
     poison: str = ""
     """What goes wrong with one point: it is NaN (`input`), cannot be read (`reader`), or nothing."""
-    epochs: int | None = None
+    epochs: Count | None = None
     """Passes over the points after which the input ends; by default none."""
-    pause: float = 0.0
+    pause: NotNegative = 0.0
     """Seconds a sample takes to read."""
-    hidden: int = 16
+    hidden: Count = 16
     """Width of the hidden layer."""
-    lr: float = 0.2
+    lr: NotNegative = 0.2
     """Learning rate at the start."""
     classes: tuple[str, ...] = ("below", "above")
     """Names of the classes."""
-    dropout: float = 0.2
+    dropout: Decay = 0.2
     """Dropout of the hidden layer; engines draw different masks."""
 
 

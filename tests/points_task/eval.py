@@ -9,7 +9,7 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fluid import config as configuration
-from fluid.config import EngineFlags, WeightsFlags
+from fluid.config import Count, EngineFlags, WeightsFlags
 from fluid.metrics import measure
 from fluid.records import write_result
 from fluid.run import console, script
@@ -25,7 +25,7 @@ class Flags(WeightsFlags, EngineFlags):
 
     split: Literal["val", "train"] = "val"
     """Which points."""
-    batch_size: int = 50
+    batch_size: Count = 50
     """Points a batch; the result does not depend on it."""
     output_dir: Path | None = None
     """Folder for result.json."""

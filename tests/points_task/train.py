@@ -8,7 +8,7 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fluid import config as configuration
-from fluid.config import TrainFlags
+from fluid.config import Count, NotNegative, TrainFlags
 from fluid.data import training_batches
 from fluid.keeper import Evaluation
 from fluid.metrics import measure
@@ -28,13 +28,13 @@ import paddle
 class Flags(TrainFlags):
     """Learn on which side of a plane points lie."""
 
-    batch_size: int = 16
+    batch_size: Count = 16
     """Points a batch."""
-    num_epochs: int = 10
+    num_epochs: Count = 10
     """Passes over the points."""
-    lr: float = 0.1
+    lr: NotNegative = 0.1
     """Learning rate at the start, from where it falls to 0 in half a cosine."""
-    hidden: int = 16
+    hidden: Count = 16
     """Width of the hidden layer."""
 
 
