@@ -43,8 +43,6 @@ class Flags(ModelFlags, ExportFlags):
 
 def main(flags: Flags) -> Path:
     """Export as `flags` say; returns the folder."""
-    if flags.onnx and flags.what == "search":
-        raise UserError("--onnx needs --what scoring: the loop of the search is not translated to ONNX")
     opened = open_model(flags)
     translator = opened.facts
     search = flags.search()

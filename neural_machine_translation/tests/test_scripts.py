@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fluid import weights
 from fluid.errors import UserError
+from fluid.export import ExportedModel
 from fluid.trainer import Outcome
 from neural_machine_translation import eval as evaluate
 from neural_machine_translation import export, infer, pictures, scoring, train
@@ -171,10 +172,19 @@ def test_feed_and_fetch_give_the_golden_logits(tmp_path, capsys):
     capsys.readouterr()
 
 
-def test_scoring_agrees_in_onnx_runtime(trained, tmp_path):
+def test_search_and_scoring_agree_in_onnx_runtime(trained, tmp_path):
     pytest.importorskip("paddle2onnx", reason="the extra onnx has no wheels for Python 3.13")
     onnxruntime = pytest.importorskip("onnxruntime", reason="part of the extra onnx")
     folder, _ = trained
+    export.main(export.Flags(checkpoint=folder, export_dir=tmp_path / "search", onnx=True))
+    session = onnxruntime.InferenceSession(tmp_path / "search" / "model.onnx")
+    names, model = [item.name for item in session.get_outputs()], ExportedModel(tmp_path / "search")
+    for rows, source in ((2, 5), (4, 9)):
+        words = np.random.default_rng(rows).integers(3, 13, (rows, source))
+        found = dict(zip(names, session.run(None, {"src_word": words}), strict=True))
+        expected = model.run({"src_word": words})
+        assert np.array_equal(found["ids"], expected["ids"])
+        np.testing.assert_allclose(found["scores"], expected["scores"], rtol=1e-4)
     export.main(export.Flags(checkpoint=folder, export_dir=tmp_path / "scoring", what="scoring", onnx=True))
     session = onnxruntime.InferenceSession(tmp_path / "scoring" / "model.onnx")
     rng = np.random.default_rng(0)
@@ -210,5 +220,3 @@ def test_wrong_values_are_refused(tmp_path):
         infer.main(infer.Flags(inputs=("a b",), n_best=7))
     with pytest.raises(UserError, match="--feed and --fetch go together"):
         infer.main(infer.Flags(feed=tmp_path / "in.npz"))
-    with pytest.raises(UserError, match="--onnx needs --what scoring"):
-        export.main(export.Flags(onnx=True))
