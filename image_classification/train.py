@@ -16,13 +16,13 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fluid import config as configuration
-from fluid import engine as engines
 from fluid import schedule as schedules
+from fluid.averages import MeasuredWeights
 from fluid.config import Count, Decay, Natural, NotNegative, Positive, Share, TrainFlags
 from fluid.data import Batch, batches_per_epoch, training_batches
 from fluid.engine import Engine
 from fluid.errors import UserError
-from fluid.interface import Interface, averaged
+from fluid.interface import Interface
 from fluid.keeper import Evaluation
 from fluid.metrics import measure
 from fluid.programs import Captured
@@ -362,7 +362,7 @@ def with_mixup(batches: Iterator[Batch], flags: Flags) -> Iterator[Batch]:
 
 
 class Evaluator:
-    """Measures the weights in training; averaged ones on an engine of their own, so that training goes on undisturbed."""
+    """Measures the weights in training, or their moving averages."""
 
     def __init__(
         self,
@@ -373,22 +373,15 @@ class Evaluator:
         source: ImageSource,
         classifier: Classifier,
     ):
-        self.engine, self.update, self.evaluation, self.flags = engine, update, evaluation, flags
+        self.weights = MeasuredWeights(engine, update, evaluation.state_names, flags)
+        self.evaluation, self.flags = evaluation, flags
         self.source, self.classifier = source, classifier
         self.measured = Accuracy(classifier.class_dim)
-        self.own = None
-        if update.averages:
-            self.own, _ = engines.create(engine.name, flags.device, flags.precision, flags.seed)
 
     def __call__(self) -> dict[str, float]:
         """Accuracy over all of the source; the counts are kept as `measured`."""
-        engine = self.engine
-        if self.own is not None:
-            state = averaged(self.engine.state(), self.update)
-            self.own.load({name: state[name] for name in self.evaluation.state_names})
-            engine = self.own
         self.measured = measure(
-            engine,
+            self.weights.engine(),
             self.evaluation,
             self.source,
             Accuracy(self.classifier.class_dim),

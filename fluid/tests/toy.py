@@ -12,10 +12,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from fluid import config as configuration
-from fluid import engine as engines
+from fluid.averages import MeasuredWeights
 from fluid.config import Count, Decay, NotNegative, TrainFlags
 from fluid.data import Batches, evaluation_batches, training_batches
-from fluid.interface import Input, averaged
+from fluid.interface import Input
 from fluid.program import Program, build, build_accumulating, initialise
 from fluid.run import script
 from fluid.schedule import Cosine
@@ -87,7 +87,6 @@ def main(flags: ToyFlags) -> Outcome:
     programs = settled.programs(lambda: build_programs(flags))
     engine = settled.start_engine(batch_size=flags.batch_size)
     shard = (engine.host_id, engine.num_hosts)
-    evaluator, _ = engines.create(settled.flags.engine, flags.device, flags.precision, flags.seed)
 
     def open_batches(start: int) -> Batches:
         options = {"seed": flags.seed, "start": start, "num_epochs": flags.epochs, "num_workers": flags.num_workers}
@@ -101,12 +100,11 @@ def main(flags: ToyFlags) -> Outcome:
         data={"points": fingerprint(f"{len(source)} points")},
         length=length,
     ) as session:
+        evaluation = programs["eval"]
+        weights = MeasuredWeights(engine, session.update, evaluation.state_names, flags)
 
         def evaluate() -> dict[str, float]:
-            evaluation = programs["eval"]
-            state = averaged(engine.state(), session.update)
-            evaluator.load({name: state[name] for name in evaluation.state_names})
-            losses = []
+            evaluator, losses = weights.engine(), []
             with evaluation_batches(source, 8, shard=shard) as batches:
                 for batch in batches:
                     leave_if_stopped(engine)
