@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from fluid import checkpoint
-from fluid.errors import CheckpointError, DataError, EngineError, UserError, WeightsError
+from fluid.errors import CheckpointError, DataError, UserError, WeightsError
 from fluid.media import read_image
 from fluid.run import events
 from fluid.weights import write_weights
@@ -192,7 +192,7 @@ def test_raw_arrays_in_and_out(trained, data, tmp_path):
         np.testing.assert_allclose(a["logits"], b["logits"], rtol=1e-4, atol=1e-5)
 
     np.savez(tmp_path / "wrong.npz", picture=np.zeros(3))
-    with pytest.raises(EngineError, match="takes the inputs image; missing: image; unknown: picture"):
+    with pytest.raises(DataError, match="takes the inputs image; missing: image; unknown: picture"):
         infer.main(infer.Flags(feed=tmp_path / "wrong.npz", fetch=tmp_path / "c.npz", checkpoint=trained))
     (tmp_path / "broken.npz").write_bytes(b"PK")
     with pytest.raises(DataError, match="broken.npz"):
