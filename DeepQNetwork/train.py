@@ -72,7 +72,7 @@ ALIASES = {
 
 AGENT_FLAGS = ("env", "network", "dueling", "protocol", "preset", "alg")
 """Flags that make another agent of a run."""
-FREE = ("test_episodes", "test_epsilon", "target_score", "save_replay", "pretrained_model")
+FREE = ("test_episodes", "test_epsilon", "target_score", "save_replay")
 """Flags that Programs from files were not built with."""
 
 

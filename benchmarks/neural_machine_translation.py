@@ -2,7 +2,7 @@
 
     python benchmarks/neural_machine_translation.py capture graphs             with Paddle: writes the Programs
     python benchmarks/neural_machine_translation.py time graphs --json out.json    without: needs JAX and torch
-    python benchmarks/neural_machine_translation.py reader captured            batches alone, of train_captured.py's folder
+    python benchmarks/neural_machine_translation.py reader corpora             batches alone, of the pairs in a folder
 
 Both sides train on the same batches of random words, padded to one length, in bf16 with dropout 0.1 (big: 0.3), label
 smoothing 0.1, tied embeddings and Adam; and search with beam 5 and key/value caches for a fixed number of words (random
@@ -38,9 +38,9 @@ def capture(folder: Path, models: list[str]) -> None:
     from fluid.engine.xla.capture import capture as capture_program
     from fluid.schedule import Noam
     from neural_machine_translation.decode import Search
-    from neural_machine_translation.model import SIZES as OURS
-    from neural_machine_translation.model import Transformer
     from neural_machine_translation.network import search_program, training_programs
+    from neural_machine_translation.translator import SIZES as OURS
+    from neural_machine_translation.translator import Transformer
 
     import paddle
 
@@ -309,11 +309,12 @@ def torch_search(network: Any, model: str, compiled: bool) -> Callable[[Any], An
 def time_reader(folder: Path, rounds: int = 5, batches: int = 1000) -> None:
     """Target words a second that one process cuts out of a corpus, in batches of 16,384 words."""
     from fluid.data import training_batches
+    from neural_machine_translation import train
     from neural_machine_translation.indices import EOS
-    from neural_machine_translation.reader import CorpusSource
-    from neural_machine_translation.train_captured import BUCKETS
 
-    source = CorpusSource(folder / "corpus.npz", 128, 16384, BUCKETS)
+    flags = train.Flags(data_dir=folder, vocab_size=8000, batch_size=16384, max_length=128)
+    pairs = train.read_data(flags)
+    source, _ = train.sources(flags, train.describe(flags, pairs[0], None)[0], *pairs)
     rates = []
     with training_batches(source, 16384, seed=0, plan=source.buckets.training_plan(seed=0)) as reader:
         for _ in range(rounds):

@@ -177,7 +177,7 @@ RETIRED = {
 
 NETWORK_FLAGS = ("model", "class_dim", "image_shape", "image_mean", "image_std", "resize_short_size", "interpolation")
 """Flags that make another network of a run."""
-FREE = ("data_dir", "num_workers", "test_batch_size", "max_bad_samples", "prescale_short_side", "pretrained_model")
+FREE = ("data_dir", "num_workers", "test_batch_size", "max_bad_samples", "prescale_short_side")
 """Flags that Programs from files were not built with."""
 
 

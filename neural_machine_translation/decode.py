@@ -7,12 +7,8 @@ from fluid import search as searching
 from fluid.program import Value
 from fluid.search import Beam, LengthPenalty
 from neural_machine_translation.indices import BOS, EOS
-from neural_machine_translation.model import (
-    Transformer,
-    decode_step,
-    encode,
-    memory_keys_values,
-)
+from neural_machine_translation.model import decode_step, encode, memory_keys_values
+from neural_machine_translation.translator import Transformer
 
 import paddle
 

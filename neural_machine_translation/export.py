@@ -22,11 +22,12 @@ from fluid.run import console, script
 from fluid.weights import compact
 from neural_machine_translation.indices import BOS, EOS
 from neural_machine_translation.metrics import quality
-from neural_machine_translation.network import TASK, Translator, scoring_program, search_program
+from neural_machine_translation.network import scoring_program, search_program
 from neural_machine_translation.options import ALIASES, RETIRED, ModelFlags, with_pairs
 from neural_machine_translation.reader import open_pairs
 from neural_machine_translation.scoring import has_text, open_model
 from neural_machine_translation.translate import runner, translate
+from neural_machine_translation.translator import TASK, Translator
 
 import numpy as np
 

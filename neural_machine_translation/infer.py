@@ -23,11 +23,12 @@ from fluid.errors import UserError
 from fluid.records import json_lines, make_folder
 from fluid.run import console, script
 from fluid.runner import Runner, run_arrays
-from neural_machine_translation.network import Translator, sampling_program, scoring_program, search_program
+from neural_machine_translation.network import sampling_program, scoring_program, search_program
 from neural_machine_translation.options import ALIASES, RETIRED, ModelFlags, with_pairs
 from neural_machine_translation.reader import EMBEDDED, input_lines, read_tsv
 from neural_machine_translation.scoring import draw_attentions, has_text, open_model
 from neural_machine_translation.translate import Hypothesis, Run, runner, translate
+from neural_machine_translation.translator import Translator
 
 import numpy as np
 import tyro

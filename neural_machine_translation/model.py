@@ -19,11 +19,12 @@ import dataclasses
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from fluid.errors import UserError, WeightsError
+from fluid.errors import WeightsError
 from fluid.program import Value, name_layer
 from neural_machine_translation.indices import BOS, EOS
+from neural_machine_translation.translator import SIZES, Transformer
 
 import numpy as np
 import paddle
@@ -34,47 +35,6 @@ MASKED = -1e9
 
 SOURCE_TABLE, TARGET_TABLE = "src_word_emb_table", "trg_word_emb_table"
 SOURCE_POSITIONS, TARGET_POSITIONS = "src_pos_enc_table", "trg_pos_enc_table"
-
-
-@dataclass(frozen=True)
-class Transformer:
-    """Sizes and form of a network."""
-
-    src_vocab_size: int
-    trg_vocab_size: int
-    max_length: int = 256
-    """Most words of a sentence, both special words included; the position tables have one row more."""
-    d_model: int = 512
-    d_inner_hid: int = 2048
-    n_head: int = 8
-    n_layer: int = 6
-    dropout: float = 0.1
-    norm: Literal["pre", "post"] = "pre"
-    weight_sharing: bool = True
-    """One table for source words, target words and output layer."""
-
-    def __post_init__(self) -> None:
-        if self.d_model % self.n_head:
-            raise UserError(f"d_model {self.d_model} is not a multiple of n_head {self.n_head}")
-        if self.weight_sharing and self.src_vocab_size != self.trg_vocab_size:
-            raise UserError(
-                f"weight sharing needs one vocabulary, not {self.src_vocab_size} source and {self.trg_vocab_size} "
-                "target words; use --weight_sharing False"
-            )
-
-    @property
-    def d_head(self) -> int:
-        """Width of one attention head."""
-        return self.d_model // self.n_head
-
-
-SIZES: dict[str, dict[str, Any]] = {
-    "base": {"d_model": 512, "d_inner_hid": 2048, "n_head": 8, "n_layer": 6, "dropout": 0.1},
-    "big": {"d_model": 1024, "d_inner_hid": 4096, "n_head": 16, "n_layer": 6, "dropout": 0.3},
-    "small": {"d_model": 256, "d_inner_hid": 1024, "n_head": 4, "n_layer": 3, "dropout": 0.1},
-    "tiny": {"d_model": 128, "d_inner_hid": 256, "n_head": 4, "n_layer": 2, "dropout": 0.1},
-}
-"""base and big are those of the paper (table 3) and of the released weights; small and tiny are for small data."""
 
 
 def fc(number: int) -> str:

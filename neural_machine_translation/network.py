@@ -1,70 +1,18 @@
-"""The Programs of translation, and what must travel with a set of weights for them to be used rightly."""
+"""The Programs of translation."""
 
-import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from fluid.errors import UserError
 from fluid.interface import Input
 from fluid.program import Program, Value, build, build_accumulating
 from fluid.schedule import Schedule
 from fluid.weights import Bare, Report, load_into
 from neural_machine_translation.decode import Search, beam_search, sample
-from neural_machine_translation.indices import EOS
-from neural_machine_translation.model import (
-    Transformer,
-    config_of,
-    create_parameters,
-    decode,
-    encode,
-    is_inside,
-    parameter_shapes,
-)
-from neural_machine_translation.vocabulary import Vocabulary, from_facts
+from neural_machine_translation.model import config_of, create_parameters, decode, encode, is_inside, parameter_shapes
+from neural_machine_translation.translator import Transformer
 
 import numpy as np
 import paddle
 import paddle.nn.functional as F
-
-TASK = "neural_machine_translation"
-FOLDER = Path(__file__).resolve().parent
-SHIPPED = "english_german_small"
-"""The trained model that comes along."""
-
-
-@dataclass(frozen=True)
-class Translator:
-    """A network and its vocabularies: stored in checkpoints and exported models."""
-
-    config: Transformer
-    source: Vocabulary
-    target: Vocabulary
-    languages: tuple[str, str] = ("en", "de")
-
-    def to_facts(self) -> dict[str, Any]:
-        """As JSON-able data."""
-        shared = self.source is self.target
-        return {
-            "network": dataclasses.asdict(self.config),
-            "source": self.source.to_facts(),
-            "target": None if shared else self.target.to_facts(),
-            "languages": list(self.languages),
-        }
-
-    @staticmethod
-    def from_facts(facts: Mapping[str, Any]) -> "Translator":
-        """The inverse of `to_facts`; raises UserError if something is missing."""
-        try:
-            source = from_facts(facts["source"])
-            target = source if facts["target"] is None else from_facts(facts["target"])
-            return Translator(Transformer(**facts["network"]), source, target, tuple(facts["languages"]))
-        except (KeyError, TypeError) as error:
-            raise UserError(
-                f"the weights do not say how sentences are prepared for them ({error} is missing)"
-            ) from error
-
 
 WORDS = [Input(name, (None, None), "int64") for name in ("src_word", "trg_word", "lbl_word")]
 """Source [N, S], decoder input [N, T] (`<s> words`), label [N, T] (`words <e>`), each padded with `<e>`."""
@@ -171,11 +119,3 @@ def load_weights(
     initial = {name: np.zeros(shape, np.float32) for name, shape in parameter_shapes(config).items()}
     state, report = load_into(initial, weights, allow_partial=allow_partial)
     return config, state, report
-
-
-def pad(sentences: list[np.ndarray], length: int) -> np.ndarray:
-    """Sentences of word indices as one array [N, length] int64, filled up with `<e>`."""
-    padded = np.full((len(sentences), length), EOS, np.int64)
-    for row, sentence in enumerate(sentences):
-        padded[row, : len(sentence)] = sentence
-    return padded

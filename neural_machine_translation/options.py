@@ -3,11 +3,14 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from fluid.config import Count, Decay, EngineFlags, NotNegative, WeightsFlags
-from neural_machine_translation.decode import LengthPenalty, Search
 from neural_machine_translation.vocabulary import SPECIAL_WORDS
+
+if TYPE_CHECKING:
+    # Its module needs Paddle, and training Programs from files does not.
+    from neural_machine_translation.decode import Search
 
 
 @dataclass
@@ -40,15 +43,17 @@ class ModelFlags(NetworkFlags, EngineFlags):
     """Hypotheses kept at each position; 1 is greedy search."""
     max_out_len: Count = 256
     """Longest translation in words."""
-    length_penalty: LengthPenalty = "gnmt"
+    length_penalty: Literal["gnmt", "average", "none"] = "gnmt"
     """What a log-probability is divided by: gnmt, ((5 + length) / 6)**alpha; average, the length; none, as Fluid did."""
     alpha: NotNegative = 0.6
     """Exponent of gnmt."""
     batch_size: Count = 32
     """Sentences in a batch; changes the speed, not the result."""
 
-    def search(self) -> Search:
+    def search(self) -> "Search":
         """The search that the flags describe."""
+        from neural_machine_translation.decode import Search
+
         return Search(self.beam_size, self.length_penalty, self.alpha, self.max_out_len)
 
 

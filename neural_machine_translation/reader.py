@@ -220,18 +220,6 @@ def usable_pairs(
     return kept, left_out
 
 
-class CorpusSource(PairSource):
-    """Training pairs from a file of word indices: `words`, and `sizes` of source and target in turn."""
-
-    def __init__(self, path: Path, max_length: int, batch_size: int, buckets: tuple[int, ...]):
-        with np.load(path) as arrays:
-            self.words, self.sizes = arrays["words"].astype(np.int32), arrays["sizes"].astype(np.int64).reshape(-1, 2)
-        self.starts = np.concatenate([[0], np.cumsum(self.sizes)])
-        self._files, self._places = [str(path)], np.stack([np.zeros(len(self), int), np.arange(len(self))], 1)
-        edges = (*(edge for edge in buckets if edge < max_length), max_length)
-        self.buckets = Buckets(self.sizes.max(axis=1) + 2, edges, batch_size)
-
-
 def blank(rows: int, length: int) -> dict[str, np.ndarray]:
     """A batch of padding."""
     return {name: np.full((rows, length), EOS, np.int64) for name in FIELDS}

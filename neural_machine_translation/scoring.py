@@ -7,13 +7,13 @@ from pathlib import Path
 from fluid import weights
 from fluid.engine import Engine
 from fluid.errors import UserError
-from fluid.program import Program
+from fluid.interface import Interface
 from fluid.weights import Bare, Opened, Report
 from neural_machine_translation import pictures
 from neural_machine_translation.indices import BOS, EOS
-from neural_machine_translation.network import FOLDER, SHIPPED, Translator, load_weights, pad
 from neural_machine_translation.options import NetworkFlags
 from neural_machine_translation.translate import Hypothesis
+from neural_machine_translation.translator import FOLDER, SHIPPED, Translator, pad
 from neural_machine_translation.vocabulary import SPECIAL_WORDS, WordList, read_vocabulary
 
 import numpy as np
@@ -30,6 +30,8 @@ def fit_translator(bare: Bare, flags: NetworkFlags) -> tuple[Translator, dict[st
 
     Without a vocabulary the words are nameless (`has_text`). Raises UserError if a vocabulary has another size.
     """
+    from neural_machine_translation.network import load_weights
+
     config, state, report = load_weights(
         bare,
         allow_partial=flags.allow_partial,
@@ -65,7 +67,7 @@ def has_text(translator: Translator) -> bool:
 
 def forced_scores(
     engine: Engine,
-    evaluation: Program,
+    evaluation: Interface,
     translator: Translator,
     sentences: Sequence[str],
     translations: Sequence[Sequence[int]],
@@ -83,7 +85,7 @@ def forced_scores(
 
 
 def cross_attention(
-    engine: Engine, scoring: Program, translator: Translator, sentence: str, words: Sequence[int]
+    engine: Engine, scoring: Interface, translator: Translator, sentence: str, words: Sequence[int]
 ) -> tuple[np.ndarray, list[str], list[str]]:
     """Attention of the last decoder layer to the source, mean over heads, while writing `words` and `<e>`.
 
@@ -106,7 +108,7 @@ def cross_attention(
 def draw_attentions(
     folder: Path,
     engine: Engine,
-    scoring: Program,
+    scoring: Interface,
     translator: Translator,
     sentences: Sequence[str],
     hypotheses: Sequence[Hypothesis],

@@ -7,6 +7,7 @@ python train.py --data_dir corpora --model base --batch_size 8192 --warmup_steps
 
 import dataclasses
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -19,9 +20,9 @@ from fluid.checkpoint import Meta
 from fluid.config import Count, Decay, NotNegative, Positive, Share, TrainFlags
 from fluid.data import Batches, training_batches
 from fluid.engine import Engine
+from fluid.interface import Interface
 from fluid.metrics import measure
 from fluid.pictures import draw_curves
-from fluid.program import Program, initialise
 from fluid.run import Run, events, script, show, show_summary
 from fluid.schedule import Noam, Schedule
 from fluid.session import Length, Session, Settled, fingerprint, settle
@@ -29,16 +30,6 @@ from fluid.trainer import Evaluation, Outcome
 from fluid.weights import load_into
 from neural_machine_translation import pictures
 from neural_machine_translation.metrics import Perplexity, quality
-from neural_machine_translation.model import SIZES, Transformer
-from neural_machine_translation.network import (
-    TASK,
-    Search,
-    Translator,
-    evaluation_program,
-    scoring_program,
-    search_program,
-    training_programs,
-)
 from neural_machine_translation.options import ALIASES, RETIRED, NetworkFlags, with_pairs
 from neural_machine_translation.reader import (
     MESSAGES_SHOWN,
@@ -52,6 +43,7 @@ from neural_machine_translation.reader import (
 )
 from neural_machine_translation.scoring import draw_attentions
 from neural_machine_translation.translate import Hypothesis, runner, translate
+from neural_machine_translation.translator import SIZES, TASK, Transformer, Translator
 from neural_machine_translation.vocabulary import (
     SPECIAL_WORDS,
     Vocabulary,
@@ -61,7 +53,6 @@ from neural_machine_translation.vocabulary import (
 )
 
 import numpy as np
-import paddle
 from rich.table import Table
 
 MULTIPLE = "sentences_in_multiples_of"
@@ -170,11 +161,13 @@ NETWORK_FLAGS = (
     "weight_sharing",
 )
 """Flags that make another network of a run."""
+FREE = ("data_dir", "train_file_pattern", "val_file_pattern", "eval_batch_size", "eval_metric")
+"""Flags that Programs from files were not built with."""
 
 
 def main(flags: Flags) -> Outcome:
     """Train as `flags` say; returns how the run ended."""
-    settled = settle(flags, TASK)
+    settled = settle(flags, TASK, free=FREE)
     flags = settled.flags
     settled.refuse_changes(*NETWORK_FLAGS)
     train_pairs, dev_pairs = read_data(flags)
@@ -190,7 +183,7 @@ def main(flags: Flags) -> Outcome:
     with settled.open(
         engine,
         programs,
-        initial=lambda: initialise(*programs.values(), seed=flags.seed),
+        initial=lambda: initial_state(programs, flags.seed),
         facts={"translator": translator.to_facts()},
         data={"training pairs": name_of(train_pairs), "dev pairs": name_of(dev_pairs)},
         load=(lambda state: load_into(state, start, allow_partial=flags.allow_partial)) if start is not None else None,
@@ -201,7 +194,7 @@ def main(flags: Flags) -> Outcome:
         if recut:
             session.run.say(f"{engine.num_devices} devices cannot share the batches of this run: they are cut anew")
         compile_ahead(session, source)
-        evaluator = Evaluator(engine, translator, dev_pairs, dev_source, flags)
+        evaluator = Evaluator(engine, programs, translator, dev_pairs, dev_source, flags)
         evaluation = Evaluation(
             "eval", evaluator, decides=flags.eval_metric, higher_is_better=flags.eval_metric == "bleu"
         )
@@ -336,21 +329,18 @@ def learning_rate(flags: Flags, config: Transformer) -> Schedule:
     return Noam(config.d_model, flags.warmup_steps, flags.lr * (config.d_model * flags.warmup_steps) ** 0.5)
 
 
-def build_programs(flags: Flags, config: Transformer) -> dict[str, Program]:
-    """The training Program `train`, with accumulated gradients the pair of `train` and `apply`."""
+def build_programs(flags: Flags, config: Transformer) -> dict[str, Interface]:
+    """The Programs by role, built with Paddle."""
+    from neural_machine_translation import building
 
-    def optimizer() -> paddle.optimizer.Optimizer:
-        clip = paddle.nn.ClipGradByGlobalNorm(flags.grad_clip) if flags.grad_clip else None
-        return paddle.optimizer.Adam(1.0, flags.beta1, flags.beta2, flags.eps, grad_clip=clip)
+    return building.build_programs(flags, config, learning_rate(flags, config))
 
-    train, apply = training_programs(
-        config,
-        label_smoothing=flags.label_smooth_eps,
-        optimizer=optimizer,
-        schedule=learning_rate(flags, config),
-        accumulate_batches=flags.accumulate_batches,
-    )
-    return {"train": train} if apply is None else {"train": train, "apply": apply}
+
+def initial_state(programs: Mapping[str, Interface], seed: int) -> dict[str, np.ndarray]:
+    """What training starts from."""
+    from fluid.program import initialise
+
+    return initialise(*(programs[role] for role in ("train", "apply") if role in programs), seed=seed)
 
 
 def announce(
@@ -376,19 +366,26 @@ def announce(
 class Evaluator:
     """Dev perplexity and BLEU of the weights in training; keeps the last translations to show."""
 
-    def __init__(self, engine: Engine, translator: Translator, pairs: TextPairs, source: PairSource, flags: Flags):
-        self.engine, self.translator, self.pairs, self.source, self.flags = engine, translator, pairs, source, flags
-        search = Search(beam_size=flags.beam_size, max_out_len=flags.max_out_len)
-        self.evaluation, self.search = evaluation_program(translator.config), search_program(translator.config, search)
+    def __init__(
+        self,
+        engine: Engine,
+        programs: Mapping[str, Interface],
+        translator: Translator,
+        pairs: TextPairs,
+        source: PairSource,
+        flags: Flags,
+    ):
+        self.engine, self.programs, self.translator = engine, programs, translator
+        self.pairs, self.source, self.flags = pairs, source, flags
         self.hypotheses: list[list[Hypothesis]] = []
 
     def __call__(self) -> dict[str, float]:
         """`loss` (nats a word), `ppl`, `bleu` and `chrf`."""
         rows = self.engine.shared_rows(self.flags.eval_batch_size)
         plan = self.source.buckets.evaluation_plan(rows)
-        perplexity = measure(self.engine, self.evaluation, self.source, Perplexity(), batch_size=rows, plan=plan)
+        perplexity = measure(self.engine, self.programs["eval"], self.source, Perplexity(), batch_size=rows, plan=plan)
         self.hypotheses = translate(
-            runner(self.engine, self.search), self.translator, self.pairs.sources, batch_size=rows
+            runner(self.engine, self.programs["search"]), self.translator, self.pairs.sources, batch_size=rows
         )
         references = [self.translator.target.plain(text) for text in self.pairs.targets]
         measured = quality([best[0].text for best in self.hypotheses], references)
@@ -411,8 +408,7 @@ def finish(run: Run, outcome: Outcome, evaluator: Evaluator) -> None:
     elif len(numbers):
         best = [evaluator.hypotheses[number][0] for number in numbers[:3]]
         texts = [pairs.sources[number] for number in numbers[:3]]
-        program = scoring_program(translator.config)
-        drawn += draw_attentions(folder, evaluator.engine, program, translator, texts, best)
+        drawn += draw_attentions(folder, evaluator.engine, evaluator.programs["score"], translator, texts, best)
     metrics = outcome.metrics
     names = {"BLEU": "bleu", "chrF": "chrf", "perplexity": "ppl"}
     show_summary(

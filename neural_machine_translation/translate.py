@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from fluid.engine import Engine
-from fluid.program import Program
+from fluid.interface import Interface
 from fluid.signals import leave_if_stopped
 from neural_machine_translation.indices import BOS, EOS
-from neural_machine_translation.network import Translator, pad
 from neural_machine_translation.reader import used_buckets
+from neural_machine_translation.translator import Translator, pad
 
 import numpy as np
 
@@ -32,7 +32,7 @@ class Hypothesis:
 EMPTY = Hypothesis("", 0.0, ())
 
 
-def runner(engine: Engine, program: Program) -> Run:
+def runner(engine: Engine, program: Interface) -> Run:
     """Run `program` on an engine; every call takes the next step's random numbers.
 
     In a distributed run every process feeds the whole batch and gets all results; the rows must be a multiple of the devices.

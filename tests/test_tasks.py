@@ -24,8 +24,10 @@ import io
 import os
 import runpy
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -34,6 +36,7 @@ from unittest import mock
 
 import fluid.run
 from fluid import checkpoint
+from fluid.keeper import Evaluation, Keeper
 from fluid.run import events
 from fluid.tests.gradients import without_gradient
 
@@ -303,3 +306,95 @@ def test_two_devices_equal_one(task: Task) -> None:
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
     floats = [{name: a for name, a in state(run).items() if a.dtype.kind == "f"} for run in (one, task.place / "two")]
     assert distance(*floats) < 1e-4
+
+
+# Runs remember.
+
+
+def copy_of(task: Task, run: Path, name: str) -> Path:
+    """A copy of a run that a test may change."""
+    return Path(shutil.copytree(run, task.place / name, symlinks=True))
+
+
+def steps_of(run: Path) -> list[int]:
+    """The steps of a run's checkpoints."""
+    return sorted(int(path.name.removeprefix("step_")) for path in (run / "checkpoints").iterdir())
+
+
+def same_bits(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
+    """Whether two states are equal to the bit."""
+    return one.keys() == other.keys() and all(array.tobytes() == other[name].tobytes() for name, array in one.items())
+
+
+def test_a_run_that_is_named_goes_on_in_its_folder_with_its_flags(task: Task, run: Path) -> None:
+    """Nothing but --checkpoint and how far: the same bits; another run in ./output is not touched."""
+    part, other = train(task, task.place / "named", "--engine", "paddle", part=True), task.place / "output"
+    shutil.rmtree(other, ignore_errors=True)
+    shutil.copytree(run, other, symlinks=True)
+    before = {path: path.stat().st_mtime_ns for path in other.rglob("*")}
+    said = done(call(task, "train", "--checkpoint", part, "--max_steps", task.tiny.STEPS[1])).out
+    assert same_bits(state(part), state(run))
+    assert {path: path.stat().st_mtime_ns for path in other.rglob("*")} == before
+    shutil.rmtree(other)
+    assert "(that of the run)" in said and f"--max_steps is {task.tiny.STEPS[1]} from here on" in said
+    again = done(call(task, "train", "--checkpoint", part))
+    assert "nothing left to do" in again.out and "evaluation" not in again.out
+
+
+def test_going_back_sets_newer_checkpoints_aside(task: Task, run: Path) -> None:
+    some, whole = task.tiny.STEPS
+    back = copy_of(task, run, "back")
+    assert steps_of(back) == [some, whole]
+    done(call(task, "train", "--checkpoint", back / "checkpoints" / f"step_{some:08d}"))
+    (aside,) = (back / "set_aside").iterdir()
+    assert steps_of(aside) == [whole] and steps_of(back) == [some, whole]
+    assert same_bits(state(back), state(run)) and same_bits(state(aside), state(run))
+
+
+def test_other_runs_are_left_alone(task: Task, run: Path) -> None:
+    other = copy_of(task, run, "other")
+    line = refused(call(task, "train", "--checkpoint", run, "--output_dir", other))
+    assert "holds another run" in line and steps_of(other) == steps_of(run)
+
+
+@pytest.mark.parametrize("signalled", [False, True], ids=["killed", "signalled"])
+def test_a_run_that_ends_in_an_evaluation_goes_on_with_it(task: Task, run: Path, signalled: bool) -> None:
+    """A signal ends the evaluation between two batches; its checkpoint is there already."""
+    measure = Keeper._measure
+
+    def interrupted(keeper: Keeper, item: Evaluation) -> dict[str, float]:
+        if not signalled:
+            raise KeyboardInterrupt
+        os.kill(os.getpid(), signal.SIGTERM)
+        while not keeper.stop:
+            time.sleep(0.01)
+        return measure(keeper, item)
+
+    output = task.place / f"interrupted_{signalled}"
+    with mock.patch.object(Keeper, "_measure", interrupted):
+        said = call(task, "train", *training_words(task, output, "--engine", "paddle"))
+    assert said.code == (143 if signalled else 130), said.out + said.err
+    assert checkpoint.load(output)[1].due == ["eval"] and not events(output, "eval")
+    done(call(task, "train", "--checkpoint", output))
+    assert [event["step"] for event in events(output, "eval")] == [task.tiny.STEPS[1]]
+    assert checkpoint.load(output)[1].metrics == checkpoint.load(run)[1].metrics
+    assert same_bits(state(output), state(run))
+
+
+WITHOUT_PADDLE = "import runpy, sys; sys.modules['paddle'] = None; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+
+
+def test_programs_from_files_train_and_go_on_without_paddle(task: Task) -> None:
+    xla = ("--engine", "xla", "--device", "cpu")
+    built = train(task, task.place / "built", *xla)
+    programs = task.place / "programs"
+    done(call(task, "train", *training_words(task, task.place / "unused", "--capture", programs)))
+    assert not (task.place / "unused").exists()
+    output, (some, whole) = task.place / "from_files", task.tiny.STEPS
+    for words in (["--max_steps", some], ["--max_steps", whole, "--checkpoint", output]):
+        command = [sys.executable, "-c", WITHOUT_PADDLE, task.folder / "train.py", "--programs", programs, *words]
+        command += ["--device", "cpu", "--output_dir", output]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        ended = subprocess.run(list(map(str, command)), cwd=task.place, env=environment, capture_output=True, text=True)
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert same_bits(state(output), state(built))

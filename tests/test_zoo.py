@@ -52,6 +52,10 @@ def zoo(house: Path, *words: str) -> tuple[int, str]:
         (("prepare", "new_task", "small", "--help"), "python ./new_task/prepare_small.py --help"),
         (("prepare", "new_task"), "./zoo prepare new_task small --help"),
         (("legacy", "run", "DIR"), "python -m fluid.commands.legacy run DIR"),
+        (
+            ("capture", "new_task", "--lr", "1", "--programs", "a b", "--state=seed"),
+            "python ./new_task/train.py --lr 1 --capture a b --capture_state=seed",
+        ),
         (("test", "new_task/"), "python -m pytest -m not full new_task tests -k new_task"),
         (("test", "--full"), "python -m pytest"),
         (("launch", "2", "new_task"), "python -m fluid.commands.launch 2 ./new_task/train.py"),
@@ -77,6 +81,7 @@ def test_what_runs(house: Path, words: tuple[str, ...], said: str) -> None:
             "error: new_task has no script prepare_x.py; it has: infer prepare_small score",
         ),
         (("launch", "new_task"), 1, "error: ./zoo launch N TASK ...: N is the number of processes"),
+        (("capture", "new_task"), 1, "error: ./zoo capture TASK ... --programs DIR: the folder to write is missing"),
         (("frobnicate", "new_task"), 2, "The environment is made in"),
         (("../zoo", "new_task"), 2, "The environment is made in"),
     ],

@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Read the command line and `run`; returns the exit code. Raises UserError if the GPUs cannot be shared evenly."""
     parser = argparse.ArgumentParser(prog="zoo launch", description=__doc__.splitlines()[0])
     parser.add_argument("processes", type=int, help="how many; one for each GPU is fastest")
-    parser.add_argument("script", type=Path, help="a train.py or train_captured.py")
+    parser.add_argument("script", type=Path, help="a train.py")
     parser.add_argument(
         "flags", nargs=argparse.REMAINDER, help="flags of the script; --num_workers is for each process"
     )

@@ -6,16 +6,10 @@ from fluid import engine as engines
 from fluid.program import initialise
 from neural_machine_translation.decode import Search
 from neural_machine_translation.indices import BOS, EOS
-from neural_machine_translation.model import Transformer
-from neural_machine_translation.network import (
-    Translator,
-    evaluation_program,
-    sampling_program,
-    scoring_program,
-    search_program,
-)
+from neural_machine_translation.network import evaluation_program, sampling_program, scoring_program, search_program
 from neural_machine_translation.scoring import forced_scores
 from neural_machine_translation.translate import runner, translate
+from neural_machine_translation.translator import Transformer, Translator
 from neural_machine_translation.vocabulary import SPECIAL_WORDS, WordList
 
 import numpy as np

@@ -10,8 +10,9 @@ from fluid.formats import legacy
 from fluid.program import initialise
 from fluid.schedule import Constant
 from fluid.weights import Bare
-from neural_machine_translation.model import SIZES, Transformer, config_of, parameter_shapes, position_table
+from neural_machine_translation.model import config_of, parameter_shapes, position_table
 from neural_machine_translation.network import evaluation_program, load_weights, scoring_program, training_programs
+from neural_machine_translation.translator import SIZES, Transformer
 
 import numpy as np
 import paddle

@@ -6,8 +6,8 @@ from typing import Any
 
 from fluid.program import Program
 from fluid.schedule import Constant
-from neural_machine_translation.model import Transformer
 from neural_machine_translation.network import training_programs
+from neural_machine_translation.translator import Transformer
 
 import numpy as np
 

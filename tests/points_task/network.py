@@ -1,43 +1,20 @@
 """The network, its Programs, and the opening of its weights."""
 
-import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from fluid import weights
 from fluid.config import WeightsFlags
-from fluid.errors import UserError
 from fluid.program import Input, Program, Value, build, initialise
 from fluid.schedule import Schedule
 from fluid.weights import Bare, Opened, Report, load_into
+from points_task.net import FOLDER, Net
 
 import numpy as np
 import paddle
 import paddle.nn.functional as F
 
-FOLDER = Path(__file__).parent
-TASK = FOLDER.name
 POINT, LABEL = Input("point", (None, 4)), Input("label", (None,), "int64")
-
-
-@dataclass(frozen=True)
-class Net:
-    """What must be known to use a set of weights; stored beside them as `net`."""
-
-    hidden: int
-
-    def to_facts(self) -> dict[str, Any]:
-        """As JSON-able data."""
-        return dataclasses.asdict(self)
-
-    @staticmethod
-    def from_facts(facts: dict[str, Any]) -> "Net":
-        """The inverse of `to_facts`; raises UserError if something is missing."""
-        if "hidden" not in facts:
-            raise UserError("the weights do not say how wide the network is")
-        return Net(facts["hidden"])
 
 
 def logits(net: Net, point: Value, training: bool) -> Value:

@@ -1,6 +1,7 @@
 """Learn on which side of a plane points lie."""
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,18 +11,18 @@ if __package__ in (None, ""):
 from fluid import config as configuration
 from fluid.config import Count, NotNegative, TrainFlags
 from fluid.data import training_batches
+from fluid.interface import Interface
 from fluid.keeper import Evaluation
 from fluid.metrics import measure
-from fluid.program import Program, initialise
 from fluid.run import script
 from fluid.schedule import Cosine
 from fluid.session import fingerprint, settle
 from fluid.trainer import Outcome
 from points_task.metrics import Accuracy
-from points_task.network import TASK, Net, evaluation_program, training_program
+from points_task.net import TASK, Net
 from points_task.reader import Points
 
-import paddle
+import numpy as np
 
 
 @dataclass
@@ -57,7 +58,7 @@ def main(flags: Flags) -> Outcome:
     with settled.open(
         engine,
         programs,
-        initial=lambda: initialise(programs["train"], seed=flags.seed),
+        initial=lambda: initial_state(programs, flags.seed),
         facts={"net": net.to_facts()},
         data={"points": fingerprint(f"{len(source)} and {len(validation)} generated points")},
         length=length,
@@ -69,11 +70,22 @@ def main(flags: Flags) -> Outcome:
         )
 
 
-def build_programs(flags: Flags, net: Net, steps_per_epoch: int) -> dict[str, Program]:
-    """The Programs by role."""
+def build_programs(flags: Flags, net: Net, steps_per_epoch: int) -> dict[str, Interface]:
+    """The Programs by role, built with Paddle; nothing else here needs it."""
+    from points_task.network import evaluation_program, training_program
+
+    import paddle
+
     schedule = Cosine(flags.lr, flags.num_epochs * steps_per_epoch)
     train = training_program(net, lambda: paddle.optimizer.Momentum(flags.lr), schedule)
     return {"train": train, "eval": evaluation_program(net)}
+
+
+def initial_state(programs: Mapping[str, Interface], seed: int) -> dict[str, np.ndarray]:
+    """What training starts from."""
+    from fluid.program import initialise
+
+    return initialise(programs["train"], seed=seed)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from fluid.program import Program
-from points_task.network import Net
+from points_task.net import Net
 from points_task.network import training_program as program
 from points_task.reader import Points
 
