@@ -27,7 +27,7 @@ from fluid.errors import UserError
 from fluid.interface import Interface
 from fluid.pictures import draw_curves
 from fluid.run import Run, events, script, show_summary
-from fluid.session import settle
+from fluid.session import Session, settle
 from fluid.signals import leave_if_stopped
 
 import numpy as np
@@ -96,18 +96,7 @@ def main(flags: Flags) -> Outcome:
         ) as session:
             if session.capture():
                 return Outcome(step=0, nothing_left=True)
-            learner = Learner(
-                engine,
-                {**programs, "train": programs["train_on_device"]} if on_device else programs,
-                agent,
-                flags,
-                environment,
-                total_steps=flags.max_steps,
-                seed=flags.seed,
-                on_device=on_device,
-            )
-            if session.resumed is not None:
-                learner.restore(session.beside, session.meta.extra["learner"])
+            learner = open_learner(session, flags, agent, environment, on_device)
             announce(session.run, flags, agent, learner, session.update)
             if flags.benchmark:
                 for name, value in benchmark(session.run, learner).items():
@@ -123,6 +112,24 @@ def main(flags: Flags) -> Outcome:
             if not outcome.nothing_left:
                 finish(session.run, outcome, agent)
     return outcome
+
+
+def open_learner(session: Session, flags: Flags, agent: Agent, environment: Environment, on_device: bool) -> Learner:
+    """The learner, as it was where the run stopped if it is continued."""
+    programs = session.programs
+    learner = Learner(
+        session.engine,
+        {**programs, "train": programs["train_on_device"]} if on_device else programs,
+        agent,
+        flags,
+        environment,
+        total_steps=flags.max_steps,
+        seed=flags.seed,
+        on_device=on_device,
+    )
+    if session.resumed is not None:
+        learner.restore(session.beside, session.meta.extra["learner"])
+    return learner
 
 
 @contextmanager

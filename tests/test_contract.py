@@ -66,6 +66,21 @@ def test_a_script_imports_no_script(path):
     assert not {name for name in own if is_script(ROOT / (name.replace(".", "/") + ".py"))}
 
 
+LONGEST_MAIN = 45
+"""Lines."""
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in sorted(ROOT.glob("*/*.py")) if (path.parent / "infer.py").is_file()],
+    ids=lambda path: f"{path.parent.name}/{path.name}",
+)
+def test_a_main_is_short(path):
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef) and node.name == "main":
+            assert node.end_lineno - node.lineno < LONGEST_MAIN
+
+
 def test_fluid_imports_no_task():
     imports = imported_packages(ROOT / "fluid")
     assert not {name: imports[name] for name in PACKAGES - {"fluid"} if name in imports}

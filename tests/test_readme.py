@@ -42,6 +42,8 @@ def script_of(readme: Path, words: list[str]) -> tuple[Path, list[str]] | None:
     if command in FRONT_DOOR:
         return None
     match command:
+        case "capture":
+            return ROOT / rest[0] / "train.py", rest[1:]
         case "launch":
             return ROOT / rest[1] / "train.py", rest[2:]
         case "prepare":
