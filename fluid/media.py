@@ -32,6 +32,9 @@ from PIL import Image, ImageOps
 
 # Pillow remarks on odd metadata and on large pictures; what cannot be read is an error anyway.
 warnings.filterwarnings("ignore", module=r"PIL\.")
+# So do OpenCV, and FFmpeg in it, on videos and cameras.
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
 Image.init()  # load all of Pillow's plugins; until then it knows only some of FORMATS
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")

@@ -52,6 +52,24 @@ class Outcome(keeper.Outcome):
     """Share of the time spent waiting for the reader, 0..1."""
     skipped_samples: int = 0
 
+    def summary(self, unit: str, metrics: Mapping[str, str], digits: int = 4) -> dict[str, str]:
+        """What the run came to, for `fluid.run.show_summary`.
+
+        `unit` is what samples are called, `metrics` are results of the last evaluation: name for people -> name.
+        """
+        results = {
+            label: f"{self.metrics[name]:.{digits}f}" if self.metrics else "-" for label, name in metrics.items()
+        }
+        best = "-" if self.best is None else f"{self.best:.{digits}f} (step {self.best_step})"
+        return {
+            **results,
+            "best": best,
+            "steps": str(self.step),
+            "time": f"{self.seconds:.0f} s",
+            f"{unit}/s in training": f"{self.samples_per_second:.0f}",
+            "waiting for data": f"{self.data_wait:.1%}",
+        }
+
 
 def train(
     run: Run,

@@ -15,19 +15,8 @@ def finish(run: Run, outcome: Outcome, measured: Accuracy, classifier: Classifie
     if measured.samples:
         classes = [classifier.name_of(label) for label in range(classifier.class_dim)]
         drawn.append(pictures.draw_confusion(folder / "confusion.png", measured.confusion, classes))
-    metrics = outcome.metrics
     names = {"top-1": "acc1", "top-5": "acc5", "loss": "loss"}
-    show_summary(
-        f"{classifier.model}, {measured.samples} test images",
-        {
-            **{label: f"{metrics[name]:.4f}" if metrics else "-" for label, name in names.items()},
-            "best top-1": f"{outcome.best:.4f} (step {outcome.best_step})" if outcome.best is not None else "-",
-            "steps": str(outcome.step),
-            "time": f"{outcome.seconds:.0f} s",
-            "images/s in training": f"{outcome.samples_per_second:.0f}",
-            "waiting for data": f"{outcome.data_wait:.1%}",
-        },
-    )
+    show_summary(f"{classifier.model}, {measured.samples} test images", outcome.summary("images", names))
     if outcome.skipped_samples:
         run.say(
             f"{outcome.skipped_samples} unreadable training images were replaced; the log names those that this process read"

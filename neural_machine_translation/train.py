@@ -409,19 +409,8 @@ def finish(run: Run, outcome: Outcome, evaluator: Evaluator) -> None:
         best = [evaluator.hypotheses[number][0] for number in numbers[:3]]
         texts = [pairs.sources[number] for number in numbers[:3]]
         drawn += draw_attentions(folder, evaluator.engine, evaluator.programs["score"], translator, texts, best)
-    metrics = outcome.metrics
     names = {"BLEU": "bleu", "chrF": "chrf", "perplexity": "ppl"}
-    show_summary(
-        f"{len(pairs)} dev pairs",
-        {
-            **{label: f"{metrics[name]:.2f}" if metrics else "-" for label, name in names.items()},
-            "best": f"{outcome.best:.2f} (step {outcome.best_step})" if outcome.best is not None else "-",
-            "steps": str(outcome.step),
-            "time": f"{outcome.seconds:.0f} s",
-            "pairs/s in training": f"{outcome.samples_per_second:.0f}",
-            "waiting for data": f"{outcome.data_wait:.1%}",
-        },
-    )
+    show_summary(f"{len(pairs)} dev pairs", outcome.summary("pairs", names, digits=2))
     run.say(f"checkpoints, best one at {folder / 'best'}; pictures: {', '.join(map(str, drawn))}")
 
 

@@ -236,10 +236,11 @@ def test_files_folders_patterns_and_lists_in_order(tmp_path, monkeypatch):
         ("-", "standard input: names no picture"),
         ("broken.png", "broken.png: not an image, or damaged"),
         ("broken.mp4", "broken.mp4: not a video, or damaged"),
+        ("cut.mp4", "cut.mp4: not a video, or damaged"),
         ("camera:99", "camera:99: there is no such camera"),
     ],
 )
-def test_what_is_not_there_or_no_picture_is_named(tmp_path, monkeypatch, word, message):
+def test_what_is_not_there_or_no_picture_is_named(tmp_path, monkeypatch, capfd, word, message):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b" \n")))
     (tmp_path / "empty").mkdir()
@@ -248,9 +249,11 @@ def test_what_is_not_there_or_no_picture_is_named(tmp_path, monkeypatch, word, m
     write(tmp_path, "a.png")
     for name, text in (("blank", "\n"), ("wrong", "a.png\nc.png\n"), ("nested", "@wrong.txt\n")):
         (tmp_path / f"{name}.txt").write_text(text)
+    (tmp_path / "cut.mp4").write_bytes(b"\0\0\0\x1cftypisom\0\0\2\0isomiso2mp41" + bytes(200))
     with pytest.raises(DataError) as error:
         list(pictures([word]))
     assert str(error.value).startswith(message)
+    assert capfd.readouterr().err == ""
 
 
 def test_of_several_files_that_cannot_be_read_each_is_told(tmp_path):
