@@ -119,6 +119,21 @@ class ExportFlags:
 
 
 @dataclass
+class AverageFlags:
+    """A moving average of the parameters, as the weights to evaluate and use."""
+
+    use_ema: bool = False
+    """Keep a moving average of the parameters, and evaluate it."""
+    ema_decay: Decay = 0.9999
+    """Decay of that average, an update."""
+
+    @property
+    def averaging(self) -> float | None:
+        """The decay, as `fluid.program.build` takes it; None: no average is kept."""
+        return self.ema_decay if self.use_ema else None
+
+
+@dataclass
 class HostFlags:
     """Several machines as one; without these flags they are found from the cluster's environment, if there is one."""
 

@@ -45,7 +45,7 @@ def training_programs(flags: "Flags", classifier: Classifier, rate: Schedule) ->
     common = {
         "optimizer": lambda: make_optimizer(flags),
         "schedule": rate,
-        "ema_decay": flags.ema_decay if flags.use_ema else None,
+        "ema_decay": flags.averaging,
         "statistics_batch": group,
     }
     if flags.accumulate_batches == 1:

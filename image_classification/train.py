@@ -18,7 +18,7 @@ if __package__ in (None, ""):
 from fluid import config as configuration
 from fluid import schedule as schedules
 from fluid.averages import MeasuredWeights
-from fluid.config import Count, Decay, Natural, NotNegative, Positive, Share, TrainFlags
+from fluid.config import AverageFlags, Count, Decay, Natural, NotNegative, Positive, Share, TrainFlags
 from fluid.data import Batch, batches_per_epoch, training_batches
 from fluid.engine import Engine
 from fluid.errors import UserError
@@ -51,7 +51,7 @@ Strategy = Literal[
 
 
 @dataclass
-class Flags(TrainFlags):
+class Flags(AverageFlags, TrainFlags):
     """Train an image classifier."""
 
     data_dir: Path | None = None
@@ -109,10 +109,6 @@ class Flags(TrainFlags):
     """Train on mixtures of two images (Zhang et al., arXiv:1710.09412)."""
     mixup_alpha: Positive = 0.2
     """Parameter of the Beta distribution that the mixture is drawn from."""
-    use_ema: bool = False
-    """Keep a moving average of the parameters, and evaluate it."""
-    ema_decay: Decay = 0.9999
-    """Decay of that average, an update."""
 
     augment: Literal["auto", "resized", "shifted", "none"] = "auto"
     """Training crops: resized (random area and ratio), shifted (by a few pixels); auto shifts images below 65 pixels."""

@@ -27,6 +27,7 @@ def build_programs(flags: "Flags", config: Transformer, schedule: Schedule) -> d
         optimizer=optimizer,
         schedule=schedule,
         accumulate_batches=flags.accumulate_batches,
+        ema_decay=flags.averaging,
     )
     return {
         "train": train,

@@ -41,6 +41,7 @@ def training_programs(
     optimizer: Any,
     schedule: Schedule,
     accumulate_batches: int = 1,
+    ema_decay: float | None = None,
 ) -> tuple[Program, Program | None]:
     """The training Program, or the pair (accumulate, apply). Outputs: `loss` (smoothed) and `nll`, means over words."""
 
@@ -52,7 +53,7 @@ def training_programs(
         words = paddle.sum(counts)
         return {"loss": paddle.sum(smoothed) / words, "nll": paddle.sum(plain) / words}
 
-    common = {"name": "train", "optimizer": optimizer, "schedule": schedule}
+    common = {"name": "train", "optimizer": optimizer, "schedule": schedule, "ema_decay": ema_decay}
     if accumulate_batches == 1:
         return build(network, WORDS, training=True, **common), None
     return build_accumulating(network, WORDS, batches=accumulate_batches, **common)

@@ -16,8 +16,9 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fluid import config as configuration
+from fluid.averages import MeasuredWeights
 from fluid.checkpoint import Meta
-from fluid.config import Count, Decay, NotNegative, Positive, Share, TrainFlags
+from fluid.config import AverageFlags, Count, Decay, NotNegative, Positive, Share, TrainFlags
 from fluid.data import Batches, training_batches
 from fluid.engine import Engine
 from fluid.interface import Interface
@@ -60,7 +61,7 @@ MULTIPLE = "sentences_in_multiples_of"
 
 
 @dataclass
-class Flags(TrainFlags):
+class Flags(AverageFlags, TrainFlags):
     """Train a Transformer that translates."""
 
     data_dir: Path | None = None
@@ -194,7 +195,7 @@ def main(flags: Flags) -> Outcome:
         if recut:
             session.run.say(f"{engine.num_devices} devices cannot share the batches of this run: they are cut anew")
         compile_ahead(session, source)
-        evaluator = Evaluator(engine, programs, translator, dev_pairs, dev_source, flags)
+        evaluator = Evaluator(engine, session.update, programs, translator, dev_pairs, dev_source, flags)
         evaluation = Evaluation(
             "eval", evaluator, decides=flags.eval_metric, higher_is_better=flags.eval_metric == "bleu"
         )
@@ -364,28 +365,32 @@ def announce(
 
 
 class Evaluator:
-    """Dev perplexity and BLEU of the weights in training; keeps the last translations to show."""
+    """Dev perplexity and BLEU of the weights in training, or of their averages; keeps the last translations to show."""
 
     def __init__(
         self,
         engine: Engine,
+        update: Interface,
         programs: Mapping[str, Interface],
         translator: Translator,
         pairs: TextPairs,
         source: PairSource,
         flags: Flags,
     ):
+        names = [name for role in ("eval", "search", "score") for name in programs[role].state_names]
+        self.weights = MeasuredWeights(engine, update, set(names), flags)
         self.engine, self.programs, self.translator = engine, programs, translator
         self.pairs, self.source, self.flags = pairs, source, flags
         self.hypotheses: list[list[Hypothesis]] = []
 
     def __call__(self) -> dict[str, float]:
         """`loss` (nats a word), `ppl`, `bleu` and `chrf`."""
-        rows = self.engine.shared_rows(self.flags.eval_batch_size)
+        engine = self.weights.engine()
+        rows = engine.shared_rows(self.flags.eval_batch_size)
         plan = self.source.buckets.evaluation_plan(rows)
-        perplexity = measure(self.engine, self.programs["eval"], self.source, Perplexity(), batch_size=rows, plan=plan)
+        perplexity = measure(engine, self.programs["eval"], self.source, Perplexity(), batch_size=rows, plan=plan)
         self.hypotheses = translate(
-            runner(self.engine, self.programs["search"]), self.translator, self.pairs.sources, batch_size=rows
+            runner(engine, self.programs["search"]), self.translator, self.pairs.sources, batch_size=rows
         )
         references = [self.translator.target.plain(text) for text in self.pairs.targets]
         measured = quality([best[0].text for best in self.hypotheses], references)
@@ -408,7 +413,8 @@ def finish(run: Run, outcome: Outcome, evaluator: Evaluator) -> None:
     elif len(numbers):
         best = [evaluator.hypotheses[number][0] for number in numbers[:3]]
         texts = [pairs.sources[number] for number in numbers[:3]]
-        drawn += draw_attentions(folder, evaluator.engine, evaluator.programs["score"], translator, texts, best)
+        engine = evaluator.weights.engine()
+        drawn += draw_attentions(folder, engine, evaluator.programs["score"], translator, texts, best)
     names = {"BLEU": "bleu", "chrF": "chrf", "perplexity": "ppl"}
     show_summary(f"{len(pairs)} dev pairs", outcome.summary("pairs", names, digits=2))
     run.say(f"checkpoints, best one at {folder / 'best'}; pictures: {', '.join(map(str, drawn))}")

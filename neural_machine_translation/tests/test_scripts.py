@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from fluid import weights
+from fluid import checkpoint, weights
 from fluid.errors import UserError
 from fluid.export import ExportedModel
 from fluid.trainer import Outcome
@@ -138,6 +138,35 @@ def test_sampling_gives_what_was_asked_for(trained, capsys):
     assert len(found) == 3 and found == sorted(found, key=lambda item: -item.score)
     assert infer.main(flags)[0] == found, "the same seed draws the same"
     capsys.readouterr()
+
+
+def test_moving_averages_are_measured_and_used(tmp_path):
+    """train.py's evaluation is eval.py's, both of the averages: after one update at this rate the weights are far off."""
+    flags = {
+        "seed": 3,
+        "use_ema": True,
+        "ema_decay": 0.999,
+        "lr": 50.0,
+        "warmup_steps": 1,
+        "beam_size": 2,
+        "max_out_len": 12,
+    }
+    outcome = train.main(train.Flags(max_steps=1, eval_every=1, output_dir=tmp_path / "run", **flags, **FAST))
+    result = evaluate.main(
+        evaluate.Flags(
+            checkpoint=tmp_path / "run",
+            test_file_pattern=str(digits_file(tmp_path)),
+            beam_size=2,
+            max_out_len=12,
+            engine="paddle",
+        )
+    )
+    assert result.chrf == pytest.approx(outcome.metrics["chrf"], abs=1e-9)
+    state = checkpoint.load(tmp_path / "run")[0]
+    opened = weights.read_weights(tmp_path / "run")
+    assert np.array_equal(opened["fc_0.w_0"], state["fc_0.w_0_ema"])
+    assert not np.allclose(opened["fc_0.w_0"], state["fc_0.w_0"])
+    assert outcome.metrics["loss"] < 3.5, "about the logarithm of 13 words, as before the update"
 
 
 def test_gradient_accumulation_runs(tmp_path):
