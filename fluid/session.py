@@ -189,7 +189,7 @@ class Settled(Generic[Flags]):
         engine: Engine,
         programs: Mapping[str, Interface],
         *,
-        initial: Callable[[], State],
+        initial: Callable[[], State] | None = None,
         facts: Mapping[str, Any],
         data: Mapping[str, str] | None = None,
         load: Callable[[State], tuple[State, object]] | None = None,
@@ -201,7 +201,7 @@ class Settled(Generic[Flags]):
         Args:
             engine: from `start_engine`.
             programs: by role; `train`, and with gradient accumulation `apply`.
-            initial: the state that training starts from.
+            initial: makes the state that training starts from; by default the initialisers of the Programs.
             facts: what else has to be known to use the weights, kept in checkpoints; a continued run must have the same.
             data: fingerprints of the parts of the data; a continued run must have the same, or --other_data.
             load: puts the weights of --pretrained_model into a state; returns it with what is to be said about that.
@@ -213,7 +213,10 @@ class Settled(Generic[Flags]):
         """
         with stop_on_signals():
             resumed, flags = self.resumed, self.flags
-            state = self.captured.initial_state(flags.seed) if self.captured is not None else initial()
+            if self.captured is not None:
+                state = self.captured.initial_state(flags.seed)
+            else:
+                state = initial() if initial is not None else _initialised(programs, flags.seed)
             meta, others, report = Meta(self.task, 0, extra=dict(facts)), {}, None
             data_changed = False
             if resumed is not None:
@@ -398,6 +401,12 @@ def settle(flags: Flags, task: str, *, free: Iterable[str] = ()) -> Settled[Flag
     if captured is not None:
         _check_built_with(settled.flags, captured, {item.name for item in fields(TrainFlags)} | set(free))
     return settled
+
+
+def _initialised(programs: Mapping[str, Interface], seed: int) -> State:
+    from fluid.program import initialise
+
+    return initialise(*(programs[role] for role in ("train", "apply") if role in programs), seed=seed)  # type: ignore[arg-type]
 
 
 def _check_built_with(flags: TrainFlags, captured: Captured, free: set[str]) -> None:

@@ -6,7 +6,7 @@ python train.py --data_dir MINE --model ResNet50 --pretrained_model ResNet50 --l
 """
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -193,7 +193,6 @@ def main(flags: Flags) -> Outcome:
     with settled.open(
         engine,
         programs,
-        initial=lambda: initial_state(programs, flags.seed),
         facts={"classifier": classifier.to_facts()},
         data={"training images": name_of(train_source), "test images": name_of(test_source)},
         load=(lambda state: start_from(flags, state, classifier)) if flags.pretrained_model else None,
@@ -252,13 +251,6 @@ def build_programs(flags: Flags, classifier: Classifier, steps_per_epoch: int) -
 
     training = training_programs(flags, classifier, learning_rate(flags, steps_per_epoch))
     return {**training, "eval": evaluation_program(classifier)}
-
-
-def initial_state(programs: Mapping[str, Interface], seed: int) -> dict[str, np.ndarray]:
-    """What training starts from."""
-    from fluid.program import initialise
-
-    return initialise(*(programs[role] for role in ("train", "apply") if role in programs), seed=seed)
 
 
 def start_from(

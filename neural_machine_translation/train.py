@@ -184,7 +184,6 @@ def main(flags: Flags) -> Outcome:
     with settled.open(
         engine,
         programs,
-        initial=lambda: initial_state(programs, flags.seed),
         facts={"translator": translator.to_facts()},
         data={"training pairs": name_of(train_pairs), "dev pairs": name_of(dev_pairs)},
         load=(lambda state: load_into(state, start, allow_partial=flags.allow_partial)) if start is not None else None,
@@ -335,13 +334,6 @@ def build_programs(flags: Flags, config: Transformer) -> dict[str, Interface]:
     from neural_machine_translation import building
 
     return building.build_programs(flags, config, learning_rate(flags, config))
-
-
-def initial_state(programs: Mapping[str, Interface], seed: int) -> dict[str, np.ndarray]:
-    """What training starts from."""
-    from fluid.program import initialise
-
-    return initialise(*(programs[role] for role in ("train", "apply") if role in programs), seed=seed)
 
 
 def announce(

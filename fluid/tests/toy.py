@@ -4,7 +4,6 @@ Run as a script it trains like any train.py: `python toy.py --output_dir DIR [--
 """
 
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,7 @@ from fluid.averages import MeasuredWeights
 from fluid.config import Count, Decay, NotNegative, TrainFlags
 from fluid.data import Batches, evaluation_batches, training_batches
 from fluid.interface import Input
-from fluid.program import Program, build, build_accumulating, initialise
+from fluid.program import Program, build, build_accumulating
 from fluid.run import script
 from fluid.schedule import Cosine
 from fluid.session import fingerprint, settle
@@ -95,7 +94,6 @@ def main(flags: ToyFlags) -> Outcome:
     with settled.open(
         engine,
         programs,
-        initial=lambda: initial_state(programs, flags),
         facts={"classes": list(flags.classes)},
         data={"points": fingerprint(f"{len(source)} points")},
         length=length,
@@ -127,11 +125,6 @@ def build_programs(flags: ToyFlags) -> dict[str, Program]:
         return {"train": build(net, INPUTS, name="train", training=True, **common), **evaluation}
     train, apply = build_accumulating(net, INPUTS, name="train", batches=flags.accumulate, **common)
     return {"train": train, "apply": apply, **evaluation}
-
-
-def initial_state(programs: Mapping[str, Program], flags: ToyFlags) -> dict[str, np.ndarray]:
-    """What training starts from."""
-    return initialise(*(programs[role] for role in ("train", "apply") if role in programs), seed=flags.seed)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """Learn on which side of a plane points lie."""
 
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,8 +20,6 @@ from fluid.trainer import Outcome
 from points_task.metrics import Accuracy
 from points_task.net import TASK, Net
 from points_task.reader import Points
-
-import numpy as np
 
 
 @dataclass
@@ -58,7 +55,6 @@ def main(flags: Flags) -> Outcome:
     with settled.open(
         engine,
         programs,
-        initial=lambda: initial_state(programs, flags.seed),
         facts={"net": net.to_facts()},
         data={"points": fingerprint(f"{len(source)} and {len(validation)} generated points")},
         length=length,
@@ -79,13 +75,6 @@ def build_programs(flags: Flags, net: Net, steps_per_epoch: int) -> dict[str, In
     schedule = Cosine(flags.lr, flags.num_epochs * steps_per_epoch)
     train = training_program(net, lambda: paddle.optimizer.Momentum(flags.lr), schedule)
     return {"train": train, "eval": evaluation_program(net)}
-
-
-def initial_state(programs: Mapping[str, Interface], seed: int) -> dict[str, np.ndarray]:
-    """What training starts from."""
-    from fluid.program import initialise
-
-    return initialise(programs["train"], seed=seed)
 
 
 if __name__ == "__main__":
