@@ -8,6 +8,7 @@ python eval.py --pretrained_model saved_model/pong --env Pong          weights o
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -17,15 +18,16 @@ from DeepQNetwork.episodes import Scores, play
 from DeepQNetwork.flags import ALIASES, RETIRED, PlayerFlags
 from DeepQNetwork.player import check_actions, load_player
 from fluid import config as configuration
-from fluid.config import Count
+from fluid.config import Count, ResultFlags, Was
+from fluid.records import write_result
 from fluid.run import console, script
 
 
 @dataclass
-class Flags(PlayerFlags):
+class Flags(PlayerFlags, ResultFlags):
     """Evaluate an agent."""
 
-    episodes: Count = 10
+    test_episodes: Annotated[Count, Was("episodes")] = 10
     """Whole episodes to play."""
     num_envs: Count | None = None
     """Environments side by side; by default one an episode, at most 16. Changes the speed, and which random numbers go where."""
@@ -34,7 +36,7 @@ class Flags(PlayerFlags):
 def main(flags: Flags) -> Scores:
     """Play and print; returns the scores."""
     agent, q_function, engine = load_player(flags)
-    count = min(flags.num_envs or 16, flags.episodes)
+    count = min(flags.num_envs or 16, flags.test_episodes)
     environment = environments.make(agent.env, count, protocol=agent.protocol)
     check_actions(agent, environment)
     console.print(f"{environment.description}", markup=False)
@@ -43,13 +45,15 @@ def main(flags: Flags) -> Scores:
         q_function,
         environment,
         agent,
-        episodes=flags.episodes,
-        epsilon=flags.epsilon,
+        episodes=flags.test_episodes,
+        epsilon=flags.test_epsilon,
         seed=flags.seed,
-        on_episode=lambda score, done: console.print(f"episode {done}/{flags.episodes}: {score:g}"),
+        on_episode=lambda score, done: console.print(f"episode {done}/{flags.test_episodes}: {score:g}"),
     )
     environment.close()
     console.print(f"score: {scores}", markup=False)
+    if flags.output_dir is not None:
+        write_result(flags.output_dir, scores.result())
     return scores
 
 

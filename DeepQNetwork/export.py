@@ -10,6 +10,7 @@ Input `state` [N, 4, 84, 84] float32, gray levels 0..255, oldest frame first; ou
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -22,7 +23,7 @@ from DeepQNetwork.network import act_program, inference_program
 from DeepQNetwork.pretrained import load_agent
 from fluid import config as configuration
 from fluid import engine as engines
-from fluid.config import Count, ExportFlags
+from fluid.config import Count, ExportFlags, Was
 from fluid.export import ONNX, export
 from fluid.run import console, script
 from fluid.weights import compact
@@ -34,8 +35,8 @@ import numpy as np
 class Flags(AgentFlags, ExportFlags):
     """Export an agent."""
 
-    episodes: Count = 10
-    """Games by which --storage is measured."""
+    test_episodes: Annotated[Count, Was("episodes")] = 10
+    """Whole episodes to play; by them --storage is measured."""
 
 
 def main(flags: Flags) -> Path:
@@ -45,7 +46,7 @@ def main(flags: Flags) -> Path:
     program = inference_program(agent)
     facts = {"agent": agent.to_facts()}
     own = {name: opened.state[name] for name in program.state_names}
-    trial = compact.try_out(own, flags.storage, lambda state: score(agent, state, flags.episodes), console.print)
+    trial = compact.try_out(own, flags.storage, lambda state: score(agent, state, flags.test_episodes), console.print)
     folder = export(program, trial.state, flags.export_dir, facts=facts, onnx=flags.onnx)
     trial.write(folder, task=TASK, facts=facts, source=opened.source)
     console.print(

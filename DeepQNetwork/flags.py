@@ -1,9 +1,10 @@
 """Flags of the scripts that play with an agent, and spellings of 2018."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from DeepQNetwork.agent import AgentFlags
-from fluid.config import EngineFlags, ExportedFlags, Share
+from fluid.config import EngineFlags, ExportedFlags, Share, Was
 
 ALIASES = {"rom": "env", "model_path": "pretrained_model", "target": "export_dir"}
 RETIRED = {"viz": "infer.py shows the game: --show window or --show terminal"}
@@ -13,5 +14,5 @@ RETIRED = {"viz": "infer.py shows the game: --show window or --show terminal"}
 class PlayerFlags(AgentFlags, ExportedFlags, EngineFlags):
     """Which agent plays what."""
 
-    epsilon: Share = 0.01
-    """Share of random actions."""
+    test_epsilon: Annotated[Share, Was("epsilon")] = 0.01
+    """Share of random actions where nothing is learned."""

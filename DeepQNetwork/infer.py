@@ -8,7 +8,7 @@ python infer.py --feed in.npz --fetch out.npz              `state` [N, 4, 84, 84
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -21,7 +21,7 @@ from DeepQNetwork.player import check_actions, load_player
 from DeepQNetwork.pretrained import load_agent
 from DeepQNetwork.watch import Recorder, watch
 from fluid import config as configuration
-from fluid.config import Count, Positive
+from fluid.config import ArrayFlags, Count, Positive, Was
 from fluid.errors import UserError
 from fluid.records import json_lines
 from fluid.run import console, script
@@ -29,11 +29,11 @@ from fluid.runner import Runner, run_arrays
 
 
 @dataclass
-class Flags(PlayerFlags):
+class Flags(PlayerFlags, ArrayFlags):
     """Watch or record an agent, or run its network on arrays."""
 
-    episodes: Count = 1
-    """Games to play."""
+    test_episodes: Annotated[Count, Was("episodes")] = 1
+    """Whole episodes to play."""
     show: Literal["none", "terminal", "window"] = "none"
     """Where to show the game while it is played, at its own speed."""
     video: Path | None = None
@@ -42,12 +42,12 @@ class Flags(PlayerFlags):
     """Frames a second of the video; by default 30, 15 for .gif. The game keeps its speed."""
     max_seconds: Positive | None = None
     """Stop after this much time of the game."""
-    results: Path | None = None
-    """Write a JSON line an episode here."""
+    output_file: Annotated[Path | None, Was("results")] = None
+    """File for JSON lines: one an episode."""
     feed: Path | None = None
-    """Run the network on the arrays of this .npz: `state` [N, 4, 84, 84], gray levels 0..255, oldest frame first."""
+    """Raw inputs: an .npz with `state` [N, 4, 84, 84], gray levels 0..255, oldest frame first."""
     fetch: Path | None = None
-    """Where the outputs go: `q_values` [N, actions]."""
+    """Raw outputs: the .npz to write, with `q_values` [N, actions]."""
 
 
 def main(flags: Flags) -> list[dict[str, Any]]:
@@ -66,17 +66,17 @@ def main(flags: Flags) -> list[dict[str, Any]]:
     game = AtariGame(game_id(agent.env), PROTOCOLS[agent.protocol])
     check_actions(agent, game)
     console.print(f"{game.description}", markup=False)
-    console.print(f"{agent.network}; {engine}; epsilon {flags.epsilon:g}, seed {flags.seed}", markup=False)
+    console.print(f"{agent.network}; {engine}; epsilon {flags.test_epsilon:g}, seed {flags.seed}", markup=False)
     screen = {"none": None, "terminal": pictures.TerminalScreen, "window": pictures.WindowScreen}[flags.show]
     rate = flags.video_fps or (15 if flags.video and flags.video.suffix == ".gif" else 30)
     recorder = Recorder(rate) if flags.video else None
-    with json_lines(flags.results) as write:
+    with json_lines(flags.output_file) as write:
         records = watch(
             q_function,
             agent,
             game,
-            episodes=flags.episodes,
-            epsilon=flags.epsilon,
+            episodes=flags.test_episodes,
+            epsilon=flags.test_epsilon,
             seed=flags.seed,
             screen=screen() if screen else None,
             recorder=recorder,

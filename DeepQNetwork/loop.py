@@ -224,7 +224,7 @@ class Learner:
 
     def _due(self) -> int:
         """Calls of the training Program that this round owes."""
-        if len(self.replay) < self.recipe.warmup_steps or self.replay.sampleable() < 1:
+        if len(self.replay) < self.recipe.learning_starts or self.replay.sampleable() < 1:
             return 0
         self.credit += self.recipe.num_envs / self.recipe.update_every
         calls = int(self.credit // self.updates_per_call)

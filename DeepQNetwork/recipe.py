@@ -1,10 +1,10 @@
 """What is learned and how: the algorithm's flags, and the presets that fill those left open."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from DeepQNetwork.environments import is_atari
-from fluid.config import Count, Natural, NotNegative, Positive, Share
+from fluid.config import Count, Natural, NotNegative, Positive, Share, Was
 from fluid.errors import UserError
 
 
@@ -37,9 +37,9 @@ class Recipe:
     gamma: Share = 0.99
     """Discount a step."""
     lr: NotNegative | None = None
-    """Learning rate of Adam."""
+    """Learning rate: of Adam."""
     adam_epsilon: Positive | None = None
-    """Adam's epsilon."""
+    """Adam: added to the denominator."""
     loss: Literal["huber", "mse"] | None = None
     """Of the temporal-difference error."""
     grad_clip: Positive | None = None
@@ -50,7 +50,7 @@ class Recipe:
     """Frames in the replay memory, each stored once; 1,000,000 take 7.1 GB."""
     memory_device: Literal["auto", "host", "device"] = "auto"
     """Where the frames are kept; auto: with the network, if that is a GPU with room for them."""
-    warmup_steps: Natural | None = None
+    learning_starts: Annotated[Natural | None, Was("warmup_steps")] = None
     """Steps with random actions before the first update."""
     update_every: Count | None = None
     """Environment steps an update."""
@@ -84,7 +84,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "loss": "huber",
         "batch_size": 32,
         "mem_size": 1_000_000,
-        "warmup_steps": 50_000,
+        "learning_starts": 50_000,
         "update_every": 4,
         "sync_every": 2_000,
         "epsilon_end": 0.01,
@@ -105,7 +105,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "grad_clip": 10.0,
         "batch_size": 64,
         "mem_size": 10_000,
-        "warmup_steps": 1_000,
+        "learning_starts": 1_000,
         "update_every": 2,
         "updates_per_call": 16,
         "sync_every": 50,
@@ -126,7 +126,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "loss": "mse",
         "batch_size": 64,
         "mem_size": 1_000_000,
-        "warmup_steps": 50_000,
+        "learning_starts": 50_000,
         "update_every": 4,
         "sync_every": 2_500,
         "epsilon_end": 0.1,
@@ -158,5 +158,5 @@ def fill(recipe: Recipe) -> dict[str, Any]:
 
 def epsilon_at(recipe: Recipe, step: int) -> float:
     """Share of random actions at an environment step: 1 while the memory warms up, then a line, then constant."""
-    progress = min(max(step - recipe.warmup_steps, 0) / max(recipe.epsilon_steps, 1), 1.0)
+    progress = min(max(step - recipe.learning_starts, 0) / max(recipe.epsilon_steps, 1), 1.0)
     return recipe.epsilon_start + (recipe.epsilon_end - recipe.epsilon_start) * progress

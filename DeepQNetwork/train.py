@@ -38,28 +38,28 @@ class Flags(Recipe, TrainFlags):
     """Train a deep Q network. Steps are agent steps: one action in one environment, 4 emulator frames in Atari."""
 
     max_steps: Count | None = None
-    """Agent steps in all; by default 10,000,000 for Atari, 50,000 otherwise."""
+    """Length of the run in steps; by default 10,000,000 for Atari, 50,000 otherwise."""
     target_score: Number | None = None
     """Stop when an evaluation reaches this mean; by default 490 for CartPole-v1, none otherwise."""
     pretrained_model: str | None = None
-    """Weights to start from: a name such as breakout_2018, a checkpoint, or weights of any format."""
+    """Weights: those to start from, a name such as breakout_2018, a checkpoint, or weights of any format."""
     benchmark: bool = False
-    """Measure the loop, the environments alone and the updates alone instead of training."""
+    """Measure instead of training: the loop, the environments alone and the updates alone."""
     save_replay: bool = False
     """Keep the replay memory and, of one Atari game or of CartPole and its kin, the environment in checkpoints: such a run
     resumes to the same bits."""
     log_every: Count | None = None
-    """Agent steps between log lines; by default 1/50 of max_steps, at most 10,000."""
+    """Steps between log lines; by default 1/50 of max_steps, at most 10,000."""
     save_every: Count | None = None
-    """Agent steps between checkpoints beside those of the evaluations; by default none."""
+    """Steps between checkpoints; by default only evaluations save one."""
     eval_every: Count | None = None
-    """Agent steps between evaluations; by default 100,000 for Atari as in 2018, 2,500 otherwise."""
+    """Steps between evaluations; by default 100,000 for Atari as in 2018, 2,500 otherwise."""
     test_episodes: Count | None = None
-    """Episodes of an evaluation; by default 10 for Atari, 20 otherwise."""
+    """Whole episodes to play; by default 10 for Atari, 20 otherwise."""
     test_epsilon: Share = 0.01
-    """Share of random actions in evaluations."""
+    """Share of random actions where nothing is learned."""
     num_workers: Natural = 0
-    """Threads of the Atari emulators; 0: one a processor."""
+    """Workers: threads of the Atari emulators; 0: one a processor."""
 
 
 ALIASES = {
@@ -162,8 +162,8 @@ def complete(flags: Flags) -> Flags:
     cartpole = flags.env.startswith("CartPole")
     steps = flags.max_steps or (10_000_000 if atari else 50_000)
     eval_every = flags.eval_every or min(100_000 if atari else 2_500, steps)
-    if flags.mem_size < flags.num_envs * (4 + flags.n_step + 1) or flags.mem_size < flags.warmup_steps:
-        raise UserError(f"--mem_size {flags.mem_size} is too small for --warmup_steps {flags.warmup_steps}")
+    if flags.mem_size < flags.num_envs * (4 + flags.n_step + 1) or flags.mem_size < flags.learning_starts:
+        raise UserError(f"--mem_size {flags.mem_size} is too small for --learning_starts {flags.learning_starts}")
     return replace(
         flags,
         max_steps=steps,

@@ -56,14 +56,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("list", metavar="LIST.txt", help="lines of: path label")
     parser.add_argument("--root", default="", help="folder that the paths start from (default: that of the list)")
     parser.add_argument("--output", metavar="BLOB", help="the scores (default: the last output)")
-    parser.add_argument("--batch_size", type=int, default=16)
+    parser.add_argument("--test_batch_size", "--batch_size", type=int, default=16)
     parser.add_argument("--no_onednn", action="store_true", help="Paddle's plain kernels")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", metavar="FILE", help="write the result here")
     images.add_flags(parser)
     args = parser.parse_args(argv)
-    if args.batch_size < 1 or args.threads < 1:
-        parser.error("--batch_size and --threads must be at least 1")
+    if args.test_batch_size < 1 or args.threads < 1:
+        parser.error("--test_batch_size and --threads must be at least 1")
     return args
 
 
@@ -97,7 +97,7 @@ def score(
     name, preprocess = images.from_flags(args, converted)
     predictor = Predictor(converted, not args.no_onednn, args.threads)
     fixed = converted.inputs[name][0]
-    size = fixed or args.batch_size
+    size = fixed or args.test_batch_size
     for start in range(0, len(items), size):
         chunk = items[start : start + size]
         pixels = np.stack([preprocess(images.read_image(path)) for path, _ in chunk])

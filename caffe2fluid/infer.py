@@ -98,10 +98,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--fetch", metavar="OUT.npz", help="write the output arrays here")
     parser.add_argument("--blobs", metavar="A,B|all", help="fetch these blobs instead (runs model.py, slower)")
     parser.add_argument("--labels", metavar="FILE", help="names of the classes, one a line")
-    parser.add_argument("--top_k", type=int, default=5)
+    parser.add_argument("--top_k", "--topk", type=int, default=5)
     parser.add_argument("--threshold", type=float, default=0.5, help="lowest score of a box")
-    parser.add_argument("--json", metavar="FILE", help="one line of JSON an image")
-    parser.add_argument("--save_dir", metavar="DIR", help="write pictures with the results")
+    parser.add_argument("--output_file", "--json", metavar="FILE", help="one line of JSON an image")
+    parser.add_argument("--output_dir", "--save_dir", metavar="DIR", help="write pictures with the results")
     parser.add_argument("--no_onednn", action="store_true", help="Paddle's plain kernels")
     parser.add_argument("--threads", type=int, default=1)
     images.add_flags(parser)
@@ -125,14 +125,14 @@ def main(argv: list[str] | None = None) -> int:
     labels = Path(args.labels).read_text("utf-8", "replace").splitlines() if args.labels else []
     results = run_images(args, converted)
     collected: dict[str, list[np.ndarray]] = {}
-    with open(args.json, "w", encoding="utf-8") if args.json else contextlib.nullcontext() as lines:
+    with open(args.output_file, "w", encoding="utf-8") if args.output_file else contextlib.nullcontext() as lines:
         for path, outputs in results:
             description = describe(outputs, labels, args.top_k, args.threshold)
             show(path, description)
             if lines:
                 lines.write(json.dumps({"image": path, **description}) + "\n")
-            if args.save_dir:
-                draw(path, description, Path(args.save_dir))
+            if args.output_dir:
+                draw(path, description, Path(args.output_dir))
             for key, array in outputs.items() if args.fetch else ():
                 collected.setdefault(key, []).append(array)
     if args.fetch:

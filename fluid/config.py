@@ -58,7 +58,15 @@ class Was:
         object.__setattr__(self, "names", names)
 
 
-Declared = TypeVar("Declared", Range, Was)
+@dataclass(frozen=True)
+class WasSwitch:
+    """A switch that stood beside a flag in earlier versions: on it meant `value` where the flag was not named, off 0."""
+
+    name: str
+    value: float
+
+
+Declared = TypeVar("Declared", Range, Was, WasSwitch)
 Count = Annotated[int, Range(1)]
 Natural = Annotated[int, Range(0)]
 Number = Annotated[float, Range(-math.inf)]
@@ -81,7 +89,7 @@ class EngineFlags:
     seed: Natural = 0
     """Seed of initialisation, data order, augmentation and dropout."""
     num_workers: Natural = 0
-    """Reader processes; 0 reads in the training process."""
+    """Workers: processes that read the data; 0 reads in the training process."""
 
 
 @dataclass
@@ -89,11 +97,11 @@ class WeightsFlags:
     """Which weights; without any of these the best of the run in ./output, else those that come along."""
 
     checkpoint: Path | None = None
-    """Output folder of a run, which means its best checkpoint, or one of its checkpoints."""
+    """Run: its output folder, which means its best checkpoint, or one of its checkpoints."""
     newest: bool = False
     """The newest checkpoint of the run instead of its best."""
     pretrained_model: str | None = None
-    """Other weights: a name that `./zoo list weights` shows, or a file or folder of any format."""
+    """Weights: a name that `./zoo list weights` shows, or a file or folder of any format."""
     allow_partial: bool = False
     """Accept weights that fit only in part."""
 
@@ -134,6 +142,32 @@ class AverageFlags:
 
 
 @dataclass
+class BatchFlags:
+    """Batches in which nothing is learned."""
+
+    test_batch_size: Annotated[Count, Was("eval_batch_size", "batch_size")] = 32
+    """Samples in a batch where nothing is learned; changes the speed, not the result."""
+
+
+@dataclass
+class ResultFlags:
+    """Flags of every eval.py."""
+
+    output_dir: Path | None = None
+    """Folder for results: result.json and pictures; by default they are only printed."""
+
+
+@dataclass
+class ArrayFlags:
+    """Raw arrays through the inference Program, in every infer.py."""
+
+    feed: Path | None = None
+    """Raw inputs: an .npz with the Program's arrays by name."""
+    fetch: Path | None = None
+    """Raw outputs: the .npz to write, with --feed."""
+
+
+@dataclass
 class HostFlags:
     """Several machines as one; without these flags they are found from the cluster's environment, if there is one."""
 
@@ -155,26 +189,26 @@ class TrainFlags(HostFlags, EngineFlags):
     """Flags of every train.py."""
 
     output_dir: Path | None = None
-    """Folder of the run: log, checkpoints, pictures; by default ./output, or with --checkpoint the folder of that run. An
+    """Folder for results: log, checkpoints, pictures; by default ./output, or with --checkpoint the folder of that run. An
     earlier run there is renamed aside, never overwritten."""
     checkpoint: Path | None = None
-    """Continue the run of this checkpoint or output folder, exactly where it stopped."""
+    """Run: its output folder, or one of its checkpoints, to continue exactly where it stopped."""
     max_steps: Count | None = None
-    """Stop after this many updates, whatever num_epochs says."""
+    """Length of the run in steps; by default as num_epochs says. A step is an update."""
     max_minutes: Positive | None = None
     """Stop after this time, whatever max_steps says; the last evaluation comes on top."""
     log_every: Count = 10
-    """Updates between log lines."""
+    """Steps between log lines."""
     save_every: Count | None = None
-    """Updates between checkpoints; by default one an epoch."""
+    """Steps between checkpoints; by default one an epoch."""
     eval_every: Count | None = None
-    """Updates between evaluations; by default one an epoch."""
+    """Steps between evaluations; by default one an epoch."""
     keep_checkpoints: Count = 3
     """Newest checkpoints to keep, beside the best one."""
     early_stop: Count | None = None
     """Stop after this many evaluations without improvement."""
     benchmark: bool = False
-    """Measure the training loop with synthetic and with real data instead of training."""
+    """Measure instead of training: the loop with synthetic and with real data."""
     other_data: bool = False
     """With --checkpoint: go on though the data are not those that the run has seen so far."""
     programs: Path | None = None
@@ -234,6 +268,12 @@ def former_names(config: type) -> dict[str, str]:
     return {former: name for name, kind in types.items() for was in declared(kind, Was) for former in was.names}
 
 
+def former_switches(config: type) -> dict[str, tuple[str, float]]:
+    """Switches that the fields declare by `WasSwitch` -> name of the field, and what the switch meant."""
+    types = typing.get_type_hints(config, include_extras=True)
+    return {was.name: (name, was.value) for name, kind in types.items() for was in declared(kind, WasSwitch)}
+
+
 def declared(kind: Any, what: type[Declared]) -> Iterator[Declared]:
     """The declarations `Annotated` anywhere in the type of a field."""
     yield from (item for item in getattr(kind, "__metadata__", ()) if isinstance(item, what))
@@ -276,6 +316,9 @@ def from_dict(config: type[Config], data: Mapping[str, Any]) -> Config:
     """The inverse of `to_dict`; flags that `data` lacks are at their defaults, and those that are no more are left out."""
     types, former = typing.get_type_hints(config), former_names(config)
     known = {former.get(name, name) if name not in types else name: value for name, value in data.items()}
+    for switch, (name, meant) in former_switches(config).items():
+        if switch in data:
+            known[name] = known.get(name, meant) if data[switch] else 0.0
     return config(**{name: _typed(types[name], value) for name, value in known.items() if name in types})
 
 
@@ -293,7 +336,8 @@ def nearest(name: str, known: Sequence[str]) -> str:
 
 
 def _translate(words: list[str], config: type, aliases: Mapping[str, str], retired: Mapping[str, str]) -> list[str]:
-    types = typing.get_type_hints(config)
+    types, switches = typing.get_type_hints(config), former_switches(config)
+    asked: dict[tuple[str, float], bool] = {}
     result: list[str] = []
     position = 0
     while position < len(words):
@@ -315,9 +359,15 @@ def _translate(words: list[str], config: type, aliases: Mapping[str, str], retir
             name, values = name[3:], ["False"]
         if name in ("use_gpu", "use_cuda") and name not in types and "device" in types:
             values = ["gpu" if _truth(values) else "cpu"]
+        if name in switches:
+            asked[switches[name]] = _truth(values)
+            continue
         name = name if name in types else aliases.get(name, name)
         result.append(f"--{name}")
         result.extend(_values_for(types.get(name), values))
+    for (target, meant), on in asked.items():
+        if not on or f"--{target}" not in result:
+            result += [f"--{target}", f"{meant:g}" if on else "0"]
     return result
 
 

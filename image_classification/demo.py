@@ -59,10 +59,10 @@ def main(flags: Flags) -> None:
     clothes.write_text("".join((embedded_dataset() / "val_list.txt").read_text().splitlines(keepends=True)[::50]))
     infer.main(
         infer.Flags(
-            image_list=clothes, data_dir=embedded_dataset(), topk=3, output_dir=flags.output_dir / "clothes", **common
+            image_list=clothes, data_dir=embedded_dataset(), top_k=3, output_dir=flags.output_dir / "clothes", **common
         )
     )
-    infer.main(infer.Flags(topk=3, output_dir=flags.output_dir / "photographs", **common))
+    infer.main(infer.Flags(top_k=3, output_dir=flags.output_dir / "photographs", **common))
 
     table = Table(title=f"{flags.model} after {time.perf_counter() - began:.0f} s")
     table.add_column("what")

@@ -15,7 +15,7 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fluid import config as configuration
-from fluid.config import Count, EngineFlags, ExportedFlags
+from fluid.config import BatchFlags, EngineFlags, ExportedFlags, ResultFlags, defaults
 from fluid.data import batches_for_all
 from fluid.metrics import measure
 from fluid.records import write_result
@@ -31,24 +31,20 @@ from rich.table import Table
 
 
 @dataclass
-class Flags(NetworkFlags, ExportedFlags, EngineFlags):
+@defaults(test_batch_size=100)
+class Flags(NetworkFlags, BatchFlags, ResultFlags, ExportedFlags, EngineFlags):
     """Measure a classifier's accuracy."""
 
     data_dir: Path | None = None
     """Folder of the data set; by default the embedded images."""
     split: Literal["val", "train"] = "val"
-    """Which list to measure."""
-    batch_size: Count = 100
-    """Images in a batch; the result does not depend on it."""
+    """Which part of the data."""
     per_class: bool = False
     """Print the accuracy of each class too."""
-    output_dir: Path | None = None
-    """Folder for result.json and confusion.png."""
 
 
 ALIASES = {
     "exported": "exported_model",
-    "test_batch_size": "batch_size",
     "reader_thread": "num_workers",
     "model_save_dir": "output_dir",
 }
@@ -61,14 +57,14 @@ def main(flags: Flags) -> dict[str, float]:
     opened = open_classifier(flags)
     classifier = opened.facts
     images = open_images(flags.data_dir, flags.split, classifier.class_dim)
-    runner = open_runner(opened, flags, batches_for_all(len(images), flags.batch_size))
+    runner = open_runner(opened, flags, batches_for_all(len(images), flags.test_batch_size))
     console.print(f"{classifier.model}, {runner.how}; {len(images)} images of {images.origin}", markup=False)
     accuracy = measure(
         runner.engine,
         runner.program(lambda: evaluation_program(classifier)),
         ImageSource(images, classifier.preprocess),
         Accuracy(classifier.class_dim),
-        batch_size=flags.batch_size,
+        batch_size=flags.test_batch_size,
         num_workers=flags.num_workers,
     )
     result = accuracy.result()

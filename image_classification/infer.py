@@ -26,7 +26,7 @@ if __package__ in (None, ""):
 from fluid import config as configuration
 from fluid import media
 from fluid.arrays import write_npz
-from fluid.config import Count, EngineFlags, ExportedFlags, nearest
+from fluid.config import ArrayFlags, BatchFlags, Count, EngineFlags, ExportedFlags, Was, defaults, nearest
 from fluid.data import batches_for_all
 from fluid.errors import DataError, UserError
 from fluid.pictures import draw_sheet
@@ -47,7 +47,8 @@ ON_SHEET = 100
 
 
 @dataclass
-class Flags(NetworkFlags, ExportedFlags, EngineFlags):
+@defaults(test_batch_size=16)
+class Flags(NetworkFlags, BatchFlags, ArrayFlags, ExportedFlags, EngineFlags):
     """Classify images."""
 
     images: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
@@ -57,20 +58,18 @@ class Flags(NetworkFlags, ExportedFlags, EngineFlags):
     """A list file of 2018, `path label` a line; the predictions are then checked against the labels."""
     data_dir: Path | None = None
     """What the paths of --image_list are relative to; by default its own folder."""
-    batch_size: Count = 16
-    """Images in a batch; the result does not depend on it."""
     frame_step: Count = 1
     """Of a video or camera, classify every so many frames."""
-    topk: Count = 5
+    top_k: Annotated[Count, Was("topk")] = 5
     """Classes to name for each image."""
     feature: str | None = None
     """Write this layer's output to features.npz instead of classifying."""
     output_dir: Path = Path("predictions")
-    """Folder for the results."""
+    """Folder for results: predictions.jsonl, predictions.csv and sheet.png, or features.npz."""
     feed: Path | None = None
-    """An .npz with the Program's raw inputs: `image` [N, 3, H, W] float32, normalised already."""
+    """Raw inputs: an .npz with `image` [N, 3, H, W] float32, normalised already."""
     fetch: Path | None = None
-    """Where --feed's raw outputs go: `logits` [N, class_dim]."""
+    """Raw outputs: the .npz to write, with `logits` [N, class_dim]."""
 
 
 ALIASES = {
@@ -93,7 +92,7 @@ def main(flags: Flags) -> list[dict[str, Any]]:
         return []
     files = find_files(flags, classifier.class_dim)
     endless = any(media.is_moving(name) for name, _ in files)
-    runner = open_runner(opened, flags, None if endless else batches_for_all(len(files), flags.batch_size))
+    runner = open_runner(opened, flags, None if endless else batches_for_all(len(files), flags.test_batch_size))
     console.print(f"{classifier.model}, {runner.how}", markup=False)
     unreadable: list[DataError] = []
     pictures = read_all(files, flags.frame_step, unreadable.append)
@@ -144,8 +143,8 @@ def classify(runner: Runner, classifier: Classifier, pictures: Iterator[Named], 
     folder = make_folder(flags.output_dir)
     records, seen = [], []
     with json_lines(folder / "predictions.jsonl") as write, until_interrupted(flags):
-        for place, image, label, logits in outputs_of(runner, classifier, pictures, flags.batch_size, "logits"):
-            record = {"image": place, "predictions": best_classes(classifier, logits, flags.topk)}
+        for place, image, label, logits in outputs_of(runner, classifier, pictures, flags.test_batch_size, "logits"):
+            record = {"image": place, "predictions": best_classes(classifier, logits, flags.top_k)}
             if label is not None:
                 record |= {"label": label, "correct": record["predictions"][0]["class"] == label}
             write(record)
@@ -200,7 +199,7 @@ def extract(runner: Runner, classifier: Classifier, pictures: Iterator[Named], f
     """Write a layer's output of all pictures to features.npz: `features` [N, ...] and `images`, their places."""
     places, features = [], []
     with until_interrupted(flags):
-        for place, _, _, output in outputs_of(runner, classifier, pictures, flags.batch_size, flags.feature):
+        for place, _, _, output in outputs_of(runner, classifier, pictures, flags.test_batch_size, flags.feature):
             places.append(place)
             features.append(output)
     if places:

@@ -16,18 +16,17 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fluid import config as configuration
-from fluid import schedule as schedules
 from fluid.averages import MeasuredWeights
-from fluid.config import AverageFlags, Count, Decay, Natural, NotNegative, Positive, Share, TrainFlags
+from fluid.config import BatchFlags, Count, Natural, Positive, Share, TrainFlags, defaults
 from fluid.data import Batch, batches_per_epoch, training_batches
 from fluid.engine import Engine
 from fluid.errors import UserError
 from fluid.interface import Interface
 from fluid.keeper import Evaluation
 from fluid.metrics import measure
+from fluid.optimizers import OptimizerFlags, schedule
 from fluid.programs import Captured
 from fluid.run import script
-from fluid.schedule import Schedule
 from fluid.session import fingerprint, settle
 from fluid.trainer import Outcome
 from image_classification.classifier import TASK, Classifier
@@ -38,20 +37,10 @@ from image_classification.scaled import scaled_copy
 
 import numpy as np
 
-Strategy = Literal[
-    "piecewise_decay",
-    "cosine_decay",
-    "cosine_decay_by_epoch",
-    "cosine_decay_warmup",
-    "linear_decay",
-    "polynomial_decay",
-    "exponential_decay_warmup",
-    "constant",
-]
-
 
 @dataclass
-class Flags(AverageFlags, TrainFlags):
+@defaults(l2_decay=5e-4, test_batch_size=100)
+class Flags(OptimizerFlags, BatchFlags, TrainFlags):
     """Train an image classifier."""
 
     data_dir: Path | None = None
@@ -64,47 +53,17 @@ class Flags(AverageFlags, TrainFlags):
     """Channels, height, width of the network's input; by default the network's own."""
     batch_size: Count = 64
     """Images in a batch, over all devices."""
-    test_batch_size: Count = 100
-    """Images in a batch of the evaluation; changes its speed, not its result."""
     num_epochs: Count = 40
     """Passes over the training images."""
     pretrained_model: str | None = None
-    """Weights to start from: a registered name, or a file or folder of any format."""
+    """Weights: those to start from, a registered name, or a file or folder of any format."""
     finetune_exclude_pretrained_params: tuple[str, ...] = ()
     """Parameters not to take from --pretrained_model; a head for another number of classes is found without it."""
     allow_partial: bool = False
     """Accept weights that fit only in part."""
 
-    optimizer: Literal["momentum", "sgd", "adam", "rmsprop"] = "momentum"
-    """Update rule."""
-    momentum_rate: Decay = 0.9
-    """Momentum of momentum and rmsprop."""
-    l2_decay: NotNegative = 5e-4
-    """L2 decay, of all parameters as in 2018; the recipes for ImageNet have 1e-4 and less."""
-    grad_clip: Positive | None = None
-    """Clip the global norm of the gradients to this."""
-    accumulate_batches: Count = 1
-    """Batches whose gradients are averaged for one update."""
     statistics_batch: Count | None = None
     """Images that share batch statistics, say those of one GPU; by default the whole batch. Needs xla."""
-    lr: NotNegative = 0.1
-    """Learning rate at the start, or after the warm-up."""
-    lr_strategy: Strategy = "cosine_decay"
-    """How the learning rate falls."""
-    step_epochs: tuple[Count, ...] = (30, 60, 90)
-    """piecewise_decay: epochs after which the rate is multiplied by 0.1."""
-    warm_up_epochs: NotNegative = 5.0
-    """*_warmup: epochs over which the rate rises."""
-    decay_epochs: Positive = 2.4
-    """exponential_decay_warmup: epochs between decays."""
-    decay_rate: Positive = 0.97
-    """exponential_decay_warmup: factor of a decay."""
-    lr_power: Positive = 2.0
-    """polynomial_decay: exponent."""
-    use_label_smoothing: bool = False
-    """Spread a share of the target over all classes (Szegedy et al., arXiv:1512.00567)."""
-    label_smoothing_epsilon: Share = 0.1
-    """That share."""
     use_mixup: bool = False
     """Train on mixtures of two images (Zhang et al., arXiv:1710.09412)."""
     mixup_alpha: Positive = 0.2
@@ -171,6 +130,8 @@ RETIRED = {
 }
 
 
+WARMUP_EPOCHS = 5
+"""Of the schedules with a warm-up, where no flag says it."""
 NETWORK_FLAGS = ("model", "class_dim", "image_shape", "image_mean", "image_std", "resize_short_size", "interpolation")
 """Flags that make another network of a run."""
 FREE = ("data_dir", "num_workers", "test_batch_size", "max_bad_samples", "prescale_short_side")
@@ -249,7 +210,13 @@ def build_programs(flags: Flags, classifier: Classifier, steps_per_epoch: int) -
     from image_classification.building import training_programs
     from image_classification.network import evaluation_program
 
-    training = training_programs(flags, classifier, learning_rate(flags, steps_per_epoch))
+    rate = schedule(
+        flags,
+        steps_per_epoch=steps_per_epoch,
+        num_epochs=flags.num_epochs,
+        warmup_steps=round(WARMUP_EPOCHS * steps_per_epoch),
+    )
+    training = training_programs(flags, classifier, rate)
     return {**training, "eval": evaluation_program(classifier)}
 
 
@@ -314,31 +281,6 @@ def augmentation(flags: Flags, preprocess: Preprocess) -> Augment | None:
         rotate=flags.rotate,
         color_jitter=flags.color_jitter,
     )
-
-
-def learning_rate(flags: Flags, steps_per_epoch: int) -> Schedule:
-    """The schedule that the flags describe, by update."""
-    total = flags.num_epochs * steps_per_epoch
-    warm_up = round(flags.warm_up_epochs * steps_per_epoch)
-    match flags.lr_strategy:
-        case "piecewise_decay":
-            boundaries = tuple(epoch * steps_per_epoch for epoch in flags.step_epochs)
-            return schedules.Piecewise(boundaries, tuple(flags.lr * 0.1**power for power in range(len(boundaries) + 1)))
-        case "cosine_decay":
-            return schedules.Cosine(flags.lr, total)
-        case "cosine_decay_by_epoch":
-            return schedules.CosineByEpoch(flags.lr, steps_per_epoch, flags.num_epochs)
-        case "cosine_decay_warmup":
-            return schedules.Warmup(warm_up, schedules.Cosine(flags.lr, max(total - warm_up, 1)))
-        case "linear_decay":
-            return schedules.Polynomial(flags.lr, total)
-        case "polynomial_decay":
-            return schedules.Polynomial(flags.lr, total, power=flags.lr_power)
-        case "exponential_decay_warmup":
-            every = flags.decay_epochs * steps_per_epoch
-            return schedules.Warmup(warm_up, schedules.Exponential(flags.lr, every, flags.decay_rate))
-        case _:
-            return schedules.Constant(flags.lr)
 
 
 def with_mixup(batches: Iterator[Batch], flags: Flags) -> Iterator[Batch]:

@@ -8,15 +8,16 @@ python eval.py --test_file_pattern newstest.tsv --pretrained_model transformer_b
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fluid import config as configuration
+from fluid.config import ResultFlags, Was
 from fluid.errors import UserError
 from fluid.metrics import measure
-from fluid.records import writing
+from fluid.records import write_result, writing
 from fluid.run import console, script
 from fluid.runner import Runner
 from neural_machine_translation.metrics import Perplexity, Quality, quality
@@ -28,13 +29,13 @@ from neural_machine_translation.translate import runner, translate
 
 
 @dataclass
-class Flags(ModelFlags):
+class Flags(ModelFlags, ResultFlags):
     """Measure translations of a test set."""
 
     data_dir: Path | None = None
     """Folder with PART.tsv (source, tab, target) or PART.en and PART.de; by default the embedded sentences."""
-    part: Literal["test", "dev", "train"] = "test"
-    """Which part of the data set."""
+    split: Annotated[Literal["test", "val", "dev", "train"], Was("part")] = "test"
+    """Which part of the data; val and dev are the same."""
     test_file_pattern: str | None = None
     """Files of pairs (source, tab, target) instead of data_dir."""
     tokenize: Literal["13a", "intl", "char", "none"] = "13a"
@@ -42,7 +43,7 @@ class Flags(ModelFlags):
     lowercase: bool = False
     """Compare without case."""
     output_file: Path | None = None
-    """Write the translations there, one a line."""
+    """File for the translations, one a line."""
 
 
 def main(flags: Flags) -> Quality:
@@ -52,21 +53,24 @@ def main(flags: Flags) -> Quality:
     if not has_text(translator):
         raise UserError("give the vocabulary of these weights: --src_vocab_fpath, --trg_vocab_fpath")
     pairs = open_pairs(
-        flags.part, data_dir=flags.data_dir, pattern=flags.test_file_pattern, languages=translator.languages
+        flags.split.replace("val", "dev"),
+        data_dir=flags.data_dir,
+        pattern=flags.test_file_pattern,
+        languages=translator.languages,
     )
     source = PairSource(
         pairs,
         translator.source,
         translator.target,
         max_length=translator.config.max_length,
-        batch_size=flags.batch_size,
+        batch_size=flags.test_batch_size,
         use_token_batch=False,
         strict=True,
     )
     own = Runner(opened, flags, runs=len(pairs), kind="loop")
     engine = own.engine
     console.print(own.how, markup=False)
-    rows = engine.shared_rows(flags.batch_size)
+    rows = engine.shared_rows(flags.test_batch_size)
     evaluation, plan = evaluation_program(translator.config), source.buckets.evaluation_plan(rows)
     perplexity = measure(engine, evaluation, source, Perplexity(), batch_size=rows, plan=plan)
     run = runner(engine, search_program(translator.config, flags.search()))
@@ -84,6 +88,8 @@ def main(flags: Flags) -> Quality:
     console.print(f"perplexity {perplexity.value:.3f} ({perplexity.loss:.4f} nats a word, {perplexity.words} words)")
     console.print(f"chrF {result.chrf:.2f}  {result.chrf_signature}", markup=False)
     console.print(f"BLEU {result.bleu:.2f}  {result.bleu_signature}", markup=False)
+    if flags.output_dir is not None:
+        write_result(flags.output_dir, {**perplexity.result(), "bleu": result.bleu, "chrf": result.chrf})
     return result
 
 

@@ -68,7 +68,7 @@ def bleu(translator: Translator, state: dict[str, np.ndarray], flags: Flags) -> 
     engine, _ = engines.create(flags.engine, flags.device, flags.precision, flags.seed, runs=len(pairs), kind="loop")
     engine.load(state)
     run = runner(engine, search_program(translator.config, flags.search()))
-    found = translate(run, translator, pairs.sources, batch_size=engine.shared_rows(flags.batch_size))
+    found = translate(run, translator, pairs.sources, batch_size=engine.shared_rows(flags.test_batch_size))
     references = [translator.target.plain(text) for text in pairs.targets]
     result = quality([best[0].text for best in found], references)
     return {"BLEU": result.bleu, "chrF": result.chrf}

@@ -17,7 +17,7 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fluid import config as configuration
-from fluid.config import Count, ExportedFlags, Natural, Positive
+from fluid.config import ArrayFlags, Count, ExportedFlags, Natural, Positive
 from fluid.engine import Engine
 from fluid.errors import UserError
 from fluid.records import json_lines, make_folder
@@ -35,7 +35,7 @@ import tyro
 
 
 @dataclass
-class Flags(ModelFlags, ExportedFlags):
+class Flags(ModelFlags, ArrayFlags, ExportedFlags):
     """Translate."""
 
     inputs: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
@@ -53,13 +53,13 @@ class Flags(ModelFlags, ExportedFlags):
     interactive: bool = False
     """Translate standard input line by line, answering each at once."""
     output_file: Path | None = None
-    """Write JSON lines there: place, source, translations with scores."""
+    """File for JSON lines: place, source, translations with scores."""
     attention_dir: Path | None = None
     """Draw there where the decoder looked, a picture for each sentence."""
     feed: Path | None = None
-    """Arrays for forced scoring: src_word [N, S] and trg_word [N, T] int64, padded with 1."""
+    """Raw inputs: an .npz for forced scoring, src_word [N, S] and trg_word [N, T] int64, padded with 1."""
     fetch: Path | None = None
-    """Where the logits [N, T, V] go, with --feed."""
+    """Raw outputs: the .npz to write, with logits [N, T, V]."""
 
 
 def main(flags: Flags) -> list[list[Hypothesis]]:
@@ -92,7 +92,7 @@ def main(flags: Flags) -> list[list[Hypothesis]]:
 
     copied = [text for text in texts for _ in range(copies)]
     with json_lines(flags.output_file) as write:
-        found = translate(run, translator, copied, batch_size=max(1, min(flags.batch_size, len(copied))), warn=warn)
+        found = translate(run, translator, copied, batch_size=rows_for(flags, copied), warn=warn)
         results = [sum(found[first : first + copies], []) for first in range(0, len(found), copies)]
         results = [
             sorted(some, key=lambda item: -item.score)[: flags.n_best] if copies > 1 else some[: flags.n_best]
@@ -107,6 +107,11 @@ def main(flags: Flags) -> list[list[Hypothesis]]:
         for path in draw_attentions(make_folder(flags.attention_dir), engine, program, translator, texts, best):
             console.print(str(path), markup=False)
     return results
+
+
+def rows_for(flags: Flags, sentences: list[str]) -> int:
+    """Sentences in a batch: no more than there are."""
+    return max(1, min(flags.test_batch_size, len(sentences)))
 
 
 def open_search(flags: Flags, sentences: int | None) -> tuple[Translator, Run, Engine]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from fluid.config import Count, Decay, EngineFlags, NotNegative, WeightsFlags
+from fluid.config import BatchFlags, Count, Decay, EngineFlags, NotNegative, WeightsFlags
 from neural_machine_translation.vocabulary import SPECIAL_WORDS
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class NetworkFlags(WeightsFlags):
 
 
 @dataclass
-class ModelFlags(NetworkFlags, EngineFlags):
+class ModelFlags(NetworkFlags, BatchFlags, EngineFlags):
     """Which model, and how it searches: shared by eval.py, infer.py and export.py."""
 
     beam_size: Count = 5
@@ -47,8 +47,6 @@ class ModelFlags(NetworkFlags, EngineFlags):
     """What a log-probability is divided by: gnmt, ((5 + length) / 6)**alpha; average, the length; none, as Fluid did."""
     alpha: NotNegative = 0.6
     """Exponent of gnmt."""
-    batch_size: Count = 32
-    """Sentences in a batch; changes the speed, not the result."""
 
     def search(self) -> "Search":
         """The search that the flags describe."""
@@ -92,7 +90,6 @@ RETIRED = {
     "relu_dropout": "see --dropout",
     "preprocess_cmd": "see --norm",
     "postprocess_cmd": "see --norm",
-    "optimizer": "it is Adam",
 }
 PAIRED = {
     "pass_num", "learning_rate", "beta1", "beta2", "eps", "warmup_steps", "label_smooth_eps", "model_dir", "ckpt_dir",

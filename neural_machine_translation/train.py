@@ -18,14 +18,14 @@ if __package__ in (None, ""):
 from fluid import config as configuration
 from fluid.averages import MeasuredWeights
 from fluid.checkpoint import Meta
-from fluid.config import AverageFlags, Count, Decay, NotNegative, Positive, Share, TrainFlags
+from fluid.config import BatchFlags, Count, Decay, TrainFlags, defaults
 from fluid.data import Batches, training_batches
 from fluid.engine import Engine
 from fluid.interface import Interface
 from fluid.metrics import measure
+from fluid.optimizers import OptimizerFlags, counts_epochs, schedule
 from fluid.pictures import draw_curves
 from fluid.run import Run, events, script, show, show_summary
-from fluid.schedule import Noam, Schedule
 from fluid.session import Length, Session, Settled, fingerprint, settle
 from fluid.trainer import Evaluation, Outcome
 from fluid.weights import load_into
@@ -61,7 +61,16 @@ MULTIPLE = "sentences_in_multiples_of"
 
 
 @dataclass
-class Flags(AverageFlags, TrainFlags):
+@defaults(
+    optimizer="adam",
+    lr=2.0,
+    lr_strategy="noam",
+    beta2=0.997,
+    adam_epsilon=1e-9,
+    label_smoothing=0.1,
+    test_batch_size=32,
+)
+class Flags(OptimizerFlags, BatchFlags, TrainFlags):
     """Train a Transformer that translates."""
 
     data_dir: Path | None = None
@@ -116,40 +125,21 @@ class Flags(AverageFlags, TrainFlags):
     """Shuffle the batches in every epoch."""
     num_epochs: Count = 20
     """Passes over the training pairs."""
-    accumulate_batches: Count = 1
-    """Batches whose gradients are averaged for one update."""
     pretrained_model: str | None = None
-    """Weights to start from: a file or folder of any format, or a checkpoint; their vocabulary is used."""
+    """Weights: those to start from, a file or folder of any format, or a checkpoint; their vocabulary is used."""
     allow_partial: bool = False
     """Accept weights that fit only in part."""
 
-    lr: NotNegative = 2.0
-    """noam: factor of the schedule; inverse_sqrt: the largest learning rate."""
-    lr_strategy: Literal["noam", "inverse_sqrt"] = "noam"
-    """Linear rise over the warm-up, then falling with the square root of the step; they differ in what --lr means."""
-    warmup_steps: Count = 400
-    """Updates until the learning rate is largest."""
-    beta1: Decay = 0.9
-    """Adam: decay of the first moment."""
-    beta2: Decay = 0.997
-    """Adam: decay of the second moment."""
-    eps: Positive = 1e-9
-    """Adam: added to the denominator."""
-    grad_clip: Positive | None = None
-    """Clip the global norm of the gradients to this."""
-    label_smooth_eps: Share = 0.1
-    """Share of the target probability spread over all words."""
-
     beam_size: Count = 4
     """Beam of the BLEU that is measured while training."""
-    eval_batch_size: Count = 32
-    """Sentences in a batch of the evaluation; changes its speed, not its result."""
     max_out_len: Count = 256
     """Longest translation in words."""
     eval_metric: Literal["bleu", "ppl"] = "bleu"
     """What decides which checkpoint is the best and when to stop early."""
 
 
+WARMUP_STEPS = 400
+"""Where no flag says it."""
 NETWORK_FLAGS = (
     "model",
     "n_layer",
@@ -162,7 +152,7 @@ NETWORK_FLAGS = (
     "weight_sharing",
 )
 """Flags that make another network of a run."""
-FREE = ("data_dir", "train_file_pattern", "val_file_pattern", "eval_batch_size", "eval_metric")
+FREE = ("data_dir", "train_file_pattern", "val_file_pattern", "test_batch_size", "eval_metric")
 """Flags that Programs from files were not built with."""
 
 
@@ -174,12 +164,15 @@ def main(flags: Flags) -> Outcome:
     train_pairs, dev_pairs = read_data(flags)
     translator, start = describe(flags, train_pairs, settled.facts)
     source, dev_source = sources(flags, translator, train_pairs, dev_pairs)
-    programs = settled.programs(lambda: build_programs(flags, translator.config))
     engine = settled.start_engine(
         length_of(settled, source).total_steps, batch_size=None if flags.use_token_batch else flags.batch_size
     )
     multiple, recut = sentences_in_multiples_of(engine.num_devices, settled.resumed and settled.resumed.meta)
     source.buckets = dataclasses.replace(source.buckets, multiple=multiple)
+    length = length_of(settled, source)
+    if counts_epochs(flags):
+        settled.refuse_other_length(length)
+    programs = settled.programs(lambda: build_programs(flags, translator.config, length.steps_per_epoch))
 
     with settled.open(
         engine,
@@ -187,7 +180,7 @@ def main(flags: Flags) -> Outcome:
         facts={"translator": translator.to_facts()},
         data={"training pairs": name_of(train_pairs), "dev pairs": name_of(dev_pairs)},
         load=(lambda state: load_into(state, start, allow_partial=flags.allow_partial)) if start is not None else None,
-        length=length_of(settled, source),
+        length=length,
     ) as session:
         session.meta.extra[MULTIPLE] = multiple
         announce(session.run, flags, translator, source, dev_pairs, session.update.parameter_count)
@@ -318,22 +311,22 @@ def sources(
     common = {"source": translator.source, "target": translator.target, "max_length": translator.config.max_length}
     return (
         PairSource(train_pairs, batch_size=flags.batch_size, use_token_batch=flags.use_token_batch, **common),
-        PairSource(dev_pairs, batch_size=flags.eval_batch_size, use_token_batch=False, strict=True, **common),
+        PairSource(dev_pairs, batch_size=flags.test_batch_size, use_token_batch=False, strict=True, **common),
     )
 
 
-def learning_rate(flags: Flags, config: Transformer) -> Schedule:
-    """Vaswani et al., section 5.3; as `inverse_sqrt` scaled so that its largest value is `lr`."""
-    if flags.lr_strategy == "noam":
-        return Noam(config.d_model, flags.warmup_steps, flags.lr)
-    return Noam(config.d_model, flags.warmup_steps, flags.lr * (config.d_model * flags.warmup_steps) ** 0.5)
-
-
-def build_programs(flags: Flags, config: Transformer) -> dict[str, Interface]:
+def build_programs(flags: Flags, config: Transformer, steps_per_epoch: int) -> dict[str, Interface]:
     """The Programs by role, built with Paddle."""
     from neural_machine_translation import building
 
-    return building.build_programs(flags, config, learning_rate(flags, config))
+    rate = schedule(
+        flags,
+        steps_per_epoch=steps_per_epoch,
+        num_epochs=flags.num_epochs,
+        warmup_steps=WARMUP_STEPS,
+        width=config.d_model,
+    )
+    return building.build_programs(flags, config, rate)
 
 
 def announce(
@@ -369,16 +362,16 @@ class Evaluator:
         source: PairSource,
         flags: Flags,
     ):
-        names = [name for role in ("eval", "search", "score") for name in programs[role].state_names]
-        self.weights = MeasuredWeights(engine, update, set(names), flags)
         self.engine, self.programs, self.translator = engine, programs, translator
         self.pairs, self.source, self.flags = pairs, source, flags
+        names = {name for role in ("eval", "search", "score") for name in programs[role].state_names}
+        self.weights = MeasuredWeights(engine, update, names, flags)
         self.hypotheses: list[list[Hypothesis]] = []
 
     def __call__(self) -> dict[str, float]:
         """`loss` (nats a word), `ppl`, `bleu` and `chrf`."""
         engine = self.weights.engine()
-        rows = engine.shared_rows(self.flags.eval_batch_size)
+        rows = engine.shared_rows(self.flags.test_batch_size)
         plan = self.source.buckets.evaluation_plan(rows)
         perplexity = measure(engine, self.programs["eval"], self.source, Perplexity(), batch_size=rows, plan=plan)
         self.hypotheses = translate(

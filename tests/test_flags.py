@@ -1,15 +1,19 @@
-"""The flags of all scripts together: ranges are declared."""
+"""The flags of all scripts together: ranges are declared, and the same meaning has the same name everywhere."""
 
 import dataclasses
 import importlib
+import re
 import sys
 import typing
 from collections.abc import Iterator
 from pathlib import Path
 
-from fluid.config import Range
+from fluid import config as groups_here
+from fluid import optimizers
+from fluid.config import Range, former_names, former_switches
 
 import pytest
+from tyro import _docstrings
 
 ROOT = Path(__file__).resolve().parents[1]
 MODULES = [
@@ -18,6 +22,17 @@ MODULES = [
     if path.parent.name != "fluid" and "\nclass Flags" in path.read_text(encoding="utf-8")
 ]
 """What has flags and is run."""
+
+
+SCRIPTS = ("train", "eval", "infer", "export")
+DISTINCT = {"batch_size", "warmup_steps"}
+"""Former names that other scripts have for another meaning: a training batch, the warm-up of a schedule."""
+GROUPS = [
+    group
+    for module in (groups_here, optimizers)
+    for name, group in vars(module).items()
+    if name.endswith("Flags") and group.__module__ == module.__name__
+]
 
 
 def flags_of(path: Path) -> type:
@@ -55,3 +70,65 @@ def test_every_number_declares_its_range(path: Path) -> None:
         if any(not any(isinstance(part, Range) for part in parts) for parts in numbers(kinds[item.name]))
     ]
     assert without == []
+
+
+def helps(config: type) -> dict[str, str]:
+    """What --help says of each field."""
+    return {
+        item.name: _docstrings.get_field_docstring(config, item.name, ()) or "" for item in dataclasses.fields(config)
+    }
+
+
+def meaning(text: str) -> str:
+    """What a flag is, without where its default comes from and what is the task's own about it."""
+    return re.split(r"[;:.]( |$)", text)[0]
+
+
+def shared() -> dict[str, str]:
+    """The table of shared flags: name -> meaning, derived from the groups."""
+    table: dict[str, str] = {}
+    for group in GROUPS:
+        for name, text in helps(group).items():
+            assert table.setdefault(name, meaning(text)) == meaning(text), name
+    return table
+
+
+def test_the_groups_are_found() -> None:
+    assert {"EngineFlags", "WeightsFlags", "OptimizerFlags", "ExportFlags", "BatchFlags"} <= {
+        group.__name__ for group in GROUPS
+    }
+    table = shared()
+    assert table["lr"] == "Learning rate" and table["test_batch_size"].startswith("Samples in a batch")
+    assert all(table.values()), table
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_a_shared_flag_means_the_same(path: Path) -> None:
+    """Under the name that the groups have for it, and with their help."""
+    table, own = shared(), helps(flags_of(path))
+    others = {name: meaning(own[name]) for name in own.keys() & table.keys()} if path.stem in SCRIPTS else {}
+    assert others == {name: table[name] for name in others}
+
+
+def test_no_meaning_has_a_second_name() -> None:
+    """Neither the same words under two names, nor a name that a group or a script has left."""
+    names: dict[str, set[str]] = {}
+    left, switches = {}, {}
+    for config in [*GROUPS, *map(flags_of, MODULES)]:
+        for name, text in helps(config).items():
+            names.setdefault(text, set()).add(name)
+        left |= former_names(config)
+        switches |= former_switches(config)
+    assert {text: some for text, some in names.items() if len(some) > 1} == {}
+    for path in MODULES:
+        own = {item.name for item in dataclasses.fields(flags_of(path))}
+        again = {former: name for former, name in left.items() if former in own and name in own}
+        # The batch of training is another one than the one where nothing is learned; so are learning's and random play's.
+        assert again.keys() <= DISTINCT, path
+        assert not own & (left.keys() | switches.keys()) - DISTINCT, path
+
+
+def test_a_left_name_still_works() -> None:
+    for config in map(flags_of, MODULES):
+        for former, name in former_names(config).items():
+            assert former != name and name in {item.name for item in dataclasses.fields(config)}

@@ -64,7 +64,7 @@ def test_recording_and_terminal(tmp_path, capsys):
                 video=tmp_path / name,
                 max_seconds=2.0,
                 show="terminal" if frames == 30 else "none",
-                results=tmp_path / "games.jsonl",
+                output_file=tmp_path / "games.jsonl",
             )
         )
         assert len(records) == 1 and not records[0]["finished"] and records[0]["steps"] == 30
@@ -96,19 +96,19 @@ def test_no_window_without_a_desktop(monkeypatch):
 
 def test_agents_and_games_must_fit(tmp_path):
     with pytest.raises(UserError, match="6 actions .* 4 actions"):
-        evaluation.main(evaluation.Flags(env="Breakout", episodes=1))
+        evaluation.main(evaluation.Flags(env="Breakout", test_episodes=1))
     with pytest.raises(WeightsError, match="no such file"):
         evaluation.main(evaluation.Flags(pretrained_model=str(tmp_path / "nothing")))
 
 
 def test_agent_that_comes_along_plays_pong():
     """20.1 +- 1.0 was measured over ten episodes."""
-    scores = evaluation.main(evaluation.Flags(episodes=2, num_envs=2))
+    scores = evaluation.main(evaluation.Flags(test_episodes=2, num_envs=2))
     assert scores.result()["score"] >= 17
 
 
 @pytest.mark.full
 def test_agent_of_2018_plays_breakout():
     """395 +- 27 and 385 +- 53 were measured over ten episodes each; the wrong resize filter scores about 20."""
-    scores = evaluation.main(evaluation.Flags(pretrained_model="breakout_2018", episodes=10))
+    scores = evaluation.main(evaluation.Flags(pretrained_model="breakout_2018", test_episodes=10))
     assert scores.result()["score"] >= 350

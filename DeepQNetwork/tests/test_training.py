@@ -23,7 +23,7 @@ QUICK = {"max_steps": 96, "eval_every": 96, "log_every": 32, "test_episodes": 1,
 
 
 def cartpole(output_dir: Path | None, **options) -> Flags:
-    return Flags(**{"output_dir": output_dir, "warmup_steps": 32, "updates_per_call": 4, **QUICK, **options})
+    return Flags(**{"output_dir": output_dir, "learning_starts": 32, "updates_per_call": 4, **QUICK, **options})
 
 
 def test_cartpole_is_learnt(tmp_path):
@@ -35,7 +35,7 @@ def test_cartpole_is_learnt(tmp_path):
     print(f"seed {seed}")
     outcome = main(Flags(output_dir=tmp_path / "run", seed=seed))
     assert outcome.best >= 400
-    fresh = evaluation.main(evaluation.Flags(pretrained_model=str(tmp_path / "run"), episodes=20, seed=seed + 1))
+    fresh = evaluation.main(evaluation.Flags(pretrained_model=str(tmp_path / "run"), test_episodes=20, seed=seed + 1))
     assert fresh.result()["score"] >= 350
     logged = events(tmp_path / "run", "train")[-1]
     assert {"loss", "q", "epsilon", "episode_return", "frames_per_second", "updates_per_second"} <= logged.keys()
@@ -51,7 +51,7 @@ def test_resume_is_exact_with_one_game(tmp_path):
         num_envs=1,
         batch_size=2,
         mem_size=60,
-        warmup_steps=20,
+        learning_starts=20,
         update_every=4,
         updates_per_call=2,
         sync_every=4,
@@ -115,7 +115,7 @@ def test_a_memory_of_another_kind_is_refused(tmp_path, options, message):
 
 
 def test_environments_that_cannot_be_saved_say_so_at_the_start(tmp_path, capsys):
-    sizes = {"num_envs": 2, "mem_size": 60, "warmup_steps": 20, "batch_size": 2}
+    sizes = {"num_envs": 2, "mem_size": 60, "learning_starts": 20, "batch_size": 2}
     main(Flags(env="Breakout", output_dir=tmp_path / "run", save_replay=True, **{**QUICK, **sizes, "max_steps": 2}))
     assert "these environments cannot be saved" in capsys.readouterr().out
 
@@ -180,7 +180,7 @@ def test_evaluation_of_training_is_that_of_the_script(tmp_path):
     outcome = main(cartpole(tmp_path / "run", test_episodes=20, seed=4))
     for engine in ("xla", "paddle"):
         flags = evaluation.Flags(
-            pretrained_model=str(tmp_path / "run"), episodes=20, seed=4 + 7919, num_envs=16, engine=engine
+            pretrained_model=str(tmp_path / "run"), test_episodes=20, seed=4 + 7919, num_envs=16, engine=engine
         )
         assert evaluation.main(flags).result() == outcome.metrics
 
@@ -202,7 +202,7 @@ def test_early_stop_and_benchmark(tmp_path, monkeypatch):
 
 def test_start_from_weights(tmp_path):
     main(cartpole(tmp_path / "run"))
-    flags = cartpole(tmp_path / "next", pretrained_model=str(tmp_path / "run"), warmup_steps=1000)
+    flags = cartpole(tmp_path / "next", pretrained_model=str(tmp_path / "run"), learning_starts=1000)
     main(flags)
     before, after = (checkpoint.load(tmp_path / name)[0] for name in ("run", "next"))
     np.testing.assert_array_equal(before["policy_hidden1"], after["policy_hidden1"])
@@ -214,7 +214,7 @@ def test_flags_of_2018():
     words += " --model_dirname saved --test_every_steps 7"
     flags = configuration.parse(Flags, words.split(), aliases=ALIASES)
     assert (flags.device, flags.env, flags.output_dir, flags.eval_every) == ("cpu", "pong.bin", Path("saved"), 7)
-    filled = complete(replace(flags, warmup_steps=100))
+    filled = complete(replace(flags, learning_starts=100))
     assert (filled.dueling, filled.double, filled.network, filled.num_envs) == (True, False, "nature", 16)
     old = complete(Flags(env="Pong", preset="2018"))
     assert (old.network, old.lr, old.batch_size, old.sync_every, old.loss) == ("fluid2018", 5e-4, 64, 2500, "mse")
@@ -241,6 +241,6 @@ def test_flags_that_do_not_fit(tmp_path, options, message):
 
 
 def test_epsilon_falls_in_a_line_after_the_warm_up():
-    recipe = Recipe(warmup_steps=100, epsilon_steps=1000, epsilon_end=0.1)
+    recipe = Recipe(learning_starts=100, epsilon_steps=1000, epsilon_end=0.1)
     values = [epsilon_at(recipe, step) for step in (0, 100, 600, 1100, 9999)]
     assert values == pytest.approx([1.0, 1.0, 0.55, 0.1, 0.1])

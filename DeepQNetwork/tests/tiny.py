@@ -13,7 +13,7 @@ import numpy as np
 
 STEPS = (48, 96)
 METRIC = "score"
-MEMORY = ("--num_envs", 1, "--batch_size", 2, "--mem_size", 60, "--warmup_steps", 20, "--save_replay", True)
+MEMORY = ("--num_envs", 1, "--batch_size", 2, "--mem_size", 60, "--learning_starts", 20, "--save_replay", True)
 PACE = ("--update_every", 4, "--updates_per_call", 2, "--sync_every", 4, "--epsilon_steps", 60)
 TRAIN = ("--env", "Breakout", *MEMORY, *PACE, "--test_episodes", 1)
 EVAL = ("--episodes", 1, "--num_envs", 1, "--seed", 7919)

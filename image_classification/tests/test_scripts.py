@@ -71,7 +71,7 @@ def test_a_run_leaves_records_and_pictures(trained):
     "more",
     [
         {},
-        {"use_mixup": True, "use_label_smoothing": True, "use_ema": True, "ema_decay": 0.9},
+        {"use_mixup": True, "label_smoothing": 0.1, "use_ema": True, "ema_decay": 0.9},
         {"accumulate_batches": 2},
         {"statistics_batch": 8, "engine": "xla"},
     ],
@@ -92,17 +92,17 @@ def test_evaluation_agrees_everywhere(trained, data, tmp_path):
     assert last["step"] == step
     for batch_size in (1, 7, 100):
         result = evaluation.main(
-            evaluation.Flags(data_dir=data, checkpoint=trained, newest=True, batch_size=batch_size)
+            evaluation.Flags(data_dir=data, checkpoint=trained, newest=True, test_batch_size=batch_size)
         )
         assert result["acc1"] == last["acc1"] and result["acc5"] == last["acc5"]
         assert result["loss"] == pytest.approx(last["loss"], rel=1e-6)
 
     exported = export.main(export.Flags(checkpoint=trained, newest=True, export_dir=tmp_path / "exported"))
-    result = evaluation.main(evaluation.Flags(data_dir=data, exported_model=exported, batch_size=7))
+    result = evaluation.main(evaluation.Flags(data_dir=data, exported_model=exported, test_batch_size=7))
     assert result["acc1"] == last["acc1"] and result["acc5"] == last["acc5"]
     assert result["loss"] == pytest.approx(last["loss"], rel=1e-5)
 
-    common = {"image_list": data / "val_list.txt", "topk": 10, "batch_size": 4}
+    common = {"image_list": data / "val_list.txt", "top_k": 10, "test_batch_size": 4}
     one = infer.main(infer.Flags(checkpoint=trained, newest=True, output_dir=tmp_path / "one", **common))
     other = infer.main(infer.Flags(exported_model=exported, output_dir=tmp_path / "other", **common))
     assert np.mean([record["correct"] for record in one]) == last["acc1"]
@@ -116,7 +116,7 @@ def test_evaluation_agrees_everywhere(trained, data, tmp_path):
 
 
 def test_infer_writes_its_results(trained, data, tmp_path):
-    records = infer.main(infer.Flags(images=(str(data),), checkpoint=trained, topk=3, output_dir=tmp_path))
+    records = infer.main(infer.Flags(images=(str(data),), checkpoint=trained, top_k=3, output_dir=tmp_path))
     assert len(records) == TRAIN + TEST
     lines = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
     assert lines == records
@@ -163,7 +163,7 @@ def test_infer_takes_every_so_many_frames_of_a_video(trained, tmp_path):
     for level in range(0, 250, 50):
         writer.write(np.full((32, 32, 3), level, np.uint8))
     writer.release()
-    options = {"checkpoint": trained, "frame_step": 2, "batch_size": 2, "output_dir": tmp_path / "found"}
+    options = {"checkpoint": trained, "frame_step": 2, "test_batch_size": 2, "output_dir": tmp_path / "found"}
     records = infer.main(infer.Flags(images=(str(tmp_path / "film.avi"),), **options))
     assert [record["image"][-10:] for record in records] == ["film.avi#0", "film.avi#2", "film.avi#4"]
 

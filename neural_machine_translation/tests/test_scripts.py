@@ -73,7 +73,7 @@ def test_inference_agrees_with_the_exported_model(trained, tmp_path, capsys):
     folder, _ = trained
     lines = tmp_path / "lines.txt"
     lines.write_text("1 2 3\n\n9 8 7 6 5\n4\n")
-    common = {"beam_size": 3, "n_best": 2, "batch_size": 2}
+    common = {"beam_size": 3, "n_best": 2, "test_batch_size": 2}
     direct = infer.main(infer.Flags(inputs=(str(lines),), checkpoint=folder, engine="paddle", **common))
     assert [len(some) for some in direct] == [2, 1, 2, 2]
     export.main(export.Flags(checkpoint=folder, export_dir=tmp_path / "exported", beam_size=3))

@@ -9,7 +9,7 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fluid import config as configuration
-from fluid.config import Count, EngineFlags, WeightsFlags
+from fluid.config import BatchFlags, EngineFlags, ResultFlags, WeightsFlags
 from fluid.metrics import measure
 from fluid.records import write_result
 from fluid.run import console, script
@@ -20,15 +20,11 @@ from points_task.reader import Points
 
 
 @dataclass
-class Flags(WeightsFlags, EngineFlags):
+class Flags(WeightsFlags, BatchFlags, ResultFlags, EngineFlags):
     """Measure loss and accuracy."""
 
     split: Literal["val", "train"] = "val"
-    """Which points."""
-    batch_size: Count = 50
-    """Points a batch; the result does not depend on it."""
-    output_dir: Path | None = None
-    """Folder for result.json."""
+    """Which part of the data."""
 
 
 def main(flags: Flags) -> dict[str, float]:
@@ -36,7 +32,7 @@ def main(flags: Flags) -> dict[str, float]:
     opened = open_net(flags)
     runner = Runner(opened, flags)
     program, points = runner.program(lambda: evaluation_program(opened.facts)), Points(flags.split)
-    result = measure(runner.engine, program, points, Accuracy(), batch_size=flags.batch_size).result()
+    result = measure(runner.engine, program, points, Accuracy(), batch_size=flags.test_batch_size).result()
     console.print(f"loss {result['loss']:.4f}, accuracy {result['accuracy']:.4f}")
     if flags.output_dir is not None:
         write_result(flags.output_dir, result)

@@ -30,9 +30,9 @@ class Flags(WeightsFlags, ExportedFlags, EngineFlags):
     points: Annotated[tuple[str, ...], tyro.conf.Positional] = ("1,1,1,1",)
     """Points as four numbers with commas."""
     feed: Path | None = None
-    """An .npz with `point` [N, 4] float32."""
+    """Raw inputs: an .npz with `point` [N, 4] float32."""
     fetch: Path | None = None
-    """Where --feed's `logits` [N, 2] go."""
+    """Raw outputs: the .npz to write, with `logits` [N, 2]."""
 
 
 def main(flags: Flags) -> np.ndarray | None:

@@ -31,7 +31,7 @@ class Flags(TrainFlags):
     num_epochs: Count = 10
     """Passes over the points."""
     lr: NotNegative = 0.1
-    """Learning rate at the start, from where it falls to 0 in half a cosine."""
+    """Learning rate: that at the start, from where it falls to 0 in half a cosine."""
     hidden: Count = 16
     """Width of the hidden layer."""
 
