@@ -3,7 +3,7 @@
     python caffe2fluid/infer.py DIR photo.jpg folder/ 'more/*.png' list.txt -  --mean 104,117,123 --labels synset.txt
     python caffe2fluid/infer.py DIR --feed in.npz --fetch out.npz
 
-Images: prints the best classes, or the boxes of a detector, and with --json one line of JSON an image. Arrays: keys are
+Images: prints the best classes, or the boxes of a detector, and with --output_file one line of JSON an image. Arrays: keys are
 the names of input and output blobs.
 """
 

@@ -60,7 +60,7 @@ def interrupted(two_devices, tmp_path_factory) -> Path:
 
 
 def test_two_processes_train_like_two_devices(two_devices, tmp_path):
-    said = run(tmp_path / "run", "--max_steps", "8", "--eval_batch_size", "31", processes=2)
+    said = run(tmp_path / "run", "--max_steps", "8", "--test_batch_size", "31", processes=2)
     assert "attention maps need one process" in said and "perplexity" in said
     expected, found = course(two_devices), course(tmp_path / "run")
     assert len(found) == len(expected) == 3 and len(found[0]) == 8
