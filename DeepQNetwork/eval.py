@@ -1,7 +1,7 @@
 """Play whole episodes with a trained agent and print the mean score, beside the protocol it was measured under.
 
 python eval.py                                                         the best of ./output, or the agent that comes along
-python eval.py --checkpoint output --test_episodes 30                       the best checkpoint of a run
+python eval.py --checkpoint output --test_episodes 30                  the best checkpoint of a run
 python eval.py --pretrained_model saved_model/pong --env Pong          weights of 2018 or in any other format
 """
 
