@@ -37,7 +37,7 @@ def copied_digits(seed: int, folder: Path) -> float:
     test = evaluate.Flags(
         checkpoint=folder / "run" / "best",
         test_file_pattern=str(folder / "digits.tsv"),
-        batch_size=100,
+        test_batch_size=100,
         engine="paddle",
     )
     return evaluate.main(test).bleu
