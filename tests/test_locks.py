@@ -10,7 +10,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-UNLOCKED = {"gpu"}
+UNLOCKED = {"gpu", "synth"}
 """Extras that CI does not install."""
 
 
