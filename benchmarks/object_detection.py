@@ -1,0 +1,460 @@
+"""MobileNet-SSD300 beside the same network in PyTorch on one GPU: training, inference with suppression, suppression alone.
+
+    python benchmarks/object_detection.py capture graphs                        with Paddle: writes the Programs
+    python benchmarks/object_detection.py time graphs --json out.json           without: needs JAX, torch and torchvision
+    python benchmarks/object_detection.py reader --images 512                   augmented training images a second of one core
+
+Both sides have the weights that come along, so that as many boxes are found and suppressed as on real photographs, of which
+the batches are crops. PyTorch gets what makes it fast: channels_last, autocast to bfloat16, fused SGD, torch.compile (with
+CUDA graphs for a single image), a matching in one round where SSD's bipartite one takes several, and torchvision's NMS of all
+classes of an image at once. `network` is without suppression, `nms` without the network; results of single images are waited
+for, batches follow one another.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.image_classification import machine, write_photographs
+from benchmarks.neural_machine_translation import _version, measure
+from benchmarks.xla_step import random_state
+from object_detection.boxes import PADDING, VARIANCES
+
+import cv2
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent / "object_detection"
+WEIGHTS = ROOT / "data" / "ssd_mobilenet_v1_voc.safetensors"
+SIZE, CLASSES, MAX_BOXES = 300, 20, 100
+JOBS = (("train", 64), ("detect", 1), ("detect", 64), ("network", 1), ("network", 64), ("nms", 1), ("nms", 64))
+HEADS = (22, 24, 26, 28, 30, 32)
+
+
+def capture(folder: Path) -> None:
+    """Write the Programs and the priors."""
+    from fluid.engine.xla import graph as graphs
+    from fluid.engine.xla.capture import capture as capture_program
+    from fluid.interface import Input
+    from fluid.program import Value, build
+    from fluid.schedule import Constant
+    from object_detection.detector import (
+        VOC_CLASSES,
+        Detector,
+        image_input,
+        inference_program,
+        normalise,
+        prediction_program,
+    )
+    from object_detection.loss import ssd_loss
+    from object_detection.nms import Nms, detect
+
+    import paddle
+
+    detector = Detector("ssd_mobilenet_v1", VOC_CLASSES)
+    model = detector.network
+    priors = model.prior_boxes
+
+    def momentum() -> paddle.optimizer.Optimizer:
+        return paddle.optimizer.Momentum(1e-3, 0.9, weight_decay=paddle.regularizer.L2Decay(5e-5))
+
+    def training(image: Value, boxes: Value, labels: Value, training: bool) -> dict[str, Value]:
+        offsets, logits = model.build(normalise(image), CLASSES, training)
+        return ssd_loss(offsets, logits, priors, boxes, labels)
+
+    def suppression(offsets: Value, logits: Value, training: bool) -> dict[str, Value]:
+        return detect(offsets, logits, priors, Nms())
+
+    truth = [Input("boxes", (None, MAX_BOXES, 4)), Input("labels", (None, MAX_BOXES), "int64")]
+    raw = [Input("offsets", (None, len(priors), 4)), Input("logits", (None, len(priors), 1 + CLASSES))]
+    programs = {
+        "train": build(
+            training,
+            [image_input(detector), *truth],
+            name="train",
+            training=True,
+            optimizer=momentum,
+            schedule=Constant(1e-3),
+        ),
+        "detect": prediction_program(detector, Nms()),
+        "network": inference_program(detector, Nms()),
+        "nms": build(suppression, raw, name="nms"),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, program in programs.items():
+        graphs.save_graph(folder / f"{name}.json", capture_program(program))
+    np.save(folder / "priors.npy", priors)
+    print(f"{folder}: {', '.join(programs)}")
+
+
+def batch_of(rows: int) -> dict[str, np.ndarray]:
+    """Crops of the photographs, and one to five random boxes on each."""
+    rng = np.random.default_rng(0)
+    photographs = [
+        cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
+        for path in sorted((ROOT / "tests/golden/photographs").glob("*.jpg"))
+    ]
+    images, boxes = np.zeros((rows, SIZE, SIZE, 3), np.uint8), np.zeros((rows, MAX_BOXES, 4), np.float32)
+    labels = np.full((rows, MAX_BOXES), PADDING, np.int64)
+    for row in range(rows):
+        photograph = photographs[row % len(photographs)]
+        side = int(min(photograph.shape[:2]) * rng.uniform(0.7, 1))
+        top, left = (int(rng.integers(length - side + 1)) for length in photograph.shape[:2])
+        images[row] = cv2.resize(photograph[top : top + side, left : left + side], (SIZE, SIZE))
+        count = int(rng.integers(1, 6))
+        corner = rng.uniform(0, 0.6, (count, 2))
+        boxes[row, :count] = np.concatenate([corner, corner + rng.uniform(0.1, 0.4, (count, 2))], axis=1)
+        labels[row, :count] = rng.integers(0, CLASSES, count)
+    return {"image": images, "boxes": boxes, "labels": labels}
+
+
+def normalised(images: np.ndarray) -> np.ndarray:
+    """[N, H, W, 3] uint8 RGB -> [N, 3, H, W] float32 BGR around 0, as `object_detection.detector` has it."""
+    return np.ascontiguousarray((images[..., ::-1].transpose(0, 3, 1, 2).astype(np.float32) - 127.5) * 0.007843)
+
+
+def time_zoo(folder: Path, jobs: list[tuple[str, int]], device: str, precision: str, seconds: float) -> list[dict]:
+    """The captured Programs on the xla engine."""
+    from fluid.engine.xla import create
+    from fluid.engine.xla import graph as graphs
+    from fluid.weights import compact
+
+    rows = []
+    for job, batch in jobs:
+        engine = create(device, precision)
+        graph = graphs.load_graph(folder / f"{job}.json")
+        engine.load(random_state(graph, np.random.default_rng(0)) | compact.read(WEIGHTS)[0])
+        feed = feed_of(job, batch, folder)
+        fetch = {"train": ["loss"], "network": ["loc", "conf"]}.get(job, ["detections", "detections_num"])
+
+        def step(engine: Any = engine, graph: Any = graph, feed: Any = feed, fetch: Any = fetch) -> dict[str, Any]:
+            return engine.run(graph, feed, 0, fetch)
+
+        def wait(outputs: dict[str, Any]) -> dict[str, np.ndarray]:
+            return {name: np.asarray(array) for name, array in outputs.items()}
+
+        feed.update(engine.put(feed, graph))
+        rows.append(row_of("zoo", job, batch, step, wait, seconds))
+        print(shown(rows[-1], rows), flush=True)
+    return rows
+
+
+def feed_of(job: str, batch: int, folder: Path) -> dict[str, Any]:
+    """What a Program is fed."""
+    data = batch_of(batch)
+    if job == "train":
+        return data
+    if job == "detect":
+        return {"image": data["image"]}
+    if job == "network":
+        return {"image": normalised(data["image"])}
+    with np.load(raw_file(folder)) as raw:
+        return {name: np.resize(array, (batch, *array.shape[1:])) for name, array in raw.items()}
+
+
+def raw_file(folder: Path) -> Path:
+    """What the network makes of 16 of the crops; computed when it is first needed."""
+    file = folder / "raw.npz"
+    if not file.exists():
+        from fluid.engine.xla import create
+        from fluid.engine.xla import graph as graphs
+        from fluid.weights import compact
+
+        engine = create("auto", "fp32")
+        engine.load(compact.read(WEIGHTS)[0])
+        graph = graphs.load_graph(folder / "network.json")
+        found = engine.run(graph, {"image": normalised(batch_of(16)["image"])}, 0, ["loc", "conf"])
+        np.savez(file, offsets=np.asarray(found["loc"]), logits=np.asarray(found["conf"]))
+    return file
+
+
+def row_of(
+    who: str, job: str, batch: int, step: Callable[[], Any], wait: Callable[[Any], Any], seconds: float
+) -> dict[str, Any]:
+    """Images a second, and how many boxes were found, by which one sees that both sides do the same."""
+    began = time.perf_counter()
+    first = wait(step())
+    compiled = time.perf_counter() - began
+    one = (lambda: wait(step())) if batch == 1 else step
+    result = measure(one, (lambda outputs: outputs) if batch == 1 else wait, batch, seconds)
+    row = {"who": who, "job": job, "batch": batch, **result, "first_step_s": compiled}
+    if "detections" in first:
+        row["found"] = int((first["detections"][..., 1] > 0.3).sum())
+    elif "loss" in first:
+        row["loss"] = float(first["loss"])
+    return row
+
+
+def shown(row: dict[str, Any], others: list[dict[str, Any]]) -> str:
+    """A row for people, with its ratio to the zoo's."""
+    ours = [
+        other for other in others if (other["job"], other["batch"], other["who"]) == (row["job"], row["batch"], "zoo")
+    ]
+    ratio = f", zoo is {ours[0]['median'] / row['median']:.2f} x" if ours and row["who"] != "zoo" else ""
+    extra = "".join(f", {name} {row[name]:.6g}" for name in ("found", "loss") if name in row)
+    return (
+        f"{row['job']} {row['batch']}: {row['who']:14} {row['median']:,.0f} images/s "
+        f"({1000 * row['batch'] / row['median']:.2f} ms; {row['min']:,.0f} to {row['max']:,.0f}), first step "
+        f"{row['first_step_s']:.1f} s{extra}{ratio}"
+    )
+
+
+def torch_network(device: str) -> Any:
+    """MobileNet-SSD300 with the same weights."""
+    from fluid.weights import compact
+
+    import torch
+    from torch import nn
+
+    weights = compact.read(WEIGHTS)[0]
+    blocks = [(64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1)]
+
+    class Block(nn.Sequential):
+        def __init__(self, before: int, filters: int, size: int, stride: int, name: str, norm: int) -> None:
+            groups = before if name.startswith("depthwise") else 1
+            convolution = nn.Conv2d(before, filters, size, stride, (size - 1) // 2, groups=groups, bias=False)
+            normalise = nn.BatchNorm2d(filters, eps=1e-5, momentum=0.1)
+            super().__init__(convolution, normalise, nn.ReLU(inplace=True))
+            values = [weights[f"{name}.w_0"], *(weights[f"batch_norm_{norm}.{part}"] for part in ("w_0", "b_0"))]
+            for parameter, value in zip(self.parameters(), values, strict=True):
+                parameter.data = torch.from_numpy(value)
+            normalise.running_mean = torch.from_numpy(weights[f"batch_norm_{norm}.w_1"])
+            normalise.running_var = torch.from_numpy(weights[f"batch_norm_{norm}.w_2"])
+
+    class Ssd(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            stages: list[list[nn.Module]] = [[Block(3, 32, 3, 2, "conv2d_0", 0)]]
+            before, norm = 32, 1
+            for number, (filters, stride) in enumerate(blocks):
+                stages[-1] += [
+                    Block(before, before, 3, stride, f"depthwise_conv2d_{number}", norm),
+                    Block(before, filters, 1, 1, f"conv2d_{number + 1}", norm + 1),
+                ]
+                before, norm = filters, norm + 2
+                if number == 10:
+                    stages.append([])
+            for number, (narrow, wide) in enumerate(((256, 512), (128, 256), (128, 256), (64, 128))):
+                stages.append(
+                    [
+                        Block(before, narrow, 1, 1, f"conv2d_{14 + 2 * number}", norm),
+                        Block(narrow, wide, 3, 2, f"conv2d_{15 + 2 * number}", norm + 1),
+                    ]
+                )
+                before, norm = wide, norm + 2
+            self.stages = nn.ModuleList(nn.Sequential(*stage) for stage in stages)
+            self.heads = nn.ModuleList()
+            for number in HEADS:
+                for part, columns in ((number, 4), (number + 1, 1 + CLASSES)):
+                    kernel = torch.from_numpy(weights[f"conv2d_{part}.w_0"])
+                    head = nn.Conv2d(kernel.shape[1], kernel.shape[0], 1)
+                    head.weight.data, head.bias.data = kernel, torch.from_numpy(weights[f"conv2d_{part}.b_0"])
+                    head.columns = columns
+                    self.heads.append(head)
+
+        def forward(self, x: Any) -> tuple[Any, Any]:
+            outputs: tuple[list[Any], list[Any]] = ([], [])
+            for number, stage in enumerate(self.stages):
+                x = stage(x)
+                for output, head in zip(outputs, self.heads[2 * number : 2 * number + 2], strict=True):
+                    output.append(head(x).permute(0, 2, 3, 1).reshape(len(x), -1, head.columns))
+            return torch.cat(outputs[0], 1), torch.cat(outputs[1], 1)
+
+    return Ssd().to(device).to(memory_format=torch.channels_last)
+
+
+def torch_loss(offsets: Any, logits: Any, priors: Any, boxes: Any, labels: Any) -> Any:
+    """The loss of SSD; each box takes its best prior at once, without looking whether another one wants it too."""
+    import torch
+    import torch.nn.functional as F
+
+    count, present = len(priors), labels != PADDING
+    start = torch.maximum(boxes[:, :, None, :2], priors[None, None, :, :2])
+    end = torch.minimum(boxes[:, :, None, 2:], priors[None, None, :, 2:])
+    shared = (end - start).clamp(min=0).prod(-1)
+    areas = (boxes[..., 2:] - boxes[..., :2]).prod(-1)
+    union = areas[:, :, None] + (priors[:, 2:] - priors[:, :2]).prod(-1) - shared
+    iou = torch.where(present[:, :, None], shared / union.clamp(min=1e-12), -1.0)
+    best, box = iou.max(1)
+    matched = torch.where(best >= 0.5, box, -1)
+    # What does not exist takes a prior behind the last.
+    own = torch.where(present, iou.argmax(2), count)
+    numbers = torch.arange(boxes.shape[1], device=boxes.device).expand_as(own)
+    matched = F.pad(matched, (0, 1), value=-1).scatter(1, own, numbers)[:, :count]
+    positive, index = matched >= 0, matched.clamp(min=0)
+
+    wanted = torch.where(positive, labels.gather(1, index) + 1, 0)
+    target = boxes.gather(1, index[..., None].expand(-1, -1, 4))
+    size, prior_size = (target[..., 2:] - target[..., :2]).clamp(min=1e-6), priors[:, 2:] - priors[:, :2]
+    shift = (target[..., 2:] + target[..., :2] - priors[:, 2:] - priors[:, :2]) / 2
+    target = torch.cat([shift / prior_size, (size / prior_size).log()], -1) / torch.tensor(VARIANCES).to(priors)
+
+    class_loss = F.cross_entropy(logits.float().transpose(1, 2), wanted, reduction="none")
+    box_loss = F.smooth_l1_loss(offsets.float(), target, reduction="none").sum(-1)
+    rivals = torch.where(positive, -1.0, class_loss.detach())
+    rank = rivals.argsort(1, descending=True).argsort(1)
+    counted = positive | (rank < 3 * positive.sum(1, keepdim=True))
+    return ((box_loss * positive).sum() + (class_loss * counted).sum()) / positive.sum().clamp(min=1)
+
+
+def torch_detect(offsets: Any, logits: Any, priors: Any) -> dict[str, Any]:
+    """Suppression image by image, all classes of one at once."""
+    import torch
+    from torchvision.ops import batched_nms
+
+    offsets = offsets.float() * torch.tensor(VARIANCES).to(priors)
+    size = priors[:, 2:] - priors[:, :2]
+    centre = (priors[:, 2:] + priors[:, :2]) / 2 + offsets[..., :2] * size
+    half = offsets[..., 2:].exp() * size / 2
+    boxes = torch.cat([centre - half, centre + half], -1)
+    scores, order = logits.float().softmax(-1)[..., 1:].transpose(1, 2).topk(400, dim=2)
+    detections = []
+    for own_scores, own_order, own_boxes in zip(scores, order, boxes, strict=True):
+        labels, rank = (own_scores > 0.01).nonzero(as_tuple=True)
+        score, box = own_scores[labels, rank], own_boxes[own_order[labels, rank]]
+        kept = batched_nms(box, score, labels, 0.45)[:200]
+        detections.append(torch.cat([labels[kept, None].float(), score[kept, None], box[kept]], 1))
+    return {"detections": torch.nn.utils.rnn.pad_sequence(detections, batch_first=True)}
+
+
+def time_torch(
+    folder: Path, jobs: list[tuple[str, int]], device: str, how: str, seconds: float, rows: list[dict]
+) -> list[dict]:
+    """The same in PyTorch."""
+    import torch
+
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    priors = torch.from_numpy(np.load(folder / "priors.npy")).to(device)
+    measured = []
+    for job, batch in jobs:
+        torch._dynamo.reset()
+        feed = {name: torch.from_numpy(array).to(device) for name, array in feed_of(job, batch, folder).items()}
+        if job in ("train", "detect"):
+            feed["image"] = torch.from_numpy(normalised(feed["image"].cpu().numpy())).to(device)
+        if "image" in feed:
+            feed["image"] = feed["image"].to(memory_format=torch.channels_last)
+        step = torch_step(torch_network(device), job, batch, device, how, priors, feed)
+
+        def wait(outputs: dict[str, Any]) -> dict[str, np.ndarray]:
+            return {name: value.detach().float().cpu().numpy() for name, value in outputs.items()}
+
+        measured.append(row_of(f"torch {how}", job, batch, step, wait, seconds))
+        print(shown(measured[-1], [*rows, *measured]), flush=True)
+    return measured
+
+
+def torch_step(
+    network: Any, job: str, batch: int, device: str, how: str, priors: Any, feed: dict[str, Any]
+) -> Callable[[], dict[str, Any]]:
+    """One step of a job as a function."""
+    import torch
+
+    network.train(job == "train")
+    mode = "reduce-overhead" if batch == 1 and device == "cuda" else "default"
+
+    def compiled(function: Any) -> Any:
+        return torch.compile(function, mode=mode) if how == "compiled" else function
+
+    if job == "train":
+        optimizer = torch.optim.SGD(network.parameters(), 1e-3, 0.9, weight_decay=5e-5, fused=True)
+        loss_of = compiled(
+            lambda image, boxes, labels: torch_loss(*network(image), priors=priors, boxes=boxes, labels=labels)
+        )
+
+        def train() -> dict[str, Any]:
+            with torch.autocast(device, torch.bfloat16):
+                loss = loss_of(feed["image"], feed["boxes"], feed["labels"])
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            return {"loss": loss}
+
+        return train
+    forward = compiled(network)
+
+    def infer() -> dict[str, Any]:
+        with torch.inference_mode(), torch.autocast(device, torch.bfloat16):
+            raw = (feed["offsets"], feed["logits"]) if job == "nms" else forward(feed["image"])
+        if job == "network":
+            return {"loc": raw[0], "conf": raw[1]}
+        with torch.inference_mode():
+            return torch_detect(*raw, priors)
+
+    return infer
+
+
+def time_reader(images: int) -> dict[str, Any]:
+    """Augmented training images a second of one process, from 500 x 375 JPEG files with three boxes each."""
+    from object_detection.annotations import Collector
+    from object_detection.reader import Augment, DetectionSource
+
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as name:
+        folder = write_photographs(Path(name), images, 375)
+        collector = Collector([str(number) for number in range(CLASSES)])
+        for number in range(images):
+            corner = rng.uniform(0, 200, (3, 2))
+            boxes = np.concatenate([corner, corner + rng.uniform(40, 150, (3, 2))], axis=1)
+            rows = [{"label": int(rng.integers(CLASSES)), "name": "", "box": box.tolist()} for box in boxes]
+            collector.picture(folder / "train" / f"{number}.jpg", "", (500, 375), rows)
+        source = DetectionSource(collector.data_set(folder), SIZE, augment=Augment())
+        cv2.setNumThreads(1)
+        numbers = iter(range(10**9))
+
+        def one() -> Any:
+            number = next(numbers)
+            return source.load(number % images, np.random.default_rng(number))
+
+        result = measure(one, lambda sample: sample, 1, 2.0)
+    print(f"reader: {result['median']:,.0f} images/s a core ({result['min']:,.0f} to {result['max']:,.0f})", flush=True)
+    return {"who": "zoo", "job": "reader", "batch": 1, **result}
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=("capture", "time", "reader"))
+    parser.add_argument("folder", type=Path, nargs="?", default=Path("graphs"))
+    parser.add_argument("--jobs", nargs="+", default=[f"{job}:{batch}" for job, batch in JOBS], help="JOB:BATCH ...")
+    parser.add_argument("--who", nargs="+", default=["zoo", "compiled"], choices=["zoo", "eager", "compiled"])
+    parser.add_argument("--device", default="gpu", choices=("gpu", "cpu"))
+    parser.add_argument("--precision", default="bf16")
+    parser.add_argument("--images", type=int, default=512, help="of the reader")
+    parser.add_argument("--seconds", type=float, default=1.0, help="length of one of the five rounds")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    if arguments.command == "capture":
+        capture(arguments.folder)
+        return
+    rows: list[dict[str, Any]] = []
+    if arguments.command == "reader":
+        rows.append(time_reader(arguments.images))
+    else:
+        jobs = [(job, int(batch)) for job, _, batch in (item.partition(":") for item in arguments.jobs)]
+        torch_device = "cuda" if arguments.device == "gpu" else "cpu"
+        for who in arguments.who:
+            if who == "zoo":
+                rows += time_zoo(arguments.folder, jobs, arguments.device, arguments.precision, arguments.seconds)
+            else:
+                rows += time_torch(arguments.folder, jobs, torch_device, who, arguments.seconds, rows)
+            write_json(arguments, rows)
+    write_json(arguments, rows)
+
+
+def write_json(arguments: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
+    """What is known so far."""
+    if arguments.json:
+        versions = {name: _version(name) for name in ("jax", "jaxlib", "torch", "torchvision", "numpy")}
+        content = {"machine": machine(), "versions": versions, "precision": arguments.precision, "rows": rows}
+        arguments.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
