@@ -300,6 +300,13 @@ def named(config: Any) -> set[str]:
     return {field.name for field in dataclasses.fields(config) if getattr(config, field.name) != _default(field)}
 
 
+def with_named(config: Config, values: Mapping[str, Any]) -> Config:
+    """The same with these values, as if the command line had named them too."""
+    result = dataclasses.replace(config, **values)  # type: ignore[type-var]
+    object.__setattr__(result, _NAMED, named(config) | values.keys())
+    return result
+
+
 def _default(field: dataclasses.Field[Any]) -> Any:
     return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 

@@ -50,13 +50,17 @@ class Captured:
     seed: int = 0
     _initial: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether the values themselves are stored that training starts from, and not their distributions."""
+        return all(how["kind"] in ("constant", "stored") for how in self._initial.values())
+
     def initial_state(self, seed: int | None = None) -> dict[str, np.ndarray]:
         """The values that training starts from: those stored, or drawn with `seed` (by default the one it was captured with).
 
         Raises UserError if a seed is asked for and the values themselves are stored.
         """
-        drawn = any(how["kind"] not in ("constant", "stored") for how in self._initial.values())
-        if seed not in (None, self.seed) and not drawn:
+        if seed not in (None, self.seed) and self.is_complete:
             raise UserError(
                 f"--seed {seed}: the Programs in {self.folder} come with the initial values of seed {self.seed}; "
                 "capture them with --state seed to draw others"

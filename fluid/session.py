@@ -205,7 +205,8 @@ class Settled(Generic[Flags]):
             facts: what else has to be known to use the weights, kept in checkpoints; a continued run must have the same.
             data: fingerprints of the parts of the data; a continued run must have the same, or --other_data.
             load: puts the weights of --pretrained_model into a state; returns it with what is to be said about that.
-                Programs from files begin with what they were captured with.
+                Programs from files that hold their initial values begin with those; captured as distributions alone they
+                call it too, where Paddle may be missing.
             length: of the run, where the trainer's loop is used.
             beside: prefix of arrays in a checkpoint that do not belong to the engine's state.
 
@@ -227,7 +228,7 @@ class Settled(Generic[Flags]):
                 check_fits(own, state, resumed)
                 state, meta = own, resumed.meta
                 meta.extra |= facts
-            elif load is not None and self.captured is None:
+            elif load is not None and (self.captured is None or not self.captured.is_complete):
                 state, report = load(state)
                 for program in programs.values():
                     restart_averages(state, program)

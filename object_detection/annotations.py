@@ -66,6 +66,10 @@ class DataSet:
     faults: list[str] = field(default_factory=list)
     """FILE: OBJECT: what is wrong; such objects are left out of `objects`."""
 
+    def picture(self, index: int) -> np.ndarray:
+        """[H, W, 3] uint8 RGB, upright. Raises DataError naming the file."""
+        return read_image(self.images[index])
+
     def counts(self) -> dict[str, int]:
         """Objects of each class."""
         labels = np.concatenate([item.labels for item in self.objects]) if self.objects else np.zeros(0, np.int64)
@@ -138,6 +142,12 @@ def _objects(rows: Sequence[dict[str, Any]], size: tuple[int, int]) -> Objects:
         crowd=np.array([bool(row.get("crowd")) for row in rows], bool),
         areas=np.array([row.get("area", area) for row, area in zip(rows, full, strict=True)], np.float64),
     )
+
+
+def has_split(data_dir: Path, split: str) -> bool:
+    """Whether `open_data` would find it."""
+    files = (f"annotations/instances_{split}.json", f"ImageSets/Main/{split}.txt", f"{split}.txt")
+    return any((data_dir / name).is_file() for name in files) or (data_dir / "labels" / split).is_dir()
 
 
 def open_data(data_dir: Path, split: str, class_names: Sequence[str] = ()) -> DataSet:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from fluid.data import Sample
 from fluid.errors import DataError
-from fluid.media import read_image
 from object_detection import boxes as box
 from object_detection.annotations import DataSet
 from object_detection.boxes import PADDING
@@ -49,13 +48,15 @@ class Augment:
     """Cut a part out that has enough of some box, or none."""
     flip: float = 0.5
     """Probability of mirroring left and right."""
+    turn: bool = False
+    """Turn by any number of quarters, as pictures from above may be."""
 
 
 class DetectionSource:
     """Samples for `fluid.data`: `image` [size, size, 3] uint8 RGB and `index`, the number of the picture.
 
-    With `augment`, for training, also `boxes` [max_boxes, 4] float32 and `labels` [max_boxes] int64, `PADDING` behind the last
-    box; of more boxes the largest count. Difficult objects and crowds are left out.
+    With `augment`, for training, `boxes` [max_boxes, 4] float32 and `labels` [max_boxes] int64 instead of the number, `PADDING`
+    behind the last box; of more boxes the largest count. Difficult objects and crowds are left out.
     """
 
     def __init__(self, data: DataSet, size: int, *, max_boxes: int = 100, augment: Augment | None = None) -> None:
@@ -70,7 +71,7 @@ class DetectionSource:
 
     def load(self, index: int, rng: np.random.Generator) -> Sample:
         """Raises DataError, with the file, for a picture that cannot be read or has another shape than annotated."""
-        image, objects = read_image(self.where(index)), self.data.objects[index]
+        image, objects = self.data.picture(index), self.data.objects[index]
         height, width = image.shape[:2]
         if abs(width * objects.height - height * objects.width) > max(width, height):
             raise DataError(
@@ -82,7 +83,7 @@ class DetectionSource:
         picture = (image, objects.boxes[counted], objects.labels[counted])
         image, boxes, labels = augmented(picture, self.augment, self.size, rng)
         padded, classes = pad(boxes, labels, self.max_boxes)
-        return {"image": image, "boxes": padded, "labels": classes, "index": np.array(index)}
+        return {"image": image, "boxes": padded, "labels": classes}
 
 
 def pad(boxes: np.ndarray, labels: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -105,6 +106,8 @@ def augmented(picture: Picture, augment: Augment, size: int, rng: np.random.Gene
         image, boxes, labels = cropped(image, boxes, labels, rng)
     if rng.random() < augment.flip:
         image, boxes = mirrored(image, boxes)
+    if augment.turn:
+        image, boxes = turned(image, boxes, int(rng.integers(4)))
     methods = (cv2.INTER_LINEAR, cv2.INTER_AREA, cv2.INTER_CUBIC, cv2.INTER_LANCZOS4, cv2.INTER_NEAREST)
     return resize(image, size, methods[rng.integers(len(methods))]), box.clip(boxes), labels
 
@@ -202,6 +205,13 @@ def mirrored(image: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return np.ascontiguousarray(image[:, ::-1]), np.stack(
         [1 - boxes[:, 2], boxes[:, 1], 1 - boxes[:, 0], boxes[:, 3]], axis=1
     )
+
+
+def turned(image: np.ndarray, boxes: np.ndarray, quarters: int) -> tuple[np.ndarray, np.ndarray]:
+    """Turned to the left by so many quarters."""
+    for _ in range(quarters):
+        boxes = np.stack([boxes[:, 1], 1 - boxes[:, 2], boxes[:, 3], 1 - boxes[:, 0]], axis=1)
+    return np.ascontiguousarray(np.rot90(image, quarters)), boxes
 
 
 def report(data: DataSet, covered: float, good: float) -> Sequence[str]:

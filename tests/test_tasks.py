@@ -12,6 +12,7 @@ Such a module has
     feed(rng)         arrays for `infer.py --feed`
     training(make)    the training Program with the optimizer that `make()` gives
     batch(rng)        arrays for that Program
+    DISCRETE          outputs of infer.py --fetch that follow from comparisons, which weights in 8 bits may decide otherwise
     NO_GRADIENT       parameters whose gradient is zero, and why
     EXCEPTIONS        files that it does without, and why
 
@@ -266,7 +267,10 @@ def test_small_weights_are_exported_and_opened(task: Task, run: Path) -> None:
     infer = task.words("infer")
     reference = raw(task, "exported.npz", *infer, "--exported_model", exported)
     assert distance(raw(task, "small.npz", *infer, "--pretrained_model", small), reference) < 1e-4
-    assert 0 < distance(raw(task, "checkpoint.npz", *infer, "--checkpoint", run), reference) < 0.2
+    whole = raw(task, "checkpoint.npz", *infer, "--checkpoint", run)
+    for name in getattr(task.tiny, "DISCRETE", ()):
+        del whole[name], reference[name]
+    assert 0 < distance(whole, reference) < 0.2
 
 
 def test_every_parameter_has_a_gradient(task: Task) -> None:

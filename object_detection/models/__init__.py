@@ -8,6 +8,7 @@ One table, `MODELS`, has image size, width, feature maps and priors of each.
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
@@ -58,6 +59,30 @@ class Model:
                 )
         return dataclasses.replace(self, priors={by_cells[item.cells]: item for item in maps})
 
+    def with_image_size(self, size: int | None) -> "Model":
+        """The same network for images of another size, whose maps have more or fewer cells; None leaves it as it is.
+
+        Priors keep their share of the image, and those of maps that would repeat a map of one cell are left out. Raises
+        UserError if the network does not halve its maps all the way, or the size is too small for it.
+        """
+        if size in (None, self.image_size):
+            return self
+        if self.network is not mobilenet.mobilenet:
+            raise UserError(f"--image_size {size}: {self.name} takes images of {self.image_size} pixels alone")
+        if size < SMALLEST:
+            raise UserError(f"--image_size {size}: must be at least {SMALLEST}")
+        cells: dict[str, int] = {}
+        for number, layer in enumerate(self.cells):
+            count = math.ceil(size / 2 ** (number + mobilenet.FIRST_MAP_HALVINGS))
+            if count not in cells.values():
+                cells[layer] = count
+        priors = {
+            layer: dataclasses.replace(item, cells=cells[layer])
+            for layer, item in self.priors.items()
+            if layer in cells
+        }
+        return dataclasses.replace(self, image_size=size, cells=cells, priors=priors)
+
     def build(self, image: Value, num_classes: int, training: bool) -> tuple[Value, Value]:
         """Append the detector to the current Program.
 
@@ -79,6 +104,10 @@ class Model:
                 x = conv(maps[layer], filters, self.head_size, relu=False, name=name)
                 outputs.append(paddle.transpose(x, [0, 2, 3, 1]).reshape([0, len(item.boxes()), columns]))
         return paddle.concat(offsets, axis=1), paddle.concat(logits, axis=1)
+
+
+SMALLEST = 64
+"""Pixels: below that the deepest layers would have nothing left to halve."""
 
 
 def _ssd_priors(

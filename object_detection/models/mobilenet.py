@@ -29,6 +29,8 @@ EXTRAS = ((256, 512), (128, 256), (128, 256), (64, 128))
 """Filters of a 1x1 convolution and of the 3x3 one with stride 2 behind it."""
 MAP_LAYERS = ("conv2d_3", "conv2d_5", "conv2d_11", "conv2d_13", "conv2d_15", "conv2d_17", "conv2d_19", "conv2d_21")
 """The layers that may predict: a quarter of the image's side, an eighth, ..."""
+FIRST_MAP_HALVINGS = 2
+"""How often the image has been halved where the first of them is."""
 HEADS = dict(zip(MAP_LAYERS, (34, 36, 22, 24, 26, 28, 30, 32), strict=True))
 """Number of the convolution that predicts boxes; that of the classes follows. The released network has 22 to 33."""
 

@@ -8,7 +8,8 @@ from fluid.errors import UserError
 from fluid.export import ExportedModel, export
 from fluid.interface import Input
 from fluid.program import Value, build, initialise
-from object_detection.detector import Detector, inference_program, normalise, normalise_array
+from object_detection.detector import Detector, normalise_array
+from object_detection.network import inference_program, normalise
 from object_detection.nms import ONNX_ROUNDS, Nms
 from object_detection.priors import PriorMap
 

@@ -9,14 +9,8 @@ from fluid.engine.paddle import PaddleEngine
 from fluid.weights import compact
 from fluid.weights.registry import load_registry
 from object_detection import boxes as box
-from object_detection.detector import (
-    VOC_CLASSES,
-    Detector,
-    inference_program,
-    normalise_array,
-    prediction_program,
-    rows,
-)
+from object_detection.detector import VOC_CLASSES, Detector, normalise_array, rows
+from object_detection.network import inference_program, prediction_program
 from object_detection.nms import Nms
 
 import cv2

@@ -1,0 +1,80 @@
+"""The evaluation that `eval.py` and `eval_coco_map.py` run."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from fluid.config import BatchFlags, EngineFlags, ExportedFlags, ResultFlags, Share
+from fluid.data import batches_for_all
+from fluid.metrics import measure
+from fluid.records import write_result
+from fluid.run import console
+from object_detection.datasets import DataFlags, open_sound_part
+from object_detection.detector import DetectionFlags, NetworkFlags
+from object_detection.network import nms_of, open_detector, open_runner, prediction_program
+from object_detection.protocol import ByName, Protocol, described, metric_for
+from object_detection.reader import DetectionSource
+
+ALIASES = {
+    "exported": "exported_model",
+    "model_dir": "pretrained_model",
+    "model_save_dir": "output_dir",
+    "nms_threshold": "iou",
+    "test_list": "split",
+}
+RETIRED = {
+    "dataset": "the layout of --data_dir tells",
+    "image_shape": "the network tells",
+    "resize_h": "the network tells",
+    "resize_w": "the network tells",
+    "mean_value_B": "pixels are normalised around 127.5",
+    "mean_value_G": "pixels are normalised around 127.5",
+    "mean_value_R": "pixels are normalised around 127.5",
+    "mean_BGR": "pixels are normalised around 127.5",
+    "use_multiprocess": "see --num_workers",
+}
+
+
+@dataclass
+class EvaluationFlags(NetworkFlags, DataFlags, DetectionFlags, BatchFlags, ResultFlags, ExportedFlags, EngineFlags):
+    """How a detector is measured."""
+
+    split: str | None = None
+    """Split to measure on; by default val, test, val2017 or val2014, whichever there is."""
+    ap_version: Protocol = "integral"
+    """Evaluation: PASCAL VOC's mean of 11 points (2007) or area (from 2010 on), or the averages of COCO."""
+    overlap: Share = 0.5
+    """IoU from which on a detection is right, for PASCAL VOC's figures."""
+
+
+def evaluate(flags: EvaluationFlags) -> dict[str, float]:
+    """Measure, print, and return the figures. Raises UserError if the weights do not know a class of the data."""
+    began = time.perf_counter()
+    data = open_sound_part(flags, "val", flags.split)
+    opened = open_detector(flags)
+    detector = opened.facts
+    runner = open_runner(opened, flags, batches_for_all(len(data.images), flags.test_batch_size))
+    program = runner.program(lambda: prediction_program(detector, nms_of(flags)))
+    metric = ByName(metric_for(data, flags.ap_version, flags.overlap), detector.class_names)
+    console.print(f"{detector.model}, {runner.how}; {data.origin}", markup=False)
+    source = DetectionSource(data, detector.network.image_size)
+    measure(
+        runner.engine,
+        program,
+        source,
+        metric,
+        batch_size=flags.test_batch_size,
+        num_workers=flags.num_workers,
+        fetch=["detections", "detections_num"],
+    )
+    figures = metric.result()
+    for name, value in figures.items():
+        console.print(f"{name:>20} {value:.4f}", markup=False)
+    protocol = described(data, flags.ap_version, flags.overlap)
+    console.print(f"{protocol}; NMS {flags.iou:g}; {time.perf_counter() - began:.1f} s", markup=False)
+    console.print(f"Test model {opened.source}, map {figures.get('map', figures.get('AP', 0.0)):.4f}", markup=False)
+    if flags.output_dir is not None:
+        found: dict[str, Any] = {"weights": opened.source, "data": data.origin, "protocol": protocol, **figures}
+        write_result(flags.output_dir, found)
+        console.print(f"written to {flags.output_dir}: result.json", markup=False)
+    return figures

@@ -1,0 +1,76 @@
+"""Export a detector for deployment: a Paddle inference model and, with --onnx, ONNX, suppression included.
+
+python export.py --checkpoint output --export_dir exported
+python infer.py --exported_model exported photo.jpg
+python export.py --storage int8                            8-bit weights too, in exported/weights.safetensors
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+if __package__ in (None, ""):
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from fluid import config as configuration
+from fluid import engine as engines
+from fluid.config import ExportFlags
+from fluid.data import batches_for_all
+from fluid.export import ONNX, export
+from fluid.metrics import measure
+from fluid.run import console, script
+from fluid.weights import compact
+from object_detection.datasets import DataFlags, open_sound_part
+from object_detection.detector import TASK, DetectionFlags, Detector, NetworkFlags
+from object_detection.network import inference_program, nms_of, open_detector, prediction_program
+from object_detection.nms import ONNX_ROUNDS
+from object_detection.protocol import ByName, metric_for
+from object_detection.reader import DetectionSource
+
+import numpy as np
+
+BATCH = 8
+
+
+@dataclass
+class Flags(NetworkFlags, DataFlags, DetectionFlags, ExportFlags):
+    """Export a detector for deployment."""
+
+
+def main(flags: Flags) -> Path:
+    """Export; returns the folder."""
+    opened = open_detector(flags)
+    detector = opened.facts
+    # Loops cannot be converted.
+    program = inference_program(detector, nms_of(flags, ONNX_ROUNDS if flags.onnx else None))
+    facts = {"detector": detector.facts()}
+    own = {name: opened.state[name] for name in program.state_names}
+    trial = compact.try_out(own, flags.storage, lambda state: precision(detector, state, flags), console.print)
+    folder = export(program, trial.state, flags.export_dir, facts=facts, onnx=flags.onnx)
+    trial.write(folder, task=TASK, facts=facts, source=opened.source)
+    console.print(f"{detector.model} of {opened.source} exported to {folder}", markup=False)
+    if flags.onnx:
+        console.print(f"ONNX: {folder / ONNX}", markup=False)
+    return folder
+
+
+def precision(detector: Detector, state: dict[str, np.ndarray], flags: Flags) -> dict[str, float]:
+    """The average precision of a detector with these weights. Raises UserError where there are no pictures of its classes."""
+    data = open_sound_part(flags, "val")
+    metric = ByName(metric_for(data, "integral", 0.5), detector.class_names)
+    engine, _ = engines.create("auto", "auto", "fp32", 0, runs=batches_for_all(len(data.images), BATCH))
+    engine.load(state)
+    program = prediction_program(detector, nms_of(flags))
+    return measure(
+        engine, program, DetectionSource(data, detector.network.image_size), metric, batch_size=BATCH
+    ).result()
+
+
+def cli(argv: Sequence[str] | None = None) -> None:
+    """Run with these words of a command line; None takes those of the process."""
+    script(lambda: main(configuration.parse(Flags, argv, aliases={"model_save_dir": "export_dir"})))
+
+
+if __name__ == "__main__":
+    cli()

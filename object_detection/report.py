@@ -1,0 +1,25 @@
+"""The end of a training run: its curves and its summary."""
+
+from fluid.pictures import Panel, draw_curves
+from fluid.run import Run, events, show_summary
+from fluid.trainer import Outcome
+
+FIGURES = {"map": "mAP", "AP": "AP of IoU .5 to .95"}
+
+
+def finish(run: Run, outcome: Outcome, figure: str, protocol: str) -> None:
+    """Draw the run's curves and print its summary; `figure` is the one that decides, `protocol` how it came about."""
+    folder = run.output_dir
+    panels = [
+        Panel("loss", train="loss", log_scale=True),
+        Panel("loss of boxes", train="loss_box", log_scale=True),
+        Panel("loss of classes", train="loss_class", log_scale=True),
+        Panel(FIGURES[figure], evaluation=figure),
+    ]
+    drawn = draw_curves(folder / "curves.png", panels, events(folder, "train"), events(folder, "eval"))
+    show_summary(protocol, outcome.summary("images", {FIGURES[figure]: figure}))
+    if outcome.skipped_samples:
+        run.say(
+            f"{outcome.skipped_samples} unreadable training images were replaced; the log names those that this process read"
+        )
+    run.say(f"checkpoints, best one at {folder / 'best'}; curves: {drawn}")

@@ -1,0 +1,56 @@
+"""What a training run starts from: weights of a detector of other classes or priors, or of a backbone. Without Paddle."""
+
+from collections.abc import Callable, Collection, Iterable
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from fluid import weights
+from fluid.weights import Bare, Report, registry
+from object_detection.detector import DETECTION_VARIABLES, HEAD_VARIABLES
+
+import numpy as np
+
+Loader = Callable[[dict[str, np.ndarray]], tuple[dict[str, np.ndarray], Report]]
+FOLDER = Path(__file__).resolve().parent
+MODEL, WEIGHTS = "ssd_mobilenet_v1", "ssd_mobilenet_v1_voc"
+"""The network whose weights come along, and their name: what training starts from if nothing else is named."""
+CLASSIFIER_VARIABLES = ("fc*_*.*",)
+"""Names of variables, as patterns, that a network for classification has behind its backbone."""
+
+
+def matches(name: str, patterns: Iterable[str]) -> bool:
+    """Whether a variable's name is of one of the patterns."""
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def load_weights(
+    state: dict[str, np.ndarray], names: Collection[str], spec: str, *, allow_partial: bool = False
+) -> tuple[dict[str, np.ndarray], Report]:
+    """Put weights into `state`, as far as they fit.
+
+    Args:
+        state: every variable with its initial value.
+        names: of the network's variables in it.
+        spec: a registered name, or a file or folder of any format that `fluid.weights.read_weights` knows.
+        allow_partial: accept any difference.
+
+    Heads for other classes or priors, extra layers that only one side has, and the last layer of a classifier are no
+    difference: what is not loaded keeps its initial value and is listed in the report. Raises WeightsError if anything else
+    differs, or the weights cannot be read.
+    """
+    own = {name: state[name] for name in names}
+    arrays = Bare(spec, FOLDER, registry.identify(spec, FOLDER)).read(names=own)
+    without = {
+        name
+        for name in arrays.keys() - own.keys()
+        if matches(name, (*DETECTION_VARIABLES, *CLASSIFIER_VARIABLES)) and arrays[name].dtype.kind == "f"
+    }
+    loaded, report = weights.load_into(
+        own,
+        {name: array for name, array in arrays.items() if name not in without},
+        head=HEAD_VARIABLES,
+        optional=DETECTION_VARIABLES,
+        allow_partial=allow_partial,
+    )
+    report.ignored += sorted(without)
+    return {**state, **loaded}, report
