@@ -65,11 +65,12 @@ def translation(kind: str, sentences: int) -> Job:
     from fluid.schedule import Constant
     from neural_machine_translation import network
     from neural_machine_translation.decode import Search
+    from neural_machine_translation.translator import FOLDER, SHIPPED, TASK, Translator
 
     import paddle
 
-    _, meta = checkpoint.load(network.FOLDER / "data" / network.SHIPPED, task=network.TASK)
-    config = network.Translator.from_facts(meta.extra["translator"]).config
+    _, meta = checkpoint.load(FOLDER / "data" / SHIPPED, task=TASK)
+    config = Translator.from_facts(meta.extra["translator"]).config
     if kind == "train":
         adam = lambda: paddle.optimizer.Adam(1.0, 0.9, 0.98, 1e-9)  # noqa: E731
         program, _ = network.training_programs(config, label_smoothing=0.1, optimizer=adam, schedule=Constant(1e-4))
