@@ -100,7 +100,7 @@ def beam_search(
         # The best words of each hypothesis first: a search over vocabulary x beam would sort far more.
         wide = min(2 * size, logits.shape[2])
         kept = min(2 * size, size * wide)
-        best, words = paddle.topk(logits, wide, axis=2)
+        best, words = _best(logits, wide)
         best = best - paddle.logsumexp(logits, axis=2, keepdim=True) + growing_score.unsqueeze(2)
         score, order = _best(best.reshape([0, size * wide]), kept)
         parent = order // wide
@@ -157,13 +157,12 @@ def sample(
     def advance(place: Value, word: Value, score: Value, ids: Value, *caches: Value) -> list[Value]:
         growing = paddle.logical_or(word != eos, place == 0)
         logits, next_caches = step(word, place, caches)
-        candidates = min(top_k or logits.shape[2], logits.shape[2])
-        best, words = paddle.topk(logits, candidates, axis=2)
+        best, words = _best(logits, min(top_k, logits.shape[2])) if top_k else (logits, None)
         # The largest of logits + Gumbel noise is a draw from their softmax (Gumbel, 1954).
         noise = -paddle.log(-paddle.log(paddle.uniform(paddle.shape(best), "float32", 1e-9, 1.0)))
         drawn = paddle.argmax(best / temperature + noise, axis=2, keepdim=True)
         gained = paddle.take_along_axis(best, drawn, axis=2).squeeze(2) - paddle.logsumexp(logits, axis=2)
-        drawn = paddle.take_along_axis(words, drawn, axis=2).squeeze(2)
+        drawn = (drawn if words is None else paddle.take_along_axis(words, drawn, axis=2)).squeeze(2)
         word = paddle.where(growing, drawn, paddle.full_like(drawn, eos))
         score = paddle.where(growing, score + gained, score)
         return [place + 1, word, score, board.write(ids, place, word), *next_caches]
@@ -211,9 +210,9 @@ class _Board:
 
 
 def _best(score: Value, count: int) -> tuple[Value, Value]:
-    """The `count` largest of each row [N, M] and their places; of equal ones the first, as Paddle's own topk does not say."""
-    order = paddle.argsort(score, axis=1, descending=True, stable=True)[:, :count]
-    return paddle.take_along_axis(score, order, axis=1), order
+    """The `count` largest along the last axis and their places; of equal ones the first, as Paddle's topk does not say."""
+    order = paddle.argsort(score, axis=-1, descending=True, stable=True)[..., :count]
+    return paddle.take_along_axis(score, order, axis=-1), order
 
 
 def _never(like: Value) -> Value:

@@ -128,3 +128,24 @@ def test_sampled_words_follow_the_decoder(state):
     after = ids[ids[:, 0, 0] == first, 0, 1]
     seen = np.bincount(after, minlength=WORDS) / len(after)
     assert np.abs(seen - np.exp(expected)).max() < 4 * np.sqrt(0.25 / len(after))
+
+
+def test_of_equally_probable_words_the_first_counts_on_both_engines():
+    """Logits of 0, 1 and 2 for 600 words: every place of every hypothesis is a tie of hundreds."""
+    sentences, words, beam = 4, 600, Beam(3, "none")
+    logits = np.random.default_rng(5).integers(0, 3, (sentences, words)).astype(np.float32)
+    logits[:, EOS] = -100.0
+
+    def network(logits: Value, training: bool) -> dict[str, Value]:
+        def step(word: Value, place: Value, caches: Any) -> tuple[Value, Any]:
+            return caches[0].reshape([sentences, beam.beam_size, words]), caches
+
+        caches = [for_each_hypothesis(logits, beam.beam_size)]
+        return beam_search(step, caches, beam, rows=sentences, length=LENGTH, bos=BOS, eos=EOS)
+
+    program = build(network, [Input("logits", logits.shape)], name="search")
+    best = np.argsort(-logits, axis=1, kind="stable")[:, :3]
+    for engine in (PaddleEngine(), create("cpu")):
+        ids = np.asarray(engine.run(program, {"logits": logits})["ids"])
+        assert np.array_equal(ids[:, :, 0], np.repeat(best[:, :1], 3, axis=1))
+        assert np.array_equal(ids[:, :, -1], best), "the last word tells the hypotheses of equal probability apart"

@@ -932,3 +932,24 @@ def test_a_batch_that_devices_cannot_share(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert "has 6 rows along its axis of samples (0), which 4 devices cannot share evenly" in done.stdout, done.stderr
     assert np.allclose(json.loads(done.stdout.splitlines()[0]), wanted, rtol=1e-4)
+
+
+def test_of_a_long_sort_only_what_is_used_is_sorted() -> None:
+    """The same order as Paddle's, ties, zeros of both signs, infinities and NaN included; and nothing of 4000 is sorted whole."""
+    values = np.random.default_rng(0).integers(-3, 4, (3, 4000, 2)).astype(np.float32)
+    values[0, 1000:1010, 0] = [-0.0, 0.0, np.inf, np.nan, -np.inf, np.nan, 3.0, -0.0, 0.0, np.inf]
+    values[1] = np.where(values[1] > 0, -values[1], values[1])
+    values[1, ::2][values[1, ::2] == 0] = -0.0
+
+    def network(x: Any, training: bool) -> dict[str, Any]:
+        order = paddle.argsort(x, axis=1, descending=True, stable=True)
+        return {"best": paddle.argsort(x, axis=-2, descending=True, stable=True)[:, :9], "half": order[:, 2000:]}
+
+    program = build(network, [Input("x", values.shape)], name="sorts")
+    xla = create("cpu")
+    expected = PaddleEngine().run(program, {"x": values})
+    for name, wanted in expected.items():
+        assert np.array_equal(xla.run(program, {"x": values}, fetch=[name])[name], wanted), name
+    text = {name: xla.lowered_text(program, {"x": values}, [name]) for name in expected}
+    assert "top_k" in text["best"] and "stablehlo.sort" not in text["best"]
+    assert "stablehlo.sort" in text["half"]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fluid.engine.xla import control
+from fluid.engine.xla.first import only_first
 from fluid.engine.xla.gradients import Gradients, match
 from fluid.engine.xla.graph import Graph, walk, written_outside
 from fluid.engine.xla.precision import Policy
@@ -40,7 +41,7 @@ def lower(graph: Graph, policy: Policy, fetch: Sequence[str] | None = None, tuni
 
     Raises EngineError listing every operation without a rule, with the lines of user code that created them.
     """
-    graph = graph.pruned(graph.outputs if fetch is None else fetch)
+    graph = only_first(graph.pruned(graph.outputs if fetch is None else fetch))
     gradients = match(graph, RULES.__contains__)
     check_rules(graph, gradients)
     changed: set[int] = set().union(*(written_outside(operation) for operation in graph.block.operations))

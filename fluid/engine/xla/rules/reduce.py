@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from fluid.engine.xla.first import FIRST
 from fluid.engine.xla.precision import Kind
 from fluid.engine.xla.rules.registry import Call, rule
 
@@ -165,8 +166,12 @@ def topk(op: Call, x: Array, k: Any) -> tuple[Array, Array]:
 
 
 @rule("argsort")
-def argsort(op: Call, x: Array) -> tuple[Array, Array]:
+def argsort(op: Call, x: Array) -> tuple[Array | None, Array]:
     axis = op["axis"]
+    if (count := op.operation.attributes.get(FIRST)) is not None:
+        # Here -0 lies below 0.
+        last = jnp.moveaxis(jnp.where(x == 0, jnp.zeros_like(x), x), axis, -1)
+        return None, jnp.moveaxis(lax.top_k(last, min(count, last.shape[-1]))[1], -1, axis)
     index = jnp.argsort(lax.stop_gradient(x), axis, stable=True, descending=op["descending"])
     return jnp.take_along_axis(x, index, axis), index
 
