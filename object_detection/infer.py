@@ -26,8 +26,9 @@ from fluid.errors import DataError, UserError
 from fluid.records import json_lines
 from fluid.run import console, script
 from fluid.runner import Runner, run_arrays
-from object_detection.detector import DetectionFlags, Detector, NetworkFlags, rows
-from object_detection.network import inference_program, nms_of, open_detector, open_runner, prediction_program
+from fluid.weights import Opened
+from object_detection.detector import NMS, DetectionFlags, Detector, NetworkFlags, rows
+from object_detection.opening import build_program, open_detector, open_prediction, open_runner
 from object_detection.reader import resize
 
 import cv2
@@ -80,8 +81,10 @@ def main(flags: Flags) -> list[dict[str, Any]]:
     opened = open_detector(flags)
     detector = opened.facts
     if flags.feed is not None:
-        run_arrays(Runner(opened, flags), lambda: inference_program(detector, nms_of(flags)), flags.feed, flags.fetch)
+        flags = opened.settle(flags, *NMS)
+        run_arrays(Runner(opened, flags), lambda: build_program("infer", detector, flags), flags.feed, flags.fetch)
         return []
+    flags = settle(flags, opened)
     files = media.find(flags.images or (str(PHOTOGRAPHS),))
     endless = any(map(media.is_moving, files))
     runner = open_runner(opened, flags, None if endless else batches_for_all(len(files), flags.test_batch_size))
@@ -101,11 +104,18 @@ def main(flags: Flags) -> list[dict[str, Any]]:
     return records
 
 
+def settle(flags: Flags, opened: Opened[Detector]) -> Flags:
+    """The flags with the suppression that Programs from files were built with; raises UserError if they drop too much."""
+    if opened.captured is not None and flags.conf < (built := opened.captured.settings["conf"]):
+        raise UserError(f"--conf {flags.conf}: the Programs in {opened.captured.folder} keep what scores above {built}")
+    return opened.settle(flags, "iou", "max_det")
+
+
 def detections_of(
     runner: Runner, detector: Detector, pictures: Iterator[tuple[str, np.ndarray]], flags: Flags
 ) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """(place, what was found there) of each picture."""
-    program, size = runner.program(lambda: prediction_program(detector, nms_of(flags))), detector.network.image_size
+    program, size = open_prediction(runner, detector, flags)
     while batch := list(itertools.islice(pictures, flags.test_batch_size)):
         seen = np.stack([resize(picture, size, cv2.INTER_LINEAR) for _, picture in batch])
         outputs = runner.engine.run(program, {"image": seen}, fetch=["detections", "detections_num"])
