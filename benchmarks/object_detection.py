@@ -27,7 +27,6 @@ from benchmarks.neural_machine_translation import _version, measure
 from benchmarks.xla_step import random_state
 from object_detection.boxes import PADDING, VARIANCES
 
-import cv2
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent / "object_detection"
@@ -44,15 +43,9 @@ def capture(folder: Path) -> None:
     from fluid.interface import Input
     from fluid.program import Value, build
     from fluid.schedule import Constant
-    from object_detection.detector import (
-        VOC_CLASSES,
-        Detector,
-        image_input,
-        inference_program,
-        normalise,
-        prediction_program,
-    )
+    from object_detection.detector import VOC_CLASSES, Detector
     from object_detection.loss import ssd_loss
+    from object_detection.network import image_input, inference_program, normalise, prediction_program
     from object_detection.nms import Nms, detect
 
     import paddle
@@ -90,11 +83,14 @@ def capture(folder: Path) -> None:
     for name, program in programs.items():
         graphs.save_graph(folder / f"{name}.json", capture_program(program))
     np.save(folder / "priors.npy", priors)
+    np.savez_compressed(folder / "batch.npz", **crops(8))
     print(f"{folder}: {', '.join(programs)}")
 
 
-def batch_of(rows: int) -> dict[str, np.ndarray]:
+def crops(rows: int) -> dict[str, np.ndarray]:
     """Crops of the photographs, and one to five random boxes on each."""
+    import cv2
+
     rng = np.random.default_rng(0)
     photographs = [
         cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
@@ -112,6 +108,12 @@ def batch_of(rows: int) -> dict[str, np.ndarray]:
         boxes[row, :count] = np.concatenate([corner, corner + rng.uniform(0.1, 0.4, (count, 2))], axis=1)
         labels[row, :count] = rng.integers(0, CLASSES, count)
     return {"image": images, "boxes": boxes, "labels": labels}
+
+
+def repeated(file: Path, rows: int) -> dict[str, np.ndarray]:
+    """The arrays of a file as a batch of so many rows."""
+    with np.load(file) as arrays:
+        return {name: np.resize(array, (rows, *array.shape[1:])) for name, array in arrays.items()}
 
 
 def normalised(images: np.ndarray) -> np.ndarray:
@@ -147,19 +149,18 @@ def time_zoo(folder: Path, jobs: list[tuple[str, int]], device: str, precision: 
 
 def feed_of(job: str, batch: int, folder: Path) -> dict[str, Any]:
     """What a Program is fed."""
-    data = batch_of(batch)
+    data = repeated(folder / "batch.npz", batch)
     if job == "train":
         return data
     if job == "detect":
         return {"image": data["image"]}
     if job == "network":
         return {"image": normalised(data["image"])}
-    with np.load(raw_file(folder)) as raw:
-        return {name: np.resize(array, (batch, *array.shape[1:])) for name, array in raw.items()}
+    return repeated(raw_file(folder), batch)
 
 
 def raw_file(folder: Path) -> Path:
-    """What the network makes of 16 of the crops; computed when it is first needed."""
+    """What the network makes of the crops; computed when it is first needed."""
     file = folder / "raw.npz"
     if not file.exists():
         from fluid.engine.xla import create
@@ -169,7 +170,7 @@ def raw_file(folder: Path) -> Path:
         engine = create("auto", "fp32")
         engine.load(compact.read(WEIGHTS)[0])
         graph = graphs.load_graph(folder / "network.json")
-        found = engine.run(graph, {"image": normalised(batch_of(16)["image"])}, 0, ["loc", "conf"])
+        found = engine.run(graph, {"image": normalised(repeated(folder / "batch.npz", 8)["image"])}, 0, ["loc", "conf"])
         np.savez(file, offsets=np.asarray(found["loc"]), logits=np.asarray(found["conf"]))
     return file
 
@@ -394,6 +395,8 @@ def time_reader(images: int) -> dict[str, Any]:
     """Augmented training images a second of one process, from 500 x 375 JPEG files with three boxes each."""
     from object_detection.annotations import Collector
     from object_detection.reader import Augment, DetectionSource
+
+    import cv2
 
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as name:
