@@ -2,15 +2,20 @@
 
     python infer.py photo.jpg more/ 'holiday/*.png'        files, folders, patterns; without any, photographs that come along
     ls *.jpg | python infer.py -                           names from standard input
-    python infer.py film.mp4 --frame_step 25               every 25th frame of a video; camera:0 is the first camera
+    python infer.py film.mp4 --frame_step 5                every 5th frame of a video; camera:0 is the first camera
+    python infer.py street.jpg --classes person car --conf 0.3
+    python infer.py aerial.tif --tile_size 400             part by part, what is small in a large picture
+    python infer.py photo.jpg --save json coco voc yolo    as annotations of data sets, to be corrected and trained on
     python infer.py --feed in.npz --fetch out.npz          raw arrays through the inference Program
 
-Prints the objects of each picture and writes detections.jsonl to --output_dir; boxes are in pixels of the picture.
+Prints the objects of each picture; draws them and writes detections.jsonl to --output_dir, with boxes in pixels of the picture.
 """
 
-import itertools
+import collections
+import contextlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,33 +28,41 @@ from fluid import media
 from fluid.config import ArrayFlags, BatchFlags, Count, EngineFlags, ExportedFlags, defaults
 from fluid.data import batches_for_all
 from fluid.errors import DataError, UserError
-from fluid.records import json_lines
 from fluid.run import console, script
 from fluid.runner import Runner, run_arrays
-from fluid.weights import Opened
-from object_detection.detector import NMS, DetectionFlags, Detector, NetworkFlags, rows
-from object_detection.opening import build_program, open_detector, open_prediction, open_runner
-from object_detection.reader import resize
+from object_detection.detector import DetectionFlags, Detector, NetworkFlags, rows
+from object_detection.finding import TileFlags, find_objects
+from object_detection.found import Found, classes_named, in_pixels
+from object_detection.network import inference_program, nms_of, open_detector, open_runner, prediction_program
+from object_detection.storing import Form, record, storage
 
-import cv2
 import numpy as np
 import tyro
 
+NAMED = 6
+"""Of more objects in a picture the line that is printed only counts them."""
+LEAST_TILE = 32
 PHOTOGRAPHS = Path(__file__).resolve().parent / "tests" / "golden" / "photographs"
 
 
 @dataclass
 @defaults(test_batch_size=8, conf=0.5)
-class Flags(NetworkFlags, DetectionFlags, BatchFlags, ArrayFlags, ExportedFlags, EngineFlags):
+class Flags(NetworkFlags, DetectionFlags, TileFlags, BatchFlags, ArrayFlags, ExportedFlags, EngineFlags):
     """Find objects in pictures."""
 
     images: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
     """Image and video files, folders, patterns, @LIST for a file of names, - for names on standard input, or camera:0; by
     default the photographs that come along."""
+    image_path: str | None = None
+    """One more of them; the only way to name a picture in 2018."""
     frame_step: Count = 1
     """Of a video or camera, look at every so many frames."""
+    classes: tuple[str, ...] = ()
+    """Only objects of these classes, by name or number."""
     output_dir: Path = Path("detections")
-    """Folder for results: detections.jsonl."""
+    """Folder for results."""
+    save: tuple[Form, ...] = ("json", "pictures")
+    """What to write: json (detections.jsonl), pictures (drawn; videos as .mp4), and the layouts of COCO, VOC and YOLO."""
     feed: Path | None = None
     """Raw inputs: an .npz with `image` [N, 3, size, size] float32, normalised already."""
     fetch: Path | None = None
@@ -78,62 +91,75 @@ def main(flags: Flags) -> list[dict[str, Any]]:
     """Find, print and write; returns the records of detections.jsonl."""
     if (flags.feed is None) != (flags.fetch is None):
         raise UserError("--feed and --fetch go together: raw inputs in, raw outputs out")
+    if 0 < flags.tile_size < LEAST_TILE:
+        raise UserError(
+            f"--tile_size {flags.tile_size}: squares have at least {LEAST_TILE} pixels a side, or 0 for none"
+        )
     opened = open_detector(flags)
     detector = opened.facts
     if flags.feed is not None:
-        flags = opened.settle(flags, *NMS)
-        run_arrays(Runner(opened, flags), lambda: build_program("infer", detector, flags), flags.feed, flags.fetch)
+        run_arrays(Runner(opened, flags), lambda: inference_program(detector, nms_of(flags)), flags.feed, flags.fetch)
         return []
-    flags = settle(flags, opened)
-    files = media.find(flags.images or (str(PHOTOGRAPHS),))
-    endless = any(map(media.is_moving, files))
+    classes_named(flags.classes, detector.class_names)
+    named = (*flags.images, *([flags.image_path] if flags.image_path else []))
+    files = media.find(named or (str(PHOTOGRAPHS),))
+    endless = any(map(media.is_moving, files)) or flags.tile_size > 0
     runner = open_runner(opened, flags, None if endless else batches_for_all(len(files), flags.test_batch_size))
     console.print(f"{detector.model}, {runner.how}", markup=False)
     unreadable: list[DataError] = []
     pictures = media.pictures(files, step=flags.frame_step, unreadable=unreadable.append)
+    # Nobody waits for more frames of a camera to see what is in one.
+    batch_size = 1 if any(map(media.is_camera, files)) else flags.test_batch_size
     records = []
-    with json_lines(flags.output_dir / "detections.jsonl") as write:
-        for place, found in detections_of(runner, detector, pictures, flags):
-            record = {"image": place, "detections": found}
-            write(record)
-            records.append(record)
-            shown = ", ".join(f"{item['name']} {item['score']:.2f}" for item in found) or "nothing"
-            console.print(f"{place}: {shown}", markup=False)
+    stored_in = storage(flags.output_dir, flags.save, detector.class_names, frame_step=flags.frame_step)
+    with stored_in as stored, until_interrupted(files):
+        for place, picture, found in find_all(runner, detector, pictures, flags, batch_size):
+            stored.add(place, picture, found)
+            records.append(record(place, picture, found))
+            console.print(f"{place}: {in_words(found)}", markup=False)
+    if records:
+        console.print(f"written to {flags.output_dir}: {', '.join(flags.save)}", markup=False)
     if unreadable:
         raise DataError("\n".join(map(str, unreadable)))
     return records
 
 
-def settle(flags: Flags, opened: Opened[Detector]) -> Flags:
-    """The flags with the suppression that Programs from files were built with; raises UserError if they drop too much."""
-    if opened.captured is not None and flags.conf < (built := opened.captured.settings["conf"]):
-        raise UserError(f"--conf {flags.conf}: the Programs in {opened.captured.folder} keep what scores above {built}")
-    return opened.settle(flags, "iou", "max_det")
+def find_all(
+    runner: Runner, detector: Detector, pictures: Iterator[tuple[str, np.ndarray]], flags: Flags, batch_size: int
+) -> Iterator[tuple[str, np.ndarray, list[Found]]]:
+    """(place, picture, what was found in it) of each picture."""
+    wanted = classes_named(flags.classes, detector.class_names)
+    size = detector.network.image_size
+    look = looking(runner, detector, flags)
+    for place, picture, own in find_objects(
+        pictures, look, size=size, batch_size=batch_size, flags=flags, iou=flags.iou, keep=flags.max_det
+    ):
+        # An exported model was made with limits of its own.
+        own = own[own[:, 1] > flags.conf]
+        yield place, picture, in_pixels(own, *picture.shape[:2], detector.class_names, wanted=wanted)[: flags.max_det]
 
 
-def detections_of(
-    runner: Runner, detector: Detector, pictures: Iterator[tuple[str, np.ndarray]], flags: Flags
-) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """(place, what was found there) of each picture."""
-    program, size = open_prediction(runner, detector, flags)
-    while batch := list(itertools.islice(pictures, flags.test_batch_size)):
-        seen = np.stack([resize(picture, size, cv2.INTER_LINEAR) for _, picture in batch])
-        outputs = runner.engine.run(program, {"image": seen}, fetch=["detections", "detections_num"])
-        found = rows(np.asarray(outputs["detections"]), np.asarray(outputs["detections_num"]).tolist())
-        for (place, picture), own in zip(batch, found, strict=True):
-            yield place, [as_record(detector, row, picture.shape) for row in own if row[1] > flags.conf]
+def looking(runner: Runner, detector: Detector, flags: Flags) -> Callable[[np.ndarray], list[np.ndarray]]:
+    """The Program as a function of images [N, size, size, 3]: detections of each, [n, 6]."""
+    program = runner.program(lambda: prediction_program(detector, nms_of(flags)))
+
+    def look(images: np.ndarray) -> list[np.ndarray]:
+        outputs = runner.engine.run(program, {"image": images}, fetch=["detections", "detections_num"])
+        return rows(np.asarray(outputs["detections"]), np.asarray(outputs["detections_num"]).tolist())
+
+    return look
 
 
-def as_record(detector: Detector, row: np.ndarray, shape: tuple[int, ...]) -> dict[str, Any]:
-    """A detection [6] in words and in pixels of a picture of this shape."""
-    height, width = shape[:2]
-    corners = row[2:].clip(0, 1) * [width, height, width, height]
-    return {
-        "class": int(row[0]),
-        "name": detector.class_names[int(row[0])],
-        "score": round(float(row[1]), 4),
-        "box": [round(float(value), 1) for value in corners],
-    }
+def until_interrupted(files: Sequence[str]) -> AbstractContextManager[None]:
+    """Ctrl-C ends the pictures of a camera, which have no other end, and everything else with them."""
+    return contextlib.suppress(KeyboardInterrupt) if any(map(media.is_camera, files)) else nullcontext()
+
+
+def in_words(found: Sequence[Found]) -> str:
+    """A line for people."""
+    if len(found) > NAMED:
+        return ", ".join(f"{count} x {name}" for name, count in collections.Counter(x.name for x in found).items())
+    return ", ".join(f"{item.name} {item.score:.2f}" for item in found) or "nothing"
 
 
 def cli(argv: Sequence[str] | None = None) -> None:
