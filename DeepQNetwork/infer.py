@@ -14,15 +14,16 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from DeepQNetwork import pictures
+from DeepQNetwork.agent import Agent
 from DeepQNetwork.environments import PROTOCOLS, AtariGame, game_id, is_atari
 from DeepQNetwork.flags import ALIASES, PlayerFlags
-from DeepQNetwork.network import inference_program
 from DeepQNetwork.player import check_actions, load_player
 from DeepQNetwork.pretrained import load_agent
 from DeepQNetwork.watch import Recorder, watch
 from fluid import config as configuration
 from fluid.config import ArrayFlags, Count, Positive, Was
 from fluid.errors import UserError
+from fluid.interface import Interface
 from fluid.records import json_lines
 from fluid.run import console, script
 from fluid.runner import Runner, run_arrays
@@ -56,7 +57,7 @@ def main(flags: Flags) -> list[dict[str, Any]]:
         raise UserError("--feed and --fetch belong together: --feed in.npz --fetch out.npz")
     if flags.feed is not None:
         opened = load_agent(flags)
-        run_arrays(Runner(opened, flags), lambda: inference_program(opened.facts), flags.feed, flags.fetch)
+        run_arrays(Runner(opened, flags), lambda: build_program(opened.facts), flags.feed, flags.fetch)
         return []
     if flags.video is not None and flags.video.suffix not in (".gif", ".mp4"):
         raise UserError(f"--video {flags.video}: videos are written as .gif or .mp4")
@@ -87,6 +88,13 @@ def main(flags: Flags) -> list[dict[str, Any]]:
         pictures.write_video(flags.video, recorder.frames, rate)
         console.print(f"{flags.video}: {len(recorder.frames)} frames at {rate}/s", markup=False)
     return records
+
+
+def build_program(agent: Agent) -> Interface:
+    """The Program for raw arrays, built with Paddle."""
+    from DeepQNetwork.network import inference_program
+
+    return inference_program(agent)
 
 
 if __name__ == "__main__":

@@ -4,9 +4,9 @@ from DeepQNetwork.agent import Agent
 from DeepQNetwork.environments import Environment
 from DeepQNetwork.episodes import QFunction
 from DeepQNetwork.flags import PlayerFlags
-from DeepQNetwork.network import act_program
 from DeepQNetwork.pretrained import load_agent
 from fluid.errors import UserError
+from fluid.interface import Interface
 from fluid.runner import Runner
 
 import numpy as np
@@ -16,12 +16,19 @@ def load_player(flags: PlayerFlags) -> tuple[Agent, QFunction, str]:
     """The agent of the flags, its Q function, and what computes it, for people."""
     opened = load_agent(flags)
     runner = Runner(opened, flags, runs=None)
-    program = runner.program(lambda: act_program(opened.facts))
+    program = runner.program("act", lambda: build_program(opened.facts))
     return (
         opened.facts,
         lambda states: np.asarray(runner.engine.run(program, {"state": states})["q_values"]),
         runner.how,
     )
+
+
+def build_program(agent: Agent) -> Interface:
+    """The Program that acts, built with Paddle."""
+    from DeepQNetwork.network import act_program
+
+    return act_program(agent)
 
 
 def check_actions(agent: Agent, environment: Environment) -> None:

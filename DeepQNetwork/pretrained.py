@@ -5,10 +5,8 @@ from functools import partial
 from pathlib import Path
 
 from DeepQNetwork.agent import Agent, AgentFlags
-from DeepQNetwork.network import act_program, describe_weights
 from fluid import weights
 from fluid.errors import UserError, WeightsError
-from fluid.program import initialise
 from fluid.weights import Bare, Opened, Report
 
 import numpy as np
@@ -31,6 +29,9 @@ def fit_agent(bare: Bare, flags: AgentFlags) -> tuple[Agent, dict[str, np.ndarra
     Without a flag the weights of the net of 2018 are shown the game as in 2018. Raises UserError without a game,
     WeightsError if they are not an agent's.
     """
+    from DeepQNetwork.network import act_program, describe_weights
+    from fluid.program import initialise
+
     arrays = bare.read()
     facts = bare.entry.facts if bare.entry is not None else {}
     try:

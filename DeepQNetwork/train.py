@@ -85,7 +85,7 @@ def main(flags: Flags) -> Outcome:
         agent = describe(flags, environment)
         engine = settled.start_engine(None, one_machine=True)
         on_device = flags.memory_device == "device" or (flags.memory_device == "auto" and engine.on_gpu)
-        programs = settled.programs(lambda: build_programs(flags, agent, on_device or flags.capture is not None))
+        programs = settled.programs(lambda: build_programs(flags, agent, on_device, flags.capture is not None))
         with settled.open(
             engine,
             programs,
@@ -189,19 +189,21 @@ def describe(flags: Flags, environment: environments.Environment) -> Agent:
     )
 
 
-def build_programs(flags: Recipe, agent: Agent, on_device: bool) -> dict[str, Interface]:
+def build_programs(flags: Recipe, agent: Agent, on_device: bool, for_files: bool = False) -> dict[str, Interface]:
     """The Programs by role, built with Paddle; with `on_device` also `observe` and `train_on_device`, which have the memory.
 
-    `train` has all other variables: what is initialised and saved.
+    Files have these too, and that of infer.py. `train` has all other variables: what is initialised and saved.
     """
-    from DeepQNetwork.network import act_program, observe_program, sync_program, train_program
+    from DeepQNetwork.network import act_program, inference_program, observe_program, sync_program, train_program
 
     rows = flags.mem_size // flags.num_envs * flags.num_envs + 1
     options = {name: getattr(flags, name) for name in ("double", "loss", "lr", "adam_epsilon", "grad_clip")}
     act, train = act_program(agent), train_program(agent, **options)
     shapes = {value.name: tuple(value.shape) for value in act.main.global_block().all_parameters()}
     programs = {"act": act, "train": train, "sync": sync_program(shapes)}
-    if on_device:
+    if for_files:
+        programs["infer"] = inference_program(agent)
+    if on_device or for_files:
         programs["observe"] = observe_program(agent, rows)
         programs["train_on_device"] = train_program(agent, **options, memory_rows=rows)
     return programs

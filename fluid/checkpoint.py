@@ -62,6 +62,8 @@ class Meta:
     """How the input is divided into batches, and since when."""
     rate: float | None = None
     """Learning rate of the next update."""
+    programs: str | None = None
+    """Folder of the Programs from files that the run was trained with."""
     extra: dict[str, Any] = field(default_factory=dict)
     """What only the task understands, such as class names and preprocessing."""
 
@@ -351,6 +353,7 @@ _KINDS: dict[str, Any] = {
     "data": dict,
     "position": dict,
     "rate": (int, float, type(None)),
+    "programs": (str, type(None)),
     "extra": dict,
 }
 

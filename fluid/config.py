@@ -90,6 +90,8 @@ class EngineFlags:
     """Seed of initialisation, data order, augmentation and dropout."""
     num_workers: Natural = 0
     """Workers: processes that read the data; 0 reads in the training process."""
+    programs: Path | None = None
+    """Folder that `./zoo capture` wrote: run the Programs in it, without Paddle, instead of building them."""
 
 
 @dataclass
@@ -211,8 +213,6 @@ class TrainFlags(HostFlags, EngineFlags):
     """Measure instead of training: the loop with synthetic and with real data."""
     other_data: bool = False
     """With --checkpoint: go on though the data are not those that the run has seen so far."""
-    programs: Path | None = None
-    """Folder that `./zoo capture` wrote: train the Programs in it, without Paddle, instead of building them."""
     capture: Path | None = None
     """Write the Programs to this folder instead of training them; what `./zoo capture` does."""
     capture_state: Literal["full", "seed"] = "full"

@@ -4,22 +4,25 @@ FOLDER/programs.json       task, settings, facts, and how each variable begins
        train.json ...      a Program each (fluid/engine/xla/graph.py)
        state.safetensors   the initial values that programs.json does not describe
 
-A machine with GPUs then needs JAX alone, and no network is built there twice in different ways. In the full form the
+A machine with GPUs then needs JAX alone, and no network is built there twice in different ways: train.py, eval.py and
+infer.py take the Programs from there by their roles, with --programs FOLDER. In the full form the
 initial values are stored, except where all of an array is one number (optimizer moments are zero); in the form `seed` only
 what no initialiser makes, so that a network of any size takes kilobytes: each random variable is drawn anew from its
 distribution, by its name and a seed. Those draws are not Paddle's, so the two forms begin with other numbers.
 """
 
+import importlib.util
 import json
 import os
 import shutil
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from fluid.errors import UserError, WeightsError
+from fluid import config as configuration
+from fluid.errors import EngineError, UserError, WeightsError
 from fluid.interface import Interface, restart_averages
 
 import numpy as np
@@ -27,12 +30,15 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 if TYPE_CHECKING:
+    from fluid.engine.xla.graph import Graph
+
     # Only to write them is Paddle needed.
     from fluid.program import Program
 
 FORMAT = 1
 DESCRIPTION, STATE = "programs.json", "state.safetensors"
 StateForm = Literal["full", "seed"]
+Flags = TypeVar("Flags")
 
 
 @dataclass
@@ -41,7 +47,7 @@ class Captured:
 
     folder: Path
     task: str
-    programs: dict[str, Interface]
+    programs: dict[str, "Graph"]
     """By role."""
     settings: dict[str, Any] = field(default_factory=dict)
     """The flags that they were built with."""
@@ -74,6 +80,85 @@ class Captured:
         for program in self.programs.values():
             restart_averages(state, program)
         return state
+
+    def program(self, role: str, state: Mapping[str, np.ndarray]) -> Interface:
+        """The Program of this role, which is to run on weights.
+
+        Raises UserError if it was not captured, WeightsError if the weights are not those of its network.
+        """
+        if role not in self.programs:
+            raise UserError(
+                f"the Programs in {self.folder} are {', '.join(self.programs)}; '{role}', which this needs, is not among them: "
+                "it takes Paddle to build it"
+            )
+        program = self.programs[role]
+        shapes = {name: program.types[program.state[name]].shape for name in program.state_names}
+        wrong = [
+            f"{name} {list(state[name].shape)} instead of {list(shape)}" if name in state else f"{name} is missing"
+            for name, shape in shapes.items()
+            if name not in state or state[name].shape != shape
+        ]
+        if wrong:
+            shown = f"{'; '.join(wrong[:5])}{' ...' if wrong[5:] else ''}"
+            raise WeightsError(f"the weights are of another network than the Programs in {self.folder}: {shown}")
+        return program
+
+    @property
+    def reason(self) -> str:
+        """Why the engine is the one that it is, for people."""
+        return f"the Programs come from {self.folder}"
+
+    def engine(self, asked: str) -> str:
+        """The engine that runs them, `--engine` being this; raises EngineError if that one cannot."""
+        if asked == "paddle":
+            raise EngineError("--engine paddle: Programs from files are run by the xla engine")
+        return "xla"
+
+    def settle(self, flags: Flags, names: Collection[str]) -> Flags:
+        """`flags`, those in `names` as the Programs were built with; raises UserError for one that is named otherwise."""
+        built = configuration.from_dict(type(flags), self.settings)
+        unnamed = (set(names) & self.settings.keys()) - configuration.named(flags)
+        settled: Flags = replace(flags, **{name: getattr(built, name) for name in unnamed})  # type: ignore[type-var]
+        self.check_settings(settled, names)
+        return settled
+
+    def check_settings(self, flags: Any, names: Collection[str]) -> None:
+        """Raise UserError unless the flags in `names` are what the Programs were built with."""
+        built = configuration.from_dict(type(flags), self.settings)
+        different = [
+            f"--{item.name} {getattr(built, item.name)}, not {getattr(flags, item.name)}"
+            for item in fields(flags)
+            if item.name in names and getattr(flags, item.name) != getattr(built, item.name)
+        ]
+        if different:
+            raise UserError(f"the Programs in {self.folder} were built with {'; '.join(different)}: capture them again")
+
+    def check_facts(self, key: str, facts: Mapping[str, Any], source: str, free: Collection[str] = ()) -> None:
+        """Raise UserError unless the facts of weights are those of the network that the Programs were built for.
+
+        `free` names facts that no Program depends on.
+        """
+        before, now = ({name: known[name] for name in known if name not in free} for known in (self.facts[key], facts))
+        if different := sorted(differences(before, now)):
+            raise UserError(
+                f"the Programs in {self.folder} were built for another network than {source}: {'; '.join(different)}"
+            )
+
+
+def choose(named: Path | None, of_the_run: str | None) -> Path | None:
+    """Which folder of Programs: the one that --programs names; where Paddle is not installed, that of the run."""
+    if named is None and of_the_run is not None and importlib.util.find_spec("paddle") is None:
+        return Path(of_the_run)
+    return named
+
+
+def differences(before: Any, after: Any, where: str = "") -> Iterator[str]:
+    """Where two JSON values differ, and how."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        for name in before.keys() & after.keys():
+            yield from differences(before[name], after[name], f"{where}.{name}" if where else name)
+    elif before != after:
+        yield f"{where} is {before!r:.60} there, {after!r:.60} here"
 
 
 def write(

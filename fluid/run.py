@@ -30,6 +30,11 @@ from rich.table import Column, Table
 OUTPUT = Path("output")
 """Where a run lies that is not told otherwise, and is looked for."""
 
+WITHOUT_PADDLE = (
+    "Paddle, which builds the Programs, is not installed here. Programs from files run without it: write them with "
+    "`./zoo capture TASK ... --programs DIR` where it is installed, and give --programs DIR here"
+)
+
 console = Console(highlight=False, soft_wrap=True)
 
 
@@ -37,6 +42,11 @@ def script(main: Callable[[], Any]) -> None:
     """Run a script's `main`; an error that the user can mend is one message and exit code 1."""
     try:
         main()
+    except ModuleNotFoundError as error:
+        if error.name != "paddle":
+            raise
+        print(f"error: {WITHOUT_PADDLE}", file=sys.stderr)
+        sys.exit(1)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

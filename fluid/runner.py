@@ -72,6 +72,8 @@ class Runner:
         runs, kind: how much is to be computed, see `fluid.engine.create`.
         prepare: makes the inputs of the exported model from what the task's own Programs are fed.
 
+    Programs from files run without Paddle, on the xla engine.
+
     Attributes: `engine`, and `how`, what computes where, for people.
     """
 
@@ -84,19 +86,24 @@ class Runner:
         kind: Kind = "forward",
         prepare: Callable[[Feed], Feed] = dict,
     ):
-        self._exported = opened.exported
+        self._exported, self._captured, self._state = opened.exported, opened.captured, opened.state
         self.engine: Engine
         if opened.exported is not None:
             self.engine, self.how = ExportedEngine(opened.exported, prepare), "exported model, paddle.inference"
             return
-        self.engine, reason = engines.create(
-            flags.engine, flags.device, flags.precision, flags.seed, runs=runs, kind=kind
-        )
+        name = flags.engine if self._captured is None else self._captured.engine(flags.engine)
+        self.engine, reason = engines.create(name, flags.device, flags.precision, flags.seed, runs=runs, kind=kind)
+        reason = reason if self._captured is None else self._captured.reason
         self.how = f"engine {self.engine.name} on {self.engine.device} ({reason}), {flags.precision}"
         self.engine.load(opened.state)
 
-    def program(self, build: Callable[[], Interface]) -> Interface:
-        """What `build` makes, or the interface of the exported model."""
+    def program(self, role: str, build: Callable[[], Interface]) -> Interface:
+        """The Program of this role: what `build` makes with Paddle, or the one from files, or the exported model's.
+
+        Raises UserError if it is not among those from files, WeightsError if the weights are not of its network.
+        """
+        if self._captured is not None:
+            return self._captured.program(role, self._state)
         if self._exported is None:
             return build()
         inputs = {
@@ -111,14 +118,15 @@ def run_arrays(
     feed: Path,
     fetch: Path,
     *,
+    role: str = "infer",
     check: Callable[[Feed], None] = lambda arrays: None,
 ) -> None:
     """`--feed in.npz --fetch out.npz`: run the inference Program on raw arrays and write its raw outputs.
 
-    Numbers of another width are taken as the inputs' own. Raises DataError for a file that cannot be read or written and
+    `role` and `build` as of `Runner.program`. Numbers of another width are taken as the inputs' own. Raises DataError for a file that cannot be read or written and
     for arrays that do not fit, and what `check` raises for values that do not.
     """
-    program, arrays = runner.program(build), read_npz(feed)
+    program, arrays = runner.program(role, build), read_npz(feed)
     fitting = {
         name: array.astype(program.inputs[name].dtype) if _same_kind(array, program.inputs.get(name)) else array
         for name, array in arrays.items()

@@ -25,7 +25,7 @@ from fluid.checkpoint import Meta, Resumed
 from fluid.config import TrainFlags
 from fluid.engine import Engine
 from fluid.engine.create import Kind
-from fluid.errors import CheckpointError, DataError, EngineError, UserError
+from fluid.errors import CheckpointError, DataError, UserError
 from fluid.interface import Interface, restart_averages
 from fluid.keeper import Evaluation
 from fluid.programs import Captured
@@ -159,13 +159,8 @@ class Settled(Generic[Flags]):
         flags = self.flags
         if one_machine and flags.coordinator is not None:
             raise UserError("--coordinator: this task trains on one machine")
-        name = flags.engine
-        if self.captured is not None:
-            if name == "paddle":
-                raise EngineError("--engine paddle: Programs from files are run by the xla engine")
-            name = "xla"
         engine, reason = engines.create(
-            name,
+            flags.engine if self.captured is None else self.captured.engine(flags.engine),
             flags.device,
             flags.precision,
             flags.seed,
@@ -176,7 +171,7 @@ class Settled(Generic[Flags]):
         if batch_size is not None:
             engine.check_batch_size(batch_size)
         if self.captured is not None:
-            reason = f"the Programs come from {self.captured.folder}"
+            reason = self.captured.reason
         elif self.resumed is not None and "engine" not in self.changes:
             reason = "that of the run"
         self._engine_reason = reason
@@ -233,6 +228,8 @@ class Settled(Generic[Flags]):
                 for program in programs.values():
                     restart_averages(state, program)
             meta.config, meta.data = configuration.to_dict(flags), dict(data or {})
+            if self.captured is not None:
+                meta.programs = str(self.captured.folder.absolute())
             engine.load(state)
             records = not (flags.benchmark or flags.capture)
             with Run(
@@ -252,7 +249,7 @@ class Settled(Generic[Flags]):
     def _check_facts(self, facts: Mapping[str, Any]) -> None:
         assert self.resumed is not None
         before = {name: value for name, value in self.resumed.meta.extra.items() if name in facts}
-        different = sorted(_differences(before, json.loads(json.dumps(facts))))
+        different = sorted(captures.differences(before, json.loads(json.dumps(facts))))
         if different:
             raise CheckpointError(
                 f"{self.resumed.folder} is a run of another network or of other classes: {'; '.join(different)}. Use the "
@@ -330,7 +327,7 @@ class Session:
             seed=flags.seed,
             form=flags.capture_state,
         )
-        self.run.say(f"{flags.capture}: {', '.join(self.programs)}; train them with --programs {flags.capture}")
+        self.run.say(f"{flags.capture}: {', '.join(self.programs)}; run them with --programs {flags.capture}")
         return True
 
     def train(self, open_batches: OpenBatches, *, unit: str, evaluations: Sequence[Evaluation]) -> Outcome:
@@ -380,13 +377,15 @@ def settle(flags: Flags, task: str, *, free: Iterable[str] = ()) -> Settled[Flag
     """
     resumed = captured = None
     remembered: dict[str, Any] = {}
-    if flags.programs is not None:
-        captured = captures.read(flags.programs, task=task)
-        # What was captured on one machine is made for another.
-        remembered |= {name: value for name, value in captured.settings.items() if name not in ("engine", "device")}
     if flags.checkpoint is not None:
         folder = checkpoint.find_newest(flags.checkpoint)
         resumed = Resumed(folder, *checkpoint.load(folder, task=task))
+    programs = captures.choose(flags.programs, None if resumed is None else resumed.meta.programs)
+    if programs is not None:
+        captured = captures.read(programs, task=task)
+        # What was captured on one machine is made for another.
+        remembered |= {name: value for name, value in captured.settings.items() if name not in ("engine", "device")}
+    if resumed is not None:
         remembered |= resumed.meta.config
         if captured is not None:
             remembered["engine"] = "xla"
@@ -400,7 +399,8 @@ def settle(flags: Flags, task: str, *, free: Iterable[str] = ()) -> Settled[Flag
     }
     settled = Settled(replace(flags, **values), task, resumed, captured, changes if resumed is not None else {})
     if captured is not None:
-        _check_built_with(settled.flags, captured, {item.name for item in fields(TrainFlags)} | set(free))
+        general = {item.name for item in fields(TrainFlags)} | set(free)
+        captured.check_settings(settled.flags, {item.name for item in fields(flags)} - general)
     return settled
 
 
@@ -408,17 +408,6 @@ def _initialised(programs: Mapping[str, Interface], seed: int) -> State:
     from fluid.program import initialise
 
     return initialise(*(programs[role] for role in ("train", "apply") if role in programs), seed=seed)  # type: ignore[arg-type]
-
-
-def _check_built_with(flags: TrainFlags, captured: Captured, free: set[str]) -> None:
-    built = configuration.from_dict(type(flags), captured.settings)
-    different = [
-        f"--{item.name} {getattr(built, item.name)}, not {getattr(flags, item.name)}"
-        for item in fields(flags)
-        if item.name not in free and getattr(flags, item.name) != getattr(built, item.name)
-    ]
-    if different:
-        raise UserError(f"the Programs in {captured.folder} were built with {'; '.join(different)}: capture them again")
 
 
 def check_fits(state: Mapping[str, np.ndarray], names: Mapping[str, np.ndarray], resumed: Resumed) -> None:
@@ -453,12 +442,3 @@ def fingerprint(*parts: Iterable[str] | np.ndarray | str) -> str:
                 digest.update(text.encode() + b"\0")
         digest.update(b"\0\0")
     return digest.hexdigest()[:32]
-
-
-def _differences(before: Any, after: Any, where: str = "") -> Iterator[str]:
-    """Where two JSON values differ, and how."""
-    if isinstance(before, dict) and isinstance(after, dict):
-        for name in before.keys() & after.keys():
-            yield from _differences(before[name], after[name], f"{where}.{name}" if where else name)
-    elif before != after:
-        yield f"{where} is {before!r:.60} there, {after!r:.60} here"

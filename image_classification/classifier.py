@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from fluid.config import Count, WeightsFlags
@@ -9,6 +10,7 @@ from fluid.errors import UserError
 from image_classification.reader import Preprocess
 
 TASK = "image_classification"
+FOLDER = Path(__file__).resolve().parent
 NETWORK = ("model", "class_dim", "image_shape")
 """The flags of NetworkFlags that weights which describe themselves may not contradict."""
 

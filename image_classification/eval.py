@@ -17,13 +17,14 @@ if __package__ in (None, ""):
 from fluid import config as configuration
 from fluid.config import BatchFlags, EngineFlags, ExportedFlags, ResultFlags, defaults
 from fluid.data import batches_for_all
+from fluid.interface import Interface
 from fluid.metrics import measure
 from fluid.records import write_result
 from fluid.run import console, script
 from image_classification import pictures
 from image_classification.classifier import Classifier, NetworkFlags
 from image_classification.metrics import Accuracy
-from image_classification.network import evaluation_program, open_classifier, open_runner
+from image_classification.opening import open_classifier, open_runner
 from image_classification.reader import ImageSource, open_images
 
 import numpy as np
@@ -61,7 +62,7 @@ def main(flags: Flags) -> dict[str, float]:
     console.print(f"{classifier.model}, {runner.how}; {len(images)} images of {images.origin}", markup=False)
     accuracy = measure(
         runner.engine,
-        runner.program(lambda: evaluation_program(classifier)),
+        runner.program("eval", lambda: build_program(classifier)),
         ImageSource(images, classifier.preprocess),
         Accuracy(classifier.class_dim),
         batch_size=flags.test_batch_size,
@@ -81,6 +82,13 @@ def main(flags: Flags) -> dict[str, float]:
         pictures.draw_confusion(flags.output_dir / "confusion.png", accuracy.confusion, names)
         console.print(f"written to {flags.output_dir}: result.json, confusion.png", markup=False)
     return result
+
+
+def build_program(classifier: Classifier) -> Interface:
+    """The evaluation Program, built with Paddle."""
+    from image_classification.network import evaluation_program
+
+    return evaluation_program(classifier)
 
 
 def print_per_class(accuracy: Accuracy, classifier: Classifier) -> None:

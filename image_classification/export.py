@@ -24,7 +24,8 @@ from fluid.run import console, script
 from fluid.weights import compact
 from image_classification.classifier import TASK, Classifier, NetworkFlags
 from image_classification.metrics import Accuracy
-from image_classification.network import evaluation_program, inference_program, open_classifier
+from image_classification.network import evaluation_program, inference_program
+from image_classification.opening import open_classifier
 from image_classification.reader import ImageSource, class_names, open_images
 
 import numpy as np

@@ -29,12 +29,13 @@ from fluid.arrays import write_npz
 from fluid.config import ArrayFlags, BatchFlags, Count, EngineFlags, ExportedFlags, Was, defaults, nearest
 from fluid.data import batches_for_all
 from fluid.errors import DataError, UserError
+from fluid.interface import Interface
 from fluid.pictures import draw_sheet
 from fluid.records import json_lines, make_folder, writing
 from fluid.run import console, script
 from fluid.runner import Runner, run_arrays
 from image_classification.classifier import Classifier, NetworkFlags
-from image_classification.network import evaluation_program, inference_program, open_classifier, open_runner
+from image_classification.opening import open_classifier, open_runner
 from image_classification.reader import EMBEDDED, evaluation_image, read_list
 
 import numpy as np
@@ -88,7 +89,7 @@ def main(flags: Flags) -> list[dict[str, Any]]:
     opened = open_classifier(flags)
     classifier = opened.facts
     if flags.feed is not None:
-        run_arrays(Runner(opened, flags), lambda: inference_program(classifier), flags.feed, flags.fetch)
+        run_arrays(Runner(opened, flags), lambda: build_program("infer", classifier), flags.feed, flags.fetch)
         return []
     files = find_files(flags, classifier.class_dim)
     endless = any(media.is_moving(name) for name, _ in files)
@@ -103,6 +104,13 @@ def main(flags: Flags) -> list[dict[str, Any]]:
     if unreadable:
         raise DataError("\n".join(map(str, unreadable)))
     return records
+
+
+def build_program(role: str, classifier: Classifier) -> Interface:
+    """The Program for images as the reader emits them, `eval`, or for raw arrays, `infer`; built with Paddle."""
+    from image_classification.network import evaluation_program, inference_program
+
+    return evaluation_program(classifier) if role == "eval" else inference_program(classifier)
 
 
 def find_files(flags: Flags, class_dim: int) -> list[tuple[str, int | None]]:
@@ -126,7 +134,7 @@ def outputs_of(
     runner: Runner, classifier: Classifier, pictures: Iterator[Named], batch_size: int, name: str
 ) -> Iterator[tuple[str, np.ndarray, int | None, np.ndarray]]:
     """(place, what the network sees [H, W, 3] uint8, label, output `name`) of each picture."""
-    program = runner.program(lambda: evaluation_program(classifier))
+    program = runner.program("eval", lambda: build_program("eval", classifier))
     if name not in program.outputs and program.layers and name not in program.layers:
         raise UserError(
             f"--feature {name}: {classifier.model} has no such layer."

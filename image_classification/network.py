@@ -1,30 +1,21 @@
-"""The Programs of image classification, and the loading of weights."""
+"""The Programs of image classification, and the fitting of weights to them."""
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 from fluid import weights
-from fluid.config import EngineFlags
-from fluid.errors import UserError
 from fluid.interface import Input
-from fluid.program import Program, Value, build, initialise
-from fluid.runner import Runner
-from fluid.weights import Bare, Opened, Report, registry
-from image_classification import reader
-from image_classification.classifier import NETWORK, Classifier, NetworkFlags
+from fluid.program import Program, Value, build
+from fluid.weights import Bare, Report, registry
+from image_classification.classifier import FOLDER, Classifier
 from image_classification.models import find_model
 from image_classification.models.auto_names import rename_automatic
 from image_classification.models.torch_names import from_torch
-from image_classification.reader import Preprocess, imagenet_names
 
 import numpy as np
 import paddle
 import paddle.nn.functional as F
 
-FOLDER = Path(__file__).resolve().parent
-SHIPPED = "small_net"
-"""SmallNet trained on the embedded images, so that there is something to try without training."""
 AUXILIARY_VARIABLES = ("conv_o[12]_*", "fc_o[12]_*", "out[12]_*")
 """Those of GoogLeNet's auxiliary heads, which only training needs."""
 
@@ -151,49 +142,3 @@ def load_weights(
         allow_partial=allow_partial,
     )
     return {**state, **loaded}, report
-
-
-def open_classifier(flags: NetworkFlags) -> Opened[Classifier]:
-    """The classifier that the flags name, ready to be used; raises UserError for what cannot be."""
-    read, fit = Classifier.from_facts, partial(fit_classifier, flags=flags)
-    opened = weights.open(FOLDER, flags, default=SHIPPED, key="classifier", from_facts=read, fit=fit)
-    own = opened.facts
-    for name, value in zip(NETWORK, (own.model, own.class_dim, own.preprocess.image_shape), strict=True):
-        if getattr(flags, name) not in (None, value):
-            raise UserError(f"--{name} {getattr(flags, name)} contradicts {opened.source}, which has {value}")
-    return opened
-
-
-def open_runner(opened: Opened[Classifier], flags: EngineFlags, batches: int | None) -> Runner:
-    """What computes logits from images as the reader emits them, of so many batches."""
-    mean, std = opened.facts.mean, opened.facts.std
-    return Runner(
-        opened, flags, runs=batches, prepare=lambda feed: {"image": reader.normalise(feed["image"], mean, std)}
-    )
-
-
-def fit_classifier(bare: Bare, flags: NetworkFlags) -> tuple[Classifier, dict[str, np.ndarray], Report]:
-    """Weights that do not say which network they are for: the flags do, or the list of released ones.
-
-    Raises UserError if neither does, WeightsError if they do not fit.
-    """
-    entry = bare.entry
-    name = flags.model or (entry.model if entry else None)
-    if name is None:
-        raise UserError(f"--pretrained_model {bare.spec} does not say which network it is for; give --model too")
-    description = find_model(name)
-    classes = flags.class_dim or (entry.class_dim if entry else None) or 1000
-    shape = flags.image_shape or (entry.image_shape if entry else None) or description.image_shape
-    own_short = description.resize_short * min(shape[1:]) // min(description.image_shape[1:])
-    listed_short = entry.resize_short if entry and not flags.image_shape else None
-    classifier = Classifier(
-        model=name,
-        class_dim=classes,
-        preprocess=Preprocess(tuple(shape), listed_short or own_short),
-        mean=(entry.mean if entry else None) or description.mean,
-        std=(entry.std if entry else None) or description.std,
-        class_names=imagenet_names() if classes == 1000 else [],
-    )
-    initial = initialise(inference_program(classifier), seed=0)
-    state, report = load_weights(initial, bare.spec, classifier, allow_partial=flags.allow_partial, replace_head=False)
-    return classifier, state, report

@@ -206,9 +206,9 @@ def open_batches(flags: Flags, source: ImageSource, engine: Engine, start: int) 
 
 
 def build_programs(flags: Flags, classifier: Classifier, steps_per_epoch: int) -> dict[str, Interface]:
-    """The Programs by role, built with Paddle."""
+    """The Programs by role, built with Paddle; with --capture that of infer.py too."""
     from image_classification.building import training_programs
-    from image_classification.network import evaluation_program
+    from image_classification.network import evaluation_program, inference_program
 
     rate = schedule(
         flags,
@@ -216,8 +216,8 @@ def build_programs(flags: Flags, classifier: Classifier, steps_per_epoch: int) -
         num_epochs=flags.num_epochs,
         warmup_steps=round(WARMUP_EPOCHS * steps_per_epoch),
     )
-    training = training_programs(flags, classifier, rate)
-    return {**training, "eval": evaluation_program(classifier)}
+    programs = {**training_programs(flags, classifier, rate), "eval": evaluation_program(classifier)}
+    return {**programs, "infer": inference_program(classifier)} if flags.capture else programs
 
 
 def start_from(

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 from fluid.optimizers import optimizer
 from fluid.program import Program
 from fluid.schedule import Schedule
-from neural_machine_translation.decode import Search
 from neural_machine_translation.network import evaluation_program, scoring_program, search_program, training_programs
 from neural_machine_translation.translator import Transformer
 
@@ -27,6 +26,6 @@ def build_programs(flags: "Flags", config: Transformer, schedule: Schedule) -> d
         "train": train,
         **({} if apply is None else {"apply": apply}),
         "eval": evaluation_program(config),
-        "search": search_program(config, Search(beam_size=flags.beam_size, max_out_len=flags.max_out_len)),
+        "search": search_program(config, flags.search()),
         "score": scoring_program(config),
     }

@@ -16,16 +16,17 @@ if __package__ in (None, ""):
 from fluid import config as configuration
 from fluid.config import ResultFlags, Was
 from fluid.errors import UserError
+from fluid.interface import Interface
 from fluid.metrics import measure
 from fluid.records import write_result, writing
 from fluid.run import console, script
 from fluid.runner import Runner
 from neural_machine_translation.metrics import Perplexity, Quality, quality
-from neural_machine_translation.network import evaluation_program, search_program
-from neural_machine_translation.options import ALIASES, RETIRED, ModelFlags, with_pairs
-from neural_machine_translation.reader import PairSource, open_pairs
+from neural_machine_translation.options import ALIASES, RETIRED, SEARCH, ModelFlags, with_pairs
+from neural_machine_translation.reader import PairSource, TextPairs, open_pairs
 from neural_machine_translation.scoring import has_text, open_model
 from neural_machine_translation.translate import runner, translate
+from neural_machine_translation.translator import Transformer, Translator
 
 
 @dataclass
@@ -49,7 +50,7 @@ class Flags(ModelFlags, ResultFlags):
 def main(flags: Flags) -> Quality:
     """Evaluate as `flags` say, print the result and return it."""
     opened = open_model(flags)
-    translator = opened.facts
+    flags, translator = opened.settle(flags, *SEARCH), opened.facts
     if not has_text(translator):
         raise UserError("give the vocabulary of these weights: --src_vocab_fpath, --trg_vocab_fpath")
     pairs = open_pairs(
@@ -58,23 +59,12 @@ def main(flags: Flags) -> Quality:
         pattern=flags.test_file_pattern,
         languages=translator.languages,
     )
-    source = PairSource(
-        pairs,
-        translator.source,
-        translator.target,
-        max_length=translator.config.max_length,
-        batch_size=flags.test_batch_size,
-        use_token_batch=False,
-        strict=True,
-    )
     own = Runner(opened, flags, runs=len(pairs), kind="loop")
-    engine = own.engine
     console.print(own.how, markup=False)
-    rows = engine.shared_rows(flags.test_batch_size)
-    evaluation, plan = evaluation_program(translator.config), source.buckets.evaluation_plan(rows)
-    perplexity = measure(engine, evaluation, source, Perplexity(), batch_size=rows, plan=plan)
-    run = runner(engine, search_program(translator.config, flags.search()))
-    found = translate(run, translator, pairs.sources, batch_size=rows)
+    rows = own.engine.shared_rows(flags.test_batch_size)
+    perplexity = measure_perplexity(own, rows, translator, pairs, flags)
+    search = own.program("search", lambda: build_program("search", translator.config, flags))
+    found = translate(runner(own.engine, search), translator, pairs.sources, batch_size=rows)
     hypotheses = [best[0].text for best in found]
     if flags.output_file is not None:
         with writing(flags.output_file):
@@ -91,6 +81,29 @@ def main(flags: Flags) -> Quality:
     if flags.output_dir is not None:
         write_result(flags.output_dir, {**perplexity.result(), "bleu": result.bleu, "chrf": result.chrf})
     return result
+
+
+def measure_perplexity(own: Runner, rows: int, translator: Translator, pairs: TextPairs, flags: Flags) -> Perplexity:
+    """Of the references, `rows` of them in a batch."""
+    source = PairSource(
+        pairs,
+        translator.source,
+        translator.target,
+        max_length=translator.config.max_length,
+        batch_size=flags.test_batch_size,
+        use_token_batch=False,
+        strict=True,
+    )
+    program = own.program("eval", lambda: build_program("eval", translator.config, flags))
+    plan = source.buckets.evaluation_plan(rows)
+    return measure(own.engine, program, source, Perplexity(), batch_size=rows, plan=plan)
+
+
+def build_program(role: str, config: Transformer, flags: Flags) -> Interface:
+    """The Program for perplexity, `eval`, or for translations, `search`; built with Paddle."""
+    from neural_machine_translation.network import evaluation_program, search_program
+
+    return evaluation_program(config) if role == "eval" else search_program(config, flags.search())
 
 
 if __name__ == "__main__":

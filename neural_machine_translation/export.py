@@ -14,7 +14,7 @@ if __package__ in (None, ""):
 
 from fluid import config as configuration
 from fluid import engine as engines
-from fluid.config import ExportFlags
+from fluid.config import BatchFlags, ExportFlags
 from fluid.errors import UserError
 from fluid.export import export
 from fluid.program import Program
@@ -23,7 +23,7 @@ from fluid.weights import compact
 from neural_machine_translation.indices import BOS, EOS
 from neural_machine_translation.metrics import quality
 from neural_machine_translation.network import scoring_program, search_program
-from neural_machine_translation.options import ALIASES, RETIRED, ModelFlags, with_pairs
+from neural_machine_translation.options import ALIASES, RETIRED, NetworkFlags, SearchFlags, with_pairs
 from neural_machine_translation.reader import open_pairs
 from neural_machine_translation.scoring import has_text, open_model
 from neural_machine_translation.translate import runner, translate
@@ -33,7 +33,7 @@ import numpy as np
 
 
 @dataclass
-class Flags(ModelFlags, ExportFlags):
+class Flags(NetworkFlags, SearchFlags, BatchFlags, ExportFlags):
     """Write a model as a Paddle inference model."""
 
     data_dir: Path | None = None
@@ -65,7 +65,7 @@ def bleu(translator: Translator, state: dict[str, np.ndarray], flags: Flags) -> 
     if not has_text(translator):
         raise UserError(f"--storage {flags.storage} is measured on text: give --src_vocab_fpath, --trg_vocab_fpath")
     pairs = open_pairs("test", data_dir=flags.data_dir, pattern=None, languages=translator.languages)
-    engine, _ = engines.create(flags.engine, flags.device, flags.precision, flags.seed, runs=len(pairs), kind="loop")
+    engine, _ = engines.create("auto", "auto", "fp32", 0, runs=len(pairs), kind="loop")
     engine.load(state)
     run = runner(engine, search_program(translator.config, flags.search()))
     found = translate(run, translator, pairs.sources, batch_size=engine.shared_rows(flags.test_batch_size))

@@ -18,17 +18,16 @@ if __package__ in (None, ""):
 
 from fluid import config as configuration
 from fluid.config import ArrayFlags, Count, ExportedFlags, Natural, Positive
-from fluid.engine import Engine
 from fluid.errors import UserError
+from fluid.interface import Interface
 from fluid.records import json_lines, make_folder
 from fluid.run import console, script
 from fluid.runner import Runner, run_arrays
-from neural_machine_translation.network import sampling_program, scoring_program, search_program
-from neural_machine_translation.options import ALIASES, RETIRED, ModelFlags, with_pairs
+from neural_machine_translation.options import ALIASES, RETIRED, SEARCH, ModelFlags, with_pairs
 from neural_machine_translation.reader import EMBEDDED, input_lines, read_tsv
 from neural_machine_translation.scoring import draw_attentions, has_text, open_model
 from neural_machine_translation.translate import Hypothesis, Run, runner, translate
-from neural_machine_translation.translator import Translator
+from neural_machine_translation.translator import Transformer, Translator
 
 import numpy as np
 import tyro
@@ -66,15 +65,14 @@ def main(flags: Flags) -> list[list[Hypothesis]]:
     """Translate as `flags` say; returns the hypotheses of each sentence."""
     if (flags.feed is None) != (flags.fetch is None):
         raise UserError("--feed and --fetch go together")
-    if not 1 <= flags.n_best <= (flags.n_best if flags.sampling else flags.beam_size):
-        raise UserError(f"--n_best {flags.n_best} must be between 1 and --beam_size {flags.beam_size}")
     if flags.feed is not None:
         opened = open_model(flags)
         run_arrays(
             Runner(opened, flags),
-            lambda: scoring_program(opened.facts.config),
+            lambda: build_program("score", opened.facts.config, flags),
             flags.feed,
             flags.fetch,
+            role="score",
             check=lambda feed: check_words(feed, opened.facts),
         )
         return []
@@ -85,7 +83,7 @@ def main(flags: Flags) -> list[list[Hypothesis]]:
     lines = list(lines_to_translate(flags))
     places, texts = [place for place, _ in lines], [text for _, text in lines]
     copies = flags.n_best if flags.sampling else 1
-    translator, run, engine = open_search(flags, len(lines) * copies)
+    translator, run, own = open_search(flags, len(lines) * copies)
 
     def warn(index: int, message: str) -> None:
         print(f"warning: {places[index]}: {message}", file=sys.stderr)
@@ -103,8 +101,8 @@ def main(flags: Flags) -> list[list[Hypothesis]]:
             write(to_record(place, text, hypotheses))
     if flags.attention_dir is not None:
         best = [hypotheses[0] for hypotheses in results]
-        program = scoring_program(translator.config)
-        for path in draw_attentions(make_folder(flags.attention_dir), engine, program, translator, texts, best):
+        program = own.program("score", lambda: build_program("score", translator.config, flags))
+        for path in draw_attentions(make_folder(flags.attention_dir), own.engine, program, translator, texts, best):
             console.print(str(path), markup=False)
     return results
 
@@ -114,13 +112,15 @@ def rows_for(flags: Flags, sentences: list[str]) -> int:
     return max(1, min(flags.test_batch_size, len(sentences)))
 
 
-def open_search(flags: Flags, sentences: int | None) -> tuple[Translator, Run, Engine]:
-    """The translator, what runs its search, and the engine.
+def open_search(flags: Flags, sentences: int | None) -> tuple[Translator, Run, Runner]:
+    """The translator, what runs its search, and what runs its other Programs.
 
     `sentences` is how many are to be translated, None if nobody knows.
     """
     opened = open_model(flags, say=to_stderr)
-    translator, model = opened.facts, opened.exported
+    flags, translator, model = opened.settle(flags, *SEARCH), opened.facts, opened.exported
+    if not flags.sampling and flags.n_best > flags.beam_size:
+        raise UserError(f"--n_best {flags.n_best} must be between 1 and --beam_size {flags.beam_size}")
     if model is not None:
         if model.facts.get("what") != "search":
             raise UserError(f"{flags.exported_model} was exported for scoring; translate with one of --what search")
@@ -131,12 +131,21 @@ def open_search(flags: Flags, sentences: int | None) -> tuple[Translator, Run, E
     elif not has_text(translator):
         raise UserError("give the vocabulary of these weights: --src_vocab_fpath, --trg_vocab_fpath")
     own = Runner(opened, flags, runs=sentences, kind="loop")
-    if flags.sampling:
-        options = {"max_out_len": flags.max_out_len, "temperature": flags.temperature, "top_k": flags.top_k}
-        program = own.program(lambda: sampling_program(translator.config, **options))
-    else:
-        program = own.program(lambda: search_program(translator.config, flags.search()))
-    return translator, runner(own.engine, program), own.engine
+    role = "sample" if flags.sampling else "search"
+    program = own.program(role, lambda: build_program(role, translator.config, flags))
+    return translator, runner(own.engine, program), own
+
+
+def build_program(role: str, config: Transformer, flags: Flags) -> Interface:
+    """The Program that translates, `search` or `sample`, or the one for raw arrays, `score`; built with Paddle."""
+    from neural_machine_translation.network import sampling_program, scoring_program, search_program
+
+    if role == "score":
+        return scoring_program(config)
+    if role == "search":
+        return search_program(config, flags.search())
+    options = {"temperature": flags.temperature, "top_k": flags.top_k}
+    return sampling_program(config, max_out_len=flags.max_out_len, **options)
 
 
 def to_stderr(line: str) -> None:

@@ -1,7 +1,7 @@
 """Flags that name a model, and command lines as people wrote them in 2018."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -9,7 +9,7 @@ from fluid.config import BatchFlags, Count, Decay, EngineFlags, NotNegative, Wei
 from neural_machine_translation.vocabulary import SPECIAL_WORDS
 
 if TYPE_CHECKING:
-    # Its module needs Paddle, and training Programs from files does not.
+    # Its module needs Paddle, and running Programs from files does not.
     from neural_machine_translation.decode import Search
 
 
@@ -36,8 +36,8 @@ class NetworkFlags(WeightsFlags):
 
 
 @dataclass
-class ModelFlags(NetworkFlags, BatchFlags, EngineFlags):
-    """Which model, and how it searches: shared by eval.py, infer.py and export.py."""
+class SearchFlags:
+    """How translations are searched."""
 
     beam_size: Count = 5
     """Hypotheses kept at each position; 1 is greedy search."""
@@ -53,6 +53,15 @@ class ModelFlags(NetworkFlags, BatchFlags, EngineFlags):
         from neural_machine_translation.decode import Search
 
         return Search(self.beam_size, self.length_penalty, self.alpha, self.max_out_len)
+
+
+SEARCH = tuple(item.name for item in fields(SearchFlags))
+"""Flags that a search Program is built with."""
+
+
+@dataclass
+class ModelFlags(NetworkFlags, SearchFlags, BatchFlags, EngineFlags):
+    """Which model, and how it searches: shared by eval.py and infer.py."""
 
 
 ALIASES = {

@@ -31,7 +31,7 @@ from fluid.trainer import Evaluation, Outcome
 from fluid.weights import load_into
 from neural_machine_translation import pictures
 from neural_machine_translation.metrics import Perplexity, quality
-from neural_machine_translation.options import ALIASES, RETIRED, NetworkFlags, with_pairs
+from neural_machine_translation.options import ALIASES, RETIRED, NetworkFlags, SearchFlags, with_pairs
 from neural_machine_translation.reader import (
     MESSAGES_SHOWN,
     PairSource,
@@ -69,8 +69,9 @@ MULTIPLE = "sentences_in_multiples_of"
     adam_epsilon=1e-9,
     label_smoothing=0.1,
     test_batch_size=32,
+    beam_size=4,
 )
-class Flags(OptimizerFlags, BatchFlags, TrainFlags):
+class Flags(SearchFlags, OptimizerFlags, BatchFlags, TrainFlags):
     """Train a Transformer that translates."""
 
     data_dir: Path | None = None
@@ -130,10 +131,6 @@ class Flags(OptimizerFlags, BatchFlags, TrainFlags):
     allow_partial: bool = False
     """Accept weights that fit only in part."""
 
-    beam_size: Count = 4
-    """Beam of the BLEU that is measured while training."""
-    max_out_len: Count = 256
-    """Longest translation in words."""
     eval_metric: Literal["bleu", "ppl"] = "bleu"
     """What decides which checkpoint is the best and when to stop early."""
 

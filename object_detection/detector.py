@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from fluid.config import Count, Share, WeightsFlags
@@ -79,6 +79,10 @@ class DetectionFlags:
     """Of two detections of a class that overlap by more than this the better one is kept."""
     max_det: Count = 200
     """Most detections that are kept of an image."""
+
+
+NMS = tuple(item.name for item in fields(DetectionFlags))
+"""Flags that the suppression is built with."""
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from fluid.metrics import measure
 from fluid.records import write_result
 from fluid.run import console
 from object_detection.datasets import DataFlags, open_sound_part
-from object_detection.detector import DetectionFlags, NetworkFlags
-from object_detection.network import nms_of, open_detector, open_runner, prediction_program
+from object_detection.detector import NMS, DetectionFlags, NetworkFlags
+from object_detection.opening import open_detector, open_prediction, open_runner
 from object_detection.protocol import ByName, Protocol, described, metric_for
 from object_detection.reader import DetectionSource
 
@@ -52,12 +52,12 @@ def evaluate(flags: EvaluationFlags) -> dict[str, float]:
     began = time.perf_counter()
     data = open_sound_part(flags, "val", flags.split)
     opened = open_detector(flags)
-    detector = opened.facts
+    flags, detector = opened.settle(flags, *NMS), opened.facts
     runner = open_runner(opened, flags, batches_for_all(len(data.images), flags.test_batch_size))
-    program = runner.program(lambda: prediction_program(detector, nms_of(flags)))
+    program, size = open_prediction(runner, detector, flags)
     metric = ByName(metric_for(data, flags.ap_version, flags.overlap), detector.class_names)
     console.print(f"{detector.model}, {runner.how}; {data.origin}", markup=False)
-    source = DetectionSource(data, detector.network.image_size)
+    source = DetectionSource(data, size)
     measure(
         runner.engine,
         program,

@@ -23,8 +23,9 @@ from fluid.run import console, script
 from fluid.weights import compact
 from object_detection.datasets import DataFlags, open_sound_part
 from object_detection.detector import TASK, DetectionFlags, Detector, NetworkFlags
-from object_detection.network import inference_program, nms_of, open_detector, prediction_program
+from object_detection.network import inference_program, nms_of, prediction_program
 from object_detection.nms import ONNX_ROUNDS
+from object_detection.opening import open_detector
 from object_detection.protocol import ByName, metric_for
 from object_detection.reader import DetectionSource
 

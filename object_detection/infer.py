@@ -14,7 +14,7 @@ Prints the objects of each picture; draws them and writes detections.jsonl to --
 import collections
 import contextlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,10 +30,11 @@ from fluid.data import batches_for_all
 from fluid.errors import DataError, UserError
 from fluid.run import console, script
 from fluid.runner import Runner, run_arrays
-from object_detection.detector import DetectionFlags, Detector, NetworkFlags, rows
+from fluid.weights import Opened
+from object_detection.detector import NMS, DetectionFlags, Detector, NetworkFlags, rows
 from object_detection.finding import TileFlags, find_objects
 from object_detection.found import Found, classes_named, in_pixels
-from object_detection.network import inference_program, nms_of, open_detector, open_runner, prediction_program
+from object_detection.opening import build_program, open_detector, open_prediction, open_runner
 from object_detection.storing import Form, record, storage
 
 import numpy as np
@@ -98,8 +99,10 @@ def main(flags: Flags) -> list[dict[str, Any]]:
     opened = open_detector(flags)
     detector = opened.facts
     if flags.feed is not None:
-        run_arrays(Runner(opened, flags), lambda: inference_program(detector, nms_of(flags)), flags.feed, flags.fetch)
+        flags = opened.settle(flags, *NMS)
+        run_arrays(Runner(opened, flags), lambda: build_program("infer", detector, flags), flags.feed, flags.fetch)
         return []
+    flags = settle(flags, opened)
     classes_named(flags.classes, detector.class_names)
     named = (*flags.images, *([flags.image_path] if flags.image_path else []))
     files = media.find(named or (str(PHOTOGRAPHS),))
@@ -124,30 +127,30 @@ def main(flags: Flags) -> list[dict[str, Any]]:
     return records
 
 
+def settle(flags: Flags, opened: Opened[Detector]) -> Flags:
+    """The flags with the suppression that Programs from files were built with; raises UserError if they drop too much."""
+    if opened.captured is not None and flags.conf < (built := opened.captured.settings["conf"]):
+        raise UserError(f"--conf {flags.conf}: the Programs in {opened.captured.folder} keep what scores above {built}")
+    return opened.settle(flags, "iou", "max_det")
+
+
 def find_all(
     runner: Runner, detector: Detector, pictures: Iterator[tuple[str, np.ndarray]], flags: Flags, batch_size: int
 ) -> Iterator[tuple[str, np.ndarray, list[Found]]]:
     """(place, picture, what was found in it) of each picture."""
     wanted = classes_named(flags.classes, detector.class_names)
-    size = detector.network.image_size
-    look = looking(runner, detector, flags)
+    program, size = open_prediction(runner, detector, flags)
+
+    def look(images: np.ndarray) -> list[np.ndarray]:
+        outputs = runner.engine.run(program, {"image": images}, fetch=["detections", "detections_num"])
+        return rows(np.asarray(outputs["detections"]), np.asarray(outputs["detections_num"]).tolist())
+
     for place, picture, own in find_objects(
         pictures, look, size=size, batch_size=batch_size, flags=flags, iou=flags.iou, keep=flags.max_det
     ):
         # An exported model was made with limits of its own.
         own = own[own[:, 1] > flags.conf]
         yield place, picture, in_pixels(own, *picture.shape[:2], detector.class_names, wanted=wanted)[: flags.max_det]
-
-
-def looking(runner: Runner, detector: Detector, flags: Flags) -> Callable[[np.ndarray], list[np.ndarray]]:
-    """The Program as a function of images [N, size, size, 3]: detections of each, [n, 6]."""
-    program = runner.program(lambda: prediction_program(detector, nms_of(flags)))
-
-    def look(images: np.ndarray) -> list[np.ndarray]:
-        outputs = runner.engine.run(program, {"image": images}, fetch=["detections", "detections_num"])
-        return rows(np.asarray(outputs["detections"]), np.asarray(outputs["detections_num"]).tolist())
-
-    return look
 
 
 def until_interrupted(files: Sequence[str]) -> AbstractContextManager[None]:

@@ -1,19 +1,12 @@
-"""The Programs of a detector, and the loading of weights."""
+"""The Programs of a detector."""
 
-from collections.abc import Callable, Mapping
-from functools import partial
-from pathlib import Path
+from collections.abc import Callable
 from typing import Literal
 
-from fluid import weights
-from fluid.config import EngineFlags
-from fluid.errors import UserError, WeightsError
 from fluid.interface import Input
 from fluid.optimizers import OptimizerFlags, optimizer
-from fluid.program import Program, Value, build, build_accumulating, initialise
-from fluid.runner import Runner
+from fluid.program import Program, Value, build, build_accumulating
 from fluid.schedule import Schedule
-from fluid.weights import Bare, Opened, Report
 from object_detection.box_ops import constant
 from object_detection.boxes import VARIANCES
 from object_detection.detector import (
@@ -23,21 +16,13 @@ from object_detection.detector import (
     SCALE,
     DetectionFlags,
     Detector,
-    NetworkFlags,
-    classes_of,
-    normalise_array,
 )
 from object_detection.loss import ssd_loss
-from object_detection.models import Model, find_model
 from object_detection.nms import Nms, detect
 from object_detection.starting import matches
 
 import numpy as np
 import paddle
-
-FOLDER = Path(__file__).resolve().parent
-SHIPPED = "ssd_mobilenet_v1_voc"
-"""What comes along: the twenty classes of PASCAL VOC."""
 
 
 def image_input(detector: Detector) -> Input:
@@ -130,46 +115,3 @@ def training_programs(
 def nms_of(flags: DetectionFlags, rounds: int | None = None) -> Nms:
     """The suppression that the flags ask for."""
     return Nms(score=flags.conf, iou=flags.iou, keep=flags.max_det, rounds=rounds)
-
-
-def open_detector(flags: NetworkFlags, default: str = SHIPPED) -> Opened[Detector]:
-    """The detector that the flags name, or else the best there is; raises UserError for what cannot be used."""
-    fit = partial(fit_detector, flags=flags)
-    return weights.open(FOLDER, flags, default=default, key="detector", from_facts=Detector.from_facts, fit=fit)
-
-
-def open_runner(opened: Opened[Detector], flags: EngineFlags, batches: int | None) -> Runner:
-    """What finds objects in images as the reader emits them, of so many batches."""
-    return Runner(opened, flags, runs=batches, prepare=lambda feed: {"image": normalise_array(feed["image"])})
-
-
-def fit_detector(bare: Bare, flags: NetworkFlags) -> tuple[Detector, dict[str, np.ndarray], Report]:
-    """Weights that do not say which network they are for: the flags do, or the list of released ones.
-
-    The number of classes is that of their heads. Raises UserError if nothing says which network it is, WeightsError if they
-    do not fit or have no heads.
-    """
-    name = flags.model or (bare.entry.model if bare.entry else None)
-    if name is None:
-        raise UserError(f"--pretrained_model {bare.spec} does not say which network it is for; give --model too")
-    model = find_model(name)
-    arrays = bare.read()
-    detector = Detector(name, classes_of(count_classes(model, arrays, bare.spec)))
-    initial = initialise(prediction_program(detector, Nms()), seed=0)
-    state, report = weights.load_into(initial, arrays, head=(), allow_partial=flags.allow_partial)
-    return detector, state, report
-
-
-def count_classes(model: Model, arrays: Mapping[str, np.ndarray], spec: str) -> int:
-    """Classes, without background, that the heads in `arrays` predict. Raises WeightsError if there are no such heads."""
-    counts = set()
-    for layer, item in model.priors.items():
-        bias = arrays.get(f"{model.head_names(layer)[1]}.b_0", np.zeros(0))
-        counts.add(len(bias) / len(item.shapes) - 1)
-    (count,) = counts if len(counts) == 1 else (0.0,)
-    if count < 1 or count != int(count):
-        raise WeightsError(
-            f"{spec} does not predict objects with the priors of {model.name}: to be trained from alone "
-            "(train.py --pretrained_model)"
-        )
-    return int(count)

@@ -235,13 +235,14 @@ def refuse_other_classes(detector: Detector, *parts: DataSet) -> None:
 
 
 def build_programs(flags: Flags, detector: Detector, data: DataSet, steps_per_epoch: int) -> dict[str, Interface]:
-    """The Programs by role, built with Paddle."""
-    from object_detection.network import nms_of, prediction_program, training_programs
+    """The Programs by role, built with Paddle; with --capture that of infer.py too."""
+    from object_detection.network import inference_program, nms_of, prediction_program, training_programs
 
     rate = recipes.learning_rate(flags, steps_per_epoch, coco=data.origin.endswith(".json"))
     options = {"max_boxes": flags.max_boxes, "freeze": flags.freeze, "conv_lr": flags.conv_lr}
     training = training_programs(flags, detector, rate, **options)
-    return {**training, "predict": prediction_program(detector, nms_of(flags))}
+    programs = {**training, "predict": prediction_program(detector, nms_of(flags))}
+    return {**programs, "infer": inference_program(detector, nms_of(flags))} if flags.capture else programs
 
 
 def training_source(flags: Flags, data: DataSet, program: Interface) -> DetectionSource:

@@ -7,6 +7,7 @@ Such a module has
     figure(result)    the same figure in what eval.py's main returns
     TRAIN, EVAL, ...  flags of train.py, eval.py, infer.py and export.py beside those that the tests give
     STORAGE           more flags of export.py, by which --storage is measured on little
+    WITHOUT_PADDLE    calls of infer.py, beside that with --feed, that Programs from files make possible without Paddle
     DEVICES           more flags of train.py, with which a step on two devices means the same as on one
     data(folder)      writes a tiny data set there; returns the flags that name it for train.py and eval.py
     feed(rng)         arrays for `infer.py --feed`
@@ -22,6 +23,7 @@ The scripts run in this process, because most of a script's time is the import o
 import contextlib
 import importlib.util
 import io
+import json
 import os
 import runpy
 import shutil
@@ -386,20 +388,57 @@ def test_a_run_that_ends_in_an_evaluation_goes_on_with_it(task: Task, run: Path,
     assert same_bits(state(output), state(run))
 
 
-WITHOUT_PADDLE = "import runpy, sys; sys.modules['paddle'] = None; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+WITHOUT_PADDLE = """
+import json, runpy, sys
+from unittest import mock
+sys.modules["paddle"] = None
+import fluid.run
+results = []
+fluid.run.script = lambda main, run=fluid.run.script: run(lambda: results.append(main()))
+for words in json.loads(sys.argv[1]):
+    with mock.patch.object(sys, "argv", words):
+        runpy.run_path(words[0], run_name="__main__")
+print(repr(results))
+"""
+"""Runs scripts one after the other, in one process since it is the imports that take time, and prints what they return."""
 
 
-def test_programs_from_files_train_and_go_on_without_paddle(task: Task) -> None:
+def without_paddle(task: Task, *commands: list[object]) -> str:
+    """Run scripts where Paddle cannot be imported, each its name and its flags; returns what they print."""
+    calls = [[task.folder / f"{script}.py", *words, "--device", "cpu"] for script, *words in commands]
+    words = json.dumps([list(map(str, call)) for call in calls])
+    ended = subprocess.run(
+        [sys.executable, "-c", WITHOUT_PADDLE, words],
+        cwd=task.place,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout
+
+
+def test_programs_from_files_need_no_paddle(task: Task) -> None:
+    """Training, going on, evaluation and inference are what they are with Paddle, to the bit."""
     xla = ("--engine", "xla", "--device", "cpu")
     built = train(task, task.place / "built", *xla)
-    programs = task.place / "programs"
+    programs, output, (some, whole) = task.place / "programs", task.place / "from_files", task.tiny.STEPS
     done(call(task, "train", *training_words(task, task.place / "unused", "--capture", programs)))
     assert not (task.place / "unused").exists()
-    output, (some, whole) = task.place / "from_files", task.tiny.STEPS
-    for words in (["--max_steps", some], ["--max_steps", whole, "--checkpoint", output]):
-        command = [sys.executable, "-c", WITHOUT_PADDLE, task.folder / "train.py", "--programs", programs, *words]
-        command += ["--device", "cpu", "--output_dir", output]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        ended = subprocess.run(list(map(str, command)), cwd=task.place, env=environment, capture_output=True, text=True)
-        assert ended.returncode == 0, ended.stdout + ended.stderr
+    evaluation, weights = [*task.data(), *task.words("eval")], ["--newest", True, "--checkpoint"]
+    expected = done(call(task, "eval", *evaluation, *weights, built, *xla)).result
+    outputs = raw(task, "built.npz", *task.words("infer"), *weights, built, *xla)
+    plain = getattr(task.tiny, "WITHOUT_PADDLE", ())
+    said = without_paddle(
+        task,
+        ["train", "--programs", programs, "--max_steps", some, "--output_dir", output],
+        # The run knows its Programs.
+        ["train", "--checkpoint", output, "--max_steps", whole],
+        ["eval", *evaluation, *weights, output, "--programs", programs],
+        ["infer", *task.words("infer"), *weights, output, "--feed", "in.npz", "--fetch", "from_files.npz"],
+        *(["infer", *words, *weights, output, "--programs", programs] for words in plain),
+    )
     assert same_bits(state(output), state(built))
+    assert repr(expected) in said.splitlines()[-1]
+    with np.load(task.place / "from_files.npz") as arrays:
+        assert same_bits(dict(arrays), outputs)

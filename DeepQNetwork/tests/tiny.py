@@ -18,6 +18,7 @@ PACE = ("--update_every", 4, "--updates_per_call", 2, "--sync_every", 4, "--epsi
 TRAIN = ("--env", "Breakout", *MEMORY, *PACE, "--test_episodes", 1)
 EVAL = ("--episodes", 1, "--num_envs", 1, "--seed", 7919)
 STORAGE = ("--episodes", 1)
+WITHOUT_PADDLE = [["--max_seconds", 1]]
 NO_GRADIENT: dict[str, str] = {}
 EXCEPTIONS: dict[str, str] = {
     "reader.py": "the data come from an environment",

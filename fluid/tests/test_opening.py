@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from fluid import checkpoint, export, weights
+from fluid import checkpoint, export, programs, weights
 from fluid.config import ExportedFlags, WeightsFlags
 from fluid.errors import CheckpointError, UserError, WeightsError
 from fluid.weights import compact, opening
@@ -57,11 +57,11 @@ def folder(tmp_path, monkeypatch) -> Path:
     return folder
 
 
-def opened(folder: Path, **flags) -> tuple[weights.Opened, str]:
+def opened(folder: Path, kind: type[WeightsFlags] = Flags, **flags) -> tuple[weights.Opened, str]:
     lines: list[str] = []
     result = weights.open(
         folder,
-        Flags(**flags),
+        kind(**flags),
         default="small",
         key="net",
         from_facts=lambda facts: facts["name"],
@@ -221,3 +221,31 @@ def test_weights_are_opened_without_paddle(folder, tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[1] == "net of step 2 False"
+
+
+@dataclass
+class Programs(WeightsFlags, ExportedFlags):
+    """As of a script that runs Programs from files too."""
+
+    programs: Path | None = None
+
+
+def captured(folder: Path, facts: dict[str, str]) -> Path:
+    """Programs from files, none of them."""
+    programs.write(folder, {}, {}, task=TASK, settings={}, facts={"net": facts}, seed=0)
+    return folder
+
+
+def test_programs_and_weights_are_of_one_network(folder, tmp_path):
+    where = captured(tmp_path / "programs", {"name": "net of step 2"})
+    run(Path("output"))
+    result, _ = opened(folder, Programs, programs=where)
+    assert result.captured is not None and (value(result), result.facts) == (2, "net of step 2")
+    with pytest.raises(UserError, match="name is 'net of step 2' there, 'net of step 3' here"):
+        opened(folder, Programs, programs=where, newest=True)
+    # Weights that do not describe themselves are those of the Programs.
+    weights.write_weights(tmp_path / "bare.safetensors", state(5))
+    result, _ = opened(folder, Programs, programs=where, pretrained_model=str(tmp_path / "bare.safetensors"))
+    assert (value(result), result.facts) == (5, "net of step 2")
+    with pytest.raises(UserError, match="--exported_model has a Program of its own"):
+        opened(folder, Programs, programs=where, exported_model=tmp_path)

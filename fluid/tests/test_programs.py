@@ -1,5 +1,6 @@
 """Programs as files: what is written is read back, runs without Paddle, and begins as it was told to."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -8,9 +9,11 @@ from pathlib import Path
 
 from fluid import programs
 from fluid.engine.xla import create
-from fluid.errors import UserError, WeightsError
+from fluid.errors import EngineError, UserError, WeightsError
 from fluid.interface import Input
 from fluid.program import build, initialise
+from fluid.run import WITHOUT_PADDLE as WITHOUT_PADDLE_HERE
+from fluid.run import script
 from fluid.schedule import Constant
 
 import numpy as np
@@ -133,3 +136,61 @@ def test_what_cannot_be_used_is_said(built, tmp_path):
     with pytest.raises(UserError, match="cannot be written"):
         write(tmp_path / "file" / "programs", built)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "programs"]
+
+
+@dataclasses.dataclass
+class Flags:
+    """As of an eval.py."""
+
+    lr: float = 1.0
+    beam: int = 5
+
+
+def test_weights_of_another_network_are_refused(built, tmp_path):
+    state = write(tmp_path / "programs", built, facts={"net": {"width": 16, "norm": "pre", "names": ["a"]}})
+    captured = programs.read(tmp_path / "programs", task="toy")
+    assert captured.program("eval", state) is captured.programs["eval"]
+    with pytest.raises(UserError, match="are train, eval; 'infer', which this needs, is not among them"):
+        captured.program("infer", state)
+    other = {name: array for name, array in state.items() if name != "normal"} | {"bias": np.zeros(3, np.float32)}
+    with pytest.raises(WeightsError, match=r"bias \[3\] instead of \[16\]; normal is missing"):
+        captured.program("eval", other)
+    captured.check_facts("net", {"width": 16, "norm": "pre", "names": ["b"]}, "some run", free=["names"])
+    with pytest.raises(UserError, match="another network than some run: norm is 'pre' there, 'post' here"):
+        captured.check_facts("net", {"width": 16, "norm": "post", "names": ["a"]}, "some run")
+
+
+def test_flags_hold_as_captured(built, tmp_path):
+    write(tmp_path / "programs", built)
+    captured = programs.read(tmp_path / "programs", task="toy")
+    assert captured.settle(Flags(beam=3), ["lr"]) == Flags(lr=0.01, beam=3)
+    assert captured.settle(Flags(lr=0.01), ["lr"]) == Flags(lr=0.01)
+    with pytest.raises(UserError, match="built with --lr 0.01, not 2.0: capture them again"):
+        captured.settle(Flags(lr=2.0), ["lr"])
+    assert captured.engine("auto") == captured.engine("xla") == "xla"
+    with pytest.raises(EngineError, match="--engine paddle: Programs from files are run by the xla engine"):
+        captured.engine("paddle")
+
+
+def test_a_run_knows_its_programs_where_paddle_is_missing(monkeypatch):
+    named, of_the_run = Path("named"), "of the run"
+    assert programs.choose(named, of_the_run) == named and programs.choose(None, of_the_run) is None
+    monkeypatch.setitem(sys.modules, "paddle", None)
+    assert programs.choose(named, of_the_run) == named and programs.choose(None, of_the_run) == Path(of_the_run)
+    assert programs.choose(None, None) is None
+
+
+def test_a_script_says_that_paddle_is_missing(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "paddle", None)
+
+    def build():
+        import paddle.nn.functional
+
+        return paddle
+
+    with pytest.raises(SystemExit) as stop:
+        script(build)
+    assert stop.value.code == 1
+    assert capsys.readouterr().err == f"error: {WITHOUT_PADDLE_HERE}\n"
+    with pytest.raises(ModuleNotFoundError, match="no_such_module"):
+        script(lambda: __import__("no_such_module"))

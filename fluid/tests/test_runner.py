@@ -47,8 +47,8 @@ def test_both_answer_what_the_task_feeds(both):
     answers = []
     for opened in both:
         runner = Runner(opened, EngineFlags(), prepare=lambda feed: {"x": feed["x"].astype(np.float32) / 2})
-        answers.append(np.asarray(runner.engine.run(runner.program(evaluation), feed, fetch=["y"])["y"]))
-        assert set(runner.program(evaluation).inputs) == {"x"}
+        answers.append(np.asarray(runner.engine.run(runner.program("eval", evaluation), feed, fetch=["y"])["y"]))
+        assert set(runner.program("eval", evaluation).inputs) == {"x"}
     np.testing.assert_allclose(answers[0], answers[1], rtol=1e-5)
     assert Runner(both[1], EngineFlags()).how == "exported model, paddle.inference"
     assert Runner(both[0], EngineFlags(engine="paddle", device="cpu")).how.startswith("engine paddle on ")

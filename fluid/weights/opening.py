@@ -3,6 +3,9 @@
 What a flag names; else the best checkpoint of ./output, if that is a run of the task; else what comes along with the
 task. A run's folder stands for its best checkpoint, for its newest if nothing was evaluated or `--newest` is given. Of
 a run that kept moving averages these are the weights. A line says which weights they are and why.
+
+With Programs from files nothing here needs Paddle: weights that do not describe themselves are then those of the network
+that was captured, under the names that it has for them.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -11,9 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from fluid import checkpoint
+from fluid import programs as captures
 from fluid.config import WeightsFlags
 from fluid.errors import CheckpointError, UserError, WeightsError
 from fluid.formats.legacy import is_optimizer_state
+from fluid.programs import Captured
 from fluid.run import OUTPUT, console
 from fluid.weights import compact, registry
 from fluid.weights.files import read_weights, with_averages
@@ -28,6 +33,7 @@ EXPORTED = "signature.json"
 """`fluid.export.SIGNATURE`, without importing Paddle."""
 
 Facts = TypeVar("Facts")
+Flags = TypeVar("Flags")
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,15 @@ class Opened(Generic[Facts]):
     """What became of each array of weights that had to be fitted."""
     exported: "ExportedModel | None" = None
     """The exported model that was asked for, instead of `state`."""
+    captured: Captured | None = None
+    """The Programs from files that are to run on the weights."""
+
+    def settle(self, flags: Flags, *names: str) -> Flags:
+        """`flags`; of Programs from files those in `names` are what the Programs were built with.
+
+        Raises UserError if one of them is named otherwise.
+        """
+        return flags if self.captured is None else self.captured.settle(flags, names)
 
 
 @dataclass(frozen=True)
@@ -80,21 +95,23 @@ def open(
     key: str,
     from_facts: Callable[[dict[str, Any]], Facts],
     fit: Fit[Facts],
+    free: Collection[str] = (),
     say: Callable[[str], None] | None = None,
 ) -> Opened[Facts]:
     """Open the weights that `flags` ask for, or else the best there are, and print which and why.
 
     Args:
         folder: of the task, whose name is the task's.
-        flags: `exported_model` is heeded where the flags have it.
+        flags: `exported_model` and `programs` are heeded where the flags have them.
         default: what comes along, by its name in the task's weights.toml.
         key: under which checkpoints, compact files and exported models of the task keep their facts.
         from_facts: the task's view of them; raises UserError if something is missing.
         fit: for weights that do not describe themselves.
+        free: facts that no Program depends on, such as the names of classes.
         say: prints the line; by default to standard output.
 
     Raises:
-        UserError: flags contradict each other, or facts are missing.
+        UserError: flags contradict each other, facts are missing, or Programs from files are for another network.
         CheckpointError, WeightsError: there is nothing at a place that was named, it is damaged, of another task, does
             not fit, or holds what is not a finite number.
     """
@@ -106,16 +123,22 @@ def open(
         model = ExportedModel(choice.path)
         facts = from_facts(model.facts.get(key, model.facts))
         return Opened(facts, {}, choice.source, choice.reason, exported=model)
+    captured = _captured(folder.name, flags, choice)
+    described: Mapping[str, Any] | None
     if choice.kind == "checkpoint":
-        state, meta = checkpoint.load(choice.path, task=folder.name)
-        facts = from_facts(meta.extra.get(key, {}))
-        return Opened(facts, _ready(with_averages(state), choice.path), choice.source, choice.reason)
-    described = _described(choice.path, folder.name)
-    if key in described:
-        state = _ready(read_weights(choice.path), choice.path)
-        return Opened(from_facts(described[key]), state, choice.source, choice.reason)
-    facts, state, report = fit(Bare(choice.source, folder, choice.entry))
-    return Opened(facts, state, choice.source, choice.reason, report)
+        arrays, meta = checkpoint.load(choice.path, task=folder.name)
+        arrays, described = with_averages(arrays), meta.extra.get(key, {})
+    elif (described := _described(choice.path, folder.name).get(key)) is not None:
+        arrays = read_weights(choice.path)
+    elif captured is not None:
+        arrays, described = Bare(choice.source, folder, choice.entry).read(), captured.facts[key]
+    else:
+        facts, state, report = fit(Bare(choice.source, folder, choice.entry))
+        return Opened(facts, state, choice.source, choice.reason, report)
+    if captured is not None:
+        captured.check_facts(key, described, choice.source, free)
+    state = _ready(arrays, choice.path)
+    return Opened(from_facts(dict(described)), state, choice.source, choice.reason, captured=captured)
 
 
 @dataclass(frozen=True)
@@ -152,6 +175,8 @@ def choose(folder: Path, flags: WeightsFlags, default: str) -> Choice:
     if flags.newest:
         raise UserError(f"--newest: {flag} {value} is not a run's folder")
     if flag == "--exported_model":
+        if getattr(flags, "programs", None) is not None:
+            raise UserError("--exported_model has a Program of its own; leave --programs out")
         return Choice(str(value), flag, "exported model", Path(value))
     return _stored(value, flag, registry.identify(value, folder))
 
@@ -189,6 +214,13 @@ def _other_run(task: str) -> str | None:
         return f"no run in ./{OUTPUT}"
     owner = checkpoint.read_meta(OUTPUT).task
     return None if owner == task else f"the run in ./{OUTPUT} is of {owner}"
+
+
+def _captured(task: str, flags: WeightsFlags, choice: Choice) -> Captured | None:
+    """The Programs from files that are to run on what was chosen."""
+    of_the_run = checkpoint.read_meta(choice.path).programs if choice.kind == "checkpoint" else None
+    folder = captures.choose(getattr(flags, "programs", None), of_the_run)
+    return None if folder is None else captures.read(folder, task=task)
 
 
 def _described(path: Path, task: str) -> Mapping[str, Any]:

@@ -14,7 +14,7 @@ from fluid.weights import write_weights
 from image_classification import eval as evaluation
 from image_classification import export, infer, train
 from image_classification.classifier import NetworkFlags
-from image_classification.network import open_classifier
+from image_classification.opening import open_classifier
 from image_classification.reader import class_names, embedded_dataset, evaluation_image, normalise
 
 import cv2

@@ -9,7 +9,7 @@ from fluid.program import Program, build
 from image_classification.classifier import Classifier
 from image_classification.models import find_model
 from image_classification.network import training_network
-from image_classification.reader import Preprocess, class_names, embedded_dataset
+from image_classification.reader import EMBEDDED, Preprocess, class_names, embedded_dataset
 
 import numpy as np
 
@@ -17,6 +17,7 @@ STEPS = (2, 3)
 METRIC = "loss"
 TRAIN = ("--batch_size", 8, "--test_batch_size", 8)
 EVAL = ("--batch_size", 3)
+WITHOUT_PADDLE = [[EMBEDDED / "photographs", "--batch_size", 4]]
 NO_GRADIENT: dict[str, str] = {}
 EXCEPTIONS: dict[str, str] = {}
 MODEL = find_model("SmallNet")

@@ -179,13 +179,14 @@ def test_gradient_accumulation_runs(tmp_path):
 def test_feed_and_fetch_give_the_golden_logits(tmp_path, capsys):
     weights.write_weights(tmp_path / "model", golden_state())
     np.savez(tmp_path / "in.npz", **GOLDEN_FEED)
-    flags = {"pretrained_model": str(tmp_path / "model"), "n_head": 2, "engine": "paddle"}
+    model = {"pretrained_model": str(tmp_path / "model"), "n_head": 2}
+    flags = {**model, "engine": "paddle"}
     infer.main(infer.Flags(feed=tmp_path / "in.npz", fetch=tmp_path / "out.npz", **flags))
     golden = np.load(Path(__file__).parent / "golden" / "transformer_00f3_small.npz")["out2"]
     logits = np.load(tmp_path / "out.npz")["logits"]
     assert logits.shape == (2, 4, 40)
     assert np.abs(logits.reshape(8, 40) - golden).max() <= 1e-5 * np.abs(golden).max()
-    export.main(export.Flags(export_dir=tmp_path / "scoring", what="scoring", **flags))
+    export.main(export.Flags(export_dir=tmp_path / "scoring", what="scoring", **model))
     infer.main(
         infer.Flags(feed=tmp_path / "in.npz", fetch=tmp_path / "exported.npz", exported_model=tmp_path / "scoring")
     )

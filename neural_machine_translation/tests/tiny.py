@@ -17,6 +17,7 @@ SIZES = ("--n_layer", 1, "--d_model", 16, "--d_inner_hid", 32, "--n_head", 2, "-
 TRAIN = (*SIZES, "--batch_size", 256, "--beam_size", 2, "--max_out_len", 12)
 DEVICES = ("--dropout", 0, "--use_token_batch", False, "--batch_size", 8)
 EVAL = ("--part", "dev", "--batch_size", 3, "--beam_size", 2, "--max_out_len", 12)
+WITHOUT_PADDLE = [["1 2 3", "--n_best", 2, "--attention_dir", "attention"]]
 EXPORT = ("--what", "scoring")
 STORAGE = ("--beam_size", 2, "--max_out_len", 12)
 NO_GRADIENT: dict[str, str] = {}

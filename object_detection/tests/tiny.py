@@ -22,6 +22,8 @@ TRAIN = (
     *("--test_batch_size", 2, "--max_boxes", 70, "--freeze", "statistics", "--optimizer", "momentum"),
 )
 EVAL = ("--test_batch_size", 3)
+INFER = ("--conf", 0.01)
+WITHOUT_PADDLE = [["--test_batch_size", 2]]
 STORAGE: tuple[object, ...] = ()
 DISCRETE = ("detections", "detections_num")
 NO_GRADIENT: dict[str, str] = {}

@@ -15,8 +15,8 @@ from fluid.metrics import measure
 from fluid.run import console, script
 from fluid.weights import compact
 from points_task.metrics import Accuracy
-from points_task.net import TASK, Net
-from points_task.network import evaluation_program, inference_program, open_net
+from points_task.net import TASK, Net, open_net
+from points_task.network import evaluation_program, inference_program
 from points_task.reader import Points
 
 import numpy as np

@@ -15,9 +15,10 @@ if __package__ in (None, ""):
 from fluid import config as configuration
 from fluid.config import EngineFlags, ExportedFlags, WeightsFlags
 from fluid.errors import UserError
+from fluid.interface import Interface
 from fluid.run import console, script
 from fluid.runner import Runner, run_arrays
-from points_task.network import inference_program, open_net
+from points_task.net import Net, open_net
 
 import numpy as np
 import tyro
@@ -40,14 +41,23 @@ def main(flags: Flags) -> np.ndarray | None:
     if (flags.feed is None) != (flags.fetch is None):
         raise UserError("--feed and --fetch go together: raw inputs in, raw outputs out")
     opened = open_net(flags)
-    runner, build = Runner(opened, flags), lambda: inference_program(opened.facts)
+    runner, build = Runner(opened, flags), lambda: build_program(opened.facts)
     if flags.feed is not None:
         run_arrays(runner, build, flags.feed, flags.fetch)
         return None
-    logits = np.asarray(runner.engine.run(runner.program(build), {"point": parse_points(flags.points)})["logits"])
+    logits = np.asarray(
+        runner.engine.run(runner.program("infer", build), {"point": parse_points(flags.points)})["logits"]
+    )
     for words, (below, above) in zip(flags.points, logits, strict=True):
         console.print(f"{words}: {'above' if above > below else 'below'}", markup=False)
     return logits
+
+
+def build_program(net: Net) -> Interface:
+    """The inference Program, built with Paddle; nothing else here needs it."""
+    from points_task.network import inference_program
+
+    return inference_program(net)
 
 
 def parse_points(words: tuple[str, ...]) -> np.ndarray:

@@ -1,16 +1,12 @@
-"""The network, its Programs, and the opening of its weights."""
+"""The network and its Programs."""
 
 from collections.abc import Callable
 from typing import Any
 
-from fluid import weights
-from fluid.config import WeightsFlags
-from fluid.program import Input, Program, Value, build, initialise
+from fluid.program import Input, Program, Value, build
 from fluid.schedule import Schedule
-from fluid.weights import Bare, Opened, Report, load_into
-from points_task.net import FOLDER, Net
+from points_task.net import Net
 
-import numpy as np
 import paddle
 import paddle.nn.functional as F
 
@@ -53,15 +49,3 @@ def inference_program(net: Net) -> Program:
         return {"logits": logits(net, point, training)}
 
     return build(network, [POINT], name="infer")
-
-
-def open_net(flags: WeightsFlags) -> Opened[Net]:
-    """The weights that the flags name, or else the best there are; raises UserError for what cannot be used."""
-    return weights.open(FOLDER, flags, default="small", key="net", from_facts=Net.from_facts, fit=fit)
-
-
-def fit(bare: Bare) -> tuple[Net, dict[str, np.ndarray], Report]:
-    """Weights alone: the width of the network is that of its first matrix."""
-    arrays = bare.read()
-    net = Net(arrays["fc1_w"].shape[1] if "fc1_w" in arrays else 1)
-    return net, *load_into(initialise(inference_program(net), seed=0), arrays)

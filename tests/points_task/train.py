@@ -67,14 +67,15 @@ def main(flags: Flags) -> Outcome:
 
 
 def build_programs(flags: Flags, net: Net, steps_per_epoch: int) -> dict[str, Interface]:
-    """The Programs by role, built with Paddle; nothing else here needs it."""
-    from points_task.network import evaluation_program, training_program
+    """The Programs by role, built with Paddle; nothing else here needs it. Files have those of infer.py too."""
+    from points_task.network import evaluation_program, inference_program, training_program
 
     import paddle
 
     schedule = Cosine(flags.lr, flags.num_epochs * steps_per_epoch)
     train = training_program(net, lambda: paddle.optimizer.Momentum(flags.lr), schedule)
-    return {"train": train, "eval": evaluation_program(net)}
+    programs = {"train": train, "eval": evaluation_program(net)}
+    return {**programs, "infer": inference_program(net)} if flags.capture else programs
 
 
 if __name__ == "__main__":

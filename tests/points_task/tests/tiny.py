@@ -15,6 +15,7 @@ STEPS = (2, 3)
 METRIC = "accuracy"
 TRAIN = ("--batch_size", 8)
 DEVICES: tuple[object, ...] = ()
+WITHOUT_PADDLE = [["0.5,1,-2,0"]]
 NO_GRADIENT: dict[str, str] = {}
 EXCEPTIONS: dict[str, str] = {}
 
