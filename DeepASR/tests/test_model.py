@@ -18,13 +18,9 @@ from fluid.schedule import Constant
 from fluid.tests.golden_values import golden_value
 from fluid.tests.gradients import gradients
 
-import jax
 import numpy as np
 import paddle
 import pytest
-
-# Compiling is most of what these tests do, and none of them measures speed.
-jax.config.update("jax_disable_most_optimizations", True)
 
 GOLDEN = Path(__file__).parent / "golden"
 ENGINES: dict[str, Callable[[], Engine]] = {"paddle": PaddleEngine, "xla": partial(create, "cpu")}

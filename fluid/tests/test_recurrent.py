@@ -8,14 +8,10 @@ from fluid.program import Input, Program, build, initialise
 from fluid.recurrent import gru, lstm, recur
 from fluid.tests.gradients import gradients, without_gradient
 
-import jax
 import numpy as np
 import paddle
 import paddle.nn.functional as F
 import pytest
-
-# Compiling is most of what these tests do, and none of them measures speed.
-jax.config.update("jax_disable_most_optimizations", True)
 
 SIZE, PROJECTION, STEPS = 3, 2, 5
 LENGTHS = np.array([5, 1, 3, 0])

@@ -8,13 +8,9 @@ from fluid.program import Input, Program, build
 from fluid.resize import resize_bilinear
 from fluid.tests.gradients import gradients
 
-import jax
 import numpy as np
 import paddle
 import pytest
-
-# Compiling is most of what these tests do, and none of them measures speed.
-jax.config.update("jax_disable_most_optimizations", True)
 
 HEIGHT, WIDTH = 5, 8
 SIZES = [(10, 16), (9, 15), (3, 4), (1, 20), (7, 2), (5, 8)]

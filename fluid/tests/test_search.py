@@ -10,14 +10,10 @@ from fluid.program import Input, Program, Value, build
 from fluid.recurrent import gru_cell
 from fluid.search import Beam, beam_search, for_each_hypothesis, sample
 
-import jax
 import numpy as np
 import paddle
 import paddle.nn.functional as F
 import pytest
-
-# Compiling is most of what these tests do, and none of them measures speed.
-jax.config.update("jax_disable_most_optimizations", True)
 
 WORDS, BOS, EOS, SIZE, PLACES, LENGTH = 5, 0, 1, 4, 3, 4
 INPUT = Input("memory", (None, PLACES, SIZE))

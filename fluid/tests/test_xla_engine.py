@@ -34,9 +34,6 @@ from jax.experimental.compilation_cache import compilation_cache
 
 # Paddle's own nn.RNN calls its deprecated sequence_mask.
 pytestmark = pytest.mark.filterwarnings("ignore:(?s).*sequence_mask")
-# Compiling is most of what these tests do, and none of them measures speed.
-jax.config.update("jax_disable_most_optimizations", True)
-
 ROOT = Path(__file__).resolve().parents[2]
 Feed = dict[str, np.ndarray]
 

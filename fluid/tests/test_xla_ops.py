@@ -21,7 +21,6 @@ from fluid.errors import EngineError
 from fluid.interface import Input
 from fluid.program import build
 
-import jax
 import numpy as np
 import paddle
 import paddle.nn.functional as F
@@ -29,9 +28,6 @@ import pytest
 
 # softmax_with_cross_entropy is deprecated, but Programs of 2018 have it.
 pytestmark = pytest.mark.filterwarnings("ignore:(?s).*softmax_with_cross_entropy")
-# Compiling is most of what these tests do, and none of them measures speed.
-jax.config.update("jax_disable_most_optimizations", True)
-
 SEED = int(os.environ.get("FLUID_TEST_SEED", np.random.SeedSequence().entropy % 2**32))
 R = np.random.default_rng(SEED)
 C = paddle._C_ops

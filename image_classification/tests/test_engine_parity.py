@@ -56,7 +56,6 @@ def forget_what_was_compiled():
 @pytest.mark.parametrize("name", NAMES)
 def test_both_engines_agree(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layers, "dropout", lambda x, rate, *, training: x * (1 - rate))
-    jax.config.update("jax_disable_most_optimizations", True)  # most of the time here is compilation
     size = max(ONE_OF_EACH_FAMILY.get(name, 64), find_model(name).min_size)
     paddle.set_default_dtype("float64")
     try:

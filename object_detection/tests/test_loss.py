@@ -12,13 +12,9 @@ from object_detection import boxes as box
 from object_detection.loss import match, ssd_loss
 from object_detection.priors import PriorMap, prior_boxes
 
-import jax
 import numpy as np
 import paddle
 import pytest
-
-# Compiling is most of what these tests do, and none of them measures speed.
-jax.config.update("jax_disable_most_optimizations", True)
 
 PRIORS = prior_boxes([PriorMap(5, (0.2,), ratios=(2.0,)), PriorMap(2, (0.5,), (0.8,), (2.0,))])
 P, G, CLASSES = len(PRIORS), 9, 3

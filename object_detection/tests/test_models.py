@@ -14,12 +14,8 @@ from object_detection.models import MODELS, Model, find_model
 from object_detection.models.layers import l2_norm
 from object_detection.priors import PriorMap
 
-import jax
 import numpy as np
 import pytest
-
-# Compiling is most of what these tests do, and none of them measures speed.
-jax.config.update("jax_disable_most_optimizations", True)
 
 RELEASED = Path(__file__).parent / "golden" / "ssd_mobilenet_v1_pascalvoc.tsv"
 TINY = dataclasses.replace(

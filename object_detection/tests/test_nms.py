@@ -8,13 +8,9 @@ from fluid.program import Value, build
 from object_detection.nms import NO_CLASS, ONNX_ROUNDS, Nms, detect, multiclass_nms
 from object_detection.priors import PriorMap
 
-import jax
 import numpy as np
 import paddle
 import pytest
-
-# Compiling is most of what these tests do, and none of them measures speed.
-jax.config.update("jax_disable_most_optimizations", True)
 
 P, CLASSES = 120, 5
 

@@ -8,13 +8,9 @@ from object_detection import box_ops
 from object_detection import boxes as box
 from object_detection.priors import GOOD_SHARE, PriorMap, best_ious, covered_share, fit_priors, prior_boxes
 
-import jax
 import numpy as np
 import paddle
 import pytest
-
-# Compiling is most of what these tests do, and none of them measures speed.
-jax.config.update("jax_disable_most_optimizations", True)
 
 
 def paddles_priors(item: PriorMap, pixels: int) -> np.ndarray:
