@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from fluid import keeper
 from fluid.checkpoint import Meta, Resumed
@@ -271,6 +271,14 @@ class Updates:
         return state
 
 
+@runtime_checkable
+class Copied(Protocol):
+    """An array on a device whose copy to the host can be begun before it is needed."""
+
+    def copy_to_host_async(self) -> None:
+        """Begin the copy."""
+
+
 class Window:
     """The scalars of a Program's latest runs; reading them waits for the device."""
 
@@ -278,7 +286,7 @@ class Window:
         self.program = program
         self._steps: list[int] = []
         self._outputs: list[Mapping[str, Any]] = []
-        self._checked = 0
+        self._checked = self._on_host = 0
 
     def add(self, step: int, outputs: Mapping[str, Any]) -> None:
         """Keep the outputs of a run, or of several that begin with `step`, [K, ...]."""
@@ -288,10 +296,21 @@ class Window:
     def __len__(self) -> int:
         return len(self._outputs)
 
+    def _read(self) -> list[Mapping[str, Any]]:
+        """The outputs, on the host: all copies are under way before the first is waited for, and none is made twice."""
+        latest = self._outputs[self._on_host :]
+        for value in (value for outputs in latest for value in outputs.values()):
+            if isinstance(value, Copied):
+                value.copy_to_host_async()
+        self._outputs[self._on_host :] = [{name: np.asarray(value) for name, value in item.items()} for item in latest]
+        self._on_host = len(self._outputs)
+        return self._outputs
+
     def take_broken(self) -> tuple[int, list[str]] | None:
         """The first step since the last call that made something infinite or NaN, and the names of that."""
+        self._read()
         for step, outputs in zip(self._steps[self._checked :], self._outputs[self._checked :], strict=True):
-            finite = np.asarray(outputs[FINITE]).reshape(-1, len(self.program.guarded))
+            finite = outputs[FINITE].reshape(-1, len(self.program.guarded))
             for index, row in enumerate(finite):
                 if not row.all():
                     names = [name for name, good in zip(self.program.guarded, row, strict=True) if not good]
@@ -306,11 +325,11 @@ class Window:
             values, weight = self._all(name), self.program.weight_of(name)
             weights = np.ones_like(values) if weight is None else self._all(weight)
             means[name] = float(np.average(values, weights=weights if weights.sum() else None))
-        self._steps, self._outputs, self._checked = [], [], 0
+        self._steps, self._outputs, self._checked, self._on_host = [], [], 0, 0
         return means
 
     def _all(self, name: str) -> np.ndarray:
-        return np.concatenate([np.asarray(outputs[name], np.float64).reshape(-1) for outputs in self._outputs])
+        return np.concatenate([outputs[name].reshape(-1).astype(np.float64) for outputs in self._read()])
 
 
 @contextmanager
