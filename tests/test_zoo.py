@@ -57,7 +57,10 @@ def zoo(house: Path, *words: str) -> tuple[int, str]:
             ("capture", "new_task", "--lr", "1", "--programs", "a b", "--state=seed"),
             "python ./new_task/train.py --lr 1 --capture a b --capture_state=seed",
         ),
-        (("test", "new_task/"), "python -m pytest -n auto --maxprocesses 4 --dist loadgroup -m not full new_task tests -k new_task"),
+        (
+            ("test", "new_task/"),
+            "python -m pytest -n auto --maxprocesses 4 --dist loadgroup -m not full new_task tests -k new_task",
+        ),
         (("test", "--full"), "python -m pytest -n auto --maxprocesses 4 --dist loadgroup"),
         (("launch", "2", "new_task"), "python -m fluid.commands.launch 2 ./new_task/train.py"),
     ],
