@@ -193,6 +193,21 @@ def decode_image(data: bytes, shrink: Callable[[int, int], int] | None = None) -
         raise DataError(f"the file is damaged or truncated ({error})") from None
 
 
+def image_size(data: bytes) -> tuple[int, int]:
+    """Height and width that `decode_image` would give the content of an image file, from its header. Raises DataError."""
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as header:
+            width, height = header.size
+            # Pillow turns TIFF by itself.
+            turned = "exif" in header.info and header.getexif().get(_EXIF_ORIENTATION, 1) >= 5
+            turned = turned and header.format != "TIFF"
+    except Image.UnidentifiedImageError:
+        raise DataError(f"not an image, or damaged, or in none of the formats {', '.join(FORMATS)}") from None
+    except _DECODER_ERRORS as error:
+        raise DataError(f"the file is damaged or truncated ({error})") from None
+    return (width, height) if turned else (height, width)
+
+
 def _to_rgb(image: Image.Image) -> np.ndarray:
     file_format = image.format
     image = ImageOps.exif_transpose(image)

@@ -15,6 +15,7 @@ from typing import Literal
 
 from fluid.buckets import Buckets
 from fluid.errors import DataError
+from fluid.text import read_lines
 from fluid.workers import Allocate
 from neural_machine_translation.indices import BOS, EOS
 from neural_machine_translation.vocabulary import Vocabulary
@@ -86,20 +87,6 @@ def read_parallel(source: str | Path, target: str | Path) -> TextPairs:
         )
     places = [(0, number) for number in range(1, len(sources) + 1)]
     return TextPairs([line.strip() for line in sources], [line.strip() for line in targets], [str(source)], places)
-
-
-def read_lines(path: str | Path) -> list[str]:
-    """Lines of a UTF-8 text file. Raises DataError."""
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
-    try:
-        lines = data.decode("utf-8-sig").replace("\r\n", "\n").split("\n")
-    except UnicodeDecodeError as error:
-        number = data[: error.start].count(b"\n") + 1
-        raise DataError(f"{path}:{number}: is not UTF-8 text (byte 0x{data[error.start]:02x})") from None
-    return lines[:-1] if lines[-1] == "" else lines
 
 
 def open_pairs(

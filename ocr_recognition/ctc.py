@@ -23,16 +23,10 @@ def ctc_losses(logits: Value, label: Value, frames: Value, length: Value, *, bla
         length: [N] int64, characters of each label.
         blank: its class.
 
-    A label that cannot be aligned (`frames_needed`) has the loss 0 and the gradient 0 in Paddle: find such samples before.
+    A label that cannot be aligned (`alignment.frames_needed`) has the loss 0 and the gradient 0 in Paddle: find such samples before.
     """
     by_step = paddle.transpose(logits, [1, 0, 2])
     return F.ctc_loss(by_step, label, frames, length, blank=blank, reduction="none").reshape([-1])
-
-
-def frames_needed(label: Sequence[int] | np.ndarray) -> int:
-    """Fewest frames that a label can be aligned with: one a character, and a blank between equal neighbours."""
-    label = np.asarray(label)
-    return len(label) + int(np.sum(label[1:] == label[:-1]))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from fluid.engine.xla import create
 from fluid.interface import Input
 from fluid.program import build, initialise
 from fluid.schedule import Constant
-from ocr_recognition.ctc import Reading, ctc_losses, edit_distance, frames_needed, read_greedily
+from ocr_recognition.alignment import frames_needed
+from ocr_recognition.ctc import Reading, ctc_losses, edit_distance, read_greedily
 
 import numpy as np
 import paddle

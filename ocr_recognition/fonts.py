@@ -1,0 +1,154 @@
+"""Fonts that words are drawn with: the families that come along (data/fonts) or a folder of the user's.
+
+Glyphs are rendered once a process and kept. Of a font of capitals the small letters look like the large ones, so that it
+draws texts in capitals only; `fonts.tsv` says which these are, and which characters a font lacks.
+"""
+
+import string
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from fluid.errors import DataError
+from fluid.text import read_lines
+from ocr_recognition.words import Part
+
+import numpy as np
+from PIL import Image, ImageFont
+
+FOLDER = Path(__file__).resolve().parent / "data" / "fonts"
+EXTENSIONS = (".woff2", ".woff", ".ttf", ".otf")
+SIZES = (24, 48, 96)
+"""Pixels an em that glyphs are rendered at; the last is what places and sizes are given in."""
+UNIT = SIZES[-1]
+HELD_OUT = frozenset(
+    [
+        "barlow-condensed",
+        "crimson-pro",
+        "fredoka",
+        "titan-one",
+        "kalam",
+        "zilla-slab",
+        "raleway",
+        "tinos",
+        "pixelify-sans",
+        "exo-2",
+    ]
+)
+"""Families kept for tests of fonts never trained on."""
+
+_TOLD_APART = "abdefghnqrt"
+# Part of a coarse picture in which small and large letters differ: below it in fonts of capitals, above it in all others.
+_SAME = 0.08
+_ASCII = [character for character in string.printable if character.isprintable() and character != " "]
+_COLUMNS = ("file", "kind", "letters", "lacks")
+
+
+class Glyph(NamedTuple):
+    """A character as drawn."""
+
+    mask: np.ndarray
+    """Ink, [h, w] uint8."""
+    left: int
+    """From the pen to the mask."""
+    top: int
+    """From the base line down to the mask; negative above it."""
+    advance: float
+    """To the next character's pen."""
+
+
+@dataclass(eq=False)
+class Font:
+    """One file."""
+
+    path: Path
+    kind: str
+    """Style of the family."""
+    capitals: bool
+    """Whether small letters look like large ones."""
+    lacks: frozenset[str]
+    """Characters that it does not have."""
+    _faces: dict[int, ImageFont.FreeTypeFont] = field(default_factory=dict, repr=False)
+    _glyphs: dict[tuple[str, int], Glyph] = field(default_factory=dict, repr=False)
+
+    @property
+    def family(self) -> str:
+        """Name of the family, from the file's."""
+        return self.path.name.partition("-latin")[0]
+
+    def draws(self, text: str) -> bool:
+        """Whether a text can be told from its picture in this font."""
+        return self.lacks.isdisjoint(text) and not (self.capitals and text != text.upper())
+
+    def glyph(self, character: str, size: int) -> Glyph:
+        """A character at `size` pixels an em, one of SIZES."""
+        found = self._glyphs.get((character, size))
+        if found is None:
+            found = self._glyphs[character, size] = self._render(character, size)
+        return found
+
+    def _render(self, character: str, size: int) -> Glyph:
+        face = self._faces.get(size)
+        if face is None:
+            face = self._faces[size] = _open(self.path, size)
+        left, top, right, bottom = face.getbbox(character, anchor="ls")
+        image = Image.new("L", (max(int(right - left), 0), max(int(bottom - top), 0)))
+        if image.width and image.height:
+            draw = face.getmask2(character, mode="L", anchor="ls")
+            mask, offset = draw
+            image = Image.frombytes("L", mask.size, bytes(mask))
+            left, top = offset
+        return Glyph(np.asarray(image), int(left), int(top), float(face.getlength(character)))
+
+    def __getstate__(self) -> dict[str, object]:
+        return self.__dict__ | {"_faces": {}, "_glyphs": {}}
+
+
+def open_fonts(folder: Path | None = None, part: Part = "all") -> list[Font]:
+    """The fonts that come along, or all those of a folder.
+
+    Raises DataError if there is none in the folder or one cannot be opened.
+    """
+    if folder is not None:
+        paths = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in EXTENSIONS)
+        if not paths:
+            raise DataError(f"{folder}: holds no font ({', '.join(EXTENSIONS)})")
+        return [inspect(path, path.parent.name) for path in paths]
+    rows = [line.split("\t") for line in read_lines(FOLDER / "fonts.tsv")[1:]]
+    fonts = [Font(FOLDER / name, kind, letters == "capitals", frozenset(lacks)) for name, kind, letters, lacks in rows]
+    return [font for font in fonts if part == "all" or (font.family in HELD_OUT) == (part == "test")]
+
+
+def write_table(fonts: Sequence[Font], path: Path) -> None:
+    """Write what `inspect` found, as `open_fonts` reads it."""
+    rows = [
+        (font.path.name, font.kind, "capitals" if font.capitals else "all", "".join(sorted(font.lacks)))
+        for font in fonts
+    ]
+    path.write_text("".join("\t".join(row) + "\n" for row in [_COLUMNS, *rows]), encoding="utf-8")
+
+
+def inspect(path: Path, kind: str) -> Font:
+    """Find out what a font lacks and whether its small letters are capitals. Raises DataError."""
+    face = _open(path, 64)
+    absent = bytes(face.getmask("\uffff"))
+    lacks = {
+        character for character in _ASCII if bytes(face.getmask(character)) == absent or not face.getbbox(character)[2]
+    }
+    differing = [np.mean(_shape(face, letter) != _shape(face, letter.upper())) for letter in _TOLD_APART]
+    return Font(path, kind, bool(np.median(differing) < _SAME), frozenset(lacks))
+
+
+def _open(path: Path, size: int) -> ImageFont.FreeTypeFont:
+    try:
+        return ImageFont.truetype(str(path), size, layout_engine=ImageFont.Layout.BASIC)
+    except OSError as error:
+        raise DataError(f"{path}: is not a font that can be opened ({error})") from None
+
+
+def _shape(face: ImageFont.FreeTypeFont, character: str) -> np.ndarray:
+    """A character's picture whatever its size, coarsely: [64] bool."""
+    mask = face.getmask(character)
+    picture = Image.frombytes("L", mask.size, bytes(mask)) if all(mask.size) else Image.new("L", (8, 8))
+    return np.asarray(picture.resize((8, 8), Image.Resampling.BOX)).reshape(-1) > 127

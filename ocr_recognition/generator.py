@@ -1,0 +1,590 @@
+"""Pictures of words, made without end: each a function of its random numbers alone.
+
+    made = WordMaker().make(np.random.default_rng(7));  made.picture [h, w] uint8 grey, made.text, made.effects
+
+A word is first drafted: text, font, places of its letters, the quadrilateral that it is seen as, the box that is cut around
+it. A draft tells the shape of the picture before anything is drawn, so that words of a given width can be asked for. Then
+letters are drawn, bent and seen in perspective, laid over a background, lit, covered in part, and photographed: blurred,
+noisy, compressed. Every change is gentle enough that a person still reads the word.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from fluid.errors import DataError
+from ocr_recognition.alignment import frames_needed, frames_of_width
+from ocr_recognition.backgrounds import Backgrounds
+from ocr_recognition.fonts import SIZES, UNIT, Font, Glyph
+from ocr_recognition.words import Texts
+
+import cv2
+import numpy as np
+
+HEIGHTS = (18, 120)
+"""Pixels a word's picture is high before it is resized."""
+ASPECTS = (0.5, 12.0)
+"""Least and largest width : height of a picture."""
+LOWEST_CONTRAST = 20
+"""Grey levels between ink and ground, at least."""
+EFFECTS = {
+    "spaced": 0.15,
+    "stretched": 0.3,
+    "sheared": 0.2,
+    "rotated": 0.25,
+    "perspective": 0.25,
+    "curved": 0.1,
+    "bouncing": 0.04,
+    "bold": 0.06,
+    "outlined": 0.06,
+    "shadowed letters": 0.06,
+    "embossed": 0.03,
+    "dot matrix": 0.04,
+    "stencilled": 0.03,
+    "neighbours": 0.2,
+    "framed": 0.08,
+    "cut": 0.12,
+    "low contrast": 0.2,
+    "photograph": 0.25,
+    "cloud": 0.25,
+    "gradient": 0.25,
+    "highlight": 0.1,
+    "shadow": 0.12,
+    "occluded": 0.08,
+    "blur": 0.4,
+    "motion": 0.06,
+    "noise": 0.4,
+    "jpeg": 0.4,
+}
+"""How often each is drawn. Half of all words are light on dark, which is counted as "light"."""
+_STYLES = ("outlined", "shadowed letters", "embossed", "dot matrix", "stencilled", "bold")
+_TRIES = 5000
+# Pixels of the letters' canvas around the ink, as parts of an em.
+_PAD = 0.4
+
+
+class Made(NamedTuple):
+    """A picture of a word."""
+
+    picture: np.ndarray
+    """[h, w] uint8 grey."""
+    text: str
+    effects: frozenset[str]
+    """What was done to it."""
+
+
+@dataclass
+class Draft:
+    """All of a word but its pixels. Places are in units of which an em has UNIT, from the first pen on the base line."""
+
+    text: str
+    font: Font
+    pens: list[float]
+    """x of each character."""
+    lifts: list[float]
+    """y of each character."""
+    box: tuple[float, float, float, float]
+    """Left, top, right and bottom of the ink, bending included."""
+    bend: float
+    """How much lower the ends are than the middle."""
+    corners: list[tuple[float, float]]
+    """Where the corners of the box are seen in the picture: clockwise from the upper left, in pixels."""
+    shape: tuple[int, int]
+    """Height and width of the picture."""
+    letter_height: float
+    """Pixels of an em in the picture."""
+    effects: set[str]
+
+
+@dataclass
+class WordMaker:
+    """Makes pictures of words. Holds no state but what it renders once."""
+
+    fonts: Sequence[Font]
+    texts: Texts = field(default_factory=Texts)
+    columns_a_frame: int | None = 8
+    """Of the network: a word gets at least the frames that its label needs at a height of `height`; None is any width."""
+    height: int = 48
+    backgrounds: Backgrounds = field(default_factory=Backgrounds)
+
+    def make(self, rng: np.random.Generator, widths: tuple[int, int] = (0, 1 << 30)) -> Made:
+        """A word whose picture, resized to `height`, is wider than widths[0] and at most widths[1].
+
+        Raises DataError if hardly any word is.
+        """
+        draft = self.draft(rng, widths)
+        return Made(draw(draft, self.fonts, self.backgrounds, rng), draft.text, frozenset(draft.effects))
+
+    def draft(self, rng: np.random.Generator, widths: tuple[int, int] = (0, 1 << 30)) -> Draft:
+        """The next draft that fits."""
+        for _ in range(_TRIES):
+            text = self.texts.draw(rng)
+            font = self.fonts[int(rng.random() * len(self.fonts))]
+            if font.capitals and text != text.upper() and self.texts.cases:
+                text = text.upper()
+            if not font.draws(text):
+                continue
+            draft = draft_word(text, font, rng)
+            if draft is not None and self._fits(draft, widths):
+                return draft
+        raise DataError(
+            f"in {_TRIES} tries no word was {widths[0] + 1} to {widths[1]} pixels wide: use other texts or fonts"
+        )
+
+    def _fits(self, draft: Draft, widths: tuple[int, int]) -> bool:
+        width = width_at(draft.shape, self.height)
+        if not widths[0] < width <= widths[1]:
+            return False
+        if self.columns_a_frame is None:
+            return True
+        label = np.frombuffer(draft.text.encode("utf-32-le"), np.uint32)
+        return frames_needed(label) <= frames_of_width(width, self.columns_a_frame)
+
+
+def width_at(shape: tuple[int, int], height: int) -> int:
+    """Width of a picture of this (height, width) resized to a height, its sides' ratio kept."""
+    return max(round(shape[1] * height / shape[0]), 1)
+
+
+# Drafting
+
+
+def draft_word(text: str, font: Font, rng: np.random.Generator) -> Draft | None:
+    """Places, quadrilateral and box of a word; None if its picture would be too narrow or too wide."""
+    random = rng.random
+    effects = {
+        name
+        for name in ("spaced", "stretched", "sheared", "rotated", "perspective", "curved", "bouncing", "cut")
+        if random() < EFFECTS[name]
+    }
+    spacing = UNIT * (_between(rng, 0.12, 0.6) if "spaced" in effects else _between(rng, -0.02, 0.05))
+    if font.kind == "script":
+        spacing = min(spacing, 0.0)
+        effects.discard("spaced")
+    lift = 0.1 * UNIT if "bouncing" in effects else 0.0
+    pens, lifts, x = [], [], 0.0
+    left = top = float("inf")
+    right = bottom = float("-inf")
+    for character in text:
+        glyph = font.glyph(character, UNIT)
+        y = lift * (2 * random() - 1) if lift else 0.0
+        pens.append(x)
+        lifts.append(y)
+        rows, columns = glyph.mask.shape
+        if rows and columns:
+            left, right = min(left, x + glyph.left), max(right, x + glyph.left + columns)
+            top, bottom = min(top, y + glyph.top), max(bottom, y + glyph.top + rows)
+        x += glyph.advance + spacing
+    if right <= left:
+        return None
+    bend = 0.0
+    if "curved" in effects and len(text) > 3:
+        bend = (bottom - top) * _between(rng, 0.1, 0.4) * _sign(rng)
+        top, bottom = top + min(bend, 0.0), bottom + max(bend, 0.0)
+    else:
+        effects.discard("curved")
+    # Boxes of short letters are not always tight: those of a line of text are as high as its letters can be.
+    if random() < 0.25:
+        top, bottom = min(top, -0.7 * UNIT), max(bottom, 0.2 * UNIT)
+    box = left, top, right, bottom
+    corners = _seen(box, effects, rng)
+    shape = _framed(corners, box, effects, rng)
+    if shape is None:
+        return None
+    letter_height = UNIT * (corners[3][1] - corners[0][1]) / (bottom - top)
+    return Draft(text, font, pens, lifts, box, bend, corners, shape, letter_height, effects)
+
+
+def _seen(
+    box: tuple[float, float, float, float], effects: set[str], rng: np.random.Generator
+) -> list[tuple[float, float]]:
+    """The corners of the box after stretching, shearing, turning and perspective, for an ink height of 1."""
+    height, width = 1.0, (box[2] - box[0]) / (box[3] - box[1])
+    if "stretched" in effects:
+        width *= _between(rng, 0.7, 1.4)
+    near, far = (_between(rng, 0.0, 0.16), _between(rng, 0.0, 0.16)) if "perspective" in effects else (0.0, 0.0)
+    if rng.random() < 0.5:
+        corners = [(0.0, near), (width, 0.0), (width, height), (0.0, height - far)]
+    else:
+        corners = [(0.0, 0.0), (width, near), (width, height - far), (0.0, height)]
+    shear = _between(rng, -0.35, 0.35) if "sheared" in effects else 0.0
+    # Long words are turned less: their boxes would be mostly background.
+    angle = _between(rng, -0.2, 0.2) / max(width / 3, 1.0) if "rotated" in effects else 0.0
+    sine, cosine = np.sin(angle), np.cos(angle)
+    sheared = [(x + shear * (height / 2 - y), y) for x, y in corners]
+    return [(cosine * x - sine * y, sine * x + cosine * y) for x, y in sheared]
+
+
+def _framed(
+    corners: list[tuple[float, float]],
+    box: tuple[float, float, float, float],
+    effects: set[str],
+    rng: np.random.Generator,
+) -> tuple[int, int] | None:
+    """Scale and move the corners into a picture with margins; its shape, or None outside of ASPECTS."""
+    xs, ys = [x for x, _ in corners], [y for _, y in corners]
+    left, right, top, bottom = min(xs), max(xs), min(ys), max(ys)
+    ink = bottom - top
+    draw = rng.random()
+    low, high = (-0.01, 0.06) if draw < 0.35 else (0.04, 0.18) if draw < 0.8 else (0.15, 0.45)
+    margins = [ink * _between(rng, low, high) for _ in range(4)]
+    if "cut" in effects:
+        for side in range(2 if rng.random() < 0.7 else 4):
+            margins[side] = -ink * _between(rng, 0.02, 0.07 if side < 2 else 0.05)
+    else:
+        # The sides vary less than top and bottom do.
+        margins[2:] = [0.7 * margin for margin in margins[2:]]
+    height, width = ink + margins[0] + margins[1], right - left + margins[2] + margins[3]
+    if not ASPECTS[0] <= width / height <= ASPECTS[1]:
+        return None
+    pixels = HEIGHTS[0] * (HEIGHTS[1] / HEIGHTS[0]) ** rng.random()
+    scale = pixels / height
+    for number, (x, y) in enumerate(corners):
+        corners[number] = ((x - left + margins[2]) * scale, (y - top + margins[0]) * scale)
+    rows, columns = max(round(pixels), 1), max(round(width * scale), 1)
+    return (rows, columns) if ASPECTS[0] <= columns / rows <= ASPECTS[1] else None
+
+
+# Drawing
+
+
+def draw(draft: Draft, fonts: Sequence[Font], backgrounds: Backgrounds, rng: np.random.Generator) -> np.ndarray:
+    """The picture of a draft, [h, w] uint8; what is done to it joins the draft's effects."""
+    effects = draft.effects
+    effects |= {
+        name for name in list(EFFECTS)[8:] if name != "cut" and name not in _STYLES and rng.random() < EFFECTS[name]
+    }
+    style = _style(draft, rng)
+    if style:
+        effects.add(style)
+    ground, ink, other = _levels(draft, style, rng)
+    alpha, level = _seen_letters(draft, style, ink, other, ground, backgrounds, rng)
+    picture = _ground(draft, ground, abs(ink - ground), backgrounds, rng)
+    picture += alpha * (level - picture)
+    _light(picture, draft, abs(ink - ground), rng)
+    return _photographed(picture, draft, abs(ink - ground), backgrounds, rng)
+
+
+def _style(draft: Draft, rng: np.random.Generator) -> str | None:
+    """How the letters are drawn, or None for plainly."""
+    draw = rng.random()
+    for style in _STYLES:
+        draw -= EFFECTS[style]
+        if draw < 0:
+            fine = (
+                draft.font.kind in ("script", "outlined", "dot matrix", "segments", "uncial")
+                or draft.letter_height < 28
+            )
+            return None if fine and style not in ("shadowed letters",) else style
+    return None
+
+
+def _levels(draft: Draft, style: str | None, rng: np.random.Generator) -> tuple[float, float, float]:
+    """Grey levels of ground, ink, and a second ink of outlines and shadows."""
+    if "low contrast" in draft.effects:
+        contrast = _between(rng, LOWEST_CONTRAST, 60)
+        if style:
+            draft.effects.discard("low contrast")
+            contrast = _between(rng, 70, 160)
+    else:
+        contrast = _between(rng, 60, 250)
+    dark = _between(rng, 0, 255 - contrast)
+    light = dark + contrast
+    if rng.random() < 0.5:
+        draft.effects.add("light")
+        ground, ink = dark, light
+    else:
+        ground, ink = light, dark
+    # A second ink stands out from the ground as the first does, on the other side where there is room.
+    further = ground - (ink - ground) * _between(rng, 0.4, 1.0)
+    return ground, ink, min(max(further, 0.0), 255.0)
+
+
+def _seen_letters(
+    draft: Draft,
+    style: str | None,
+    ink: float,
+    other: float,
+    ground: float,
+    backgrounds: Backgrounds,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray | float]:
+    """How much ink covers each pixel, [h, w] in 0..1, and its grey level."""
+    need = draft.letter_height * 0.9
+    size = next((size for size in SIZES if size >= need), SIZES[-1])
+    above = 1.5 if "neighbours" in draft.effects else _PAD
+    mask, origin = _letters(draft, size, above)
+    if "neighbours" in draft.effects:
+        _add_neighbours(mask, origin, draft, size, rng)
+    if "framed" in draft.effects and not draft.bend:
+        _add_frame(mask, origin, draft, size, rng)
+    layers = _styled(mask, style, size, ink, other, ground, rng)
+    if draft.bend:
+        layers = [(_bent(layer, origin, draft, size), level) for layer, level in layers]
+    matrix = _perspective(draft, origin, size)
+    height, width = draft.shape
+    warped = [
+        (
+            cv2.warpPerspective(layer, matrix, (width, height), flags=cv2.INTER_LINEAR).astype(np.float32)
+            * np.float32(1 / 255),
+            level,
+        )
+        for layer, level in layers
+    ]
+    if len(warped) == 1:
+        return warped[0]
+    return _over(warped)
+
+
+def _over(layers: Sequence[tuple[np.ndarray, float]]) -> tuple[np.ndarray, np.ndarray]:
+    """Layers of (coverage, level), the last one on top, as one."""
+    alpha, paint = layers[0][0].copy(), layers[0][0] * np.float32(layers[0][1])
+    for cover, level in layers[1:]:
+        paint += cover * (np.float32(level) - paint)
+        alpha += cover * (1 - alpha)
+    return alpha, paint / np.maximum(alpha, np.float32(1e-3))
+
+
+def _letters(draft: Draft, size: int, above: float) -> tuple[np.ndarray, tuple[float, float]]:
+    """The ink of the letters at `size` pixels an em, [h, w] uint8, and where the first pen is in it."""
+    scale = size / UNIT
+    left, top, right, bottom = (side * scale for side in draft.box)
+    # Bending happens on the canvas; what it adds to the box is room there.
+    origin_x, origin_y = _PAD * size - left, above * size - top
+    shape = int(bottom - top + 2 * above * size) + 1, int(right - left + 2 * _PAD * size) + 1
+    mask = np.zeros(shape, np.uint8)
+    for character, pen, lift in zip(draft.text, draft.pens, draft.lifts):
+        _stamp(mask, draft.font.glyph(character, size), origin_x + pen * scale, origin_y + lift * scale)
+    return mask, (origin_x, origin_y)
+
+
+def _stamp(mask: np.ndarray, glyph: Glyph, x: float, y: float) -> None:
+    """Add a glyph with its pen at (x, y), as far as it is inside."""
+    left, top = round(x) + glyph.left, round(y) + glyph.top
+    rows, columns = glyph.mask.shape
+    skip_top, skip_left = max(-top, 0), max(-left, 0)
+    place = mask[max(top, 0) : max(top + rows, 0), max(left, 0) : max(left + columns, 0)]
+    if place.size:
+        part = glyph.mask[skip_top : skip_top + place.shape[0], skip_left : skip_left + place.shape[1]]
+        np.maximum(place, part, out=place)
+
+
+def _add_neighbours(
+    mask: np.ndarray, origin: tuple[float, float], draft: Draft, size: int, rng: np.random.Generator
+) -> None:
+    """Lines of text above, below or both, so near that their edges may be seen."""
+    scale = size / UNIT
+    ink = (draft.box[3] - draft.box[1]) * scale
+    where = rng.random()
+    for side in (-1,) if where < 0.4 else (1,) if where < 0.8 else (-1, 1):
+        x = origin[0] + draft.box[0] * scale - rng.random() * size
+        lead = max(ink, 0.75 * size) + size * _between(rng, 0.08, 0.3)
+        y = origin[1] + side * lead
+        while x < mask.shape[1]:
+            character = draft.text[int(rng.random() * len(draft.text))]
+            glyph = draft.font.glyph(character, size)
+            _stamp_outside(mask, glyph, x, y, origin[1] + draft.box[1] * scale, origin[1] + draft.box[3] * scale)
+            x += max(glyph.advance, 1.0)
+
+
+def _stamp_outside(mask: np.ndarray, glyph: Glyph, x: float, y: float, top: float, bottom: float) -> None:
+    """Add a glyph unless it would reach into the rows of the word itself."""
+    first, last = y + glyph.top, y + glyph.top + glyph.mask.shape[0]
+    if last < top or first > bottom:
+        _stamp(mask, glyph, x, y)
+
+
+def _add_frame(
+    mask: np.ndarray, origin: tuple[float, float], draft: Draft, size: int, rng: np.random.Generator
+) -> None:
+    """Lines around the word or under it, as of signs and plates."""
+    scale, gap = size / UNIT, size * _between(rng, 0.1, 0.35)
+    left, top, right, bottom = (side * scale for side in draft.box)
+    x0, x1 = round(origin[0] + left - gap), round(origin[0] + right + gap)
+    y0, y1 = round(origin[1] + top - gap), round(origin[1] + bottom + gap)
+    thickness = max(round(size * _between(rng, 0.03, 0.08)), 1)
+    if rng.random() < 0.6:
+        cv2.rectangle(mask, (x0, y0), (x1, y1), 255, thickness)
+    else:
+        row = y1 if rng.random() < 0.7 else y0
+        cv2.line(mask, (x0, row), (x1, row), 255, thickness)
+
+
+def _styled(
+    mask: np.ndarray, style: str | None, size: int, ink: float, other: float, ground: float, rng: np.random.Generator
+) -> list[tuple[np.ndarray, float]]:
+    """Layers of (ink [h, w] uint8, grey level) from the lowest to the topmost."""
+    if style == "bold":
+        return [(cv2.dilate(mask, _disc(size * 0.02)), ink)]
+    if style == "stencilled":
+        cut = mask.copy()
+        period, width = round(size * _between(rng, 0.28, 0.4)), max(round(size * 0.045), 1)
+        row = round(mask.shape[0] / 2 + size * _between(rng, -0.1, 0.1))
+        cut[row : row + width] = 0
+        if rng.random() < 0.5:
+            cut[row + period : row + period + width] = 0
+        return [(cut, ink)]
+    if style == "dot matrix":
+        return [(_dots(mask, size, rng), ink)]
+    if style == "outlined":
+        edge = cv2.dilate(mask, _disc(size * _between(rng, 0.025, 0.05)))
+        if rng.random() < 0.5:
+            return [(edge, other), (mask, ink)]
+        inner = cv2.erode(mask, _disc(size * 0.02))
+        return [(edge, ink), (inner, ground)]
+    if style == "shadowed letters":
+        shift = round(size * _between(rng, 0.03, 0.09)) or 1
+        fallen = _shifted(mask, shift * _sign(rng), shift)
+        if rng.random() < 0.5:
+            fallen = cv2.blur(fallen, (2 * shift + 1, 2 * shift + 1))
+        return [(fallen, other), (mask, ink)]
+    if style == "embossed":
+        shift = max(round(size * 0.025), 1)
+        lit, dim = _shifted(mask, -shift, -shift), _shifted(mask, shift, shift)
+        body = (ground + ink) / 2 if rng.random() < 0.5 else ground
+        return [(lit, max(ink, other)), (dim, min(ink, other)), (mask, body)]
+    return [(mask, ink)]
+
+
+def _disc(radius: float) -> np.ndarray:
+    side = 2 * max(round(radius), 1) + 1
+    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+
+
+def _shifted(mask: np.ndarray, right: int, down: int) -> np.ndarray:
+    moved = np.zeros_like(mask)
+    rows, columns = mask.shape
+    moved[max(down, 0) : rows + min(down, 0), max(right, 0) : columns + min(right, 0)] = mask[
+        max(-down, 0) : rows - max(down, 0), max(-right, 0) : columns - max(right, 0)
+    ]
+    return moved
+
+
+def _dots(mask: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    """The letters as dots on a grid, as displays have them."""
+    pitch = size / _between(rng, 15, 20)
+    rows, columns = max(round(mask.shape[0] / pitch), 1), max(round(mask.shape[1] / pitch), 1)
+    cells = (cv2.resize(mask, (columns, rows), interpolation=cv2.INTER_AREA) > 110).astype(np.uint8) * 255
+    wide = cv2.resize(cells, (mask.shape[1], mask.shape[0]), interpolation=cv2.INTER_NEAREST)
+    across = np.abs((np.arange(mask.shape[1]) + 0.5) * columns / mask.shape[1] % 1 - 0.5)
+    down = np.abs((np.arange(mask.shape[0]) + 0.5) * rows / mask.shape[0] % 1 - 0.5)
+    return wide * ((down[:, None] ** 2 + across**2) < 0.22)
+
+
+def _bent(mask: np.ndarray, origin: tuple[float, float], draft: Draft, size: int) -> np.ndarray:
+    """The canvas with its columns moved along a parabola."""
+    scale = size / UNIT
+    left, right = origin[0] + draft.box[0] * scale, origin[0] + draft.box[2] * scale
+    columns = np.arange(mask.shape[1], dtype=np.float32)
+    moved = ((columns - (left + right) / 2) / ((right - left) / 2)) ** 2 * np.float32(draft.bend * scale)
+    rows = np.arange(mask.shape[0], dtype=np.float32)[:, None] - moved.astype(np.float32)
+    return cv2.remap(mask, np.broadcast_to(columns, mask.shape).copy(), rows, cv2.INTER_LINEAR)
+
+
+def _perspective(draft: Draft, origin: tuple[float, float], size: int) -> np.ndarray:
+    """The matrix from the canvas to the picture."""
+    scale = size / UNIT
+    left, top, right, bottom = (side * scale for side in draft.box)
+    left, right, top, bottom = left + origin[0], right + origin[0], top + origin[1], bottom + origin[1]
+    canvas = np.array([(left, top), (right, top), (right, bottom), (left, bottom)], np.float32)
+    return cv2.getPerspectiveTransform(canvas, np.array(draft.corners, np.float32))
+
+
+def _ground(
+    draft: Draft, level: float, contrast: float, backgrounds: Backgrounds, rng: np.random.Generator
+) -> np.ndarray:
+    """What is behind the letters, [h, w] float32."""
+    height, width = draft.shape
+    if "photograph" in draft.effects:
+        draft.effects.discard("cloud")
+        texture = backgrounds.photograph(rng, height, width)
+    elif "cloud" in draft.effects:
+        texture = backgrounds.cloud(rng, height, width)
+    else:
+        return np.full((height, width), level, np.float32)
+    # Three deviations reach 60 % of the way to the ink at most.
+    return np.float32(level) + texture * np.float32(contrast * _between(rng, 0.05, 0.2))
+
+
+def _light(picture: np.ndarray, draft: Draft, contrast: float, rng: np.random.Generator) -> None:
+    """Uneven light, shadows, highlights and what stands before the word, in place."""
+    height, width = picture.shape
+    effects = draft.effects
+    across = np.linspace(-1, 1, width, dtype=np.float32)
+    down = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
+    if "gradient" in effects:
+        x, y = _between(rng, -0.3, 0.3), _between(rng, -0.3, 0.3)
+        picture *= 1 + np.float32(x) * across + np.float32(y) * down
+    if "shadow" in effects:
+        # The dark side of a line through the picture.
+        angle, place = _between(rng, 0, 6.28), _between(rng, -0.6, 0.6)
+        side = np.float32(np.cos(angle)) * across + np.float32(np.sin(angle)) * down - np.float32(place)
+        soft = np.float32(_between(rng, 0.03, 0.4))
+        picture *= 1 - np.float32(_between(rng, 0.2, 0.55)) * np.clip(side / soft + 0.5, 0, 1)
+    if "highlight" in effects:
+        x, y, reach = _between(rng, -0.9, 0.9), _between(rng, -0.9, 0.9), _between(rng, 0.1, 0.5)
+        spot = np.exp(
+            -(((across - np.float32(x)) * np.float32(width / height / 3)) ** 2 + (down - np.float32(y)) ** 2)
+            / np.float32(reach)
+        )
+        picture += spot * np.float32(_between(rng, 0.2, 0.6)) * (255 - picture)
+    if "occluded" in effects:
+        if contrast < 60:
+            effects.discard("occluded")
+        else:
+            _occlude(picture, rng)
+
+
+def _occlude(picture: np.ndarray, rng: np.random.Generator) -> None:
+    """Branches, wires, dirt: narrow enough that letters are still known by what is left of them."""
+    height, width = picture.shape
+    level = float(_between(rng, 0, 255))
+    for _ in range(1 + int(rng.random() * 2)):
+        draw = rng.random()
+        x, y = rng.random() * width, rng.random() * height
+        if draw < 0.5:
+            end = x + _between(rng, -1, 1) * height, y + _between(rng, -1, 1) * height
+            thickness = max(round(height * _between(rng, 0.02, 0.08)), 1)
+            cv2.line(picture, (round(x), round(y)), (round(end[0]), round(end[1])), level, thickness, cv2.LINE_AA)
+        else:
+            axes = max(round(height * _between(rng, 0.03, 0.16)), 1), max(round(height * _between(rng, 0.03, 0.12)), 1)
+            cv2.ellipse(picture, (round(x), round(y)), axes, _between(rng, 0, 180), 0, 360, level, -1, cv2.LINE_AA)
+
+
+def _photographed(
+    picture: np.ndarray, draft: Draft, contrast: float, backgrounds: Backgrounds, rng: np.random.Generator
+) -> np.ndarray:
+    """Blur, noise and compression, [h, w] uint8."""
+    effects = draft.effects
+    if "blur" in effects:
+        sigma = _between(rng, 0.3, max(0.035 * draft.letter_height, 0.5))
+        picture = cv2.GaussianBlur(picture, (0, 0), sigma)
+    if "motion" in effects:
+        length = round(draft.letter_height * _between(rng, 0.05, 0.12))
+        if length > 1:
+            kernel = np.zeros((length, length), np.float32)
+            if rng.random() < 0.6:
+                kernel[length // 2] = 1 / length
+            else:
+                kernel[np.arange(length), np.arange(length)] = 1 / length
+            picture = cv2.filter2D(picture, -1, kernel)
+        else:
+            effects.discard("motion")
+    if "noise" in effects:
+        picture = picture + backgrounds.grain(rng, *picture.shape) * np.float32(
+            _between(rng, 1, min(contrast * 0.2, 20))
+        )
+    grey = np.clip(picture, 0, 255).astype(np.uint8)
+    if "jpeg" in effects:
+        quality = round(_between(rng, 60 if contrast < 50 else 25, 90))
+        _, packed = cv2.imencode(".jpg", grey, [cv2.IMWRITE_JPEG_QUALITY, quality])
+        return np.asarray(cv2.imdecode(packed, cv2.IMREAD_GRAYSCALE))
+    return grey
+
+
+def _between(rng: np.random.Generator, low: float, high: float) -> float:
+    return low + (high - low) * rng.random()
+
+
+def _sign(rng: np.random.Generator) -> int:
+    return 1 if rng.random() < 0.5 else -1
