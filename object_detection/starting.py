@@ -14,8 +14,6 @@ Loader = Callable[[dict[str, np.ndarray]], tuple[dict[str, np.ndarray], Report]]
 FOLDER = Path(__file__).resolve().parent
 MODEL, WEIGHTS = "ssd_mobilenet_v1", "ssd_mobilenet_v1_voc"
 """The network whose weights come along, and their name: what training starts from if nothing else is named."""
-CLASSIFIER_VARIABLES = ("fc*_*.*",)
-"""Names of variables, as patterns, that a network for classification has behind its backbone."""
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:
@@ -34,23 +32,19 @@ def load_weights(
         spec: a registered name, or a file or folder of any format that `fluid.weights.read_weights` knows.
         allow_partial: accept any difference.
 
-    Heads for other classes or priors, extra layers that only one side has, and the last layer of a classifier are no
-    difference: what is not loaded keeps its initial value and is listed in the report. Raises WeightsError if anything else
-    differs, or the weights cannot be read.
+    Heads for other classes or priors, and extra layers that the weights lack, keep their initial values; what the weights have
+    beyond the network, deeper layers or the last one of a classifier, is left. The report lists both. Raises WeightsError if
+    the backbone differs, or the weights cannot be read.
     """
     own = {name: state[name] for name in names}
     arrays = Bare(spec, FOLDER, registry.identify(spec, FOLDER)).read(names=own)
-    without = {
-        name
-        for name in arrays.keys() - own.keys()
-        if matches(name, (*DETECTION_VARIABLES, *CLASSIFIER_VARIABLES)) and arrays[name].dtype.kind == "f"
-    }
+    beyond = arrays.keys() - own.keys()
     loaded, report = weights.load_into(
         own,
-        {name: array for name, array in arrays.items() if name not in without},
+        {name: array for name, array in arrays.items() if name not in beyond},
         head=HEAD_VARIABLES,
         optional=DETECTION_VARIABLES,
         allow_partial=allow_partial,
     )
-    report.ignored += sorted(without)
+    report.ignored += sorted(beyond)
     return {**state, **loaded}, report

@@ -75,8 +75,9 @@ class Flags(OptimizerFlags, DataFlags, DetectionFlags, BatchFlags, TrainFlags):
     """Start from random numbers, where otherwise the detector that comes along would be the start."""
     allow_partial: bool = False
     """Accept weights that fit only in part."""
-    freeze: Literal["none", "statistics", "backbone"] = "none"
-    """What is not trained: the statistics of batch normalisation, or the backbone too."""
+    freeze: Literal["auto", "none", "statistics", "backbone"] = "auto"
+    """What is not trained: the statistics of batch normalisation, or the backbone too; auto keeps the statistics of the
+    detector that comes along, which say nothing about its activations."""
     conv_lr: Positive = 1.0
     """Factor on the learning rate of the convolutions that do not predict."""
 
@@ -158,7 +159,7 @@ def main(flags: Flags) -> Outcome:
         check_data(flags, lambda data: describe(flags, data))
         return Outcome(step=0, nothing_left=True)
     settled = settle(flags, TASK, free=FREE)
-    flags = settled.flags
+    flags = replace(settled.flags, pretrained_model=starting_weights(settled.flags))
     settled.refuse_changes(*NETWORK_FLAGS)
     data, validation = training_data(flags), open_sound_part(flags, "val", flags.val_split)
     detector = describe(flags, data, settled.facts)
@@ -239,7 +240,7 @@ def build_programs(flags: Flags, detector: Detector, data: DataSet, steps_per_ep
     from object_detection.network import inference_program, nms_of, prediction_program, training_programs
 
     rate = recipes.learning_rate(flags, steps_per_epoch, coco=data.origin.endswith(".json"))
-    options = {"max_boxes": flags.max_boxes, "freeze": flags.freeze, "conv_lr": flags.conv_lr}
+    options = {"max_boxes": flags.max_boxes, "freeze": freezing(flags), "conv_lr": flags.conv_lr}
     training = training_programs(flags, detector, rate, **options)
     programs = {**training, "predict": prediction_program(detector, nms_of(flags))}
     return {**programs, "infer": inference_program(detector, nms_of(flags))} if flags.capture else programs
@@ -272,13 +273,25 @@ def fingerprint_of(data: DataSet) -> str:
     return fingerprint(names, data.class_names, np.concatenate(boxes).astype(np.float32))
 
 
+def starting_weights(flags: Flags) -> str | None:
+    """The weights to start from; None for random numbers. Raises UserError if the flags contradict each other."""
+    if flags.pretrained_model is not None and flags.from_scratch:
+        raise UserError("--from_scratch and --pretrained_model contradict each other; give one of them")
+    comes_along = flags.model == starting.MODEL and not flags.from_scratch
+    return starting.WEIGHTS if comes_along and flags.pretrained_model is None else flags.pretrained_model
+
+
+def freezing(flags: Flags) -> Literal["none", "statistics", "backbone"]:
+    """What is not trained."""
+    if flags.freeze != "auto":
+        return flags.freeze
+    # Its author has folded batch normalisation into the convolutions: with statistics of batches it is another network.
+    return "statistics" if starting_weights(flags) == starting.WEIGHTS else "none"
+
+
 def loader(flags: Flags, program: Interface) -> Loader | None:
     """What puts the weights to start from into a state; None if training starts from random numbers."""
     spec = flags.pretrained_model
-    if spec is not None and flags.from_scratch:
-        raise UserError("--from_scratch and --pretrained_model contradict each other; give one of them")
-    if spec is None and flags.model == starting.MODEL and not flags.from_scratch:
-        spec = starting.WEIGHTS
     if spec is None:
         return None
     return lambda state: load_weights(state, program.state_names, spec, allow_partial=flags.allow_partial)
