@@ -75,6 +75,11 @@ class DataSet:
         labels = np.concatenate([item.labels for item in self.objects]) if self.objects else np.zeros(0, np.int64)
         return dict(zip(self.class_names, np.bincount(labels, minlength=len(self.class_names)).tolist(), strict=True))
 
+    def most_boxes(self, limit: int) -> int:
+        """Of those that train, as many as any picture has, from 1 to `limit`."""
+        counts = [int((~(item.difficult | item.crowd)).sum()) for item in self.objects]
+        return min(max([1, *counts]), limit)
+
     def training_boxes(self) -> np.ndarray:
         """All that are neither difficult nor crowds, [n, 4]."""
         return np.concatenate([item.boxes[~(item.difficult | item.crowd)] for item in self.objects])

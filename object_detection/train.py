@@ -85,8 +85,8 @@ class Flags(OptimizerFlags, DataFlags, DetectionFlags, BatchFlags, TrainFlags):
     """Images in a batch, over all devices."""
     num_epochs: Count = 12
     """Passes over the training images."""
-    max_boxes: Count = 100
-    """Objects of a picture that take part in the loss; of more the largest do."""
+    max_boxes: Count | None = None
+    """Objects of a picture that take part in the loss, of more the largest; by default as many as any picture has, at most 100."""
     apply_distort: bool = True
     """Change the colours."""
     apply_expand: bool = True
@@ -135,6 +135,8 @@ RETIRED = {
 
 NETWORK_FLAGS = ("model", "image_size", "priors", "freeze", "max_boxes")
 """Flags that make another network of a run."""
+MOST_BOXES = 100
+"""Of a picture, in the loss, where no flag says it: matching takes memory for all of them in each picture."""
 FREE = (
     *(
         "data",
@@ -240,7 +242,11 @@ def build_programs(flags: Flags, detector: Detector, data: DataSet, steps_per_ep
     from object_detection.network import inference_program, nms_of, prediction_program, training_programs
 
     rate = recipes.learning_rate(flags, steps_per_epoch, coco=data.origin.endswith(".json"))
-    options = {"max_boxes": flags.max_boxes, "freeze": freezing(flags), "conv_lr": flags.conv_lr}
+    options = {
+        "max_boxes": flags.max_boxes or data.most_boxes(MOST_BOXES),
+        "freeze": freezing(flags),
+        "conv_lr": flags.conv_lr,
+    }
     training = training_programs(flags, detector, rate, **options)
     programs = {**training, "predict": prediction_program(detector, nms_of(flags))}
     return {**programs, "infer": inference_program(detector, nms_of(flags))} if flags.capture else programs
