@@ -1,4 +1,4 @@
-"""Pictures that every task draws: the curves of a run, and a sheet of what a network saw."""
+"""Pictures that every task draws: the curves of a run, a confusion matrix, and a sheet of what a network saw."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -54,6 +54,26 @@ def draw_curves(
         if axis.get_legend_handles_labels()[0]:
             axis.legend(frameon=False)
     figure.suptitle(title)
+    figure.savefig(path, dpi=120)
+    return path
+
+
+def draw_confusion(path: Path, confusion: np.ndarray, names: Sequence[str], *, title: str = "") -> Path:
+    """The confusion matrix [true class, predicted class]: rows are normalised, cells of small ones hold the counts."""
+    classes = len(confusion)
+    shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    size = min(3 + 0.5 * classes, 14)
+    figure, axis = new_figure(size, size)
+    axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axis.set(xlabel="predicted", ylabel="true", title=title)
+    if classes <= 40:
+        axis.set_xticks(range(classes), names, rotation=60, ha="right", fontsize=8)
+        axis.set_yticks(range(classes), names, fontsize=8)
+    if classes <= 25:
+        for row, column in np.ndindex(confusion.shape):
+            if confusion[row, column]:
+                color = "white" if shares[row, column] > 0.5 else "black"
+                axis.text(column, row, str(confusion[row, column]), ha="center", va="center", color=color, fontsize=8)
     figure.savefig(path, dpi=120)
     return path
 

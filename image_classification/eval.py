@@ -19,9 +19,9 @@ from fluid.config import BatchFlags, EngineFlags, ExportedFlags, ResultFlags, de
 from fluid.data import batches_for_all
 from fluid.interface import Interface
 from fluid.metrics import measure
+from fluid.pictures import draw_confusion
 from fluid.records import write_result
 from fluid.run import console, script
-from image_classification import pictures
 from image_classification.classifier import Classifier, NetworkFlags
 from image_classification.metrics import Accuracy
 from image_classification.opening import open_classifier, open_runner
@@ -79,7 +79,7 @@ def main(flags: Flags) -> dict[str, float]:
         found = {"weights": opened.source, "list": images.origin, "images": accuracy.samples, **result}
         write_result(flags.output_dir, found)
         names = [classifier.name_of(label) for label in range(classifier.class_dim)]
-        pictures.draw_confusion(flags.output_dir / "confusion.png", accuracy.confusion, names)
+        draw_confusion(flags.output_dir / "confusion.png", accuracy.confusion, names)
         console.print(f"written to {flags.output_dir}: result.json, confusion.png", markup=False)
     return result
 

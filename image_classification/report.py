@@ -1,6 +1,6 @@
 """The end of a training run: its pictures and its summary."""
 
-from fluid.pictures import draw_curves
+from fluid.pictures import draw_confusion, draw_curves
 from fluid.run import Run, events, show_summary
 from fluid.trainer import Outcome
 from image_classification import pictures
@@ -14,7 +14,7 @@ def finish(run: Run, outcome: Outcome, measured: Accuracy, classifier: Classifie
     drawn = [draw_curves(folder / "curves.png", pictures.CURVES, events(folder, "train"), events(folder, "eval"))]
     if measured.samples:
         classes = [classifier.name_of(label) for label in range(classifier.class_dim)]
-        drawn.append(pictures.draw_confusion(folder / "confusion.png", measured.confusion, classes))
+        drawn.append(draw_confusion(folder / "confusion.png", measured.confusion, classes))
     names = {"top-1": "acc1", "top-5": "acc5", "loss": "loss"}
     show_summary(f"{classifier.model}, {measured.samples} test images", outcome.summary("images", names))
     if outcome.skipped_samples:

@@ -12,6 +12,7 @@ from fluid.run import console
 from object_detection.datasets import DataFlags, open_sound_part
 from object_detection.detector import NMS, DetectionFlags, NetworkFlags
 from object_detection.opening import open_detector, open_prediction, open_runner
+from object_detection.pictures import draw_evaluation
 from object_detection.protocol import ByName, Protocol, described, metric_for
 from object_detection.reader import DetectionSource
 
@@ -76,5 +77,7 @@ def evaluate(flags: EvaluationFlags) -> dict[str, float]:
     if flags.output_dir is not None:
         found: dict[str, Any] = {"weights": opened.source, "data": data.origin, "protocol": protocol, **figures}
         write_result(flags.output_dir, found)
-        console.print(f"written to {flags.output_dir}: result.json", markup=False)
+        drawn = draw_evaluation(flags.output_dir, metric.metric, data.objects, data.class_names, flags.overlap)
+        names = ", ".join(["result.json", *(path.name for path in drawn)])
+        console.print(f"written to {flags.output_dir}: {names}", markup=False)
     return figures

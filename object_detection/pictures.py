@@ -1,0 +1,110 @@
+"""What an evaluation looks like: precision against recall, and which classes are taken for which."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from fluid.pictures import draw_confusion
+from fluid.plots import new_figure
+from object_detection import boxes as box
+from object_detection.annotations import Objects
+from object_detection.drawing import color_of
+from object_detection.metrics import Curve, Detections, voc_curves
+
+import numpy as np
+
+SCORE = 0.25
+"""From which on a detection counts in the confusion matrix, as ultralytics has it."""
+NOTHING = "(background)"
+INSIDE, IN_LEGEND = 3, 25
+"""So many classes are named inside of the diagram, and so many at all."""
+
+
+def draw_evaluation(
+    folder: Path, metric: Detections, objects: Sequence[Objects], class_names: Sequence[str], iou: float
+) -> list[Path]:
+    """Write precision_recall.png and confusion.png of what a metric has collected; a detection is right from `iou` on."""
+    table = metric.table()
+    curves = voc_curves(table, objects, len(class_names), iou)
+    matrix = confusion(table, objects, len(class_names), iou)
+    title = f"boxes of score {SCORE:g} and more, IoU {iou:g}"
+    return [
+        draw_precision_recall(folder / "precision_recall.png", curves, class_names, iou),
+        draw_confusion(folder / "confusion.png", matrix, [*class_names, NOTHING], title=title),
+    ]
+
+
+def best_threshold(curve: Curve) -> tuple[float, float]:
+    """The largest F1, the harmonic mean of precision and recall, and the score from which on detections must be kept for it.
+
+    (0, 1) for a class of which nothing was found.
+    """
+    both = curve.precision + curve.recall
+    f1 = np.divide(2 * curve.precision * curve.recall, both, out=np.zeros_like(both), where=both > 0)
+    # Detections of the same score are kept together.
+    last = np.append(np.diff(curve.scores) != 0, True)[: len(f1)]
+    f1 = np.where(last, f1, 0)
+    if not f1.any():
+        return 0.0, 1.0
+    best = int(f1.argmax())
+    return float(f1[best]), float(curve.scores[best])
+
+
+def draw_precision_recall(path: Path, curves: Sequence[Curve], class_names: Sequence[str], iou: float) -> Path:
+    """The curve of every class with objects, in the class's colour, and a point where F1 is largest."""
+    shown = [(number, curve) for number, curve in enumerate(curves) if curve.objects]
+    figure, axis = new_figure(7 if len(shown) <= INSIDE else 9.5, 5)
+    for number, curve in shown:
+        f1, score = best_threshold(curve)
+        color = np.array(color_of(number)) / 255
+        average = curve.average_precision("integral")
+        label = f"{class_names[number]} AP {average:.3f}, F1 {f1:.2f} from {score:.2f}"
+        axis.step([0, *curve.recall], [1, *curve.precision], where="post", color=color, lw=1.5, label=label)
+        if f1:
+            at = int(np.flatnonzero(curve.scores >= score)[-1])
+            axis.plot(curve.recall[at], curve.precision[at], "o", ms=5, color=color)
+    axis.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02), title=f"IoU {iou:g}")
+    axis.grid(alpha=0.3)
+    if 0 < len(shown) <= INSIDE:
+        axis.legend(frameon=False, loc="lower left")
+    elif len(shown) <= IN_LEGEND:
+        axis.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    figure.savefig(path, dpi=120)
+    return path
+
+
+def confusion(table: np.ndarray, objects: Sequence[Objects], classes: int, iou: float) -> np.ndarray:
+    """Counts [1 + classes, 1 + classes], the class of an object by that of its detection; the last is background.
+
+    Of the detections [n, COLUMNS] with a score of `SCORE` or more, pairs with the objects of their image are made in the order
+    of their IoU, down to `iou`, whatever the classes. What is left is missed, or found where nothing is. Difficult
+    objects and crowds do not count, and neither do detections on them.
+    """
+    matrix = np.zeros((classes + 1, classes + 1), np.int64)
+    table = table[table[:, 2] >= SCORE]
+    for number, item in enumerate(objects):
+        own = table[table[:, 0] == number]
+        ignored = item.difficult | item.crowd
+        overlaps = box.ious(item.boxes.astype(np.float64), own[:, 3:])
+        found_by = _pairs(overlaps, iou)
+        for index, label in enumerate(item.labels):
+            if not ignored[index]:
+                by = found_by.get(index)
+                matrix[label, classes if by is None else int(own[by, 1])] += 1
+        for by in set(range(len(own))) - set(found_by.values()):
+            if not (overlaps[ignored, by] >= iou).any():
+                matrix[classes, int(own[by, 1])] += 1
+    return matrix
+
+
+def _pairs(overlaps: np.ndarray, iou: float) -> dict[int, int]:
+    """Of overlaps [objects, detections] the largest again and again, each row and column once: object -> detection."""
+    pairs: dict[int, int] = {}
+    taken: set[int] = set()
+    for flat in np.argsort(-overlaps, axis=None, kind="stable"):
+        row, column = divmod(int(flat), overlaps.shape[1])
+        if overlaps[row, column] < iou:
+            break
+        if row not in pairs and column not in taken:
+            pairs[row] = column
+            taken.add(column)
+    return pairs
