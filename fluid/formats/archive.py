@@ -1,4 +1,4 @@
-"""Unpacking archives of weights without trusting them, and finding the folder inside that holds the parameters."""
+"""Unpacking archives of weights or data without trusting them, and finding the folder inside that holds the parameters."""
 
 import os
 import stat
@@ -30,8 +30,8 @@ def is_archive(path: str | os.PathLike) -> bool:
         return False
 
 
-def unpack(path: str | os.PathLike, folder: str | os.PathLike) -> None:
-    """Unpack a tar or zip into a new folder, completely or not at all.
+def unpack(path: str | os.PathLike, folder: str | os.PathLike, *, max_members: int = MAX_MEMBERS) -> None:
+    """Unpack a tar or zip of at most `max_members` files into a new folder, completely or not at all.
 
     Raises WeightsError, leaving nothing behind, if the archive is damaged or truncated; holds a path that leaves the
     folder, a link, a device or a pipe; holds a file twice; or grows beyond what weights can (a decompression bomb).
@@ -46,7 +46,7 @@ def unpack(path: str | os.PathLike, folder: str | os.PathLike) -> None:
         try:
             for count, (name, member_size, content) in enumerate(_members(path)):
                 budget -= member_size
-                if budget < 0 or count >= MAX_MEMBERS:
+                if budget < 0 or count >= max_members:
                     raise WeightsError(
                         f"{path}: grows out of proportion when unpacked; refused as a decompression bomb."
                     )
