@@ -67,6 +67,51 @@ def gru(
     return outputs, final
 
 
+def bidirectional_gru(
+    forward: Value,
+    backward: Value,
+    size: int,
+    *,
+    names: tuple[str, str],
+    lengths: Value,
+    gate: Activation = F.sigmoid,
+    candidate: Activation = F.tanh,
+) -> tuple[Value, Value]:
+    """Two of Fluid's `dynamic_gru` in one loop, the second of which starts at the end of each sequence.
+
+    The same as two calls of `gru` with `forward` and `backward` [N, T, 3 * size], of half as many steps one after the other.
+    Returns both outputs [N, T, size]; `names` and their parameters as in `gru_cell`.
+    """
+    dtype = dtype_name(forward)
+    weights = [_parameter([size, 3 * size], f"{name}.w_0", None, dtype).reshape([-1]) for name in names]
+    bias = paddle.stack(
+        [_parameter([1, 3 * size], f"{name}.b_0", None, dtype, is_bias=True).reshape([-1]) for name in names]
+    )
+    w_gates = paddle.stack([flat[: 2 * size * size].reshape([size, 2 * size]) for flat in weights])
+    w_candidate = paddle.stack([flat[2 * size * size :].reshape([size, size]) for flat in weights])
+    steps = paddle.arange(_length(forward, 1), dtype="int64").unsqueeze(0)
+    inside = paddle.cast(steps < paddle.cast(lengths, "int64").unsqueeze(1), dtype).unsqueeze(2)
+    features = 6 * size
+    joined = paddle.concat([forward, paddle.flip(backward, [1]), inside, paddle.flip(inside, [1])], axis=2)
+
+    def times(x: Value, weight: Value) -> Value:
+        """[N, 2, in] by [2, in, out] -> [N, 2, out]."""
+        return paddle.matmul(x.transpose([1, 0, 2]), weight).transpose([1, 0, 2])
+
+    def advance(x: Value, states: States) -> States:
+        (hidden,) = states
+        before = hidden.reshape([-1, 2, size])
+        given = x[:, :features].reshape([-1, 2, 3 * size]) + bias
+        gates = gate(given[:, :, : 2 * size] + times(before, w_gates))
+        update, reset = gates[:, :, :size], gates[:, :, size:]
+        fresh = candidate(given[:, :, 2 * size :] + times(reset * before, w_candidate))
+        after = (1.0 - update) * before + update * fresh
+        return (paddle.where(x[:, features:].unsqueeze(2) > 0.5, after, before).reshape([-1, 2 * size]),)
+
+    outputs, _ = recur(advance, joined, (_zeros(forward, 2 * size),))
+    return outputs[:, :, :size] * inside, paddle.flip(outputs[:, :, size:], [1]) * inside
+
+
 def gru_cell(
     size: int,
     *,
@@ -219,7 +264,9 @@ def _forward_loop(
         outputs = paddle.scatter(outputs, step, after[0].unsqueeze(0))
         return [step - 1 if reverse else step + 1, outputs, *after]
 
-    _, outputs, *final = paddle.static.nn.while_loop(running, advance, [first, outputs, *initial])
+    # Copies, because Paddle's loop takes away what it starts from, for whoever comes after it too.
+    start = [paddle.assign(state) for state in initial]
+    _, outputs, *final = paddle.static.nn.while_loop(running, advance, [first, outputs, *start])
     return outputs.transpose([1, 0, 2]), tuple(final)
 
 

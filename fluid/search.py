@@ -174,8 +174,7 @@ def sample(
 
 def for_each_hypothesis(value: Value, hypotheses: int) -> Value:
     """`value` [N, ...] as the rows of a cache, [N * hypotheses, ...]: those of a sentence lie together."""
-    shape = [-1, *value.shape[1:]]
-    return paddle.tile(value.unsqueeze(1), [1, hypotheses, *[1] * (len(shape) - 1)]).reshape(shape)
+    return paddle.tile(value.unsqueeze(1), [1, hypotheses, *[1] * (len(value.shape) - 1)]).flatten(0, 1)
 
 
 class _Board:

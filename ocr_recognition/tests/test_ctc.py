@@ -12,7 +12,8 @@ from fluid.interface import Input
 from fluid.program import build, initialise
 from fluid.schedule import Constant
 from ocr_recognition.alignment import frames_needed
-from ocr_recognition.ctc import Reading, ctc_losses, edit_distance, read_greedily
+from ocr_recognition.ctc import ctc_losses
+from ocr_recognition.readings import EMPTY, edit_distance, read_greedily
 
 import numpy as np
 import paddle
@@ -83,7 +84,7 @@ def test_reading_merges_repeats_and_drops_blanks() -> None:
     weak, strong = (np.exp(top) / (np.exp(top) + 3) for top in (2.0, 4.0))
     assert first.confidence == pytest.approx((strong * weak * weak) ** (1 / 3), rel=1e-5)
     assert empty.label == () and 0 < empty.confidence < 1
-    assert read_greedily(logits, np.array([0, 0]), blank=blank) == [Reading((), 1.0, ())] * 2
+    assert read_greedily(logits, np.array([0, 0]), blank=blank) == [EMPTY] * 2
 
 
 @given(st.lists(st.integers(0, 2), max_size=6), st.lists(st.integers(0, 2), max_size=6))

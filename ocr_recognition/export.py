@@ -1,0 +1,91 @@
+"""Write a recogniser for deployment: a Paddle inference model and, with --onnx, ONNX.
+
+python export.py --checkpoint output --export_dir exported
+python infer.py --exported_model exported word.png
+python export.py --storage int8                            8-bit weights too, in exported/weights.safetensors
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+if __package__ in (None, ""):
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from fluid import config as configuration
+from fluid import engine as engines
+from fluid.config import Count, ExportFlags
+from fluid.export import ONNX, export
+from fluid.metrics import measure
+from fluid.run import console, script
+from fluid.weights import compact
+from ocr_recognition.metrics import Accuracy
+from ocr_recognition.network import evaluation_program, inference_program
+from ocr_recognition.opening import open_recognizer
+from ocr_recognition.options import ALIASES, RETIRED, NetworkFlags, WordKind
+from ocr_recognition.recognizer import TASK, Recognizer
+from ocr_recognition.sources import measured_words
+
+import numpy as np
+
+
+@dataclass
+class Flags(NetworkFlags, ExportFlags):
+    """Write a recogniser for deployment."""
+
+    beam_size: Count = 1
+    """attention: hypotheses kept by the search that is exported."""
+    data_dir: Path | None = None
+    """Folder of the data set on whose test part --storage is measured; by default words are made."""
+    test_list: Path | None = None
+    """List of the words to measure on, instead of data_dir."""
+    test_images: Path | None = None
+    """Folder that the files of test_list are in; by default the list's own."""
+    words: WordKind | None = None
+    """What made words say; by default what the network reads."""
+    num_words: Count = 500
+    """How many words are made."""
+
+
+def main(flags: Flags) -> Path:
+    """Export; returns the folder."""
+    opened = open_recognizer(flags)
+    recognizer = opened.facts
+    program, facts = inference_program(recognizer, flags.beam_size), {"recognizer": recognizer.to_facts()}
+    own = {name: opened.state[name] for name in program.state_names}
+    trial = compact.try_out(own, flags.storage, lambda state: accuracy(recognizer, state, flags), console.print)
+    examples = [example(recognizer, rows) for rows in (1, 3)]
+    folder = export(program, trial.state, flags.export_dir, facts=facts, onnx=flags.onnx, examples=examples)
+    trial.write(folder, task=TASK, facts=facts, source=opened.source)
+    console.print(f"{recognizer.model} of {opened.source} exported to {folder}", markup=False)
+    if flags.onnx:
+        console.print(f"ONNX: {folder / ONNX}", markup=False)
+    return folder
+
+
+def accuracy(recognizer: Recognizer, state: dict[str, np.ndarray], flags: Flags) -> dict[str, float]:
+    """How well the network with these weights reads."""
+    source = measured_words(flags, recognizer)
+    engine, _ = engines.create("auto", "auto", "fp32", 0, runs=len(source), kind="loop")
+    engine.load(state)
+    program, metric = evaluation_program(recognizer, flags.beam_size), Accuracy(recognizer, source.texts)
+    result = measure(engine, program, source, metric, batch_size=32, plan=source.evaluation_plan(32)).result()
+    return {name: result[name] for name in ("exact", "cer", "loss")}
+
+
+def example(recognizer: Recognizer, rows: int) -> dict[str, np.ndarray]:
+    """What the written model is tried out with: noise as high as words are, of several widths."""
+    rng = np.random.default_rng(rows)
+    pixel = rng.uniform(-127.5, 127.5, (rows, 1, recognizer.preprocess.height, 64)).astype(np.float32)
+    return {"pixel": pixel, "width": np.array([64, 37, 16][:rows])}
+
+
+def cli(argv: Sequence[str] | None = None) -> None:
+    """Run with these words of a command line; None takes those of the process."""
+    aliases = {**ALIASES, "save_model_dir": "export_dir"}
+    script(lambda: main(configuration.parse(Flags, argv, aliases=aliases, retired=RETIRED)))
+
+
+if __name__ == "__main__":
+    cli()

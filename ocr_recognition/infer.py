@@ -1,0 +1,179 @@
+"""Read words.
+
+    python infer.py word.png more/ 'signs/*.jpg'         files, folders, globs; without any, words made on the spot
+    ls *.png | python infer.py -                         names from standard input
+    python infer.py street.jpg --boxes street.txt        words in a larger picture, whose quadrilaterals are known
+    python infer.py --try_inverted --try_rotated x.png   the surest of several ways to look at it
+    python infer.py --feed in.npz --fetch out.npz        raw arrays through the inference Program
+
+Prints each word with how sure it is; writes readings.jsonl (with the place of every character) and words.png to
+--output_dir. Finding the words in a picture is not part of it.
+"""
+
+import itertools
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+if __package__ in (None, ""):
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from fluid import config as configuration
+from fluid import media
+from fluid.config import ArrayFlags, defaults
+from fluid.errors import DataError, UserError
+from fluid.interface import Interface
+from fluid.records import json_lines, make_folder
+from fluid.run import console, script
+from fluid.runner import Runner, run_arrays
+from ocr_recognition import pictures
+from ocr_recognition.boxes import read_boxes, rectify
+from ocr_recognition.opening import open_recognizer
+from ocr_recognition.options import ALIASES, RETIRED, ReadingFlags
+from ocr_recognition.reader import read_list
+from ocr_recognition.recognize import Word, recognize, tries
+from ocr_recognition.recognizer import Recognizer
+from ocr_recognition.sources import example_words
+
+import numpy as np
+import tyro
+
+Named = tuple[str, np.ndarray]
+"""Place, and picture [H, W, 3] uint8."""
+AT_ONCE = 8
+"""So many batches of words are sorted by width together."""
+ON_SHEET = 100
+"""So many words are shown on words.png."""
+
+
+@dataclass
+@defaults(test_batch_size=16)
+class Flags(ReadingFlags, ArrayFlags):
+    """Read words."""
+
+    images: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    """Image and video files, folders, patterns, @LIST for a file of names, - for names on standard input, or camera:0; by
+    default words made on the spot."""
+    input_images_dir: Path | None = None
+    """Folder that the files of input_images_list are in, or whose pictures are read, as in 2018."""
+    input_images_list: Path | None = None
+    """List of pictures, one a line, or as train.py takes them, as in 2018."""
+    boxes: Path | None = None
+    """Quadrilaterals of the words in the one picture given, a line each: x1,y1,x2,y2,x3,y3,x4,y4."""
+    try_inverted: bool = False
+    """Read every picture in its negative as well; the surer reading counts."""
+    try_rotated: bool = False
+    """Read every picture turned by 90 and 270 degrees as well; the surest reading counts."""
+    output_dir: Path = Path("readings")
+    """Folder for results: readings.jsonl and words.png."""
+    feed: Path | None = None
+    """Raw inputs: an .npz with `pixel` [N, 1, height, W] float32, grey - 127.5, and `width` [N]."""
+    fetch: Path | None = None
+    """Raw outputs: the .npz to write, with `logits` and `decoded`, padded with -1."""
+
+
+def main(flags: Flags) -> list[dict[str, Any]]:
+    """Read, print and write; returns the records of readings.jsonl."""
+    if (flags.feed is None) != (flags.fetch is None):
+        raise UserError("--feed and --fetch go together: raw inputs in, raw outputs out")
+    opened = open_recognizer(flags)
+    recognizer, search = opened.facts, flags.search(opened.facts)
+    flags = flags if recognizer.is_ctc else opened.settle(flags, "beam_size")
+    build = lambda: build_program(recognizer, flags.beam_size, search.allowed)  # noqa: E731
+    if flags.feed is not None:
+        check = lambda feed: check_widths(feed, recognizer)  # noqa: E731
+        run_arrays(Runner(opened, flags), build, flags.feed, flags.fetch, check=check)
+        return []
+    names = find_files(flags)
+    endless = any(map(media.is_moving, names))
+    runner = Runner(opened, flags, runs=None if endless else max(len(names), 1), kind="loop")
+    program = runner.program("infer", build)
+    console.print(f"{recognizer.model}, {runner.how}", markup=False)
+    unreadable: list[DataError] = []
+    found = named_pictures(flags, recognizer, names, unreadable.append)
+    how = tries(inverted=flags.try_inverted, rotated=flags.try_rotated)
+
+    def read(some: list[Named]) -> list[Word]:
+        shown = [picture for _, picture in some]
+        run = lambda feed: runner.engine.run(program, feed)  # noqa: E731
+        look = lambda outputs, width: search.read(recognizer, outputs, width)  # noqa: E731
+        return recognize(run, look, recognizer, shown, how, flags.test_batch_size)
+
+    records = write_all(flags, found, read)
+    if unreadable:
+        raise DataError("\n".join(map(str, unreadable)))
+    return records
+
+
+def build_program(recognizer: Recognizer, beam_size: int, allowed: frozenset[str] | None) -> Interface:
+    """The inference Program, built with Paddle."""
+    from ocr_recognition.network import inference_program
+
+    return inference_program(recognizer, beam_size, allowed)
+
+
+def find_files(flags: Flags) -> list[str]:
+    """What the flags name. Raises DataError for what does not exist, UserError for flags that contradict each other."""
+    if flags.input_images_list is not None:
+        return read_list(flags.input_images_list, flags.input_images_dir).names
+    names = (*flags.images, *([str(flags.input_images_dir)] if flags.input_images_dir is not None else []))
+    found = media.find(names)
+    if flags.boxes is not None and len(found) != 1:
+        raise UserError(f"--boxes: the boxes are of one picture, and {len(found)} are given")
+    return found
+
+
+def named_pictures(
+    flags: Flags, recognizer: Recognizer, names: Sequence[str], unreadable: Callable[[DataError], None]
+) -> Iterator[Named]:
+    """Every word to read, with its place: a file, or a box of one."""
+    if not names:
+        yield from example_words(recognizer)
+        return
+    boxes = read_boxes(flags.boxes) if flags.boxes is not None else []
+    for place, picture in media.pictures(names, unreadable=unreadable):
+        if not boxes:
+            yield place, picture
+        yield from ((f"{place} box {number}", rectify(picture, box)) for number, box in enumerate(boxes, 1))
+
+
+def write_all(flags: Flags, found: Iterator[Named], read: Callable[[list[Named]], list[Word]]) -> list[dict[str, Any]]:
+    """Read, print and write everything, some batches at a time."""
+    folder, records, shown = make_folder(flags.output_dir), [], []
+    with json_lines(folder / "readings.jsonl") as write:
+        while some := list(itertools.islice(found, AT_ONCE * flags.test_batch_size)):
+            for (place, picture), word in zip(some, read(some), strict=True):
+                record = {"image": place, **word.to_record()}
+                write(record)
+                records.append(record)
+                console.print(f"{place}: {word.text}  {word.confidence:.3f}", markup=False)
+                if len(shown) < ON_SHEET:
+                    spans = [(begin, end) for _, _, begin, end in word.characters]
+                    shown.append(pictures.draw_places(word.how(picture), spans, word.text if spans else ""))
+    if shown:
+        captions = [f"{record['text']}  {record['confidence']:.2f}" for record in records[: len(shown)]]
+        pictures.draw_words(folder / "words.png", shown, captions, [None] * len(shown))
+        console.print(f"written to {folder}: readings.jsonl, words.png", markup=False)
+    return records
+
+
+def check_widths(feed: Any, recognizer: Recognizer) -> None:
+    """Raise UserError unless the arrays are words of the network's height that are as wide as they say."""
+    pixel, width = feed["pixel"], feed["width"]
+    if pixel.shape[2] != recognizer.preprocess.height:
+        raise UserError(
+            f"--feed: pixel is {pixel.shape[2]} rows high; the network reads {recognizer.preprocess.height}"
+        )
+    if len(width) and not (width.min() >= 1 and width.max() <= pixel.shape[3]):
+        raise UserError(f"--feed: width must be between 1 and the {pixel.shape[3]} columns of pixel")
+
+
+def cli(argv: Sequence[str] | None = None) -> None:
+    """Run with these words of a command line; None takes those of the process."""
+    script(lambda: main(configuration.parse(Flags, argv, aliases=ALIASES, retired=RETIRED)))
+
+
+if __name__ == "__main__":
+    cli()

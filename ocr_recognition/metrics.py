@@ -1,0 +1,107 @@
+"""How well words are read, exact over a whole set whatever the batch size. Imports no paddle."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from fluid.data import Batch
+from fluid.engine import Engine
+from ocr_recognition.alignment import frames_needed
+from ocr_recognition.readings import Reading, edit_distance, readings
+from ocr_recognition.recognizer import Recognizer
+
+import numpy as np
+
+Read = Callable[[Mapping[str, np.ndarray], np.ndarray], list[Reading]]
+"""Outputs of a Program and widths [N] -> readings."""
+COLUMNS = ("counts", "exact", "alphanumeric", "edits", "length", "similarity", "confidence", "loss", "has_loss")
+
+
+def alphanumeric(text: str) -> str:
+    """A text as benchmarks compare it: small letters and digits alone (IIIT5K, SVT, ICDAR)."""
+    return "".join(character for character in text.lower() if character.isascii() and character.isalnum())
+
+
+class Accuracy:
+    """Of a Program with `losses` and what `readings` needs, and a source whose samples have an `index` into `texts`."""
+
+    def __init__(self, recognizer: Recognizer, texts: Sequence[str], read: Read | None = None) -> None:
+        self._recognizer, self._texts = recognizer, texts
+        self._read = read or (lambda outputs, width: readings(recognizer, outputs, width))
+        self._rows: list[np.ndarray] = []
+        self.found: dict[int, tuple[str, float]] = {}
+        """Index of a word -> what this process read, and how sure it was."""
+
+    def add(self, outputs: Mapping[str, np.ndarray], batch: Batch) -> None:
+        """Count a batch."""
+        feed = batch.feed
+        found = self._read(outputs, feed["width"])
+        frames = self._recognizer.frames_of(feed["width"])
+        for row, (reading, counts) in enumerate(zip(found, batch.mask.tolist(), strict=True)):
+            index, label = int(feed["index"][row]), feed["label"][row, : feed["label_length"][row]]
+            # What cannot be aligned has no loss.
+            has_loss = not self._recognizer.is_ctc or frames_needed(label) <= frames[row]
+            text = self._recognizer.text_of(reading.label)
+            loss = float(outputs["losses"][row]) if has_loss and "losses" in outputs else 0.0
+            self._rows.append(
+                np.array([counts, *_compared(text, self._texts[index]), reading.confidence, loss, has_loss])
+            )
+            if counts:
+                self.found[index] = (text, reading.confidence)
+
+    def merge(self, engine: Engine) -> None:
+        """Unite what all processes counted."""
+        self._rows = list(engine.gather(np.array(self._rows)))
+
+    @property
+    def table(self) -> dict[str, np.ndarray]:
+        """Each of COLUMNS by word, float64 [words]."""
+        rows = np.array(self._rows).reshape(-1, len(COLUMNS))
+        return dict(zip(COLUMNS, rows[rows[:, 0] > 0].T, strict=True))
+
+    def result(self) -> dict[str, float]:
+        """Over all words:
+
+        `exact`, the share read without an error; `alphanumeric`, the share of those without regard to case and to all but
+        letters and digits; `cer`, the edits over the characters; `1-ned`, the mean of 1 - edits / longer length (ICDAR
+        2019); `distance`, the mean of edits / length, as 2018 printed beside the sequence error 1 - exact; `loss`, the mean
+        negative log-likelihood of a word.
+        """
+        table = self.table
+        length = np.maximum(table["length"], 1)
+        return {
+            "exact": float(table["exact"].mean()),
+            "alphanumeric": float(table["alphanumeric"].mean()),
+            "cer": float(table["edits"].sum() / max(table["length"].sum(), 1)),
+            "1-ned": float(table["similarity"].mean()),
+            "distance": float((table["edits"] / length).mean()),
+            "loss": float(table["loss"].sum() / max(table["has_loss"].sum(), 1)),
+        }
+
+    def by_length(self) -> dict[int, tuple[int, float]]:
+        """Length of a word in characters -> how many there are, and the share read exactly."""
+        table = self.table
+        lengths = table["length"].astype(int)
+        return {
+            int(length): (int((lengths == length).sum()), float(table["exact"][lengths == length].mean()))
+            for length in np.unique(lengths)
+        }
+
+
+def _compared(text: str, wanted: str) -> tuple[float, float, float, float, float]:
+    """exact, alphanumeric, edits, length, similarity of a reading."""
+    edits = edit_distance(text, wanted)
+    longer = max(len(text), len(wanted), 1)
+    return text == wanted, alphanumeric(text) == alphanumeric(wanted), edits, len(wanted), 1 - edits / longer
+
+
+def reliability(confidence: np.ndarray, exact: np.ndarray, bins: int = 10) -> tuple[np.ndarray, float]:
+    """How far confidences can be taken at their word (Guo et al., arXiv:1706.04599).
+
+    Returns [bins, 3], words, mean confidence and share of exact readings of each tenth of the confidences, and the expected
+    calibration error: the mean difference of the two, by words.
+    """
+    place = np.minimum((confidence * bins).astype(int), bins - 1)
+    words = np.bincount(place, minlength=bins)
+    sums = [np.bincount(place, weights=values, minlength=bins) for values in (confidence, exact)]
+    means = [total / np.maximum(words, 1) for total in sums]
+    error = float((np.abs(means[0] - means[1]) * words).sum() / max(words.sum(), 1))
+    return np.stack([words, *means], axis=1), error

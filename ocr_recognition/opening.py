@@ -1,0 +1,68 @@
+"""Opening a recogniser by flags. Needs Paddle only to fit weights that do not say what they read."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from fluid import weights
+from fluid.errors import UserError
+from fluid.weights import Bare, Opened, Report, load_into
+from ocr_recognition.alphabet import Alphabet, read_dictionary
+from ocr_recognition.options import NetworkFlags
+from ocr_recognition.recognizer import FOLDER, SIGNS, Recognizer
+
+import numpy as np
+
+SHIPPED = "simple"
+"""What comes along."""
+OFFSETS = {
+    "crnn": ("deep_out.b_0", 1),
+    "crnn_small": ("deep_out.b_0", 1),
+    "crnn_ctc": ("fc_2.b_0", 1),
+    "attention": ("fc_8.b_0", SIGNS),
+}
+"""Network -> the variable that tells how many characters it knows, and how many classes are none."""
+
+
+def feed_of(feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What the inference Program is fed, of what the evaluation Program is."""
+    pixel, width = feed["pixel"].astype(np.float32) - np.float32(127.5), feed["width"]
+    inside = np.arange(pixel.shape[3]) < width.reshape(-1, 1, 1, 1)
+    return {"pixel": np.where(inside, pixel, np.float32(0)), "width": width}
+
+
+def open_recognizer(flags: NetworkFlags, say: Callable[[str], None] | None = None) -> Opened[Recognizer]:
+    """The recogniser that the flags name, ready to be used; raises UserError for what cannot be."""
+    read, fit = Recognizer.from_facts, partial(fit_recognizer, flags=flags)
+    return weights.open(FOLDER, flags, default=SHIPPED, key="recognizer", from_facts=read, fit=fit, say=say)
+
+
+def fit_recognizer(bare: Bare, flags: NetworkFlags) -> tuple[Recognizer, dict[str, np.ndarray], Report]:
+    """Weights that do not say what they read: the flags do, or the list of released ones, or the arrays.
+
+    Raises UserError if the characters of --dict are not as many as the weights know, WeightsError if they do not fit.
+    """
+    from fluid.program import initialise
+    from ocr_recognition.network import inference_program
+
+    entry = bare.entry
+    model = flags.model or (entry.model if entry else None)
+    if model is None:
+        raise UserError(f"--pretrained_model {bare.spec} does not say which network it is for; give --model too")
+    alphabet = read_dictionary(flags.dict) if flags.dict is not None else Alphabet.ascii()
+    recognizer = Recognizer(model, alphabet)
+    initial = initialise(inference_program(recognizer), seed=0)
+    arrays = bare.read(list(initial))
+    known = characters_of(arrays, recognizer)
+    if known is not None and known != len(alphabet):
+        raise UserError(
+            f"{bare.spec} knows {known} characters, and {flags.dict or 'the 95 of ASCII'} has {len(alphabet)}: give the "
+            "dictionary that it was trained with as --dict"
+        )
+    state, report = load_into(initial, arrays, allow_partial=flags.allow_partial)
+    return recognizer, state, report
+
+
+def characters_of(arrays: Mapping[str, np.ndarray], recognizer: Recognizer) -> int | None:
+    """How many characters a network's weights know; None if they are not those of such a network."""
+    name, beside = OFFSETS[recognizer.model]
+    return None if name not in arrays else int(arrays[name].shape[-1]) - beside

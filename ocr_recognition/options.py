@@ -1,0 +1,82 @@
+"""Flags that several scripts of this task have, and the spellings of 2018."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from fluid.config import BatchFlags, Count, EngineFlags, ExportedFlags, NotNegative, WeightsFlags
+from fluid.errors import UserError
+from ocr_recognition.recognizer import Model, Recognizer
+
+if TYPE_CHECKING:
+    from ocr_recognition.decoding import Search
+
+WordKind = Literal["simple", "general"]
+
+
+@dataclass
+class NetworkFlags(WeightsFlags):
+    """Which weights, and what those read that do not say it themselves."""
+
+    model: Model | None = None
+    """Network of --pretrained_model, where that does not say."""
+    dict: Path | None = None
+    """Dictionary of --pretrained_model, where that does not say: its characters, one a line; by default the 95 of ASCII."""
+
+
+@dataclass
+class SearchFlags:
+    """What is looked for in what the network says."""
+
+    beam_size: Count = 1
+    """Hypotheses kept; 1 is greedy."""
+    allowed: str | None = None
+    """Characters that may be read; by default all that the network knows."""
+    lexicon: Path | None = None
+    """The words that may be read, one a line."""
+    language_model: Path | None = None
+    """Words, one a line, whose sequences of characters are preferred."""
+    language_weight: NotNegative = 0.5
+    """language_model: how much it counts beside the picture."""
+
+    def search(self, recognizer: Recognizer) -> "Search":
+        """As `decoding` wants it. Raises UserError for characters that the network does not know, and for bad files."""
+        from fluid.text import read_lines
+        from ocr_recognition.decoding import CharacterModel, Search, read_lexicon
+
+        unknown = set(self.allowed or "") - set(recognizer.alphabet.characters)
+        if unknown or self.allowed == "":
+            shown = "".join(sorted(unknown)) or "no character at all"
+            raise UserError(
+                f"--allowed: the network does not know {shown!r}; it reads {recognizer.alphabet.characters!r}"
+            )
+        return Search(
+            beam_size=max(self.beam_size, 8) if self.language_model is not None else self.beam_size,
+            allowed=None if self.allowed is None else frozenset(self.allowed),
+            lexicon=() if self.lexicon is None else read_lexicon(self.lexicon, recognizer),
+            language=None if self.language_model is None else CharacterModel(read_lines(self.language_model)),
+            language_weight=self.language_weight,
+        )
+
+
+@dataclass
+class ReadingFlags(SearchFlags, NetworkFlags, BatchFlags, ExportedFlags, EngineFlags):
+    """Which network, and how it reads: shared by eval.py and infer.py."""
+
+
+ALIASES = {
+    "total_step": "max_steps",
+    "log_period": "log_every",
+    "save_model_period": "save_every",
+    "eval_period": "eval_every",
+    "save_model_dir": "output_dir",
+    "init_model": "pretrained_model",
+    "model_path": "pretrained_model",
+}
+RETIRED = {
+    "parallel": "all devices are used",
+    "profile": "see --benchmark",
+    "skip_batch_num": "see --benchmark",
+    "iterations": "see --benchmark",
+    "use_mkldnn": "an exported model is run with oneDNN by itself",
+}

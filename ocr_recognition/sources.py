@@ -1,0 +1,188 @@
+"""Which words the flags name: those of a data set, or made ones."""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeAlias
+
+from fluid.config import Count
+from fluid.errors import UserError
+from fluid.session import fingerprint
+from ocr_recognition.alphabet import Alphabet, Unknown, read_dictionary
+from ocr_recognition.generated import GeneratedSource, Recipe, make_set
+from ocr_recognition.options import WordKind
+from ocr_recognition.reader import Labelling, Part, Words, WordSource, open_words, read_list
+from ocr_recognition.recognizer import Recognizer
+from ocr_recognition.word_set import SetSource, is_set, read_set
+from ocr_recognition.words import read_words
+
+import numpy as np
+
+TrainingWords: TypeAlias = GeneratedSource | WordSource | SetSource
+MeasuredWords: TypeAlias = WordSource | SetSource
+SIMPLE = Alphabet(tuple("0123456789abcdefghijklmnopqrstuvwxyz"))
+"""What the simple words are written in."""
+MEASURED_SEED = 1
+"""Of made words that readings are measured on: always the same."""
+EXAMPLES = 12
+"""So many words are made where none are given to be read."""
+
+
+@dataclass
+class DataFlags:
+    """Words to learn and to measure."""
+
+    data_dir: Path | None = None
+    """Folder with train.list and test.list (pictures in train_images and test_images), with train.txt and test.txt, or with
+    train and test of LMDB or written words; by default words are made."""
+    train_list: Path | None = None
+    """List to train on, `file<TAB>text` or `W H file l1,l2,...` a line, instead of data_dir."""
+    train_images: Path | None = None
+    """Folder that the files of train_list are in; by default the list's own."""
+    test_list: Path | None = None
+    """List to measure on, instead of data_dir."""
+    test_images: Path | None = None
+    """Folder that the files of test_list are in; by default the list's own."""
+    words: WordKind = "simple"
+    """What made words say: simple, digits and small letters; general, all that signs, titles and displays do."""
+    word_list: Path | None = None
+    """What made words say instead: words, one a line."""
+    font_dir: Path | None = None
+    """Fonts of made words, instead of those that come along."""
+    words_an_epoch: Count = 6400
+    """How many words are made for a pass."""
+    num_words: Count = 500
+    """How many words are made to measure on, in fonts and of lists that are not trained on."""
+    dict: Path | None = None
+    """Dictionary of the characters that are read, one a line; by default those of the made words, or the 95 of ASCII."""
+    max_width: Count = 1024
+    """Columns of the widest word; wider ones are squeezed."""
+    rotate_tall: bool = False
+    """Turn pictures much higher than wide by 90 degrees."""
+    unknown: Unknown = "error"
+    """What becomes of a character that is not in the dictionary: error, drop or map (to the nearest one)."""
+    skip_unalignable: bool = False
+    """Leave out words that have more characters than CTC can align with their picture."""
+    check_data: bool = False
+    """Look through all words for what is wrong with them, instead of training."""
+
+
+class Measure(Protocol):
+    """Flags of the scripts that measure."""
+
+    data_dir: Path | None
+    test_list: Path | None
+    test_images: Path | None
+    words: WordKind | None
+    num_words: int
+
+
+def alphabet_of(flags: DataFlags) -> Alphabet:
+    """The characters that flags ask for."""
+    if flags.dict is not None:
+        return read_dictionary(flags.dict)
+    return SIMPLE if made(flags) and flags.words == "simple" and flags.word_list is None else Alphabet.ascii()
+
+
+def made(flags: DataFlags) -> bool:
+    """Whether the words to train on are made."""
+    return flags.data_dir is None and flags.train_list is None
+
+
+def training_source(flags: Any, recognizer: Recognizer, multiple: int = 1) -> TrainingWords:
+    """The words to train on. Raises DataError for what cannot be used."""
+    if made(flags):
+        return GeneratedSource(recipe(flags, recognizer, "train"), flags.batch_size, words=flags.words_an_epoch)
+    labelling = Labelling(recognizer.alphabet, flags.unknown, columns(recognizer), flags.skip_unalignable)
+    if flags.train_list is None and (folder := written(flags.data_dir, "train")) is not None:
+        height = recognizer.preprocess.height
+        return SetSource(read_set(folder), flags.batch_size, height=height, labelling=labelling, multiple=multiple)
+    words = named_words(flags.data_dir, "train", flags.train_list, flags.train_images)
+    return WordSource(words, recognizer.preprocess, labelling, flags.batch_size, multiple=multiple)
+
+
+def test_source(flags: DataFlags, recognizer: Recognizer) -> MeasuredWords:
+    """The words to measure on while training."""
+    if flags.data_dir is None and flags.test_list is None:
+        return made_words(replace(recipe(flags, recognizer, "test"), columns_a_frame=None), flags.num_words)
+    return listed_words(flags, recognizer)
+
+
+def measured_words(flags: Measure, recognizer: Recognizer) -> MeasuredWords:
+    """The words that a network is measured on: those that the flags name, or made ones of what it reads."""
+    if flags.data_dir is not None or flags.test_list is not None:
+        return listed_words(flags, recognizer)
+    style = flags.words or style_of(recognizer)
+    height = recognizer.preprocess.height
+    return made_words(Recipe(recognizer.alphabet, height, None, style=style, part="test"), flags.num_words)
+
+
+def example_words(recognizer: Recognizer) -> Iterator[tuple[str, np.ndarray]]:
+    """(what it says, picture) of some made words."""
+    recipe = Recipe(recognizer.alphabet, style=style_of(recognizer), part="test")
+    maker, rng = recipe.maker(), np.random.default_rng(MEASURED_SEED)
+    for made in itertools.islice(iter(lambda: maker.make(rng), None), EXAMPLES):
+        yield f"made: {made.text}", np.repeat(made.picture[:, :, None], 3, axis=2)
+
+
+def style_of(recognizer: Recognizer) -> Literal["simple", "general"]:
+    """Which made words a network reads."""
+    return "simple" if set(recognizer.alphabet.characters) <= set(SIMPLE.characters) else "general"
+
+
+def recipe(flags: Any, recognizer: Recognizer, part: Part) -> Recipe:
+    """The words that flags ask to make."""
+    return Recipe(
+        recognizer.alphabet,
+        recognizer.preprocess.height,
+        columns(recognizer),
+        style=flags.words,
+        part=part if flags.font_dir is None else "all",
+        given=() if flags.word_list is None else read_words(flags.word_list),
+        fonts_dir=flags.font_dir,
+    )
+
+
+def made_words(recipe: Recipe, count: int) -> SetSource:
+    """So many made words, always the same."""
+    origin = f"{count:,} made words ({recipe.style}, {recipe.part})"
+    labelling = Labelling(recipe.alphabet, columns_a_frame=None)
+    words = make_set(recipe, count, seed=MEASURED_SEED)
+    return SetSource(words, 1, height=recipe.height, labelling=labelling, origin=origin)
+
+
+def listed_words(flags: Any, recognizer: Recognizer) -> MeasuredWords:
+    """The test words of a data set: every one, whatever is in it."""
+    labelling = Labelling(recognizer.alphabet, "drop", None)
+    if flags.test_list is None and (folder := written(flags.data_dir, "test")) is not None:
+        return SetSource(read_set(folder), 1, height=recognizer.preprocess.height, labelling=labelling)
+    words = named_words(flags.data_dir, "test", flags.test_list, flags.test_images)
+    return WordSource(words, recognizer.preprocess, labelling, 1)
+
+
+def named_words(data_dir: Path | None, part: Part, listed: Path | None, images: Path | None) -> Words:
+    """Of a list, or of a part of a data set. Raises UserError if neither is named."""
+    if listed is not None:
+        return read_list(listed, images)
+    if data_dir is None:
+        raise UserError(f"--{part}_list is missing: both parts are needed, or --data_dir")
+    return open_words(data_dir, part)
+
+
+def written(folder: Path | None, part: Part) -> Path | None:
+    """Where the words of a part are written, if they are."""
+    places = [] if folder is None else [folder / part, folder]
+    return next((place for place in places if is_set(place)), None)
+
+
+def columns(recognizer: Recognizer) -> int | None:
+    """Columns a frame, for what CTC can align."""
+    return recognizer.columns_a_frame if recognizer.is_ctc else None
+
+
+def name_of(source: TrainingWords) -> str:
+    """A fingerprint of what the words say."""
+    if isinstance(source, GeneratedSource):
+        return fingerprint(repr((source.recipe, source.edges, source.batch_size * source.batches_per_epoch)))
+    return fingerprint(source.texts)

@@ -1,0 +1,242 @@
+"""Train a network that reads words.
+
+python train.py                                                  made words in many fonts, minutes on a CPU
+python train.py --words general --model crnn --height 48         English words, names, numbers and signs: for a GPU
+python train.py --data_dir MINE --pretrained_model words --lr 0.0003      fine-tuning on own pictures
+"""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+if __package__ in (None, ""):
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from fluid import config as configuration
+from fluid.averages import MeasuredWeights
+from fluid.config import BatchFlags, Count, TrainFlags, defaults
+from fluid.data import Batch, training_batches
+from fluid.engine import Engine
+from fluid.interface import Interface
+from fluid.keeper import Evaluation
+from fluid.metrics import measure
+from fluid.optimizers import OptimizerFlags, schedule
+from fluid.run import script
+from fluid.session import Session, settle
+from fluid.trainer import Outcome
+from ocr_recognition.metrics import Accuracy
+from ocr_recognition.opening import open_recognizer
+from ocr_recognition.options import ALIASES, RETIRED, NetworkFlags
+from ocr_recognition.preprocess import Preprocess
+from ocr_recognition.recognizer import TASK, Blank, Model, Recognizer
+from ocr_recognition.report import finish
+from ocr_recognition.sources import (
+    DataFlags,
+    MeasuredWords,
+    TrainingWords,
+    alphabet_of,
+    name_of,
+    test_source,
+    training_source,
+)
+
+import numpy as np
+
+
+@dataclass
+@defaults(
+    optimizer="adam",
+    lr=0.002,
+    lr_strategy="cosine_decay_warmup",
+    grad_clip=5.0,
+    test_batch_size=64,
+)
+class Flags(DataFlags, OptimizerFlags, BatchFlags, TrainFlags):
+    """Train a network that reads words."""
+
+    model: Model = "crnn_small"
+    """Network: the deeper CRNN or a small one, or those of 2018, crnn_ctc and attention."""
+    height: Count = 32
+    """Rows that pictures are resized to."""
+    blank: Blank = "last"
+    """CTC: the class of the blank, before or after the characters."""
+    longest: Count = 25
+    """attention: most characters of a word."""
+    batch_size: Count = 32
+    """Words in a batch, over all devices."""
+    num_epochs: Count = 10
+    """Passes over the words."""
+    pretrained_model: str | None = None
+    """Weights: those to start from, of this network; where other characters are to be read, all but the head."""
+    allow_partial: bool = False
+    """Accept weights that fit only in part."""
+    beam_size: Count = 2
+    """attention: hypotheses kept where the reading is measured while training."""
+
+
+WARMUP_STEPS = 100
+"""Where no flag says it."""
+NETWORK_FLAGS = ("model", "height", "max_width", "blank", "dict", "longest")
+"""Flags that make another network of a run."""
+FREE = ("data_dir", "train_list", "test_list", "num_workers", "test_batch_size")
+"""Flags that Programs from files were not built with."""
+
+
+def main(flags: Flags) -> Outcome:
+    """Train as `flags` say; returns how the run ended."""
+    settled = settle(flags, TASK, free=FREE)
+    flags = settled.flags
+    settled.refuse_changes(*NETWORK_FLAGS)
+    recognizer = describe(flags, settled.facts)
+    train_words, test_words = training_source(flags, recognizer), test_source(flags, recognizer)
+    length = settled.length(
+        train_words.batches_per_epoch,
+        flags.num_epochs,
+        batch_size=flags.batch_size,
+        accumulate=flags.accumulate_batches,
+    )
+    settled.refuse_other_length(length)
+    programs = settled.programs(lambda: build_programs(flags, recognizer, length.steps_per_epoch))
+    runs = length.total_steps * flags.accumulate_batches
+    engine = settled.start_engine(runs, kind="loop", batch_size=flags.batch_size)
+
+    with settled.open(
+        engine,
+        programs,
+        facts={"recognizer": recognizer.to_facts()},
+        data={"training words": name_of(train_words), "test words": name_of(test_words)},
+        load=(lambda state: start_from(flags, state, recognizer)) if flags.pretrained_model else None,
+        length=length,
+    ) as session:
+        session.run.say(
+            f"{recognizer.model}: {session.update.parameter_count:,} parameters, {len(recognizer.alphabet)} characters; "
+            f"{train_words.origin} to train on, {test_words.origin} to measure"
+        )
+        compile_ahead(session, train_words)
+        evaluator = Evaluator(engine, session.update, programs["eval"], flags, test_words, recognizer)
+        outcome = session.train(
+            lambda start: open_batches(flags, train_words, engine, start),
+            unit="words",
+            evaluations=[Evaluation("eval", evaluator, decides="exact", higher_is_better=True)],
+        )
+        if session.run.writes and not outcome.nothing_left:
+            finish(session.run, outcome, evaluator.measured, test_words, recognizer)
+    return outcome
+
+
+def describe(flags: Flags, facts: dict | None) -> Recognizer:
+    """The recogniser of the run that goes on, of the weights to start from, or that the flags describe."""
+    if facts is not None:
+        return Recognizer.from_facts(facts["recognizer"])
+    own = Recognizer(
+        flags.model,
+        alphabet_of(flags),
+        Preprocess(flags.height, flags.max_width, flags.rotate_tall),
+        blank_first=flags.blank == "first",
+        longest=flags.longest,
+    )
+    if flags.pretrained_model is None:
+        return own
+    model = flags.model if "model" in configuration.named(flags) else None
+    opened = open_recognizer(NetworkFlags(pretrained_model=flags.pretrained_model, model=model))
+    return opened.facts if flags.dict is None else replace(opened.facts, alphabet=own.alphabet)
+
+
+def build_programs(flags: Flags, recognizer: Recognizer, steps_per_epoch: int) -> dict[str, Interface]:
+    """The Programs by role, built with Paddle; with --capture that of infer.py too."""
+    from fluid.optimizers import optimizer
+    from ocr_recognition.network import evaluation_program, inference_program, training_programs
+
+    rate = schedule(flags, steps_per_epoch=steps_per_epoch, num_epochs=flags.num_epochs, warmup_steps=WARMUP_STEPS)
+    training = training_programs(
+        recognizer,
+        optimizer=lambda: optimizer(flags),
+        schedule=rate,
+        accumulate_batches=flags.accumulate_batches,
+        ema_decay=flags.averaging,
+    )
+    programs = {**training, "eval": evaluation_program(recognizer, flags.beam_size)}
+    return {**programs, "infer": inference_program(recognizer, flags.beam_size)} if flags.capture else programs
+
+
+def start_from(
+    flags: Flags, state: dict[str, np.ndarray], recognizer: Recognizer
+) -> tuple[dict[str, np.ndarray], object]:
+    """`state` with the weights of --pretrained_model, and what became of each of them."""
+    from ocr_recognition.network import load_all_but_head
+
+    named = NetworkFlags(pretrained_model=flags.pretrained_model, model=recognizer.model)
+    opened = open_recognizer(named, say=lambda line: None)
+    return load_all_but_head(state, opened, recognizer, allow_partial=flags.allow_partial)
+
+
+@contextmanager
+def open_batches(flags: Flags, source: TrainingWords, engine: Engine, start: int) -> Iterator[Iterator[Batch]]:
+    """The training batches from a position on."""
+    with training_batches(
+        source,
+        flags.batch_size,
+        seed=flags.seed,
+        start=start,
+        num_workers=flags.num_workers,
+        shard=(engine.host_id, engine.num_hosts),
+        plan=source.plan(flags.seed),
+    ) as batches:
+        yield (replace(batch, feed=learned_from(batch.feed)) for batch in batches)
+
+
+def learned_from(feed: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What the training Program is fed: all but the numbers of the words."""
+    return {name: array for name, array in feed.items() if name != "index"}
+
+
+def compile_ahead(session: Session, source: TrainingWords) -> None:
+    """Compile for every width at once where that takes long."""
+    engine, flags = session.engine, session.flags
+    if engine.on_gpu and engine.name == "xla" and not (flags.benchmark or flags.capture):
+        session.run.say(
+            f"compiling for words of {', '.join(map(str, source.edges))} columns (or finding it in the cache)"
+        )
+        engine.compile([(session.programs["train"], learned_from(feed)) for feed in source.blanks(engine.num_hosts)])
+
+
+class Evaluator:
+    """Measures the weights in training, or their moving averages."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        update: Interface,
+        evaluation: Interface,
+        flags: Flags,
+        source: MeasuredWords,
+        recognizer: Recognizer,
+    ):
+        self.weights = MeasuredWeights(engine, update, evaluation.state_names, flags)
+        self.evaluation, self.flags, self.source, self.recognizer = evaluation, flags, source, recognizer
+        self.measured = Accuracy(recognizer, source.texts)
+
+    def __call__(self) -> dict[str, float]:
+        """How well all of the source is read; the counts are kept as `measured`."""
+        rows = self.weights.engine().shared_rows(self.flags.test_batch_size)
+        self.measured = measure(
+            self.weights.engine(),
+            self.evaluation,
+            self.source,
+            Accuracy(self.recognizer, self.source.texts),
+            batch_size=rows,
+            num_workers=self.flags.num_workers,
+            plan=self.source.evaluation_plan(rows),
+        )
+        return self.measured.result()
+
+
+def cli(argv: Sequence[str] | None = None) -> None:
+    """Run with these words of a command line; None takes those of the process."""
+    script(lambda: main(configuration.parse(Flags, argv, aliases=ALIASES, retired=RETIRED)))
+
+
+if __name__ == "__main__":
+    cli()
