@@ -22,6 +22,7 @@ EVAL = ("--test_batch_size", 3)
 DEVICES: tuple[object, ...] = ()
 NO_GRADIENT: dict[str, str] = {}
 EXCEPTIONS: dict[str, str] = {}
+WITHOUT_PADDLE = [["--test_batch_size", 4]]
 
 
 def data(folder: Path) -> tuple[object, ...]:
