@@ -19,7 +19,8 @@ METRIC = "loss"
 SIZES = ("--height", 16, "--max_width", 64)
 TRAIN = ("--model", "crnn_ctc", *SIZES, "--batch_size", 8, "--test_batch_size", 4)
 EVAL = ("--test_batch_size", 3)
-DEVICES: tuple[object, ...] = ()
+# Neither offsets before a normalisation, whose gradient is nothing but rounding, nor an optimizer that makes rounding large.
+DEVICES = ("--model", "crnn_small", "--optimizer", "momentum", "--lr", 0.01)
 NO_GRADIENT: dict[str, str] = {}
 EXCEPTIONS: dict[str, str] = {}
 WITHOUT_PADDLE = [["--test_batch_size", 4]]
