@@ -29,8 +29,8 @@ _FIXED = struct.Struct("<iiQqqq")
 """Version, flags, properties, first state, states, arcs."""
 _SYMBOLS, _ALIGNED, _ALIGNMENT = 3, 4, 16
 _ALIGNED_VERSION, _VERSION = 1, 2
-_STATE = np.dtype([("final", "<f4"), ("first", "<u4"), ("arcs", "<u4"), ("inputs", "<u4"), ("outputs", "<u4")])
-_ARC = np.dtype([("input", "<i4"), ("output", "<i4"), ("weight", "<f4"), ("next", "<i4")])
+STATE = np.dtype([("final", "<f4"), ("first", "<u4"), ("arcs", "<u4"), ("inputs", "<u4"), ("outputs", "<u4")])
+ARC = np.dtype([("input", "<i4"), ("output", "<i4"), ("weight", "<f4"), ("next", "<i4")])
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,10 +112,10 @@ def read_graph(path: str | os.PathLike) -> Graph:
         position = 4 + 8 + len(kind) + len(arc_type) + _FIXED.size
         aligned = flags & _ALIGNED or version == _ALIGNED_VERSION
         for_states = stream.take(-position % _ALIGNMENT if aligned else 0)
-        table = stream.array(_STATE, states)
+        table = stream.array(STATE, states)
         position += len(for_states) + table.nbytes
         stream.take(-position % _ALIGNMENT if aligned else 0)
-        graph = Graph(table, stream.array(_ARC, arcs), start, str(path))
+        graph = Graph(table, stream.array(ARC, arcs), start, str(path))
         _check(stream, graph)
         return graph
 

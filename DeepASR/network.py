@@ -7,9 +7,10 @@ frames whose label is below 0 (`transforms.delay_labels`) and those beyond an ut
 from collections.abc import Callable
 from functools import partial
 
-from DeepASR.model import WIDTH, Sizes, before, stacked_lstmp
+from DeepASR.model import before, stacked_lstmp
+from DeepASR.sizes import WIDTH, Sizes
 from DeepASR.transforms import DELTAS
-from fluid.program import Input, Program, Value, build
+from fluid.program import Input, Program, Value, build, build_accumulating
 from fluid.schedule import Schedule
 
 import numpy as np
@@ -22,18 +23,28 @@ def build_training(
     optimizer: Callable[[], paddle.optimizer.Optimizer],
     schedule: Schedule,
     ema_decay: float | None = None,
+    label_smoothing: float = 0.0,
 ) -> Program:
     """Outputs `loss`, the mean cross-entropy of the frames that count, their share of right answers `accuracy`, and the
     weights of both, the number of these frames."""
-    return build(
-        partial(_training_network, sizes),
-        [*_inputs(sizes), _label()],
-        name="train",
-        training=True,
-        optimizer=optimizer,
-        schedule=schedule,
-        ema_decay=ema_decay,
-    )
+    network = partial(_training_network, sizes, label_smoothing)
+    common = {"optimizer": optimizer, "schedule": schedule, "ema_decay": ema_decay}
+    return build(network, [*_inputs(sizes), _label()], name="train", training=True, **common)
+
+
+def build_accumulating_training(
+    sizes: Sizes,
+    optimizer: Callable[[], paddle.optimizer.Optimizer],
+    schedule: Schedule,
+    ema_decay: float | None = None,
+    label_smoothing: float = 0.0,
+    *,
+    batches: int,
+) -> tuple[Program, Program]:
+    """The same with the gradients of several batches for one update: the pair (accumulate, apply)."""
+    network = partial(_training_network, sizes, label_smoothing)
+    common = {"optimizer": optimizer, "schedule": schedule, "ema_decay": ema_decay}
+    return build_accumulating(network, [*_inputs(sizes), _label()], name="train", batches=batches, **common)
 
 
 def build_evaluation(sizes: Sizes) -> Program:
@@ -77,8 +88,10 @@ def _label() -> Input:
     return Input("label", (None, None), "int64")
 
 
-def _training_network(sizes: Sizes, feature: Value, length: Value, label: Value, training: bool) -> dict[str, Value]:
-    losses, correct, counts = _measured(sizes, feature, length, label, training)
+def _training_network(
+    sizes: Sizes, label_smoothing: float, feature: Value, length: Value, label: Value, training: bool
+) -> dict[str, Value]:
+    losses, correct, counts = _measured(sizes, feature, length, label, training, label_smoothing)
     frames = counts.sum()
     # A batch may have no frame that counts.
     divisor = paddle.maximum(frames, paddle.ones_like(frames))
@@ -91,12 +104,18 @@ def _evaluation_network(sizes: Sizes, feature: Value, length: Value, label: Valu
     return {name: value.sum(axis=1) for name, value in named}
 
 
-def _measured(sizes: Sizes, feature: Value, length: Value, label: Value, training: bool) -> tuple[Value, Value, Value]:
+def _measured(
+    sizes: Sizes, feature: Value, length: Value, label: Value, training: bool, label_smoothing: float = 0.0
+) -> tuple[Value, Value, Value]:
     """Of each frame [N, T]: cross-entropy, whether the answer is right, whether it counts; 0 where it does not."""
     logits, _ = stacked_lstmp(feature, length, sizes, training)
     counts = before(length, logits) * paddle.cast(label >= 0, logits.dtype)
     known = paddle.maximum(label, paddle.zeros_like(label))
     losses = F.cross_entropy(logits, known.unsqueeze(2), reduction="none").squeeze(2)
+    if label_smoothing:
+        # That share of the target lies evenly on all classes.
+        even = paddle.logsumexp(logits, axis=2) - logits.mean(axis=2)
+        losses = (1 - label_smoothing) * losses + label_smoothing * even
     correct = paddle.cast(paddle.argmax(logits, axis=2) == known, logits.dtype)
     return losses * counts, correct * counts, counts
 

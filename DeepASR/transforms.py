@@ -80,6 +80,16 @@ def normalise(features: np.ndarray, statistics: Statistics) -> np.ndarray:
     return ((features - statistics.mean) / np.sqrt(statistics.variance)).astype(np.float32)
 
 
+def less_running_mean(features: np.ndarray, mean: np.ndarray, weight: float) -> np.ndarray:
+    """Features [T, dim] less the mean of the frames so far, which begins as `mean` [dim] and weighs as `weight` frames then.
+
+    No frame depends on a later one, so a stream is normalised as the whole is (Kaldi's online CMVN without its window).
+    """
+    count = weight + np.arange(1, len(features) + 1)
+    sums = weight * mean.astype(np.float64) + np.cumsum(features, axis=0, dtype=np.float64)
+    return (features - sums / count[:, None]).astype(np.float32)
+
+
 def read_statistics(path: str | os.PathLike) -> Statistics:
     """A text file of 2018 with a line "MEAN VARIANCE" for each column. Raises DataError."""
     rows = []

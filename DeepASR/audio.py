@@ -1,0 +1,69 @@
+"""Recordings as samples: WAV, FLAC and what else libsndfile reads, of any rate, width and number of channels.
+
+    samples, said = read_audio("speech.flac", rate=16_000)        float32 [n] on the scale of 16-bit integers
+
+Kaldi computes features on that scale, so weights that were trained on its features fit what is read here.
+"""
+
+import io
+import math
+import os
+import sys
+from typing import BinaryIO
+
+from fluid.errors import DataError
+
+import numpy as np
+import soundfile
+from scipy.signal import resample_poly
+
+FULL_SCALE = 32768
+SHORTEST = 0.1
+"""Seconds below which there is no speech in a recording."""
+CLIPPED_SHARE = 0.01
+"""From which share of samples at the limit on a recording is called clipped."""
+_SILENT = 1.0
+"""Largest sample of a recording without sound, on the 16-bit scale."""
+
+
+def read_audio(source: str | os.PathLike | bytes, rate: int, name: str = "") -> np.ndarray:
+    """The samples of a file, or of its bytes, at `rate`, channels averaged; float32 [n] on the 16-bit scale.
+
+    Raises DataError for what cannot be read, and for a recording without samples.
+    """
+    where = name or ("recording" if isinstance(source, bytes) else str(source))
+    try:
+        opened: BinaryIO | str = io.BytesIO(source) if isinstance(source, bytes) else os.fspath(source)
+        samples, own_rate = soundfile.read(opened, dtype="float32", always_2d=True)
+    except (OSError, RuntimeError) as error:
+        raise DataError(f"{where}: cannot be read as a recording ({error})") from None
+    if not len(samples):
+        raise DataError(f"{where}: holds no samples")
+    if not np.isfinite(samples).all():
+        raise DataError(f"{where}: holds samples that are not numbers")
+    return resample(samples.mean(axis=1) * FULL_SCALE, own_rate, rate)
+
+
+def read_standard_input(rate: int) -> np.ndarray:
+    """The recording on standard input. Raises DataError as `read_audio`."""
+    return read_audio(sys.stdin.buffer.read(), rate, "standard input")
+
+
+def resample(samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:
+    """Samples [n] at another rate, float32."""
+    if rate != wanted:
+        common = math.gcd(rate, wanted)
+        samples = resample_poly(samples, wanted // common, rate // common)
+    return np.ascontiguousarray(samples, np.float32)
+
+
+def problem(samples: np.ndarray, rate: int) -> str | None:
+    """What is wrong with a recording: too short, silent, clipped; None if nothing is."""
+    peak = float(np.abs(samples).max(initial=0))
+    if len(samples) < SHORTEST * rate:
+        return f"{len(samples) / rate:.2f} s are too short for speech"
+    if peak <= _SILENT:
+        return "silent"
+    if np.mean(np.abs(samples) >= FULL_SCALE - 2) >= CLIPPED_SHARE:
+        return f"clipped: {100 * np.mean(np.abs(samples) >= FULL_SCALE - 2):.0f} % of its samples are at the limit"
+    return None

@@ -1,0 +1,114 @@
+"""Measure a speech recogniser: errors in characters or words over every utterance, with what they are.
+
+python eval.py                                         the best weights there are, on the commands that come along
+python eval.py --split dev --sweep 0.05 0.1 0.2 0.4    which acoustic scale makes the fewest errors
+python eval.py --data_dir aishell --graphs HCLG.fst --vocabulary words.txt --trans_model final.mdl
+"""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+if __package__ in (None, ""):
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from DeepASR.corpus import Part, open_corpus
+from DeepASR.decoder import Decoder
+from DeepASR.metrics import ErrorRates, error_rates, frame_result
+from DeepASR.opening import Network, open_decoder, open_recogniser
+from DeepASR.options import ALIASES, RETIRED, SearchFlags
+from DeepASR.report import print_rates
+from fluid import config as configuration
+from fluid.config import Natural, Positive, ResultFlags, Was, defaults
+from fluid.errors import DataError
+from fluid.records import write_result
+from fluid.run import console, script
+from fluid.signals import leave_if_stopped
+
+import numpy as np
+
+
+@dataclass
+@defaults(test_batch_size=16)
+class Flags(ResultFlags, SearchFlags):
+    """Measure a speech recogniser."""
+
+    data_dir: Path | None = None
+    """Folder that prepare_*.py wrote; by default the spoken commands that come along."""
+    split: Annotated[Literal["test", "dev", "train"], Was("part")] = "test"
+    """Which part of the data."""
+    error_rate_type: Literal["cer", "wer"] | None = None
+    """Errors in characters or in words; by default what the recogniser is measured by."""
+    special_tokens: str = "<SPOKEN_NOISE>"
+    """Words, with blanks between them, that count on neither side."""
+    sweep: tuple[Positive, ...] = ()
+    """Acoustic scales to try on this part, which should be dev."""
+    worst: Natural = 5
+    """Utterances with most errors to show."""
+
+
+def main(flags: Flags) -> dict[str, float]:
+    """Measure, print and return the figures."""
+    opened = open_recogniser(flags)
+    recogniser = opened.facts
+    part = open_corpus(flags.data_dir).part(flags.split)
+    network = Network(opened, flags, rows=flags.test_batch_size, runs=len(part))
+    decoder = open_decoder(recogniser, flags)
+    console.print(f"{network.how}; {len(part)} utterances of {part.folder}", markup=False)
+    posteriors = {}
+    for name, posterior in network.posteriors(part.items()):
+        leave_if_stopped(network.engine)
+        posteriors[name] = posterior
+    unit = flags.error_rate_type or recogniser.unit
+    ignored = flags.special_tokens.split()
+    result = frame_result(posteriors, part.alignments) if part.alignments else {}
+    if flags.sweep:
+        return result | sweep(flags, decoder, posteriors, part, unit, ignored)
+    rates, incomplete = decoded(decoder, posteriors, part, unit, ignored)
+    result |= {unit: 100 * rates.total.rate}
+    print_rates(rates, unit, part, flags.worst)
+    if result.keys() > {unit}:
+        console.print(f"frame accuracy {result['frame_accuracy']:.2f} %, cross-entropy {result['loss']:.4f}")
+    if incomplete:
+        console.print(f"{incomplete} utterances ended where the graph does not")
+    if flags.output_dir is not None:
+        low, high = rates.interval()
+        write_result(flags.output_dir, {"weights": opened.source, **result, "interval": [100 * low, 100 * high]})
+    return result
+
+
+def decoded(
+    decoder: Decoder, posteriors: Mapping[str, np.ndarray], part: Part, unit: Literal["cer", "wer"], ignored: list[str]
+) -> tuple[ErrorRates, int]:
+    """Errors, and how many utterances ended where the graph does not. Raises DataError for an empty text."""
+    heard = {name: decoder.decode(posterior, name) for name, posterior in posteriors.items()}
+    texts = {name: hypothesis.text for name, hypothesis in heard.items()}
+    if not any(part.texts.values()):
+        raise DataError(f"{part.folder}/text: all texts are empty")
+    rates = error_rates(part.texts, texts, unit=unit, ignored=ignored)
+    return rates, sum(not hypothesis.complete for hypothesis in heard.values())
+
+
+def sweep(
+    flags: Flags,
+    decoder: Decoder,
+    posteriors: Mapping[str, np.ndarray],
+    part: Part,
+    unit: Literal["cer", "wer"],
+    ignored: list[str],
+) -> dict[str, float]:
+    """Errors at each scale; returns those of the best, and the scale."""
+    found = {}
+    for scale in flags.sweep:
+        decoder.acoustic_scale = scale
+        found[scale] = decoded(decoder, posteriors, part, unit, ignored)[0].total
+        console.print(f"acoustic scale {scale:g}: {unit} {100 * found[scale].rate:.2f} %", markup=False)
+    best = min(found, key=lambda scale: found[scale].errors)
+    console.print(f"fewest errors with --acoustic_scale {best:g}", markup=False)
+    return {unit: 100 * found[best].rate, "acoustic_scale": best}
+
+
+if __name__ == "__main__":
+    script(lambda: main(configuration.parse(Flags, aliases=ALIASES, retired=RETIRED)))

@@ -1,0 +1,157 @@
+"""Recognise speech.
+
+    python infer.py speech.wav more/ 'calls/*.flac'        files, folders, patterns, @LIST, - for sound on standard input
+    python infer.py --grammar lamp.txt speech.wav          what may be said, in a few lines: see grammar.py
+    python infer.py --features feats.scp --graphs HCLG.fst --vocabulary words.txt --trans_model final.mdl
+    python infer.py --feed in.npz --fetch out.npz          `feature` [N, T, 3, 11, D], `length` [N] -> `posterior` [N, T, C]
+
+Prints the words of each recording, with their times, and writes transcripts.jsonl, .txt, .ctm and .srt to --output_dir.
+"""
+
+import glob
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+if __package__ in (None, ""):
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from DeepASR.audio import problem, read_audio, read_standard_input
+from DeepASR.kaldi_io import read_archive, read_script
+from DeepASR.network import build_inference
+from DeepASR.opening import Named, Network, open_decoder, open_recogniser
+from DeepASR.options import ALIASES, RETIRED, SearchFlags
+from DeepASR.recogniser import Recogniser
+from DeepASR.transcripts import Transcriber, Transcript, write_transcripts
+from fluid import config as configuration
+from fluid.config import ArrayFlags, defaults
+from fluid.errors import DataError, UserError
+from fluid.run import console, script
+from fluid.runner import Runner, run_arrays
+
+import numpy as np
+import tyro
+
+SUFFIXES = (".wav", ".flac")
+"""What is looked for in folders."""
+
+
+@dataclass
+@defaults(test_batch_size=8)
+class Flags(ArrayFlags, SearchFlags):
+    """Recognise speech."""
+
+    recordings: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    """WAV and FLAC files, folders, patterns, @LIST for a file of names, - for a recording on standard input; by default
+    examples that come along."""
+    features: Path | None = None
+    """Kaldi's feats.scp, or an archive, instead of recordings."""
+    output_dir: Path = Path("transcripts")
+    """Folder for results: transcripts.jsonl, .txt, .ctm and .srt."""
+    feed: Path | None = None
+    """Raw inputs: an .npz with `feature` [N, T, 3, 11, frame_dim] float32 and `length` [N]."""
+    fetch: Path | None = None
+    """Raw outputs: the .npz to write, with `posterior` [N, T, class_num]."""
+
+
+EXAMPLES = Path(__file__).resolve().parent / "data" / "examples"
+
+
+def main(flags: Flags) -> list[Transcript]:
+    """Recognise, print and write; returns what was heard."""
+    if (flags.feed is None) != (flags.fetch is None):
+        raise UserError("--feed and --fetch go together: raw inputs in, raw outputs out")
+    opened = open_recogniser(flags)
+    recogniser = opened.facts
+    if flags.feed is not None and flags.fetch is not None:
+        run_arrays(
+            Runner(opened, flags, kind="loop"), lambda: build_inference(recogniser.sizes), flags.feed, flags.fetch
+        )
+        return []
+    inputs = features_of(flags, recogniser)
+    transcriber = Transcriber(recogniser, open_decoder(recogniser, flags))
+    network = Network(opened, flags, rows=1 if len(inputs) < 8 else flags.test_batch_size, runs=None)
+    console.print(f"{recogniser.about.get('language', 'recogniser')}, {network.how}", markup=False)
+    transcripts = []
+    for name, posterior in network.posteriors(inputs.read()):
+        transcripts.append(transcriber.transcribe(name, posterior))
+        console.print(f"{name}: {transcripts[-1].text}", markup=False)
+    write_transcripts(flags.output_dir, transcripts)
+    if inputs.unreadable:
+        raise DataError("\n".join(inputs.unreadable))
+    return transcripts
+
+
+class Inputs:
+    """What is to be recognised; what cannot be read is told at the end."""
+
+    def __init__(self, names: list[Any], recogniser: Recogniser) -> None:
+        self._names, self._recogniser = names, recogniser
+        self.unreadable: list[str] = []
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def read(self) -> Iterator[Named]:
+        """(name, features [T, frame_dim])."""
+        for name, entry in self._names:
+            try:
+                yield name, self._features(name) if entry is None else entry
+            except DataError as error:
+                self.unreadable.append(str(error))
+
+    def _features(self, name: str) -> np.ndarray:
+        frontend = self._recogniser.frontend
+        if frontend is None:
+            raise UserError("these weights take Kaldi's features, and do not say how those are made: give --features")
+        rate = frontend.sample_rate
+        samples = read_standard_input(rate) if name == "-" else read_audio(name, rate)
+        wrong = problem(samples, rate)
+        if wrong and not wrong.startswith("clipped"):
+            raise DataError(f"{name}: {wrong}")
+        if wrong:
+            console.print(f"{name}: {wrong}", markup=False)
+        return frontend.features(samples)
+
+
+def features_of(flags: Flags, recogniser: Recogniser) -> Inputs:
+    """Recordings or features that the flags name. Raises DataError for what does not exist."""
+    if flags.features is None:
+        return Inputs([(name, None) for name in find(flags.recordings or (str(EXAMPLES),))], recogniser)
+    if flags.recordings:
+        raise UserError("give recordings or --features, not both")
+    if flags.features.suffix == ".scp":
+        return Inputs([(name, entry.read()) for name, entry in read_script(flags.features).items()], recogniser)
+    return Inputs(list(read_archive(flags.features)), recogniser)
+
+
+def find(words: tuple[str, ...]) -> list[str]:
+    """Recordings that the words of a command line name, in their order. Raises DataError for a word that names none."""
+    found: list[str] = []
+    for word in words:
+        if word == "-":
+            found.append(word)
+        elif word.startswith("@"):
+            try:
+                found += find(tuple(Path(word[1:]).read_text(encoding="utf-8").split("\n")[:-1]))
+            except OSError as error:
+                raise DataError(f"{word[1:]}: cannot be read ({error.strerror or error})") from None
+        elif os.path.isdir(word):
+            inside = sorted(str(path) for path in Path(word).rglob("*") if path.suffix.lower() in SUFFIXES)
+            if not inside:
+                raise DataError(f"{word}: no {' or '.join(SUFFIXES)} file in this folder")
+            found += inside
+        elif os.path.isfile(word):
+            found.append(word)
+        elif matching := sorted(glob.glob(word)):
+            found += matching
+        else:
+            raise DataError(f"{word}: no such file, folder or pattern")
+    return found
+
+
+if __name__ == "__main__":
+    script(lambda: main(configuration.parse(Flags, aliases=ALIASES, retired=RETIRED)))

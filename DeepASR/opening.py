@@ -1,0 +1,194 @@
+"""Opened weights as a recogniser that listens: which weights, which words, and posteriors of features."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from DeepASR import language_model
+from DeepASR.decoder import Decoder
+from DeepASR.decoding_graph import Graph, read_graph
+from DeepASR.graph_building import from_grammar, from_language_model
+from DeepASR.kaldi_io import read_text
+from DeepASR.lexicon import read_lexicon
+from DeepASR.network import build_inference, build_stream, silence
+from DeepASR.options import NetworkFlags, SearchFlags
+from DeepASR.recogniser import FOLDER, Normalisation, Recogniser, rounded
+from DeepASR.sizes import sizes_of
+from DeepASR.transforms import DELAY, DELTAS, read_statistics, undo_delay
+from DeepASR.transition_model import read_transition_model
+from fluid import weights
+from fluid.engine import Engine
+from fluid.errors import DataError, UserError
+from fluid.program import initialise
+from fluid.runner import Runner
+from fluid.weights import Bare, Opened, Report, load_into
+
+import numpy as np
+
+CHUNK = 64
+"""Frames that the network is shown at a time: one shape for utterances of every length."""
+Named = tuple[str, np.ndarray]
+
+
+def open_recogniser(flags: NetworkFlags) -> Opened[Recogniser]:
+    """The weights that the flags name, or else the best there are; raises UserError for what cannot be used."""
+
+    def fit(bare: Bare) -> tuple[Recogniser, dict[str, np.ndarray], Report]:
+        arrays = bare.read()
+        sizes = sizes_of(arrays)
+        columns = DELTAS * sizes.frame_dim
+        plain = Normalisation((0.0,) * columns, (1.0,) * columns)
+        recogniser = Recogniser(sizes, plain, (0.0,) * sizes.class_num)
+        state, report = load_into(initialise(build_inference(sizes), seed=0), arrays, allow_partial=flags.allow_partial)
+        return recogniser, state, report
+
+    opened = weights.open(
+        FOLDER, flags, default="commands", key="recogniser", from_facts=Recogniser.from_facts, fit=fit
+    )
+    return dataclasses.replace(opened, facts=_completed(opened.facts, flags))
+
+
+def _completed(recogniser: Recogniser, flags: NetworkFlags) -> Recogniser:
+    """With the statistics and priors that flags name."""
+    if flags.mean_var is not None:
+        known = read_statistics(flags.mean_var)
+        recogniser = dataclasses.replace(
+            recogniser, normalisation=Normalisation(rounded(known.mean), rounded(known.variance))
+        )
+    if flags.log_prior is not None:
+        prior = read_log_prior(flags.log_prior)
+        if len(prior) != recogniser.sizes.class_num:
+            raise DataError(
+                f"{flags.log_prior}: {len(prior)} numbers where the network has {recogniser.sizes.class_num} classes"
+            )
+        recogniser = dataclasses.replace(recogniser, log_prior=prior)
+    return recogniser
+
+
+def read_log_prior(path: Path) -> tuple[float, ...]:
+    """A text vector of Kaldi's, `[ -5.1 -7.3 ... ]`, as 2018 had it. Raises DataError."""
+    try:
+        text = path.read_text(encoding="ascii")
+        match = re.fullmatch(r"\s*\[([^\[\]]*)\]\s*", text)
+        if match is None:
+            raise ValueError("numbers in brackets are expected")
+        values = tuple(map(float, match[1].split()))
+        if not values or not np.isfinite(values).all():
+            raise ValueError("not all numbers are finite")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as logarithms of priors ({error})") from None
+    return values
+
+
+def open_decoder(recogniser: Recogniser, flags: SearchFlags) -> Decoder:
+    """The search that the flags describe. Raises UserError where words or graph are missing or do not fit."""
+    graph, words = _graph(recogniser, flags)
+    return Decoder(
+        graph,
+        words,
+        recogniser.log_prior,
+        acoustic_scale=flags.acoustic_scale or recogniser.acoustic_scale,
+        beam=flags.beam_size,
+        max_active=flags.max_active,
+        min_active=flags.min_active,
+    )
+
+
+def _graph(recogniser: Recogniser, flags: SearchFlags) -> tuple[Graph, list[str]]:
+    if flags.graphs is not None:
+        return _kaldi_graph(flags)
+    lexicon = recogniser.lexicon
+    if lexicon is None:
+        raise UserError(
+            "these weights come without words: give --graphs HCLG.fst, --vocabulary words.txt and --trans_model"
+        )
+    if flags.lexicon is not None:
+        lexicon = lexicon.with_words(read_lexicon(flags.lexicon).words)
+    if flags.grammar is not None:
+        return from_grammar(lexicon, _text(flags.grammar), where=str(flags.grammar))
+    text = recogniser.language_model if flags.language_model is None else _text(flags.language_model)
+    if text is None:
+        raise UserError("these weights come without a language model: give --language_model or --grammar")
+    return from_language_model(lexicon, language_model.from_arpa(text, str(flags.language_model or "language model")))
+
+
+def _kaldi_graph(flags: SearchFlags) -> tuple[Graph, list[str]]:
+    assert flags.graphs is not None
+    if flags.vocabulary is None:
+        raise UserError("--graphs goes with --vocabulary, the words.txt of the graph")
+    graph = read_graph(flags.graphs)
+    if flags.trans_model is not None:
+        graph = graph.relabelled(read_transition_model(flags.trans_model))
+    numbers = read_text(flags.vocabulary)
+    words = [""] * (max((int(number) for number in numbers.values()), default=0) + 1)
+    for word, number in numbers.items():
+        words[int(number)] = word
+    return graph, words
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read ({error})") from None
+
+
+class Network:
+    """Posteriors of features, utterance by utterance, by the weights or the exported model that the flags name.
+
+    Args:
+        opened: from `open_recogniser`.
+        flags: of the engine.
+        rows: utterances that are computed side by side.
+        runs: utterances to come, None: very many.
+    """
+
+    def __init__(self, opened: Opened[Recogniser], flags: SearchFlags, *, rows: int, runs: int | None) -> None:
+        self.recogniser = opened.facts
+        self._runner = Runner(opened, flags, runs=runs, kind="loop")
+        self.how = self._runner.how
+        self.engine: Engine = self._runner.engine
+        self._rows = self.engine.shared_rows(rows)
+        self._program = build_stream(self.recogniser.sizes)
+        if opened.exported is not None and set(opened.exported.inputs) != set(self._program.inputs):
+            raise UserError(f"{opened.source} takes whole utterances; export with --what stream to recognise with it")
+
+    def posteriors(self, features: Iterable[Named]) -> Iterator[Named]:
+        """(name, posterior [T, classes]) of each (name, features [T, frame_dim]), in their order.
+
+        Raises DataError for features of another width.
+        """
+        waiting: list[Named] = []
+        for item in features:
+            waiting.append(item)
+            if len(waiting) == self._rows:
+                yield from self._batch(waiting)
+                waiting = []
+        if waiting:
+            yield from self._batch(waiting)
+
+    def _batch(self, items: Sequence[Named]) -> Iterator[Named]:
+        dim, normalisation = self.recogniser.sizes.frame_dim, self.recogniser.normalisation
+        for name, array in items:
+            if array.ndim != 2 or array.shape[1] != dim:
+                raise DataError(f"{name}: features {list(array.shape)} where the network takes [frames, {dim}]")
+            if not np.isfinite(array).all():
+                raise DataError(f"{name}: a feature is not a number")
+        centred = [normalisation.centred(array) for _, array in items]
+        frames = np.array([len(array) + DELAY for array in centred])
+        first = self._program.inputs["feature"]
+        feeds = []
+        for start in range(0, int(frames.max()), CHUNK):
+            lengths = np.clip(frames - start, 0, CHUNK)
+            feature = np.zeros((self._rows, CHUNK, *[size or 0 for size in first.shape[2:]]), np.float32)
+            for row, (array, length) in enumerate(zip(centred, lengths)):
+                if length:
+                    feature[row, :length] = normalisation.piece(array, start, start + length, last=True)
+            feeds.append({"feature": feature, "length": np.pad(lengths, (0, self._rows - len(items))).astype(np.int64)})
+        outputs = self.engine.stream(self._program, feeds, silence(self._program, self._rows))
+        posterior = np.concatenate([np.asarray(output["posterior"]) for output in outputs], axis=1)
+        for row, (name, _) in enumerate(items):
+            yield name, undo_delay(posterior[row, : frames[row]])

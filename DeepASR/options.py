@@ -1,0 +1,56 @@
+"""Flags that several scripts share, and command lines as people wrote them in 2018."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from fluid.config import BatchFlags, Count, EngineFlags, ExportedFlags, Natural, Positive, Was, WeightsFlags
+
+
+@dataclass
+class NetworkFlags(WeightsFlags):
+    """Which weights, and what those lack that do not say it themselves."""
+
+    mean_var: Path | None = None
+    """Mean and variance of each column, a line each, as in 2018; with weights that do not say it."""
+    log_prior: Path | None = None
+    """Logarithms of the share of each class, in brackets, as in 2018; with weights that do not say it."""
+
+
+@dataclass
+class SearchFlags(NetworkFlags, ExportedFlags, BatchFlags, EngineFlags):
+    """How words are searched for: shared by eval.py and infer.py."""
+
+    graphs: Path | None = None
+    """Decoding graph of Kaldi (HCLG.fst) instead of the recogniser's own words; with --vocabulary."""
+    vocabulary: Path | None = None
+    """Words of that graph: Kaldi's words.txt."""
+    trans_model: Path | None = None
+    """Kaldi's final.mdl, where the graph has transition ids."""
+    acoustic_scale: Positive | None = None
+    """Weight of the network against the language model; by default the recogniser's own."""
+    beam_size: Annotated[Positive, Was("beam")] = 16.0
+    """Paths that cost more than the best by more than this are given up."""
+    max_active: Count = 7000
+    """States of the graph that are kept at a time, at most."""
+    min_active: Natural = 200
+    """States of the graph that are kept at a time, at least."""
+    grammar: Path | None = None
+    """What may be said instead, as DeepASR/grammar.py explains: lines of words with (a | b), [perhaps] and +."""
+    lexicon: Path | None = None
+    """Words and their phones, a line each, beside the recogniser's own."""
+    language_model: Path | None = None
+    """ARPA file instead of the recogniser's own."""
+
+
+ALIASES = {
+    "learning_rate": "lr",
+    "checkpoints": "output_dir",
+    "infer_models": "output_dir",
+    "init_model_path": "pretrained_model",
+    "print_per_batches": "log_every",
+}
+RETIRED = {
+    "parallel": "all devices that JAX sees are used",
+    "minimum_batch_size": "batches are full",
+}

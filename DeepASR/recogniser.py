@@ -1,0 +1,128 @@
+"""What must be known to use a set of weights: sizes, how features are made and normalised, priors, words.
+
+Without Paddle, so that Programs from files can be trained. Stored beside weights as `recogniser`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from DeepASR.features import Frontend
+from DeepASR.lexicon import Lexicon
+from DeepASR.metrics import Unit
+from DeepASR.sizes import Sizes
+from DeepASR.transforms import CONTEXT, Statistics, add_deltas, hold_last, less_running_mean, normalise, splice
+from fluid.errors import UserError
+
+import numpy as np
+
+FOLDER = Path(__file__).parent
+TASK = FOLDER.name
+REACH = 4
+"""Frames that a second difference looks ahead."""
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """From features to the input of the network."""
+
+    mean: tuple[float, ...]
+    variance: tuple[float, ...]
+    """Of features with their differences, [3 * frame_dim] each."""
+    running_mean: tuple[float, ...] = ()
+    """[frame_dim]: what the mean over an utterance begins with, which is taken off before; empty: it is not."""
+    running_weight: float = 100.0
+    """How many frames that counts for."""
+
+    def centred(self, features: np.ndarray) -> np.ndarray:
+        """Features [T, frame_dim] less their mean so far."""
+        if not self.running_mean:
+            return features
+        return less_running_mean(features, np.array(self.running_mean, np.float32), self.running_weight)
+
+    def apply(self, centred: np.ndarray) -> np.ndarray:
+        """With differences and of mean 0 and variance 1, [T, 3 * frame_dim]. Raises DataError for another width."""
+        statistics = Statistics(np.array(self.mean, np.float32), np.array(self.variance, np.float32))
+        return normalise(add_deltas(centred), statistics)
+
+    def piece(self, centred: np.ndarray, start: int, stop: int, *, last: bool) -> np.ndarray:
+        """Frames `start` to `stop` of what the network sees, [stop - start, 3, 11, frame_dim].
+
+        `centred` [T, frame_dim] is what is known so far; unless it is the whole (`last`, then five frames follow, on which
+        the network answers the last five), stop <= T - REACH - CONTEXT.
+        """
+        low = max(0, start - REACH - 2 * CONTEXT)
+        x = self.apply(centred[low : stop + REACH + 2 * CONTEXT])
+        return splice(hold_last(x) if last else x)[start - low : stop - low]
+
+
+@dataclass(frozen=True)
+class Recogniser:
+    """Beside the weights."""
+
+    sizes: Sizes
+    normalisation: Normalisation
+    log_prior: tuple[float, ...]
+    """Natural logarithm of the share of each class among all frames, [class_num]."""
+    unit: Unit = "cer"
+    """What errors are counted in."""
+    frontend: Frontend | None = None
+    """How features are made of sound; None: Kaldi's, of what is not known here."""
+    lexicon: Lexicon | None = None
+    language_model: str | None = None
+    """Text of an ARPA file; with a lexicon. None: a graph is given by flag."""
+    acoustic_scale: float = 0.2
+    """What log-likelihoods are multiplied by before they meet the language model."""
+    about: Mapping[str, Any] = field(default_factory=dict)
+    """Of the data, for people."""
+
+    def to_facts(self) -> dict[str, Any]:
+        """As JSON-able data."""
+        facts = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        own = {
+            "sizes": dataclasses.asdict(self.sizes),
+            "normalisation": dataclasses.asdict(self.normalisation),
+            "log_prior": list(self.log_prior),
+            "frontend": self.frontend.to_facts() if self.frontend else None,
+            "lexicon": self.lexicon.to_facts() if self.lexicon else None,
+            "phones": list(self.lexicon.phones) if self.lexicon else [],
+            "about": dict(self.about),
+        }
+        return {**facts, **own}
+
+    @staticmethod
+    def from_facts(facts: Mapping[str, Any]) -> Recogniser:
+        """The inverse of `to_facts`; raises UserError if something is missing."""
+        try:
+            normalisation = {
+                name: tuple(value) if isinstance(value, list) else value
+                for name, value in facts["normalisation"].items()
+            }
+            return Recogniser(
+                Sizes(**facts["sizes"]),
+                Normalisation(**normalisation),
+                tuple(facts["log_prior"]),
+                facts["unit"],
+                Frontend(**facts["frontend"]) if facts["frontend"] else None,
+                Lexicon.from_facts(facts["lexicon"], facts["phones"]) if facts["lexicon"] else None,
+                facts["language_model"],
+                facts["acoustic_scale"],
+                facts["about"],
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"the weights do not say what recogniser they belong to ({error!r})") from None
+
+
+def rounded(values: np.ndarray) -> tuple[float, ...]:
+    """Numbers with six digits, which is what files of facts hold."""
+    return tuple(float(f"{value:.6g}") for value in values)
+
+
+def log_prior_of(labels: np.ndarray, class_num: int) -> tuple[float, ...]:
+    """Of classes [frames]; one that is not among them counts as once."""
+    counts = np.maximum(np.bincount(labels, minlength=class_num), 1)
+    return rounded(np.log(counts / counts.sum()))

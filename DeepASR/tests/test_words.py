@@ -1,0 +1,156 @@
+"""Lexicon, language model, grammar and graph: what may be said, and that the decoder finds it."""
+
+from pathlib import Path
+
+from DeepASR import language_model
+from DeepASR.decoder import Decoder
+from DeepASR.grammar import parse_grammar
+from DeepASR.graph_building import ANYTHING, from_grammar, from_language_model
+from DeepASR.lexicon import STATES, Lexicon, lexicon_lines, read_lexicon
+from fluid.errors import DataError
+
+import numpy as np
+import pytest
+
+LEXICON = Lexicon(
+    {
+        "bow": (("b", "a"),),
+        "bough": (("b", "a"),),
+        "bower": (("b", "a", "r"),),
+        "tree": (("t", "r", "i"), ("d", "r", "i")),
+    }
+)
+"""Two words that sound alike, one that begins like them, one of two pronunciations."""
+
+
+def heard(*phones: str, classes: int = LEXICON.class_num) -> np.ndarray:
+    """Posteriors in which every state of these phones comes for two frames."""
+    labels = [STATES * LEXICON.number[phone] + state for phone in phones for state in range(STATES) for _ in range(2)]
+    posterior = np.full((len(labels), classes), 0.001, np.float32)
+    posterior[np.arange(len(labels)), labels] = 1
+    return posterior
+
+
+def decoder(graph_and_words: tuple, **options: float) -> Decoder:
+    return Decoder(*graph_and_words, np.zeros(LEXICON.class_num), acoustic_scale=1.0, **options)
+
+
+def test_a_lexicon_is_read_as_it_was_written(tmp_path: Path) -> None:
+    (tmp_path / "lexicon.txt").write_text(lexicon_lines(LEXICON))
+    assert read_lexicon(tmp_path / "lexicon.txt") == LEXICON
+    assert LEXICON.phones == ("SIL", "a", "b", "d", "i", "r", "t") and LEXICON.class_num == 21
+    (tmp_path / "lexicon.txt").write_text("one w ah n\ntwo\n")
+    with pytest.raises(DataError, match=r"lexicon.txt:2: 'two' has no phones"):
+        read_lexicon(tmp_path / "lexicon.txt")
+
+
+def test_all_words_without_a_pronunciation_are_listed() -> None:
+    with pytest.raises(DataError, match="no pronunciation of leaf, root;"):
+        from_grammar(LEXICON, "tree leaf root leaf")
+    with pytest.raises(DataError, match="the network knows no phone u, z"):
+        LEXICON.with_words({"zoo": (("z", "u"),)})
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_probabilities_of_a_language_model_sum_to_one(order: int) -> None:
+    sentences = [text.split() for text in ("tree bow", "bow tree bow", "bough", "tree bow tree")]
+    model = language_model.train(sentences, order)
+    words = ["tree", "bow", "bough", language_model.END]
+    for history in [(), ("tree",), ("bow", "tree"), ("bough", "bough")]:
+        total = 0.0
+        for word in words:
+            context, weight = history[-(order - 1) :] if order > 1 else (), 0.0
+            while (*context, word) not in model:
+                weight += model.get(context, (0.0, 0.0))[1]
+                context = context[1:]
+            total += 10 ** (weight + model[(*context, word)][0])
+        assert total == pytest.approx(1)
+    again = language_model.from_arpa(language_model.to_arpa(model))
+    assert again.keys() == model.keys()
+    np.testing.assert_allclose([again[gram] for gram in model], list(model.values()), atol=1e-4)
+    with pytest.raises(DataError, match=r"lm.arpa:2: 'LOG10 1 WORDS"):
+        language_model.from_arpa("\\1-grams:\nx\n", "lm.arpa")
+
+
+def test_cost_of_a_path_is_that_of_the_language_model() -> None:
+    """By frames without cost: the words, and half of every chance of silence."""
+    model = language_model.train([text.split() for text in ("tree bow", "bow tree bow", "bough tree", "tree tree")])
+    search = decoder(from_language_model(LEXICON, model), beam=1000)
+    for text, phones in (("tree bow", "t r i b a"), ("bough tree", "b a d r i"), ("bow bow", "b a b a")):
+        posterior = heard(*phones.split())
+        found = search.decode(posterior)
+        spoken = found.words
+        wanted = -language_model.score(model, spoken) * np.log(10) + (1 + len(spoken)) * np.log(2)
+        assert found.cost == pytest.approx(wanted - np.log(posterior.max(axis=1)).sum(), abs=2e-2)
+        assert found.complete and (spoken == tuple(text.split()) or "bow" in text)
+        np.testing.assert_array_equal(found.pdfs, posterior.argmax(axis=1))
+
+
+def test_what_sounds_alike_is_told_apart_by_what_stands_around() -> None:
+    model = language_model.train([text.split() for text in ("tree bough", "bow tree", "tree bough", "bow tree")])
+    search = decoder(from_language_model(LEXICON, model))
+    assert search.decode(heard(*["t", "r", "i", "b", "a"])).text == "tree bough"
+    assert search.decode(heard(*["b", "a", "t", "r", "i"])).text == "bow tree"
+
+
+def test_a_grammar_says_what_may_be_said() -> None:
+    grammar = "(bow | tree)+  # a remark\n\nbower [tree]\n"
+    search = decoder(from_grammar(LEXICON, grammar))
+    for phones, text in (
+        ("b a", "bow"),
+        ("t r i SIL b a", "tree bow"),
+        ("SIL b a r d r i SIL", "bower tree"),
+        ("b a r", "bower"),
+        ("d r i t r i d r i", "tree tree tree"),
+    ):
+        assert search.decode(heard(*phones.split())).text == text
+    # Two bowers must be heard as something else.
+    assert search.decode(heard(*["b", "a", "r", "b", "a", "r"])).text != "bower bower"
+
+
+@pytest.mark.parametrize(
+    ("grammar", "message"),
+    [
+        ("", "holds no line of words"),
+        ("bow\n(tree", r"g:2: '\(' is not closed"),
+        ("tree)", r"g:1: '\)' closes nothing"),
+        ("bow |", "g:1: an alternative without words"),
+        ("+ bow", r"g:1: '\+' stands behind nothing"),
+    ],
+)
+def test_a_wrong_grammar_is_told_with_its_line(grammar: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        parse_grammar(grammar, "g")
+
+
+def test_foreign_speech_is_heard_as_unknown() -> None:
+    graph = from_grammar(LEXICON, "bow tree", anything=True)
+    assert decoder(graph).decode(heard(*["b", "a", "t", "r", "i"])).text == "bow tree"
+    assert decoder(graph).decode(heard(*["i", "i", "a", "r", "i", "a"])).text == ANYTHING
+
+
+def test_posteriors_that_cannot_be_decoded_are_refused() -> None:
+    graph, words = from_grammar(LEXICON, "bow tree")
+    search = decoder((graph, words))
+    posterior = heard("b", "a")
+    posterior[3, 1] = np.nan
+    with pytest.raises(DataError, match="utt7: the posterior of frame 3 is not a number"):
+        search.decode(posterior, "utt7")
+    with pytest.raises(DataError, match=r"\[12, 20\] where \[frames, 21\]"):
+        search.decode(heard("b", "a")[:, :20])
+    with pytest.raises(DataError, match="the graph has the input label"):
+        Decoder(graph, words, np.zeros(5))
+    with pytest.raises(DataError, match="has the word 2 of a list of 2"):
+        Decoder(graph, words[:2], np.zeros(LEXICON.class_num))
+    assert search.decode(np.zeros((0, LEXICON.class_num), np.float32)).words == ()
+
+
+def test_a_stream_is_decoded_as_the_whole() -> None:
+    search = decoder(from_grammar(LEXICON, "(bow | bough | bower | tree)+"))
+    posterior = heard(*["t", "r", "i", "SIL", "b", "a", "r", "b", "a", "d", "r", "i"])
+    whole, listening, partial = search.decode(posterior), search.open(), []
+    for start in range(0, len(posterior), 7):
+        listening.accept(posterior[start : start + 7])
+        partial.append(listening.partial().text)
+    assert listening.result().words == whole.words
+    assert partial[-1].startswith("tree bower") and len(partial[2]) < len(partial[-1])

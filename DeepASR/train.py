@@ -1,0 +1,232 @@
+"""Train the acoustic model of a speech recogniser, frame by frame.
+
+python train.py                                        the spoken commands that come along, minutes on a CPU
+python train.py --data_dir aishell --hidden_dim 1024 --proj_dim 512 --stacked_num 5      what prepare_*.py wrote
+"""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+if __package__ in (None, ""):
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from DeepASR.corpus import Corpus, Part, open_corpus
+from DeepASR.metrics import FrameAccuracy
+from DeepASR.options import ALIASES, RETIRED
+from DeepASR.pictures import CURVES
+from DeepASR.reader import LONGEST_UNCUT, Utterances, blank
+from DeepASR.recogniser import TASK, Normalisation, Recogniser, log_prior_of, rounded
+from DeepASR.sizes import Sizes
+from DeepASR.transforms import add_deltas, read_statistics, statistics
+from fluid import config as configuration
+from fluid.averages import MeasuredWeights
+from fluid.config import BatchFlags, Count, Natural, Positive, TrainFlags, Was, defaults
+from fluid.data import Batches, training_batches
+from fluid.engine import Engine
+from fluid.interface import Interface
+from fluid.metrics import measure
+from fluid.optimizers import OptimizerFlags, counts_epochs, schedule
+from fluid.pictures import draw_curves
+from fluid.run import Run, events, script, show_summary
+from fluid.session import Length, Session, Settled, fingerprint, settle
+from fluid.trainer import Evaluation, Outcome
+
+import numpy as np
+
+
+@dataclass
+@defaults(optimizer="adam", lr=0.003, grad_clip=5.0, test_batch_size=16)
+class Flags(OptimizerFlags, BatchFlags, TrainFlags):
+    """Train the acoustic model of a speech recogniser."""
+
+    data_dir: Path | None = None
+    """Folder that prepare_*.py wrote; by default the spoken commands that come along."""
+    mean_var: Path | None = None
+    """Mean and variance of each column, a line each, as in 2018; by default those of the training utterances."""
+    running_mean: Natural = 100
+    """Take off the mean of an utterance so far, which begins as the overall mean of so many frames; 0: do not."""
+
+    hidden_dim: Count = 192
+    """Cells of a recurrent layer; 1024 in 2018."""
+    proj_dim: Count = 96
+    """Outputs of a recurrent layer; 512 in 2018."""
+    stacked_num: Count = 2
+    """Recurrent layers; 5 in 2018."""
+    filters: Count = 16
+    """Filters of the convolution; 32 in 2018."""
+
+    batch_size: Count = 16
+    """Utterances in a batch, or pieces of long ones, over all devices."""
+    num_epochs: Annotated[Count, Was("pass_num")] = 10
+    """Passes over the training utterances."""
+    split_frames: Count = LONGEST_UNCUT
+    """Longer utterances are cut into pieces of 256 frames and a few more."""
+    acoustic_scale: Positive = 0.2
+    """Weight of the network against the language model in decoding, kept with the weights; eval.py --sweep finds it."""
+
+
+NETWORK_FLAGS = ("hidden_dim", "proj_dim", "stacked_num", "filters")
+"""Flags that make another network of a run."""
+FREE = ("data_dir", "mean_var", "test_batch_size")
+"""Flags that Programs from files were not built with."""
+
+
+def main(flags: Flags) -> Outcome:
+    """Train as `flags` say; returns how the run ended."""
+    settled = settle(flags, TASK, free=FREE)
+    flags = settled.flags
+    settled.refuse_changes(*NETWORK_FLAGS)
+    corpus = open_corpus(flags.data_dir)
+    parts = {name: corpus.part(name) for name in ("train", "dev")}
+    recogniser = describe(flags, corpus, parts["train"], settled.facts)
+    engine = settled.start_engine(None, kind="loop", batch_size=flags.batch_size)
+    source = Utterances(
+        parts["train"],
+        recogniser.normalisation,
+        batch_size=flags.batch_size,
+        longest=flags.split_frames,
+        seed=flags.seed,
+    )
+    dev = Utterances(parts["dev"], recogniser.normalisation, batch_size=flags.test_batch_size, longest=None)
+    length = length_of(settled, source)
+    if counts_epochs(flags):
+        settled.refuse_other_length(length)
+    programs = settled.programs(lambda: build_programs(flags, recogniser.sizes, length.steps_per_epoch))
+    with settled.open(
+        engine,
+        programs,
+        facts={"recogniser": recogniser.to_facts()},
+        data={
+            name: fingerprint(part.texts, np.concatenate(list(part.alignments.values())))
+            for name, part in parts.items()
+        },
+        length=length,
+    ) as session:
+        announce(session, recogniser, source, dev)
+        compile_ahead(session, source, recogniser.sizes.frame_dim)
+        evaluate = Evaluator(engine, session.update, programs["eval"], dev, flags)
+        outcome = session.train(
+            lambda start: open_batches(flags, source, engine, start),
+            unit="utterances",
+            evaluations=[Evaluation("eval", evaluate, decides="frame_accuracy", higher_is_better=True)],
+        )
+        if session.run.writes and not outcome.nothing_left:
+            finish(session.run, outcome)
+    return outcome
+
+
+def open_batches(flags: Flags, source: Utterances, engine: Engine, start: int) -> Batches:
+    """The training batches from a position on."""
+    return training_batches(
+        source,
+        flags.batch_size,
+        seed=flags.seed,
+        start=start,
+        num_workers=flags.num_workers,
+        shard=(engine.host_id, engine.num_hosts),
+        plan=source.buckets.training_plan(seed=flags.seed),
+    )
+
+
+def describe(flags: Flags, corpus: Corpus, part: Part, facts: dict | None) -> Recogniser:
+    """The recogniser of the run that goes on, or that the flags and the data describe."""
+    if facts is not None:
+        return Recogniser.from_facts(facts["recogniser"])
+    sizes = Sizes(
+        corpus.frame_dim, flags.stacked_num, flags.hidden_dim, flags.proj_dim, corpus.class_num, flags.filters
+    )
+    return Recogniser(
+        sizes,
+        normalisation_of(flags, part),
+        log_prior_of(np.concatenate(list(part.alignments.values())), corpus.class_num),
+        corpus.unit,
+        corpus.frontend,
+        corpus.lexicon,
+        corpus.language_model,
+        flags.acoustic_scale,
+        corpus.about,
+    )
+
+
+STATISTICS_OF = 5000
+"""Utterances that mean and variance are taken from, at most."""
+
+
+def normalisation_of(flags: Flags, part: Part) -> Normalisation:
+    """Mean and variance of the training utterances, or those that a flag names."""
+    if flags.mean_var is not None:
+        known = read_statistics(flags.mean_var)
+        return Normalisation(rounded(known.mean), rounded(known.variance))
+    names = list(part)[:: -(-len(part) // STATISTICS_OF)]
+    running = ()
+    if flags.running_mean:
+        frames = sum(part.lengths[name] for name in names)
+        running = rounded(sum(part[name].sum(axis=0, dtype=np.float64) for name in names) / frames)
+    width = part[names[0]].shape[1]
+    bare = Normalisation((0.0,) * 3 * width, (1.0,) * 3 * width, running, float(flags.running_mean))
+    found = statistics([add_deltas(bare.centred(part[name])) for name in names])
+    return Normalisation(rounded(found.mean), rounded(found.variance), running, float(flags.running_mean))
+
+
+def length_of(settled: Settled[Flags], source: Utterances) -> Length:
+    """Updates of the run."""
+    flags = settled.flags
+    batches = len(source.buckets.training_plan(seed=flags.seed)(0))
+    return settled.length(batches, flags.num_epochs, batch_size=flags.batch_size, accumulate=flags.accumulate_batches)
+
+
+def build_programs(flags: Flags, sizes: Sizes, steps_per_epoch: int) -> Mapping[str, Interface]:
+    """The Programs by role, built with Paddle."""
+    from DeepASR import building
+
+    rate = schedule(flags, steps_per_epoch=steps_per_epoch, num_epochs=flags.num_epochs, warmup_steps=100)
+    return building.build_programs(flags, sizes, rate)
+
+
+def announce(session: Session, recogniser: Recogniser, source: Utterances, dev: Utterances) -> None:
+    """Say what is trained on what."""
+    sizes = recogniser.sizes
+    session.run.say(
+        f"{sizes.stacked_num} x LSTMP {sizes.hidden_dim}/{sizes.proj_dim}, {session.update.parameter_count:,} parameters, "
+        f"{sizes.class_num} classes; {recogniser.about.get('language', 'data of your own')}"
+    )
+    lengths = ", ".join(map(str, source.buckets.edges))
+    session.run.say(f"{len(source)} utterances or pieces to train on, padded to {lengths} frames; {len(dev)} of dev")
+
+
+def compile_ahead(session: Session, source: Utterances, dim: int) -> None:
+    """Compile for every length at once, side by side."""
+    engine, flags = session.engine, session.flags
+    if engine.name == "xla" and engine.on_gpu and not (flags.benchmark or flags.capture):
+        feeds = source.buckets.blanks(lambda rows, edge: blank(rows, edge, dim), engine.num_hosts)
+        engine.compile([(session.programs["train"], feed) for feed in feeds])
+
+
+class Evaluator:
+    """Loss and frame accuracy of dev, by the weights in training or their averages."""
+
+    def __init__(self, engine: Engine, update: Interface, program: Interface, dev: Utterances, flags: Flags) -> None:
+        self._program, self._dev, self._rows = program, dev, flags.test_batch_size
+        self._weights = MeasuredWeights(engine, update, program.state_names, flags)
+
+    def __call__(self) -> dict[str, float]:
+        """`loss`, `frame_accuracy` in per cent, `frames`."""
+        engine = self._weights.engine()
+        rows = engine.shared_rows(self._rows)
+        plan = self._dev.buckets.evaluation_plan(rows)
+        return measure(engine, self._program, self._dev, FrameAccuracy(), batch_size=rows, plan=plan).result()
+
+
+def finish(run: Run, outcome: Outcome) -> None:
+    """Draw the curves and print the summary."""
+    folder = run.output_dir
+    drawn = draw_curves(folder / "curves.png", CURVES, events(folder, "train"), events(folder, "eval"))
+    show_summary("dev", outcome.summary("utterances", {"frame accuracy %": "frame_accuracy"}, digits=2))
+    run.say(f"checkpoints, best one at {folder / 'best'}; picture: {drawn}; eval.py measures errors in words")
+
+
+if __name__ == "__main__":
+    script(lambda: main(configuration.parse(Flags, aliases=ALIASES, retired=RETIRED)))

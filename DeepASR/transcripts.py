@@ -1,0 +1,134 @@
+"""What was heard, with times: as JSON lines, text, CTM (NIST) and SRT (subtitles)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from DeepASR.decoder import Decoder
+from DeepASR.features import FRAME_SHIFT
+from DeepASR.forced_alignment import align_words
+from DeepASR.metrics import Unit
+from DeepASR.recogniser import Recogniser
+from fluid.errors import DataError
+from fluid.records import json_lines, make_folder, writing
+
+import numpy as np
+
+LINE_OF = 8
+"""Words in a subtitle, at most."""
+PAUSE = 1.0
+"""Seconds without a word after which a new subtitle begins."""
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word that was heard."""
+
+    text: str
+    start: float
+    """Seconds from the beginning of the recording."""
+    end: float
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """Of a recording."""
+
+    name: str
+    words: tuple[Word, ...]
+    text: str
+    seconds: float
+    complete: bool
+    """Whether it ended where the graph allows an end."""
+
+    def to_record(self) -> dict[str, Any]:
+        """As JSON-able data."""
+        words = [{"word": word.text, "start": word.start, "end": word.end} for word in self.words]
+        return {
+            "recording": self.name,
+            "text": self.text,
+            "seconds": self.seconds,
+            "complete": self.complete,
+            "words": words,
+        }
+
+
+class Transcriber:
+    """Posteriors to words with times.
+
+    Times are those of the best path of the words that were found through the states of their phones. A graph of Kaldi's hides
+    how its words are pronounced: there are no times with it.
+    """
+
+    def __init__(self, recogniser: Recogniser, decoder: Decoder) -> None:
+        self._recogniser, self._decoder = recogniser, decoder
+
+    def transcribe(self, name: str, posterior: np.ndarray) -> Transcript:
+        """What was heard in a recording, from posteriors [T, classes]. Raises DataError as the decoder."""
+        heard = self._decoder.decode(posterior, name)
+        words = tuple(self._timed(heard.words, posterior))
+        seconds = round(len(posterior) * FRAME_SHIFT, 2)
+        return Transcript(name, words, spoken(heard.words, self._recogniser.unit), seconds, heard.complete)
+
+    def _timed(self, words: Sequence[str], posterior: np.ndarray) -> Iterable[Word]:
+        lexicon = self._recogniser.lexicon
+        if lexicon is None or not words or lexicon.missing(words):
+            return
+        try:
+            spans = align_words(self._decoder.scores(posterior), lexicon, words).spans()
+        except DataError:
+            # More words than there is time for, where nothing was said.
+            return
+        for word, start, end in spans:
+            yield Word(word, round(start * FRAME_SHIFT, 2), round(end * FRAME_SHIFT, 2))
+
+
+def spoken(words: Sequence[str], unit: Unit) -> str:
+    """Words as they are written: without blanks where errors are counted in characters."""
+    return ("" if unit == "cer" else " ").join(words)
+
+
+def write_transcripts(folder: Path, transcripts: Sequence[Transcript]) -> None:
+    """transcripts.jsonl, .txt, .ctm, and an .srt for each recording. Raises UserError if they cannot be written."""
+    make_folder(folder)
+    with json_lines(folder / "transcripts.jsonl") as write:
+        for transcript in transcripts:
+            write(transcript.to_record())
+    texts = {
+        "transcripts.txt": "".join(f"{item.name} {item.text}\n" for item in transcripts),
+        "transcripts.ctm": "".join(map(ctm, transcripts)),
+        **{f"{number:04d}_{Path(item.name).stem}.srt": srt(item) for number, item in enumerate(transcripts)},
+    }
+    for name, text in texts.items():
+        with writing(folder / name):
+            (folder / name).write_text(text, encoding="utf-8")
+
+
+def ctm(transcript: Transcript) -> str:
+    """Lines `RECORDING CHANNEL START DURATION WORD`."""
+    return "".join(
+        f"{Path(transcript.name).stem} 1 {word.start:.2f} {word.end - word.start:.2f} {word.text}\n"
+        for word in transcript.words
+    )
+
+
+def srt(transcript: Transcript) -> str:
+    """Subtitles of a few words each."""
+    blocks: list[list[Word]] = []
+    for word in transcript.words:
+        if not blocks or len(blocks[-1]) == LINE_OF or word.start - blocks[-1][-1].end > PAUSE:
+            blocks.append([])
+        blocks[-1].append(word)
+    return "\n".join(
+        f"{number}\n{_clock(block[0].start)} --> {_clock(block[-1].end)}\n{' '.join(word.text for word in block)}\n"
+        for number, block in enumerate(blocks, 1)
+    )
+
+
+def _clock(seconds: float) -> str:
+    milliseconds = round(seconds * 1000)
+    minutes, rest = divmod(milliseconds, 60_000)
+    return f"{minutes // 60:02d}:{minutes % 60:02d}:{rest // 1000:02d},{rest % 1000:03d}"
