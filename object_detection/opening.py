@@ -10,6 +10,7 @@ from fluid.errors import UserError, WeightsError
 from fluid.interface import Interface
 from fluid.runner import Runner
 from fluid.weights import Bare, Opened, Report
+from object_detection import caffe_names
 from object_detection.detector import DetectionFlags, Detector, NetworkFlags, classes_of, normalise_array
 from object_detection.starting import FOLDER
 
@@ -60,11 +61,12 @@ def fit_detector(bare: Bare, flags: NetworkFlags) -> tuple[Detector, dict[str, n
     from object_detection.network import prediction_program
     from object_detection.nms import Nms
 
-    name = flags.model or (bare.entry.model if bare.entry else None)
+    arrays = bare.read()
+    of_caffe = caffe_names.MODEL if caffe_names.is_caffe(arrays) else None
+    name = flags.model or of_caffe or (bare.entry.model if bare.entry else None)
     if name is None:
         raise UserError(f"--pretrained_model {bare.spec} does not say which network it is for; give --model too")
-    model = find_model(name)
-    arrays = bare.read()
+    model, arrays = find_model(name), caffe_names.known_names(arrays)
     detector = Detector(name, classes_of(count_classes(model, arrays, bare.spec)))
     initial = initialise(prediction_program(detector, Nms()), seed=0)
     state, report = weights.load_into(initial, arrays, head=(), allow_partial=flags.allow_partial)

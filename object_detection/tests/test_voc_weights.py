@@ -2,20 +2,27 @@
 
 import importlib.util
 import os
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
 from fluid.engine.paddle import PaddleEngine
+from fluid.errors import WeightsError
 from fluid.weights import compact
 from fluid.weights.registry import load_registry
 from object_detection import boxes as box
-from object_detection.detector import VOC_CLASSES, Detector, normalise_array, rows
+from object_detection.caffe_names import MAPS, backbone, is_caffe, known_names
+from object_detection.detector import VOC_CLASSES, Detector, NetworkFlags, normalise_array, rows
 from object_detection.network import inference_program, prediction_program
 from object_detection.nms import Nms
+from object_detection.opening import open_detector
+from object_detection.starting import load_weights
 
 import cv2
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 FOLDER = Path(__file__).resolve().parents[1]
 PHOTOGRAPHS = sorted((FOLDER / "tests" / "golden" / "photographs").glob("*.jpg"))
@@ -54,6 +61,55 @@ def test_as_opencv_runs_the_caffe_model(builder: ModuleType, photographs: np.nda
         theirs = theirs[np.lexsort((-theirs[:, 1], theirs[:, 0]))]
         np.testing.assert_allclose(ours[ours[:, 1] > 0.25], theirs, atol=1e-5)
         assert len(theirs)
+
+
+def test_as_caffe2fluid_converts_it(builder: ModuleType, photographs: np.ndarray, tmp_path: Path) -> None:
+    """Its net finds the same, and its weights load here as they are, from the folder that it writes."""
+    for name, content in zip(("net.prototxt", "net.caffemodel"), builder.caffe_files(), strict=True):
+        (tmp_path / name).write_bytes(content)
+    np.savez(tmp_path / "in.npz", data=normalise_array(photographs[:1]))
+    converter, net = FOLDER.parent / "caffe2fluid", tmp_path / "net"
+    for script, *words in (
+        ("convert", tmp_path / "net.prototxt", "--caffemodel", tmp_path / "net.caffemodel", "--output", net),
+        ("infer", net, "--feed", tmp_path / "in.npz", "--fetch", tmp_path / "out.npz"),
+    ):
+        command = [sys.executable, str(converter / f"{script}.py"), *map(str, words)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    opened = open_detector(NetworkFlags(pretrained_model=str(net)))
+    assert opened.facts == Detector("ssd_mobilenet_v1", VOC_CLASSES)
+    expected = builder.convert(builder.caffe_network())
+    assert opened.state.keys() == expected.keys()
+    assert [name for name in expected if not np.array_equal(expected[name], opened.state[name])] == []
+    with np.load(tmp_path / "out.npz") as found:
+        theirs = found["detection_out"][0, 0]
+    theirs = theirs[theirs[:, 2] > 0.25][:, 1:] - [1, 0, 0, 0, 0, 0]
+    (ours,) = detections(opened.state, photographs[:1])
+    np.testing.assert_allclose(ours[ours[:, 1] > 0.25], theirs, atol=1e-5)
+    assert len(theirs)
+
+
+def test_other_caffe_nets_are_refused(builder: ModuleType) -> None:
+    arrays = {name: np.zeros((6, 1, 1, 1)) for name in ("conv0_weights", "conv1_dw_weights", "conv11_mbox_loc_weights")}
+    assert is_caffe(arrays)
+    with pytest.raises(WeightsError, match="has no conv0_biases; it must be MobileNetSSD_deploy"):
+        known_names(arrays)
+    own = {"conv2d_0.w_0": np.zeros(3)}
+    assert known_names(own) is own
+
+
+def test_training_starts_from_the_converted_net(builder: ModuleType, tmp_path: Path) -> None:
+    network, flat = builder.caffe_network(), {}
+    for layer in [layer for _, layer in backbone()] + [
+        f"{name}_mbox_{part}" for name in MAPS for part in ("loc", "conf")
+    ]:
+        for index, kind in enumerate(("weights", "biases")):
+            flat[f"{layer}_{kind}"] = np.asarray(network.getParam(layer.replace("_dw", "/dw"), index), np.float32)
+    save_file(flat, tmp_path / "net.safetensors")
+    expected = builder.convert(network)
+    fresh = {name: np.zeros_like(array) for name, array in expected.items()}
+    state, _ = load_weights(fresh, list(fresh), str(tmp_path / "net.safetensors"))
+    assert [name for name in expected if not np.array_equal(expected[name], state[name])] == []
 
 
 def test_the_file_is_made_of_it(builder: ModuleType) -> None:
