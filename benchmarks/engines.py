@@ -130,6 +130,52 @@ def words(kind: str, batch: int) -> Job:
     return program, feed
 
 
+def detection(kind: str, batch: int) -> Job:
+    """SSD on MobileNet-V1 at 300 x 300: training, or prediction with its suppression."""
+    from fluid.program import build
+    from fluid.schedule import Constant
+    from object_detection.detector import Detector, classes_of
+    from object_detection.network import prediction_program, training_network
+    from object_detection.nms import Nms
+
+    import paddle
+
+    detector = Detector("ssd_mobilenet_v1", classes_of(20))
+    rng = np.random.default_rng(0)
+    feed = {
+        "image": rng.integers(0, 256, (batch, 300, 300, 3), np.uint8),
+        "boxes": np.tile(np.array([0.2, 0.3, 0.6, 0.8], np.float32), (batch, 8, 1)),
+        "labels": rng.integers(0, 20, (batch, 8)),
+    }
+    if kind == "train":
+        network, inputs = training_network(detector, max_boxes=8)
+        momentum = lambda: paddle.optimizer.Momentum(0.1, 0.9)  # noqa: E731
+        program = build(network, inputs, name=kind, training=True, optimizer=momentum, schedule=Constant(0.001))
+    else:
+        program = prediction_program(detector, Nms())
+    return program, {name: feed[name] for name in program.inputs}
+
+
+def speech(kind: str, batch: int) -> Job:
+    """Three projected LSTM layers on 64 frames."""
+    from DeepASR.model import Sizes
+    from DeepASR.network import build_evaluation, build_training
+    from fluid.schedule import Constant
+
+    import paddle
+
+    sizes = Sizes(frame_dim=40, stacked_num=3, hidden_dim=256, proj_dim=128, class_num=500)
+    adam = lambda: paddle.optimizer.Adam(1.0)  # noqa: E731
+    program = build_training(sizes, adam, Constant(1e-4)) if kind == "train" else build_evaluation(sizes)
+    rng = np.random.default_rng(0)
+    feed = {
+        "feature": rng.normal(size=(batch, 64, 3, 11, sizes.frame_dim)).astype(np.float32),
+        "length": np.full(batch, 64),
+        "label": rng.integers(0, sizes.class_num, (batch, 64)),
+    }
+    return program, {name: feed[name] for name in program.inputs}
+
+
 CASES: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "SmallNet train 64": (classifier, ("SmallNet", "train", 64)),
     "SmallNet eval 100": (classifier, ("SmallNet", "eval", 100)),
@@ -145,6 +191,10 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "Nature act 1": (agent, (1,)),
     "CRNN-CTC train 16": (words, ("train", 16)),
     "CRNN-CTC eval 1": (words, ("eval", 1)),
+    "LSTMP train 8": (speech, ("train", 8)),
+    "LSTMP eval 1": (speech, ("eval", 1)),
+    "SSD train 4": (detection, ("train", 4)),
+    "SSD predict 1": (detection, ("predict", 1)),
 }
 
 
@@ -169,7 +219,8 @@ def measure(case: str, name: str) -> dict[str, float]:
     first, began, step = time.process_time() - began, time.process_time(), 0
     while step < 2 or time.process_time() - began < AT_LEAST:
         run(step := step + 1)
-    return {"first": round(first, 4), "run": round((time.process_time() - began) / step, 5)}
+    spent = {"first": round(first, 4), "run": round((time.process_time() - began) / step, 5)}
+    return {**spent, "recurrent": program.recurrent}
 
 
 def in_a_process(case: str, name: str, cache: str) -> dict[str, float]:
@@ -202,11 +253,20 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as cache:
             ours = in_a_process(case, "paddle", cache)
             cold, warm = (in_a_process(case, "xla", cache) for _ in range(2))
+        recurrent = [spent.pop("recurrent") for spent in (ours, cold, warm)][0]
         saved = ours["run"] - warm["run"]
         pays = [
             round(1 + max(0.0, (xla["first"] - ours["first"]) / saved)) if saved > 0 else None for xla in (cold, warm)
         ]
-        row = {"case": case, "paddle": ours, "cold": cold, "warm": warm, "pays_cold": pays[0], "pays_warm": pays[1]}
+        row = {
+            "case": case,
+            "recurrent": recurrent,
+            "paddle": ours,
+            "cold": cold,
+            "warm": warm,
+            "pays_cold": pays[0],
+            "pays_warm": pays[1],
+        }
         rows.append(row)
         print(
             f"{case:24}{ours['first']:14.2f}{ours['run']:9.4f}{cold['first']:12.2f}{warm['first']:8.2f}{warm['run']:9.4f}"

@@ -70,6 +70,8 @@ class Interface:
     """What the entries of the output `finite` speak of, in order."""
     statistics_batch: int | None = None
     """Consecutive samples that batch normalisation takes its statistics over; None: the whole batch. For the xla engine."""
+    recurrent: bool = False
+    """Whether layers run in a loop, step by step of a sequence: a recurrence, or a search that decodes. `build` finds it."""
     independent_rows: bool = False
     """No row of a batch depends on another, and none on chance: several devices may run the Program each on its own rows.
 

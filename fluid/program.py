@@ -310,9 +310,38 @@ def _finish(program: Program) -> Program:
             program.state_names.append(attributes["name"])
     program.state_names = list(dict.fromkeys(program.state_names))
     parameters = _trainable_values(program.main)
+    program.recurrent = _is_recurrent(program.main)
     program.trainable = [value.name for value in parameters]
     program.parameter_count = sum(int(np.prod(value.shape)) for value in parameters)
     return program
+
+
+FUSED_RECURRENCES = ("pd_op.rnn", "pd_op.cudnn_lstm")
+
+
+def _is_recurrent(main: paddle.static.Program) -> bool:
+    """Whether it has `nn.LSTM` and its kin, or a loop whose body uses weights, or what is made of weights alone.
+
+    A loop that only goes on until nothing changes, as in suppressing boxes, uses none.
+    """
+    numbers: set[int] = set()
+    weights: set[int] = set()
+    for op in main.global_block().ops:
+        operands = {value.id for value in op.operands_source() if value.initialized()}
+        results = {value.id for value in op.results()}
+        if op.name() in FUSED_RECURRENCES or (op.name() == "pd_op.while" and _values_read(op) & weights):
+            return True
+        if op.name() == "builtin.parameter" or (operands & weights and operands <= weights | numbers):
+            weights |= results
+        elif op.name() != "pd_op.data" and operands <= numbers:
+            numbers |= results
+    return False
+
+
+def _values_read(op: paddle.pir.Operation) -> set[int]:
+    """The values that an operation or the blocks in it use."""
+    read = {value.id for value in op.operands_source() if value.initialized()}
+    return read.union(*(_values_read(inner) for block in op.blocks() for inner in block.ops))
 
 
 def _trainable_values(main: paddle.static.Program) -> list[Value]:

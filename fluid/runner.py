@@ -1,6 +1,7 @@
 """What computes outputs from opened weights: an engine, or the exported model that was asked for in its place."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -9,7 +10,6 @@ from fluid.arrays import read_npz, write_npz
 from fluid.config import EngineFlags
 from fluid.engine import Engine
 from fluid.engine.base import check_feed
-from fluid.engine.create import Kind
 from fluid.errors import DataError, EngineError, UserError
 from fluid.interface import Input, Interface, Output
 from fluid.run import console
@@ -66,15 +66,15 @@ class ExportedEngine(Engine):
 class Runner:
     """An engine with opened weights loaded, or the exported model.
 
+    The engine is chosen when it is first used, by what `program` was asked for until then.
+
     Args:
         opened: what `fluid.weights.open` found.
         flags: which engine.
-        runs, kind: how much is to be computed, see `fluid.engine.create`.
+        runs: how often a Program is to be run, see `fluid.engine.create`.
         prepare: makes the inputs of the exported model from what the task's own Programs are fed.
 
     Programs from files run without Paddle, on the xla engine.
-
-    Attributes: `engine`, and `how`, what computes where, for people.
     """
 
     def __init__(
@@ -83,33 +83,59 @@ class Runner:
         flags: EngineFlags,
         *,
         runs: int | None = 1,
-        kind: Kind = "forward",
+        kind: str | None = None,
         prepare: Callable[[Feed], Feed] = dict,
     ):
-        self._exported, self._captured, self._state = opened.exported, opened.captured, opened.state
-        self.engine: Engine
-        if opened.exported is not None:
-            self.engine, self.how = ExportedEngine(opened.exported, prepare), "exported model, paddle.inference"
-            return
-        name = flags.engine if self._captured is None else self._captured.engine(flags.engine)
-        self.engine, reason = engines.create(name, flags.device, flags.precision, flags.seed, runs=runs, kind=kind)
-        reason = reason if self._captured is None else self._captured.reason
-        self.how = f"engine {self.engine.name} on {self.engine.device} ({reason}), {flags.precision}"
-        self.engine.load(opened.state)
+        self._opened, self._flags, self._runs, self._prepare = opened, flags, runs, prepare
+        self._programs: list[Interface] = []
+        self._kind = kind
 
     def program(self, role: str, build: Callable[[], Interface]) -> Interface:
         """The Program of this role: what `build` makes with Paddle, or the one from files, or the exported model's.
 
-        Raises UserError if it is not among those from files, WeightsError if the weights are not of its network.
+        A recurrent one is named before `engine` and `how` are used. Raises UserError if it is not among those from files,
+        WeightsError if the weights are not of its network.
         """
-        if self._captured is not None:
-            return self._captured.program(role, self._state)
-        if self._exported is None:
+        program = self._program(role, build)
+        known = self._opened.captured or self._kind or any(other.recurrent for other in self._programs)
+        if program.recurrent and not known and "_chosen" in self.__dict__:
+            raise RuntimeError(f"the engine was chosen before it was known that '{program.name}' is recurrent")
+        self._programs.append(program)
+        return program
+
+    @property
+    def engine(self) -> Engine:
+        """What runs the Programs, the weights loaded."""
+        return self._chosen[0]
+
+    @property
+    def how(self) -> str:
+        """What computes where, for people."""
+        return self._chosen[1]
+
+    @cached_property
+    def _chosen(self) -> tuple[Engine, str]:
+        opened, flags, captured = self._opened, self._flags, self._opened.captured
+        if opened.exported is not None:
+            return ExportedEngine(opened.exported, self._prepare), "exported model, paddle.inference"
+        name = flags.engine if captured is None else captured.engine(flags.engine)
+        engine, reason = engines.create(
+            name, flags.device, flags.precision, flags.seed, runs=self._runs, programs=self._programs, kind=self._kind
+        )
+        engine.load(opened.state)
+        reason = reason if captured is None else captured.reason
+        return engine, f"engine {engine.name} on {engine.device} ({reason}), {flags.precision}"
+
+    def _program(self, role: str, build: Callable[[], Interface]) -> Interface:
+        opened = self._opened
+        if opened.captured is not None:
+            return opened.captured.program(role, opened.state)
+        if opened.exported is None:
             return build()
         inputs = {
-            name: Input(name, tuple(item["shape"]), item["dtype"]) for name, item in self._exported.inputs.items()
+            name: Input(name, tuple(item["shape"]), item["dtype"]) for name, item in opened.exported.inputs.items()
         }
-        return Interface(name="exported", inputs=inputs, outputs={name: Output() for name in self._exported.outputs})
+        return Interface(name="exported", inputs=inputs, outputs={name: Output() for name in opened.exported.outputs})
 
 
 def run_arrays(

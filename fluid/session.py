@@ -24,7 +24,6 @@ from fluid import programs as captures
 from fluid.checkpoint import Meta, Resumed
 from fluid.config import TrainFlags
 from fluid.engine import Engine
-from fluid.engine.create import Kind
 from fluid.errors import CheckpointError, DataError, UserError
 from fluid.interface import Interface, restart_averages
 from fluid.keeper import Evaluation
@@ -80,6 +79,7 @@ class Settled(Generic[Flags]):
     captured: Captured | None = None
     changes: dict[str, tuple[Any, Any]] = field(default_factory=dict)
     """Flags of the run that are named anew -> value before and now."""
+    _built: list[Interface] = field(default_factory=list)
     _engine_reason: str = ""
 
     @property
@@ -140,21 +140,22 @@ class Settled(Generic[Flags]):
             )
 
     def programs(self, build: Callable[[], Mapping[str, Interface]]) -> Mapping[str, Interface]:
-        """The Programs by role: those from files, else what `build` makes with Paddle."""
-        return self.captured.programs if self.captured is not None else build()
+        """The Programs by role: those from files, else what `build` makes with Paddle. `start_engine` chooses by them."""
+        programs = self.captured.programs if self.captured is not None else build()
+        self._built += programs.values()
+        return programs
 
     def start_engine(
         self,
         runs: int | None = 1,
         *,
-        kind: Kind = "update",
+        kind: str | None = None,
         batch_size: int | None = None,
         one_machine: bool = False,
     ) -> Engine:
         """The engine for so many `runs` of the training Program (None: very many), which a continued run keeps.
 
-        `kind` is `loop` where the network is a recurrence: on a CPU compiling then pays at once.
-        Raises EngineError if it is not there or cannot share the batches.
+        What `programs` gave before is to run on it. Raises EngineError if it is not there or cannot share the batches.
         """
         flags = self.flags
         if one_machine and flags.coordinator is not None:
@@ -166,6 +167,7 @@ class Settled(Generic[Flags]):
             flags.seed,
             hosts=None if one_machine else flags.hosts,
             runs=runs,
+            programs=self._built,
             kind=kind,
         )
         if batch_size is not None:

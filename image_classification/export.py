@@ -60,9 +60,9 @@ def accuracy(classifier: Classifier, state: dict[str, np.ndarray], flags: Flags)
         raise UserError(f"--storage {flags.storage} is measured, on images of the network's classes: give --data_dir")
     images = open_images(flags.data_dir, "val", classifier.class_dim)
     source = ImageSource(images, classifier.preprocess)
-    engine, _ = engines.create("auto", "auto", "fp32", 0, runs=batches_for_all(len(source), 100))
-    engine.load(state)
     program, metric = evaluation_program(classifier), Accuracy(classifier.class_dim)
+    engine, _ = engines.create("auto", "auto", "fp32", 0, runs=batches_for_all(len(source), 100), programs=[program])
+    engine.load(state)
     return measure(engine, program, source, metric, batch_size=100).result()
 
 

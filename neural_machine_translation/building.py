@@ -12,8 +12,17 @@ if TYPE_CHECKING:
     from neural_machine_translation.train import Flags
 
 
-def build_programs(flags: "Flags", config: Transformer, schedule: Schedule) -> dict[str, Program]:
-    """`train`, with accumulated gradients the pair of `train` and `apply`; and those of the evaluation."""
+def evaluation_programs(flags: "Flags", config: Transformer) -> dict[str, Program]:
+    """What measures a translator and shows what it attends to."""
+    return {
+        "eval": evaluation_program(config),
+        "search": search_program(config, flags.search()),
+        "score": scoring_program(config),
+    }
+
+
+def updating_programs(flags: "Flags", config: Transformer, schedule: Schedule) -> dict[str, Program]:
+    """`train`, with accumulated gradients the pair of `train` and `apply`."""
     train, apply = training_programs(
         config,
         label_smoothing=flags.label_smoothing,
@@ -22,10 +31,4 @@ def build_programs(flags: "Flags", config: Transformer, schedule: Schedule) -> d
         accumulate_batches=flags.accumulate_batches,
         ema_decay=flags.averaging,
     )
-    return {
-        "train": train,
-        **({} if apply is None else {"apply": apply}),
-        "eval": evaluation_program(config),
-        "search": search_program(config, flags.search()),
-        "score": scoring_program(config),
-    }
+    return {"train": train} if apply is None else {"train": train, "apply": apply}

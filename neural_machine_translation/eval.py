@@ -59,11 +59,11 @@ def main(flags: Flags) -> Quality:
         pattern=flags.test_file_pattern,
         languages=translator.languages,
     )
-    own = Runner(opened, flags, runs=len(pairs), kind="loop")
+    own = Runner(opened, flags, runs=len(pairs))
+    search = own.program("search", lambda: build_program("search", translator.config, flags))
     console.print(own.how, markup=False)
     rows = own.engine.shared_rows(flags.test_batch_size)
     perplexity = measure_perplexity(own, rows, translator, pairs, flags)
-    search = own.program("search", lambda: build_program("search", translator.config, flags))
     found = translate(runner(own.engine, search), translator, pairs.sources, batch_size=rows)
     hypotheses = [best[0].text for best in found]
     if flags.output_file is not None:

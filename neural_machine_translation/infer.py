@@ -130,7 +130,7 @@ def open_search(flags: Flags, sentences: int | None) -> tuple[Translator, Run, R
             raise UserError("--attention_dir needs a checkpoint: an exported search does not tell where it looked")
     elif not has_text(translator):
         raise UserError("give the vocabulary of these weights: --src_vocab_fpath, --trg_vocab_fpath")
-    own = Runner(opened, flags, runs=sentences, kind="loop")
+    own = Runner(opened, flags, runs=sentences)
     role = "sample" if flags.sampling else "search"
     program = own.program(role, lambda: build_program(role, translator.config, flags))
     return translator, runner(own.engine, program), own

@@ -161,6 +161,7 @@ def main(flags: Flags) -> Outcome:
     train_pairs, dev_pairs = read_data(flags)
     translator, start = describe(flags, train_pairs, settled.facts)
     source, dev_source = sources(flags, translator, train_pairs, dev_pairs)
+    measuring = settled.programs(lambda: evaluation_programs(flags, translator.config))
     engine = settled.start_engine(
         length_of(settled, source).total_steps, batch_size=None if flags.use_token_batch else flags.batch_size
     )
@@ -169,7 +170,8 @@ def main(flags: Flags) -> Outcome:
     length = length_of(settled, source)
     if counts_epochs(flags):
         settled.refuse_other_length(length)
-    programs = settled.programs(lambda: build_programs(flags, translator.config, length.steps_per_epoch))
+    updating = settled.programs(lambda: updating_programs(flags, translator.config, length.steps_per_epoch))
+    programs = {**measuring, **updating}
 
     with settled.open(
         engine,
@@ -312,8 +314,15 @@ def sources(
     )
 
 
-def build_programs(flags: Flags, config: Transformer, steps_per_epoch: int) -> dict[str, Interface]:
-    """The Programs by role, built with Paddle."""
+def evaluation_programs(flags: Flags, config: Transformer) -> dict[str, Interface]:
+    """The Programs of evaluations by role, built with Paddle."""
+    from neural_machine_translation import building
+
+    return {**building.evaluation_programs(flags, config)}
+
+
+def updating_programs(flags: Flags, config: Transformer, steps_per_epoch: int) -> dict[str, Interface]:
+    """The training Programs by role, built with Paddle."""
     from neural_machine_translation import building
 
     rate = schedule(
@@ -323,7 +332,7 @@ def build_programs(flags: Flags, config: Transformer, steps_per_epoch: int) -> d
         warmup_steps=WARMUP_STEPS,
         width=config.d_model,
     )
-    return building.build_programs(flags, config, rate)
+    return {**building.updating_programs(flags, config, rate)}
 
 
 def announce(

@@ -60,9 +60,10 @@ def precision(detector: Detector, state: dict[str, np.ndarray], flags: Flags) ->
     """The average precision of a detector with these weights. Raises UserError where there are no pictures of its classes."""
     data = open_sound_part(flags, "val")
     metric = ByName(metric_for(data, "integral", 0.5), detector.class_names)
-    engine, _ = engines.create("auto", "auto", "fp32", 0, runs=batches_for_all(len(data.images), BATCH))
-    engine.load(state)
     program = prediction_program(detector, nms_of(flags))
+    runs = batches_for_all(len(data.images), BATCH)
+    engine, _ = engines.create("auto", "auto", "fp32", 0, runs=runs, programs=[program])
+    engine.load(state)
     return measure(
         engine, program, DetectionSource(data, detector.network.image_size), metric, batch_size=BATCH
     ).result()

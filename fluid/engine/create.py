@@ -1,27 +1,27 @@
 """The choice of an engine. Each is imported only where it is chosen."""
 
 import importlib.metadata
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Literal
 
 from fluid.engine.base import Engine
 from fluid.errors import EngineError
+from fluid.interface import Interface
 
 DEVICES = ("auto", "cpu", "gpu")
 ENGINES = ("auto", "paddle", "xla")
 PRECISIONS = ("fp32", "tf32", "bf16")
 
-Kind = Literal["forward", "update", "loop"]
-"""A batch without gradients, one with an update, or a row of one with a loop: a recurrence or a beam search."""
-
-PAYS_FROM: dict[Kind, int] = {"forward": 20, "update": 35, "loop": 5}
+PAYS_FROM = {"batches": 20, "updates": 40}
 """Runs from which on a CPU has spent less on XLA, its 1 to 10 seconds of compilation included, than on Paddle's executor.
 
-Measured over the tasks by benchmarks/engines.py: forward from 5 (Transformer) over 6 (ResNet-50, one image) to 19 (the
-network for Fashion-MNIST); updates from 4 (Transformer, ResNet-50) over 11 (MobileNet) to 33 (that network); a recurrence's
-from 8, a beam search from 9 sentences, or 1 and 3 where an earlier process left the compiled code. Networks so small that it
-takes hundreds of runs spend a second on either.
+Measured over the tasks by benchmarks/engines.py: batches without gradients from 4 (Transformer) over 9 (the network for
+Fashion-MNIST) to 14 (SSD, one image); updates from 3 (ResNet-50) over 16 (MobileNet) and 32 (the network for Fashion-MNIST) to
+42 (SSD). Networks so small that it takes hundreds of runs spend a second on either.
 """
+
+LOOPS_COST = "a seventh or less"
+"""Of Paddle's CPU time XLA needs for a run of a recurrent Program: 1/7 (LSTMP) to 1/17 (CRNN) by the same measurements."""
 
 
 @dataclass(frozen=True)
@@ -44,14 +44,15 @@ def create(
     *,
     hosts: Hosts | None = None,
     runs: int | None = 1,
-    kind: Kind = "forward",
+    programs: Collection[Interface] = (),
+    kind: str | None = None,
 ) -> tuple[Engine, str]:
     """Choose and start an engine; returns it with the reason for the choice, one line for people.
 
-    `auto` takes a GPU through XLA where JAX sees one. On the CPU it takes Paddle's executor, the reference, unless so many
-    `runs` of that `kind` are to come (None: very many) that XLA's faster ones pay for compiling. Paddle's own CUDA build is
-    used only when asked for (`engine="paddle", device="gpu"`). With `hosts`, or in a cluster whose environment says so, this
-    process joins the others. Raises EngineError for what is not there.
+    `auto` takes a GPU through XLA where JAX sees one. On the CPU it takes XLA for Programs that are recurrent, and for others
+    if so many `runs` of one are to come (None: very many) that its faster ones pay for compiling; else Paddle's executor,
+    the reference. Paddle's own CUDA build is used only when asked for (`engine="paddle", device="gpu"`). With `hosts`, or in
+    a cluster whose environment says so, this process joins the others. Raises EngineError for what is not there.
     """
     for value, allowed, flag in (
         (engine, ENGINES, "engine"),
@@ -72,11 +73,16 @@ def create(
         return _xla("cpu", precision, seed, hosts), f"{precision} needs the xla engine, and no GPU is used"
     if hosts is not None and hosts != Hosts():
         return _xla("cpu", precision, seed, hosts), "several machines need the xla engine, and no GPU is used"
+    if recurrent := [program.name for program in programs if program.recurrent] or ["loop"] * (kind == "loop"):
+        reason = (
+            f"no GPU is used; '{recurrent[0]}' loops over its layers, at {LOOPS_COST} of what Paddle's executor needs"
+        )
+        return _xla("cpu", precision, seed, hosts), reason
     if runs is None:
         return _xla("cpu", precision, seed, hosts), "no GPU is used; very many runs to come pay for compiling"
-    noun = {"forward": "batches", "update": "updates", "loop": "rows"}[kind]
-    reason = f"no GPU is used; compiling pays from {PAYS_FROM[kind]} {noun} on, {runs} to come"
-    if runs >= PAYS_FROM[kind]:
+    noun = "updates" if any(program.schedule is not None for program in programs) else "batches"
+    reason = f"no GPU is used; compiling pays from {PAYS_FROM[noun]} {noun} on, {runs} to come"
+    if runs >= PAYS_FROM[noun]:
         return _xla("cpu", precision, seed, hosts), reason
     return _paddle("cpu", precision, seed), reason
 

@@ -135,6 +135,45 @@ def weighted(x, y, training):
     return {"loss": (F.cross_entropy(logits, y, reduction="none") * counts).sum() / weight, "loss_weight": weight}
 
 
+def cell(x):
+    return paddle.nn.RNN(paddle.nn.GRUCell(3, 3))(x)[0]
+
+
+def fused(x):
+    return paddle.nn.LSTM(3, 3)(x)[0]
+
+
+def decoder(x):
+    """A loop whose body uses what is made of weights."""
+    matrix = paddle.create_parameter([9], "float32")[:9].reshape([3, 3])
+    place = paddle.zeros([1], "int64")
+    return paddle.static.nn.while_loop(lambda i, y: i < 3, lambda i, y: [i + 1, paddle.matmul(y, matrix)], [place, x])[
+        1
+    ]
+
+
+def until_nothing_changes(x):
+    """A loop over numbers that a network gave."""
+    x = paddle.nn.Linear(3, 3)(x)
+    return paddle.static.nn.while_loop(
+        lambda now, before: paddle.any(now != before),
+        lambda now, before: [paddle.floor(now) + x * 0.0, now],
+        [x, x - 1],
+    )[0]
+
+
+@pytest.mark.parametrize(
+    ("network", "recurrent"),
+    [(cell, True), (fused, True), (decoder, True), (until_nothing_changes, False), (F.relu, False)],
+)
+@pytest.mark.filterwarnings("ignore:(?s).*sequence_mask")
+def test_a_program_knows_whether_it_is_recurrent(network, recurrent, tmp_path):
+    program = build(lambda x, training: {"y": network(x)}, [Input("x", (None, 4, 3))], name="whatever")
+    assert program.recurrent == recurrent
+    graph.save_graph(tmp_path / "whatever.json", capture(program))
+    assert graph.load_graph(tmp_path / "whatever.json").recurrent == recurrent
+
+
 def test_accumulated_batches_of_unequal_counts_equal_one_large_batch():
     common = {"optimizer": momentum, "schedule": Constant(0.1)}
     whole = build(weighted, INPUTS, name="train", training=True, **common)

@@ -5,7 +5,7 @@ from pathlib import Path
 from fluid.config import EngineFlags
 from fluid.errors import DataError, UserError
 from fluid.export import ExportedModel, export
-from fluid.interface import Input
+from fluid.interface import Input, Interface
 from fluid.program import Program, build, initialise
 from fluid.runner import Runner, run_arrays
 from fluid.weights import Opened
@@ -52,6 +52,19 @@ def test_both_answer_what_the_task_feeds(both):
     np.testing.assert_allclose(answers[0], answers[1], rtol=1e-5)
     assert Runner(both[1], EngineFlags()).how == "exported model, paddle.inference"
     assert Runner(both[0], EngineFlags(engine="paddle", device="cpu")).how.startswith("engine paddle on ")
+
+
+def test_the_engine_is_chosen_by_what_is_to_run(both):
+    runner, state = Runner(both[0], EngineFlags(device="cpu")), both[0].state
+    runner.program("eval", evaluation)
+    assert runner.engine.name == "paddle" and "compiling pays from" in runner.how
+    with pytest.raises(RuntimeError, match="chosen before it was known that 'search' is recurrent"):
+        runner.program("search", lambda: Interface(name="search", recurrent=True))
+    runner = Runner(both[0], EngineFlags(device="cpu"))
+    runner.program("eval", evaluation)
+    runner.program("search", lambda: Interface(name="search", recurrent=True))
+    assert runner.engine.name.startswith("xla") and "'search' loops over its layers" in runner.how
+    assert runner.engine.state(state).keys() == state.keys()
 
 
 def test_an_exported_model_has_its_own_weights_and_outputs_alone(both):

@@ -20,7 +20,7 @@ from fluid.engine.xla.hoist import halve
 from fluid.engine.xla.rules.random import mask_bits
 from fluid.engine.xla.tuning import for_platform
 from fluid.errors import EngineError
-from fluid.interface import Input
+from fluid.interface import Input, Interface
 from fluid.program import LEARNING_RATE, Program, build, initialise
 from fluid.schedule import Constant, Piecewise
 
@@ -589,12 +589,20 @@ def test_errors_name_the_input_and_the_variable() -> None:
         create("cpu", "fp8")
 
 
+KINDS = {
+    "batches": [Interface(name="eval")],
+    "updates": [Interface(name="eval"), Interface(name="train", schedule=Constant(1))],
+}
+
+
 @pytest.mark.parametrize(
     ("wish", "name", "why"),
     [
         ({}, "paddle", "no GPU is used; compiling pays from 20 batches on, 1 to come"),
-        *(({"runs": runs - 1, "kind": kind}, "paddle", f"pays from {runs}") for kind, runs in PAYS_FROM.items()),
-        *(({"runs": runs, "kind": kind}, "xla", f"on, {runs} to come") for kind, runs in PAYS_FROM.items()),
+        *(({"runs": n - 1, "programs": KINDS[kind]}, "paddle", f"from {n} {kind}") for kind, n in PAYS_FROM.items()),
+        *(({"runs": n, "programs": KINDS[kind]}, "xla", f"on, {n} to come") for kind, n in PAYS_FROM.items()),
+        ({"programs": [*KINDS["batches"], Interface(name="search", recurrent=True)]}, "xla", "'search' loops over its"),
+        ({"programs": KINDS["batches"], "runs": None}, "xla", "very many runs"),
         ({"runs": None}, "xla", "very many runs"),
         ({"runs": None, "engine": "paddle"}, "paddle", "asked for"),
         ({"precision": "bf16"}, "xla", "bf16 needs the xla engine"),

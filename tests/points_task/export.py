@@ -40,9 +40,10 @@ def main(flags: Flags) -> Path:
 
 def accuracy(net: Net, state: dict[str, np.ndarray]) -> dict[str, float]:
     """Loss and accuracy of the network with these weights, as eval.py measures them."""
-    engine, _ = engines.create("auto", "auto", "fp32", 0)
+    program = evaluation_program(net)
+    engine, _ = engines.create("auto", "auto", "fp32", 0, programs=[program])
     engine.load(state)
-    return measure(engine, evaluation_program(net), Points("val"), Accuracy(), batch_size=50).result()
+    return measure(engine, program, Points("val"), Accuracy(), batch_size=50).result()
 
 
 if __name__ == "__main__":
