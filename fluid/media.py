@@ -34,7 +34,8 @@ from PIL import Image, ImageOps
 warnings.filterwarnings("ignore", module=r"PIL\.")
 # So do OpenCV, and FFmpeg in it, on videos and cameras.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
+# The function moved between OpenCV 4.12 and 4.14; 2 stands for errors in both.
+getattr(cv2.utils, "logging", cv2).setLogLevel(2)
 Image.init()  # load all of Pillow's plugins; until then it knows only some of FORMATS
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
