@@ -72,6 +72,9 @@ def test_the_value_used_longest_ago_goes_first():
     for key in ("a", "b", "a", "c", "a", "b"):
         assert recent.find(key, lambda key=key: make(key)) == key
     assert made == ["a", "b", "c", "b"] and recent.values() == ["a", "b"]
+    assert not recent.is_new("a") and recent.is_new("c")
+    recent.prepare("d", lambda: "d")
+    assert recent.is_new("d") and recent.find("d", lambda: make("d")) == "d" and not recent.is_new("d")
 
 
 def test_only_convolutions_keep_a_cpu_from_looping_in_one_call():

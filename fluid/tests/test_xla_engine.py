@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -708,9 +709,13 @@ def test_compiled_ahead_no_step_compiles(empty_cache: None) -> None:
 
     jax.monitoring.register_event_listener(count)
     try:
-        for program, feed in jobs:
+        seconds = [engine.compile_seconds]
+        for program, feed in (*jobs, *jobs):
             engine.run(program, feed)
+            seconds.append(engine.compile_seconds)
         assert not misses
+        # The first training step of each shape loads what was compiled; an evaluation has been run already.
+        assert [after > before for before, after in pairwise(seconds)] == [True, True, *[False] * 6]
         engine.run(train, image_feed(7))
         assert misses
     finally:

@@ -4,6 +4,7 @@ Everything that speaks of a Program lives here and goes with it: the lowered ste
 is fed, the shapes that were checked, the arrays of the state that it reads.
 """
 
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -37,8 +38,7 @@ class Recent(Generic[Made]):
     def __init__(self, limit: int = MAX_SHAPES):
         self._values: OrderedDict[Any, Made] = OrderedDict()
         self._limit = limit
-        self.made = 0
-        """How often a value had to be made."""
+        self._used: set[Any] = set()
 
     def __len__(self) -> int:
         return len(self._values)
@@ -47,15 +47,24 @@ class Recent(Generic[Made]):
         """Those that are kept, the one used longest ago first."""
         return list(self._values.values())
 
+    def is_new(self, key: Any) -> bool:
+        """Whether the value of `key` has not been used yet."""
+        return key not in self._used
+
     def find(self, key: Any, make: Callable[[], Made]) -> Made:
+        """The value of `key`, to be used now; made if it is not there."""
+        value = self.prepare(key, make)
+        self._used.add(key)
+        return value
+
+    def prepare(self, key: Any, make: Callable[[], Made]) -> Made:
         """The value of `key`, made if it is not there; the one used longest ago goes if there are too many."""
         if key in self._values:
             self._values.move_to_end(key)
             return self._values[key]
         value = self._values[key] = make()
-        self.made += 1
         if len(self._values) > self._limit:
-            self._values.popitem(last=False)
+            self._used.discard(self._values.popitem(last=False)[0])
         return value
 
 
@@ -114,6 +123,8 @@ class Compiled:
         self._functions: Recent[Any] = Recent()
         self._loops: Recent[Any] = Recent()
         self._halves: Recent[_Halves] = Recent()
+        self.compile_seconds = 0.0
+        """Spent on compiling and on the first run of each executable, which loads it onto the devices."""
         self._read: list[jax.Array] | None = None
         self._prepared: dict[str, Any] = {}
 
@@ -121,11 +132,6 @@ class Compiled:
     def shapes(self) -> int:
         """Shapes of inputs for which executables are kept."""
         return max(map(len, (self._functions, self._loops, self._halves)))
-
-    @property
-    def made(self) -> int:
-        """How many executables have been made so far."""
-        return self._functions.made + self._loops.made + self._halves.made
 
     def forget(self) -> None:
         """Let go of what was made of the state."""
@@ -136,13 +142,14 @@ class Compiled:
         """One step on arrays of the host or the devices, [rows, ...] each."""
         shapes = self.check(feed, must_share)
         read = self.read()
-        with jax.enable_x64(True), self._memory_advice():
+        recent = self._functions if self.step.written else self._halves
+        with jax.enable_x64(True), self._memory_advice(), self._counted(recent.is_new(shapes)) as wait_for:
             placed = self.put(feed)
             if not self.step.written:
-                return self._evaluate(shapes, read, placed, scalars)
+                return wait_for(self._evaluate(shapes, read, placed, scalars))
             old = self.state.find(self.step.written, self.graph.name)
             function = self._functions.find(shapes, self._function)
-            new, outputs = function(old, read, placed, *scalars)
+            new, outputs = wait_for(function(old, read, placed, *scalars))
         self.state.update(dict(zip(self.step.written, new, strict=True)))
         return outputs
 
@@ -151,9 +158,9 @@ class Compiled:
         one = {name: jax.ShapeDtypeStruct(value.shape[1:], value.dtype) for name, value in feeds.items()}
         shapes = self.check(one, must_share=True), len(scalars.step)
         read, old = self.read(), self.state.find(self.step.written, self.graph.name)
-        with jax.enable_x64(True), self._memory_advice():
+        with jax.enable_x64(True), self._memory_advice(), self._counted(self._loops.is_new(shapes)) as wait_for:
             placed = self.put(feeds, leading=1)
-            new, outputs = self._loops.find(shapes, self._loop)(old, read, placed, *scalars)
+            new, outputs = wait_for(self._loops.find(shapes, self._loop)(old, read, placed, *scalars))
         if new:
             self.state.update(dict(zip(self.step.written, new, strict=True)))
         return outputs
@@ -163,7 +170,7 @@ class Compiled:
         shapes = self.check(feed, must_share=True)
         read, old = self.read(), self.state.find(self.step.written, self.graph.name)
         with jax.enable_x64(True), self._memory_advice():
-            self._functions.find(shapes, self._function).lower(old, read, self.put(feed), *scalars).compile()
+            self._functions.prepare(shapes, self._function).lower(old, read, self.put(feed), *scalars).compile()
 
     def text(self, feed: Mapping[str, Any]) -> str:
         """The StableHLO of the step before XLA optimises it; needs no state."""
@@ -306,6 +313,20 @@ class Compiled:
             )(state, feed, *scalars)
 
         return on_own_rows
+
+    @contextmanager
+    def _counted(self, new: bool) -> Iterator[Callable[[Any], Any]]:
+        """Count the block as compiling if its executable is new, up to where the results that it passes on are there.
+
+        What the devices were still busy with before is not counted.
+        """
+        if not new:
+            yield lambda results: results
+            return
+        jax.block_until_ready(list(self.state.arrays.values()))
+        began = time.perf_counter()
+        yield jax.block_until_ready
+        self.compile_seconds += time.perf_counter() - began
 
     @contextmanager
     def _memory_advice(self) -> Iterator[None]:
