@@ -150,11 +150,10 @@ def expanded(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The picture somewhere in one whose sides are `ratio` times as long."""
     height, width = image.shape[:2]
-    large = np.empty((int(height * ratio), int(width * ratio), 3), np.uint8)
-    large[:] = FILL
-    top = int(rng.integers(large.shape[0] - height + 1))
-    left = int(rng.integers(large.shape[1] - width + 1))
-    large[top : top + height, left : left + width] = image
+    more_height, more_width = int(height * ratio) - height, int(width * ratio) - width
+    top, left = int(rng.integers(more_height + 1)), int(rng.integers(more_width + 1))
+    sides = (top, more_height - top, left, more_width - left)
+    large = cv2.copyMakeBorder(image, *sides, cv2.BORDER_CONSTANT, value=FILL)
     size = np.array([large.shape[1], large.shape[0]] * 2, np.float32)
     return large, (boxes * [width, height, width, height] + [left, top, left, top]).astype(np.float32) / size
 
@@ -183,15 +182,16 @@ def cropped(image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, rng: np.ra
 
 
 def _find_part(boxes: np.ndarray, least: float, rng: np.random.Generator) -> np.ndarray | None:
-    for _ in range(CROP_TRIALS):
-        scale = rng.uniform(0.3, 1)
-        ratio = rng.uniform(max(0.5, scale**2), min(2, 1 / scale**2))
-        width, height = scale * ratio**0.5, scale / ratio**0.5
-        left, top = rng.uniform(0, 1 - width), rng.uniform(0, 1 - height)
-        part = np.array([left, top, left + width, top + height])
-        if box.ious(part[None], boxes.astype(np.float64)).max() >= least and holds_centre(part, boxes).any():
-            return part
-    return None
+    scale = rng.uniform(0.3, 1, CROP_TRIALS)
+    ratio = rng.uniform(np.maximum(0.5, scale**2), np.minimum(2, 1 / scale**2))
+    size = np.stack([scale * ratio**0.5, scale / ratio**0.5], axis=1)
+    corner = rng.uniform(0, 1 - size)
+    parts = np.concatenate([corner, corner + size], axis=1)
+    good = box.ious(parts, boxes.astype(np.float64)).max(axis=1) >= least
+    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+    inside = ((centre >= parts[:, None, :2]) & (centre <= parts[:, None, 2:])).all(axis=2).any(axis=1)
+    found = np.flatnonzero(good & inside)
+    return parts[found[0]] if len(found) else None
 
 
 def holds_centre(part: np.ndarray, boxes: np.ndarray) -> np.ndarray:
@@ -202,9 +202,7 @@ def holds_centre(part: np.ndarray, boxes: np.ndarray) -> np.ndarray:
 
 def mirrored(image: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Left and right exchanged."""
-    return np.ascontiguousarray(image[:, ::-1]), np.stack(
-        [1 - boxes[:, 2], boxes[:, 1], 1 - boxes[:, 0], boxes[:, 3]], axis=1
-    )
+    return cv2.flip(image, 1), np.stack([1 - boxes[:, 2], boxes[:, 1], 1 - boxes[:, 0], boxes[:, 3]], axis=1)
 
 
 def turned(image: np.ndarray, boxes: np.ndarray, quarters: int) -> tuple[np.ndarray, np.ndarray]:
