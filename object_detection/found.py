@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from fluid.config import nearest
@@ -61,5 +62,6 @@ def classes_named(words: Sequence[str], class_names: Sequence[str]) -> set[int] 
             numbers.add(int(word))
         else:
             shown = ", ".join(class_names[:30]) + (" ..." if len(class_names) > 30 else "")
-            raise UserError(f"--classes {word}: no such class.{nearest(word, list(class_names))} They are: {shown}")
+            hint = " Name pictures before --classes." if Path(word).exists() else nearest(word, list(class_names))
+            raise UserError(f"--classes {word}: no such class.{hint} They are: {shown}")
     return numbers or None

@@ -96,6 +96,7 @@ def test_one_damaged_file_does_not_hold_up_the_others(run: Any) -> None:
     "flags, message",
     [
         ({"classes": ("cta",)}, "--classes cta: no such class. Did you mean cat?"),
+        ({"classes": ("cat", CAT)}, "no such class. Name pictures before --classes. They are"),
         ({"tile_size": 5}, "--tile_size 5: squares have at least 32 pixels"),
         ({"feed": Path("in.npz")}, "--feed and --fetch go together"),
     ],
