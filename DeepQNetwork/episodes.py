@@ -63,6 +63,12 @@ def greedy_with_noise(q: np.ndarray, epsilon: float, random: np.random.Generator
     return np.where(random.random(count) < epsilon, anything, q.argmax(axis=1)).astype(np.int32)
 
 
+def with_noise(q_function: QFunction, epsilon: float, seed: int) -> Callable[[np.ndarray], np.ndarray]:
+    """From states [E, ...] to actions [E], as `greedy_with_noise`, with random numbers of its own."""
+    random = np.random.default_rng(seed)
+    return lambda states: greedy_with_noise(np.asarray(q_function(states)), epsilon, random)
+
+
 def play(
     q_function: QFunction,
     environment: Environment,
@@ -80,13 +86,13 @@ def play(
     """
     count = environment.num_envs
     quota = np.full(count, episodes // count) + (np.arange(count) < episodes % count)
-    random = np.random.default_rng(seed)
+    choose = with_noise(q_function, epsilon, seed)
     states = States(agent, count)
     state = states.push(environment.reset(seed), np.ones(count, bool))
     totals, lengths = np.zeros(count), np.zeros(count, np.int64)
     scores = Scores([], [], epsilon)
     while len(scores.returns) < episodes:
-        environment.send(greedy_with_noise(np.asarray(q_function(state)), epsilon, random))
+        environment.send(choose(state))
         step = environment.receive()
         totals, lengths = np.where(step.first, 0, totals) + step.reward, np.where(step.first, 0, lengths + 1)
         for index in np.flatnonzero((step.terminated | step.truncated) & (quota > 0)):

@@ -16,6 +16,7 @@ if __package__ in (None, ""):
 from DeepQNetwork import pictures
 from DeepQNetwork.agent import Agent
 from DeepQNetwork.environments import PROTOCOLS, AtariGame, game_id, is_atari
+from DeepQNetwork.episodes import with_noise
 from DeepQNetwork.flags import ALIASES, PlayerFlags
 from DeepQNetwork.player import check_actions, load_player
 from DeepQNetwork.pretrained import load_agent
@@ -73,11 +74,10 @@ def main(flags: Flags) -> list[dict[str, Any]]:
     recorder = Recorder(rate) if flags.video else None
     with json_lines(flags.output_file) as write:
         records = watch(
-            q_function,
+            with_noise(q_function, flags.test_epsilon, flags.seed),
             agent,
             game,
             episodes=flags.test_episodes,
-            epsilon=flags.test_epsilon,
             seed=flags.seed,
             screen=screen() if screen else None,
             recorder=recorder,

@@ -1,11 +1,12 @@
 """Playing one game with its screen: shown as it is played, recorded, or both. Free of Paddle."""
 
 import time
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from DeepQNetwork.agent import Agent
 from DeepQNetwork.environments import FRAME_SKIP, AtariGame
-from DeepQNetwork.episodes import QFunction, States, greedy_with_noise
+from DeepQNetwork.episodes import States
 from fluid.records import Write
 from fluid.run import console
 
@@ -40,12 +41,11 @@ class Recorder:
 
 
 def watch(
-    q_function: QFunction,
+    choose: Callable[[np.ndarray], np.ndarray],
     agent: Agent,
     game: AtariGame,
     *,
     episodes: int,
-    epsilon: float,
     seed: int,
     screen: Screen | None = None,
     recorder: Recorder | None = None,
@@ -54,10 +54,11 @@ def watch(
 ) -> list[dict[str, Any]]:
     """Play `episodes` games, at the console's speed if a screen shows them; one record each, written when it ends.
 
+    `choose` makes the actions [1] of states [1, ...], and `seed` begins the first game.
+
     `max_seconds` of game time cut the last one short; its record says `finished: False`.
     """
     game.keep_screens = screen is not None or recorder is not None
-    random = np.random.default_rng(seed)
     states = States(agent, 1)
     state = states.push(game.reset(seed), np.ones(1, bool))
     records: list[dict[str, Any]] = []
@@ -66,7 +67,7 @@ def watch(
     most = None if max_seconds is None else max(round(max_seconds / pace), 1)
     while len(records) < episodes and not cut:
         began = time.perf_counter()
-        game.send(greedy_with_noise(np.asarray(q_function(state)), epsilon, random))
+        game.send(choose(state))
         step = game.receive()
         total, steps = (0.0, 0) if step.first[0] else (total + float(step.reward[0]), steps + 1)
         played += 1
