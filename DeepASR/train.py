@@ -24,7 +24,6 @@ from DeepASR.transforms import add_deltas, read_statistics, statistics
 from fluid import config as configuration
 from fluid.averages import MeasuredWeights
 from fluid.config import BatchFlags, Count, Natural, Positive, TrainFlags, Was, defaults
-from fluid.data import Batches, training_batches
 from fluid.engine import Engine
 from fluid.interface import Interface
 from fluid.metrics import measure
@@ -106,29 +105,18 @@ def main(flags: Flags) -> Outcome:
         length=length,
     ) as session:
         announce(session, recogniser, source, dev)
-        compile_ahead(session, source, recogniser.sizes.frame_dim)
+        dim = recogniser.sizes.frame_dim
+        feeds = source.buckets.blanks(lambda rows, edge: blank(rows, edge, dim), engine.num_hosts)
+        session.compile_ahead(feeds, f"pieces of {', '.join(map(str, source.buckets.edges))} frames")
         evaluate = Evaluator(engine, session.update, programs["eval"], dev, flags)
         outcome = session.train(
-            lambda start: open_batches(flags, source, engine, start),
+            lambda start: session.batches(source, start, plan=source.buckets.training_plan(seed=flags.seed)),
             unit="utterances",
             evaluations=[Evaluation("eval", evaluate, decides="frame_accuracy", higher_is_better=True)],
         )
         if session.run.writes and not outcome.nothing_left:
             finish(session.run, outcome)
     return outcome
-
-
-def open_batches(flags: Flags, source: Utterances, engine: Engine, start: int) -> Batches:
-    """The training batches from a position on."""
-    return training_batches(
-        source,
-        flags.batch_size,
-        seed=flags.seed,
-        start=start,
-        num_workers=flags.num_workers,
-        shard=(engine.host_id, engine.num_hosts),
-        plan=source.buckets.training_plan(seed=flags.seed),
-    )
 
 
 def describe(flags: Flags, corpus: Corpus, part: Part, facts: dict | None) -> Recogniser:
@@ -195,14 +183,6 @@ def announce(session: Session, recogniser: Recogniser, source: Utterances, dev: 
     )
     lengths = ", ".join(map(str, source.buckets.edges))
     session.run.say(f"{len(source)} utterances or pieces to train on, padded to {lengths} frames; {len(dev)} of dev")
-
-
-def compile_ahead(session: Session, source: Utterances, dim: int) -> None:
-    """Compile for every length at once, side by side."""
-    engine, flags = session.engine, session.flags
-    if engine.name == "xla" and engine.on_gpu and not (flags.benchmark or flags.capture):
-        feeds = source.buckets.blanks(lambda rows, edge: blank(rows, edge, dim), engine.num_hosts)
-        engine.compile([(session.programs["train"], feed) for feed in feeds])
 
 
 class Evaluator:

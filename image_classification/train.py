@@ -18,7 +18,7 @@ if __package__ in (None, ""):
 from fluid import config as configuration
 from fluid.averages import MeasuredWeights
 from fluid.config import BatchFlags, Count, Natural, Positive, Share, TrainFlags, defaults
-from fluid.data import Batch, batches_per_epoch, training_batches
+from fluid.data import Batch, batches_per_epoch
 from fluid.engine import Engine
 from fluid.errors import UserError
 from fluid.interface import Interface
@@ -27,7 +27,7 @@ from fluid.metrics import measure
 from fluid.optimizers import OptimizerFlags, schedule
 from fluid.programs import Captured
 from fluid.run import script
-from fluid.session import fingerprint, settle
+from fluid.session import Session, fingerprint, settle
 from fluid.trainer import Outcome
 from image_classification.classifier import TASK, Classifier
 from image_classification.metrics import Accuracy
@@ -165,7 +165,7 @@ def main(flags: Flags) -> Outcome:
         )
         evaluator = Evaluator(engine, session.update, programs["eval"], flags, test_source, classifier)
         outcome = session.train(
-            lambda start: open_batches(flags, train_source, engine, start),
+            lambda start: open_batches(session, train_source, start),
             unit="images",
             evaluations=[Evaluation("eval", evaluator, decides="acc1", higher_is_better=True)],
         )
@@ -191,17 +191,10 @@ def name_of(source: ImageSource) -> str:
 
 
 @contextmanager
-def open_batches(flags: Flags, source: ImageSource, engine: Engine, start: int) -> Iterator[Iterator[Batch]]:
+def open_batches(session: Session[Flags], source: ImageSource, start: int) -> Iterator[Iterator[Batch]]:
     """The training batches from a position on."""
-    with training_batches(
-        source,
-        flags.batch_size,
-        seed=flags.seed,
-        start=start,
-        num_workers=flags.num_workers,
-        max_bad=flags.max_bad_samples,
-        shard=(engine.host_id, engine.num_hosts),
-    ) as batches:
+    flags = session.flags
+    with session.batches(source, start, max_bad=flags.max_bad_samples) as batches:
         yield with_mixup(batches, flags) if flags.use_mixup else batches
 
 

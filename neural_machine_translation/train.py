@@ -19,14 +19,14 @@ from fluid import config as configuration
 from fluid.averages import MeasuredWeights
 from fluid.checkpoint import Meta
 from fluid.config import BatchFlags, Count, Decay, TrainFlags, defaults
-from fluid.data import Batches, training_batches
+from fluid.data import Plan
 from fluid.engine import Engine
 from fluid.interface import Interface
 from fluid.metrics import measure
 from fluid.optimizers import OptimizerFlags, counts_epochs, schedule
 from fluid.pictures import draw_curves
 from fluid.run import Run, events, script, show, show_summary
-from fluid.session import Length, Session, Settled, fingerprint, settle
+from fluid.session import Length, Settled, fingerprint, settle
 from fluid.trainer import Evaluation, Outcome
 from fluid.weights import load_into
 from neural_machine_translation import pictures
@@ -185,13 +185,14 @@ def main(flags: Flags) -> Outcome:
         announce(session.run, flags, translator, source, dev_pairs, session.update.parameter_count)
         if recut:
             session.run.say(f"{engine.num_devices} devices cannot share the batches of this run: they are cut anew")
-        compile_ahead(session, source)
+        feeds = source.buckets.blanks(blank, engine.num_hosts)
+        session.compile_ahead(feeds, f"sentences of up to {', '.join(map(str, source.buckets.edges))} words")
         evaluator = Evaluator(engine, session.update, programs, translator, dev_pairs, dev_source, flags)
-        evaluation = Evaluation(
-            "eval", evaluator, decides=flags.eval_metric, higher_is_better=flags.eval_metric == "bleu"
-        )
+        bleu = flags.eval_metric == "bleu"
         outcome = session.train(
-            lambda start: open_batches(flags, source, engine, start), unit="pairs", evaluations=[evaluation]
+            lambda start: session.batches(source, start, plan=training_plan(flags, source)),
+            unit="pairs",
+            evaluations=[Evaluation("eval", evaluator, decides=flags.eval_metric, higher_is_better=bleu)],
         )
         if session.run.writes and not outcome.nothing_left:
             finish(session.run, outcome, evaluator)
@@ -205,32 +206,14 @@ def length_of(settled: Settled[Flags], source: PairSource) -> Length:
     return settled.length(batches, flags.num_epochs, batch_size=flags.batch_size, accumulate=flags.accumulate_batches)
 
 
-def open_batches(flags: Flags, source: PairSource, engine: Engine, start: int) -> Batches:
-    """The training batches from a position on."""
-    return training_batches(
-        source,
-        flags.batch_size,
+def training_plan(flags: Flags, source: PairSource) -> Plan:
+    """How the pairs are divided into batches."""
+    return source.buckets.training_plan(
         seed=flags.seed,
-        start=start,
-        num_workers=flags.num_workers,
-        shard=(engine.host_id, engine.num_hosts),
-        plan=source.buckets.training_plan(
-            seed=flags.seed,
-            pool_size=sorted_together(flags.sort_type, flags.pool_size, len(source)),
-            shuffle=flags.shuffle,
-            shuffle_batches=flags.shuffle_batch,
-        ),
+        pool_size=sorted_together(flags.sort_type, flags.pool_size, len(source)),
+        shuffle=flags.shuffle,
+        shuffle_batches=flags.shuffle_batch,
     )
-
-
-def compile_ahead(session: Session, source: PairSource) -> None:
-    """Compile for every length at once where that takes long: on an H200 one took 21 seconds, four side by side 28."""
-    engine, flags = session.engine, session.flags
-    if engine.on_gpu and engine.name == "xla" and not (flags.benchmark or flags.capture):
-        lengths = ", ".join(map(str, source.buckets.edges))
-        session.run.say(f"compiling for sentences of up to {lengths} words (or finding it in the cache)")
-        feeds = source.buckets.blanks(blank, engine.num_hosts)
-        engine.compile([(session.programs["train"], feed) for feed in feeds])
 
 
 def name_of(pairs: TextPairs) -> str:

@@ -8,8 +8,7 @@ python train.py --data_dir VOC --recipe 2018         the recipe of 2018
 """
 
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +19,7 @@ if __package__ in (None, ""):
 from fluid import config as configuration
 from fluid.averages import MeasuredWeights
 from fluid.config import BatchFlags, Count, Natural, Positive, Share, TrainFlags, defaults
-from fluid.data import Batch, batches_per_epoch, training_batches
+from fluid.data import batches_per_epoch
 from fluid.engine import Engine
 from fluid.errors import DataError, UserError
 from fluid.interface import Interface
@@ -187,7 +186,7 @@ def main(flags: Flags) -> Outcome:
         )
         evaluate = Evaluator(engine, session.update, programs["predict"], flags, validation)
         outcome = session.train(
-            lambda start: open_batches(flags, source, engine, start),
+            lambda start: session.batches(source, start, max_bad=flags.max_bad_samples),
             unit="images",
             evaluations=[Evaluation("eval", evaluate, decides=deciding(flags.ap_version), higher_is_better=True)],
         )
@@ -301,21 +300,6 @@ def loader(flags: Flags, program: Interface) -> Loader | None:
     if spec is None:
         return None
     return lambda state: load_weights(state, program.state_names, spec, allow_partial=flags.allow_partial)
-
-
-@contextmanager
-def open_batches(flags: Flags, source: DetectionSource, engine: Engine, start: int) -> Iterator[Iterator[Batch]]:
-    """The training batches from a position on."""
-    with training_batches(
-        source,
-        flags.batch_size,
-        seed=flags.seed,
-        start=start,
-        num_workers=flags.num_workers,
-        max_bad=flags.max_bad_samples,
-        shard=(engine.host_id, engine.num_hosts),
-    ) as batches:
-        yield batches
 
 
 class Evaluator:

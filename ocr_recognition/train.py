@@ -17,7 +17,7 @@ if __package__ in (None, ""):
 from fluid import config as configuration
 from fluid.averages import MeasuredWeights
 from fluid.config import BatchFlags, Count, TrainFlags, defaults
-from fluid.data import Batch, training_batches
+from fluid.data import Batch
 from fluid.engine import Engine
 from fluid.interface import Interface
 from fluid.keeper import Evaluation
@@ -114,10 +114,11 @@ def main(flags: Flags) -> Outcome:
             f"{recognizer.model}: {session.update.parameter_count:,} parameters, {len(recognizer.alphabet)} characters; "
             f"{train_words.origin} to train on, {test_words.origin} to measure"
         )
-        compile_ahead(session, train_words)
+        feeds = (learned_from(feed) for feed in train_words.blanks(engine.num_hosts))
+        session.compile_ahead(feeds, f"words of {', '.join(map(str, train_words.edges))} columns")
         evaluator = Evaluator(engine, session.update, programs["eval"], flags, test_words, recognizer)
         outcome = session.train(
-            lambda start: open_batches(flags, train_words, engine, start),
+            lambda start: open_batches(session, train_words, start),
             unit="words",
             evaluations=[Evaluation("eval", evaluator, decides="exact", higher_is_better=True)],
         )
@@ -173,33 +174,15 @@ def start_from(
 
 
 @contextmanager
-def open_batches(flags: Flags, source: TrainingWords, engine: Engine, start: int) -> Iterator[Iterator[Batch]]:
+def open_batches(session: Session[Flags], source: TrainingWords, start: int) -> Iterator[Iterator[Batch]]:
     """The training batches from a position on."""
-    with training_batches(
-        source,
-        flags.batch_size,
-        seed=flags.seed,
-        start=start,
-        num_workers=flags.num_workers,
-        shard=(engine.host_id, engine.num_hosts),
-        plan=source.plan(flags.seed),
-    ) as batches:
+    with session.batches(source, start, plan=source.plan(session.flags.seed)) as batches:
         yield (replace(batch, feed=learned_from(batch.feed)) for batch in batches)
 
 
 def learned_from(feed: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """What the training Program is fed: all but the numbers of the words."""
     return {name: array for name, array in feed.items() if name != "index"}
-
-
-def compile_ahead(session: Session, source: TrainingWords) -> None:
-    """Compile for every width at once where that takes long."""
-    engine, flags = session.engine, session.flags
-    if engine.on_gpu and engine.name == "xla" and not (flags.benchmark or flags.capture):
-        session.run.say(
-            f"compiling for words of {', '.join(map(str, source.edges))} columns (or finding it in the cache)"
-        )
-        engine.compile([(session.programs["train"], learned_from(feed)) for feed in source.blanks(engine.num_hosts)])
 
 
 class Evaluator:
