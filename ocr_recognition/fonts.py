@@ -5,6 +5,7 @@ draws texts in capitals only; `fonts.tsv` says which these are, and which charac
 """
 
 import string
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from fluid.text import read_lines
 from ocr_recognition.words import Part
 
 import numpy as np
-from PIL import Image, ImageFont
+from PIL import Image, ImageDraw, ImageFont
 
 FOLDER = Path(__file__).resolve().parent / "data" / "fonts"
 EXTENSIONS = (".woff2", ".woff", ".ttf", ".otf")
@@ -37,6 +38,25 @@ HELD_OUT = frozenset(
     ]
 )
 """Families kept for tests of fonts never trained on."""
+
+WEIGHTS = {
+    "sans": 0.24,
+    "condensed": 0.14,
+    "slab": 0.08,
+    "serif": 0.15,
+    "rounded": 0.06,
+    "display": 0.12,
+    "script": 0.08,
+    "uncial": 0.03,
+    "stencil": 0.01,
+    "dot matrix": 0.04,
+    "segments": 0.05,
+    "outlined": 0.02,
+    "typewriter": 0.04,
+}
+"""How often a style is drawn; those of the user's folders each as often as sans."""
+PIXELS = {"press-start-2p": 1 / 8, "tiny5": 1 / 8, "vt323": 0.08}
+"""Parts of an em between the dots of families made of dots."""
 
 _TOLD_APART = "abdefghnqrt"
 # Part of a coarse picture in which small and large letters differ: below it in fonts of capitals, above it in all others.
@@ -95,14 +115,68 @@ class Font:
         left, top, right, bottom = face.getbbox(character, anchor="ls")
         image = Image.new("L", (max(int(right - left), 0), max(int(bottom - top), 0)))
         if image.width and image.height:
-            draw = face.getmask2(character, mode="L", anchor="ls")
-            mask, offset = draw
+            mask, (left, top) = face.getmask2(character, mode="L", anchor="ls")
             image = Image.frombytes("L", mask.size, bytes(mask))
-            left, top = offset
         return Glyph(np.asarray(image), int(left), int(top), float(face.getlength(character)))
 
     def __getstate__(self) -> dict[str, object]:
         return self.__dict__ | {"_faces": {}, "_glyphs": {}}
+
+
+class Segments(Font):
+    """Digits, and what else seven segments show, as clocks and tills have them."""
+
+    def __init__(self) -> None:
+        lacks = frozenset(_ASCII) - _SEGMENTS.keys() - {".", ":"}
+        super().__init__(Path("seven-segments"), "segments", False, lacks)
+
+    def _render(self, character: str, size: int) -> Glyph:
+        unit = size / 100
+        advance = 58 * unit
+        if character == " ":
+            return Glyph(np.zeros((0, 0), np.uint8), 0, 0, advance)
+        canvas = Image.new("L", (4 * round(72 * unit), 4 * round(76 * unit)))
+        draw, scale = ImageDraw.Draw(canvas), 4 * unit
+        if character in ".:":
+            advance = 24 * unit
+            for y in (66,) if character == "." else (24, 50):
+                draw.rectangle([scale * x for x in (4, y, 13, y + 9)], 255)
+        for segment in _SEGMENTS.get(character, ""):
+            draw.polygon([(scale * x, scale * y) for x, y in _PLACES[segment]], 255)
+        mask = np.asarray(canvas.resize((canvas.width // 4, canvas.height // 4), Image.Resampling.BOX))
+        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        inked = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        return Glyph(inked.copy(), int(columns[0]), int(rows[0]) - round(75 * unit), advance)
+
+
+def _segment(x: float, y: float, across: bool) -> list[tuple[float, float]]:
+    """The six corners of a segment of length 34 and thickness 9 from (x, y) on."""
+    along = [(1.5, 0), (6, -4.5), (29, -4.5), (33.5, 0), (29, 4.5), (6, 4.5)]
+    return [(x + a, y + b) if across else (x + b, y + a) for a, b in along]
+
+
+# From the top clockwise, the middle one last; leaning segments are left to shearing.
+_PLACES = {
+    "a": _segment(9, 5, True),
+    "b": _segment(44, 5, False),
+    "c": _segment(44, 40, False),
+    "d": _segment(9, 75 - 5, True),
+    "e": _segment(9, 40, False),
+    "f": _segment(9, 5, False),
+    "g": _segment(9, 38, True),
+}
+_SEGMENTS = {
+    **{"0": "abcdef", "1": "bc", "2": "abged", "3": "abgcd", "4": "fgbc", "5": "afgcd", "6": "afgedc", "7": "abc"},
+    **{"8": "abcdefg", "9": "abcdfg", "-": "g", "A": "abcefg", "C": "adef", "E": "adefg", "F": "aefg", "H": "bcefg"},
+    **{"L": "def", "P": "abefg", "U": "bcdef", "b": "cdefg", "d": "bcdeg"},
+}
+
+
+def weights(fonts: Sequence[Font]) -> np.ndarray:
+    """How often each font is drawn: WEIGHTS shared by the fonts of a style; they sum to 1."""
+    styles = Counter(font.kind for font in fonts)
+    shares = np.array([WEIGHTS.get(font.kind, WEIGHTS["sans"]) / styles[font.kind] for font in fonts])
+    return shares / shares.sum()
 
 
 def open_fonts(folder: Path | None = None, part: Part = "all") -> list[Font]:
@@ -117,6 +191,7 @@ def open_fonts(folder: Path | None = None, part: Part = "all") -> list[Font]:
         return [inspect(path, path.parent.name) for path in paths]
     rows = [line.split("\t") for line in read_lines(FOLDER / "fonts.tsv")[1:]]
     fonts = [Font(FOLDER / name, kind, letters == "capitals", frozenset(lacks)) for name, kind, letters, lacks in rows]
+    fonts.append(Segments())
     return [font for font in fonts if part == "all" or (font.family in HELD_OUT) == (part == "test")]
 
 

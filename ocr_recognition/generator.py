@@ -10,12 +10,13 @@ noisy, compressed. Every change is gentle enough that a person still reads the w
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 from fluid.errors import DataError
 from ocr_recognition.alignment import frames_needed, frames_of_width
 from ocr_recognition.backgrounds import Backgrounds
-from ocr_recognition.fonts import SIZES, UNIT, Font, Glyph
+from ocr_recognition.fonts import PIXELS, SIZES, UNIT, Font, Glyph, weights
 from ocr_recognition.words import Texts
 
 import cv2
@@ -43,6 +44,7 @@ EFFECTS = {
     "stencilled": 0.03,
     "neighbours": 0.2,
     "framed": 0.08,
+    "panel": 0.1,
     "cut": 0.12,
     "low contrast": 0.2,
     "photograph": 0.25,
@@ -57,8 +59,13 @@ EFFECTS = {
     "jpeg": 0.4,
 }
 """How often each is drawn. Half of all words are light on dark, which is counted as "light"."""
+_GEOMETRY = ("spaced", "stretched", "sheared", "rotated", "perspective", "curved", "bouncing", "cut")
 _STYLES = ("outlined", "shadowed letters", "embossed", "dot matrix", "stencilled", "bold")
 _TRIES = 5000
+_IN_RELIEF = ("outlined", "shadowed letters", "embossed")
+# Styles of which other styles would leave too little.
+_FINE = ("script", "outlined", "dot matrix", "segments", "uncial", "stencil")
+_DIMMING = ("photograph", "cloud", "shadow", "highlight", "occluded", "gradient")
 # Pixels of the letters' canvas around the ink, as parts of an em.
 _PAD = 0.4
 
@@ -93,6 +100,8 @@ class Draft:
     """Height and width of the picture."""
     letter_height: float
     """Pixels of an em in the picture."""
+    letter_size: float
+    """The same, or less where letters are narrow: what blur is measured by."""
     effects: set[str]
 
 
@@ -119,7 +128,7 @@ class WordMaker:
         """The next draft that fits."""
         for _ in range(_TRIES):
             text = self.texts.draw(rng)
-            font = self.fonts[int(rng.random() * len(self.fonts))]
+            font = self.fonts[min(int(np.searchsorted(self._upto, rng.random())), len(self.fonts) - 1)]
             if font.capitals and text != text.upper() and self.texts.cases:
                 text = text.upper()
             if not font.draws(text):
@@ -130,6 +139,10 @@ class WordMaker:
         raise DataError(
             f"in {_TRIES} tries no word was {widths[0] + 1} to {widths[1]} pixels wide: use other texts or fonts"
         )
+
+    @cached_property
+    def _upto(self) -> np.ndarray:
+        return np.cumsum(weights(self.fonts))
 
     def _fits(self, draft: Draft, widths: tuple[int, int]) -> bool:
         width = width_at(draft.shape, self.height)
@@ -152,14 +165,11 @@ def width_at(shape: tuple[int, int], height: int) -> int:
 def draft_word(text: str, font: Font, rng: np.random.Generator) -> Draft | None:
     """Places, quadrilateral and box of a word; None if its picture would be too narrow or too wide."""
     random = rng.random
-    effects = {
-        name
-        for name in ("spaced", "stretched", "sheared", "rotated", "perspective", "curved", "bouncing", "cut")
-        if random() < EFFECTS[name]
-    }
+    effects = {name for name in _GEOMETRY if random() < EFFECTS[name]}
     spacing = UNIT * (_between(rng, 0.12, 0.6) if "spaced" in effects else _between(rng, -0.02, 0.05))
-    if font.kind == "script":
-        spacing = min(spacing, 0.0)
+    if font.kind in ("script", "dot matrix"):
+        # Letters that join, and dots on one grid.
+        spacing = 0.0
         effects.discard("spaced")
     lift = 0.1 * UNIT if "bouncing" in effects else 0.0
     pens, lifts, x = [], [], 0.0
@@ -192,7 +202,8 @@ def draft_word(text: str, font: Font, rng: np.random.Generator) -> Draft | None:
     if shape is None:
         return None
     letter_height = UNIT * (corners[3][1] - corners[0][1]) / (bottom - top)
-    return Draft(text, font, pens, lifts, box, bend, corners, shape, letter_height, effects)
+    letter_size = min(letter_height, 2 * (corners[1][0] - corners[0][0]) / len(text))
+    return Draft(text, font, pens, lifts, box, bend, corners, shape, letter_height, letter_size, effects)
 
 
 def _seen(
@@ -251,9 +262,8 @@ def _framed(
 def draw(draft: Draft, fonts: Sequence[Font], backgrounds: Backgrounds, rng: np.random.Generator) -> np.ndarray:
     """The picture of a draft, [h, w] uint8; what is done to it joins the draft's effects."""
     effects = draft.effects
-    effects |= {
-        name for name in list(EFFECTS)[8:] if name != "cut" and name not in _STYLES and rng.random() < EFFECTS[name]
-    }
+    rest = (name for name in EFFECTS if name not in _GEOMETRY and name not in _STYLES)
+    effects |= {name for name in rest if rng.random() < EFFECTS[name]}
     style = _style(draft, rng)
     if style:
         effects.add(style)
@@ -267,25 +277,27 @@ def draw(draft: Draft, fonts: Sequence[Font], backgrounds: Backgrounds, rng: np.
 
 def _style(draft: Draft, rng: np.random.Generator) -> str | None:
     """How the letters are drawn, or None for plainly."""
+    if draft.font.family in PIXELS and draft.letter_height > 24:
+        return "dot matrix" if rng.random() < 0.6 else None
     draw = rng.random()
     for style in _STYLES:
         draw -= EFFECTS[style]
         if draw < 0:
-            fine = (
-                draft.font.kind in ("script", "outlined", "dot matrix", "segments", "uncial")
-                or draft.letter_height < 28
-            )
-            return None if fine and style not in ("shadowed letters",) else style
+            fine = draft.font.kind in _FINE or draft.letter_height < 28
+            fine = fine or (style == "dot matrix" and draft.letter_height < 45)
+            return None if fine and style != "shadowed letters" else style
     return None
 
 
 def _levels(draft: Draft, style: str | None, rng: np.random.Generator) -> tuple[float, float, float]:
     """Grey levels of ground, ink, and a second ink of outlines and shadows."""
-    if "low contrast" in draft.effects:
+    if style in _IN_RELIEF:
+        draft.effects.discard("low contrast")
+        contrast = _between(rng, 70, 160)
+    elif "low contrast" in draft.effects:
+        # Little ink is all that such a word can lose.
+        draft.effects.difference_update(_DIMMING)
         contrast = _between(rng, LOWEST_CONTRAST, 60)
-        if style:
-            draft.effects.discard("low contrast")
-            contrast = _between(rng, 70, 160)
     else:
         contrast = _between(rng, 60, 250)
     dark = _between(rng, 0, 255 - contrast)
@@ -318,7 +330,7 @@ def _seen_letters(
         _add_neighbours(mask, origin, draft, size, rng)
     if "framed" in draft.effects and not draft.bend:
         _add_frame(mask, origin, draft, size, rng)
-    layers = _styled(mask, style, size, ink, other, ground, rng)
+    layers = _styled(mask, style, draft.font, origin, size, (ink, other, ground), rng)
     if draft.bend:
         layers = [(_bent(layer, origin, draft, size), level) for layer, level in layers]
     matrix = _perspective(draft, origin, size)
@@ -411,9 +423,16 @@ def _add_frame(
 
 
 def _styled(
-    mask: np.ndarray, style: str | None, size: int, ink: float, other: float, ground: float, rng: np.random.Generator
+    mask: np.ndarray,
+    style: str | None,
+    font: Font,
+    origin: tuple[float, float],
+    size: int,
+    levels: tuple[float, float, float],
+    rng: np.random.Generator,
 ) -> list[tuple[np.ndarray, float]]:
-    """Layers of (ink [h, w] uint8, grey level) from the lowest to the topmost."""
+    """Layers of (ink [h, w] uint8, grey level) from the lowest to the topmost; `levels` of ink, second ink and ground."""
+    ink, other, ground = levels
     if style == "bold":
         return [(cv2.dilate(mask, _disc(size * 0.02)), ink)]
     if style == "stencilled":
@@ -425,7 +444,7 @@ def _styled(
             cut[row + period : row + period + width] = 0
         return [(cut, ink)]
     if style == "dot matrix":
-        return [(_dots(mask, size, rng), ink)]
+        return [(_dots(mask, font, origin, size, rng), ink)]
     if style == "outlined":
         edge = cv2.dilate(mask, _disc(size * _between(rng, 0.025, 0.05)))
         if rng.random() < 0.5:
@@ -460,15 +479,20 @@ def _shifted(mask: np.ndarray, right: int, down: int) -> np.ndarray:
     return moved
 
 
-def _dots(mask: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+def _dots(mask: np.ndarray, font: Font, origin: tuple[float, float], size: int, rng: np.random.Generator) -> np.ndarray:
     """The letters as dots on a grid, as displays have them."""
-    pitch = size / _between(rng, 15, 20)
-    rows, columns = max(round(mask.shape[0] / pitch), 1), max(round(mask.shape[1] / pitch), 1)
-    cells = (cv2.resize(mask, (columns, rows), interpolation=cv2.INTER_AREA) > 110).astype(np.uint8) * 255
-    wide = cv2.resize(cells, (mask.shape[1], mask.shape[0]), interpolation=cv2.INTER_NEAREST)
-    across = np.abs((np.arange(mask.shape[1]) + 0.5) * columns / mask.shape[1] % 1 - 0.5)
-    down = np.abs((np.arange(mask.shape[0]) + 0.5) * rows / mask.shape[0] % 1 - 0.5)
-    return wide * ((down[:, None] ** 2 + across**2) < 0.22)
+    pitch = size * PIXELS.get(font.family, 1 / _between(rng, 15, 20))
+    # Dots of such families are where their own are.
+    right, down = origin if font.family in PIXELS else (0.0, 0.0)
+    columns, rows = np.arange(mask.shape[1]) + 0.5 - right, np.arange(mask.shape[0]) + 0.5 - down
+    if font.family not in PIXELS:
+        cells = cv2.resize(mask, None, fx=1 / pitch, fy=1 / pitch, interpolation=cv2.INTER_AREA)
+        mask = cv2.resize((cells > 110).astype(np.uint8) * 255, mask.shape[::-1], interpolation=cv2.INTER_NEAREST)
+        pitch = mask.shape[1] / cells.shape[1]
+    across, along = np.abs(columns / pitch % 1 - 0.5), np.abs(rows / pitch % 1 - 0.5)
+    if rng.random() < 0.5:
+        return mask * ((along[:, None] ** 2 + across**2) < 0.22)
+    return mask * ((along[:, None] < 0.4) & (across < 0.4))
 
 
 def _bent(mask: np.ndarray, origin: tuple[float, float], draft: Draft, size: int) -> np.ndarray:
@@ -495,26 +519,44 @@ def _ground(
 ) -> np.ndarray:
     """What is behind the letters, [h, w] float32."""
     height, width = draft.shape
+    ground = np.full((height, width), level, np.float32)
+    if "panel" in draft.effects:
+        # The sign or plate ends within the picture.
+        gaps = [height * _between(rng, 0.02, 0.2) for _ in range(4)]
+        (x0, y0), (x1, y1), (x2, y2), (x3, y3) = draft.corners
+        sign = [
+            (x0 - gaps[0], y0 - gaps[1]),
+            (x1 + gaps[2], y1 - gaps[1]),
+            (x2 + gaps[2], y2 + gaps[3]),
+            (x3 - gaps[0], y3 + gaps[3]),
+        ]
+        ground[:] = _between(rng, 0, 255)
+        cv2.fillConvexPoly(ground, np.array(sign).round().astype(np.int32), level, cv2.LINE_AA)
     if "photograph" in draft.effects:
         draft.effects.discard("cloud")
         texture = backgrounds.photograph(rng, height, width)
     elif "cloud" in draft.effects:
         texture = backgrounds.cloud(rng, height, width)
     else:
-        return np.full((height, width), level, np.float32)
+        return ground
     # Three deviations reach 60 % of the way to the ink at most.
-    return np.float32(level) + texture * np.float32(contrast * _between(rng, 0.05, 0.2))
+    return ground + texture * np.float32(contrast * _between(rng, 0.05, 0.2))
 
 
 def _light(picture: np.ndarray, draft: Draft, contrast: float, rng: np.random.Generator) -> None:
     """Uneven light, shadows, highlights and what stands before the word, in place."""
     height, width = picture.shape
     effects = draft.effects
+    if contrast < 120 and effects & {"shadow", "highlight"}:
+        effects.discard("gradient")
+        if "shadow" in effects:
+            effects.discard("highlight")
     across = np.linspace(-1, 1, width, dtype=np.float32)
     down = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
     if "gradient" in effects:
-        x, y = _between(rng, -0.3, 0.3), _between(rng, -0.3, 0.3)
-        picture *= 1 + np.float32(x) * across + np.float32(y) * down
+        # Darker than it was everywhere: nothing is lost beyond white.
+        x, y = _between(rng, -0.16, 0.16), _between(rng, -0.16, 0.16)
+        picture *= 1 - abs(x) - abs(y) + np.float32(x) * across + np.float32(y) * down
     if "shadow" in effects:
         # The dark side of a line through the picture.
         angle, place = _between(rng, 0, 6.28), _between(rng, -0.6, 0.6)
@@ -557,10 +599,10 @@ def _photographed(
     """Blur, noise and compression, [h, w] uint8."""
     effects = draft.effects
     if "blur" in effects:
-        sigma = _between(rng, 0.3, max(0.035 * draft.letter_height, 0.5))
+        sigma = _between(rng, 0.3, max(0.035 * draft.letter_size, 0.5))
         picture = cv2.GaussianBlur(picture, (0, 0), sigma)
     if "motion" in effects:
-        length = round(draft.letter_height * _between(rng, 0.05, 0.12))
+        length = round(draft.letter_size * _between(rng, 0.05, 0.12))
         if length > 1:
             kernel = np.zeros((length, length), np.float32)
             if rng.random() < 0.6:

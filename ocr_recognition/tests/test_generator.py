@@ -46,7 +46,7 @@ def test_eighty_families_of_many_styles_come_along():
     assert any("italic" in font.path.name for font in fonts)
     licences = (fonts[0].path.parent / "LICENSES.txt").read_text()
     assert "SIL OPEN FONT LICENSE" in licences
-    assert all(f"{font.family}: " in licences for font in fonts)
+    assert all(f"{font.family}: " in licences for font in fonts if font.kind != "segments")
     train, test = open_fonts(part="train"), open_fonts(part="test")
     assert {font.family for font in test} == HELD_OUT and len(train) + len(test) == len(fonts)
     assert not {font.family for font in train} & HELD_OUT

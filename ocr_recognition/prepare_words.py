@@ -1,0 +1,106 @@
+"""Make words with fonts: a set for training or evaluation that is read faster than words are made, or a sheet to look at.
+
+python prepare_words.py --output_dir words/train --words 1000000
+python prepare_words.py --output_dir words/test --words 5000 --part test
+python train.py --data_dir words
+
+python prepare_words.py --sheet words.png
+"""
+
+import os
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+if __package__ in (None, ""):
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from fluid.config import Count, Natural, parse
+from fluid.errors import UserError
+from ocr_recognition.alphabet import Alphabet, read_dictionary
+from ocr_recognition.generated import Recipe, write_words
+from ocr_recognition.preprocess import Preprocess
+from ocr_recognition.words import Part, read_words
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+ON_A_SHEET, COLUMNS = 100, 5
+
+
+@dataclass
+class Config:
+    """Make words with fonts."""
+
+    output_dir: Path | None = None
+    """New folder to write."""
+    sheet: Path | None = None
+    """Picture to draw of the first hundred words."""
+    words: Count = 100_000
+    """How many to write, at least."""
+    style: Literal["general", "simple"] = "general"
+    """general: what signs, plates, titles and displays say; simple: digits and lower-case words of three to six letters."""
+    part: Part = "train"
+    """Of the fonts and of the lists of words: a tenth is kept for tests."""
+    words_file: Path | None = None
+    """Words to show in place of those of the lists, one a line."""
+    fonts_dir: Path | None = None
+    """Fonts to use in place of those that come along."""
+    dict: Path | None = None
+    """Characters to use, one a line; else the 95 of ASCII."""
+    height: Count = 48
+    """Of the pictures, in pixels."""
+    columns_a_frame: Natural = 4
+    """Of the network that is to read them by CTC, 8 for those of 2018: no word is too narrow for it; 0 for attention."""
+    seed: Natural = 0
+    """Of all that is random."""
+    num_workers: Natural = len(os.sched_getaffinity(0))
+    """Processes that make words."""
+
+
+def main(config: Config) -> None:
+    """Write the set, draw the sheet, or both. Raises UserError."""
+    if config.output_dir is None and config.sheet is None:
+        raise UserError("give --output_dir for a set of words or --sheet for a picture of some")
+    recipe = Recipe(
+        alphabet=Alphabet.ascii() if config.dict is None else read_dictionary(config.dict),
+        height=config.height,
+        columns_a_frame=config.columns_a_frame or None,
+        style=config.style,
+        part=config.part,
+        given=() if config.words_file is None else read_words(config.words_file),
+        fonts_dir=config.fonts_dir,
+    )
+    if config.sheet is not None:
+        draw_sheet(config.sheet, recipe, config.seed)
+        print(f"{config.sheet}: {ON_A_SHEET} words")
+    if config.output_dir is not None:
+        began = time.monotonic()
+        count = write_words(config.output_dir, recipe, config.words, seed=config.seed, num_workers=config.num_workers)
+        print(f"{config.output_dir}: {count:,} words, {count / (time.monotonic() - began):,.0f} a second")
+
+
+def draw_sheet(path: Path, recipe: Recipe, seed: int) -> None:
+    """The first words of a recipe, resized to one height, each with its text below."""
+    maker, preprocess = recipe.maker(), Preprocess(48, 234)
+    font = ImageFont.load_default(size=11)
+    sheet = Image.new("RGB", (COLUMNS * 240, ON_A_SHEET // COLUMNS * 68), "white")
+    draw = ImageDraw.Draw(sheet)
+    for number in range(ON_A_SHEET):
+        made = maker.make(np.random.default_rng((seed, number)))
+        x, y = number % COLUMNS * 240 + 3, number // COLUMNS * 68 + 2
+        sheet.paste(Image.fromarray(preprocess.picture(made.picture)), (x, y))
+        draw.text((x, y + 50), made.text, fill="black", font=font)
+    try:
+        sheet.save(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be written ({error})") from None
+
+
+if __name__ == "__main__":
+    try:
+        main(parse(Config))
+    except UserError as error:
+        sys.exit(f"error: {error}")
