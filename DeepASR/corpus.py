@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -81,6 +81,24 @@ class Part(Mapping[str, np.ndarray]):
 
     def __len__(self) -> int:
         return len(self.lengths)
+
+    def without(self, speakers: Collection[str]) -> Part:
+        """Without the utterances of these speakers. Raises DataError for one that the part does not have."""
+        return self._choose({name for name in self if self.speakers.get(name) not in self._known(speakers)})
+
+    def of(self, speakers: Collection[str]) -> Part:
+        """The utterances of these speakers alone. Raises DataError for one that the part does not have."""
+        return self._choose({name for name in self if self.speakers.get(name) in self._known(speakers)})
+
+    def _known(self, speakers: Collection[str]) -> Collection[str]:
+        if unknown := sorted(set(speakers) - set(self.speakers.values())):
+            raise DataError(f"{self.folder}/utt2spk: has no speaker {', '.join(unknown)}")
+        return speakers
+
+    def _choose(self, names: Collection[str]) -> Part:
+        tables = (self._features, self.lengths, self.texts, self.speakers, self.alignments)
+        chosen = [{name: table[name] for name in table if name in names} for table in tables]
+        return Part(self.folder, *chosen)  # type: ignore[arg-type]
 
 
 def open_corpus(folder: Path | None) -> Corpus:

@@ -39,6 +39,8 @@ class Flags(ResultFlags, SearchFlags):
     """Folder that prepare_*.py wrote; by default the spoken commands that come along."""
     split: Annotated[Literal["test", "dev", "train"], Was("part")] = "test"
     """Which part of the data."""
+    speakers: tuple[str, ...] = ()
+    """Whose utterances; by default everybody's."""
     error_rate_type: Literal["cer", "wer"] | None = None
     """Errors in characters or in words; by default what the recogniser is measured by."""
     special_tokens: str = "<SPOKEN_NOISE>"
@@ -54,6 +56,7 @@ def main(flags: Flags) -> dict[str, float]:
     opened = open_recogniser(flags)
     recogniser = opened.facts
     part = open_corpus(flags.data_dir).part(flags.split)
+    part = part.of(flags.speakers) if flags.speakers else part
     network = Network(opened, flags, rows=flags.test_batch_size, runs=len(part))
     decoder = open_decoder(recogniser, flags)
     console.print(f"{network.how}; {len(part)} utterances of {part.folder}", markup=False)

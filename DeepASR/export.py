@@ -63,7 +63,7 @@ def main(flags: Flags) -> Path:
 
 def accuracy(recogniser: Recogniser, state: dict[str, np.ndarray], flags: Flags) -> dict[str, float]:
     """Frame accuracy of dev with these weights."""
-    dev = Utterances(open_corpus(flags.data_dir).part("dev"), recogniser.normalisation, batch_size=16, longest=None)
+    dev = Utterances(open_corpus(flags.data_dir).part("dev"), recogniser.normalisation, batch_size=16, uncut=None)
     engine, _ = engines.create("auto", "auto", "fp32", 0, runs=len(dev), kind="loop")
     engine.load(state)
     plan = dev.buckets.evaluation_plan(16)

@@ -11,7 +11,6 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-import kaldi_native_fbank as fbank
 import numpy as np
 
 FRAME_SHIFT = 0.01
@@ -45,6 +44,9 @@ class FeatureStream:
     """Features of sound that comes in pieces: those of the whole, whatever the pieces."""
 
     def __init__(self, frontend: Frontend) -> None:
+        # Training on features that are computed already needs none.
+        import kaldi_native_fbank as fbank
+
         options = fbank.FbankOptions()
         options.frame_opts.samp_freq = frontend.sample_rate
         options.frame_opts.dither = 0.0

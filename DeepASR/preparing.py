@@ -47,6 +47,8 @@ def prepare(
     frontend: Frontend,
     unit: Unit,
     about: Mapping[str, Any],
+    order: int = 3,
+    by_speaker: Callable[[str], str] | None = None,
     leave_out: bool = False,
     say: Say = print,
 ) -> None:
@@ -54,16 +56,21 @@ def prepare(
 
     Args:
         parts: recordings of `train`, `dev`, `test`; the language model is trained on the texts of `train`.
+        order: of the language model.
+        by_speaker: the group of a speaker; each has a flat start of its own. None: there is one for all.
         leave_out: leave recordings out that cannot be used, instead of ending.
 
     Raises DataError that lists all words without a pronunciation, or all recordings that cannot be used.
     """
     usable = {name: _usable(recordings, lexicon, frontend, leave_out, say) for name, recordings in parts.items()}
     features = {item.name: frontend.features(item.samples) for part in usable.values() for item in part}
-    # One flat start for what will be trained on and what is measured by frames.
-    texts = {item.name: item.words for name in usable if name != "test" for item in usable[name]}
-    say(f"aligning {len(texts)} recordings from a flat start")
-    paths = flat_start(features, texts, lexicon)
+    aligned = [item for name in usable if name != "test" for item in usable[name]]
+    group_of = {item.name: by_speaker(item.speaker) if by_speaker else "" for item in aligned}
+    paths: dict[str, np.ndarray] = {}
+    for group in sorted(set(group_of.values())):
+        texts = {item.name: item.words for item in aligned if group_of[item.name] == group}
+        say(f"aligning {len(texts)} recordings {f'of {group} ' if group else ''}from a flat start")
+        paths |= flat_start(features, texts, lexicon)
     data = {
         name: PartData(
             {item.name: features[item.name] for item in part},
@@ -73,7 +80,7 @@ def prepare(
         )
         for name, part in usable.items()
     }
-    model = language_model.train([item.words for item in usable["train"]])
+    model = language_model.train([item.words for item in usable["train"]], order)
     corpus = Corpus(
         folder,
         frontend.num_bins,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from DeepASR.augmentation import AugmentationFlags, another_pace, another_voice, longest, masked
 from DeepASR.corpus import Part
 from DeepASR.recogniser import Normalisation
 from DeepASR.transforms import CONTEXT, DELAY, DELTAS, NOT_COUNTED, delay_labels, hold_last
@@ -35,8 +36,9 @@ class Utterances:
         part: with alignments.
         normalisation: of the network's input.
         batch_size: pieces in a batch.
-        longest: what is longer is cut into pieces; None: nothing is cut.
+        uncut: what is longer is cut into pieces; None: nothing is cut.
         seed: of where it is cut.
+        augmentation: what is changed at random; None: nothing.
         multiple: see `fluid.buckets.Buckets`.
 
     Raises DataError if an utterance has no alignment, or there is none.
@@ -48,8 +50,9 @@ class Utterances:
         normalisation: Normalisation,
         *,
         batch_size: int,
-        longest: int | None = LONGEST_UNCUT,
+        uncut: int | None = LONGEST_UNCUT,
         seed: int = 0,
+        augmentation: AugmentationFlags | None = None,
         multiple: int = 1,
     ) -> None:
         if lacking := [name for name in part if name not in part.alignments]:
@@ -60,13 +63,14 @@ class Utterances:
         if not len(part):
             raise DataError(f"{part.folder}: holds no utterance")
         self._part, self._normalisation = part, normalisation
+        self._augmentation = augmentation or AugmentationFlags()
         rng = np.random.default_rng((seed, 3))
         self.pieces = [
             (name, start, end)
             for name, frames in part.lengths.items()
-            for start, end in cut(frames + DELAY, longest, rng)
+            for start, end in cut(frames + DELAY, uncut, rng)
         ]
-        lengths = np.array([end - start for _, start, end in self.pieces])
+        lengths = np.array([self._longest(*piece) for piece in self.pieces])
         self.buckets = Buckets(lengths, edges_of(lengths), batch_size, multiple, by="rows")
 
     def __len__(self) -> int:
@@ -80,12 +84,24 @@ class Utterances:
     def load(self, index: int, rng: np.random.Generator) -> Sample:
         """`x` [length + 10, 3 * dim], a piece between its neighbours, and `label` [length]."""
         name, start, end = self.pieces[index]
-        x = self._normalisation.apply(self._normalisation.centred(self._part[name]))
-        return self._cut(x, delay_labels(self._part.alignments[name]), start, end)
+        features, label = self._part[name], self._part.alignments[name]
+        if self._is_whole(name, start, end):
+            features, label = another_pace(features, label, self._augmentation, rng)
+            end = len(features) + DELAY
+        features = another_voice(features, self._augmentation, rng)
+        x = hold_last(self._normalisation.apply(self._normalisation.centred(features)))
+        x = masked(x, self._augmentation, rng)
+        padded = np.pad(x, ((CONTEXT, CONTEXT), (0, 0)), mode="edge")
+        return {"x": padded[start : end + 2 * CONTEXT], "label": delay_labels(label)[start:end]}
 
-    def _cut(self, x: np.ndarray, label: np.ndarray, start: int, end: int) -> Sample:
-        padded = np.pad(hold_last(x), ((CONTEXT, CONTEXT), (0, 0)), mode="edge")
-        return {"x": padded[start : end + 2 * CONTEXT], "label": label[start:end]}
+    def _is_whole(self, name: str, start: int, end: int) -> bool:
+        return start == 0 and end == self._part.lengths[name] + DELAY
+
+    def _longest(self, name: str, start: int, end: int) -> int:
+        """Frames that a piece may have."""
+        if self._is_whole(name, start, end):
+            return longest(end - DELAY, self._augmentation) + DELAY
+        return end - start
 
     def collate(self, samples: Sequence[Sample], whole: np.ndarray, allocate: Allocate) -> Sample:
         """Pad, and show each frame among its neighbours."""
@@ -117,9 +133,9 @@ def blank(rows: int, edge: int, dim: int) -> dict[str, np.ndarray]:
     return {name: np.ones(shape, dtype) for name, (shape, dtype) in shapes(rows, edge, dim).items()}
 
 
-def cut(frames: int, longest: int | None, rng: np.random.Generator) -> list[tuple[int, int]]:
-    """(start, end) of the pieces of so many frames; none is cut that is not longer than `longest`."""
-    if longest is None or frames <= longest:
+def cut(frames: int, uncut: int | None, rng: np.random.Generator) -> list[tuple[int, int]]:
+    """(start, end) of the pieces of so many frames; none is cut that is not longer than `uncut`."""
+    if uncut is None or frames <= uncut:
         return [(0, frames)]
     pieces, start = [], 0
     while frames - start > 2 * SHORTEST_PIECE:

@@ -13,6 +13,7 @@ from typing import Annotated
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from DeepASR.augmentation import AugmentationFlags
 from DeepASR.corpus import Corpus, Part, open_corpus
 from DeepASR.metrics import FrameAccuracy
 from DeepASR.options import ALIASES, RETIRED
@@ -38,13 +39,15 @@ import numpy as np
 
 @dataclass
 @defaults(optimizer="adam", lr=0.003, grad_clip=5.0, test_batch_size=16)
-class Flags(OptimizerFlags, BatchFlags, TrainFlags):
+class Flags(AugmentationFlags, OptimizerFlags, BatchFlags, TrainFlags):
     """Train the acoustic model of a speech recogniser."""
 
     data_dir: Path | None = None
     """Folder that prepare_*.py wrote; by default the spoken commands that come along."""
     mean_var: Path | None = None
     """Mean and variance of each column, a line each, as in 2018; by default those of the training utterances."""
+    without_speakers: tuple[str, ...] = ()
+    """Speakers to leave out of training and of dev."""
     running_mean: Natural = 100
     """Take off the mean of an utterance so far, which begins as the overall mean of so many frames; 0: do not."""
 
@@ -79,17 +82,18 @@ def main(flags: Flags) -> Outcome:
     flags = settled.flags
     settled.refuse_changes(*NETWORK_FLAGS)
     corpus = open_corpus(flags.data_dir)
-    parts = {name: corpus.part(name) for name in ("train", "dev")}
+    parts = {name: corpus.part(name).without(flags.without_speakers) for name in ("train", "dev")}
     recogniser = describe(flags, corpus, parts["train"], settled.facts)
     engine = settled.start_engine(None, kind="loop", batch_size=flags.batch_size)
     source = Utterances(
         parts["train"],
         recogniser.normalisation,
         batch_size=flags.batch_size,
-        longest=flags.split_frames,
+        uncut=flags.split_frames,
         seed=flags.seed,
+        augmentation=AugmentationFlags.of(flags),
     )
-    dev = Utterances(parts["dev"], recogniser.normalisation, batch_size=flags.test_batch_size, longest=None)
+    dev = Utterances(parts["dev"], recogniser.normalisation, batch_size=flags.test_batch_size, uncut=None)
     length = length_of(settled, source)
     if counts_epochs(flags):
         settled.refuse_other_length(length)

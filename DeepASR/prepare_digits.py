@@ -1,0 +1,162 @@
+"""Make a data set of spoken digit strings out of recordings of single digits: the Free Spoken Digit Dataset.
+
+    git clone https://github.com/Jakobovski/free-spoken-digit-dataset
+    ./zoo prepare DeepASR digits --recordings free-spoken-digit-dataset/recordings --data_dir digits
+
+Each recording `DIGIT_SPEAKER_TAKE.wav` comes twice in strings of 3 to 7 of its speaker, with pauses of .05 to .3 s, another level
+and noise; takes below 10 are kept for test. Synthetic English voices (extra `synth`) are mixed in, since four speakers are few.
+Alignments come from a flat start for each speaker by himself, so that a speaker who is left out of training had no part in it.
+"""
+
+import re
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+if __package__ in (None, ""):
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from DeepASR.audio import read_audio, resample
+from DeepASR.features import Frontend
+from DeepASR.lexicon import Lexicon
+from DeepASR.preparing import Recording, prepare
+from DeepASR.synthesis import Voice, in_a_room
+from fluid import config as configuration
+from fluid.config import Count, Natural, Range
+from fluid.errors import DataError
+from fluid.run import console, script
+
+import numpy as np
+
+RATE = 8000
+"""Samples a second of those recordings."""
+PRONUNCIATIONS = {
+    "zero": "z ih r ow", "one": "w ah n", "two": "t uw", "three": "th r iy", "four": "f ao r", "five": "f ay v",
+    "six": "s ih k s", "seven": "s eh v ah n", "eight": "ey t", "nine": "n ay n",
+}  # fmt: skip
+"""Phones of CMUdict; each belongs to its word alone, since a word is always said between any others."""
+LEXICON = Lexicon(
+    {word: (tuple(f"{phone}_{word}" for phone in said.split()),) for word, said in PRONUNCIATIONS.items()}
+)
+WORDS = tuple(PRONUNCIATIONS)
+TESTED_TAKES = 10
+_NAME = re.compile(r"(\d)_([a-z]+)_(\d+)")
+
+
+@dataclass
+class Flags:
+    """Make a data set of spoken digit strings."""
+
+    recordings: Path = Path("free-spoken-digit-dataset/recordings")
+    """Folder of files DIGIT_SPEAKER_TAKE.wav."""
+    data_dir: Path = Path("digits")
+    """Folder to write."""
+    synthetic: Natural = 300
+    """Strings of synthetic voices to train on."""
+    times: Count = 2
+    """How often each recording comes in the strings to train on."""
+    noise: tuple[Annotated[float, Range(-20, 60)], Annotated[float, Range(-20, 60)]] = (12.0, 30.0)
+    """Least and most decibels between speech and noise."""
+    num_bins: Count = 24
+    """Mel bands of a frame."""
+    seed: Natural = 0
+    """Seed of strings, pauses and noise."""
+
+
+def main(flags: Flags) -> None:
+    """Put strings together, prepare and write."""
+    rng = np.random.default_rng(flags.seed)
+    takes = read_takes(flags.recordings)
+    tested = {key: samples for key, samples in takes.items() if key[2] < TESTED_TAKES}
+    others = {key: samples for key, samples in takes.items() if key[2] >= TESTED_TAKES}
+    train = [item for number in range(flags.times) for item in strings(others, f"train{number}", rng, flags)]
+    spoken = list(synthetic(flags.synthetic, rng, flags)) if flags.synthetic else []
+    # Every 15th string says when to stop.
+    dev = train[::15]
+    parts = {
+        "train": [item for item in train if item not in dev] + spoken,
+        "dev": dev,
+        "test": list(strings(tested, "test", rng, flags)),
+    }
+    about = {
+        "language": "strings of English digits",
+        "voices": f"{len({speaker for _, speaker, _ in takes})} speakers of the Free Spoken Digit Dataset, and synthetic ones",
+        "licence": "CC-BY-SA-4.0, as the Free Spoken Digit Dataset by Zohar Jackson and others",
+        "made by": f"prepare_digits.py --seed {flags.seed}",
+    }
+    prepare(
+        flags.data_dir,
+        parts,
+        LEXICON,
+        frontend=Frontend(RATE, flags.num_bins),
+        unit="wer",
+        about=about,
+        order=1,
+        by_speaker=lambda speaker: "synthetic" if speaker.startswith("synthetic") else speaker,
+        say=lambda line: console.print(line, markup=False),
+    )
+
+
+def read_takes(folder: Path) -> dict[tuple[int, str, int], np.ndarray]:
+    """Samples [n] by (digit, speaker, take). Raises DataError if there are none."""
+    found = {}
+    for path in sorted(folder.glob("*.wav")):
+        if match := _NAME.fullmatch(path.stem):
+            found[int(match[1]), match[2], int(match[3])] = read_audio(path, RATE)
+    if not found:
+        raise DataError(f"{folder}: holds no recording DIGIT_SPEAKER_TAKE.wav")
+    return found
+
+
+def strings(
+    takes: dict[tuple[int, str, int], np.ndarray], prefix: str, rng: np.random.Generator, flags: Flags
+) -> Iterator[Recording]:
+    """Every recording once, in strings of its speaker."""
+    by_speaker: dict[str, list[tuple[int, str, int]]] = defaultdict(list)
+    for key in takes:
+        by_speaker[key[1]].append(key)
+    for speaker, keys in by_speaker.items():
+        order = [keys[number] for number in rng.permutation(len(keys))]
+        number = 0
+        while order:
+            size = int(rng.integers(3, 8))
+            chosen, order = order[:size], order[size:]
+            samples = joined([takes[key] for key in chosen], rng, flags)
+            words = tuple(WORDS[digit] for digit, _, _ in chosen)
+            yield Recording(f"{prefix}_{speaker}_{number:04d}", speaker, words, samples)
+            number += 1
+
+
+def joined(pieces: Sequence[np.ndarray], rng: np.random.Generator, flags: Flags) -> np.ndarray:
+    """Recordings one after the other, with pauses, in a room."""
+    parts = []
+    for piece in pieces:
+        # Recordings differ in loudness, and speakers do within a string.
+        level = 8000 * 10 ** (rng.uniform(-3, 3) / 20) / max(np.abs(piece).max(), 1)
+        parts += [piece * level, np.zeros(int(rng.uniform(0.05, 0.3) * RATE), np.float32)]
+    margin = tuple(int(seconds * RATE) for seconds in rng.uniform(0.05, 0.3, 2))
+    return in_a_room(np.concatenate(parts), rng, noise=rng.uniform(*flags.noise), margin=(margin[0], margin[1]))
+
+
+def synthetic(count: int, rng: np.random.Generator, flags: Flags) -> Iterator[Recording]:
+    """Strings in English voices of espeak-ng, of five accents."""
+    voice = Voice()
+    variants = voice.variants()
+    for number in range(count):
+        variant = variants[rng.integers(len(variants))]
+        words = tuple(WORDS[digit] for digit in rng.integers(0, 10, rng.integers(3, 8)))
+        rate, pitch = int(rng.integers(130, 210)), int(rng.integers(20, 80))
+        language = ("en-us", "en", "en-gb-scotland", "en-gb-x-rp", "en-029")[number % 5]
+        pieces = [
+            resample(voice.say(word, language, variant, rate=rate, pitch=pitch), voice.rate, RATE) for word in words
+        ]
+        yield Recording(
+            f"synthetic_{number:04d}", f"synthetic_{variant}".replace(" ", ""), words, joined(pieces, rng, flags)
+        )
+
+
+if __name__ == "__main__":
+    script(lambda: main(configuration.parse(Flags)))

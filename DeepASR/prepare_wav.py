@@ -1,0 +1,120 @@
+"""Make a data set of recordings and their texts.
+
+    ./zoo prepare DeepASR wav --recordings speech --lexicon lexicon.txt --data_dir prepared
+
+The folder has, as Kaldi's data folders do, a file `text` with a line `NAME WORD WORD ...` for each recording NAME.wav or
+NAME.flac beside it or in a folder below; `wav.scp` with lines `NAME FILE` where they lie elsewhere; and `utt2spk` with lines
+`NAME SPEAKER` if the speakers are known. Any rate, width and number of channels. All words must be in the lexicon, a file of lines
+`WORD PHONE PHONE ...`.
+
+Recordings are shared out by speaker: no speaker of dev or test is in train. Everything is checked before anything is computed.
+"""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+if __package__ in (None, ""):
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from DeepASR.audio import read_audio
+from DeepASR.features import Frontend
+from DeepASR.kaldi_io import read_text
+from DeepASR.lexicon import read_lexicon
+from DeepASR.preparing import Recording, listing, prepare
+from fluid import config as configuration
+from fluid.config import Count, Natural, Share
+from fluid.errors import DataError, UserError
+from fluid.run import console, script
+
+import numpy as np
+
+SUFFIXES = (".wav", ".flac", ".WAV", ".FLAC")
+
+
+@dataclass
+class Flags:
+    """Make a data set of recordings and their texts."""
+
+    recordings: Path = Path("recordings")
+    """Folder with text, recordings or wav.scp, and perhaps utt2spk."""
+    lexicon: Path | None = None
+    """Words and their phones, a line each."""
+    data_dir: Path = Path("prepared")
+    """Folder to write."""
+    held_out: tuple[Share, Share] = (0.1, 0.1)
+    """Share of the speakers for dev and for test, one at least; of a single speaker's recordings."""
+    sample_rate: Count = 16_000
+    """Samples a second that recordings are brought to."""
+    num_bins: Count = 40
+    """Mel bands of a frame."""
+    error_rate_type: Literal["cer", "wer"] = "wer"
+    """Errors in characters or in words."""
+    leave_out: bool = False
+    """Leave recordings out that cannot be used, and say which, instead of ending."""
+    seed: Natural = 0
+    """Seed of who is in which part."""
+
+
+def main(flags: Flags) -> None:
+    """Check, prepare and write."""
+    if flags.lexicon is None:
+        raise UserError("--lexicon is needed: a file of lines 'WORD PHONE PHONE ...'")
+    lexicon = read_lexicon(flags.lexicon)
+    texts = read_text(flags.recordings / "text")
+    speakers = read_text(flags.recordings / "utt2spk") if (flags.recordings / "utt2spk").exists() else {}
+    files = find(flags.recordings, texts)
+    parts = share_out({name: speakers.get(name, name) for name in texts}, flags.held_out, flags.seed)
+    prepare(
+        flags.data_dir,
+        {part: record(names, files, texts, speakers, flags.sample_rate) for part, names in parts.items()},
+        lexicon,
+        frontend=Frontend(flags.sample_rate, flags.num_bins),
+        unit=flags.error_rate_type,
+        about={"language": "data of your own", "made by": f"prepare_wav.py of {flags.recordings}"},
+        leave_out=flags.leave_out,
+        say=lambda line: console.print(line, markup=False),
+    )
+
+
+def find(folder: Path, texts: dict[str, str]) -> dict[str, Path]:
+    """The file of each recording. Raises DataError that lists those without one."""
+    listed = read_text(folder / "wav.scp") if (folder / "wav.scp").exists() else {}
+    if commands := [name for name, location in listed.items() if location.endswith("|")]:
+        raise DataError(f"{folder / 'wav.scp'}: {commands[0]} is a command, and commands of data files are never run")
+    below = {path.stem: path for path in sorted(folder.rglob("*")) if path.suffix in SUFFIXES}
+    files = below | {name: Path(location) for name, location in listed.items()}
+    files |= {name: folder / path for name, path in files.items() if not path.exists() and (folder / path).exists()}
+    if missing := [name for name in texts if name not in files or not files[name].exists()]:
+        raise DataError(f"{folder}: {len(missing)} recordings of text are not there:\n{listing(missing)}")
+    return files
+
+
+def share_out(speakers: dict[str, str], held_out: tuple[float, float], seed: int) -> dict[str, list[str]]:
+    """Names of train, dev and test: whole speakers. Raises DataError if there are fewer than three."""
+    everybody = sorted(set(speakers.values()))
+    if len(everybody) < 3:
+        raise DataError(
+            f"{len(everybody)} speakers cannot be shared out to train, dev and test: three are needed at least"
+        )
+    order = [everybody[number] for number in np.random.default_rng(seed).permutation(len(everybody))]
+    dev, test = (max(1, round(share * len(order))) for share in held_out)
+    if dev + test >= len(order):
+        raise DataError(f"--held_out leaves none of {len(order)} speakers to train on")
+    groups = {"dev": set(order[:dev]), "test": set(order[dev : dev + test]), "train": set(order[dev + test :])}
+    return {part: [name for name in speakers if speakers[name] in groups[part]] for part in ("train", "dev", "test")}
+
+
+def record(
+    names: list[str], files: dict[str, Path], texts: dict[str, str], speakers: dict[str, str], rate: int
+) -> Iterator[Recording]:
+    """The recordings of a part."""
+    for name in names:
+        samples = read_audio(files[name], rate, f"{name}: {files[name]}")
+        yield Recording(name, speakers.get(name, name), tuple(texts[name].split()), samples)
+
+
+if __name__ == "__main__":
+    script(lambda: main(configuration.parse(Flags)))

@@ -1,0 +1,154 @@
+"""Preparing data: what is wrong is told before anything is computed, and what is written trains."""
+
+from pathlib import Path
+from typing import Any
+
+from DeepASR.audio import problem, read_audio
+from DeepASR.corpus import open_corpus
+from DeepASR.features import Frontend
+from DeepASR.prepare_digits import LEXICON, WORDS
+from DeepASR.prepare_digits import Flags as DigitFlags
+from DeepASR.prepare_digits import main as prepare_digits
+from DeepASR.prepare_wav import Flags, main
+from DeepASR.score_error_rate import Flags as ScoreFlags
+from DeepASR.score_error_rate import main as score
+from fluid.errors import DataError, UserError
+
+import numpy as np
+import pytest
+import soundfile
+
+RATE = 8000
+
+
+def tone(seconds: float, height: float = 300, rate: int = RATE) -> np.ndarray:
+    """Something that is not silent, in -1 to 1."""
+    times = np.arange(int(seconds * rate)) / rate
+    return (0.3 * np.sin(2 * np.pi * height * times) * np.sin(9 * times) ** 2).astype(np.float32)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Six recordings of three speakers, in several forms."""
+    speech = tmp_path / "speech"
+    (speech / "more").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    text, speakers = "", ""
+    for number in range(6):
+        rate, suffix, width = (8000, "wav", "PCM_16") if number % 2 else (22050, "flac", "PCM_24")
+        samples = tone(1.2, 200 + 50 * number, rate) + rng.normal(size=int(1.2 * rate)) * 0.01
+        stereo = np.stack([samples, samples], axis=1) if number > 3 else samples
+        where = speech / "more" if number == 2 else speech
+        soundfile.write(where / f"utt{number}.{suffix}", stereo, rate, subtype=width)
+        text += f"utt{number} {'one two' if number % 2 else 'two one two'}\n"
+        speakers += f"utt{number} speaker{number // 2}\n"
+    (speech / "text").write_text(text)
+    (speech / "utt2spk").write_text(speakers)
+    (tmp_path / "lexicon.txt").write_text("one w ah n\ntwo t uw\n")
+    return tmp_path
+
+
+def flags(folder: Path, **more: Any) -> Flags:
+    options = {"recordings": folder / "speech", "lexicon": folder / "lexicon.txt", "data_dir": folder / "data"}
+    return Flags(**{**options, "sample_rate": RATE, "num_bins": 12, **more})
+
+
+def test_recordings_become_a_data_set(folder: Path) -> None:
+    main(flags(folder))
+    corpus = open_corpus(folder / "data")
+    assert (corpus.frame_dim, corpus.class_num, corpus.frontend) == (12, 18, Frontend(RATE, 12))
+    parts = {name: corpus.part(name) for name in ("train", "dev", "test")}
+    speakers = [set(part.speakers.values()) for part in parts.values()]
+    assert sorted(speaker for group in speakers for speaker in group) == ["speaker0", "speaker1", "speaker2"]
+    for name, part in parts.items():
+        for utterance, features in part.items():
+            assert features.shape == (part.lengths[utterance], 12) and len(features) == 118
+            assert (utterance in part.alignments) == (name != "test")
+    assert corpus.language_model is not None and "\\3-grams:" in corpus.language_model
+    with pytest.raises(UserError, match="exists already"):
+        main(flags(folder))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda speech: (speech / "utt3.wav").unlink(), "1 recordings of text are not there:\n  utt3"),
+        (lambda speech: (speech / "utt3.wav").write_bytes(b"RIFFnonsense"), "utt3.wav: cannot be read as a recording"),
+        (lambda speech: soundfile.write(speech / "utt3.wav", np.zeros(RATE), RATE), "  utt3: silent"),
+        (lambda speech: soundfile.write(speech / "utt3.wav", np.sign(tone(1)), RATE), "  utt3: clipped: "),
+        (lambda speech: soundfile.write(speech / "utt3.wav", tone(0.12), RATE), "  utt3: 10 frames are too few"),
+        (lambda speech: soundfile.write(speech / "utt3.wav", tone(0.05), RATE), "  utt3: 0.05 s are too short"),
+        (lambda speech: add(speech / "text", "utt3 three two four three\n", 3), "of 2 words:\n  three .*\n  four"),
+        (lambda speech: add(speech / "text", "utt3\n", 3), "  utt3: its text is empty"),
+        (lambda speech: add(speech / "utt2spk", "utt3 speaker1 \nutt3 x\n", 3), "utt2spk:5: 'utt3' is listed before"),
+        (lambda speech: (speech / "wav.scp").write_text("utt3 sox x.wav |\n"), "commands of data files are never run"),
+        (
+            lambda speech: (speech / "utt2spk").write_text("".join(f"utt{n} me\n" for n in range(6))),
+            "1 speakers cannot",
+        ),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_name(folder: Path, change: Any, message: str) -> None:
+    change(folder / "speech")
+    with pytest.raises(DataError, match=message):
+        main(flags(folder))
+    assert not (folder / "data").exists()
+
+
+def add(path: Path, line: str, place: int) -> None:
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([*lines[:place], line, *lines[place + 1 :]]))
+
+
+def test_what_is_wrong_is_left_out_if_that_is_asked_for(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    soundfile.write(folder / "speech" / "utt3.wav", np.zeros(RATE), RATE)
+    main(flags(folder, leave_out=True))
+    assert "1 recordings are left out:\n  utt3: silent" in capsys.readouterr().out
+    corpus = open_corpus(folder / "data")
+    assert sum(len(corpus.part(name)) for name in ("train", "dev", "test")) == 5
+
+
+def test_a_recording_is_the_same_whatever_its_form(tmp_path: Path) -> None:
+    samples = tone(0.5, rate=48_000)
+    soundfile.write(tmp_path / "a.wav", samples, 48_000, subtype="PCM_16")
+    soundfile.write(tmp_path / "b.flac", np.stack([samples, samples], axis=1), 48_000, subtype="PCM_24")
+    first, second = (read_audio(tmp_path / name, RATE) for name in ("a.wav", "b.flac"))
+    assert len(first) == RATE // 2 and problem(first, RATE) is None
+    np.testing.assert_allclose(first, second, atol=2)
+    np.testing.assert_allclose(first[50:-50], tone(0.5)[50:-50] * 32768, atol=150)
+
+
+def test_features_of_a_stream_are_those_of_the_whole() -> None:
+    frontend = Frontend(RATE, 12)
+    samples = np.random.default_rng().normal(size=RATE) * 3000
+    stream, pieces = frontend.open(), []
+    for start in range(0, RATE, 777):
+        stream.accept(samples[start : start + 777])
+        pieces.append(stream.frames())
+    pieces.append(stream.frames(last=True))
+    np.testing.assert_array_equal(np.concatenate(pieces), frontend.features(samples))
+
+
+def test_digit_strings_use_every_recording_once(tmp_path: Path) -> None:
+    takes = tmp_path / "takes"
+    takes.mkdir()
+    for digit in range(10):
+        for take in (0, 10, 11):
+            soundfile.write(takes / f"{digit}_anna_{take}.wav", tone(0.4, 200 + 40 * digit), RATE)
+    prepare_digits(DigitFlags(takes, tmp_path / "digits", synthetic=0, times=2))
+    corpus = open_corpus(tmp_path / "digits")
+    assert corpus.lexicon == LEXICON and corpus.unit == "wer"
+    words = {name: " ".join(corpus.part(name).texts.values()).split() for name in ("train", "dev", "test")}
+    assert all((words["train"] + words["dev"]).count(word) == 4 and words["test"].count(word) == 1 for word in WORDS)
+
+
+def test_scoring_prints_the_line_of_2018_and_counts_what_is_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "ref").write_text("a one two\nb three\nc four <SPOKEN_NOISE>\n")
+    (tmp_path / "hyp").write_text("a one too\nc four\nd five\n")
+    rates = score(ScoreFlags(tmp_path / "ref", tmp_path / "hyp", "wer"))
+    assert (rates.total.errors, rates.total.length) == (2, 4)
+    said = capsys.readouterr().out
+    assert "Error rate[wer] = 0.500000 (2/4), total 3 sentences in hyp, 1 not presented in ref." in said
+    assert "1 sentences of ref are not in hyp and count as deletions" in said
