@@ -22,10 +22,10 @@ from fluid.metrics import measure
 from fluid.run import console, script
 from fluid.weights import compact
 from object_detection.datasets import DataFlags, open_sound_part
-from object_detection.detector import TASK, DetectionFlags, Detector, NetworkFlags
+from object_detection.detector import NMS, TASK, DetectionFlags, Detector, NetworkFlags
 from object_detection.network import inference_program, nms_of, prediction_program
 from object_detection.nms import ONNX_ROUNDS
-from object_detection.opening import open_detector
+from object_detection.opening import SUPPRESSION, open_detector
 from object_detection.protocol import ByName, metric_for
 from object_detection.reader import DetectionSource
 
@@ -45,7 +45,7 @@ def main(flags: Flags) -> Path:
     detector = opened.facts
     # Loops cannot be converted.
     program = inference_program(detector, nms_of(flags, ONNX_ROUNDS if flags.onnx else None))
-    facts = {"detector": detector.facts()}
+    facts = {"detector": detector.facts(), SUPPRESSION: {name: getattr(flags, name) for name in NMS}}
     own = {name: opened.state[name] for name in program.state_names}
     trial = compact.try_out(own, flags.storage, lambda state: precision(detector, state, flags), console.print)
     folder = export(program, trial.state, flags.export_dir, facts=facts, onnx=flags.onnx)

@@ -30,11 +30,10 @@ from fluid.data import batches_for_all
 from fluid.errors import DataError, UserError
 from fluid.run import console, script
 from fluid.runner import Runner, run_arrays
-from fluid.weights import Opened
-from object_detection.detector import NMS, DetectionFlags, Detector, NetworkFlags, rows
+from object_detection.detector import DetectionFlags, Detector, NetworkFlags, rows
 from object_detection.finding import TileFlags, find_objects
 from object_detection.found import Found, classes_named, in_pixels
-from object_detection.opening import build_program, open_detector, open_prediction, open_runner
+from object_detection.opening import build_program, open_detector, open_prediction, open_runner, settle
 from object_detection.storing import Form, record, storage
 
 import numpy as np
@@ -99,10 +98,10 @@ def main(flags: Flags) -> list[dict[str, Any]]:
     opened = open_detector(flags)
     detector = opened.facts
     if flags.feed is not None:
-        flags = opened.settle(flags, *NMS)
+        flags = settle(opened, flags)
         run_arrays(Runner(opened, flags), lambda: build_program("infer", detector, flags), flags.feed, flags.fetch)
         return []
-    flags = settle(flags, opened)
+    flags = settle(opened, flags, fewer=True)
     classes_named(flags.classes, detector.class_names)
     named = (*flags.images, *([flags.image_path] if flags.image_path else []))
     files = media.find(named or (str(PHOTOGRAPHS),))
@@ -125,13 +124,6 @@ def main(flags: Flags) -> list[dict[str, Any]]:
     if unreadable:
         raise DataError("\n".join(map(str, unreadable)))
     return records
-
-
-def settle(flags: Flags, opened: Opened[Detector]) -> Flags:
-    """The flags with the suppression that Programs from files were built with; raises UserError if they drop too much."""
-    if opened.captured is not None and flags.conf < (built := opened.captured.settings["conf"]):
-        raise UserError(f"--conf {flags.conf}: the Programs in {opened.captured.folder} keep what scores above {built}")
-    return opened.settle(flags, "iou", "max_det")
 
 
 def find_all(

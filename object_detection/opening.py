@@ -1,17 +1,18 @@
 """Opening a detector by flags. Needs Paddle only to fit weights that do not say which network they are for."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from fluid import weights
-from fluid.config import EngineFlags
+from fluid.config import EngineFlags, named
 from fluid.errors import UserError, WeightsError
 from fluid.interface import Interface
 from fluid.runner import Runner
 from fluid.weights import Bare, Opened, Report
 from object_detection import caffe_names
-from object_detection.detector import DetectionFlags, Detector, NetworkFlags, classes_of, normalise_array
+from object_detection.detector import NMS, DetectionFlags, Detector, NetworkFlags, classes_of, normalise_array
 from object_detection.starting import FOLDER
 
 import numpy as np
@@ -19,6 +20,9 @@ import numpy as np
 if TYPE_CHECKING:
     from object_detection.models import Model
 
+Flags = TypeVar("Flags", bound=DetectionFlags)
+SUPPRESSION = "suppression"
+"""Under which an exported model keeps the flags that its suppression was built with."""
 SHIPPED = "ssd_mobilenet_v1_voc"
 """What comes along: the twenty classes of PASCAL VOC."""
 
@@ -41,6 +45,28 @@ def open_prediction(runner: Runner, detector: Detector, flags: DetectionFlags) -
     size = program.inputs["image"].shape[2]
     assert size is not None
     return program, size
+
+
+def settle(opened: Opened[Detector], flags: Flags, *, fewer: bool = False) -> Flags:
+    """`flags` with the suppression that an exported model, or Programs from files, were built with.
+
+    Raises UserError for a flag that is named otherwise; with `fewer`, a higher --conf and a lower --max_det are fine, as
+    detections can be dropped afterwards.
+    """
+    if opened.exported is not None:
+        built = opened.exported.facts.get(SUPPRESSION, {})
+    else:
+        built = {} if opened.captured is None else opened.captured.settings
+    limits = {name: built[name] for name in NMS if name in built}
+    if fewer and limits:
+        limits["conf"] = max(limits["conf"], flags.conf)
+        limits["max_det"] = min(limits["max_det"], flags.max_det)
+    settled = replace(flags, **{name: value for name, value in limits.items() if name not in named(flags)})
+    if wrong := [
+        f"--{name} {value}, not {found}" for name, value in limits.items() if value != (found := getattr(settled, name))
+    ]:
+        raise UserError(f"{opened.source} was built with {'; '.join(wrong)}")
+    return settled
 
 
 def build_program(role: str, detector: Detector, flags: DetectionFlags) -> Interface:
