@@ -4,17 +4,20 @@
            DATA_DIR/JPEGImages/NAME.jpg, Annotations/NAME.xml
     lists  DATA_DIR/SPLIT.txt                   lines `path/of/image.jpg path/of/annotation.xml`, relative to DATA_DIR
     COCO   DATA_DIR/annotations/instances_SPLIT.json, pictures in DATA_DIR/SPLIT/
-    YOLO   DATA_DIR/labels/SPLIT/*.txt, lines `class x y width height` with the centre; pictures in DATA_DIR/images/SPLIT/
+    YOLO   DATA_DIR/labels/SPLIT/*.txt, lines `class x y width height` with the centre; pictures in DATA_DIR/images/SPLIT/;
+           or SPLIT/labels/ and SPLIT/images/
 
-Names of classes: of COCO those of the JSON file, whose category ids may be any numbers; else DATA_DIR/label_list, one a
-line in the order of the classes. Class ids start at 0; background is none.
+Names of classes: of COCO those of the JSON file, whose category ids may be any numbers; else those in DATA_DIR/label_list, or
+classes.txt, one a line in the order of the classes, or in data.yaml. Class ids start at 0; background is none.
 
 A fault of the annotations is a box without area, one that sticks out of its picture, a class that is not listed, or a
 picture without size. Faults are collected with file and object; whoever opens the data decides what they mean.
 """
 
 import dataclasses
+import itertools
 import json
+import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -152,7 +155,7 @@ def _objects(rows: Sequence[dict[str, Any]], size: tuple[int, int]) -> Objects:
 def has_split(data_dir: Path, split: str) -> bool:
     """Whether `open_data` would find it."""
     files = (f"annotations/instances_{split}.json", f"ImageSets/Main/{split}.txt", f"{split}.txt")
-    return any((data_dir / name).is_file() for name in files) or (data_dir / "labels" / split).is_dir()
+    return any((data_dir / name).is_file() for name in files) or _yolo_folders(data_dir, split) is not None
 
 
 def open_data(data_dir: Path, split: str, class_names: Sequence[str] = ()) -> DataSet:
@@ -161,7 +164,7 @@ def open_data(data_dir: Path, split: str, class_names: Sequence[str] = ()) -> Da
     Raises DataError if there is no such data, or a file is missing or damaged.
     """
     voc, coco = data_dir / "ImageSets" / "Main" / f"{split}.txt", data_dir / "annotations" / f"instances_{split}.json"
-    listed, yolo = data_dir / f"{split}.txt", data_dir / "labels" / split
+    listed, yolo = data_dir / f"{split}.txt", _yolo_folders(data_dir, split)
     if coco.is_file():
         return read_coco(coco, data_dir / split)
     if voc.is_file():
@@ -169,19 +172,33 @@ def open_data(data_dir: Path, split: str, class_names: Sequence[str] = ()) -> Da
         # Lists of a single class have a second column: 1, 0 or -1.
         stems = [line.split()[0] for line in names]
         pairs = [
-            (data_dir / "JPEGImages" / f"{stem}.jpg", data_dir / "Annotations" / f"{stem}.xml", f"{voc}:{number}")
+            (_picture(data_dir / "JPEGImages", stem), data_dir / "Annotations" / f"{stem}.xml", f"{voc}:{number}")
             for number, stem in enumerate(stems, 1)
         ]
         return read_voc(voc, pairs, _class_names(data_dir, class_names))
     if listed.is_file():
         pairs = [(data_dir / image, data_dir / xml, where) for image, xml, where in _pairs(listed)]
         return read_voc(listed, pairs, _class_names(data_dir, class_names))
-    if yolo.is_dir():
-        return read_yolo(yolo, data_dir / "images" / split, _class_names(data_dir, class_names))
+    if yolo is not None:
+        return read_yolo(*yolo, _class_names(data_dir, class_names))
     raise DataError(
         f"{data_dir}: has no split {split}: none of ImageSets/Main/{split}.txt (VOC), annotations/instances_{split}.json "
         f"(COCO), labels/{split}/ (YOLO), {split}.txt (lines `image annotation.xml`)"
     )
+
+
+def _yolo_folders(data_dir: Path, split: str) -> tuple[Path, Path] | None:
+    """Folders of the labels and of the pictures, in either order of their names; None if there are none."""
+    for labels, images in ((f"labels/{split}", f"images/{split}"), (f"{split}/labels", f"{split}/images")):
+        if (data_dir / labels).is_dir():
+            return data_dir / labels, data_dir / images
+    return None
+
+
+def _picture(folder: Path, stem: str) -> Path:
+    """The file of a picture, a .jpg unless only one of another format is there."""
+    paths = [folder / f"{stem}{extension}" for extension in (".jpg", *EXTENSIONS)]
+    return next((path for path in paths if path.is_file()), paths[0])
 
 
 def without_faults(data: DataSet, *, skip: bool) -> DataSet:
@@ -295,11 +312,33 @@ def _pairs(path: Path) -> list[tuple[str, str, str]]:
 def _class_names(data_dir: Path, given: Sequence[str]) -> list[str]:
     if given:
         return list(given)
-    path = data_dir / "label_list"
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; it names the classes, one a line, in the order of their numbers")
-    # Lists of 2018 began with the background, which has no number here.
-    return [name for name in _lines(path) if name != "background"]
+    for name in ("label_list", "classes.txt"):
+        if (data_dir / name).is_file():
+            # Lists of 2018 began with the background, which has no number here.
+            return [line for line in _lines(data_dir / name) if line != "background"]
+    if (data_dir / "data.yaml").is_file():
+        return _yaml_names(data_dir / "data.yaml")
+    raise DataError(
+        f"{data_dir / 'label_list'}: no such file, nor classes.txt or data.yaml beside it; it names the classes, one a line, in the "
+        "order of their numbers"
+    )
+
+
+def _yaml_names(path: Path) -> list[str]:
+    """The `names` in a description of ultralytics: `[cat, dog]`, or below it lines `- cat` or `0: cat`."""
+    lines = [re.sub(r"\s+#.*", "", line) for line in _lines(path)]
+    text = "\n".join(lines)
+    if inline := re.search(r"^names:\s*[\[{](.*?)[\]}]", text, re.DOTALL | re.MULTILINE):
+        items = [item for item in inline[1].split(",") if item.strip()]
+    else:
+        start = lines.index("names:") + 1 if "names:" in lines else len(lines)
+        items = list(itertools.takewhile(lambda line: re.match(r"-\s|\d+\s*:", line), lines[start:]))
+    names = [re.sub(r"^\s*(-\s|\d+\s*:)?\s*", "", item).strip().strip("'\"") for item in items]
+    if not names:
+        raise DataError(
+            f"{path}: names no classes that could be read; write them to {path.with_name('label_list')}, one a line"
+        )
+    return names
 
 
 def _lines(path: Path) -> list[str]:

@@ -8,7 +8,10 @@ from object_detection.annotations import DataSet, has_split, open_data, without_
 from object_detection.shapes import draw_shapes
 
 TREES = Path(__file__).resolve().parent / "data" / "trees"
-USUAL = {"train": ("train", "trainval", "train2017", "train2014"), "val": ("val", "test", "val2017", "val2014")}
+USUAL = {
+    "train": ("train", "trainval", "train2017", "train2014"),
+    "val": ("val", "valid", "test", "val2017", "val2014"),
+}
 """Names that the parts of data sets have; the first one that there is counts."""
 
 

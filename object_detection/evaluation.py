@@ -41,7 +41,7 @@ class EvaluationFlags(NetworkFlags, DataFlags, DetectionFlags, BatchFlags, Resul
     """How a detector is measured."""
 
     split: str | None = None
-    """Split to measure on; by default val, test, val2017 or val2014, whichever there is."""
+    """Split to measure on; by default val, valid, test, val2017 or val2014, whichever there is."""
     ap_version: Protocol = "integral"
     """Evaluation: PASCAL VOC's mean of 11 points (2007) or area (from 2010 on), or the averages of COCO."""
     overlap: Share = 0.5

@@ -66,7 +66,7 @@ def draw_precision_recall(path: Path, curves: Sequence[Curve], class_names: Sequ
     axis.grid(alpha=0.3)
     if 0 < len(shown) <= INSIDE:
         axis.legend(frameon=False, loc="lower left")
-    elif len(shown) <= IN_LEGEND:
+    elif 0 < len(shown) <= IN_LEGEND:
         axis.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     figure.savefig(path, dpi=120)
     return path

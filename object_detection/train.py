@@ -54,7 +54,7 @@ class Flags(OptimizerFlags, DataFlags, DetectionFlags, BatchFlags, TrainFlags):
     train_split: str | None = None
     """Split to train on; by default train, trainval, train2017 or train2014, whichever there is."""
     val_split: str | None = None
-    """Split to evaluate on; by default val, test, val2017 or val2014."""
+    """Split to evaluate on; by default val, valid, test, val2017 or val2014."""
     max_images: Natural = 0
     """Train on so many of the pictures alone; 0 takes all."""
     check_data: bool = False

@@ -8,7 +8,7 @@ from pathlib import Path
 from fluid.data import training_batches
 from fluid.errors import DataError
 from object_detection import reader
-from object_detection.annotations import open_data, without_faults
+from object_detection.annotations import has_split, open_data, without_faults
 from object_detection.reader import Augment, DetectionSource, augmented, report
 
 import numpy as np
@@ -83,7 +83,23 @@ def yolo(folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("layout", [voc, lists, coco, yolo])
+def yolo_by_split(folder: Path) -> Path:
+    write(folder / "data.yaml", "train: ../train/images  # where they are\nnc: 2\nnames: ['cat', \"dog\"]\n")
+    write(folder / "train" / "labels" / "one.txt", "0 0.35 0.35 0.5 0.5\n1 0.5 0.5 1 1\n")
+    for name in ("one", "two"):
+        picture(folder / "train" / "images" / f"{name}.jpeg")
+    return folder
+
+
+def voc_of_png(folder: Path) -> Path:
+    voc(folder)
+    for name in ("one", "two"):
+        (folder / "JPEGImages" / f"{name}.jpg").unlink()
+        picture(folder / "JPEGImages" / f"{name}.png")
+    return folder
+
+
+@pytest.mark.parametrize("layout", [voc, voc_of_png, lists, coco, yolo, yolo_by_split])
 def test_layouts(tmp_path: Path, layout) -> None:
     data = open_data(layout(tmp_path), "train")
     assert data.faults == [] and data.class_names == ["cat", "dog"]
@@ -93,7 +109,7 @@ def test_layouts(tmp_path: Path, layout) -> None:
     np.testing.assert_allclose(first.boxes, [[0.1, 0.1, 0.6, 0.6], [0, 0, 1, 1]], atol=1e-6)
     np.testing.assert_allclose(first.pixels(), [box for _, box, _ in BOXES], atol=1e-5)
     assert first.labels.tolist() == [0, 1] and (first.width, first.height) == SIZE
-    assert first.difficult.tolist() == [False, layout in (voc, lists)]
+    assert first.difficult.tolist() == [False, layout in (voc, voc_of_png, lists)]
     assert first.crowd.tolist() == [False, layout is coco]
     assert first.areas.tolist() == [99 if layout is coco else 200, 800]
     assert second.boxes.shape == (0, 4)
@@ -127,6 +143,28 @@ def test_data_that_is_not_there(tmp_path: Path) -> None:
         open_data(tmp_path, "train")
     write(tmp_path / "Annotations" / "two.xml", "<annotation>")
     with pytest.raises(DataError, match="two.xml: not an XML file"):
+        open_data(tmp_path, "train")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["names:\n  - cat\n  - dog # a pet\nnc: 2\n", "nc: 2\nnames:\n  0: cat\n  1: 'dog'\n", "names: {0: cat, 1: dog}\n"],
+)
+def test_names_of_classes_in_yaml(tmp_path: Path, text: str) -> None:
+    write(yolo_by_split(tmp_path) / "data.yaml", text)
+    assert has_split(tmp_path, "train") and not has_split(tmp_path, "valid")
+    assert open_data(tmp_path, "train").class_names == ["cat", "dog"]
+
+
+def test_names_of_classes_that_are_nowhere(tmp_path: Path) -> None:
+    yolo(tmp_path)
+    (tmp_path / "label_list").rename(tmp_path / "classes.txt")
+    assert open_data(tmp_path, "train").class_names == ["cat", "dog"]
+    (tmp_path / "classes.txt").unlink()
+    with pytest.raises(DataError, match="label_list: no such file, nor classes.txt or data.yaml beside it"):
+        open_data(tmp_path, "train")
+    write(tmp_path / "data.yaml", "nc: 2\n")
+    with pytest.raises(DataError, match="data.yaml: names no classes that could be read; write them to .*label_list"):
         open_data(tmp_path, "train")
 
 
