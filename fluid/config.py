@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from fluid.engine import Hosts
+from fluid.errors import UserError
+from fluid.interface import Window
 
 import tyro
 
@@ -136,10 +138,20 @@ class AverageFlags:
     """Keep a moving average of the parameters, and evaluate it."""
     ema_decay: Decay = 0.9999
     """Decay of that average, an update."""
+    average_window: Share = 0.0
+    """Instead, keep the mean of the parameters over this share of the updates so far, and evaluate it; 0: none."""
+    min_average_window: Count = 10_000
+    """average_window: over so many updates at least."""
+    max_average_window: Count = 12_500
+    """average_window: over so many updates, from which on the share does not matter."""
 
     @property
-    def averaging(self) -> float | None:
-        """The decay, as `fluid.program.build` takes it; None: no average is kept."""
+    def averaging(self) -> float | Window | None:
+        """As `fluid.program.build` takes it; None: no average is kept. Raises UserError if two are asked for."""
+        if self.use_ema and self.average_window:
+            raise UserError("--use_ema and --average_window are two averages; give one of them")
+        if self.average_window:
+            return Window(self.average_window, self.min_average_window, self.max_average_window)
         return self.ema_decay if self.use_ema else None
 
 

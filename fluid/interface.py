@@ -23,6 +23,19 @@ EMA_SUFFIX = "_ema"
 
 
 @dataclass(frozen=True)
+class Window:
+    """How many of the latest updates an average is over, as Fluid's `ModelAverage` said it.
+
+    Once `least` updates, and `share` of all or `most`, are gathered, they become the updates before, and gathering starts
+    anew; the average is over both.
+    """
+
+    share: float
+    least: int = 10_000
+    most: int = 12_500
+
+
+@dataclass(frozen=True)
 class Input:
     """A named input; `None` in `shape` is an axis whose length is known only when a batch is fed."""
 

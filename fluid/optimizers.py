@@ -29,7 +29,7 @@ Strategy = Literal[
 class OptimizerFlags(AverageFlags):
     """How parameters follow their gradients."""
 
-    optimizer: Literal["momentum", "sgd", "adam", "rmsprop"] = "momentum"
+    optimizer: Literal["momentum", "sgd", "adam", "rmsprop", "adadelta"] = "momentum"
     """Update rule."""
     lr: NotNegative = 0.1
     """Learning rate: the largest; noam: the factor of its formula."""
@@ -83,6 +83,8 @@ def optimizer(flags: OptimizerFlags) -> "paddle.optimizer.Optimizer":
             return paddle.optimizer.SGD(**common)
         case "adam":
             return paddle.optimizer.Adam(beta1=flags.beta1, beta2=flags.beta2, epsilon=flags.adam_epsilon, **common)
+        case "adadelta":
+            return paddle.optimizer.Adadelta(rho=0.95, epsilon=1e-6, **common)
         case _:
             return paddle.optimizer.RMSProp(momentum=flags.momentum_rate, **common)
 

@@ -16,9 +16,20 @@ The forms are separate Programs that agree in the *names* of their parameters; v
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeAlias
 
-from fluid.interface import EMA_SUFFIX, FINITE, LEARNING_RATE, WEIGHT_SUFFIX, Input, Interface, Output, restart_averages
+from fluid.interface import (
+    EMA_SUFFIX,
+    FINITE,
+    LEARNING_RATE,
+    WEIGHT_SUFFIX,
+    Input,
+    Interface,
+    Output,
+    Window,
+    restart_averages,
+)
 from fluid.schedule import Constant, Schedule
 
 import numpy as np
@@ -72,7 +83,7 @@ def build(
     training: bool = False,
     optimizer: Callable[[], paddle.optimizer.Optimizer] | None = None,
     schedule: Schedule | None = None,
-    ema_decay: float | None = None,
+    ema_decay: float | Window | None = None,
     batch_axes: Mapping[str, int | None] | None = None,
     carry: Mapping[str, str] | None = None,
     statistics_batch: int | None = None,
@@ -87,7 +98,8 @@ def build(
         training: builds dropout, batch statistics, recurrences and auxiliary heads in their training form.
         optimizer: makes the optimizer of the output `loss`; its learning rate is replaced by `schedule`.
         schedule: learning rate by update count; needed with `optimizer`.
-        ema_decay: keep an exponential moving average `<parameter>_ema` of every trainable parameter.
+        ema_decay: keep an average `<parameter>_ema` of every trainable parameter: exponential with this decay, or over the
+            latest updates.
         batch_axes: axis of samples of outputs, None for one without: needed where it is not the first axis, and for every
             array that a Program with an optimizer returns, since log lines take single numbers alone.
         carry: output -> input that takes it in the next call of a stream (`Engine.stream`).
@@ -125,7 +137,7 @@ def build_accumulating(
     optimizer: Callable[[], paddle.optimizer.Optimizer],
     schedule: Schedule,
     batches: int,
-    ema_decay: float | None = None,
+    ema_decay: float | Window | None = None,
     batch_axes: Mapping[str, int | None] | None = None,
     statistics_batch: int | None = None,
 ) -> tuple[Program, Program]:
@@ -372,13 +384,45 @@ def dtype_name(value: Value) -> str:
     return str(value.dtype).rpartition(".")[2].lower()
 
 
-def _add_averages(program: Program, parameters: list[Value], decay: float | None) -> None:
+def _add_averages(program: Program, parameters: list[Value], decay: float | Window | None) -> None:
     if decay is None:
         return
+    mean = _WindowCounts(decay).mean if isinstance(decay, Window) else partial(_exponential, decay)
     for parameter in parameters:
         average = _persistent_like(parameter, parameter.name + EMA_SUFFIX)
-        paddle.assign(average * decay + parameter * (1.0 - decay), average)
+        paddle.assign(mean(parameter, average), average)
         program.averages[parameter.name + EMA_SUFFIX] = parameter.name
+
+
+def _exponential(decay: float, parameter: Value, average: Value) -> Value:
+    return average * decay + parameter * (1.0 - decay)
+
+
+class _WindowCounts:
+    """Counts of a window's updates, and the sums that go with them; as Fluid's `average_accumulates` kept them."""
+
+    def __init__(self, window: Window) -> None:
+        names = ("updates", "count", "count_before")
+        updates, count, before = kept = [_persistent([], "float32", f"@average_{name}@") for name in names]
+        updates_now, count_now = updates + 1.0, count + 1.0
+        enough = paddle.minimum(updates_now * window.share, paddle.full_like(updates_now, window.most))
+        self._restarts = paddle.logical_and(count_now >= float(window.least), count_now >= enough)
+        left = (updates_now, *self._moved(count_now, before))
+        self._total = left[1] + left[2]
+        for variable, value in zip(kept, left, strict=True):
+            paddle.assign(value, variable)
+
+    def mean(self, parameter: Value, average: Value) -> Value:
+        """Of a parameter over the window, this update included; what it was before does not matter."""
+        sums = [_persistent_like(parameter, f"{parameter.name}_{name}_0") for name in ("sum_1", "sum_3")]
+        left = self._moved(sums[0] + parameter, sums[1])
+        for variable, value in zip(sums, left, strict=True):
+            paddle.assign(value, variable)
+        return (left[0] + left[1]) / self._total.astype(parameter.dtype)
+
+    def _moved(self, now: Value, before: Value) -> tuple[Value, Value]:
+        """What is being gathered and what was gathered before, after this update."""
+        return paddle.where(self._restarts, paddle.zeros_like(now), now), paddle.where(self._restarts, now, before)
 
 
 def _add_guard(program: Program, parameters: list[Value]) -> None:

@@ -115,7 +115,8 @@ def write(
 
 def cli(argv: Sequence[str] | None = None) -> None:
     """Run with these words of a command line; None takes those of the process."""
-    script(lambda: main(configuration.parse(Flags, argv, aliases=ALIASES, retired=RETIRED)))
+    aliases = {**ALIASES, "input_images_list": "test_list", "input_images_dir": "test_images"}
+    script(lambda: main(configuration.parse(Flags, argv, aliases=aliases, retired=RETIRED)))
 
 
 if __name__ == "__main__":

@@ -43,9 +43,14 @@ HALVINGS_OF_WIDTH = 2
 """Of the poolings between the groups of a deeper CRNN, so many halve the width too."""
 
 
-def crnn_ctc(pixel: Value, width: Value, classes: int, training: bool) -> tuple[Value, Value]:
-    """CRNN-CTC as released in 2018: logits [N, T, classes + 1] of characters and, last, the blank; frames [N]."""
-    columns, frames = _columns(pixel, width, training, offsets=True)
+def crnn_ctc(
+    pixel: Value, width: Value, classes: int, training: bool, *, as_in_2018: bool = False
+) -> tuple[Value, Value]:
+    """CRNN-CTC as released in 2018: logits [N, T, classes + 1] of characters and, last, the blank; frames [N].
+
+    `as_in_2018`: convolutions begin with the normal distributions of then, too.
+    """
+    columns, frames = _columns(pixel, width, training, offsets=True, as_in_2018=as_in_2018)
     directions = _both_directions(columns, frames, offsets=True)
     products = [_product(x, f"fc_2.w_{index}", classes + 1) for index, x in enumerate(directions)]
     return products[0] + products[1] + _offset("fc_2.b_0", classes + 1), frames
@@ -64,9 +69,9 @@ class Memory(NamedTuple):
     """[N, DECODER], the decoder's first state."""
 
 
-def encode(pixel: Value, width: Value, training: bool) -> Memory:
+def encode(pixel: Value, width: Value, training: bool, *, as_in_2018: bool = False) -> Memory:
     """The encoder of the attention recogniser of 2018: bidirectional, over the same columns as `crnn_ctc`."""
-    columns, frames = _columns(pixel, width, training, offsets=False)
+    columns, frames = _columns(pixel, width, training, offsets=False, as_in_2018=as_in_2018)
     forward, backward = _both_directions(columns, frames, offsets=False)
     encoded = paddle.concat([forward, backward], axis=2)
     start = F.relu(_product(backward[:, 0], "fc_3.w_0", DECODER))
@@ -160,12 +165,13 @@ def crnn(pixel: Value, width: Value, classes: int, training: bool, sizes: Sizes 
     return _product(x, "deep_out.w_0", classes + 1) + _offset("deep_out.b_0", classes + 1), width
 
 
-def _columns(pixel: Value, width: Value, training: bool, *, offsets: bool) -> tuple[Value, Value]:
+def _columns(pixel: Value, width: Value, training: bool, *, offsets: bool, as_in_2018: bool) -> tuple[Value, Value]:
     """The convolutions of 2018: features [N, T, 768] of each frame, and how many frames each word has [N]."""
     x, inside = pixel, _inside(pixel, width)
     for group, channels in enumerate(GROUPS):
         for layer in (2 * group, 2 * group + 1):
-            x = _convolution(x, f"conv2d_{layer}", channels, offset=offsets)
+            spread = (0.0005 if layer == 0 else 0.01) if as_in_2018 else None
+            x = _convolution(x, f"conv2d_{layer}", channels, offset=offsets, spread=spread)
             x = name_layer(f"conv{layer}", _normalised(x, inside, f"batch_norm_{layer}", training))
         if group < len(GROUPS) - 1:
             x, width = F.max_pool2d(x, 2, 2, ceil_mode=True), (width + 1) // 2
@@ -192,8 +198,8 @@ def _normalised(x: Value, inside: Value, name: str, training: bool) -> Value:
     return F.relu(masked_batch_norm(x, inside, name=name, training=training)) * inside
 
 
-def _convolution(x: Value, name: str, channels: int, *, offset: bool = False) -> Value:
-    kernel = _weight(f"{name}.w_0", [channels, x.shape[1], 3, 3])
+def _convolution(x: Value, name: str, channels: int, *, offset: bool = False, spread: float | None = None) -> Value:
+    kernel = _weight(f"{name}.w_0", [channels, x.shape[1], 3, 3], spread)
     return F.conv2d(x, kernel, _offset(f"{name}.b_0", channels) if offset else None, padding=1)
 
 
@@ -212,8 +218,10 @@ def _product(x: Value, name: str, size: int) -> Value:
     return paddle.matmul(x, _weight(name, [x.shape[-1], size]))
 
 
-def _weight(name: str, shape: list[int]) -> Value:
-    return paddle.create_parameter(shape, "float32", attr=paddle.ParamAttr(name=name))
+def _weight(name: str, shape: list[int], spread: float | None = None) -> Value:
+    """Begins, with `spread`, with a normal distribution of that deviation."""
+    initializer = None if spread is None else paddle.nn.initializer.Normal(0.0, spread)
+    return paddle.create_parameter(shape, "float32", attr=paddle.ParamAttr(name=name, initializer=initializer))
 
 
 def _offset(name: str, size: int) -> Value:

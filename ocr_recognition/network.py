@@ -43,16 +43,17 @@ def training_programs(
     """The training Program `train`, with accumulated gradients the pair of `train` and `apply`.
 
     Output `loss`: of CTC the mean over words, of attention over characters. With `as_in_2018` it is the sum over words,
-    whose gradient is divided, of CTC, by the frames of each word (`norm_by_times`).
+    whose gradient is divided, of CTC, by the frames of each word (`norm_by_times`), and convolutions begin as they did then.
     """
 
     def network(pixel: Value, width: Value, label: Value, label_length: Value, training: bool) -> dict[str, Value]:
         x = normalise(pixel, width)
         if recognizer.is_ctc:
-            losses, frames = _ctc(recognizer, x, width, label, label_length, training)
+            logits, frames = _logits(recognizer, x, width, training, as_in_2018)
+            losses = _ctc_losses(recognizer, logits, frames, label, label_length)
             return {"loss": _summed_by_times(losses, frames) if as_in_2018 else losses.mean()}
         decoder = Decoder(len(recognizer.alphabet))
-        losses = _attention_losses(decoder, encode(x, width, training), label, label_length)
+        losses = _attention_losses(decoder, encode(x, width, training, as_in_2018=as_in_2018), label, label_length)
         if as_in_2018:
             return {"loss": losses.sum()}
         characters = paddle.cast(label_length + 1, "float32").sum()
@@ -119,19 +120,13 @@ def inside_of(x: Value, width: Value) -> Value:
     return paddle.cast(columns.unsqueeze(0) < width.unsqueeze(1), x.dtype).unsqueeze([1, 2])
 
 
-def _logits(recognizer: Recognizer, x: Value, width: Value, training: bool) -> tuple[Value, Value]:
+def _logits(
+    recognizer: Recognizer, x: Value, width: Value, training: bool, as_in_2018: bool = False
+) -> tuple[Value, Value]:
     classes = len(recognizer.alphabet)
     if recognizer.model == "crnn_ctc":
-        return crnn_ctc(x, width, classes, training)
+        return crnn_ctc(x, width, classes, training, as_in_2018=as_in_2018)
     return crnn(x, width, classes, training, DEEP[recognizer.model])
-
-
-def _ctc(
-    recognizer: Recognizer, x: Value, width: Value, label: Value, label_length: Value, training: bool
-) -> tuple[Value, Value]:
-    """Losses and frames, [N] each."""
-    logits, frames = _logits(recognizer, x, width, training)
-    return _ctc_losses(recognizer, logits, frames, label, label_length), frames
 
 
 def _ctc_losses(recognizer: Recognizer, logits: Value, frames: Value, label: Value, label_length: Value) -> Value:

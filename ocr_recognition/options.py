@@ -1,5 +1,7 @@
 """Flags that several scripts of this task have, and the spellings of 2018."""
 
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -72,7 +74,13 @@ ALIASES = {
     "save_model_dir": "output_dir",
     "init_model": "pretrained_model",
     "model_path": "pretrained_model",
+    "l2decay": "l2_decay",
+    "momentum": "momentum_rate",
+    "gradient_clip": "grad_clip",
+    "lr_decay_strategy": "lr_strategy",
 }
+NEVER = 10**9
+"""An interval that no run reaches."""
 RETIRED = {
     "parallel": "all devices are used",
     "profile": "see --benchmark",
@@ -80,3 +88,16 @@ RETIRED = {
     "iterations": "see --benchmark",
     "use_mkldnn": "an exported model is run with oneDNN by itself",
 }
+
+
+def with_never(argv: Sequence[str] | None) -> list[str]:
+    """The words of a command line, in which `--save_model_period -1` and the like mean never, as in 2018."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    for place, word in enumerate(words):
+        name, _, value = word.partition("=")
+        if name in ("--save_model_period", "--eval_period"):
+            if value == "-1":
+                words[place] = f"{name}={NEVER}"
+            elif words[place + 1 : place + 2] == ["-1"]:
+                words[place + 1] = str(NEVER)
+    return words

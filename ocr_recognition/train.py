@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Literal
 
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -28,8 +29,9 @@ from fluid.session import Session, settle
 from fluid.trainer import Outcome
 from ocr_recognition.metrics import Accuracy
 from ocr_recognition.opening import open_recognizer
-from ocr_recognition.options import ALIASES, RETIRED, NetworkFlags
+from ocr_recognition.options import ALIASES, RETIRED, NetworkFlags, with_never
 from ocr_recognition.preprocess import Preprocess
+from ocr_recognition.recipe import with_recipe
 from ocr_recognition.recognizer import TASK, Blank, Model, Recognizer
 from ocr_recognition.report import finish
 from ocr_recognition.sources import (
@@ -74,6 +76,8 @@ class Flags(DataFlags, OptimizerFlags, BatchFlags, TrainFlags):
     """Accept weights that fit only in part."""
     beam_size: Count = 2
     """attention: hypotheses kept where the reading is measured while training."""
+    recipe: Literal["2018"] | None = None
+    """2018: the optimizer, learning rate, decay, averages, losses and first values of then, where no flag says otherwise."""
 
 
 WARMUP_STEPS = 100
@@ -87,6 +91,8 @@ FREE = ("data_dir", "train_list", "test_list", "num_workers", "test_batch_size")
 def main(flags: Flags) -> Outcome:
     """Train as `flags` say; returns how the run ended."""
     settled = settle(flags, TASK, free=FREE)
+    if settled.facts is None:
+        settled.flags = with_recipe(settled.flags, configuration.named(flags))
     flags = settled.flags
     settled.refuse_changes(*NETWORK_FLAGS)
     recognizer = describe(flags, settled.facts)
@@ -127,7 +133,7 @@ def main(flags: Flags) -> Outcome:
     return outcome
 
 
-def describe(flags: Flags, facts: dict | None) -> Recognizer:
+def describe(flags: Flags, facts: dict[str, Any] | None) -> Recognizer:
     """The recogniser of the run that goes on, of the weights to start from, or that the flags describe."""
     if facts is not None:
         return Recognizer.from_facts(facts["recognizer"])
@@ -157,6 +163,7 @@ def build_programs(flags: Flags, recognizer: Recognizer, steps_per_epoch: int) -
         schedule=rate,
         accumulate_batches=flags.accumulate_batches,
         ema_decay=flags.averaging,
+        as_in_2018=flags.recipe is not None,
     )
     programs = {**training, "eval": evaluation_program(recognizer, flags.beam_size)}
     return {**programs, "infer": inference_program(recognizer, flags.beam_size)} if flags.capture else programs
@@ -218,7 +225,7 @@ class Evaluator:
 
 def cli(argv: Sequence[str] | None = None) -> None:
     """Run with these words of a command line; None takes those of the process."""
-    script(lambda: main(configuration.parse(Flags, argv, aliases=ALIASES, retired=RETIRED)))
+    script(lambda: main(configuration.parse(Flags, with_never(argv), aliases=ALIASES, retired=RETIRED)))
 
 
 if __name__ == "__main__":
