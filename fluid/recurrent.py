@@ -92,7 +92,7 @@ def bidirectional_gru(
     steps = paddle.arange(_length(forward, 1), dtype="int64").unsqueeze(0)
     inside = paddle.cast(steps < paddle.cast(lengths, "int64").unsqueeze(1), dtype).unsqueeze(2)
     features = 6 * size
-    joined = paddle.concat([forward, paddle.flip(backward, [1]), inside, paddle.flip(inside, [1])], axis=2)
+    joined = paddle.concat([forward, _backwards(backward), inside, _backwards(inside)], axis=2)
 
     def times(x: Value, weight: Value) -> Value:
         """[N, 2, in] by [2, in, out] -> [N, 2, out]."""
@@ -109,7 +109,7 @@ def bidirectional_gru(
         return (paddle.where(x[:, features:].unsqueeze(2) > 0.5, after, before).reshape([-1, 2 * size]),)
 
     outputs, _ = recur(advance, joined, (_zeros(forward, 2 * size),))
-    return outputs[:, :, :size] * inside, paddle.flip(outputs[:, :, size:], [1]) * inside
+    return outputs[:, :, :size] * inside, _backwards(outputs[:, :, size:]) * inside
 
 
 def gru_cell(
@@ -272,6 +272,12 @@ def _forward_loop(
 
 def _where(condition: Value, new: States, old: States) -> States:
     return tuple(paddle.where(condition, after, before) for after, before in zip(new, old, strict=True))
+
+
+def _backwards(x: Value) -> Value:
+    """[N, T, ...] from the last step to the first; `flip` of a free length has no form in ONNX."""
+    length = _length(x, 1)
+    return paddle.index_select(x, length - 1 - paddle.arange(length, dtype="int64"), axis=1)
 
 
 def _zeros(x: Value, size: int) -> Value:

@@ -7,7 +7,7 @@ python export.py --storage int8                            8-bit weights too, in
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 if __package__ in (None, ""):
@@ -19,8 +19,8 @@ from fluid.config import Count, ExportFlags
 from fluid.export import ONNX, export
 from fluid.metrics import measure
 from fluid.run import console, script
-from fluid.weights import compact
-from ocr_recognition.metrics import Accuracy
+from fluid.weights import Opened, compact
+from ocr_recognition.metrics import Accuracy, calibration_of, reliability
 from ocr_recognition.network import evaluation_program, inference_program
 from ocr_recognition.opening import open_recognizer
 from ocr_recognition.options import ALIASES, RETIRED, NetworkFlags, WordKind
@@ -46,12 +46,14 @@ class Flags(NetworkFlags, ExportFlags):
     """What made words say; by default what the network reads."""
     num_words: Count = 500
     """How many words are made."""
+    calibrate: bool = False
+    """Measure how many words of each confidence are read exactly, and let the exported weights say that instead."""
 
 
 def main(flags: Flags) -> Path:
     """Export; returns the folder."""
     opened = open_recognizer(flags)
-    recognizer = opened.facts
+    recognizer = calibrated(opened, flags) if flags.calibrate else opened.facts
     program, facts = inference_program(recognizer, flags.beam_size), {"recognizer": recognizer.to_facts()}
     own = {name: opened.state[name] for name in program.state_names}
     trial = compact.try_out(own, flags.storage, lambda state: accuracy(recognizer, state, flags), console.print)
@@ -66,12 +68,28 @@ def main(flags: Flags) -> Path:
 
 def accuracy(recognizer: Recognizer, state: dict[str, np.ndarray], flags: Flags) -> dict[str, float]:
     """How well the network with these weights reads."""
+    result = measured(recognizer, state, flags).result()
+    return {name: result[name] for name in ("exact", "cer", "loss")}
+
+
+def calibrated(opened: Opened[Recognizer], flags: Flags) -> Recognizer:
+    """The recogniser, whose confidences are shares of words; prints what they were off by before and after."""
+    plain = replace(opened.facts, calibration=(1.0, 0.0))
+    table = measured(plain, opened.state, flags).table
+    found = replace(plain, calibration=calibration_of(table["confidence"], table["exact"]))
+    after = np.array([found.calibrated(one) for one in table["confidence"].tolist()])
+    errors = [reliability(sure, table["exact"])[1] for sure in (table["confidence"], after)]
+    console.print(f"expected calibration error {errors[0]:.4f}, calibrated {errors[1]:.4f}", markup=False)
+    return found
+
+
+def measured(recognizer: Recognizer, state: dict[str, np.ndarray], flags: Flags) -> Accuracy:
+    """What the network with these weights reads."""
     source = measured_words(flags, recognizer)
     engine, _ = engines.create("auto", "auto", "fp32", 0, runs=len(source), kind="loop")
     engine.load(state)
     program, metric = evaluation_program(recognizer, flags.beam_size), Accuracy(recognizer, source.texts)
-    result = measure(engine, program, source, metric, batch_size=32, plan=source.evaluation_plan(32)).result()
-    return {name: result[name] for name in ("exact", "cer", "loss")}
+    return measure(engine, program, source, metric, batch_size=32, plan=source.evaluation_plan(32))
 
 
 def example(recognizer: Recognizer, rows: int) -> dict[str, np.ndarray]:

@@ -11,7 +11,7 @@ from ocr_recognition.alphabet import Alphabet
 from ocr_recognition.fonts import open_fonts
 from ocr_recognition.generator import ASPECTS, WordMaker, width_at
 from ocr_recognition.preprocess import Preprocess
-from ocr_recognition.reader import blank, collate, sample
+from ocr_recognition.reader import blank, bucket_edges, collate, sample
 from ocr_recognition.word_set import WordSet, gather, unpadded, write_set
 from ocr_recognition.words import KINDS, SIMPLE, Part, Texts
 
@@ -63,14 +63,16 @@ class GeneratedSource:
     Raises DataError for fewer words than a batch holds.
     """
 
-    def __init__(self, recipe: Recipe, batch_size: int, *, words: int, seed: int = 0) -> None:
+    def __init__(
+        self, recipe: Recipe, batch_size: int, *, words: int, seed: int = 0, buckets: int = len(EDGES)
+    ) -> None:
         check_batch_size(batch_size)
         if words < batch_size:
             raise DataError(f"{words} words an epoch do not fill one batch of {batch_size}")
         self.recipe, self.batch_size, self.batches_per_epoch = recipe, batch_size, words // batch_size
         self.height, self.label_columns = recipe.height, -(-recipe.texts.lengths[1] // 8) * 8
         self.origin = f"{words:,} made words an epoch"
-        self.edges, self.shares = self._buckets(np.random.default_rng((seed, 21)))
+        self.edges, self.shares = self._buckets(np.random.default_rng((seed, 21)), buckets)
 
     @cached_property
     def maker(self) -> WordMaker:
@@ -102,10 +104,12 @@ class GeneratedSource:
     def where(self, index: int) -> str:
         return f"made word {index}"
 
-    def _buckets(self, rng: np.random.Generator) -> tuple[tuple[int, ...], np.ndarray]:
-        """Widths of the buckets, and how often words are of each."""
+    def _buckets(self, rng: np.random.Generator, most: int) -> tuple[tuple[int, ...], np.ndarray]:
+        """Widths of at most so many buckets, and how often words are of each."""
         edges = np.array([-(-round(self.height * edge) // 8) * 8 for edge in EDGES])
         widths = [width_at(self.maker.draft(rng, (0, edges[-1])).shape, self.height) for _ in range(_DRAFTS)]
+        if most < len(edges):
+            edges = np.array(bucket_edges(np.array(widths), most))
         # The words of a rare bucket go with the next wider one; no word is wider than the widest that is not rare.
         counts = np.bincount(np.searchsorted(edges, widths), minlength=len(edges))
         kept = np.flatnonzero(counts >= _RARE)

@@ -39,13 +39,11 @@ class Accuracy:
             index, label = int(feed["index"][row]), feed["label"][row, : feed["label_length"][row]]
             # What cannot be aligned has no loss.
             has_loss = not self._recognizer.is_ctc or frames_needed(label) <= frames[row]
-            text = self._recognizer.text_of(reading.label)
+            text, sure = self._recognizer.text_of(reading.label), self._recognizer.calibrated(reading.confidence)
             loss = float(outputs["losses"][row]) if has_loss and "losses" in outputs else 0.0
-            self._rows.append(
-                np.array([counts, *_compared(text, self._texts[index]), reading.confidence, loss, has_loss])
-            )
+            self._rows.append(np.array([counts, *_compared(text, self._texts[index]), sure, loss, has_loss]))
             if counts:
-                self.found[index] = (text, reading.confidence)
+                self.found[index] = (text, sure)
 
     def merge(self, engine: Engine) -> None:
         """Unite what all processes counted."""
@@ -105,3 +103,20 @@ def reliability(confidence: np.ndarray, exact: np.ndarray, bins: int = 10) -> tu
     means = [total / np.maximum(words, 1) for total in sums]
     error = float((np.abs(means[0] - means[1]) * words).sum() / max(words.sum(), 1))
     return np.stack([words, *means], axis=1), error
+
+
+def calibration_of(confidence: np.ndarray, exact: np.ndarray, steps: int = 50) -> tuple[float, float]:
+    """Slope and offset of the log-odds of confidences that make them most probable, of words [N] read exactly or not.
+
+    Logistic regression by Newton's steps (Platt, 1999), with his targets, which are never quite 0 and 1.
+    """
+    sure = np.clip(confidence, 1e-6, 1 - 1e-6)
+    given = np.stack([np.log(sure / (1 - sure)), np.ones(len(sure))], axis=1)
+    right, wrong = exact.sum(), len(exact) - exact.sum()
+    target = np.where(exact > 0, (right + 1) / (right + 2), 1 / (wrong + 2))
+    found = np.array([1.0, 0.0])
+    for _ in range(steps):
+        share = 1 / (1 + np.exp(-given @ found))
+        curve = (given * (share * (1 - share))[:, None]).T @ given + 1e-6 * np.eye(2)
+        found = found + np.clip(np.linalg.solve(curve, given.T @ (target - share)), -1, 1)
+    return float(found[0]), float(found[1])

@@ -33,7 +33,9 @@ def feed_of(feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 def open_recognizer(flags: NetworkFlags, say: Callable[[str], None] | None = None) -> Opened[Recognizer]:
     """The recogniser that the flags name, ready to be used; raises UserError for what cannot be."""
     read, fit = Recognizer.from_facts, partial(fit_recognizer, flags=flags)
-    return weights.open(FOLDER, flags, default=SHIPPED, key="recognizer", from_facts=read, fit=fit, say=say)
+    return weights.open(
+        FOLDER, flags, default=SHIPPED, key="recognizer", from_facts=read, fit=fit, free=("calibration",), say=say
+    )
 
 
 def fit_recognizer(bare: Bare, flags: NetworkFlags) -> tuple[Recognizer, dict[str, np.ndarray], Report]:

@@ -104,4 +104,4 @@ def _word(recognizer: Recognizer, reading: Reading, picture: np.ndarray, row: np
         (one, sure, min(begin * pixels, end), min(stop * pixels, end))
         for one, sure, (begin, stop) in zip(text, reading.probabilities, reading.spans)
     )
-    return Word(text, reading.confidence, characters, how)
+    return Word(text, recognizer.calibrated(reading.confidence), characters, how)

@@ -1,6 +1,7 @@
 """What must travel with a set of weights for them to read. Imports no paddle."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,8 @@ class Recognizer:
     """CTC: the blank is the class before the characters, not the one after them as in 2018."""
     longest: int = 100
     """attention: most characters of a word."""
+    calibration: tuple[float, float] = (1.0, 0.0)
+    """Slope and offset of the log-odds of a confidence, by which it becomes the share of such words that are read exactly."""
 
     @property
     def is_ctc(self) -> bool:
@@ -64,6 +67,14 @@ class Recognizer:
         """Classes of the network, without blanks and signs, -> text."""
         return self.alphabet.decode([item - self.first_class for item in classes])
 
+    def calibrated(self, confidence: float) -> float:
+        """How many of the words that are read so surely are read exactly (Platt, 1999)."""
+        if self.calibration == (1.0, 0.0):
+            return confidence
+        slope, offset = self.calibration
+        sure = min(max(confidence, 1e-6), 1 - 1e-6)
+        return 1 / (1 + math.exp(-slope * math.log(sure / (1 - sure)) - offset))
+
     def to_facts(self) -> dict[str, Any]:
         """As JSON-able data."""
         facts = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
@@ -73,8 +84,11 @@ class Recognizer:
     def from_facts(facts: dict[str, Any]) -> "Recognizer":
         """The inverse of `to_facts`; raises UserError if something is missing."""
         try:
-            values = {item.name: facts[item.name] for item in dataclasses.fields(Recognizer)}
+            values = {
+                item.name: facts[item.name] for item in dataclasses.fields(Recognizer) if item.name != "calibration"
+            }
             values["preprocess"] = Preprocess(**facts["preprocess"])
+            values["calibration"] = tuple(facts.get("calibration", (1.0, 0.0)))
         except (KeyError, TypeError) as error:
             raise UserError(f"the weights do not say what they read ({error} is missing)") from error
         return Recognizer(**values | {"alphabet": Alphabet.from_json(facts["alphabet"])})

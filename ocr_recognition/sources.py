@@ -4,9 +4,9 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Annotated, Any, Literal, Protocol, TypeAlias
 
-from fluid.config import Count
+from fluid.config import Count, Range
 from fluid.errors import UserError
 from fluid.session import fingerprint
 from ocr_recognition.alphabet import Alphabet, Unknown, read_dictionary
@@ -52,6 +52,8 @@ class DataFlags:
     """Fonts of made words, instead of those that come along."""
     words_an_epoch: Count = 6400
     """How many words are made for a pass."""
+    buckets: Annotated[int, Range(1, 6)] = 6
+    """Widths that batches of made words are padded to, at most; each is compiled once."""
     num_words: Count = 500
     """How many words are made to measure on, in fonts and of lists that are not trained on."""
     dict: Path | None = None
@@ -93,7 +95,9 @@ def made(flags: DataFlags) -> bool:
 def training_source(flags: Any, recognizer: Recognizer, multiple: int = 1) -> TrainingWords:
     """The words to train on. Raises DataError for what cannot be used."""
     if made(flags):
-        return GeneratedSource(recipe(flags, recognizer, "train"), flags.batch_size, words=flags.words_an_epoch)
+        return GeneratedSource(
+            recipe(flags, recognizer, "train"), flags.batch_size, words=flags.words_an_epoch, buckets=flags.buckets
+        )
     labelling = Labelling(recognizer.alphabet, flags.unknown, columns(recognizer), flags.skip_unalignable)
     if flags.train_list is None and (folder := written(flags.data_dir, "train")) is not None:
         height = recognizer.preprocess.height

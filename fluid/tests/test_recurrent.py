@@ -1,11 +1,13 @@
 """Recurrences against their formulas in NumPy, in every form of loop, on both engines; and loops that are not trained."""
 
+from functools import partial
 from typing import Any
 
 from fluid.engine.paddle import PaddleEngine
 from fluid.engine.xla import create
 from fluid.program import Input, Program, build, initialise
-from fluid.recurrent import gru, lstm, recur
+from fluid.recurrent import bidirectional_gru, gru, lstm, recur
+from fluid.schedule import Constant
 from fluid.tests.gradients import gradients, without_gradient
 
 import numpy as np
@@ -228,3 +230,33 @@ def test_a_loop_that_fills_a_buffer_is_found() -> None:
 
     for engine in (PaddleEngine(), create("cpu")):
         assert sorted(without_gradient(make, feed(), engine)) == ["inside", "outside"]
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_two_directions_in_one_loop_are_two_loops(training: bool) -> None:
+    """Outputs and, of a training form, what an update changes."""
+
+    def network(x: Any, lengths: Any, training: bool, together: bool) -> dict[str, Any]:
+        gates = [paddle.matmul(x, paddle.create_parameter([4 * SIZE, 3 * SIZE], "float64", name)) for name in "ab"]
+        if together:
+            outputs = bidirectional_gru(*gates, SIZE, names=("one", "two"), lengths=lengths)
+        else:
+            outputs = tuple(
+                gru(gate, SIZE, name=name, lengths=lengths, reverse=reverse)[0]
+                for gate, name, reverse in zip(gates, ("one", "two"), (False, True), strict=True)
+            )
+        return {"loss": paddle.sum(outputs[0] ** 3 + outputs[1]), **({} if training else dict(zip("fb", outputs)))}
+
+    results = []
+    for together in (False, True):
+        options = {"optimizer": lambda: paddle.optimizer.SGD(1.0), "schedule": Constant(0.1)} if training else {}
+        program = build(partial(network, together=together), INPUTS, name="both", training=training, **options)
+        engine = PaddleEngine()
+        state = random_state(program)
+        rng = np.random.default_rng(1)
+        engine.load({name: rng.normal(size=state[name].shape).astype(state[name].dtype) for name in sorted(state)})
+        outputs = engine.run(program, feed())
+        results.append({**outputs, **engine.state()})
+    assert results[0].keys() == results[1].keys()
+    for name, array in results[0].items():
+        np.testing.assert_allclose(results[1][name], array, rtol=1e-9, atol=1e-12, err_msg=name)

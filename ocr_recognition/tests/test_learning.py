@@ -1,0 +1,48 @@
+"""Both kinds of network learn words by heart; weights go on with other characters."""
+
+import shutil
+from pathlib import Path
+
+from fluid.run import events
+from ocr_recognition import train
+from ocr_recognition.generated import Recipe, write_words
+from ocr_recognition.sources import SIMPLE
+
+import numpy as np
+import pytest
+
+HEIGHT, WORDS = 16, 32
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same words to learn and to measure."""
+    folder = tmp_path_factory.mktemp("words")
+    seed = int(np.random.default_rng().integers(2**31))
+    print(f"seed {seed}")
+    recipe = Recipe(SIMPLE, HEIGHT, columns_a_frame=8, style="simple")
+    assert write_words(folder / "train", recipe, WORDS, seed=seed, num_workers=0) == WORDS
+    shutil.copytree(folder / "train", folder / "test")
+    return folder
+
+
+@pytest.mark.parametrize("model", ["crnn_ctc", "attention", pytest.param("crnn_small", marks=pytest.mark.full)])
+def test_32_words_are_learnt_by_heart(model: str, words: Path, tmp_path: Path) -> None:
+    letters = tmp_path / "dict.txt"
+    letters.write_text("\n".join(SIMPLE.characters) + "\n")
+    flags = train.Flags(
+        data_dir=words,
+        dict=letters,
+        model=model,
+        height=HEIGHT,
+        engine="xla",
+        device="cpu",
+        batch_size=32,
+        num_epochs=400,
+        lr=0.005,
+        eval_every=100,
+        save_every=10_000,
+        output_dir=tmp_path / "run",
+    )
+    train.main(flags)
+    assert max(row["exact"] for row in events(tmp_path / "run", "eval")) == 1.0
