@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from DeepASR.decoding_graph import Graph
+from DeepASR.metrics import align
 from fluid.errors import DataError
 
 import kaldi_decoder
@@ -27,6 +28,8 @@ import numpy as np
 
 BEAM, MAX_ACTIVE, MIN_ACTIVE = 16.0, 7000, 200
 """Of kaldi-decoder's own default, 20 states at least, comes that right paths are lost."""
+LATTICE_BEAM = 8.0
+"""Alternatives that cost more than the best by more than this are left out."""
 _SMALLEST = 1e-10
 """A posterior of 0 counts as this."""
 
@@ -104,6 +107,26 @@ class Decoder:
         """Of several utterances."""
         return [self.decode(posterior) for posterior in posteriors]
 
+    def n_best(self, posterior: np.ndarray, count: int, name: str = "utterance") -> list[Hypothesis]:
+        """The best different sequences of words, best first; they have no path. Raises as `scores`."""
+        scores = self.scores(posterior, name)
+        if not len(scores):
+            return []
+        options = kaldi_decoder.LatticeSimpleDecoderConfig(beam=self._options.beam, lattice_beam=LATTICE_BEAM)
+        search = kaldi_decoder.LatticeSimpleDecoder(self._fst, options)
+        if not search.decode(kaldi_decoder.DecodableCtc(scores)):
+            return []
+        _, lattice = search.get_raw_lattice()
+        words = _of_words(lattice)
+        if kaldifst.determinize_star(words):
+            raise DataError(f"{name}: the alternatives are too many to be told apart")
+        found = []
+        for path in kaldifst.convert_nbest_to_vector(kaldifst.shortest_path(words, count)):
+            _, labels, _, weight = kaldifst.get_linear_symbol_sequence(path)
+            said = tuple(self.words[label] for label in labels)
+            found.append(Hypothesis(said, np.zeros(0, np.int32), weight.value, True))
+        return found
+
     def open(self) -> Listening:
         """Decode an utterance piece by piece."""
         return Listening(self)
@@ -143,6 +166,35 @@ class Listening:
         said = tuple(self._decoder.words[word] for word in words)
         cost = weight.value1 + weight.value2
         return Hypothesis(said, np.array(labels, np.int32) - 1, cost, final)
+
+
+def confidences(best: Sequence[str], alternatives: Sequence[Hypothesis]) -> list[float]:
+    """Of each word of `best`: the share of probability of the alternatives that have it at its place.
+
+    Probabilities are those of the paths' costs, acoustic scale included (Wessel et al., 2001, by n-best lists).
+    """
+    if not alternatives:
+        return [0.0] * len(best)
+    costs = np.array([item.cost for item in alternatives])
+    weights = np.exp(costs.min() - costs)
+    shares = np.zeros(len(best))
+    for weight, item in zip(weights / weights.sum(), alternatives, strict=True):
+        place = 0
+        for wanted, found in align(best, item.words):
+            shares[place - 1 if wanted is None else place] += weight * (wanted == found and wanted is not None)
+            place += wanted is not None
+    return [round(float(share), 4) for share in shares]
+
+
+def _of_words(lattice: kaldifst.Lattice) -> kaldifst.StdVectorFst:
+    """An acceptor of the words of a lattice, with the sum of both of its weights."""
+    lines = []
+    for line in lattice.to_str(show_weight_one=True, fst_field_separator=" ").splitlines():
+        *labels, weight = line.split(" ")
+        cost = sum(map(float, weight.split(",")))
+        # An arc: state, next state, label of the frame, word; a final state: state.
+        lines.append(f"{' '.join([*labels[:2], labels[3], labels[3]] if len(labels) > 1 else labels)} {cost}\n")
+    return kaldifst.compile("".join(lines), acceptor=False)
 
 
 def _loaded(graph: Graph) -> kaldifst.StdConstFst:

@@ -8,8 +8,6 @@
 Prints the words of each recording, with their times, and writes transcripts.jsonl, .txt, .ctm and .srt to --output_dir.
 """
 
-import glob
-import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,19 +22,17 @@ from DeepASR.kaldi_io import read_archive, read_script
 from DeepASR.network import build_inference
 from DeepASR.opening import Named, Network, open_decoder, open_recogniser
 from DeepASR.options import ALIASES, RETIRED, SearchFlags
-from DeepASR.recogniser import Recogniser
+from DeepASR.recogniser import FOLDER, Recogniser
+from DeepASR.recordings import find
 from DeepASR.transcripts import Transcriber, Transcript, write_transcripts
 from fluid import config as configuration
-from fluid.config import ArrayFlags, defaults
+from fluid.config import ArrayFlags, Natural, defaults
 from fluid.errors import DataError, UserError
 from fluid.run import console, script
 from fluid.runner import Runner, run_arrays
 
 import numpy as np
 import tyro
-
-SUFFIXES = (".wav", ".flac")
-"""What is looked for in folders."""
 
 
 @dataclass
@@ -49,15 +45,14 @@ class Flags(ArrayFlags, SearchFlags):
     examples that come along."""
     features: Path | None = None
     """Kaldi's feats.scp, or an archive, instead of recordings."""
+    n_best: Natural = 0
+    """Alternatives to write of each recording, and with them how sure each word is."""
     output_dir: Path = Path("transcripts")
     """Folder for results: transcripts.jsonl, .txt, .ctm and .srt."""
     feed: Path | None = None
     """Raw inputs: an .npz with `feature` [N, T, 3, 11, frame_dim] float32 and `length` [N]."""
     fetch: Path | None = None
     """Raw outputs: the .npz to write, with `posterior` [N, T, class_num]."""
-
-
-EXAMPLES = Path(__file__).resolve().parent / "data" / "examples"
 
 
 def main(flags: Flags) -> list[Transcript]:
@@ -72,7 +67,7 @@ def main(flags: Flags) -> list[Transcript]:
         )
         return []
     inputs = features_of(flags, recogniser)
-    transcriber = Transcriber(recogniser, open_decoder(recogniser, flags))
+    transcriber = Transcriber(recogniser, open_decoder(recogniser, flags), flags.n_best)
     network = Network(opened, flags, rows=1 if len(inputs) < 8 else flags.test_batch_size, runs=None)
     console.print(f"{recogniser.about.get('language', 'recogniser')}, {network.how}", markup=False)
     transcripts = []
@@ -120,37 +115,14 @@ class Inputs:
 def features_of(flags: Flags, recogniser: Recogniser) -> Inputs:
     """Recordings or features that the flags name. Raises DataError for what does not exist."""
     if flags.features is None:
-        return Inputs([(name, None) for name in find(flags.recordings or (str(EXAMPLES),))], recogniser)
+        return Inputs(
+            [(name, None) for name in find(flags.recordings or (str(FOLDER / "data" / "examples"),))], recogniser
+        )
     if flags.recordings:
         raise UserError("give recordings or --features, not both")
     if flags.features.suffix == ".scp":
         return Inputs([(name, entry.read()) for name, entry in read_script(flags.features).items()], recogniser)
     return Inputs(list(read_archive(flags.features)), recogniser)
-
-
-def find(words: tuple[str, ...]) -> list[str]:
-    """Recordings that the words of a command line name, in their order. Raises DataError for a word that names none."""
-    found: list[str] = []
-    for word in words:
-        if word == "-":
-            found.append(word)
-        elif word.startswith("@"):
-            try:
-                found += find(tuple(Path(word[1:]).read_text(encoding="utf-8").split("\n")[:-1]))
-            except OSError as error:
-                raise DataError(f"{word[1:]}: cannot be read ({error.strerror or error})") from None
-        elif os.path.isdir(word):
-            inside = sorted(str(path) for path in Path(word).rglob("*") if path.suffix.lower() in SUFFIXES)
-            if not inside:
-                raise DataError(f"{word}: no {' or '.join(SUFFIXES)} file in this folder")
-            found += inside
-        elif os.path.isfile(word):
-            found.append(word)
-        elif matching := sorted(glob.glob(word)):
-            found += matching
-        else:
-            raise DataError(f"{word}: no such file, folder or pattern")
-    return found
 
 
 if __name__ == "__main__":

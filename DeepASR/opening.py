@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from DeepASR import language_model
@@ -20,6 +20,7 @@ from DeepASR.sizes import sizes_of
 from DeepASR.transforms import DELAY, DELTAS, read_statistics, undo_delay
 from DeepASR.transition_model import read_transition_model
 from fluid import weights
+from fluid.config import EngineFlags
 from fluid.engine import Engine
 from fluid.errors import DataError, UserError
 from fluid.program import initialise
@@ -146,15 +147,19 @@ class Network:
         runs: utterances to come, None: very many.
     """
 
-    def __init__(self, opened: Opened[Recogniser], flags: SearchFlags, *, rows: int, runs: int | None) -> None:
+    def __init__(self, opened: Opened[Recogniser], flags: EngineFlags, *, rows: int, runs: int | None) -> None:
         self.recogniser = opened.facts
         self._runner = Runner(opened, flags, runs=runs, kind="loop")
         self.how = self._runner.how
         self.engine: Engine = self._runner.engine
         self._rows = self.engine.shared_rows(rows)
-        self._program = build_stream(self.recogniser.sizes)
-        if opened.exported is not None and set(opened.exported.inputs) != set(self._program.inputs):
+        self.program = build_stream(self.recogniser.sizes)
+        if opened.exported is not None and set(opened.exported.inputs) != set(self.program.inputs):
             raise UserError(f"{opened.source} takes whole utterances; export with --what stream to recognise with it")
+
+    def open(self) -> PosteriorStream:
+        """For one utterance that is not over yet."""
+        return PosteriorStream(self)
 
     def posteriors(self, features: Iterable[Named]) -> Iterator[Named]:
         """(name, posterior [T, classes]) of each (name, features [T, frame_dim]), in their order.
@@ -179,7 +184,7 @@ class Network:
                 raise DataError(f"{name}: a feature is not a number")
         centred = [normalisation.centred(array) for _, array in items]
         frames = np.array([len(array) + DELAY for array in centred])
-        first = self._program.inputs["feature"]
+        first = self.program.inputs["feature"]
         feeds = []
         for start in range(0, int(frames.max()), CHUNK):
             lengths = np.clip(frames - start, 0, CHUNK)
@@ -188,7 +193,36 @@ class Network:
                 if length:
                     feature[row, :length] = normalisation.piece(array, start, start + length, last=True)
             feeds.append({"feature": feature, "length": np.pad(lengths, (0, self._rows - len(items))).astype(np.int64)})
-        outputs = self.engine.stream(self._program, feeds, silence(self._program, self._rows))
+        outputs = self.engine.stream(self.program, feeds, silence(self.program, self._rows))
         posterior = np.concatenate([np.asarray(output["posterior"]) for output in outputs], axis=1)
         for row, (name, _) in enumerate(items):
             yield name, undo_delay(posterior[row, : frames[row]])
+
+
+PIECE = 16
+"""Frames that a stream shows the network at a time."""
+
+
+class PosteriorStream:
+    """Answers of the network to one utterance, piece by piece."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self._carried: Mapping[str, np.ndarray] = silence(network.program, 1)
+
+    def go_on(self, features: np.ndarray, start: int, stop: int, *, last: bool) -> np.ndarray:
+        """Answers [stop - start, classes] to the frames `start` to `stop`, five frames late; arguments as of
+        `Normalisation.piece`, features [T, frame_dim]."""
+        program, normalisation = self._network.program, self._network.recogniser.normalisation
+        x = normalisation.piece(normalisation.centred(features), start, stop, last=last)
+        answers = []
+        for first in range(0, len(x), PIECE):
+            piece = x[first : first + PIECE]
+            # One shape, whatever comes in.
+            feature = np.zeros((1, PIECE, *x.shape[1:]), np.float32)
+            feature[0, : len(piece)] = piece
+            feed = {"feature": feature, "length": np.array([len(piece)])}
+            (outputs,) = self._network.engine.stream(program, [feed], self._carried)
+            self._carried = {taken_by: outputs[name] for name, taken_by in program.carry.items()}
+            answers.append(np.asarray(outputs["posterior"])[0, : len(piece)])
+        return np.concatenate(answers)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from DeepASR.decoder import Decoder
+from DeepASR.decoder import Decoder, confidences
 from DeepASR.features import FRAME_SHIFT
 from DeepASR.forced_alignment import align_words
 from DeepASR.metrics import Unit
@@ -19,6 +19,8 @@ import numpy as np
 
 LINE_OF = 8
 """Words in a subtitle, at most."""
+WEIGHED = 50
+"""Alternatives that tell how sure a word is."""
 PAUSE = 1.0
 """Seconds without a word after which a new subtitle begins."""
 
@@ -31,6 +33,13 @@ class Word:
     start: float
     """Seconds from the beginning of the recording."""
     end: float
+    confidence: float | None = None
+    """Probability of the word among the alternatives, where they were asked for."""
+
+    def to_record(self) -> dict[str, Any]:
+        """As JSON-able data."""
+        sure = {} if self.confidence is None else {"confidence": self.confidence}
+        return {"word": self.text, "start": self.start, "end": self.end, **sure}
 
 
 @dataclass(frozen=True)
@@ -43,16 +52,18 @@ class Transcript:
     seconds: float
     complete: bool
     """Whether it ended where the graph allows an end."""
+    alternatives: tuple[str, ...] = ()
+    """The best texts, best first, where they were asked for."""
 
     def to_record(self) -> dict[str, Any]:
         """As JSON-able data."""
-        words = [{"word": word.text, "start": word.start, "end": word.end} for word in self.words]
         return {
             "recording": self.name,
             "text": self.text,
             "seconds": self.seconds,
             "complete": self.complete,
-            "words": words,
+            "words": [word.to_record() for word in self.words],
+            **({"alternatives": list(self.alternatives)} if self.alternatives else {}),
         }
 
 
@@ -63,15 +74,23 @@ class Transcriber:
     how its words are pronounced: there are no times with it.
     """
 
-    def __init__(self, recogniser: Recogniser, decoder: Decoder) -> None:
-        self._recogniser, self._decoder = recogniser, decoder
+    def __init__(self, recogniser: Recogniser, decoder: Decoder, n_best: int = 0) -> None:
+        """`n_best`: how many alternatives to find; their words tell how sure each is."""
+        self._recogniser, self._decoder, self._n_best = recogniser, decoder, n_best
 
     def transcribe(self, name: str, posterior: np.ndarray) -> Transcript:
         """What was heard in a recording, from posteriors [T, classes]. Raises DataError as the decoder."""
         heard = self._decoder.decode(posterior, name)
         words = tuple(self._timed(heard.words, posterior))
+        unit, alternatives = self._recogniser.unit, []
+        if self._n_best:
+            # More are weighed than are shown.
+            alternatives = self._decoder.n_best(posterior, max(self._n_best, WEIGHED), name)
+            sure = confidences(heard.words, alternatives)
+            words = tuple(replace(word, confidence=share) for word, share in zip(words, sure))
         seconds = round(len(posterior) * FRAME_SHIFT, 2)
-        return Transcript(name, words, spoken(heard.words, self._recogniser.unit), seconds, heard.complete)
+        shown = tuple(spoken(item.words, unit) for item in alternatives[: self._n_best])
+        return Transcript(name, words, spoken(heard.words, unit), seconds, heard.complete, shown)
 
     def _timed(self, words: Sequence[str], posterior: np.ndarray) -> Iterable[Word]:
         lexicon = self._recogniser.lexicon
@@ -108,11 +127,15 @@ def write_transcripts(folder: Path, transcripts: Sequence[Transcript]) -> None:
 
 
 def ctm(transcript: Transcript) -> str:
-    """Lines `RECORDING CHANNEL START DURATION WORD`."""
+    """Lines `RECORDING CHANNEL START DURATION WORD`, and how sure a word is where that is known."""
     return "".join(
-        f"{Path(transcript.name).stem} 1 {word.start:.2f} {word.end - word.start:.2f} {word.text}\n"
+        f"{Path(transcript.name).stem} 1 {word.start:.2f} {word.end - word.start:.2f} {word.text}{_sure(word)}\n"
         for word in transcript.words
     )
+
+
+def _sure(word: Word) -> str:
+    return "" if word.confidence is None else f" {word.confidence:.2f}"
 
 
 def srt(transcript: Transcript) -> str:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from DeepASR import language_model
-from DeepASR.decoder import Decoder
+from DeepASR.decoder import Decoder, confidences
 from DeepASR.grammar import parse_grammar
 from DeepASR.graph_building import ANYTHING, from_grammar, from_language_model
 from DeepASR.lexicon import STATES, Lexicon, lexicon_lines, read_lexicon
@@ -143,6 +143,21 @@ def test_posteriors_that_cannot_be_decoded_are_refused() -> None:
     with pytest.raises(DataError, match="has the word 2 of a list of 2"):
         Decoder(graph, words[:2], np.zeros(LEXICON.class_num))
     assert search.decode(np.zeros((0, LEXICON.class_num), np.float32)).words == ()
+
+
+def test_alternatives_are_different_and_tell_how_sure_a_word_is() -> None:
+    model = language_model.train([text.split() for text in ("tree bow", "tree bow", "tree bough", "bow tree")], 2)
+    search = decoder(from_language_model(LEXICON, model))
+    posterior = heard(*["t", "r", "i", "b", "a"])
+    found = search.n_best(posterior, 5)
+    assert [item.text for item in found[:2]] == ["tree bow", "tree bough"] and len(
+        {item.words for item in found}
+    ) == len(found)
+    wanted = [language_model.score(model, item.words) * np.log(10) for item in found]
+    assert found[1].cost - found[0].cost == pytest.approx(wanted[0] - wanted[1], abs=1e-2)
+    assert found[0].cost == pytest.approx(search.decode(posterior).cost, abs=1e-2)
+    share = 1 / (1 + np.exp(wanted[1] - wanted[0]))
+    assert confidences(found[0].words, found) == pytest.approx([1, share], abs=1e-2)
 
 
 def test_a_stream_is_decoded_as_the_whole() -> None:

@@ -1,0 +1,35 @@
+"""Recordings that people name: files, folders, patterns, lists."""
+
+import glob
+import os
+from pathlib import Path
+
+from fluid.errors import DataError
+
+SUFFIXES = (".wav", ".flac")
+"""What is looked for in folders."""
+
+
+def find(words: tuple[str, ...]) -> list[str]:
+    """Recordings that the words of a command line name, in their order. Raises DataError for a word that names none."""
+    found: list[str] = []
+    for word in words:
+        if word == "-":
+            found.append(word)
+        elif word.startswith("@"):
+            try:
+                found += find(tuple(Path(word[1:]).read_text(encoding="utf-8").split("\n")[:-1]))
+            except OSError as error:
+                raise DataError(f"{word[1:]}: cannot be read ({error.strerror or error})") from None
+        elif os.path.isdir(word):
+            inside = sorted(str(path) for path in Path(word).rglob("*") if path.suffix.lower() in SUFFIXES)
+            if not inside:
+                raise DataError(f"{word}: no {' or '.join(SUFFIXES)} file in this folder")
+            found += inside
+        elif os.path.isfile(word):
+            found.append(word)
+        elif matching := sorted(glob.glob(word)):
+            found += matching
+        else:
+            raise DataError(f"{word}: no such file, folder or pattern")
+    return found

@@ -1,0 +1,102 @@
+"""Recognise speech while it comes in, and show what was understood so far.
+
+    python stream.py speech.wav                                            a file as if it were being spoken
+    arecord -q -t raw -f S16_LE -r 16000 -c 1 | python stream.py -         a microphone: raw 16-bit samples on standard input
+
+A pause ends an utterance. At the end it says how long a piece of sound took to be understood.
+"""
+
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+if __package__ in (None, ""):
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from DeepASR.audio import read_audio, resample
+from DeepASR.opening import Network, open_decoder, open_recogniser
+from DeepASR.options import ALIASES, RETIRED, SearchFlags
+from DeepASR.recogniser import FOLDER
+from DeepASR.streaming import LATE, Listener, Said
+from DeepASR.transcripts import spoken
+from fluid import config as configuration
+from fluid.config import Count, NotNegative, Positive
+from fluid.errors import UserError
+from fluid.run import console, script
+
+import numpy as np
+import tyro
+
+
+@dataclass
+class Flags(SearchFlags):
+    """Recognise speech while it comes in."""
+
+    recording: Annotated[str, tyro.conf.Positional] = str(FOLDER / "data" / "examples" / "weather.flac")
+    """WAV or FLAC file, or - for raw 16-bit samples on standard input."""
+    chunk: Positive = 0.16
+    """Seconds of sound that are taken at a time."""
+    pause: NotNegative = 0.8
+    """Seconds of silence that end an utterance; 0: none does."""
+    rate: Count = 16_000
+    """Samples a second on standard input."""
+    channels: Count = 1
+    """Channels on standard input, which are averaged."""
+
+
+def main(flags: Flags) -> list[Said]:
+    """Listen, print what is understood, and return it."""
+    opened = open_recogniser(flags)
+    recogniser = opened.facts
+    network = Network(opened, flags, rows=1, runs=None)
+    listener = Listener(network, open_decoder(recogniser, flags), pause=flags.pause or None)
+    if recogniser.frontend is None:
+        raise UserError("these weights take Kaldi's features")
+    seconds, shown = [], ""
+    for samples in pieces(flags, recogniser.frontend.sample_rate):
+        began, over = time.perf_counter(), len(listener.ended)
+        listener.accept(samples)
+        partial = listener.partial()
+        seconds.append(time.perf_counter() - began)
+        for said in listener.ended[over:]:
+            show(said, recogniser.unit)
+        if partial not in ("", shown):
+            shown = partial
+            console.print(f"... {shown}", markup=False)
+    over = len(listener.ended)
+    for said in listener.finish()[over:]:
+        show(said, recogniser.unit)
+    if len(seconds) > 1:
+        # The first piece waits for compiling.
+        late, factor = np.quantile(seconds[1:], 0.95), np.mean(seconds[1:]) / flags.chunk
+        console.print(
+            f"95 % of the pieces of {flags.chunk:g} s were understood in {1000 * late:.0f} ms, real-time factor {factor:.3f}; "
+            f"with what the network hears ahead, words come {1000 * (LATE + late):.0f} ms late"
+        )
+    return listener.ended
+
+
+def show(said: Said, unit: str) -> None:
+    """Print an utterance and its time."""
+    words = spoken(said.hypothesis.words, "cer" if unit == "cer" else "wer")
+    console.print(f"{said.start:.2f} to {said.end:.2f} s: {words}", markup=False)
+
+
+def pieces(flags: Flags, rate: int) -> Iterator[np.ndarray]:
+    """Samples at `rate`, `chunk` seconds at a time."""
+    if flags.recording != "-":
+        samples, size = read_audio(flags.recording, rate), max(1, round(flags.chunk * rate))
+        for start in range(0, len(samples), size):
+            yield samples[start : start + size]
+        return
+    width = 2 * flags.channels
+    while data := sys.stdin.buffer.read(width * max(1, round(flags.chunk * flags.rate))):
+        whole = np.frombuffer(data[: len(data) // width * width], "<i2").reshape(-1, flags.channels)
+        yield resample(whole.mean(axis=1), flags.rate, rate)
+
+
+if __name__ == "__main__":
+    script(lambda: main(configuration.parse(Flags, aliases=ALIASES, retired=RETIRED)))

@@ -1,0 +1,148 @@
+"""The recogniser that comes along: its examples as the whole, piece by piece, exported, aligned; what it says of wrong input."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+from DeepASR import align, export, infer, stream
+from DeepASR.audio import read_audio
+from DeepASR.opening import Network, open_decoder, open_recogniser
+from DeepASR.options import SearchFlags
+from DeepASR.recogniser import FOLDER
+from DeepASR.streaming import Listener
+from fluid.errors import DataError, UserError
+
+import numpy as np
+import pytest
+import soundfile
+
+EXAMPLES = FOLDER / "data" / "examples"
+SAID = {
+    "kitchen_light": "打开 厨房 的 灯",
+    "temperature": "空调 温度 调到 二 十 六 度",
+    "weather": "明天 北京 天气 怎么样",
+}
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def recogniser(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """Network and decoder, compiled once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("opened"))
+        flags = SearchFlags(engine="xla", device="cpu")
+        opened = open_recogniser(flags)
+        network = Network(opened, flags, rows=1, runs=None)
+    return SimpleNamespace(network=network, decoder=open_decoder(opened.facts, flags), facts=opened.facts)
+
+
+def test_recordings_are_recognised_and_written(tmp_path: Path) -> None:
+    found = infer.main(infer.Flags(output_dir=tmp_path / "heard", n_best=2))
+    assert {Path(item.name).stem: item.text for item in found} == {
+        name: text.replace(" ", "") for name, text in SAID.items()
+    }
+    records = [json.loads(line) for line in (tmp_path / "heard" / "transcripts.jsonl").read_text().splitlines()]
+    for record in records:
+        words = record["words"]
+        assert " ".join(word["word"] for word in words) == SAID[Path(record["recording"]).stem]
+        assert all(0 <= word["start"] < word["end"] <= record["seconds"] for word in words)
+        assert all(one["end"] <= other["start"] for one, other in zip(words, words[1:]))
+        assert all(0.5 < word["confidence"] <= 1 for word in words)
+        assert record["alternatives"][0] == record["text"] and len(record["alternatives"]) in (1, 2)
+    assert any(len(set(record["alternatives"])) == 2 for record in records)
+    ctm = (tmp_path / "heard" / "transcripts.ctm").read_text().splitlines()
+    assert len(ctm) == 15 and all(len(line.split()) == 6 for line in ctm)
+    srt = (tmp_path / "heard" / "0002_weather.srt").read_text()
+    assert srt.startswith("1\n00:00:00,") and srt.endswith("明天 北京 天气 怎么样\n")
+
+
+@pytest.mark.parametrize("chunk", [0.08, 0.16, 0.64])
+def test_a_stream_is_understood_as_the_whole(recogniser: SimpleNamespace, chunk: float) -> None:
+    frontend = recogniser.facts.frontend
+    samples = read_audio(EXAMPLES / "temperature.flac", frontend.sample_rate)
+    ((_, posterior),) = recogniser.network.posteriors([("whole", frontend.features(samples))])
+    listener = Listener(recogniser.network, recogniser.decoder)
+    answers, partial, size = [], [], round(chunk * frontend.sample_rate)
+    accept = listener._listening.accept
+    listener._listening.accept = lambda piece: (answers.append(piece), accept(piece))  # type: ignore[method-assign,assignment]
+    for start in range(0, len(samples), size):
+        listener.accept(samples[start : start + size])
+        partial.append(listener.partial())
+    (said,) = listener.finish()
+    np.testing.assert_allclose(np.concatenate(answers), posterior, rtol=0, atol=1e-4)
+    assert said.hypothesis.words == recogniser.decoder.decode(posterior).words
+    assert said.hypothesis.text == SAID["temperature"] and any(0 < len(text) < 10 for text in partial)
+
+
+def test_a_pause_ends_an_utterance(recogniser: SimpleNamespace) -> None:
+    rate = recogniser.facts.frontend.sample_rate
+    noise = np.random.default_rng(0).normal(size=2 * rate) * 30
+    listener = Listener(recogniser.network, recogniser.decoder, pause=0.8)
+    for name in ("kitchen_light", "weather"):
+        samples = np.concatenate([read_audio(EXAMPLES / f"{name}.flac", rate), noise])
+        for start in range(0, len(samples), 2560):
+            listener.accept(samples[start : start + 2560])
+    said = listener.finish()
+    assert [item.hypothesis.text for item in said] == [SAID["kitchen_light"], SAID["weather"]]
+    assert 2 < said[0].end < 4 and said[1].start == said[0].end
+
+
+def test_the_exported_model_recognises_piece_by_piece(tmp_path: Path) -> None:
+    export.main(export.Flags(export_dir=tmp_path / "exported"))
+    found = infer.main(infer.Flags(exported_model=tmp_path / "exported"))
+    assert [item.text for item in found] == [text.replace(" ", "") for text in SAID.values()]
+    heard = stream.main(
+        stream.Flags(exported_model=tmp_path / "exported", recording=str(EXAMPLES / "kitchen_light.flac"))
+    )
+    assert [item.hypothesis.text for item in heard] == [SAID["kitchen_light"]]
+
+
+def test_a_grammar_is_exchanged(tmp_path: Path, recogniser: SimpleNamespace) -> None:
+    (tmp_path / "grammar").write_text("(打开 | 关上) (厨房 | 卧室) 的 (灯 | 电视)\n今天 (北京 | 上海) 天气 怎么样\n")
+    found = infer.main(infer.Flags(recordings=(str(EXAMPLES / "weather.flac"),), grammar=tmp_path / "grammar"))
+    assert found[0].text == "今天北京天气怎么样"
+    (tmp_path / "grammar").write_text("打开 车库 的 灯\n")
+    with pytest.raises(DataError, match="no pronunciation of 车库"):
+        infer.main(infer.Flags(grammar=tmp_path / "grammar"))
+    (tmp_path / "words").write_text("车库 ch e k u\n")
+    infer.main(infer.Flags(grammar=tmp_path / "grammar", lexicon=tmp_path / "words"))
+
+
+def test_known_words_are_found_in_time(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("".join(f"{name} {text}\n" for name, text in SAID.items()))
+    found = align.main(align.Flags(recordings=(str(EXAMPLES),), texts=tmp_path / "text"))
+    assert {name: " ".join(word for word, *_ in item.spans()) for name, item in found.items()} == SAID
+    grid = (tmp_path / "alignments" / "weather.TextGrid").read_text()
+    assert 'text = "怎么样"' in grid and 'name = "phones"' in grid and "xmax = 2.8" in grid
+    shutil.copy(EXAMPLES / "weather.flac", tmp_path / "short.flac")
+    (tmp_path / "text").write_text(f"short {SAID['weather'] * 9}\n")
+    with pytest.raises(DataError, match="short.flac: .* no pronunciation|short.flac: .*too few"):
+        align.main(align.Flags(recordings=(str(tmp_path / "short.flac"),), texts=tmp_path / "text"))
+
+
+def test_one_bad_recording_does_not_hide_the_others(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "a.wav").write_bytes(b"no sound")
+    soundfile.write(tmp_path / "b.wav", np.zeros(16_000), 16_000)
+    shutil.copy(EXAMPLES / "weather.flac", tmp_path / "c.flac")
+    with pytest.raises(DataError, match=r"a.wav: cannot be read as a recording.*\n.*b.wav: silent"):
+        infer.main(infer.Flags(recordings=(str(tmp_path),)))
+    assert "c.flac: 明天北京天气怎么样" in capsys.readouterr().out
+    with pytest.raises(DataError, match="nowhere.wav: no such file"):
+        infer.main(infer.Flags(recordings=("nowhere.wav",)))
+    with pytest.raises(UserError, match="--graphs goes with --vocabulary"):
+        infer.main(infer.Flags(graphs=tmp_path / "HCLG.fst"))
+
+
+def test_sound_comes_through_standard_input(tmp_path: Path) -> None:
+    command = [sys.executable, str(FOLDER / "infer.py"), "-", "--device", "cpu"]
+    with open(EXAMPLES / "weather.flac", "rb") as sound:
+        ended = subprocess.run(command, stdin=sound, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.splitlines()[-1] == "-: 明天北京天气怎么样"
