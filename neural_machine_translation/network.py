@@ -43,7 +43,11 @@ def training_programs(
     accumulate_batches: int = 1,
     ema_decay: float | None = None,
 ) -> tuple[Program, Program | None]:
-    """The training Program, or the pair (accumulate, apply). Outputs: `loss` (smoothed) and `nll`, means over words."""
+    """The training Program, or the pair (accumulate, apply).
+
+    Outputs: `loss` (smoothed) and `nll`, means over words, and `loss_weight` and `nll_weight`, how many words that is: so
+    every word of several batches counts alike.
+    """
 
     def network(src_word: Value, trg_word: Value, lbl_word: Value, training: bool) -> dict[str, Value]:
         parameters = create_parameters(config)
@@ -51,7 +55,8 @@ def training_programs(
         logits = decode(parameters, config, trg_word, memory, bias, training)
         smoothed, plain, counts = losses(logits, lbl_word, label_smoothing)
         words = paddle.sum(counts)
-        return {"loss": paddle.sum(smoothed) / words, "nll": paddle.sum(plain) / words}
+        means = {"loss": paddle.sum(smoothed) / words, "nll": paddle.sum(plain) / words}
+        return means | {"loss_weight": words, "nll_weight": words}
 
     common = {"name": "train", "optimizer": optimizer, "schedule": schedule, "ema_decay": ema_decay}
     if accumulate_batches == 1:

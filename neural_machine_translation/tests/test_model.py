@@ -68,6 +68,31 @@ def test_golden_outputs_of_2019(engine_name):
     assert np.abs(logits - golden["out2"]).max() <= 1e-5 * np.abs(golden["out2"]).max()
 
 
+def test_accumulated_sentences_of_unequal_length_count_word_by_word():
+    """Sentences of three and of four words: one batch of two is two accumulated batches of one."""
+
+    def descent() -> paddle.optimizer.Optimizer:
+        return paddle.optimizer.SGD(1.0)
+
+    common = {"label_smoothing": 0.1, "optimizer": descent, "schedule": Constant(0.5)}
+    whole, _ = training_programs(PRE, **common)
+    part, apply = training_programs(PRE, accumulate_batches=2, **common)
+    assert apply is not None and whole.scalars == ["loss", "nll"]
+    states = []
+    for programs in [(whole,), (part, apply)]:
+        engine, _ = engines.create("xla", "cpu")
+        engine.load(initialise(*programs, seed=3))
+        if programs == (whole,):
+            engine.run(whole, BATCH)
+        else:
+            for row in range(2):
+                engine.run(part, {name: array[row : row + 1] for name, array in BATCH.items()})
+            engine.run(apply, {})
+        states.append(engine.state(whole.trainable))
+    for name, array in states[0].items():
+        np.testing.assert_allclose(states[1][name], array, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
 def test_golden_label_smoothed_cost():
     golden = np.load(GOLDEN / "transformer_00f3_small.npz")
     # Golden numbers are those of inference, where dropout multiplies by 0.9: computed here from the golden logits.
