@@ -12,6 +12,8 @@ import paddle.nn.functional as F
 
 NO_CLASS = -1
 """The class in the rows behind the last detection of an image."""
+APPLICATIONS_A_LOOK = 2
+"""Of a function whose fixed point is searched, between two looks whether it is reached."""
 ONNX_ROUNDS = 20
 """`Nms.rounds` for ONNX. On 1,250 crowds of 400 boxes, priors moved at random among them, the longest chain had 10 links."""
 
@@ -94,12 +96,12 @@ def _suppress(boxes: Value, valid: Value, nms: Nms) -> Value:
     shared = box_ops.intersections(boxes, boxes)
     overlap = shared > nms.iou * box_ops.unions(boxes, boxes, shared)
     rank = paddle.arange(count)
-    # [.., i, j]: the better box i would suppress j.
-    suppresses = paddle.logical_and(overlap, rank.unsqueeze(1) < rank.unsqueeze(0)).astype("float32")
+    # [.., i, j]: the better box i would suppress j. A round takes as long as it takes to read this: a byte a pair.
+    suppresses = paddle.logical_and(overlap, rank.unsqueeze(1) < rank.unsqueeze(0))
     start = valid.astype("float32")
 
     def judged(stays: Value) -> Value:
-        beaten = paddle.matmul(stays.unsqueeze(2), suppresses).squeeze(2)
+        beaten = paddle.matmul(stays.unsqueeze(2), paddle.cast(suppresses, "float32")).squeeze(2)
         return start * paddle.cast(beaten < 0.5, "float32")
 
     if nms.rounds is None:
@@ -116,5 +118,11 @@ def fixed_point(function: Callable[[Value], Value], start: Value) -> Value:
     def changes(now: Value, before: Value) -> Value:
         return paddle.any(now != before)
 
-    result, _ = paddle.static.nn.while_loop(changes, lambda now, before: [function(now), now], [start, start - 1.0])
+    def advance(now: Value, before: Value) -> list[Value]:
+        # A GPU waits for the host at each look at the condition, as long as for several applications.
+        for _ in range(APPLICATIONS_A_LOOK):
+            now, before = function(now), now
+        return [now, before]
+
+    result, _ = paddle.static.nn.while_loop(changes, advance, [start, start - 1.0])
     return result
