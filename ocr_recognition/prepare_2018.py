@@ -1,0 +1,71 @@
+"""The data of 2018: English words of scenes, in lists `W H file l1,l2,...` with the numbers of 95 characters.
+
+    python prepare_2018.py --output_dir words_2018
+    python train.py --data_dir words_2018 --model crnn_ctc --recipe 2018
+
+Result, as in the archive, whose checksum is that of 2018:
+
+    OUTPUT_DIR/train.list test.list train_images/ test_images/
+"""
+
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+if __package__ in (None, ""):
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from fluid.config import parse
+from fluid.errors import DataError, UserError
+from fluid.formats.archive import unpack
+from fluid.weights.download import download, file_digest
+from ocr_recognition.reader import open_words
+
+URL = "http://paddle-ocr-data.bj.bcebos.com/data.tar.gz"
+MD5 = "7256b1d5420d8c3e74815196e58cdad5"
+MOST_FILES = 5_000_000
+
+
+@dataclass
+class Config:
+    """Fetch and unpack the data of 2018."""
+
+    output_dir: Path = Path("words_2018")
+    """New folder to write."""
+    archive: Path = Path("data.tar.gz")
+    """Where the archive is, or is fetched to."""
+
+
+def main(config: Config, *, url: str = URL, md5: str = MD5) -> None:
+    """Fetch the archive unless it is there, check it, unpack it. Raises UserError."""
+    if config.output_dir.exists():
+        raise DataError(f"{config.output_dir}: exists already; remove it or give another --output_dir")
+    if not config.archive.is_file():
+        try:
+            download([url], config.archive, md5=md5)
+        except UserError as error:
+            raise UserError(
+                f"{error}\nFetch {url} elsewhere, put it here: {config.archive}, and run this again"
+            ) from None
+    elif file_digest(config.archive, "md5") != md5:
+        raise DataError(
+            f"{config.archive}: is not the archive of 2018, whose md5 is {md5}; remove it and run this again"
+        )
+    unpacked = config.output_dir.with_name(f"{config.output_dir.name}.unpacked")
+    shutil.rmtree(unpacked, ignore_errors=True)
+    try:
+        unpack(config.archive, unpacked, max_members=MOST_FILES)
+        folder = unpacked / "data"
+        counts = {part: len(open_words(folder, part)) for part in ("train", "test")}
+        folder.rename(config.output_dir)
+    finally:
+        shutil.rmtree(unpacked, ignore_errors=True)
+    print(f"{config.output_dir}: {counts['train']:,} words to train on, {counts['test']:,} to test with")
+
+
+if __name__ == "__main__":
+    try:
+        main(parse(Config))
+    except UserError as error:
+        sys.exit(f"error: {error}")
