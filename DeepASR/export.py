@@ -64,10 +64,10 @@ def main(flags: Flags) -> Path:
 def accuracy(recogniser: Recogniser, state: dict[str, np.ndarray], flags: Flags) -> dict[str, float]:
     """Frame accuracy of dev with these weights."""
     dev = Utterances(open_corpus(flags.data_dir).part("dev"), recogniser.normalisation, batch_size=16, uncut=None)
-    engine, _ = engines.create("auto", "auto", "fp32", 0, runs=len(dev), kind="loop")
+    program, plan = build_evaluation(recogniser.sizes), dev.buckets.evaluation_plan(16)
+    engine, _ = engines.create("auto", "auto", "fp32", 0, runs=len(dev), programs=[program])
     engine.load(state)
-    plan = dev.buckets.evaluation_plan(16)
-    found = measure(engine, build_evaluation(recogniser.sizes), dev, FrameAccuracy(), batch_size=16, plan=plan)
+    found = measure(engine, program, dev, FrameAccuracy(), batch_size=16, plan=plan)
     return {name: value for name, value in found.result().items() if name != "frames"}
 
 

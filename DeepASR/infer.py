@@ -57,14 +57,11 @@ class Flags(ArrayFlags, SearchFlags):
 
 def main(flags: Flags) -> list[Transcript]:
     """Recognise, print and write; returns what was heard."""
-    if (flags.feed is None) != (flags.fetch is None):
-        raise UserError("--feed and --fetch go together: raw inputs in, raw outputs out")
+    arrays = flags.arrays()
     opened = open_recogniser(flags)
     recogniser = opened.facts
-    if flags.feed is not None and flags.fetch is not None:
-        run_arrays(
-            Runner(opened, flags, kind="loop"), lambda: build_inference(recogniser.sizes), flags.feed, flags.fetch
-        )
+    if arrays is not None:
+        run_arrays(Runner(opened, flags), lambda: build_inference(recogniser.sizes), *arrays)
         return []
     inputs = features_of(flags, recogniser)
     transcriber = Transcriber(recogniser, open_decoder(recogniser, flags), flags.n_best)

@@ -149,12 +149,14 @@ class Network:
 
     def __init__(self, opened: Opened[Recogniser], flags: EngineFlags, *, rows: int, runs: int | None) -> None:
         self.recogniser = opened.facts
-        self._runner = Runner(opened, flags, runs=runs, kind="loop")
+        self._runner = Runner(opened, flags, runs=runs)
+        program = build_stream(self.recogniser.sizes)
+        self._runner.program("stream", lambda: program)
+        self.program = program
         self.how = self._runner.how
         self.engine: Engine = self._runner.engine
         self._rows = self.engine.shared_rows(rows)
-        self.program = build_stream(self.recogniser.sizes)
-        if opened.exported is not None and set(opened.exported.inputs) != set(self.program.inputs):
+        if opened.exported is not None and set(opened.exported.inputs) != set(program.inputs):
             raise UserError(f"{opened.source} takes whole utterances; export with --what stream to recognise with it")
 
     def open(self) -> PosteriorStream:

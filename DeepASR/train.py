@@ -84,7 +84,7 @@ def main(flags: Flags) -> Outcome:
     corpus = open_corpus(flags.data_dir)
     parts = {name: corpus.part(name).without(flags.without_speakers) for name in ("train", "dev")}
     recogniser = describe(flags, corpus, parts["train"], settled.facts)
-    engine = settled.start_engine(None, kind="loop", batch_size=flags.batch_size)
+    engine = settled.start_engine(None, batch_size=flags.batch_size)
     source = Utterances(
         parts["train"],
         recogniser.normalisation,

@@ -54,11 +54,10 @@ class Flags(PlayerFlags, ArrayFlags):
 
 def main(flags: Flags) -> list[dict[str, Any]]:
     """Do what the flags say; returns one record an episode."""
-    if (flags.feed is None) != (flags.fetch is None):
-        raise UserError("--feed and --fetch belong together: --feed in.npz --fetch out.npz")
-    if flags.feed is not None:
+    arrays = flags.arrays()
+    if arrays is not None:
         opened = load_agent(flags)
-        run_arrays(Runner(opened, flags), lambda: build_program(opened.facts), flags.feed, flags.fetch)
+        run_arrays(Runner(opened, flags), lambda: build_program(opened.facts), *arrays)
         return []
     if flags.video is not None and flags.video.suffix not in (".gif", ".mp4"):
         raise UserError(f"--video {flags.video}: videos are written as .gif or .mp4")

@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from caffe2fluid import images
 from caffe2fluid.converted import Converted, Predictor, open_converted
 from caffe2fluid.errors import ConvertError, run_script
+from caffe2fluid.flags import parsed, parser_of
 
 import numpy as np
 
@@ -51,20 +52,13 @@ def ranks(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", metavar="DIR", help="folder that convert.py wrote")
+    parser = parser_of(__doc__)
     parser.add_argument("list", metavar="LIST.txt", help="lines of: path label")
     parser.add_argument("--root", default="", help="folder that the paths start from (default: that of the list)")
     parser.add_argument("--output", metavar="BLOB", help="the scores (default: the last output)")
     parser.add_argument("--test_batch_size", "--batch_size", type=int, default=16)
-    parser.add_argument("--no_onednn", action="store_true", help="Paddle's plain kernels")
-    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", metavar="FILE", help="write the result here")
-    images.add_flags(parser)
-    args = parser.parse_args(argv)
-    if args.test_batch_size < 1 or args.threads < 1:
-        parser.error("--test_batch_size and --threads must be at least 1")
-    return args
+    return parsed(parser, argv, "test_batch_size")
 
 
 def main(argv: list[str] | None = None) -> int:

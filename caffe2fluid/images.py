@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,17 +113,6 @@ def find_images(arguments: list[str], standard_input: Iterable[str] = ()) -> lis
         else:
             found.append(argument)
     return found
-
-
-def add_flags(parser: ArgumentParser) -> None:
-    """The flags of preprocessing, common to infer.py and eval.py; defaults come from the net's transform_param."""
-    group = parser.add_argument_group("preprocessing, (pixels - mean) * scale of values 0..255")
-    group.add_argument("--mean", help="104,117,123 (in the channel order of the net), a .binaryproto or a .npy")
-    group.add_argument("--scale", type=float, help="factor after the mean; e.g. 0.017 or 0.00392157")
-    group.add_argument("--rgb", action="store_true", help="the net was trained on red-green-blue (default: BGR)")
-    group.add_argument(
-        "--resize", metavar="N|HxW|short:N", help="size before the middle is cut out (default: the size of the input)"
-    )
 
 
 def from_flags(args: Namespace, converted: Converted) -> tuple[str, Preprocessing]:

@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from caffe2fluid import images
 from caffe2fluid.converted import Converted, Predictor, known_blobs, open_converted, read_feed, run_blobs
 from caffe2fluid.errors import run_script
+from caffe2fluid.flags import parsed, parser_of
 
 import numpy as np
 
@@ -91,8 +92,7 @@ def draw(path: str, description: dict, folder: Path) -> None:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", metavar="DIR", help="folder that convert.py wrote")
+    parser = parser_of(__doc__)
     parser.add_argument("images", nargs="*", metavar="IMAGE", help="files, folders, patterns, .txt lists, - for stdin")
     parser.add_argument("--feed", metavar="IN.npz", help="input arrays instead of images")
     parser.add_argument("--fetch", metavar="OUT.npz", help="write the output arrays here")
@@ -102,16 +102,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--threshold", type=float, default=0.5, help="lowest score of a box")
     parser.add_argument("--output_file", "--json", metavar="FILE", help="one line of JSON an image")
     parser.add_argument("--output_dir", "--save_dir", metavar="DIR", help="write pictures with the results")
-    parser.add_argument("--no_onednn", action="store_true", help="Paddle's plain kernels")
-    parser.add_argument("--threads", type=int, default=1)
-    images.add_flags(parser)
-    args = parser.parse_args(argv)
+    args = parsed(parser, argv, "top_k")
     if bool(args.feed) == bool(args.images):
         parser.error("give images or --feed IN.npz")
     if args.feed and not args.fetch:
         parser.error("--feed needs --fetch OUT.npz")
-    if args.top_k < 1 or args.threads < 1:
-        parser.error("--top_k and --threads must be at least 1")
     return args
 
 

@@ -180,6 +180,12 @@ class ArrayFlags:
     fetch: Path | None = None
     """Raw outputs: the .npz to write, with --feed."""
 
+    def arrays(self) -> tuple[Path, Path] | None:
+        """The two files, None without them. Raises UserError if one is given alone."""
+        if (self.feed is None) != (self.fetch is None):
+            raise UserError("--feed and --fetch go together: raw inputs in, raw outputs out")
+        return None if self.feed is None or self.fetch is None else (self.feed, self.fetch)
+
 
 @dataclass
 class HostFlags:

@@ -84,12 +84,11 @@ RETIRED = {"with_mem_opt": "the engines plan memory themselves", "save_inference
 
 def main(flags: Flags) -> list[dict[str, Any]]:
     """Classify, print and write; returns the records of predictions.jsonl."""
-    if (flags.feed is None) != (flags.fetch is None):
-        raise UserError("--feed and --fetch go together: raw inputs in, raw outputs out")
+    arrays = flags.arrays()
     opened = open_classifier(flags)
     classifier = opened.facts
-    if flags.feed is not None:
-        run_arrays(Runner(opened, flags), lambda: build_program("infer", classifier), flags.feed, flags.fetch)
+    if arrays is not None:
+        run_arrays(Runner(opened, flags), lambda: build_program("infer", classifier), *arrays)
         return []
     files = find_files(flags, classifier.class_dim)
     endless = any(media.is_moving(name) for name, _ in files)

@@ -63,15 +63,13 @@ class Flags(ModelFlags, ArrayFlags, ExportedFlags):
 
 def main(flags: Flags) -> list[list[Hypothesis]]:
     """Translate as `flags` say; returns the hypotheses of each sentence."""
-    if (flags.feed is None) != (flags.fetch is None):
-        raise UserError("--feed and --fetch go together")
-    if flags.feed is not None:
+    arrays = flags.arrays()
+    if arrays is not None:
         opened = open_model(flags)
         run_arrays(
             Runner(opened, flags),
             lambda: build_program("score", opened.facts.config, flags),
-            flags.feed,
-            flags.fetch,
+            *arrays,
             role="score",
             check=lambda feed: check_words(feed, opened.facts),
         )

@@ -59,14 +59,14 @@ class Flags(NetworkFlags, DetectionFlags, TileFlags, BatchFlags, ArrayFlags, Exp
     """Of a video or camera, look at every so many frames."""
     classes: tuple[str, ...] = ()
     """Only objects of these classes, by name or number."""
-    output_dir: Path = Path("detections")
-    """Folder for results."""
-    save: tuple[Form, ...] = ("json", "pictures")
-    """What to write: json (detections.jsonl), pictures (drawn; videos as .mp4), and the layouts of COCO, VOC and YOLO."""
     feed: Path | None = None
     """Raw inputs: an .npz with `image` [N, 3, size, size] float32, normalised already."""
     fetch: Path | None = None
     """Raw outputs: the .npz to write, with `loc`, `conf`, `prior_boxes`, `prior_variances`, `detections`, `detections_num`."""
+    output_dir: Path = Path("detections")
+    """Folder for results."""
+    save: tuple[Form, ...] = ("json", "pictures")
+    """What to write: json (detections.jsonl), pictures (drawn; videos as .mp4), and the layouts of COCO, VOC and YOLO."""
 
 
 ALIASES = {
@@ -89,17 +89,16 @@ RETIRED = {
 
 def main(flags: Flags) -> list[dict[str, Any]]:
     """Find, print and write; returns the records of detections.jsonl."""
-    if (flags.feed is None) != (flags.fetch is None):
-        raise UserError("--feed and --fetch go together: raw inputs in, raw outputs out")
+    arrays = flags.arrays()
     if 0 < flags.tile_size < LEAST_TILE:
         raise UserError(
             f"--tile_size {flags.tile_size}: squares have at least {LEAST_TILE} pixels a side, or 0 for none"
         )
     opened = open_detector(flags)
     detector = opened.facts
-    if flags.feed is not None:
+    if arrays is not None:
         flags = settle(opened, flags)
-        run_arrays(Runner(opened, flags), lambda: build_program("infer", detector, flags), flags.feed, flags.fetch)
+        run_arrays(Runner(opened, flags), lambda: build_program("infer", detector, flags), *arrays)
         return []
     flags = settle(opened, flags, fewer=True)
     classes_named(flags.classes, detector.class_names)

@@ -57,13 +57,14 @@ def main(flags: Flags) -> dict[str, float]:
     recognizer = opened.facts
     flags = flags if recognizer.is_ctc else opened.settle(flags, "beam_size")
     source = measured_words(flags, recognizer)
-    runner = Runner(opened, flags, runs=len(source), kind="loop", prepare=feed_of)
+    runner = Runner(opened, flags, runs=len(source), prepare=feed_of)
     search = flags.search(recognizer)
+    program = runner.program("eval", lambda: build_program(recognizer, flags.beam_size, search.allowed))
     console.print(f"{recognizer.model}, {runner.how}; {source.origin}", markup=False)
     rows = runner.engine.shared_rows(flags.test_batch_size)
     accuracy = measure(
         runner.engine,
-        runner.program("eval", lambda: build_program(recognizer, flags.beam_size, search.allowed)),
+        program,
         source,
         Accuracy(recognizer, source.texts, lambda outputs, width: search.read(recognizer, outputs, width)),
         batch_size=rows,

@@ -86,9 +86,9 @@ def calibrated(opened: Opened[Recognizer], flags: Flags) -> Recognizer:
 def measured(recognizer: Recognizer, state: dict[str, np.ndarray], flags: Flags) -> Accuracy:
     """What the network with these weights reads."""
     source = measured_words(flags, recognizer)
-    engine, _ = engines.create("auto", "auto", "fp32", 0, runs=len(source), kind="loop")
-    engine.load(state)
     program, metric = evaluation_program(recognizer, flags.beam_size), Accuracy(recognizer, source.texts)
+    engine, _ = engines.create("auto", "auto", "fp32", 0, runs=len(source), programs=[program])
+    engine.load(state)
     return measure(engine, program, source, metric, batch_size=32, plan=source.evaluation_plan(32))
 
 

@@ -76,19 +76,18 @@ class Flags(ReadingFlags, ArrayFlags):
 
 def main(flags: Flags) -> list[dict[str, Any]]:
     """Read, print and write; returns the records of readings.jsonl."""
-    if (flags.feed is None) != (flags.fetch is None):
-        raise UserError("--feed and --fetch go together: raw inputs in, raw outputs out")
+    arrays = flags.arrays()
     opened = open_recognizer(flags)
     recognizer, search = opened.facts, flags.search(opened.facts)
     flags = flags if recognizer.is_ctc else opened.settle(flags, "beam_size")
     build = lambda: build_program(recognizer, flags.beam_size, search.allowed)  # noqa: E731
-    if flags.feed is not None:
+    if arrays is not None:
         check = lambda feed: check_widths(feed, recognizer)  # noqa: E731
-        run_arrays(Runner(opened, flags), build, flags.feed, flags.fetch, check=check)
+        run_arrays(Runner(opened, flags), build, *arrays, check=check)
         return []
     names = find_files(flags)
     endless = any(map(media.is_moving, names))
-    runner = Runner(opened, flags, runs=None if endless else max(len(names), 1), kind="loop")
+    runner = Runner(opened, flags, runs=None if endless else max(len(names), 1))
     program = runner.program("infer", build)
     console.print(f"{recognizer.model}, {runner.how}", markup=False)
     unreadable: list[DataError] = []

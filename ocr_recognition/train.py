@@ -106,7 +106,7 @@ def main(flags: Flags) -> Outcome:
     settled.refuse_other_length(length)
     programs = settled.programs(lambda: build_programs(flags, recognizer, length.steps_per_epoch))
     runs = length.total_steps * flags.accumulate_batches
-    engine = settled.start_engine(runs, kind="loop", batch_size=flags.batch_size)
+    engine = settled.start_engine(runs, batch_size=flags.batch_size)
 
     with settled.open(
         engine,

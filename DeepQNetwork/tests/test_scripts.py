@@ -51,7 +51,7 @@ def test_wrong_arrays_are_refused(tmp_path):
     (tmp_path / "in.npz").write_bytes(b"no archive")
     with pytest.raises(DataError, match="not a readable"):
         infer.main(infer.Flags(feed=tmp_path / "in.npz", fetch=fetch))
-    with pytest.raises(UserError, match="belong together"):
+    with pytest.raises(UserError, match="go together"):
         infer.main(infer.Flags(feed=tmp_path / "in.npz"))
     assert not fetch.exists()
 

@@ -38,12 +38,11 @@ class Flags(WeightsFlags, ExportedFlags, EngineFlags):
 
 def main(flags: Flags) -> np.ndarray | None:
     """Classify and print, or run raw arrays; returns the logits."""
-    if (flags.feed is None) != (flags.fetch is None):
-        raise UserError("--feed and --fetch go together: raw inputs in, raw outputs out")
+    arrays = flags.arrays()
     opened = open_net(flags)
     runner, build = Runner(opened, flags), lambda: build_program(opened.facts)
-    if flags.feed is not None:
-        run_arrays(runner, build, flags.feed, flags.fetch)
+    if arrays is not None:
+        run_arrays(runner, build, *arrays)
         return None
     logits = np.asarray(
         runner.engine.run(runner.program("infer", build), {"point": parse_points(flags.points)})["logits"]
