@@ -50,7 +50,7 @@ import numpy as np
 @dataclass
 @defaults(
     optimizer="adam",
-    lr=0.002,
+    lr=0.003,
     lr_strategy="cosine_decay_warmup",
     grad_clip=5.0,
     test_batch_size=64,
@@ -68,7 +68,7 @@ class Flags(DataFlags, OptimizerFlags, BatchFlags, TrainFlags):
     """attention: most characters of a word."""
     batch_size: Count = 32
     """Words in a batch, over all devices."""
-    num_epochs: Count = 10
+    num_epochs: Count = 8
     """Passes over the words."""
     pretrained_model: str | None = None
     """Weights: those to start from, of this network; where other characters are to be read, all but the head."""

@@ -1,0 +1,148 @@
+"""What the scripts do with what they are given: pictures, lists, boxes, tries; other characters; data that cannot be used."""
+
+import itertools
+import json
+from pathlib import Path
+
+from fluid import checkpoint
+from fluid.errors import DataError, UserError
+from ocr_recognition import eval as evaluate
+from ocr_recognition import infer, train
+from ocr_recognition.recognizer import Recognizer
+from ocr_recognition.sources import SIMPLE, example_words, style_of
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+TINY = {"model": "crnn_ctc", "height": 16, "max_width": 64, "batch_size": 4, "test_batch_size": 4}
+RUN = {**TINY, "engine": "paddle", "max_steps": 2, "eval_every": 2, "lr": 0.01}
+
+
+def write_words(folder: Path, texts: list[str], seed: int = 0) -> Path:
+    """train.txt and test.txt of noise, with these texts in turn."""
+    rng = np.random.default_rng(seed)
+    for part in ("train", "test"):
+        lines = []
+        for number, text in zip(range(8), itertools.cycle(texts)):
+            name = f"{part}_{number}.png"
+            Image.fromarray(rng.integers(0, 256, (16, 48), np.uint8)).save(folder / name)
+            lines.append(f"{name}\t{text}\n")
+        (folder / f"{part}.txt").write_text("".join(lines), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = write_words(tmp_path_factory.mktemp("data"), ["ab", "ba", "c"])
+    (folder / "abc.txt").write_text("a\nb\nc\n")
+    (folder / "xyz.txt").write_text("x\ny\nz\na\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two steps of a network that reads a, b and c."""
+    output = tmp_path_factory.mktemp("run") / "run"
+    train.main(train.Flags(data_dir=data, dict=data / "abc.txt", output_dir=output, **RUN))
+    return output
+
+
+def test_other_characters_keep_all_but_the_head(data: Path, run: Path, tmp_path: Path, capsys) -> None:
+    folder = write_words(tmp_path, ["xa", "zy"])
+    output = tmp_path / "run"
+    options = {"pretrained_model": str(run), "dict": data / "xyz.txt", "output_dir": output, "engine": "paddle"}
+    train.main(
+        train.Flags(data_dir=folder, max_steps=1, eval_every=1, lr=0.0, batch_size=4, test_batch_size=4, **options)
+    )
+    said = capsys.readouterr().out
+    (told,) = [line.split() for line in said.splitlines() if "excluded" in line]
+    assert (told[0], told[1], {name.strip(",") for name in told[2:]}) == (
+        "excluded",
+        "3",
+        {"fc_2.w_0", "fc_2.w_1", "fc_2.b_0"},
+    )
+    before, meta = checkpoint.load(run)
+    after, found = checkpoint.load(output)
+    # Height and network come with the weights; nothing was learnt at a rate of 0.
+    assert found.extra["recognizer"] == {**meta.extra["recognizer"], "alphabet": list("xyza")}
+    assert np.array_equal(after["conv2d_3.w_0"], before["conv2d_3.w_0"]) and after["fc_2.w_0"].shape[1] == 5
+
+
+def test_the_same_characters_keep_everything(data: Path, run: Path, tmp_path: Path) -> None:
+    options = {"pretrained_model": str(run), "output_dir": tmp_path / "run", "engine": "paddle"}
+    train.main(
+        train.Flags(data_dir=data, max_steps=1, eval_every=1, lr=0.0, batch_size=4, test_batch_size=4, **options)
+    )
+    before, after = checkpoint.load(run)[0], checkpoint.load(tmp_path / "run")[0]
+    assert np.array_equal(after["fc_2.w_0"], before["fc_2.w_0"])
+
+
+def test_what_is_read_is_recorded(tmp_path: Path) -> None:
+    """Of files, a list of 2018 and boxes; each character lies in the picture."""
+    rng = np.random.default_rng(0)
+    scene = cv2.GaussianBlur(rng.integers(0, 256, (60, 200, 3), np.uint8), (0, 0), 2)
+    Image.fromarray(scene).save(tmp_path / "scene.png")
+    Image.fromarray(scene[:32, :90]).save(tmp_path / "word.png")
+    (tmp_path / "list.txt").write_text("90 32 word.png 1,2\n200 60 scene.png 0\n")
+    (tmp_path / "boxes.txt").write_text("0,0,90,0,90,32,0,32,as cut above\n20,5,120,15,118,50,18,40\n")
+    common = {"pretrained_model": "simple", "engine": "paddle", "output_dir": tmp_path / "readings"}
+    files = infer.main(infer.Flags(images=(str(tmp_path / "word.png"),), **common))
+    listed = infer.main(infer.Flags(input_images_list=tmp_path / "list.txt", **common))
+    boxes = infer.main(infer.Flags(images=(str(tmp_path / "scene.png"),), boxes=tmp_path / "boxes.txt", **common))
+    assert [len(files), len(listed), len(boxes)] == [1, 2, 2]
+    assert listed[0]["text"] == files[0]["text"] == boxes[0]["text"]
+    written = [json.loads(line) for line in (tmp_path / "readings" / "readings.jsonl").read_text().splitlines()]
+    assert written == boxes and (tmp_path / "readings" / "words.png").stat().st_size
+    for record in [*files, *listed, *boxes]:
+        assert "".join(one["character"] for one in record["characters"]) == record["text"]
+        assert 0 <= record["confidence"] <= 1
+        assert all(0 <= one["begin"] <= one["end"] <= 200 for one in record["characters"])
+    with pytest.raises(UserError, match="boxes are of one picture"):
+        infer.main(
+            infer.Flags(
+                images=(str(tmp_path / "word.png"), str(tmp_path / "scene.png")), boxes=tmp_path / "boxes.txt", **common
+            )
+        )
+
+
+def test_the_surest_of_several_tries_counts(tmp_path: Path) -> None:
+    ((_, picture),) = itertools.islice(example_words(Recognizer("crnn_small", SIMPLE)), 1)
+    picture = np.rot90(picture)
+    changed = [np.rot90(picture, turns) for turns in (0, 1, 3)]
+    for number, one in enumerate([*changed, *(255 - one for one in changed)]):
+        Image.fromarray(np.ascontiguousarray(one)).save(tmp_path / f"{number}.png")
+    common = {"pretrained_model": "simple", "engine": "paddle", "output_dir": tmp_path / "readings"}
+    names = tuple(str(tmp_path / f"{number}.png") for number in range(6))
+    each = infer.main(infer.Flags(images=names, **common))
+    (best,) = infer.main(infer.Flags(images=names[:1], try_inverted=True, try_rotated=True, **common))
+    sure = [record["confidence"] * bool(record["text"]) for record in each]
+    assert best["confidence"] == pytest.approx(max(sure), abs=1e-3) and len(set(sure)) > 1 and best["text"]
+
+
+def test_evaluation_reads_what_infer_reads(data: Path, run: Path, tmp_path: Path) -> None:
+    common = {"checkpoint": run, "engine": "paddle"}
+    result = evaluate.main(evaluate.Flags(data_dir=data, output_dir=tmp_path / "result", **common))
+    records = infer.main(infer.Flags(input_images_list=data / "test.txt", output_dir=tmp_path / "readings", **common))
+    wanted = [line.split("\t")[1] for line in (data / "test.txt").read_text().splitlines()]
+    assert result["exact"] == np.mean([record["text"] == text for record, text in zip(records, wanted, strict=True)])
+    written = json.loads((tmp_path / "result" / "result.json").read_text())
+    assert written["cer"] == result["cer"] and "calibration_error" in written
+    assert {path.name for path in (tmp_path / "result").iterdir()} == {"result.json", "reliability.png", "words.png"}
+
+
+def test_a_network_of_small_letters_is_measured_on_small_letters() -> None:
+    from ocr_recognition.opening import open_recognizer
+    from ocr_recognition.options import NetworkFlags
+
+    opened = open_recognizer(NetworkFlags(pretrained_model="simple"), say=lambda line: None)
+    assert style_of(opened.facts) == "simple" and opened.facts.alphabet == SIMPLE
+
+
+def test_raw_arrays_that_do_not_fit_are_one_message(run: Path, tmp_path: Path) -> None:
+    common = {"checkpoint": run, "engine": "paddle", "feed": tmp_path / "in.npz", "fetch": tmp_path / "out.npz"}
+    for rows, width, message in ((24, 20, "16"), (16, 99, "between 1 and the 40 columns")):
+        np.savez(tmp_path / "in.npz", pixel=np.zeros((1, 1, rows, 40), np.float32), width=np.array([width]))
+        with pytest.raises((UserError, DataError), match=message):
+            infer.main(infer.Flags(**common))
