@@ -8,11 +8,12 @@ from typing import Annotated, Any, Literal, Protocol, TypeAlias
 
 from fluid.config import Count, Range
 from fluid.errors import UserError
+from fluid.run import console
 from fluid.session import fingerprint
-from ocr_recognition.alphabet import Alphabet, Unknown, read_dictionary
+from ocr_recognition.alphabet import Alphabet, Unknown, describe, read_dictionary
 from ocr_recognition.generated import GeneratedSource, Recipe, make_set
 from ocr_recognition.options import WordKind
-from ocr_recognition.reader import Labelling, Part, Words, WordSource, open_words, read_list
+from ocr_recognition.reader import Labelling, Part, Words, WordSource, check, open_words, read_list
 from ocr_recognition.recognizer import Recognizer
 from ocr_recognition.word_set import SetSource, is_set, read_set
 from ocr_recognition.words import read_words
@@ -25,6 +26,8 @@ SIMPLE = Alphabet(tuple("0123456789abcdefghijklmnopqrstuvwxyz"))
 """What the simple words are written in."""
 MEASURED_SEED = 1
 """Of made words that readings are measured on: always the same."""
+SHOWN = 10
+"""So many unknown characters are named."""
 EXAMPLES = 12
 """So many words are made where none are given to be read."""
 
@@ -190,3 +193,36 @@ def name_of(source: TrainingWords) -> str:
     if isinstance(source, GeneratedSource):
         return fingerprint(repr((source.recipe, source.edges, source.batch_size * source.batches_per_epoch)))
     return fingerprint(source.texts)
+
+
+def notes_on(source: TrainingWords) -> list[str]:
+    """What became of words and characters that cannot be used, where some were met."""
+    if not isinstance(source, WordSource):
+        return []
+    notes = []
+    if source.unknown:
+        shown = ", ".join(f"{describe(one)} {count} times" for one, count in source.unknown.most_common(SHOWN))
+        notes.append(f"characters that are not in the dictionary ({source.labelling.unknown}): {shown}")
+    if source.left_out:
+        notes.append(
+            f"{len(source.left_out)} words were left out that cannot be aligned; the first: {source.left_out[0]}"
+        )
+    return notes
+
+
+def check_words(flags: DataFlags, recognizer: Recognizer) -> None:
+    """Print what is wrong with the words of a data set, and what they are like. Raises UserError without a data set."""
+    if made(flags):
+        raise UserError("--check_data looks through a data set: give --data_dir, or --train_list and --test_list")
+    labelling = Labelling(recognizer.alphabet, flags.unknown, columns(recognizer), flags.skip_unalignable)
+    listed: dict[Part, tuple[Path | None, Path | None]] = {
+        "train": (flags.train_list, flags.train_images),
+        "test": (flags.test_list, flags.test_images),
+    }
+    for part, (path, images) in listed.items():
+        if path is None and (folder := written(flags.data_dir, part)) is not None:
+            console.print(f"{part}: {len(read_set(folder)):,} written words of {folder}", markup=False)
+            continue
+        words = named_words(flags.data_dir, part, path, images)
+        for line in [f"{part}:", *check(words, recognizer.preprocess, labelling)]:
+            console.print(line, markup=False)

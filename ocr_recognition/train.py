@@ -25,7 +25,7 @@ from fluid.keeper import Evaluation
 from fluid.metrics import measure
 from fluid.optimizers import OptimizerFlags, schedule
 from fluid.run import script
-from fluid.session import Session, settle
+from fluid.session import Length, Session, Settled, settle
 from fluid.trainer import Outcome
 from ocr_recognition.metrics import Accuracy
 from ocr_recognition.opening import open_recognizer
@@ -39,7 +39,9 @@ from ocr_recognition.sources import (
     MeasuredWords,
     TrainingWords,
     alphabet_of,
+    check_words,
     name_of,
+    notes_on,
     test_source,
     training_source,
 )
@@ -96,14 +98,11 @@ def main(flags: Flags) -> Outcome:
     flags = settled.flags
     settled.refuse_changes(*NETWORK_FLAGS)
     recognizer = describe(flags, settled.facts)
+    if flags.check_data:
+        check_words(flags, recognizer)
+        return Outcome(step=0, nothing_left=True)
     train_words, test_words = training_source(flags, recognizer), test_source(flags, recognizer)
-    length = settled.length(
-        train_words.batches_per_epoch,
-        flags.num_epochs,
-        batch_size=flags.batch_size,
-        accumulate=flags.accumulate_batches,
-    )
-    settled.refuse_other_length(length)
+    length = length_of(settled, train_words)
     programs = settled.programs(lambda: build_programs(flags, recognizer, length.steps_per_epoch))
     runs = length.total_steps * flags.accumulate_batches
     engine = settled.start_engine(runs, batch_size=flags.batch_size)
@@ -120,6 +119,8 @@ def main(flags: Flags) -> Outcome:
             f"{recognizer.model}: {session.update.parameter_count:,} parameters, {len(recognizer.alphabet)} characters; "
             f"{train_words.origin} to train on, {test_words.origin} to measure"
         )
+        for line in notes_on(train_words):
+            session.run.say(line)
         feeds = (learned_from(feed) for feed in train_words.blanks(engine.num_hosts))
         session.compile_ahead(feeds, f"words of {', '.join(map(str, train_words.edges))} columns")
         evaluator = Evaluator(engine, session.update, programs["eval"], flags, test_words, recognizer)
@@ -131,6 +132,14 @@ def main(flags: Flags) -> Outcome:
         if session.run.writes and not outcome.nothing_left:
             finish(session.run, outcome, evaluator.measured, test_words, recognizer)
     return outcome
+
+
+def length_of(settled: Settled[Flags], words: TrainingWords) -> Length:
+    """Updates of the run."""
+    flags, batches = settled.flags, words.batches_per_epoch
+    length = settled.length(batches, flags.num_epochs, batch_size=flags.batch_size, accumulate=flags.accumulate_batches)
+    settled.refuse_other_length(length)
+    return length
 
 
 def describe(flags: Flags, facts: dict[str, Any] | None) -> Recognizer:

@@ -146,3 +146,25 @@ def test_raw_arrays_that_do_not_fit_are_one_message(run: Path, tmp_path: Path) -
         np.savez(tmp_path / "in.npz", pixel=np.zeros((1, 1, rows, 40), np.float32), width=np.array([width]))
         with pytest.raises((UserError, DataError), match=message):
             infer.main(infer.Flags(**common))
+
+
+def test_a_data_set_is_looked_through(data: Path, tmp_path: Path, capsys) -> None:
+    folder = write_words(tmp_path, ["ab", "bd"])
+    (folder / "train_3.png").write_bytes(b"no picture")
+    train.main(train.Flags(data_dir=folder, dict=data / "abc.txt", check_data=True, **TINY))
+    said = capsys.readouterr().out
+    assert "train_3.png" in said and "'d' (U+0064)" in said and "8 words, " in said
+    with pytest.raises(UserError, match="give --data_dir"):
+        train.main(train.Flags(check_data=True))
+
+
+def test_what_is_dropped_is_counted(data: Path, tmp_path: Path, capsys) -> None:
+    folder = write_words(tmp_path, ["ab", "bd", "a" * 20])
+    options = {"data_dir": folder, "dict": data / "abc.txt", "output_dir": tmp_path / "run", **RUN}
+    with pytest.raises(DataError, match=r"train.txt:2: .*'d'"):
+        train.main(train.Flags(**options))
+    with pytest.raises(DataError, match=r"train.txt:3: .*frames"):
+        train.main(train.Flags(unknown="drop", **options))
+    train.main(train.Flags(unknown="drop", skip_unalignable=True, **options))
+    said = capsys.readouterr().out
+    assert "(drop): 'd' (U+0064) 3 times" in said and "2 words were left out" in said
