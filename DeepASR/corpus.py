@@ -51,6 +51,12 @@ class Corpus:
     about: Mapping[str, Any] = field(default_factory=dict)
     """Language, licence, origin, for people."""
 
+    @property
+    def graph(self) -> Path | None:
+        """The graph of pdfs that prepare_kaldi.py wrote; its words are in words.txt."""
+        path = self.folder / "graph.fst"
+        return path if path.exists() else None
+
     def part(self, name: Name) -> Part:
         """Utterances of a part. Raises DataError for what is missing or does not fit."""
         return open_part(self.folder / name, self)
@@ -159,6 +165,10 @@ class PartData:
     texts: Mapping[str, str]
     speakers: Mapping[str, str]
     alignments: Mapping[str, np.ndarray]
+    places: Mapping[str, str] = field(default_factory=dict)
+    """Where features lie, as script files have it, instead of the features themselves."""
+    lengths: Mapping[str, int] = field(default_factory=dict)
+    """Frames of those."""
 
 
 def write_corpus(corpus: Corpus, parts: Mapping[str, PartData], *, kind: Kind = "CM") -> None:
@@ -189,9 +199,17 @@ def write_corpus(corpus: Corpus, parts: Mapping[str, PartData], *, kind: Kind = 
 
 
 def _write_part(folder: Path, part: PartData, kind: Kind) -> None:
-    with ArchiveWriter(folder / "feats.ark", kind=kind) as archive:
-        for name, features in part.features.items():
-            archive.write(name, features)
+    folder.mkdir(parents=True, exist_ok=True)
+    names = list(part.places or part.features)
+    tables: dict[str, Mapping[str, Any]] = {"text": part.texts}
+    if part.speakers:
+        tables["utt2spk"] = part.speakers
+    if part.places:
+        tables |= {"feats.scp": part.places, "utt2num_frames": part.lengths}
+    else:
+        with ArchiveWriter(folder / "feats.ark", kind=kind) as archive:
+            for name, features in part.features.items():
+                archive.write(name, features)
     if part.alignments:
         plain = folder / "ali"
         with ArchiveWriter(plain) as archive:
@@ -200,6 +218,6 @@ def _write_part(folder: Path, part: PartData, kind: Kind) -> None:
         # Without the time, so that the same alignments are the same file.
         (folder / "ali.gz").write_bytes(gzip.compress(plain.read_bytes(), mtime=0))
         plain.unlink()
-    for file, table in (("text", part.texts), ("utt2spk", part.speakers)):
-        lines = "".join(f"{name} {table[name]}\n" for name in part.features)
+    for file, table in tables.items():
+        lines = "".join(f"{name} {table[name]}\n" for name in names)
         (folder / file).write_text(lines, encoding="utf-8")

@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from DeepASR.decoding_graph import Graph
 from DeepASR.metrics import align
@@ -77,6 +78,16 @@ class Decoder:
         max_active: int = MAX_ACTIVE,
         min_active: int = MIN_ACTIVE,
     ) -> None:
+        self.settings: dict[str, Any] = {
+            "graph": graph,
+            "words": words,
+            "log_prior": log_prior,
+            "acoustic_scale": acoustic_scale,
+            "beam": beam,
+            "max_active": max_active,
+            "min_active": min_active,
+        }
+        """By which another process makes the same decoder."""
         self.log_prior = np.asarray(log_prior, np.float32)
         graph.check(len(self.log_prior))
         if graph.largest_word >= len(words):

@@ -7,7 +7,7 @@ python eval.py --data_dir aishell --graphs HCLG.fst --vocabulary words.txt --tra
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,6 +16,7 @@ if __package__ in (None, ""):
 
 from DeepASR.corpus import Part, open_corpus
 from DeepASR.decoder import Decoder
+from DeepASR.decoder_processes import decode_all
 from DeepASR.metrics import ErrorRates, error_rates, frame_result
 from DeepASR.opening import Network, open_decoder, open_recogniser
 from DeepASR.options import ALIASES, RETIRED, SearchFlags
@@ -55,9 +56,12 @@ def main(flags: Flags) -> dict[str, float]:
     """Measure, print and return the figures."""
     opened = open_recogniser(flags)
     recogniser = opened.facts
-    part = open_corpus(flags.data_dir).part(flags.split)
+    corpus = open_corpus(flags.data_dir)
+    part = corpus.part(flags.split)
     part = part.of(flags.speakers) if flags.speakers else part
     network = Network(opened, flags, rows=flags.test_batch_size, runs=len(part))
+    if recogniser.lexicon is None and flags.graphs is None and corpus.graph is not None:
+        flags = replace(flags, graphs=corpus.graph, vocabulary=corpus.folder / "words.txt")
     decoder = open_decoder(recogniser, flags)
     console.print(f"{network.how}; {len(part)} utterances of {part.folder}", markup=False)
     posteriors = {}
@@ -69,7 +73,7 @@ def main(flags: Flags) -> dict[str, float]:
     result = frame_result(posteriors, part.alignments) if part.alignments else {}
     if flags.sweep:
         return result | sweep(flags, decoder, posteriors, part, unit, ignored)
-    rates, incomplete = decoded(decoder, posteriors, part, unit, ignored)
+    rates, incomplete = decoded(decoder, posteriors, part, unit, ignored, flags.num_decoders)
     result |= {unit: 100 * rates.total.rate}
     print_rates(rates, unit, part, flags.worst)
     if result.keys() > {unit}:
@@ -83,10 +87,15 @@ def main(flags: Flags) -> dict[str, float]:
 
 
 def decoded(
-    decoder: Decoder, posteriors: Mapping[str, np.ndarray], part: Part, unit: Literal["cer", "wer"], ignored: list[str]
+    decoder: Decoder,
+    posteriors: Mapping[str, np.ndarray],
+    part: Part,
+    unit: Literal["cer", "wer"],
+    ignored: list[str],
+    processes: int,
 ) -> tuple[ErrorRates, int]:
     """Errors, and how many utterances ended where the graph does not. Raises DataError for an empty text."""
-    heard = {name: decoder.decode(posterior, name) for name, posterior in posteriors.items()}
+    heard = dict(decode_all(decoder, posteriors.items(), processes))
     texts = {name: hypothesis.text for name, hypothesis in heard.items()}
     if not any(part.texts.values()):
         raise DataError(f"{part.folder}/text: all texts are empty")
@@ -106,7 +115,7 @@ def sweep(
     found = {}
     for scale in flags.sweep:
         decoder.acoustic_scale = scale
-        found[scale] = decoded(decoder, posteriors, part, unit, ignored)[0].total
+        found[scale] = decoded(decoder, posteriors, part, unit, ignored, 0)[0].total
         console.print(f"acoustic scale {scale:g}: {unit} {100 * found[scale].rate:.2f} %", markup=False)
     best = min(found, key=lambda scale: found[scale].errors)
     console.print(f"fewest errors with --acoustic_scale {best:g}", markup=False)

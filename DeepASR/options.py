@@ -35,6 +35,8 @@ class SearchFlags(NetworkFlags, ExportedFlags, BatchFlags, EngineFlags):
     """States of the graph that are kept at a time, at most."""
     min_active: Natural = 200
     """States of the graph that are kept at a time, at least."""
+    num_decoders: Annotated[Natural, Was("num_threads")] = 0
+    """Processes that decode; 0: this one."""
     grammar: Path | None = None
     """What may be said instead, as DeepASR/grammar.py explains: lines of words with (a | b), [perhaps] and +."""
     lexicon: Path | None = None

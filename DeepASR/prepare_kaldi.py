@@ -1,0 +1,216 @@
+"""Make a data set of what Kaldi left: features, alignments, transition model, decoding graph.
+
+    ./zoo prepare DeepASR kaldi --train data/train --train_ali exp/tri5a_ali --dev data/dev --dev_ali exp/tri5a_dev_ali \\
+        --test data/test --trans_model exp/tri5a/final.mdl --graph_dir exp/tri5a/graph --data_dir prepared
+
+Folders of data have feats.scp, text and perhaps utt2spk, folders of alignments ali.*.gz (or one file is named). Features stay
+where they are. Everything is read once and checked, with file and utterance: features that are not numbers, alignments of another
+number of frames (one more or less is cut off, and said), transition ids and labels of another model, words that the graph lacks.
+"""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+if __package__ in (None, ""):
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from DeepASR.corpus import Corpus, PartData, write_corpus
+from DeepASR.decoding_graph import Graph, read_graph
+from DeepASR.kaldi_io import read_archive, read_script, read_text
+from DeepASR.preparing import listing
+from DeepASR.transition_model import TransitionModel, read_transition_model
+from fluid import config as configuration
+from fluid.errors import DataError, UserError
+from fluid.records import writing
+from fluid.run import console, script
+
+import numpy as np
+
+
+@dataclass
+class Flags:
+    """Make a data set of what Kaldi left."""
+
+    train: Path | None = None
+    """Folder of data to train on."""
+    train_ali: Path | None = None
+    """Its alignments: a folder with ali.*.gz, or an archive."""
+    dev: Path | None = None
+    """Folder of data to choose by."""
+    dev_ali: Path | None = None
+    """Its alignments: a folder with ali.*.gz, or one archive."""
+    test: Path | None = None
+    """Folder of data to test on; needs no alignments."""
+    trans_model: Path | None = None
+    """final.mdl of the alignments and of the graph; without it alignments are of pdfs."""
+    graph_dir: Path | None = None
+    """Folder with HCLG.fst and words.txt."""
+    data_dir: Path = Path("prepared")
+    """Folder to write."""
+    error_rate_type: Literal["cer", "wer"] = "cer"
+    """Errors in characters or in words."""
+    leave_out: bool = False
+    """Leave utterances out that cannot be used, and say which, instead of ending."""
+
+
+def main(flags: Flags) -> None:
+    """Check and write."""
+    folders = {"train": flags.train, "dev": flags.dev, "test": flags.test}
+    if flags.train is None or flags.train_ali is None or flags.dev is None or flags.dev_ali is None:
+        raise UserError("--train, --train_ali, --dev and --dev_ali are needed")
+    model = read_transition_model(flags.trans_model) if flags.trans_model is not None else None
+    alignments = {"train": flags.train_ali, "dev": flags.dev_ali, "test": None}
+    parts, dims = {}, set()
+    for name, folder in folders.items():
+        if folder is not None:
+            parts[name], dim = read_part(folder, alignments[name], model, flags.leave_out)
+            dims.add(dim)
+    if len(dims) > 1:
+        raise DataError(f"the parts have features of different widths: {', '.join(map(str, sorted(dims)))}")
+    labels = max(int(pdfs.max()) for part in parts.values() for pdfs in part.alignments.values()) + 1
+    class_num = model.num_pdfs if model is not None else labels
+    graph = read_kaldi_graph(flags.graph_dir, model, class_num, parts) if flags.graph_dir is not None else None
+    about = {"language": "data of your own", "made by": f"prepare_kaldi.py of {flags.train}"}
+    corpus = Corpus(flags.data_dir, dims.pop(), class_num, flags.error_rate_type, None, None, None, about)
+    write_corpus(corpus, parts)
+    if graph is not None and flags.graph_dir is not None:
+        graph.write(flags.data_dir / "graph.fst")
+        with writing(flags.data_dir / "words.txt"):
+            (flags.data_dir / "words.txt").write_bytes((flags.graph_dir / "words.txt").read_bytes())
+    counts = ", ".join(f"{name} {len(part.places)}" for name, part in parts.items())
+    console.print(f"{flags.data_dir}: {counts} utterances, {class_num} classes", markup=False)
+
+
+def read_part(
+    folder: Path, alignments: Path | None, model: TransitionModel | None, leave_out: bool
+) -> tuple[PartData, int]:
+    """A part, and the width of its features. Raises DataError that lists what cannot be used."""
+    entries, texts = read_script(folder / "feats.scp"), read_text(folder / "text")
+    places = {name: place for name, place in read_text(folder / "feats.scp").items()}
+    speakers = read_text(folder / "utt2spk") if (folder / "utt2spk").exists() else {}
+    paths = dict(read_alignments(alignments)) if alignments is not None else None
+    kept, problems, cut = {}, [], []
+    width = None
+    for name, entry in entries.items():
+        features = entry.read()
+        width = width or features.shape[1]
+        wrong = _problem(name, features, width, texts, paths)
+        if wrong is None and paths is not None:
+            pdfs = paths[name] if model is None else _pdfs(name, paths[name], model, alignments)
+            frames, wrong = _common_frames(len(features), len(pdfs))
+            pdfs = pdfs[:frames]
+            if frames < len(features):
+                places[name] += f"[0:{frames - 1}]"
+            if wrong is None and len(features) != len(paths[name]):
+                cut.append(f"{name}: {len(features)} frames of features, {len(paths[name])} of alignment")
+        else:
+            frames, pdfs = len(features), np.zeros(0, np.int32)
+        if wrong is None:
+            kept[name] = (frames, pdfs)
+        else:
+            problems.append(f"{name}: {wrong}")
+    if problems and not leave_out:
+        raise DataError(
+            f"{folder}: {len(problems)} utterances cannot be used:\n{listing(problems)}\nmend them, or give --leave_out True"
+        )
+    for what, lines in (("left out", problems), ("cut to the shorter", cut)):
+        if lines:
+            console.print(f"{folder}: {len(lines)} utterances are {what}:\n{listing(lines)}", markup=False)
+    if not kept or width is None:
+        raise DataError(f"{folder}/feats.scp: no utterance is left")
+    chosen = [{name: table[name] for name in kept if name in table} for table in (texts, speakers, places)]
+    part = PartData(
+        {},
+        chosen[0],
+        chosen[1],
+        {name: pdfs for name, (_, pdfs) in kept.items()} if paths is not None else {},
+        {name: _absolute(place, folder) for name, place in chosen[2].items()},
+        {name: frames for name, (frames, _) in kept.items()},
+    )
+    return part, width
+
+
+def read_alignments(path: Path) -> Iterator[tuple[str, np.ndarray]]:
+    """Of an archive, or of all ali.*.gz of a folder. Raises DataError."""
+    files = sorted(path.glob("ali.*.gz")) if path.is_dir() else [path]
+    if not files:
+        raise DataError(f"{path}: holds no ali.*.gz")
+    seen: dict[str, Path] = {}
+    for file in files:
+        for name, ids in read_archive(file):
+            if name in seen:
+                raise DataError(f"{file}: {name}: is in {seen[name]} too")
+            seen[name] = file
+            yield name, ids
+
+
+def _problem(
+    name: str, features: np.ndarray, width: int, texts: dict[str, str], paths: dict[str, np.ndarray] | None
+) -> str | None:
+    """What is wrong with an utterance before its frames are compared."""
+    if not np.isfinite(features).all():
+        return "a feature is not a number"
+    if not len(features):
+        return "it has no frames"
+    if features.shape[1] != width:
+        return f"its features have {features.shape[1]} columns, those before {width}"
+    if name not in texts:
+        return "it has no text"
+    if paths is not None and name not in paths:
+        return "it has no alignment"
+    return None
+
+
+def _common_frames(features: int, labels: int) -> tuple[int, str | None]:
+    """Frames to keep, or what is wrong: one frame more or less is what rounding makes."""
+    if abs(features - labels) <= 1:
+        return min(features, labels), None
+    if labels and abs(features / labels - round(features / labels)) * labels <= round(features / labels) >= 2:
+        return 0, (
+            f"{features} frames and {labels} labels: an alignment of every {round(features / labels)}rd frame or so, as "
+            "chain models have; align with a model of all frames"
+        )
+    return 0, f"{features} frames and {labels} labels: features and alignment of different data"
+
+
+def _pdfs(name: str, ids: np.ndarray, model: TransitionModel, where: Path | None) -> np.ndarray:
+    try:
+        return model.pdfs(ids)
+    except DataError as error:
+        raise DataError(f"{where}: {name}: {error}") from None
+
+
+def _absolute(place: str, folder: Path) -> str:
+    """A place of a script file that is right from everywhere."""
+    head, tail = place.split(" ")[0], ""
+    for mark in ("[", ":"):
+        at = head.rfind(mark)
+        if at > 0 and (mark == "[" or head[at + 1 :].isdecimal()):
+            head, tail = head[:at], head[at:] + tail
+    path = Path(head)
+    if not path.exists() and (folder / path).exists():
+        path = folder / path
+    return f"{path.resolve()}{tail}"
+
+
+def read_kaldi_graph(folder: Path, model: TransitionModel | None, class_num: int, parts: dict[str, PartData]) -> Graph:
+    """HCLG.fst with pdfs for labels. Raises DataError if it does not fit the classes, or lacks words of the texts."""
+    graph = read_graph(folder / "HCLG.fst")
+    if model is not None:
+        graph = graph.relabelled(model)
+    graph.check(class_num)
+    words = read_text(folder / "words.txt")
+    used = dict.fromkeys(word for part in parts.values() for text in part.texts.values() for word in text.split())
+    if missing := [word for word in used if word not in words]:
+        console.print(
+            f"{folder / 'words.txt'}: lacks {len(missing)} words of the texts, which will be errors: {' '.join(missing)}",
+            markup=False,
+        )
+    return graph
+
+
+if __name__ == "__main__":
+    script(lambda: main(configuration.parse(Flags)))
