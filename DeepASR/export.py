@@ -14,11 +14,12 @@ if __package__ in (None, ""):
 
 from DeepASR.corpus import open_corpus
 from DeepASR.metrics import FrameAccuracy
-from DeepASR.network import build_evaluation, build_inference, build_stream, silence
+from DeepASR.network import build_evaluation, build_inference, build_stream
 from DeepASR.opening import open_recogniser
 from DeepASR.options import NetworkFlags
 from DeepASR.reader import Utterances, shapes
 from DeepASR.recogniser import TASK, Recogniser
+from DeepASR.sizes import silence
 from fluid import config as configuration
 from fluid import engine as engines
 from fluid.config import ExportFlags

@@ -19,8 +19,7 @@ if __package__ in (None, ""):
 
 from DeepASR.audio import problem, read_audio, read_standard_input
 from DeepASR.kaldi_io import read_archive, read_script
-from DeepASR.network import build_inference
-from DeepASR.opening import Named, Network, open_decoder, open_recogniser
+from DeepASR.opening import Named, Network, build_inference, open_decoder, open_recogniser
 from DeepASR.options import ALIASES, RETIRED, SearchFlags
 from DeepASR.recogniser import FOLDER, Recogniser
 from DeepASR.recordings import find

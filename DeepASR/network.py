@@ -13,7 +13,6 @@ from DeepASR.transforms import DELTAS
 from fluid.program import Input, Program, Value, build, build_accumulating
 from fluid.schedule import Schedule
 
-import numpy as np
 import paddle
 import paddle.nn.functional as F
 
@@ -71,12 +70,6 @@ def build_stream(sizes: Sizes) -> Program:
     carry = {f"next_{item.name}": item.name for item in states}
     network = partial(_stream_network, sizes)
     return build(network, [*_inputs(sizes), *states], name="stream", carry=carry, independent_rows=True)
-
-
-def silence(program: Program, rows: int) -> dict[str, np.ndarray]:
-    """The states before the first piece of `rows` utterances, by the inputs of a Program of `build_stream`."""
-    widths = {name: program.inputs[name].shape[1] or 0 for name in program.carry.values()}
-    return {name: np.zeros((rows, width), np.float32) for name, width in widths.items()}
 
 
 def _inputs(sizes: Sizes) -> list[Input]:

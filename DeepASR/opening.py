@@ -13,17 +13,16 @@ from DeepASR.decoding_graph import Graph, read_graph
 from DeepASR.graph_building import from_grammar, from_language_model
 from DeepASR.kaldi_io import read_text
 from DeepASR.lexicon import read_lexicon
-from DeepASR.network import build_inference, build_stream, silence
 from DeepASR.options import NetworkFlags, SearchFlags
 from DeepASR.recogniser import FOLDER, Normalisation, Recogniser, rounded
-from DeepASR.sizes import sizes_of
+from DeepASR.sizes import Sizes, silence, sizes_of
 from DeepASR.transforms import DELAY, DELTAS, read_statistics, undo_delay
 from DeepASR.transition_model import read_transition_model
 from fluid import weights
 from fluid.config import EngineFlags
 from fluid.engine import Engine
 from fluid.errors import DataError, UserError
-from fluid.program import initialise
+from fluid.interface import Interface
 from fluid.runner import Runner
 from fluid.weights import Bare, Opened, Report, load_into
 
@@ -38,12 +37,17 @@ def open_recogniser(flags: NetworkFlags) -> Opened[Recogniser]:
     """The weights that the flags name, or else the best there are; raises UserError for what cannot be used."""
 
     def fit(bare: Bare) -> tuple[Recogniser, dict[str, np.ndarray], Report]:
+        from DeepASR import network
+        from fluid.program import initialise
+
         arrays = bare.read()
         sizes = sizes_of(arrays)
         columns = DELTAS * sizes.frame_dim
         plain = Normalisation((0.0,) * columns, (1.0,) * columns)
         recogniser = Recogniser(sizes, plain, (0.0,) * sizes.class_num)
-        state, report = load_into(initialise(build_inference(sizes), seed=0), arrays, allow_partial=flags.allow_partial)
+        state, report = load_into(
+            initialise(network.build_inference(sizes), seed=0), arrays, allow_partial=flags.allow_partial
+        )
         return recogniser, state, report
 
     opened = weights.open(
@@ -137,6 +141,20 @@ def _text(path: Path) -> str:
         raise DataError(f"{path}: cannot be read ({error})") from None
 
 
+def build_inference(sizes: Sizes) -> Interface:
+    """The Program of --feed, built with Paddle."""
+    from DeepASR import network
+
+    return network.build_inference(sizes)
+
+
+def build_stream(sizes: Sizes) -> Interface:
+    """The Program that listens piece by piece, built with Paddle."""
+    from DeepASR import network
+
+    return network.build_stream(sizes)
+
+
 class Network:
     """Posteriors of features, utterance by utterance, by the weights or the exported model that the flags name.
 
@@ -144,19 +162,19 @@ class Network:
         opened: from `open_recogniser`.
         flags: of the engine.
         rows: utterances that are computed side by side.
-        runs: utterances to come, None: very many.
+        runs: pieces to come, None: very many.
     """
 
     def __init__(self, opened: Opened[Recogniser], flags: EngineFlags, *, rows: int, runs: int | None) -> None:
         self.recogniser = opened.facts
-        self._runner = Runner(opened, flags, runs=runs)
-        program = build_stream(self.recogniser.sizes)
-        self._runner.program("stream", lambda: program)
-        self.program = program
+        self._runner, sizes = Runner(opened, flags, runs=runs), self.recogniser.sizes
+        # An exported model does not say what of its outputs goes into the next call.
+        exported = opened.exported is not None
+        self.program = build_stream(sizes) if exported else self._runner.program("stream", lambda: build_stream(sizes))
         self.how = self._runner.how
         self.engine: Engine = self._runner.engine
         self._rows = self.engine.shared_rows(rows)
-        if opened.exported is not None and set(opened.exported.inputs) != set(program.inputs):
+        if opened.exported is not None and set(opened.exported.inputs) != set(self.program.inputs):
             raise UserError(f"{opened.source} takes whole utterances; export with --what stream to recognise with it")
 
     def open(self) -> PosteriorStream:

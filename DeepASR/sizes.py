@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from DeepASR.transforms import CONTEXT
 from fluid.errors import WeightsError
+from fluid.interface import Interface
 
 import numpy as np
 
@@ -50,3 +51,9 @@ def sizes_of(state: Mapping[str, np.ndarray]) -> Sizes:
     except (KeyError, IndexError, ValueError) as error:
         raise WeightsError(f"these are not the weights of a stack of projected LSTMs ({error})") from error
     return Sizes(2 * columns + 2, layers, hidden, projection, classes, filters)
+
+
+def silence(program: Interface, rows: int) -> dict[str, np.ndarray]:
+    """The states before the first piece of `rows` utterances, by the inputs of a Program of `network.build_stream`."""
+    widths = {name: program.inputs[name].shape[1] or 0 for name in program.carry.values()}
+    return {name: np.zeros((rows, width), np.float32) for name, width in widths.items()}

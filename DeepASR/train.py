@@ -84,7 +84,6 @@ def main(flags: Flags) -> Outcome:
     corpus = open_corpus(flags.data_dir)
     parts = {name: corpus.part(name).without(flags.without_speakers) for name in ("train", "dev")}
     recogniser = describe(flags, corpus, parts["train"], settled.facts)
-    engine = settled.start_engine(None, batch_size=flags.batch_size)
     source = Utterances(
         parts["train"],
         recogniser.normalisation,
@@ -98,6 +97,7 @@ def main(flags: Flags) -> Outcome:
     if counts_epochs(flags):
         settled.refuse_other_length(length)
     programs = settled.programs(lambda: build_programs(flags, recogniser.sizes, length.steps_per_epoch))
+    engine = settled.start_engine(None, batch_size=flags.batch_size)
     with settled.open(
         engine,
         programs,

@@ -6,8 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from DeepASR.network import build_evaluation, build_inference, build_stream, build_training, silence
-from DeepASR.sizes import Sizes, sizes_of
+from DeepASR.network import build_evaluation, build_inference, build_stream, build_training
+from DeepASR.sizes import Sizes, silence, sizes_of
 from fluid.engine import Engine
 from fluid.engine.paddle import PaddleEngine
 from fluid.engine.xla import create
