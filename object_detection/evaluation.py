@@ -71,6 +71,8 @@ def evaluate(flags: EvaluationFlags) -> dict[str, float]:
     figures = metric.result()
     for name, value in figures.items():
         console.print(f"{name:>20} {value:.4f}", markup=False)
+    if not any(len(item.labels) for item in data.objects):
+        console.print("note: there is no object in these pictures, so the figures say nothing")
     protocol = described(data, flags.ap_version, flags.overlap)
     console.print(f"{protocol}; NMS {flags.iou:g}; {time.perf_counter() - began:.1f} s", markup=False)
     console.print(f"Test model {opened.source}, map {figures.get('map', figures.get('AP', 0.0)):.4f}", markup=False)

@@ -98,6 +98,8 @@ def _suppress(boxes: Value, valid: Value, nms: Nms) -> Value:
     rank = paddle.arange(count)
     # [.., i, j]: the better box i would suppress j. A round takes as long as it takes to read this: a byte a pair.
     suppresses = paddle.logical_and(overlap, rank.unsqueeze(1) < rank.unsqueeze(0))
+    if nms.rounds is not None:
+        suppresses = suppresses.astype("float32")
     start = valid.astype("float32")
 
     def judged(stays: Value) -> Value:
