@@ -1,7 +1,7 @@
-"""Bilinear resizing as two products with constant matrices.
+"""Bilinear resizing as two products with constant matrices, or as two sums of gathered rows and columns.
 
 Paddle's own operation does not run in `paddle.inference` with oneDNN, and takes positions from a ratio rounded to float32.
-Here positions are ratios of whole numbers; products run on both engines, in exported models and in ONNX.
+Here positions are ratios of whole numbers; products and gathers run on both engines, in exported models and in ONNX.
 """
 
 from fluid.program import Value, dtype_name
@@ -28,6 +28,28 @@ def resize_bilinear(image: Value, size: tuple[int, int], *, align_corners: bool 
     if rows_first:
         return paddle.matmul(paddle.matmul(rows, image), columns, transpose_y=True)
     return paddle.matmul(rows, paddle.matmul(image, columns, transpose_y=True))
+
+
+def gather_bilinear(image: Value, size: tuple[int, int]) -> Value:
+    """`image` [N, C, h, w] in another size, as `resize_bilinear` with `align_corners`: for large maps that need no gradient.
+
+    Each row, then each column, is the weighted sum of two that are gathered: 4 products a pixel, where those with matrices
+    take h + w. The gradient would be scattered, which takes long on GPUs.
+
+    Raises ValueError if the height or the width of `image` is not known while the Program is built.
+    """
+    for axis, after in ((2, size[0]), (3, size[1])):
+        before = image.shape[axis]
+        if before < 0:
+            raise ValueError(f"an image of known height and width is needed to resize it, not {list(image.shape)}")
+        place, unit = paddle.arange(after, dtype="int64") * (before - 1), max(after - 1, 1)
+        low = paddle.floor_divide(place, paddle.full([1], unit, "int64"))
+        high = paddle.clip(low + 1, max=before - 1)
+        share = paddle.cast(place - low * unit, dtype_name(image)) / paddle.full([1], unit, dtype_name(image))
+        share = share.reshape([-1, 1] if axis == 2 else [-1])
+        below, above = paddle.gather(image, low, axis=axis), paddle.gather(image, high, axis=axis)
+        image = below + share * (above - below)
+    return image
 
 
 def _weights(before: int, after: int, align_corners: bool, align_mode: int, dtype: str) -> Value:

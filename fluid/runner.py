@@ -90,6 +90,11 @@ class Runner:
         self._programs: list[Interface] = []
         self._kind = kind
 
+    @property
+    def takes_other_programs(self) -> bool:
+        """Whether Programs can be built for it, of any size; neither an exported model nor Programs from files can change."""
+        return self._opened.exported is None and self._opened.captured is None
+
     def program(self, role: str, build: Callable[[], Interface]) -> Interface:
         """The Program of this role: what `build` makes with Paddle, or the one from files, or the exported model's.
 
@@ -146,11 +151,12 @@ def run_arrays(
     *,
     role: str = "infer",
     check: Callable[[Feed], None] = lambda arrays: None,
+    outputs: Sequence[str] | None = None,
 ) -> None:
-    """`--feed in.npz --fetch out.npz`: run the inference Program on raw arrays and write its raw outputs.
+    """`--feed in.npz --fetch out.npz`: run the inference Program on raw arrays and write its raw outputs, or some of them.
 
-    `role` and `build` as of `Runner.program`. Numbers of another width are taken as the inputs' own. Raises DataError for a file that cannot be read or written and
-    for arrays that do not fit, and what `check` raises for values that do not.
+    `role` and `build` as of `Runner.program`. Numbers of another width are taken as the inputs' own. Raises DataError for a
+    file that cannot be read or written and for arrays that do not fit, and what `check` raises for values that do not.
     """
     program, arrays = runner.program(role, build), read_npz(feed)
     fitting = {
@@ -162,9 +168,9 @@ def run_arrays(
     except EngineError as error:
         raise DataError(f"{feed}: {error}") from None
     check(fitting)
-    outputs = {name: np.asarray(array) for name, array in runner.engine.run(program, fitting).items()}
-    write_npz(fetch, outputs)
-    for name, array in outputs.items():
+    found = {name: np.asarray(array) for name, array in runner.engine.run(program, fitting, fetch=outputs).items()}
+    write_npz(fetch, found)
+    for name, array in found.items():
         console.print(f"{fetch}: {name} {array.dtype} {list(array.shape)}", markup=False)
 
 

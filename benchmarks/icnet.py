@@ -1,0 +1,326 @@
+"""ICNet beside the same network in PyTorch on one GPU: labels of 1024 x 2048 images, and training on crops of 720 x 720.
+
+    python benchmarks/icnet.py capture graphs                       with Paddle: writes the Programs
+    python benchmarks/icnet.py gpu graphs --json out.json           without: needs JAX and torch
+    python benchmarks/icnet.py cpu exported --json out.json         an exported model beside its ONNX form, on a CPU
+
+Images are uint8 and so are labels: normalisation, enlargement to full size and argmax are part of the work. PyTorch gets
+what makes it fast: channels_last, autocast to bfloat16, fused SGD, torch.compile, and CUDA graphs for a single image. Each
+measurement is a process of its own. `from host` is the time from an array in the host's memory to its labels there.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.image_classification import machine
+from benchmarks.xla_step import random_state
+
+import numpy as np
+
+SIZE, CROP, CLASSES = (1024, 2048), (720, 720), 19
+JOBS = (("train", 16), ("infer", 8), ("infer", 1))
+ROUNDS = 3
+
+
+def capture(folder: Path) -> None:
+    """Write the Programs."""
+    from fluid.engine.xla import graph as graphs
+    from fluid.engine.xla.capture import capture as capture_program
+    from fluid.program import build
+    from fluid.schedule import Constant
+    from icnet.network import inference_program, training_network
+    from icnet.segmenter import Segmenter
+
+    import paddle
+
+    def momentum() -> paddle.optimizer.Optimizer:
+        return paddle.optimizer.Momentum(0.003, 0.9, weight_decay=paddle.regularizer.L2Decay(1e-4))
+
+    network, inputs = training_network(Segmenter(), CROP)
+    programs = {
+        "train": build(network, inputs, name="train", training=True, optimizer=momentum, schedule=Constant(0.003)),
+        "infer": inference_program(Segmenter(), SIZE, ["labels"]),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, program in programs.items():
+        graphs.save_graph(folder / f"{name}.json", capture_program(program))
+
+
+def feed_of(job: str, batch: int) -> dict[str, np.ndarray]:
+    """A batch of noise."""
+    rng = np.random.default_rng(0)
+    size = CROP if job == "train" else SIZE
+    feed = {"image": rng.integers(0, 256, (batch, *size, 3)).astype(np.uint8)}
+    return feed | ({"label": rng.integers(0, CLASSES, (batch, *size)).astype(np.uint8)} if job == "train" else {})
+
+
+def measure(step: Callable[[], Any], wait: Callable[[Any], Any], batch: int, steps: int, each: bool) -> list[float]:
+    """Images per second of `steps` steps, several times; with `each` every step is waited for."""
+
+    def run(count: int) -> float:
+        began, result = time.perf_counter(), None
+        for _ in range(count):
+            # What the last step gave is dropped first, so that its memory can be used again.
+            result = None
+            result = step()
+            if each:
+                wait(result)
+        wait(result)
+        return time.perf_counter() - began
+
+    run(max(3, steps // 3))
+    return [steps * batch / run(steps) for _ in range(ROUNDS)]
+
+
+def percentiles(call: Callable[[], np.ndarray], count: int = 300) -> dict[str, float]:
+    """Milliseconds of single calls, after 20 others."""
+    times = []
+    for _ in range(count + 20):
+        began = time.perf_counter()
+        call()
+        times.append(1000 * (time.perf_counter() - began))
+    return {f"p{share}": float(np.percentile(times[20:], share)) for share in (50, 99)}
+
+
+def measure_zoo(job: str, batch: int, graph_folder: str) -> dict[str, Any]:
+    """Our Program."""
+    from fluid.engine.xla import create
+    from fluid.engine.xla import graph as graphs
+
+    import jax
+
+    graph = graphs.load_graph(Path(graph_folder) / f"{job}.json")
+    engine = create("gpu", "bf16")
+    engine.load(random_state(graph, np.random.default_rng(0)))
+    feed = feed_of(job, batch)
+    put = engine.put(feed, graph)
+    began = time.perf_counter()
+    jax.block_until_ready(engine.run(graph, put, 0))
+    first = time.perf_counter() - began
+    steps = {"train": 30, "infer": 60 if batch > 1 else 300}[job]
+    speeds = measure(lambda: engine.run(graph, put, 0), jax.block_until_ready, batch, steps, batch == 1)
+    result: dict[str, Any] = {"images_per_second": speeds, "first_step_seconds": first, "version": jax.__version__}
+    if batch == 1:
+        result["from_host_ms"] = percentiles(lambda: np.asarray(engine.run(graph, feed, 0)["labels"]))
+    return result
+
+
+def measure_torch(job: str, batch: int, how: str) -> dict[str, Any]:
+    """The same network in PyTorch."""
+    import torch
+    from torch import nn
+    from torch.nn import functional as F
+
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+
+    class Layer(nn.Module):
+        """Convolution, batch normalisation, ReLU."""
+
+        def __init__(
+            self, inner: int, outer: int, kernel: int = 1, stride: int = 1, dilation: int = 1, relu: bool = True
+        ):
+            super().__init__()
+            padding = dilation * (kernel - 1) + 1 - stride if kernel > 1 else 0
+            self.pad = (padding // 2, padding - padding // 2) if padding % 2 else None
+            inside = 0 if self.pad else padding // 2
+            self.conv = nn.Conv2d(inner, outer, kernel, stride, inside, dilation, bias=False)
+            self.norm, self.relu = nn.BatchNorm2d(outer, momentum=0.05), relu
+
+        def forward(self, x: Any) -> Any:
+            if self.pad:
+                x = F.pad(x, self.pad * 2)
+            x = self.norm(self.conv(x))
+            return F.relu(x) if self.relu else x
+
+    class Bottleneck(nn.Module):
+        """A residual block."""
+
+        def __init__(self, inner: int, middle: int, stride: int = 1, dilation: int = 1, project: bool = False):
+            super().__init__()
+            self.short = Layer(inner, 4 * middle, 1, stride, relu=False) if project else nn.Identity()
+            self.body = nn.Sequential(
+                Layer(inner, middle, 1, stride),
+                Layer(middle, middle, 3, 1, dilation),
+                Layer(middle, 4 * middle, relu=False),
+            )
+
+        def forward(self, x: Any) -> Any:
+            return F.relu(self.short(x) + self.body(x))
+
+    def resize(x: Any, size: Any) -> Any:
+        return F.interpolate(x, size=list(size), mode="bilinear", align_corners=True)
+
+    class Network(nn.Module):
+        """ICNet; labels in evaluation, the loss in training."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = nn.Sequential(
+                Layer(3, 32, 3, 2),
+                Layer(32, 32, 3),
+                Layer(32, 64, 3),
+                nn.MaxPool2d(3, 2, 1),
+                Bottleneck(64, 32, project=True),
+                Bottleneck(128, 32),
+                Bottleneck(128, 32),
+                Bottleneck(128, 64, 2, project=True),
+            )
+            blocks = [Bottleneck(256, 64) for _ in range(3)]
+            blocks += [Bottleneck(512 if n else 256, 128, 1, 2, not n) for n in range(6)]
+            blocks += [Bottleneck(1024 if n else 512, 256, 1, 4, not n) for n in range(3)]
+            self.deep, self.last = nn.Sequential(*blocks), Layer(1024, 256)
+            self.coarse = nn.ModuleList([Layer(256, 128, 3, 1, 2, False), Layer(128, 128, 3, 1, 2, False)])
+            self.fine = nn.Sequential(
+                Layer(3, 32, 3, 2), Layer(32, 32, 3, 2), Layer(32, 64, 3, 2), Layer(64, 128, relu=False)
+            )
+            self.middle = Layer(256, 128, relu=False)
+            self.heads = nn.ModuleList([nn.Conv2d(channels, CLASSES, 1) for channels in (256, 128, 128)])
+            self.register_buffer("mean", torch.tensor([123.68, 116.779, 103.939]).flip(0).reshape(1, 3, 1, 1))
+
+        def forward(self, image: Any, label: Any = None) -> Any:
+            x = image.permute(0, 3, 1, 2).flip(1).float() - self.mean
+            x = x.contiguous(memory_format=torch.channels_last)
+            height, width = x.shape[2:]
+            middle = self.stem(resize(x, (height // 2, width // 2)))
+            deep = self.deep(resize(middle, (height // 32, width // 32)))
+            total, (tall, wide) = deep, deep.shape[2:]
+            for parts in (1, 2, 3, 4):
+                window = (tall // parts, wide // parts)
+                total = total + resize(F.avg_pool2d(deep, window, window), (tall, wide))
+            sub4 = resize(self.last(total), (height // 16, width // 16))
+            sub24 = resize(F.relu(self.coarse[0](sub4) + self.middle(middle)), (height // 8, width // 8))
+            sub124 = resize(F.relu(self.coarse[1](sub24) + self.fine(x)), (height // 4, width // 4))
+            if label is None:
+                return resize(self.heads[2](sub124), (height, width)).argmax(1).to(torch.uint8)
+            loss = 0.0
+            for head, features, step, weight in zip(self.heads, (sub4, sub24, sub124), (16, 8, 4), (0.16, 0.4, 1.0)):
+                near = label[:, ::step, ::step].long()
+                loss = loss + weight * F.cross_entropy(head(features).float(), near, ignore_index=255)
+            return loss
+
+    network = Network().cuda().to(memory_format=torch.channels_last).train(job == "train")
+    mode = "reduce-overhead" if (job, batch) == ("infer", 1) else "default"
+    forward = torch.compile(network, mode=mode) if how == "compiled" else network
+    arrays = {name: torch.from_numpy(array) for name, array in feed_of(job, batch).items()}
+    feed = {name: array.cuda() for name, array in arrays.items()}
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.003, momentum=0.9, weight_decay=1e-4, fused=True)
+
+    def train() -> None:
+        with torch.autocast("cuda", torch.bfloat16):
+            loss = forward(feed["image"], feed["label"])
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    def infer(image: Any = None) -> Any:
+        with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16):
+            return forward(feed["image"] if image is None else image)
+
+    began = time.perf_counter()
+    step = train if job == "train" else infer
+    step()
+    torch.cuda.synchronize()
+    first = time.perf_counter() - began
+    steps = {"train": 30, "infer": 60 if batch > 1 else 300}[job]
+    speeds = measure(step, lambda result: torch.cuda.synchronize(), batch, steps, batch == 1)
+    result: dict[str, Any] = {"images_per_second": speeds, "first_step_seconds": first, "version": torch.__version__}
+    if batch == 1:
+        pinned = arrays["image"].pin_memory()
+        result["from_host_ms"] = percentiles(lambda: infer(pinned.cuda(non_blocking=True)).cpu().numpy())
+    return result
+
+
+def in_a_process(side: str, *arguments: Any) -> dict[str, Any] | None:
+    """One measurement in a fresh process; None, and its error printed, if it fails."""
+    command = [sys.executable, __file__, "one", side, json.dumps(arguments)]
+    ended = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ))
+    if ended.returncode:
+        print(f"{side}{arguments} failed:\n{ended.stderr[-2000:]}", file=sys.stderr, flush=True)
+        return None
+    return json.loads(ended.stdout.splitlines()[-1])
+
+
+def gpu(graphs: Path, json_file: Path | None, jobs: list[str]) -> None:
+    """All jobs, the two sides in turn."""
+    rows: list[dict[str, Any]] = []
+    for job, batch in JOBS:
+        if jobs and f"{job}{batch}" not in jobs:
+            continue
+        sides = {
+            "zoo": in_a_process("zoo", job, batch, str(graphs)),
+            "torch compiled": in_a_process("torch", job, batch, "compiled"),
+            "torch eager": in_a_process("torch", job, batch, "eager"),
+        }
+        rows.append({"job": job, "batch": batch, "precision": "bf16", "sides": sides})
+        medians = {name: statistics.median(side["images_per_second"]) for name, side in sides.items() if side}
+        shown = ", ".join(f"{name} {value:.0f}/s ({1000 * batch / value:.3f} ms)" for name, value in medians.items())
+        hosts = {name: side["from_host_ms"] for name, side in sides.items() if side and "from_host_ms" in side}
+        print(f"{job} batch {batch}: {shown}{f', from host {hosts}' if hosts else ''}", flush=True)
+        if json_file is not None:
+            json_file.write_text(json.dumps({**machine(), "rows": rows}, indent=1) + "\n")
+
+
+def cpu(folder: Path, json_file: Path | None) -> None:
+    """An exported model run by Paddle, and its model.onnx by ONNX Runtime, on as many threads."""
+    from fluid import CPU_THREADS
+    from fluid.export import ONNX, ExportedModel
+
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = CPU_THREADS
+    session = onnxruntime.InferenceSession(str(folder / ONNX), options, providers=["CPUExecutionProvider"])
+    model = ExportedModel(folder)
+    image = np.random.default_rng(0).integers(0, 256, (1, *model.inputs["image"]["shape"][1:])).astype(np.uint8)
+    sides = {
+        "paddle.inference": lambda: model.run({"image": image}),
+        "onnxruntime": lambda: session.run(None, {"image": image}),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(6):
+        for name, call in sides.items():
+            began = time.perf_counter()
+            call()
+            seconds[name].append(time.perf_counter() - began)
+    best = {name: min(values[1:]) for name, values in seconds.items()}
+    ratio = best["onnxruntime"] / best["paddle.inference"]
+    print(f"{best}; onnxruntime takes {ratio:.2f} times as long")
+    if json_file is not None:
+        json_file.write_text(
+            json.dumps({**machine(), "size": image.shape, "seconds": seconds, "ratio": ratio}, indent=1) + "\n"
+        )
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=("capture", "gpu", "cpu", "one"))
+    parser.add_argument("folder")
+    parser.add_argument("arguments", nargs="?")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--jobs", nargs="*", default=[])
+    given = parser.parse_args()
+    if given.command == "one":
+        side = {"zoo": measure_zoo, "torch": measure_torch}[given.folder]
+        print(json.dumps(side(*json.loads(given.arguments))))
+    elif given.command == "capture":
+        capture(Path(given.folder))
+    elif given.command == "gpu":
+        gpu(Path(given.folder), given.json, given.jobs)
+    else:
+        cpu(Path(given.folder), given.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,271 @@
+"""Draw what is where in pictures.
+
+    python infer.py photo.jpg more/ 'streets/*.png'    files, folders, globs; without any, drawn streets
+    python infer.py film.mp4 --frame_step 5            every fifth frame of a video; camera:0 is the first camera
+    python infer.py --images_list list.txt --images_path DIR --out_path results      as in 2018
+    python infer.py --feed in.npz --fetch out.npz      raw arrays through the inference Program
+
+Writes for each picture NAME_result.png (colours), NAME_label.png (ids), NAME_overlay.jpg and NAME_side.jpg.
+"""
+
+import contextlib
+import itertools
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+if __package__ in (None, ""):
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from fluid import config as configuration
+from fluid import media
+from fluid.arrays import read_npz
+from fluid.config import ArrayFlags, BatchFlags, Count, EngineFlags, ExportedFlags, Share, Was, defaults
+from fluid.errors import DataError, UserError
+from fluid.interface import Interface
+from fluid.records import json_lines, make_folder
+from fluid.run import console, script
+from fluid.runner import Runner, run_arrays
+from icnet import pictures
+from icnet.classes import Classes
+from icnet.evaluation import Size, write_ids
+from icnet.opening import open_segmenter
+from icnet.reader import open_pairs
+from icnet.segmenter import MEAN, OUTPUTS, NetworkFlags, Segmenter
+
+import cv2
+import numpy as np
+import tyro
+
+Kind = Literal["result", "label", "overlay", "side"]
+EXAMPLES = 6
+"""Drawn streets that are segmented where nothing is named."""
+
+
+@dataclass
+@defaults(test_batch_size=4)
+class Flags(NetworkFlags, BatchFlags, ArrayFlags, ExportedFlags, EngineFlags):
+    """Draw what is where in pictures."""
+
+    images: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    """Image and video files, folders, patterns, @LIST for a file of names, - for names on standard input, or camera:0; by
+    default some drawn streets."""
+    pretrained_model: Annotated[str | None, Was("model_path")] = None
+    """Weights: a name that `./zoo list weights` shows, or a file or folder of any format."""
+    images_list: Path | None = None
+    """A file with the name of a picture a line."""
+    images_path: Path | None = None
+    """What the names in --images_list are relative to; without a list, a folder of pictures."""
+    frame_step: Count = 1
+    """Of a video or camera, every so many frames."""
+    long_side: Count | None = None
+    """Pictures that are longer are made smaller for the network, down to this many pixels; by default the length of those
+    that the weights learnt from. Results have the picture's own size."""
+    write: tuple[Kind, ...] = ("result", "label", "overlay", "side")
+    """What to write of each picture: colours, ids, colours over the picture, both side by side with a legend."""
+    opacity: Share = pictures.OPACITY
+    """Of the colours in an overlay."""
+    output_dir: Annotated[Path, Was("out_path")] = Path("segmented")
+    """Folder for results."""
+    outputs: tuple[Literal["sub4", "sub24", "sub124", "logits", "labels"], ...] = ()
+    """What --fetch writes; by default everything that the Program computes."""
+    feed: Path | None = None
+    """Raw inputs: an .npz with `image`, [N, H, W, 3] uint8 RGB or [N, 3, H, W] float32, BGR minus the mean."""
+    fetch: Path | None = None
+    """Raw outputs: the .npz to write: `sub4`, `sub24`, `sub124`, `logits` in full size, `labels` uint8."""
+
+
+ALIASES = {"exported": "exported_model"}
+RETIRED: dict[str, str] = {}
+
+
+def main(flags: Flags) -> list[dict[str, Any]]:
+    """Segment, print and write; returns the records of shares.jsonl."""
+    if (flags.feed is None) != (flags.fetch is None):
+        raise UserError("--feed and --fetch go together: raw inputs in, raw outputs out")
+    opened = open_segmenter(flags)
+    if flags.feed is not None and flags.fetch is not None:
+        segmenter, outputs = opened.facts, flags.outputs or OUTPUTS
+        size, normalised = raw_form(flags.feed)
+        exported = opened.exported is not None
+        run_arrays(
+            Runner(opened, flags),
+            lambda: build_program(segmenter, size, outputs, normalised),
+            flags.feed,
+            flags.fetch,
+            outputs=flags.outputs or None if exported else outputs,
+        )
+        return []
+    words = named_pictures(flags)
+    runner = Runner(opened, flags, runs=None if any(map(media.is_moving, words)) else len(words))
+    console.print(f"ICNet of width {opened.facts.width:g}, {runner.how}", markup=False)
+    unreadable: list[DataError] = []
+    found = media.pictures(words, step=flags.frame_step, unreadable=unreadable.append)
+    records = segment(Labeller(runner, opened.facts, flags.long_side), found, flags)
+    if unreadable:
+        raise DataError("\n".join(map(str, unreadable)))
+    return records
+
+
+def build_program(segmenter: Segmenter, size: Size, outputs: Sequence[str], normalised: bool = False) -> Interface:
+    """The inference Program, built with Paddle; nothing else here needs it."""
+    from icnet.network import inference_program
+
+    return inference_program(segmenter, size, outputs, normalised=normalised)
+
+
+def raw_form(feed: Path) -> tuple[Size, bool]:
+    """Height and width of the raw images, and whether they are floats, normalised already. Raises DataError."""
+    image = read_npz(feed).get("image")
+    if image is None or image.ndim != 4:
+        raise DataError(f"{feed}: needs an array `image`, [N, H, W, 3] uint8 or [N, 3, H, W] float32")
+    normalised = image.dtype.kind == "f"
+    return (image.shape[2:4] if normalised else image.shape[1:3]), normalised
+
+
+def named_pictures(flags: Flags) -> list[str]:
+    """The files and cameras that the flags name. Raises DataError for what does not exist."""
+    if flags.images_list is not None:
+        folder = flags.images_path or flags.images_list.parent
+        lines = media.read_named(flags.images_list).decode(errors="surrogateescape").splitlines()
+        # Lists of 2018 may have the label behind the image.
+        names = [line.split("\t")[0].strip() for line in lines if line.strip()]
+        return media.find([str(folder / name) for name in names])
+    if flags.images_path is not None:
+        return media.find([str(flags.images_path), *flags.images])
+    if flags.images:
+        return media.find(flags.images)
+    return list(open_pairs(None, "val").images[:EXAMPLES])
+
+
+class Labeller:
+    """Labels pictures of any size."""
+
+    def __init__(self, runner: Runner, segmenter: Segmenter, long_side: int | None):
+        self.runner, self.segmenter = runner, segmenter
+        self.long_side = long_side or max(segmenter.size)
+        self.fixed: Size | None = None
+        """The only size that an exported model, or Programs from files, take."""
+        if runner.takes_other_programs:
+            self._program = cache(
+                lambda size: runner.program("infer", lambda: build_program(segmenter, size, ["labels"]))
+            )
+            return
+        program = runner.program("infer", lambda: Interface(name="never built"))
+        if "labels" not in program.outputs:
+            raise UserError("this exported model has no output `labels`; export it with --outputs labels")
+        _, height, width, _ = program.inputs["image"].shape
+        assert height is not None and width is not None
+        self.fixed, self._program = (height, width), lambda size: program
+
+    def size_for(self, image: np.ndarray) -> Size:
+        """What size a picture is given to the network in."""
+        height, width = image.shape[:2]
+        if self.fixed is not None:
+            share = min(self.fixed[0] / height, self.fixed[1] / width)
+        else:
+            share = min(1.0, self.long_side / max(height, width))
+        return max(1, round(height * share)), max(1, round(width * share))
+
+    def __call__(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Labels [H, W] uint8 of each picture [H, W, 3]; all of them have one size."""
+        size = self.size_for(images[0])
+        small = [_resized(image, size) for image in images]
+        target = self.fixed or size
+        batch = np.stack([_padded(image, target) for image in small])
+        rows = self.runner.engine.shared_rows(len(batch))
+        batch = np.concatenate([batch, np.repeat(batch[-1:], rows - len(batch), axis=0)])
+        labels = np.asarray(self.runner.engine.run(self._program(target), {"image": batch}, fetch=["labels"])["labels"])
+        return [
+            cv2.resize(label[: size[0], : size[1]], image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+            for label, image in zip(labels, images)
+        ]
+
+
+def _resized(image: np.ndarray, size: Size) -> np.ndarray:
+    if image.shape[:2] == size:
+        return image
+    shrinks = size[0] < image.shape[0]
+    return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def _padded(image: np.ndarray, size: Size) -> np.ndarray:
+    """With the mean colour below and to the right."""
+    below, beside = size[0] - image.shape[0], size[1] - image.shape[1]
+    mean = tuple(map(round, MEAN))
+    return cv2.copyMakeBorder(image, 0, below, 0, beside, cv2.BORDER_CONSTANT, value=mean)
+
+
+def segment(labeller: Labeller, found: Iterator[tuple[str, np.ndarray]], flags: Flags) -> list[dict[str, Any]]:
+    """Label pictures, those of one size that follow each other together; write and print."""
+    folder, classes = make_folder(flags.output_dir), labeller.segmenter.classes
+    records, names = [], Names()
+    camera = any(map(media.is_camera, flags.images))
+    with json_lines(folder / "shares.jsonl") as write, contextlib.suppress(*[KeyboardInterrupt] if camera else []):
+        for batch in batches_of_one_size(found, 1 if camera else flags.test_batch_size):
+            for (place, image), label in zip(batch, labeller([image for _, image in batch])):
+                stem = names.of(place)
+                write_all(folder, stem, image, label, classes, flags)
+                record = {"image": place, "result": f"{stem}_result.png", "shares": shares(label, classes)}
+                write(record)
+                records.append(record)
+                shown = ", ".join(
+                    f"{name} {share:.1%}" for name, share in itertools.islice(record["shares"].items(), 6)
+                )
+                console.print(f"{place}: {shown}", markup=False)
+    console.print(f"written to {folder}", markup=False)
+    return records
+
+
+class Names:
+    """Names of results: those of the pictures, numbered where two are called alike."""
+
+    def __init__(self) -> None:
+        self._taken: dict[str, int] = {}
+
+    def of(self, place: str) -> str:
+        """For a picture's path, or `PATH#NUMBER` of a frame."""
+        path, _, number = place.partition("#")
+        stem = Path(path).stem.replace(":", "_") + (f"_{int(number):06}" if number.isdigit() else "")
+        self._taken[stem] = self._taken.get(stem, 0) + 1
+        return stem if self._taken[stem] == 1 else f"{stem}_{self._taken[stem]}"
+
+
+def batches_of_one_size(
+    found: Iterator[tuple[str, np.ndarray]], batch_size: int
+) -> Iterator[list[tuple[str, np.ndarray]]]:
+    """Neighbours of one size, at most `batch_size` of them."""
+    for _, group in itertools.groupby(found, key=lambda item: item[1].shape):
+        while batch := list(itertools.islice(group, batch_size)):
+            yield batch
+
+
+def shares(label: np.ndarray, classes: Classes) -> dict[str, float]:
+    """What share of the picture each class that is in it has, the largest first."""
+    counts = np.bincount(label.reshape(-1), minlength=256)[: len(classes)]
+    order = np.argsort(-counts, kind="stable")
+    return {classes.names[number]: round(counts[number] / label.size, 4) for number in order if counts[number]}
+
+
+def write_all(folder: Path, stem: str, image: np.ndarray, label: np.ndarray, classes: Classes, flags: Flags) -> None:
+    """What --write asks for."""
+    if "result" in flags.write:
+        pictures.write(folder / f"{stem}_result.png", pictures.colored(label, classes))
+    if "label" in flags.write:
+        write_ids(folder / f"{stem}_label.png", label, classes)
+    if "overlay" in flags.write:
+        pictures.write(folder / f"{stem}_overlay.jpg", pictures.overlay(image, label, classes, flags.opacity))
+    if "side" in flags.write:
+        pictures.write(folder / f"{stem}_side.jpg", pictures.side_by_side(image, label, classes))
+
+
+def cli(argv: Sequence[str] | None = None) -> None:
+    """Run with these words of a command line; None takes those of the process."""
+    script(lambda: main(configuration.parse(Flags, argv, aliases=ALIASES, retired=RETIRED)))
+
+
+if __name__ == "__main__":
+    cli()

@@ -1,0 +1,173 @@
+"""ICNet (Zhao et al., arXiv:1704.08545) as it was released for Fluid, by the names of its variables.
+
+Three branches see the image at 1/4, 1/2 and its own size: the smallest goes through a deep dilated ResNet, the others
+through few layers, and each result refines the one before it (cascade feature fusion).
+
+    LAYER.w_0 [, LAYER.b_0]                         of a convolution; an offset only where logits come out
+    LAYER_bn.w_0, LAYER_bn.b_0, _bn.w_1, _bn.w_2    scale, offset, mean, variance of the batch normalisation behind it
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from fluid.program import Value, dtype_name, only_runs_forward
+from fluid.resize import gather_bilinear, resize_bilinear
+from icnet.segmenter import HEADS, scaled
+
+import paddle
+import paddle.nn.functional as F
+
+Rounding = Literal["ceil", "floor"]
+
+MOMENTUM = 0.95
+"""Share of the running statistics that a step keeps."""
+EPSILON = 1e-5
+SMALLEST_SIDE = 128
+"""Pixels; of less, a pooling window of the deepest branch would hold nothing."""
+
+
+@dataclass
+class ICNet:
+    """The network. Its parameters are created where they are first needed, so that it can be applied several times.
+
+    Args:
+        classes: number of classes.
+        training: whether batch normalisation takes statistics of the batch.
+        width: factor of the number of channels of every layer; 1 is the released network.
+        rounding: of 1/32 of the height and the width, where they are no multiples of 32.
+    """
+
+    classes: int
+    training: bool
+    width: float = 1.0
+    rounding: Rounding = "floor"
+    parameters: dict[str, Value] = field(default_factory=dict, repr=False)
+
+    def __call__(self, image: Value) -> tuple[Value, Value, Value]:
+        """Logits `sub4` [N, classes, H/16, W/16], `sub24` (at 1/8) and `sub124` (at 1/4).
+
+        `image` is [N, 3, H, W] float, blue, green and red minus their means; H and W are multiples of 16, at least 128.
+        """
+        height, width = image.shape[2:]
+        half = gather_bilinear(image, (height // 2, width // 2))
+        middle = self._stem(half)
+        deep = self._deep(middle, (self._part(height), self._part(width)))
+        sub4 = resize_bilinear(deep, (height // 16, width // 16))
+        shallow = self._convolve(middle, "conv3_1_sub2_proj", 128, relu=False)
+        sub24 = self._fuse(sub4, shallow, "conv_sub4", (height // 8, width // 8))
+        fine = image
+        for name, channels in (("conv1_sub1", 32), ("conv2_sub1", 32), ("conv3_sub1", 64)):
+            fine = self._convolve(fine, name, channels, 3, stride=2)
+        fine = self._convolve(fine, "conv3_sub1_proj", 128, relu=False)
+        sub124 = self._fuse(sub24, fine, "conv_sub2", (height // 4, width // 4))
+        branches = zip((sub4, sub24, sub124), HEADS, strict=True)
+        first, second, third = (self._logits(features, name) for features, name in branches)
+        return first, second, third
+
+    def _part(self, length: int) -> int:
+        """1/32 of a side."""
+        return -(-length // 32) if self.rounding == "ceil" else length // 32
+
+    def _stem(self, half: Value) -> Value:
+        """What the first two branches share: from 1/2 of the image to features at 1/16."""
+        x = self._convolve(half, "conv1_1_3_3_s2", 32, 3, stride=2)
+        x = self._convolve(x, "conv1_2_3_3", 32, 3)
+        x = self._convolve(x, "conv1_3_3_3", 64, 3)
+        x = F.max_pool2d(x, 3, stride=2, padding=1)
+        x = self._bottleneck(x, "conv2_1", 32, project=True)
+        x = self._bottleneck(x, "conv2_2", 32)
+        x = self._bottleneck(x, "conv2_3", 32)
+        return self._bottleneck(x, "conv3_1", 64, stride=2, project=True)
+
+    def _deep(self, x: Value, size: tuple[int, int]) -> Value:
+        """The first branch's own layers, at 1/32 of the image."""
+        x = resize_bilinear(x, size)
+        for number in (2, 3, 4):
+            x = self._bottleneck(x, f"conv3_{number}", 64)
+        for number in range(1, 7):
+            x = self._bottleneck(x, f"conv4_{number}", 128, dilation=2, project=number == 1)
+        for number in range(1, 4):
+            x = self._bottleneck(x, f"conv5_{number}", 256, dilation=4, project=number == 1)
+        return self._convolve(_add_pyramid(x), "conv5_4_k1", 256)
+
+    def _bottleneck(
+        self, x: Value, name: str, channels: int, *, stride: int = 1, dilation: int = 1, project: bool = False
+    ) -> Value:
+        """A residual block (He et al., arXiv:1512.03385); the first 1x1 convolution carries the stride."""
+        shortcut = self._convolve(x, f"{name}_1_1_proj", 4 * channels, stride=stride, relu=False) if project else x
+        y = self._convolve(x, f"{name}_1_1_reduce", channels, stride=stride)
+        y = self._convolve(y, f"{name}_3_3", channels, 3, dilation=dilation)
+        y = self._convolve(y, f"{name}_1_1_increase", 4 * channels, relu=False)
+        return F.relu(shortcut + y)
+
+    def _fuse(self, coarse: Value, fine: Value, name: str, size: tuple[int, int]) -> Value:
+        """Cascade feature fusion, enlarged to `size`."""
+        coarse = self._convolve(coarse, name, 128, 3, dilation=2, relu=False)
+        # The gradient of gathered pixels takes longer than that of products.
+        resize = gather_bilinear if only_runs_forward() else resize_bilinear
+        return resize(F.relu(coarse + fine), size)
+
+    def _logits(self, x: Value, name: str) -> Value:
+        weight = self._parameter(
+            f"{name}.w_0", [self.classes, x.shape[1], 1, 1], paddle.nn.initializer.KaimingNormal(), x
+        )
+        offset = self._parameter(f"{name}.b_0", [self.classes], paddle.nn.initializer.Constant(0.0), x)
+        return F.conv2d(x, weight, offset)
+
+    def _convolve(
+        self,
+        x: Value,
+        name: str,
+        channels: int,
+        kernel: int = 1,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        relu: bool = True,
+    ) -> Value:
+        """Convolution, padded with zeros to the size at stride 1, and batch normalisation."""
+        channels = scaled(channels, self.width)
+        initializer = paddle.nn.initializer.KaimingNormal()
+        weight = self._parameter(f"{name}.w_0", [channels, x.shape[1], kernel, kernel], initializer, x)
+        # TensorFlow's SAME: with stride 2 at the bottom and the right alone.
+        padding = dilation * (kernel - 1) + 1 - stride if kernel > 1 else 0
+        sides = [padding // 2, padding - padding // 2] * 2
+        y = self._normalise(F.conv2d(x, weight, None, stride, sides, dilation), f"{name}_bn")
+        return F.relu(y) if relu else y
+
+    def _normalise(self, x: Value, name: str) -> Value:
+        zero, one = paddle.nn.initializer.Constant(0.0), paddle.nn.initializer.Constant(1.0)
+        scale, offset = (
+            self._parameter(f"{name}.{suffix}", [x.shape[1]], start, x)
+            for suffix, start in (("w_0", one), ("b_0", zero))
+        )
+        mean, variance = (
+            self._parameter(f"{name}.{suffix}", [x.shape[1]], start, x, trainable=False)
+            for suffix, start in (("w_1", zero), ("w_2", one))
+        )
+        return F.batch_norm(
+            x, mean, variance, scale, offset, training=self.training, momentum=MOMENTUM, epsilon=EPSILON
+        )
+
+    def _parameter(
+        self,
+        name: str,
+        shape: list[int],
+        initializer: paddle.nn.initializer.Initializer,
+        like: Value,
+        trainable: bool = True,
+    ) -> Value:
+        if name not in self.parameters:
+            attributes = paddle.ParamAttr(name=name, initializer=initializer, trainable=trainable)
+            self.parameters[name] = paddle.create_parameter(shape, dtype_name(like), attr=attributes)
+        return self.parameters[name]
+
+
+def _add_pyramid(x: Value) -> Value:
+    """`x` [N, C, h, w] and its means over 1, 2 x 2, 3 x 3 and 4 x 4 windows, enlarged, summed (pyramid pooling)."""
+    height, width = x.shape[2:]
+    total = x
+    for parts in (1, 2, 3, 4):
+        window = [height // parts, width // parts]
+        total = total + resize_bilinear(F.avg_pool2d(x, window, window), (height, width))
+    return total

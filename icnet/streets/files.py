@@ -1,0 +1,71 @@
+"""Drawn streets as files, in the layout of Cityscapes."""
+
+import os
+import shutil
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+from fluid.errors import DataError
+from icnet.streets.scene import draw_street
+
+import cv2
+import platformdirs
+
+VERSION = 1
+"""Of the drawings; another one is drawn anew."""
+SIZE = (256, 512)
+COUNTS = {"train": 240, "val": 40}
+"""Of the data set that needs no flag."""
+FIRST = {"train": 0, "val": 1_000_000, "test": 2_000_000}
+"""Seed of the first street of each part, so that no part has a street of another."""
+CITY = "drawn"
+
+
+def drawn_streets() -> Path:
+    """The folder of the streets that need no flag, drawn when they are first asked for. Raises DataError.
+
+    It lies in the user's cache folder.
+    """
+    folder = (
+        Path(platformdirs.user_cache_dir("fluid-model-zoo", appauthor=False)) / f"streets-{VERSION}-{SIZE[1]}x{SIZE[0]}"
+    )
+    if not folder.is_dir():
+        print(f"drawing {sum(COUNTS.values())} streets into {folder}", flush=True)
+        write_streets(folder, SIZE, COUNTS)
+    return folder
+
+
+def write_streets(folder: Path, size: tuple[int, int], counts: dict[str, int], processes: int | None = None) -> None:
+    """Draw streets into a folder that is not there yet; whole or not at all. Raises DataError if it cannot be written."""
+    partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
+    tasks = [(partial, split, number, size) for split, count in counts.items() for number in range(count)]
+    try:
+        for split in counts:
+            for kind in ("leftImg8bit", "gtFine"):
+                (partial / kind / split / CITY).mkdir(parents=True)
+        processes = processes or min(os.cpu_count() or 1, 32)
+        if processes > 1 and len(tasks) > 4:
+            with ProcessPoolExecutor(processes, mp_context=get_context("forkserver")) as pool:
+                for _ in pool.map(_write_street, tasks, chunksize=4):
+                    pass
+        else:
+            for task in tasks:
+                _write_street(task)
+        partial.rename(folder)
+    except OSError as error:
+        if folder.is_dir():  # another process was faster
+            return
+        raise DataError(f"{folder}: the streets cannot be written ({error.strerror or error})") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write_street(task: tuple[Path, str, int, tuple[int, int]]) -> None:
+    folder, split, number, (height, width) = task
+    # Several processes draw; each with threads of its own they would get in each other's way.
+    cv2.setNumThreads(0)
+    jpeg, label = draw_street(FIRST[split] + number, height, width)
+    stem = f"{CITY}_{number:06}_000000"
+    (folder / "leftImg8bit" / split / CITY / f"{stem}_leftImg8bit.jpg").write_bytes(jpeg)
+    cv2.imwrite(str(folder / "gtFine" / split / CITY / f"{stem}_gtFine_labelIds.png"), label)

@@ -1,0 +1,204 @@
+"""Surfaces: fractal noise, and walls and crowns made of it. Nothing in a drawn street has one colour."""
+
+from functools import cache
+
+import cv2
+import numpy as np
+
+NOISE_SIDE = 512
+EXPONENTS = (0.5, 0.9, 1.2, 1.5, 1.9)
+"""Amplitude falls with this power of the frequency: grain, asphalt, plaster, foliage, clouds."""
+GRAIN, ASPHALT, PLASTER, FOLIAGE, CLOUDS = range(5)
+TINT = 0.18
+"""Share of coloured noise."""
+
+
+@cache
+def noise(kind: int) -> np.ndarray:
+    """Fractal noise that can be tiled, [512, 512, 3] float32, about 0 with a standard deviation of about 1."""
+    rng = np.random.default_rng((7, kind))
+    frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(NOISE_SIDE), np.fft.rfftfreq(NOISE_SIDE), indexing="ij"))
+    frequency[0, 0] = np.inf
+    layers = []
+    for _ in range(3):
+        spectrum = np.exp(2j * np.pi * rng.random(frequency.shape)) / frequency ** EXPONENTS[kind]
+        layer = np.fft.irfft2(spectrum, (NOISE_SIDE, NOISE_SIDE))
+        layers.append((layer - layer.mean()) / layer.std())
+    # Mostly grey: what is uneven is rather brighter than of another colour.
+    return np.stack([layers[0] + TINT * other for other in (0 * layers[0], *layers[1:])], axis=2).astype(np.float32)
+
+
+def patch(rng: np.random.Generator, height: int, width: int, kind: int, zoom: float = 1.0) -> np.ndarray:
+    """A random piece of noise, [height, width, 3], enlarged by `zoom`."""
+    tall, wide = (min(max(2, int(side / zoom) + 1), NOISE_SIDE) for side in (height, width))
+    top, left = rng.integers(0, NOISE_SIDE - tall + 1), rng.integers(0, NOISE_SIDE - wide + 1)
+    piece = noise(kind)[top : top + tall, left : left + wide]
+    return cv2.resize(piece, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def surface(
+    rng: np.random.Generator,
+    height: int,
+    width: int,
+    color: np.ndarray,
+    *,
+    kind: int = PLASTER,
+    contrast: float = 0.1,
+    zoom: float = 1.0,
+) -> np.ndarray:
+    """A piece of material around `color` (0..1): [height, width, 3]."""
+    return np.clip(color * (1 + contrast * patch(rng, height, width, kind, zoom)), 0.0, 1.5).astype(np.float32)
+
+
+WALLS = np.array(
+    [
+        (0.78, 0.74, 0.66), (0.70, 0.62, 0.50), (0.62, 0.36, 0.27), (0.50, 0.30, 0.24), (0.80, 0.78, 0.76),
+        (0.60, 0.60, 0.60), (0.45, 0.45, 0.47), (0.75, 0.68, 0.45), (0.66, 0.52, 0.42), (0.55, 0.58, 0.62),
+        (0.82, 0.70, 0.62), (0.35, 0.33, 0.33), (0.88, 0.86, 0.82), (0.58, 0.63, 0.55),
+    ]
+)  # fmt: skip
+"""Colours of facades."""
+
+
+def varied(
+    rng: np.random.Generator, color: np.ndarray | tuple[float, float, float], amount: float = 0.08
+) -> np.ndarray:
+    """A colour near `color`."""
+    brighter, tint = np.exp(rng.normal(0, amount)), np.exp(rng.normal(0, amount / 3, 3))
+    return np.clip(np.asarray(color) * brighter * tint, 0.01, 1.2)
+
+
+def facade(rng: np.random.Generator, width: float, height: float, density: int) -> np.ndarray:
+    """The front of a building of so many metres, [height x density, width x density, 3]: wall, windows, shops, dirt."""
+    wide, tall = max(8, int(width * density)), max(8, int(height * density))
+    color = varied(rng, WALLS[rng.integers(len(WALLS))])
+    image = surface(rng, tall, wide, color, contrast=rng.uniform(0.04, 0.16), zoom=rng.uniform(0.5, 3), kind=PLASTER)
+    style = rng.choice(("brick", "plain", "panels", "glass"), p=(0.3, 0.4, 0.2, 0.1))
+    if style == "brick":
+        _add_courses(image, density, rng)
+    elif style == "panels":
+        _add_joints(image, density, rng)
+    floor = rng.uniform(2.7, 3.9)
+    ground = rng.uniform(3.0, 4.6)
+    shop = rng.random() < 0.45
+    column = rng.uniform(1.6, 4.2)
+    window = (column * rng.uniform(0.3, 0.72), floor * rng.uniform(0.4, 0.72))
+    if style == "glass":
+        window = (column * 0.9, floor * 0.88)
+    kind = _WindowStyle.draw(rng)
+    first = rng.uniform(0.2, 1.0)
+    for level in range(40):
+        bottom = ground + level * floor + 0.25 * floor
+        if bottom + window[1] > height - 0.3:
+            break
+        for number in range(int((width - first) / column)):
+            left = first + number * column
+            kind.paint(image, rng, density, left, height - bottom - window[1], *window)
+    _add_ground_floor(image, rng, density, height, ground, shop)
+    if rng.random() < 0.6:  # a cornice
+        band = max(1, int(rng.uniform(0.2, 0.6) * density))
+        image[:band] *= rng.uniform(0.55, 1.25)
+    streaks = cv2.resize(patch(rng, 24, wide, ASPHALT, 0.7), (wide, tall), interpolation=cv2.INTER_LINEAR)[:, :, :1]
+    return np.clip(image * (1 + rng.uniform(0.02, 0.10) * streaks), 0, 1.3)
+
+
+class _WindowStyle:
+    """How the windows of one building look."""
+
+    def __init__(self, frame: np.ndarray, glass: np.ndarray, bars: int, balcony: float, shutter: np.ndarray | None):
+        self.frame, self.glass, self.bars, self.balcony, self.shutter = frame, glass, bars, balcony, shutter
+
+    @staticmethod
+    def draw(rng: np.random.Generator) -> "_WindowStyle":
+        frame = varied(rng, (0.85, 0.85, 0.83) if rng.random() < 0.6 else (0.25, 0.2, 0.17))
+        glass = varied(rng, (0.16, 0.18, 0.2), 0.3)
+        shutter = varied(rng, (0.3, 0.35, 0.3), 0.5) if rng.random() < 0.2 else None
+        return _WindowStyle(frame, glass, int(rng.integers(0, 3)), float(rng.choice((0.0, 0.0, 0.35, 0.9))), shutter)
+
+    def paint(
+        self,
+        image: np.ndarray,
+        rng: np.random.Generator,
+        density: int,
+        left: float,
+        top: float,
+        width: float,
+        height: float,
+    ) -> None:
+        """A window whose upper left corner is there, in metres."""
+        x0, y0, x1, y1 = (int(v * density) for v in (left, top, left + width, top + height))
+        border = max(1, int(0.08 * density))
+        if y0 < 0 or x1 >= image.shape[1] or x1 - x0 < 3 or y1 - y0 < 3:
+            return
+        image[y0:y1, x0:x1] = self.frame
+        pane = image[y0 + border : y1 - border, x0 + border : x1 - border]
+        if not pane.size:
+            return
+        shade = self.glass * rng.uniform(0.5, 1.7)
+        if rng.random() < 0.3:  # curtains, or the sky in the glass
+            shade = varied(rng, (0.6, 0.6, 0.58), 0.3)
+        pane[:] = shade + 0.07 * patch(rng, *pane.shape[:2], FOLIAGE, 0.5)[:, :, :1] * rng.uniform(0.3, 1.5)
+        for number in range(self.bars):
+            at = x0 + (x1 - x0) * (number + 1) // (self.bars + 1)
+            image[y0:y1, at : at + border] = self.frame
+        image[y1 : y1 + border, x0:x1] *= 1.2
+        if self.shutter is not None:
+            wing = (x1 - x0) // 3
+            for start in (max(0, x0 - wing), x1):
+                image[y0:y1, start : start + wing] = self.shutter
+        if self.balcony and rng.random() < self.balcony:
+            rail = y1 - (y1 - y0) // 3
+            image[rail : y1 + 2 * border, max(0, x0 - border) : x1 + border] *= rng.uniform(0.4, 0.8)
+            image[rail : y1 : max(2, 2 * border), max(0, x0 - border) : x1 + border] = self.frame
+
+
+def _add_courses(image: np.ndarray, density: int, rng: np.random.Generator) -> None:
+    """The courses of a brick wall."""
+    rows = np.maximum(1, np.arange(0, image.shape[0] / density, rng.uniform(0.08, 0.3)) * density).astype(int)
+    image[rows[rows < len(image)]] *= rng.uniform(0.75, 0.95)
+    shades = 1 + 0.08 * rng.standard_normal((len(rows) + 1, max(2, image.shape[1] // max(2, density // 4)), 1))
+    image *= cv2.resize(shades.astype(np.float32), image.shape[1::-1], interpolation=cv2.INTER_NEAREST)[:, :, None]
+
+
+def _add_joints(image: np.ndarray, density: int, rng: np.random.Generator) -> None:
+    """The joints of concrete panels."""
+    step = max(3, int(rng.uniform(1, 3.2) * density))
+    image[::step] *= 0.7
+    image[:, :: max(3, int(step * rng.uniform(0.7, 2.0)))] *= 0.75
+
+
+def _add_ground_floor(
+    image: np.ndarray, rng: np.random.Generator, density: int, height: float, ground: float, shop: bool
+) -> None:
+    """Shops with panes and signs, or doors."""
+    tall, wide = image.shape[:2]
+    top = tall - int(ground * density)
+    if top < 1:
+        return
+    if shop:
+        image[top:] = surface(rng, tall - top, wide, varied(rng, WALLS[rng.integers(len(WALLS))] * 0.7), contrast=0.15)
+    at = rng.uniform(0.2, 1.0)
+    while at < wide / density - 1.0:
+        width = rng.uniform(2.0, 4.5) if shop else rng.uniform(0.9, 1.4)
+        x0, x1 = int(at * density), min(wide, int((at + width) * density))
+        y0 = tall - int(rng.uniform(0.62, 0.8) * ground * density)
+        pane = image[y0 : tall - (int(0.4 * density) if shop else 0), x0:x1]
+        if pane.size:
+            pane[:] = varied(rng, (0.2, 0.18, 0.16), 0.5) + 0.08 * patch(rng, *pane.shape[:2], FOLIAGE, 0.5)
+        if shop:  # the sign above it
+            band = image[top + 1 : max(top + 2, y0 - 1), x0:x1]
+            band[:] = (
+                rng.uniform(0.1, 0.95, 3) * (1 + 0.1 * patch(rng, *band.shape[:2], GRAIN, 2.0)) if band.size else 0
+            )
+        at += width + (rng.uniform(0.2, 0.8) if shop else rng.uniform(2.0, 7.0))
+    if not shop:
+        _add_ground_windows(image, rng, density, height, ground)
+
+
+def _add_ground_windows(
+    image: np.ndarray, rng: np.random.Generator, density: int, height: float, ground: float
+) -> None:
+    """Windows between the doors."""
+    kind, width = _WindowStyle.draw(rng), rng.uniform(0.8, 2.2)
+    for left in np.arange(rng.uniform(0.3, 1.5), image.shape[1] / density - width, width + rng.uniform(0.8, 3.0)):
+        kind.paint(image, rng, density, float(left), height - ground * 0.85, width, ground * 0.5)

@@ -1,0 +1,276 @@
+"""Train ICNet.
+
+python train.py                                                     drawn streets, some minutes on a CPU
+python train.py --data_dir CITYSCAPES --recipe 2018                 Cityscapes as in 2018
+python train.py --data_dir MINE --pretrained_model streets --lr 0.002   fine-tuning on own masks
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+if __package__ in (None, ""):
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from fluid import config as configuration
+from fluid.averages import MeasuredWeights
+from fluid.config import BatchFlags, Count, Natural, Positive, Share, TrainFlags, Was, defaults
+from fluid.data import Batches, batches_per_epoch, training_batches
+from fluid.engine import Engine
+from fluid.errors import DataError, UserError
+from fluid.interface import Interface
+from fluid.keeper import Evaluation
+from fluid.optimizers import OptimizerFlags, schedule
+from fluid.run import console, script
+from fluid.session import fingerprint, settle
+from fluid.trainer import Outcome
+from icnet.evaluation import Size, by_size, confusion, role_of
+from icnet.metrics import Confusion
+from icnet.opening import load_weights, open_segmenter
+from icnet.reader import Augment, Pairs, Source, check, class_weights, open_pairs
+from icnet.report import finish, show_findings
+from icnet.segmenter import TASK, NetworkFlags, Segmenter
+
+import numpy as np
+
+
+@dataclass
+@defaults(optimizer="adam", lr=0.002, lr_strategy="polynomial_decay", lr_power=0.9, test_batch_size=4)
+class Flags(OptimizerFlags, BatchFlags, TrainFlags):
+    """Train ICNet."""
+
+    data_dir: Path | None = None
+    """Folder of the data set, in one of the layouts of README.md; by default drawn streets."""
+    width: Positive = 0.5
+    """Factor of the channels of every layer; 1 is the network of the paper."""
+    rounding: Literal["ceil", "floor"] = "floor"
+    """Of 1/32 of a side that is no multiple of 32: ceil in July 2018, floor since August 2018."""
+    crop: tuple[Count, Count] = (192, 384)
+    """Height and width of what is cut out of each training image."""
+    batch_size: Count = 8
+    """Images in a batch, over all devices."""
+    num_epochs: Count = 25
+    """Passes over the training images."""
+    pretrained_model: Annotated[str | None, Was("init_model")] = None
+    """Weights: those to start from, a registered name, or a file or folder of any format."""
+    allow_partial: bool = False
+    """Accept weights that fit only in part."""
+    recipe: Literal["none", "2018"] = "none"
+    """2018: optimizer, schedule, decay, crop, batch, length and augmentation of the release, where no flag says otherwise."""
+
+    scales: tuple[Positive, Positive] = (0.7, 1.5)
+    """Training images are resized by a random factor between these."""
+    random_scaling: bool = True
+    """Whether they are."""
+    flip: Annotated[bool, Was("random_mirror")] = True
+    """Mirror every second image."""
+    color_jitter: Share = 0.25
+    """Change brightness, contrast and saturation by up to this share."""
+    reduce_zero_label: bool = False
+    """Id 0 of label files means nothing, and every other one is one less."""
+    balance: bool = False
+    """Weigh classes by how rare they are in the training labels."""
+    hard_share: Share | None = None
+    """Only the hardest pixels of each image count in the loss, this share of them."""
+    statistics_batch: Count | None = None
+    """Images that share batch statistics, say those of one GPU; by default the whole batch. Needs xla."""
+    max_bad_samples: Natural = 100
+    """Unreadable training images that are replaced and reported before the run ends with an error."""
+    check_data: bool = False
+    """Read every label file first, print the pixels of each class, and stop if there is any fault."""
+
+
+RECIPE = {
+    "optimizer": "momentum",
+    "momentum_rate": 0.9,
+    "lr": 0.003,
+    "lr_strategy": "polynomial_decay",
+    "lr_power": 0.9,
+    "l2_decay": 1e-4,
+    "batch_size": 16,
+    "max_steps": 60_000,
+    "width": 1.0,
+    "crop": (720, 720),
+    "scales": (0.5, 2.0),
+    "flip": True,
+    "color_jitter": 0.0,
+    "save_every": 1000,
+}
+"""What --recipe 2018 sets."""
+ALIASES: dict[str, str] = {"checkpoint_path": "output_dir"}
+RETIRED: dict[str, str] = {}
+NETWORK_FLAGS = ("width", "rounding")
+"""Flags that make another network of a run."""
+FREE = ("data_dir", "num_workers", "test_batch_size", "max_bad_samples", "check_data")
+"""Flags that Programs from files were not built with."""
+
+
+def main(flags: Flags) -> Outcome:
+    """Train as `flags` say; returns how the run ended."""
+    settled = settle(with_network_of_weights(with_recipe(flags)), TASK, free=FREE)
+    flags = settled.flags
+    settled.refuse_changes(*NETWORK_FLAGS)
+    train_pairs, test_pairs = (open_pairs(flags.data_dir, part, flags.reduce_zero_label) for part in ("train", "val"))
+    if flags.check_data:
+        check_all(train_pairs, test_pairs)
+    source = Source(train_pairs, augmentation(flags))
+    groups = by_size(test_pairs)
+    segmenter = Segmenter(flags.width, flags.rounding, train_pairs.classes, next(iter(groups)))
+    batches = batches_per_epoch(source, flags.batch_size)
+    epochs = epochs_of(flags, batches)
+    length = settled.length(batches, epochs, batch_size=flags.batch_size, accumulate=flags.accumulate_batches)
+    settled.refuse_other_length(length)
+    programs = settled.programs(lambda: build_programs(flags, segmenter, train_pairs, groups, length.steps_per_epoch))
+    engine = settled.start_engine(length.total_steps * flags.accumulate_batches, batch_size=flags.batch_size)
+
+    with settled.open(
+        engine,
+        programs,
+        facts={"segmenter": segmenter.to_facts()},
+        data={"training images": name_of(train_pairs), "test images": name_of(test_pairs)},
+        load=(lambda state: start_from(flags, state)) if flags.pretrained_model else None,
+        length=length,
+    ) as session:
+        session.run.say(
+            f"ICNet of width {flags.width:g}: {session.update.parameter_count:,} parameters, {len(segmenter.classes)} classes, "
+            f"{len(train_pairs)} training and {len(test_pairs)} test images"
+        )
+        evaluator = Evaluator(engine, programs, flags, test_pairs, groups)
+        outcome = session.train(
+            lambda start: open_batches(flags, source, engine, start),
+            unit="images",
+            evaluations=[Evaluation("eval", evaluator, decides="miou", higher_is_better=True)],
+        )
+        if session.run.writes and not outcome.nothing_left:
+            finish(session.run, outcome, evaluator)
+    return outcome
+
+
+def with_recipe(flags: Flags) -> Flags:
+    """The flags with those of the recipe that the command line does not name."""
+    if flags.recipe == "none":
+        return flags
+    named = configuration.named(flags)
+    return configuration.with_named(flags, {name: value for name, value in RECIPE.items() if name not in named})
+
+
+def with_network_of_weights(flags: Flags) -> Flags:
+    """The flags with width and rounding of the weights to start from, where the command line does not name them."""
+    if flags.pretrained_model is None or flags.checkpoint is not None or flags.programs is not None:
+        return flags
+    facts = open_segmenter(starting(flags)).facts
+    network = {"width": facts.width, "rounding": facts.rounding}
+    named = configuration.named(flags)
+    return configuration.with_named(flags, {name: value for name, value in network.items() if name not in named})
+
+
+def starting(flags: Flags) -> NetworkFlags:
+    """The weights to start from, as a script that only uses weights names them."""
+    return NetworkFlags(pretrained_model=flags.pretrained_model, allow_partial=flags.allow_partial)
+
+
+def epochs_of(flags: Flags, batches: int) -> int:
+    """Passes over the data: with a recipe as many as its steps take."""
+    steps = max(1, batches // flags.accumulate_batches)
+    return -(-flags.max_steps // steps) if flags.recipe == "2018" and flags.max_steps else flags.num_epochs
+
+
+def augmentation(flags: Flags) -> Augment:
+    """The random changes of training images."""
+    scales = flags.scales if flags.random_scaling else (1.0, 1.0)
+    if scales[0] > scales[1]:
+        raise UserError(f"--scales {scales[0]:g} {scales[1]:g}: the first must not be larger than the second")
+    return Augment(flags.crop, scales, flags.flip, flags.color_jitter)
+
+
+def check_all(*parts: Pairs) -> None:
+    """Print what the label files hold. Raises DataError if there is any fault."""
+    findings = [check(pairs) for pairs in parts]
+    show_findings(parts[0].classes, findings)
+    faults = [fault for item in findings for fault in item.faults]
+    if faults:
+        console.print("\n".join(faults), markup=False)
+        raise DataError(f"{parts[0].origin}: {len(faults)} faults in the label files, listed above")
+
+
+def name_of(pairs: Pairs) -> str:
+    """A fingerprint of the names."""
+    return fingerprint([Path(path).name for path in (*pairs.images, *pairs.labels)])
+
+
+def open_batches(flags: Flags, source: Source, engine: Engine, start: int) -> Batches:
+    """The training batches from a position on."""
+    return training_batches(
+        source,
+        flags.batch_size,
+        seed=flags.seed,
+        start=start,
+        num_workers=flags.num_workers,
+        max_bad=flags.max_bad_samples,
+        shard=(engine.host_id, engine.num_hosts),
+    )
+
+
+def build_programs(
+    flags: Flags, segmenter: Segmenter, pairs: Pairs, groups: dict[Size, list[int]], steps_per_epoch: int
+) -> dict[str, Interface]:
+    """The Programs by role, built with Paddle: `train`, perhaps `apply`, and an evaluation for each size of image."""
+    from icnet.network import evaluation_program, inference_program, training_programs
+
+    rate = schedule(flags, steps_per_epoch=steps_per_epoch, num_epochs=flags.num_epochs)
+    if flags.recipe == "2018" and flags.max_steps is not None:
+        rate = schedule(flags, steps_per_epoch=flags.max_steps, num_epochs=1)
+    weights = class_weights(check(pairs).pixels[: len(pairs.classes)]) if flags.balance else None
+    evaluations = {role_of(size): evaluation_program(segmenter, size) for size in groups}
+    if flags.capture is not None:  # for infer.py, where there is no Paddle
+        evaluations["infer"] = inference_program(segmenter, segmenter.size)
+    return {**training_programs(flags, segmenter, flags.crop, rate, weights), **evaluations}
+
+
+def start_from(flags: Flags, state: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], object]:
+    """`state` with the weights of --pretrained_model, and what became of each of them."""
+    return load_weights(state, str(flags.pretrained_model), allow_partial=flags.allow_partial)
+
+
+class Evaluator:
+    """Measures the weights in training, or their moving averages."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        programs: Any,
+        flags: Flags,
+        pairs: Pairs,
+        groups: dict[Size, list[int]],
+    ):
+        evaluations = [programs[role_of(size)] for size in groups if role_of(size) in programs]
+        if len(evaluations) < len(groups):
+            raise DataError(f"the Programs do not evaluate images of all sizes of {pairs.origin}: capture them with it")
+        names = {name for program in evaluations for name in program.state_names}
+        update = programs.get("apply", programs["train"])
+        self.weights = MeasuredWeights(engine, update, names, flags)
+        self.programs, self.flags, self.pairs, self.groups = programs, flags, pairs, groups
+        self.measured = Confusion(pairs.classes)
+
+    def __call__(self) -> dict[str, float]:
+        """The scores over all test images; the counts are kept as `measured`."""
+        self.measured = confusion(
+            self.weights.engine(),
+            lambda size: self.programs[role_of(size)],
+            self.pairs,
+            self.groups,
+            batch_size=self.flags.test_batch_size,
+            num_workers=self.flags.num_workers,
+        )
+        return self.measured.result()
+
+
+def cli(argv: Sequence[str] | None = None) -> None:
+    """Run with these words of a command line; None takes those of the process."""
+    script(lambda: main(configuration.parse(Flags, argv, aliases=ALIASES, retired=RETIRED)))
+
+
+if __name__ == "__main__":
+    cli()
