@@ -14,6 +14,7 @@ How files become pixels, [H, W, 3] uint8 RGB, wherever the zoo reads one:
 Reader processes import this module; it imports neither paddle nor jax.
 """
 
+import contextlib
 import glob
 import io
 import os
@@ -129,6 +130,11 @@ def is_moving(name: str) -> bool:
 def is_camera(name: str) -> bool:
     """Whether a name that `find` found is a camera, whose pictures have no end."""
     return CAMERA.fullmatch(name) is not None and not Path(name).exists()
+
+
+def until_interrupted(names: Iterable[str]) -> contextlib.AbstractContextManager[None]:
+    """If a camera is among them, Ctrl-C ends the block: its pictures have no other end."""
+    return contextlib.suppress(*[KeyboardInterrupt] if any(map(is_camera, names)) else [])
 
 
 def read_image(path: str | os.PathLike[str]) -> np.ndarray:

@@ -8,7 +8,6 @@
 Writes for each picture NAME_result.png (colours), NAME_label.png (ids), NAME_overlay.jpg and NAME_side.jpg.
 """
 
-import contextlib
 import itertools
 import sys
 from collections.abc import Iterator, Sequence
@@ -204,7 +203,7 @@ def segment(labeller: Labeller, found: Iterator[tuple[str, np.ndarray]], flags: 
     folder, classes = make_folder(flags.output_dir), labeller.segmenter.classes
     records, names = [], Names()
     camera = any(map(media.is_camera, flags.images))
-    with json_lines(folder / "shares.jsonl") as write, contextlib.suppress(*[KeyboardInterrupt] if camera else []):
+    with json_lines(folder / "shares.jsonl") as write, media.until_interrupted(flags.images):
         for batch in batches_of_one_size(found, 1 if camera else flags.test_batch_size):
             for (place, image), label in zip(batch, labeller([image for _, image in batch])):
                 stem = names.of(place)

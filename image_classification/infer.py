@@ -10,12 +10,10 @@
 Prints the best classes of each image and writes predictions.jsonl, predictions.csv and sheet.png to --output_dir.
 """
 
-import contextlib
 import csv
 import itertools
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -149,7 +147,7 @@ def classify(runner: Runner, classifier: Classifier, pictures: Iterator[Named], 
     """Print and write the best classes of each picture."""
     folder = make_folder(flags.output_dir)
     records, seen = [], []
-    with json_lines(folder / "predictions.jsonl") as write, until_interrupted(flags):
+    with json_lines(folder / "predictions.jsonl") as write, media.until_interrupted(flags.images):
         for place, image, label, logits in outputs_of(runner, classifier, pictures, flags.test_batch_size, "logits"):
             record = {"image": place, "predictions": best_classes(classifier, logits, flags.top_k)}
             if label is not None:
@@ -163,11 +161,6 @@ def classify(runner: Runner, classifier: Classifier, pictures: Iterator[Named], 
     if records:
         write_results(folder, records, seen)
     return records
-
-
-def until_interrupted(flags: Flags) -> AbstractContextManager[None]:
-    """Ctrl-C ends the pictures of a camera, which have no other end, and everything else with them."""
-    return contextlib.suppress(KeyboardInterrupt) if any(map(media.is_camera, flags.images)) else nullcontext()
 
 
 def best_classes(classifier: Classifier, logits: np.ndarray, count: int) -> list[dict[str, Any]]:
@@ -205,7 +198,7 @@ def write_results(folder: Path, records: list[dict[str, Any]], seen: list[np.nda
 def extract(runner: Runner, classifier: Classifier, pictures: Iterator[Named], flags: Flags) -> list[dict[str, Any]]:
     """Write a layer's output of all pictures to features.npz: `features` [N, ...] and `images`, their places."""
     places, features = [], []
-    with until_interrupted(flags):
+    with media.until_interrupted(flags.images):
         for place, _, _, output in outputs_of(runner, classifier, pictures, flags.test_batch_size, flags.feature):
             places.append(place)
             features.append(output)

@@ -12,10 +12,8 @@ Prints the objects of each picture; draws them and writes detections.jsonl to --
 """
 
 import collections
-import contextlib
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -113,7 +111,7 @@ def main(flags: Flags) -> list[dict[str, Any]]:
     batch_size = 1 if any(map(media.is_camera, files)) else flags.test_batch_size
     records = []
     stored_in = storage(flags.output_dir, flags.save, detector.class_names, frame_step=flags.frame_step)
-    with stored_in as stored, until_interrupted(files):
+    with stored_in as stored, media.until_interrupted(files):
         for place, picture, found in find_all(runner, detector, pictures, flags, batch_size):
             stored.add(place, picture, found)
             records.append(record(place, picture, found))
@@ -142,11 +140,6 @@ def find_all(
         # An exported model was made with limits of its own.
         own = own[own[:, 1] > flags.conf]
         yield place, picture, in_pixels(own, *picture.shape[:2], detector.class_names, wanted=wanted)[: flags.max_det]
-
-
-def until_interrupted(files: Sequence[str]) -> AbstractContextManager[None]:
-    """Ctrl-C ends the pictures of a camera, which have no other end, and everything else with them."""
-    return contextlib.suppress(KeyboardInterrupt) if any(map(media.is_camera, files)) else nullcontext()
 
 
 def in_words(found: Sequence[Found]) -> str:

@@ -328,3 +328,10 @@ def test_grey_alpha_and_turned_files_come_as_the_network_sees_them(tmp_path):
     (tmp_path / "alpha.png").write_bytes(encode(transparent("RGBA")))
     shapes = {Path(place).name: image.shape for place, image in pictures([str(tmp_path)])}
     assert shapes == {"alpha.png": (40, 30, 3), "turned.jpg": (20, 10, 3)}
+
+
+def test_a_camera_is_ended_by_an_interrupt_and_nothing_else_is() -> None:
+    with media.until_interrupted(["photo.jpg", "camera:0"]):
+        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt), media.until_interrupted(["photo.jpg"]):
+        raise KeyboardInterrupt
