@@ -19,7 +19,7 @@ from DeepASR.decoder import Decoder
 from DeepASR.decoder_processes import decode_all
 from DeepASR.metrics import ErrorRates, error_rates, frame_result
 from DeepASR.opening import Network, open_decoder, open_recogniser
-from DeepASR.options import ALIASES, RETIRED, SearchFlags
+from DeepASR.options import ALIASES, RETIRED_IN_USE, SearchFlags
 from DeepASR.report import print_rates
 from fluid import config as configuration
 from fluid.config import Natural, Positive, ResultFlags, Was, defaults
@@ -123,4 +123,4 @@ def sweep(
 
 
 if __name__ == "__main__":
-    script(lambda: main(configuration.parse(Flags, aliases=ALIASES, retired=RETIRED)))
+    script(lambda: main(configuration.parse(Flags, aliases=ALIASES, retired=RETIRED_IN_USE)))

@@ -18,9 +18,9 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from DeepASR.audio import problem, read_audio, read_standard_input
-from DeepASR.kaldi_io import read_archive, read_script
+from DeepASR.legacy import read_features
 from DeepASR.opening import Named, Network, build_inference, open_decoder, open_recogniser
-from DeepASR.options import ALIASES, RETIRED, SearchFlags
+from DeepASR.options import ALIASES, RETIRED_IN_USE, SearchFlags, with_small_devices
 from DeepASR.recogniser import FOLDER, Recogniser
 from DeepASR.recordings import find
 from DeepASR.transcripts import Transcriber, Transcript, write_transcripts
@@ -43,7 +43,7 @@ class Flags(ArrayFlags, SearchFlags):
     """WAV and FLAC files, folders, patterns, @LIST for a file of names, - for a recording on standard input; by default
     examples that come along."""
     features: Path | None = None
-    """Kaldi's feats.scp, or an archive, instead of recordings."""
+    """Kaldi's feats.scp, an archive or a list of 2018 (.lst) instead of recordings."""
     n_best: Natural = 0
     """Alternatives to write of each recording, and with them how sure each word is."""
     output_dir: Path = Path("transcripts")
@@ -116,10 +116,8 @@ def features_of(flags: Flags, recogniser: Recogniser) -> Inputs:
         )
     if flags.recordings:
         raise UserError("give recordings or --features, not both")
-    if flags.features.suffix == ".scp":
-        return Inputs([(name, entry.read()) for name, entry in read_script(flags.features).items()], recogniser)
-    return Inputs(list(read_archive(flags.features)), recogniser)
+    return Inputs(list(read_features(flags.features)), recogniser)
 
 
 if __name__ == "__main__":
-    script(lambda: main(configuration.parse(Flags, aliases=ALIASES, retired=RETIRED)))
+    script(lambda: main(configuration.parse(Flags, with_small_devices(), aliases=ALIASES, retired=RETIRED_IN_USE)))

@@ -17,10 +17,10 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from DeepASR.decoder_processes import decode_all
-from DeepASR.kaldi_io import ArchiveWriter, read_archive, read_script
-from DeepASR.legacy import read_list
+from DeepASR.kaldi_io import ArchiveWriter
+from DeepASR.legacy import read_features
 from DeepASR.opening import Named, Network, open_decoder, open_recogniser
-from DeepASR.options import ALIASES, RETIRED, SearchFlags
+from DeepASR.options import ALIASES, RETIRED_IN_USE, SearchFlags, with_small_devices
 from fluid import config as configuration
 from fluid.config import defaults
 from fluid.errors import UserError
@@ -43,15 +43,8 @@ class Flags(SearchFlags):
     """Archive for logarithms of posteriors, which Kaldi's latgen-faster-mapped takes."""
 
 
-RETIRED_HERE = {
-    **RETIRED,
-    "infer_label_lst": "labels are not needed to recognise",
-    "frame_dim": "the weights tell their sizes",
-    "stacked_num": "the weights tell their sizes",
-    "hidden_dim": "the weights tell their sizes",
-    "proj_dim": "the weights tell their sizes",
-    "class_num": "the weights tell their sizes",
-}
+HERE = {name: now for name, now in ALIASES.items() if name != "infer_feature_lst"}
+"""Flags of 2018 that this script has by another name."""
 
 
 def main(flags: Flags) -> dict[str, str]:
@@ -81,16 +74,6 @@ def main(flags: Flags) -> dict[str, str]:
     return heard
 
 
-def read_features(path: Path) -> Iterator[Named]:
-    """(utterance, features [frames, dim]). Raises DataError."""
-    if path.suffix == ".lst":
-        yield from read_list(path)
-    elif path.suffix == ".scp":
-        yield from ((name, entry.read()) for name, entry in read_script(path).items())
-    else:
-        yield from read_archive(path)
-
-
 def recorded(posteriors: Iterator[Named], archive: ArchiveWriter) -> Iterator[Named]:
     """The same, written to the archive on the way."""
     for name, posterior in posteriors:
@@ -99,4 +82,4 @@ def recorded(posteriors: Iterator[Named], archive: ArchiveWriter) -> Iterator[Na
 
 
 if __name__ == "__main__":
-    script(lambda: main(configuration.parse(Flags, aliases=ALIASES, retired=RETIRED_HERE)))
+    script(lambda: main(configuration.parse(Flags, with_small_devices(), aliases=HERE, retired=RETIRED_IN_USE)))

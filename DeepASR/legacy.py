@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from DeepASR.corpus import Corpus, Part
+from DeepASR.kaldi_io import read_archive, read_script
 from fluid.errors import DataError
 
 import numpy as np
@@ -66,3 +68,44 @@ def _near(name: str, listed_in: Path) -> Path:
     """From the working directory, as in 2018, or from the folder of the list."""
     path = Path(name)
     return path if path.exists() or not (listed_in.parent / path).exists() else listed_in.parent / path
+
+
+def read_features(path: Path) -> Iterator[tuple[str, np.ndarray]]:
+    """(utterance, features [frames, dim]) of a list of 2018 (.lst), Kaldi's feats.scp or an archive. Raises DataError."""
+    if path.suffix == ".lst":
+        yield from read_list(path)
+    elif path.suffix == ".scp":
+        yield from ((name, entry.read()) for name, entry in read_script(path).items())
+    else:
+        yield from read_archive(path)
+
+
+def read_lists(
+    train_features: Path, train_labels: Path, val_features: Path, val_labels: Path, class_num: int
+) -> tuple[Corpus, dict[str, Part]]:
+    """A data set of lists of features and labels. Raises DataError for what does not fit."""
+    parts = {
+        "train": _part(train_features, train_labels, class_num),
+        "dev": _part(val_features, val_labels, class_num),
+    }
+    widths = {array.shape[1] for part in parts.values() for array in part.values()}
+    if len(widths) > 1:
+        raise DataError(f"features have different widths: {', '.join(map(str, sorted(widths)))}")
+    about = {"language": "data of your own", "made by": f"lists of 2018, {train_features}"}
+    return Corpus(train_features.parent, widths.pop(), class_num, "cer", None, None, None, about), parts
+
+
+def _part(features_list: Path, labels_list: Path, class_num: int) -> Part:
+    features, labels = dict(read_list(features_list)), dict(read_list(labels_list, labels=True))
+    for name, array in features.items():
+        if name not in labels or len(labels[name]) != len(array):
+            raise DataError(f"{labels_list}: {name}: {len(labels.get(name, ()))} labels for {len(array)} frames")
+        if not np.isfinite(array).all():
+            raise DataError(f"{features_list}: {name}: a feature is not a number")
+        if labels[name].min() < 0 or labels[name].max() >= class_num:
+            raise DataError(
+                f"{labels_list}: {name}: the label {labels[name].max()} where there are {class_num} classes"
+            )
+    lengths = {name: len(array) for name, array in features.items()}
+    alignments = {name: labels[name] for name in features}
+    return Part(features_list, features, lengths, dict.fromkeys(features, ""), {}, alignments)

@@ -28,6 +28,8 @@ from fluid.weights import Bare, Opened, Report, load_into
 
 import numpy as np
 
+SOME_NAMES = ("conv2d_0.w_0", "fc_0.w_0", "fc_0.b_0", "lstmp_0.w_0", "lstmp_0.w_1", "lstmp_0.b_0")
+"""Variables of every network, by which the folder of the others is found in an archive."""
 CHUNK = 64
 """Frames that the network is shown at a time: one shape for utterances of every length."""
 Named = tuple[str, np.ndarray]
@@ -40,7 +42,7 @@ def open_recogniser(flags: NetworkFlags) -> Opened[Recogniser]:
         from DeepASR import network
         from fluid.program import initialise
 
-        arrays = bare.read()
+        arrays = bare.read(SOME_NAMES)
         sizes = sizes_of(arrays)
         columns = DELTAS * sizes.frame_dim
         plain = Normalisation((0.0,) * columns, (1.0,) * columns)

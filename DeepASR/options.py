@@ -1,5 +1,7 @@
 """Flags that several scripts share, and command lines as people wrote them in 2018."""
 
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -45,14 +47,36 @@ class SearchFlags(NetworkFlags, ExportedFlags, BatchFlags, EngineFlags):
     """ARPA file instead of the recogniser's own."""
 
 
+_BY_WEIGHTS = "the weights tell their sizes"
 ALIASES = {
     "learning_rate": "lr",
     "checkpoints": "output_dir",
-    "infer_models": "output_dir",
     "init_model_path": "pretrained_model",
+    "infer_model_path": "exported_model",
+    "infer_feature_lst": "features",
     "print_per_batches": "log_every",
 }
+"""Flags of 2018 by their names of today, beside those that fields declare."""
 RETIRED = {
     "parallel": "all devices that JAX sees are used",
     "minimum_batch_size": "batches are full",
+    "infer_label_lst": "labels are not needed to recognise",
 }
+RETIRED_IN_TRAINING = {
+    **RETIRED,
+    "frame_dim": "the data tell how many features a frame has",
+    "infer_models": "export.py writes what is for use",
+}
+RETIRED_IN_USE = {
+    **RETIRED,
+    **dict.fromkeys(("frame_dim", "stacked_num", "hidden_dim", "proj_dim", "class_num"), _BY_WEIGHTS),
+}
+
+
+def with_small_devices(argv: Sequence[str] | None = None) -> list[str]:
+    """The words of a command line, with the GPU and CPU of 2018's --device in small letters."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    for place, word in enumerate(words):
+        if word.startswith("--device=") or place and words[place - 1] == "--device":
+            words[place] = word.lower()
+    return words

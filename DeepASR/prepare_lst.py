@@ -5,20 +5,18 @@
 """
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from DeepASR.corpus import Corpus, PartData, write_corpus
-from DeepASR.legacy import read_list
+from DeepASR.corpus import PartData, write_corpus
+from DeepASR.legacy import read_lists
 from fluid import config as configuration
 from fluid.config import Count
-from fluid.errors import DataError, UserError
+from fluid.errors import UserError
 from fluid.run import console, script
-
-import numpy as np
 
 
 @dataclass
@@ -41,39 +39,14 @@ class Flags:
 
 def main(flags: Flags) -> None:
     """Check and write."""
-    lists = {
-        "train": (flags.train_feature_lst, flags.train_label_lst),
-        "dev": (flags.val_feature_lst, flags.val_label_lst),
-    }
-    parts = {}
-    for name, (features, labels) in lists.items():
-        if features is None or labels is None:
-            raise UserError("--train_feature_lst, --train_label_lst, --val_feature_lst and --val_label_lst are needed")
-        parts[name] = read_part(features, labels, flags.class_num)
-    widths = {array.shape[1] for part in parts.values() for array in part.features.values()}
-    if len(widths) > 1:
-        raise DataError(f"features have different widths: {', '.join(map(str, sorted(widths)))}")
-    about = {"language": "data of your own", "made by": f"prepare_lst.py of {flags.train_feature_lst}"}
-    write_corpus(
-        Corpus(flags.data_dir, widths.pop(), flags.class_num, "cer", None, None, None, about), parts, kind="FM"
-    )
-    counts = ", ".join(f"{name} {len(part.features)}" for name, part in parts.items())
+    lists = (flags.train_feature_lst, flags.train_label_lst, flags.val_feature_lst, flags.val_label_lst)
+    if None in lists:
+        raise UserError("--train_feature_lst, --train_label_lst, --val_feature_lst and --val_label_lst are needed")
+    corpus, parts = read_lists(*lists, flags.class_num)  # type: ignore[arg-type]
+    data = {name: PartData(dict(part), part.texts, {}, part.alignments) for name, part in parts.items()}
+    write_corpus(replace(corpus, folder=flags.data_dir), data, kind="FM")
+    counts = ", ".join(f"{name} {len(part)}" for name, part in parts.items())
     console.print(f"{flags.data_dir}: {counts} utterances, {flags.class_num} classes", markup=False)
-
-
-def read_part(features_list: Path, labels_list: Path, class_num: int) -> PartData:
-    """Features and labels by name. Raises DataError for what does not fit."""
-    features, labels = dict(read_list(features_list)), dict(read_list(labels_list, labels=True))
-    for name, array in features.items():
-        if name not in labels or len(labels[name]) != len(array):
-            raise DataError(f"{labels_list}: {name}: {len(labels.get(name, ()))} labels for {len(array)} frames")
-        if not np.isfinite(array).all():
-            raise DataError(f"{features_list}: {name}: a feature is not a number")
-        if labels[name].min() < 0 or labels[name].max() >= class_num:
-            raise DataError(
-                f"{labels_list}: {name}: the label {labels[name].max()} where there are {class_num} classes"
-            )
-    return PartData(features, dict.fromkeys(features, ""), {}, {name: labels[name] for name in features})
 
 
 if __name__ == "__main__":

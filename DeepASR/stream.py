@@ -18,7 +18,7 @@ if __package__ in (None, ""):
 
 from DeepASR.audio import read_audio, resample
 from DeepASR.opening import Network, open_decoder, open_recogniser
-from DeepASR.options import ALIASES, RETIRED, SearchFlags
+from DeepASR.options import ALIASES, RETIRED_IN_USE, SearchFlags
 from DeepASR.recogniser import FOLDER
 from DeepASR.streaming import LATE, Listener, Said
 from DeepASR.transcripts import spoken
@@ -99,4 +99,4 @@ def pieces(flags: Flags, rate: int) -> Iterator[np.ndarray]:
 
 
 if __name__ == "__main__":
-    script(lambda: main(configuration.parse(Flags, aliases=ALIASES, retired=RETIRED)))
+    script(lambda: main(configuration.parse(Flags, aliases=ALIASES, retired=RETIRED_IN_USE)))

@@ -6,17 +6,18 @@ python train.py --data_dir aishell --hidden_dim 1024 --proj_dim 512 --stacked_nu
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from DeepASR.augmentation import AugmentationFlags
 from DeepASR.corpus import Corpus, Part, open_corpus
+from DeepASR.legacy import read_lists
 from DeepASR.metrics import FrameAccuracy
-from DeepASR.options import ALIASES, RETIRED
+from DeepASR.options import ALIASES, RETIRED_IN_TRAINING, NetworkFlags, with_small_devices
 from DeepASR.pictures import CURVES
 from DeepASR.reader import LONGEST_UNCUT, Utterances, blank
 from DeepASR.recogniser import TASK, Normalisation, Recogniser, log_prior_of, rounded
@@ -26,13 +27,16 @@ from fluid import config as configuration
 from fluid.averages import MeasuredWeights
 from fluid.config import BatchFlags, Count, Natural, Positive, TrainFlags, Was, defaults
 from fluid.engine import Engine
+from fluid.errors import UserError
 from fluid.interface import Interface
 from fluid.metrics import measure
 from fluid.optimizers import OptimizerFlags, counts_epochs, schedule
 from fluid.pictures import draw_curves
 from fluid.run import Run, events, script, show_summary
+from fluid.schedule import Exponential
 from fluid.session import Length, Session, Settled, fingerprint, settle
 from fluid.trainer import Evaluation, Outcome
+from fluid.weights import load_into
 
 import numpy as np
 
@@ -44,6 +48,16 @@ class Flags(AugmentationFlags, OptimizerFlags, BatchFlags, TrainFlags):
 
     data_dir: Path | None = None
     """Folder that prepare_*.py wrote; by default the spoken commands that come along."""
+    train_feature_lst: Path | None = None
+    """List of features to train on, as in 2018 (.lst), instead of data_dir; with the three others."""
+    train_label_lst: Path | None = None
+    """List of their labels."""
+    val_feature_lst: Path | None = None
+    """List of features to choose by."""
+    val_label_lst: Path | None = None
+    """List of the labels of those."""
+    class_num: Count = 3040
+    """Tied states (pdfs) of those lists."""
     mean_var: Path | None = None
     """Mean and variance of each column, a line each, as in 2018; by default those of the training utterances."""
     without_speakers: tuple[str, ...] = ()
@@ -51,6 +65,12 @@ class Flags(AugmentationFlags, OptimizerFlags, BatchFlags, TrainFlags):
     running_mean: Natural = 100
     """Take off the mean of an utterance so far, which begins as the overall mean of so many frames; 0: do not."""
 
+    recipe: Literal["own", "2018"] = "own"
+    """2018: sizes, optimizer, schedule and input of 2018, where no flag says otherwise."""
+    pretrained_model: str | None = None
+    """Weights: those to start from, a name, a file or folder of any format, or a checkpoint."""
+    allow_partial: bool = False
+    """Accept weights that fit only in part."""
     hidden_dim: Count = 192
     """Cells of a recurrent layer; 1024 in 2018."""
     proj_dim: Count = 96
@@ -72,17 +92,33 @@ class Flags(AugmentationFlags, OptimizerFlags, BatchFlags, TrainFlags):
 
 NETWORK_FLAGS = ("hidden_dim", "proj_dim", "stacked_num", "filters")
 """Flags that make another network of a run."""
-FREE = ("data_dir", "mean_var", "test_batch_size")
+LISTS = ("train_feature_lst", "train_label_lst", "val_feature_lst", "val_label_lst")
+"""Flags of 2018 that name the data."""
+FREE = ("data_dir", "mean_var", "test_batch_size", "pretrained_model", "allow_partial", *LISTS)
 """Flags that Programs from files were not built with."""
+RECIPE_OF_2018: dict[str, Any] = {
+    "lr": 0.00016,
+    "lr_strategy": "exponential_decay_warmup",
+    "decay_rate": 1 / 1.2,
+    "grad_clip": None,
+    "batch_size": 32,
+    "num_epochs": 100,
+    "hidden_dim": 1024,
+    "proj_dim": 512,
+    "stacked_num": 5,
+    "filters": 32,
+    "running_mean": 0,
+}
+DECAY_EVERY = 1879
+"""Updates between two decays of 2018's learning rate."""
 
 
 def main(flags: Flags) -> Outcome:
     """Train as `flags` say; returns how the run ended."""
-    settled = settle(flags, TASK, free=FREE)
+    settled = settle(with_recipe(flags), TASK, free=FREE)
     flags = settled.flags
     settled.refuse_changes(*NETWORK_FLAGS)
-    corpus = open_corpus(flags.data_dir)
-    parts = {name: corpus.part(name).without(flags.without_speakers) for name in ("train", "dev")}
+    corpus, parts = open_data(flags)
     recogniser = describe(flags, corpus, parts["train"], settled.facts)
     source = Utterances(
         parts["train"],
@@ -106,6 +142,7 @@ def main(flags: Flags) -> Outcome:
             name: fingerprint(part.texts, np.concatenate(list(part.alignments.values())))
             for name, part in parts.items()
         },
+        load=(lambda state: weights_of(flags, state)) if flags.pretrained_model is not None else None,
         length=length,
     ) as session:
         announce(session, recogniser, source, dev)
@@ -121,6 +158,35 @@ def main(flags: Flags) -> Outcome:
         if session.run.writes and not outcome.nothing_left:
             finish(session.run, outcome)
     return outcome
+
+
+def with_recipe(flags: Flags) -> Flags:
+    """With what the recipe says of flags that are not named."""
+    if flags.recipe == "own":
+        return flags
+    unnamed = {name: value for name, value in RECIPE_OF_2018.items() if name not in configuration.named(flags)}
+    return replace(flags, **unnamed)
+
+
+def open_data(flags: Flags) -> tuple[Corpus, dict[str, Part]]:
+    """The corpus and its parts: a prepared folder, or lists of 2018. Raises UserError or DataError."""
+    lists = [getattr(flags, name) for name in LISTS]
+    if any(lists):
+        if not all(lists):
+            raise UserError(f"--{', --'.join(LISTS)} go together")
+        corpus, parts = read_lists(*lists, flags.class_num)
+    else:
+        corpus = open_corpus(flags.data_dir)
+        parts = {name: corpus.part(name) for name in ("train", "dev")}
+    return corpus, {name: part.without(flags.without_speakers) for name, part in parts.items()}
+
+
+def weights_of(flags: Flags, state: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], object]:
+    """The state with the weights of --pretrained_model in it, and what became of them. Raises WeightsError."""
+    from DeepASR.opening import open_recogniser
+
+    opened = open_recogniser(NetworkFlags(pretrained_model=flags.pretrained_model, allow_partial=flags.allow_partial))
+    return load_into(state, opened.state, allow_partial=flags.allow_partial)
 
 
 def describe(flags: Flags, corpus: Corpus, part: Part, facts: dict | None) -> Recogniser:
@@ -174,6 +240,8 @@ def build_programs(flags: Flags, sizes: Sizes, steps_per_epoch: int) -> Mapping[
     """The Programs by role, built with Paddle."""
     from DeepASR import building
 
+    if flags.recipe == "2018":
+        return building.build_programs(flags, sizes, Exponential(flags.lr, DECAY_EVERY, flags.decay_rate))
     rate = schedule(flags, steps_per_epoch=steps_per_epoch, num_epochs=flags.num_epochs, warmup_steps=100)
     return building.build_programs(flags, sizes, rate)
 
@@ -213,4 +281,4 @@ def finish(run: Run, outcome: Outcome) -> None:
 
 
 if __name__ == "__main__":
-    script(lambda: main(configuration.parse(Flags, aliases=ALIASES, retired=RETIRED)))
+    script(lambda: main(configuration.parse(Flags, with_small_devices(), aliases=ALIASES, retired=RETIRED_IN_TRAINING)))
