@@ -51,18 +51,26 @@ class Storage:
     def __init__(self, writers: Sequence[Writer]) -> None:
         self._writers = writers
         self._taken: set[str] = set()
+        self._videos: dict[str, str] = {}
 
     def add(self, place: str, picture: np.ndarray, found: Sequence[Found]) -> None:
         """See `Writer`."""
-        name = self._free_name(place)
+        name = self._name(place)
         for writer in self._writers:
             writer.add(place, name, picture, found)
 
-    def _free_name(self, place: str) -> str:
+    def _name(self, place: str) -> str:
         """A name for files about this picture that no other one has: people keep 1.jpg in many folders."""
-        path, _, frame = place.partition("#") if media.is_moving(place.partition("#")[0]) else (place, "", "")
-        stem = path.replace(":", "_") if media.is_camera(path) else Path(path).stem
-        stem = f"{stem}_{int(frame):06d}" if frame else stem
+        source, _, frame = place.rpartition("#")
+        if not media.is_moving(source):
+            return self._free(Path(place).stem)
+        if source not in self._videos:
+            self._videos[source] = self._free(
+                source.replace(":", "_") if media.is_camera(source) else Path(source).stem
+            )
+        return f"{self._videos[source]}_{int(frame):06d}"
+
+    def _free(self, stem: str) -> str:
         name, number = stem, 1
         while name in self._taken:
             number += 1

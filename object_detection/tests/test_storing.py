@@ -128,6 +128,17 @@ def test_frames_become_a_video(tmp_path: Path) -> None:
     assert (tmp_path / "pictures" / "camera_0.mp4").stat().st_size > 0
 
 
+def test_names_of_videos(tmp_path: Path) -> None:
+    """Of the same name in several folders, and with a number sign in it."""
+    with storage(tmp_path, ["pictures", "yolo"], NAMES) as writer:
+        for source in ("a/film.mp4", "b/film.mp4", "a#1.avi"):
+            for frame in (0, 1):
+                writer.add(f"{source}#{frame}", PICTURE, [])
+        writer.add("a#1.jpg", PICTURE, [])
+    assert sorted(os.listdir(tmp_path / "pictures")) == ["a#1.mp4", "a#1_2.jpg", "film.mp4", "film_2.mp4"]
+    assert {"film_2_000001.txt", "a#1_000000.txt", "a#1_2.txt"} < set(os.listdir(tmp_path / "yolo" / "labels"))
+
+
 def test_places_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"), storage(tmp_path / "file", ALL, NAMES):
