@@ -44,7 +44,7 @@ def test_categories_are_coarser_classes() -> None:
     assert len(names) == 7
     of = np.array([names.index(category) for category in CITYSCAPES.categories])
     expected = counted(of[label], of[predicted], 7)
-    np.views.assert_array_equal(by_category(counted(label, predicted, 19), CITYSCAPES), expected)
+    np.testing.assert_array_equal(by_category(counted(label, predicted, 19), CITYSCAPES), expected)
 
 
 def test_a_subset_counts_only_its_own_pixels() -> None:

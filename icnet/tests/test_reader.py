@@ -86,7 +86,7 @@ def test_camvid(tmp_path: Path) -> None:
     write(tmp_path / "trainannot" / "a.png", label)
     pairs = open_pairs(tmp_path, "train")
     assert pairs.classes == CAMVID
-    np.views.assert_array_equal(read_pair(pairs, 0)[1], np.where(label == 11, IGNORE, label))
+    np.testing.assert_array_equal(read_pair(pairs, 0)[1], np.where(label == 11, IGNORE, label))
 
 
 def test_cityscapes_ids_and_train_ids(tmp_path: Path) -> None:
@@ -199,8 +199,8 @@ def test_images_and_labels_change_alike() -> None:
 def test_nothing_changes_without_chance() -> None:
     image, label = picture(20, 30), np.random.default_rng(1).integers(0, 5, (20, 30)).astype(np.uint8)
     new, same = changed(image, label, Augment((20, 30), (1.0, 1.0), flip=False), np.random.default_rng(0))
-    np.views.assert_array_equal(new, image)
-    np.views.assert_array_equal(same, label)
+    np.testing.assert_array_equal(new, image)
+    np.testing.assert_array_equal(same, label)
 
 
 def test_colours_change_within_bounds() -> None:
