@@ -18,6 +18,7 @@ from DeepASR.kaldi_io import read_text
 from DeepASR.lexicon import SILENCE, Lexicon, read_lexicon
 from DeepASR.opening import Network, open_recogniser
 from DeepASR.options import NetworkFlags
+from DeepASR.pictures import draw_alignment
 from DeepASR.recordings import find
 from fluid import config as configuration
 from fluid.config import BatchFlags, EngineFlags, ExportedFlags
@@ -40,7 +41,7 @@ class Flags(NetworkFlags, ExportedFlags, BatchFlags, EngineFlags):
     lexicon: Path | None = None
     """Words and their phones, a line each, beside the recogniser's own."""
     output_dir: Path = Path("alignments")
-    """Folder for results: words.ctm, phones.ctm and a TextGrid for each recording."""
+    """Folder for results: words.ctm, phones.ctm, and for each recording a TextGrid and a picture of posteriors."""
 
 
 def main(flags: Flags) -> dict[str, Alignment]:
@@ -61,12 +62,15 @@ def main(flags: Flags) -> dict[str, Alignment]:
     network = Network(opened, flags, rows=1, runs=None)
     features = ((name, frontend.features(read_audio(file, frontend.sample_rate))) for name, file in files.items())
     found = {}
+    make_folder(flags.output_dir)
     for name, posterior in network.posteriors(features):
         scores = np.log(np.maximum(posterior, 1e-10)) - np.array(recogniser.log_prior)
         try:
             found[name] = align_words(scores, lexicon, texts[name].split())
         except DataError as error:
             raise DataError(f"{files[name]}: {error}") from None
+        with writing(flags.output_dir):
+            draw_alignment(flags.output_dir / f"{name}.png", posterior, found[name], lexicon)
         said = " ".join(f"{word} {FRAME_SHIFT * start:.2f}" for word, start, _ in found[name].spans())
         console.print(f"{name}: {said}", markup=False)
     write(flags.output_dir, found, lexicon)
@@ -75,7 +79,6 @@ def main(flags: Flags) -> dict[str, Alignment]:
 
 def write(folder: Path, alignments: dict[str, Alignment], lexicon: Lexicon) -> None:
     """words.ctm, phones.ctm and the TextGrids. Raises UserError if they cannot be written."""
-    make_folder(folder)
     files = {"words.ctm": "", "phones.ctm": ""}
     for name, alignment in alignments.items():
         words, phones = list(alignment.spans()), list(alignment.phones(lexicon))

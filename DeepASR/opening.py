@@ -115,7 +115,7 @@ def _graph(recogniser: Recogniser, flags: SearchFlags) -> tuple[Graph, list[str]
     if flags.lexicon is not None:
         lexicon = lexicon.with_words(read_lexicon(flags.lexicon).words)
     if flags.grammar is not None:
-        return from_grammar(lexicon, _text(flags.grammar), where=str(flags.grammar))
+        return from_grammar(lexicon, _text(flags.grammar), anything=flags.unknown_words, where=str(flags.grammar))
     text = recogniser.language_model if flags.language_model is None else _text(flags.language_model)
     if text is None:
         raise UserError("these weights come without a language model: give --language_model or --grammar")

@@ -41,6 +41,8 @@ class SearchFlags(NetworkFlags, ExportedFlags, BatchFlags, EngineFlags):
     """Processes that decode; 0: this one."""
     grammar: Path | None = None
     """What may be said instead, as DeepASR/grammar.py explains: lines of words with (a | b), [perhaps] and +."""
+    unknown_words: bool = False
+    """With --grammar: what fits none of its lines is heard as [unk]."""
     lexicon: Path | None = None
     """Words and their phones, a line each, beside the recogniser's own."""
     language_model: Path | None = None

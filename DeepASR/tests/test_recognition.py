@@ -4,11 +4,14 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
-from DeepASR import align, export, infer, stream
+from DeepASR import align, export, infer, realign, stream
 from DeepASR.audio import read_audio
+from DeepASR.corpus import PartData, open_corpus, write_corpus
+from DeepASR.forced_alignment import make_chain
 from DeepASR.opening import Network, open_decoder, open_recogniser
 from DeepASR.options import SearchFlags
 from DeepASR.recogniser import FOLDER
@@ -108,6 +111,9 @@ def test_a_grammar_is_exchanged(tmp_path: Path, recogniser: SimpleNamespace) -> 
     (tmp_path / "grammar").write_text("(打开 | 关上) (厨房 | 卧室) 的 (灯 | 电视)\n今天 (北京 | 上海) 天气 怎么样\n")
     found = infer.main(infer.Flags(recordings=(str(EXAMPLES / "weather.flac"),), grammar=tmp_path / "grammar"))
     assert found[0].text == "今天北京天气怎么样"
+    (tmp_path / "lamp").write_text("打开 厨房 的 灯\n")
+    heard = infer.main(infer.Flags(grammar=tmp_path / "lamp", unknown_words=True))
+    assert [item.text for item in heard] == ["打开厨房的灯", "[unk]", "[unk]"]
     (tmp_path / "grammar").write_text("打开 车库 的 灯\n")
     with pytest.raises(DataError, match="no pronunciation of 车库"):
         infer.main(infer.Flags(grammar=tmp_path / "grammar"))
@@ -119,6 +125,7 @@ def test_known_words_are_found_in_time(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("".join(f"{name} {text}\n" for name, text in SAID.items()))
     found = align.main(align.Flags(recordings=(str(EXAMPLES),), texts=tmp_path / "text"))
     assert {name: " ".join(word for word, *_ in item.spans()) for name, item in found.items()} == SAID
+    assert all((tmp_path / "alignments" / f"{name}.png").stat().st_size > 5000 for name in SAID)
     grid = (tmp_path / "alignments" / "weather.TextGrid").read_text()
     assert 'text = "怎么样"' in grid and 'name = "phones"' in grid and "xmax = 2.8" in grid
     shutil.copy(EXAMPLES / "weather.flac", tmp_path / "short.flac")
@@ -146,3 +153,21 @@ def test_sound_comes_through_standard_input(tmp_path: Path) -> None:
         ended = subprocess.run(command, stdin=sound, capture_output=True, text=True, timeout=120)
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.splitlines()[-1] == "-: 明天北京天气怎么样"
+
+
+def test_a_data_set_is_aligned_anew(tmp_path: Path) -> None:
+    """A little one, of the commands: most labels stay, and all belong to their texts."""
+    commands = open_corpus(None)
+    dev = commands.part("dev")
+    names = list(dev)[:3]
+    few = PartData(*({name: table[name] for name in names} for table in (dev, dev.texts, dev.speakers, dev.alignments)))
+    write_corpus(replace(commands, folder=tmp_path / "few"), {part: few for part in ("train", "dev", "test")})
+    stayed = realign.main(realign.Flags(data_dir=tmp_path / "few", new_data_dir=tmp_path / "new"))
+    assert 60 < stayed["train"] < 100
+    assert commands.lexicon is not None
+    for name, pdfs in open_corpus(tmp_path / "new").part("train").alignments.items():
+        chain = make_chain(commands.lexicon, dev.texts[name].split())
+        assert len(pdfs) == dev.lengths[name] and set(pdfs) <= set(chain.pdfs)
+    write_corpus(replace(commands, folder=tmp_path / "other", class_num=999), {"train": few, "dev": few, "test": few})
+    with pytest.raises(DataError, match="999 classes where the network has 135"):
+        realign.main(realign.Flags(data_dir=tmp_path / "other", new_data_dir=tmp_path / "x"))
