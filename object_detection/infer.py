@@ -52,7 +52,7 @@ class Flags(NetworkFlags, DetectionFlags, TileFlags, BatchFlags, ArrayFlags, Exp
     """Image and video files, folders, patterns, @LIST for a file of names, - for names on standard input, or camera:0; by
     default the photographs that come along."""
     image_path: str | None = None
-    """One more of them; the only way to name a picture in 2018."""
+    """One more picture, file or folder; this is how one was named in 2018."""
     frame_step: Count = 1
     """Of a video or camera, look at every so many frames."""
     classes: tuple[str, ...] = ()
