@@ -58,6 +58,8 @@ WEIGHTS = {
 PIXELS = {"press-start-2p": 1 / 8, "tiny5": 1 / 8, "vt323": 0.08}
 """Parts of an em between the dots of families made of dots."""
 
+# Nobody can read words in their capitals.
+_OF_SMALL_LETTERS = {"unifrakturmaguntia"}
 _TOLD_APART = "abdefghnqrt"
 # Part of a coarse picture in which small and large letters differ: below it in fonts of capitals, above it in all others.
 _SAME = 0.08
@@ -99,6 +101,8 @@ class Font:
 
     def draws(self, text: str) -> bool:
         """Whether a text can be told from its picture in this font."""
+        if self.family in _OF_SMALL_LETTERS and sum(map(str.isupper, text)) > 1:
+            return False
         return self.lacks.isdisjoint(text) and not (self.capitals and text != text.upper())
 
     def glyph(self, character: str, size: int) -> Glyph:

@@ -277,7 +277,7 @@ def draw(draft: Draft, fonts: Sequence[Font], backgrounds: Backgrounds, rng: np.
 
 def _style(draft: Draft, rng: np.random.Generator) -> str | None:
     """How the letters are drawn, or None for plainly."""
-    if draft.font.family in PIXELS and draft.letter_height > 24:
+    if draft.font.family in PIXELS and draft.letter_height > 34:
         return "dot matrix" if rng.random() < 0.6 else None
     draw = rng.random()
     for style in _STYLES:
@@ -292,7 +292,7 @@ def _style(draft: Draft, rng: np.random.Generator) -> str | None:
 def _levels(draft: Draft, style: str | None, rng: np.random.Generator) -> tuple[float, float, float]:
     """Grey levels of ground, ink, and a second ink of outlines and shadows."""
     if style in _IN_RELIEF:
-        draft.effects.discard("low contrast")
+        draft.effects.difference_update(("low contrast", *_DIMMING))
         contrast = _between(rng, 70, 160)
     elif "low contrast" in draft.effects:
         # Little ink is all that such a word can lose.
@@ -539,8 +539,9 @@ def _ground(
         texture = backgrounds.cloud(rng, height, width)
     else:
         return ground
-    # Three deviations reach 60 % of the way to the ink at most.
-    return ground + texture * np.float32(contrast * _between(rng, 0.05, 0.2))
+    # Three deviations reach 60 % of the way to the ink at most, less where letters are small.
+    strength = contrast * _between(rng, 0.05, 0.2) * min(draft.letter_size / 40, 1.0)
+    return ground + texture * np.float32(strength)
 
 
 def _light(picture: np.ndarray, draft: Draft, contrast: float, rng: np.random.Generator) -> None:
@@ -598,11 +599,13 @@ def _photographed(
 ) -> np.ndarray:
     """Blur, noise and compression, [h, w] uint8."""
     effects = draft.effects
+    if "motion" in effects:
+        effects.discard("blur")
     if "blur" in effects:
-        sigma = _between(rng, 0.3, max(0.035 * draft.letter_size, 0.5))
+        sigma = _between(rng, 0.3, max(0.03 * draft.letter_size, 0.5))
         picture = cv2.GaussianBlur(picture, (0, 0), sigma)
     if "motion" in effects:
-        length = round(draft.letter_size * _between(rng, 0.05, 0.12))
+        length = round(draft.letter_size * _between(rng, 0.05, 0.1))
         if length > 1:
             kernel = np.zeros((length, length), np.float32)
             if rng.random() < 0.6:
@@ -614,7 +617,7 @@ def _photographed(
             effects.discard("motion")
     if "noise" in effects:
         picture = picture + backgrounds.grain(rng, *picture.shape) * np.float32(
-            _between(rng, 1, min(contrast * 0.2, 20))
+            _between(rng, 1, min(contrast * 0.16, 20))
         )
     grey = np.clip(picture, 0, 255).astype(np.uint8)
     if "jpeg" in effects:

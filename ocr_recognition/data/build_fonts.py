@@ -43,7 +43,7 @@ FAMILIES = {
     "uncial": "uncial-antiqua 400, medievalsharp 400, unifrakturmaguntia 400",
     "stencil": "saira-stencil-one 400",
     "dot matrix": "tiny5 400, press-start-2p 400, vt323 400, pixelify-sans 600",
-    "outlined": "bungee-shade 400, londrina-solid 400, monofett 400",
+    "outlined": "bungee-shade 400, londrina-solid 400",
     "typewriter": "courier-prime 400 700, inconsolata 600, share-tech-mono 400, ibm-plex-mono 500",
 }
 
