@@ -1,0 +1,149 @@
+"""Words read by the zoo's recogniser beside PP-OCRv4 as the package rapidocr-onnxruntime has it: accuracy, size, CPU time.
+
+    python benchmarks/ocr_peers.py words made --number 500                  made words in fonts not trained on, as PNG files
+    ./zoo export ocr_recognition --onnx --export_dir exported
+    python benchmarks/ocr_peers.py read ocr_recognition/data/signs made --ours exported --json out.json
+
+The second needs onnxruntime and rapidocr-onnxruntime==1.4.4 (Apache-2.0) and no Paddle: both networks run on ONNX Runtime with
+one thread, a word at a time. Time is that of the process, from the decoded picture to the text. The peer knows 6,623
+characters; it measures, and neither labels nor trains anything here.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.image_classification import machine
+from benchmarks.neural_machine_translation import _version
+from fluid.media import decode_image
+from ocr_recognition.metrics import alphanumeric
+from ocr_recognition.reader import open_words
+from ocr_recognition.readings import edit_distance
+from ocr_recognition.recognizer import Recognizer
+
+import numpy as np
+
+Read = Callable[[np.ndarray], str]
+"""A picture [h, w, 3] uint8 RGB -> its text."""
+
+
+def words(arguments: argparse.Namespace) -> None:
+    """Write made words at their own sizes."""
+    from ocr_recognition.generated import Recipe
+
+    from PIL import Image
+
+    folder = Path(arguments.folder)
+    (folder / "test_images").mkdir(parents=True)
+    maker, lines = Recipe(columns_a_frame=None, part="test").maker(), []
+    for number in range(arguments.number):
+        made = maker.make(np.random.default_rng((23, number)))
+        Image.fromarray(made.picture).save(folder / "test_images" / f"{number:04d}.png")
+        lines.append(f"{number:04d}.png\t{made.text}\n")
+    (folder / "test.txt").write_text("".join(lines), encoding="utf-8")
+    print(f"{folder}: {len(lines)} words")
+
+
+def read(arguments: argparse.Namespace) -> None:
+    """Read the folders' words with both, and print and write how well."""
+    readers, sizes = {}, {}
+    if arguments.ours:
+        readers["zoo"], sizes["zoo"] = ours(Path(arguments.ours))
+    readers["rapidocr"], sizes["rapidocr"] = rapidocr()
+    rows = [
+        {"reader": name, "words": str(folder), "MB": round(sizes[name] / 1e6, 2), **measured(one, Path(folder))}
+        for folder in arguments.folders
+        for name, one in readers.items()
+    ]
+    for row in rows:
+        print(
+            "  ".join(f"{name} {value:.3f}" if isinstance(value, float) else f"{value}" for name, value in row.items())
+        )
+    if arguments.json:
+        packages = {name: _version(name) for name in ("onnxruntime", "rapidocr-onnxruntime", "numpy")}
+        result = {"machine": machine() | packages, "rows": rows}
+        Path(arguments.json).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+def measured(one: Read, folder: Path) -> dict[str, Any]:
+    """Over all words of a folder's test list."""
+    found = open_words(folder, "test")
+    wanted = [str(text) for text in found.texts]
+    pictures = [decode_image(found.content(index)) for index in range(len(found))]
+    one(pictures[0])
+    began = time.process_time()
+    texts = [one(picture) for picture in pictures]
+    seconds = time.process_time() - began
+    edits = sum(edit_distance(text, right) for text, right in zip(texts, wanted))
+    wrong = [f"{right} as {text}" for text, right in zip(texts, wanted) if text != right]
+    print(f"{folder}: {', '.join(wrong[:50])}", file=sys.stderr)
+    return {
+        "count": len(wanted),
+        "exact": float(np.mean([text == right for text, right in zip(texts, wanted)])),
+        "alphanumeric": float(
+            np.mean([alphanumeric(text) == alphanumeric(right) for text, right in zip(texts, wanted)])
+        ),
+        "cer": edits / sum(map(len, wanted)),
+        "cpu_ms_a_word": 1000 * seconds / len(wanted),
+    }
+
+
+def ours(folder: Path) -> tuple[Read, int]:
+    """An exported recogniser, and its size in bytes."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    model = folder / "model.onnx"
+    session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    facts = json.loads((folder / "signature.json").read_text(encoding="utf-8"))["facts"]["recognizer"]
+    recognizer = Recognizer.from_facts(facts)
+
+    def one(picture: np.ndarray) -> str:
+        row = recognizer.preprocess.picture(picture)
+        pixel = (row.astype(np.float32) - 127.5)[None, None]
+        (decoded,) = session.run(["decoded"], {"pixel": pixel, "width": np.array([row.shape[1]])})
+        return recognizer.text_of([item for item in decoded[0].tolist() if item >= 0])
+
+    return one, model.stat().st_size
+
+
+def rapidocr() -> tuple[Read, int]:
+    """The peer's recogniser, and its size in bytes."""
+    import rapidocr_onnxruntime
+
+    reader = rapidocr_onnxruntime.RapidOCR(intra_op_num_threads=1, inter_op_num_threads=1)
+    (model,) = (Path(rapidocr_onnxruntime.__file__).parent / "models").glob("*_rec_*.onnx")
+
+    def one(picture: np.ndarray) -> str:
+        found, _ = reader(np.ascontiguousarray(picture[:, :, ::-1]), use_det=False, use_cls=False, use_rec=True)
+        return str(found[0][0]) if found else ""
+
+    return one, model.stat().st_size
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True)
+    making = commands.add_parser("words", help="write made words")
+    making.set_defaults(function=words)
+    making.add_argument("folder")
+    making.add_argument("--number", type=int, default=500)
+    reading = commands.add_parser("read", help="read the test lists of folders")
+    reading.set_defaults(function=read)
+    reading.add_argument("folders", nargs="+")
+    reading.add_argument("--ours", metavar="DIR", help="exported model with model.onnx")
+    reading.add_argument("--json", metavar="FILE", help="write the result here too")
+    arguments = parser.parse_args()
+    arguments.function(arguments)
+
+
+if __name__ == "__main__":
+    main()
