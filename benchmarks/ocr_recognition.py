@@ -2,6 +2,7 @@
 
     python benchmarks/ocr_recognition.py capture graphs                    with Paddle: writes the Programs
     python benchmarks/ocr_recognition.py time graphs --json out.json       without: needs JAX and torch
+    python benchmarks/ocr_recognition.py cpu exported                      one word, exported: paddle.inference, ONNX Runtime
 
 The network is that of 2018: eight convolutions with batch normalisation, two GRUs of 200 units, CTC, Momentum; batches of 128
 words of 48 x 256 and 48 x 512 pixels, all as wide as the batch. PyTorch gets channels_last, autocast to bfloat16, a
@@ -140,10 +141,31 @@ def time_torch(width: int, device: str, precision: str, how: str, seconds: float
     return {"who": f"torch {how}", "width": width, **result}
 
 
+def time_exported(folder: Path, seconds: float) -> list[dict[str, Any]]:
+    """One word of 48 x 160 pixels on two cores: the shipped weights' network as export.py writes it."""
+    from fluid.export import ONNX, ExportedModel
+    from ocr_recognition import export
+
+    import onnxruntime
+
+    export.main(export.Flags(pretrained_model="simple", export_dir=folder, onnx=True))
+    model = ExportedModel(folder)
+    height = model.inputs["pixel"]["shape"][2]
+    pixel = np.random.default_rng(0).uniform(-127.5, 127.5, (1, 1, height, 160)).astype(np.float32)
+    feed = {"pixel": pixel, "width": np.array([160])}
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 2
+    session = onnxruntime.InferenceSession(str(folder / ONNX), options, providers=["CPUExecutionProvider"])
+    runs = {"paddle.inference": lambda: model.run(feed), "onnxruntime": lambda: session.run(None, feed)}
+    return [
+        {"who": who, "width": 160, **measure(run, lambda outputs: outputs, 1, seconds)} for who, run in runs.items()
+    ]
+
+
 def main() -> None:
     """See the head of this file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=("capture", "time"))
+    parser.add_argument("command", choices=("capture", "time", "cpu"))
     parser.add_argument("folder", type=Path)
     parser.add_argument("--device", default="gpu", choices=("gpu", "cpu"))
     parser.add_argument("--precision", default="bf16", choices=("bf16", "tf32", "fp32"))
@@ -156,6 +178,12 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.command == "capture":
         capture(arguments.folder)
+        return
+    if arguments.command == "cpu":
+        for row in time_exported(arguments.folder, arguments.seconds):
+            print(
+                f"{row['who']:16} {1000 / row['median']:.2f} ms a word ({1000 / row['max']:.2f} to {1000 / row['min']:.2f})"
+            )
         return
     torch_device = {"gpu": "cuda", "cpu": "cpu"}[arguments.device]
     common = (arguments.precision, arguments.seconds)

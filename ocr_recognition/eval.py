@@ -25,7 +25,7 @@ from fluid.runner import Runner
 from ocr_recognition import pictures
 from ocr_recognition.metrics import Accuracy, reliability
 from ocr_recognition.opening import feed_of, open_recognizer
-from ocr_recognition.options import ALIASES, RETIRED, ReadingFlags, WordKind
+from ocr_recognition.options import ALIASES, RETIRED, ReadingFlags, Style
 from ocr_recognition.recognizer import Recognizer
 from ocr_recognition.report import draw_found
 from ocr_recognition.sources import MeasuredWords, measured_words
@@ -44,7 +44,7 @@ class Flags(ReadingFlags, ResultFlags):
     """List of the words to read, instead of data_dir."""
     test_images: Path | None = None
     """Folder that the files of test_list are in; by default the list's own."""
-    words: WordKind | None = None
+    style: Style | None = None
     """What made words say; by default what the network reads."""
     num_words: Count = 1000
     """How many words are made."""

@@ -23,7 +23,7 @@ from fluid.weights import Opened, compact
 from ocr_recognition.metrics import Accuracy, calibration_of, reliability
 from ocr_recognition.network import evaluation_program, inference_program
 from ocr_recognition.opening import open_recognizer
-from ocr_recognition.options import ALIASES, RETIRED, NetworkFlags, WordKind
+from ocr_recognition.options import ALIASES, RETIRED, NetworkFlags, Style
 from ocr_recognition.recognizer import TASK, Recognizer
 from ocr_recognition.sources import measured_words
 
@@ -42,7 +42,7 @@ class Flags(NetworkFlags, ExportFlags):
     """List of the words to measure on, instead of data_dir."""
     test_images: Path | None = None
     """Folder that the files of test_list are in; by default the list's own."""
-    words: WordKind | None = None
+    style: Style | None = None
     """What made words say; by default what the network reads."""
     num_words: Count = 500
     """How many words are made."""

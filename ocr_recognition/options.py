@@ -13,7 +13,7 @@ from ocr_recognition.recognizer import Model, Recognizer
 if TYPE_CHECKING:
     from ocr_recognition.decoding import Search
 
-WordKind = Literal["simple", "general"]
+Style = Literal["simple", "general"]
 
 
 @dataclass

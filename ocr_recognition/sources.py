@@ -12,7 +12,7 @@ from fluid.run import console
 from fluid.session import fingerprint
 from ocr_recognition.alphabet import Alphabet, Unknown, describe, read_dictionary
 from ocr_recognition.generated import GeneratedSource, Recipe, make_set
-from ocr_recognition.options import WordKind
+from ocr_recognition.options import Style
 from ocr_recognition.reader import Labelling, Part, Words, WordSource, check, open_words, read_list
 from ocr_recognition.recognizer import Recognizer
 from ocr_recognition.word_set import SetSource, is_set, read_set
@@ -47,11 +47,11 @@ class DataFlags:
     """List to measure on, instead of data_dir."""
     test_images: Path | None = None
     """Folder that the files of test_list are in; by default the list's own."""
-    words: WordKind = "simple"
+    style: Style = "simple"
     """What made words say: simple, digits and small letters; general, all that signs, titles and displays do."""
-    word_list: Path | None = None
+    words_file: Path | None = None
     """What made words say instead: words, one a line."""
-    font_dir: Path | None = None
+    fonts_dir: Path | None = None
     """Fonts of made words, instead of those that come along."""
     words_an_epoch: Count = 6400
     """How many words are made for a pass."""
@@ -79,7 +79,7 @@ class Measure(Protocol):
     data_dir: Path | None
     test_list: Path | None
     test_images: Path | None
-    words: WordKind | None
+    style: Style | None
     num_words: int
 
 
@@ -87,7 +87,7 @@ def alphabet_of(flags: DataFlags) -> Alphabet:
     """The characters that flags ask for."""
     if flags.dict is not None:
         return read_dictionary(flags.dict)
-    return SIMPLE if made(flags) and flags.words == "simple" and flags.word_list is None else Alphabet.ascii()
+    return SIMPLE if made(flags) and flags.style == "simple" and flags.words_file is None else Alphabet.ascii()
 
 
 def made(flags: DataFlags) -> bool:
@@ -120,7 +120,7 @@ def measured_words(flags: Measure, recognizer: Recognizer) -> MeasuredWords:
     """The words that a network is measured on: those that the flags name, or made ones of what it reads."""
     if flags.data_dir is not None or flags.test_list is not None:
         return listed_words(flags, recognizer)
-    style = flags.words or style_of(recognizer)
+    style = flags.style or style_of(recognizer)
     height = recognizer.preprocess.height
     return made_words(Recipe(recognizer.alphabet, height, None, style=style, part="test"), flags.num_words)
 
@@ -144,10 +144,10 @@ def recipe(flags: Any, recognizer: Recognizer, part: Part) -> Recipe:
         recognizer.alphabet,
         recognizer.preprocess.height,
         columns(recognizer),
-        style=flags.words,
-        part=part if flags.font_dir is None else "all",
-        given=() if flags.word_list is None else read_words(flags.word_list),
-        fonts_dir=flags.font_dir,
+        style=flags.style,
+        part=part if flags.fonts_dir is None else "all",
+        given=() if flags.words_file is None else read_words(flags.words_file),
+        fonts_dir=flags.fonts_dir,
     )
 
 

@@ -46,3 +46,12 @@ def test_32_words_are_learnt_by_heart(model: str, words: Path, tmp_path: Path) -
     )
     train.main(flags)
     assert max(row["exact"] for row in events(tmp_path / "run", "eval")) == 1.0
+
+
+@pytest.mark.full
+def test_the_default_run_reads_eight_words_of_ten(tmp_path: Path) -> None:
+    """In fonts and of lists that it never saw; minutes on two cores."""
+    seed = int(np.random.default_rng().integers(2**31))
+    print(f"seed {seed}")
+    outcome = train.main(train.Flags(output_dir=tmp_path / "run", seed=seed, device="cpu"))
+    assert outcome.best is not None and outcome.best >= 0.8

@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,12 @@ from fluid.interface import Input
 from fluid.program import Program, build, initialise
 from fluid.schedule import Constant
 from fluid.tests.golden_values import golden_value
+from ocr_recognition.alphabet import Alphabet
 from ocr_recognition.model import crnn, crnn_ctc, decode, encode
+from ocr_recognition.network import evaluation_program
+from ocr_recognition.preprocess import Preprocess
+from ocr_recognition.readings import readings
+from ocr_recognition.recognizer import Recognizer
 
 import numpy as np
 import paddle
@@ -138,3 +144,29 @@ def test_padding_changes_no_update_and_every_parameter_learns(model: str) -> Non
         assert not np.array_equal(array, state[name]), name
         padded, moved, update = (np.linalg.norm(array - other[name]) for other in (ends[1], ends[2], state))
         assert padded <= 10 * moved + 1e-3 * update, name
+
+
+def test_the_blank_may_come_first() -> None:
+    """With the columns of the head in another order everything else is as it was: loss and reading."""
+    feed = {
+        **batch([word(64), word(40, 1)], 64),
+        "label": np.array([[0, 2, 2, 1], [1, 0, 0, 0]], np.int32),
+        "label_length": np.array([4, 1]),
+    }
+    feed["pixel"] = np.clip(feed["pixel"] + 127.5, 0, 255).astype(np.uint8)
+    last = Recognizer("crnn", Alphabet(tuple("abc")), Preprocess(48))
+    first = replace(last, blank_first=True)
+    state = initialise(evaluation_program(last), seed=0)
+    moved = {name: np.roll(array, 1, -1) if name.startswith("deep_out") else array for name, array in state.items()}
+    found = []
+    for recognizer, own in ((last, state), (first, moved)):
+        engine = PaddleEngine()
+        engine.load(own)
+        outputs = engine.run(evaluation_program(recognizer), feed)
+        texts = [recognizer.text_of(one.label) for one in readings(recognizer, outputs, feed["width"])]
+        decoded = [
+            recognizer.text_of([one for one in row if one >= 0]) for row in np.asarray(outputs["decoded"]).tolist()
+        ]
+        assert decoded == texts and any(texts)
+        found.append((texts, np.asarray(outputs["losses"]).tolist()))
+    assert found[0][0] == found[1][0] and found[0][1] == pytest.approx(found[1][1], rel=1e-5)
