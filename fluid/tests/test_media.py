@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fluid import media
 from fluid.errors import DataError
-from fluid.media import decode_image, pictures
+from fluid.media import decode_image, image_size, pictures
 from fluid.tests.drawn import encode, picture
 
 import cv2
@@ -125,6 +125,18 @@ def test_exif_orientation_is_applied(kind, orientation):
     expected = upright if kind != "JPEG" else cv2.resize(upright, (24, 32), interpolation=cv2.INTER_AREA)
     assert np.abs(decoded.astype(int) - expected).mean() < 4
     assert np.abs(decode_image(content).astype(int) - upright).mean() < 4
+    assert (
+        image_size(content)
+        == image_size(encode(np.ascontiguousarray(turn[orientation]), "TIFF", exif=exif))
+        == (64, 48)
+    )
+
+
+def test_the_size_comes_from_the_header():
+    assert image_size(encode(picture(30, 50), "PNG")[:60]) == (30, 50)
+    for content in (b"", b"no picture", encode(picture(30, 50), "JPEG")[:10]):
+        with pytest.raises(DataError):
+            image_size(content)
 
 
 def truncated(content: bytes) -> list[bytes]:
