@@ -79,7 +79,7 @@ def evaluate(flags: EvaluationFlags) -> dict[str, float]:
     if flags.output_dir is not None:
         found: dict[str, Any] = {"weights": opened.source, "data": data.origin, "protocol": protocol, **figures}
         write_result(flags.output_dir, found)
-        drawn = draw_evaluation(flags.output_dir, metric.metric, data.objects, data.class_names, flags.overlap)
+        drawn = draw_evaluation(flags.output_dir, metric.metric, data, flags.overlap)
         names = ", ".join(["result.json", *(path.name for path in drawn)])
         console.print(f"written to {flags.output_dir}: {names}", markup=False)
     return figures

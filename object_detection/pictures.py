@@ -1,4 +1,4 @@
-"""What an evaluation looks like: precision against recall, and which classes are taken for which."""
+"""What an evaluation looks like: precision against recall, which classes are taken for which, and the worst pictures."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,30 +6,37 @@ from pathlib import Path
 from fluid.pictures import draw_confusion
 from fluid.plots import new_figure
 from object_detection import boxes as box
-from object_detection.annotations import Objects
-from object_detection.drawing import color_of
+from object_detection.annotations import DataSet, Objects
+from object_detection.drawing import color_of, draw
+from object_detection.found import in_pixels
 from object_detection.metrics import Curve, Detections, voc_curves
 
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
 SCORE = 0.25
 """From which on a detection counts in the confusion matrix, as ultralytics has it."""
 NOTHING = "(background)"
+WORST, WORST_WIDTH = 6, 1200
+"""Pictures with mistakes that are shown, and the width of two side by side."""
 INSIDE, IN_LEGEND = 3, 25
 """So many classes are named inside of the diagram, and so many at all."""
 
 
-def draw_evaluation(
-    folder: Path, metric: Detections, objects: Sequence[Objects], class_names: Sequence[str], iou: float
-) -> list[Path]:
-    """Write precision_recall.png and confusion.png of what a metric has collected; a detection is right from `iou` on."""
-    table = metric.table()
-    curves = voc_curves(table, objects, len(class_names), iou)
-    matrix = confusion(table, objects, len(class_names), iou)
+def draw_evaluation(folder: Path, metric: Detections, data: DataSet, iou: float) -> list[Path]:
+    """Write precision_recall.png, confusion.png and worst.jpg of what a metric has collected of a data set.
+
+    A detection is right from an IoU of `iou` on.
+    """
+    table, classes = metric.table(), len(data.class_names)
+    curves = voc_curves(table, data.objects, classes, iou)
+    matrices = confusions(table, data.objects, classes, iou)
     title = f"boxes of score {SCORE:g} and more, IoU {iou:g}"
+    names = [*data.class_names, NOTHING]
     return [
-        draw_precision_recall(folder / "precision_recall.png", curves, class_names, iou),
-        draw_confusion(folder / "confusion.png", matrix, [*class_names, NOTHING], title=title),
+        draw_precision_recall(folder / "precision_recall.png", curves, data.class_names, iou),
+        draw_confusion(folder / "confusion.png", matrices.sum(axis=0), names, title=title),
+        draw_worst(folder / "worst.jpg", table, data, matrices),
     ]
 
 
@@ -72,16 +79,40 @@ def draw_precision_recall(path: Path, curves: Sequence[Curve], class_names: Sequ
     return path
 
 
-def confusion(table: np.ndarray, objects: Sequence[Objects], classes: int, iou: float) -> np.ndarray:
-    """Counts [1 + classes, 1 + classes], the class of an object by that of its detection; the last is background.
+def draw_worst(path: Path, table: np.ndarray, data: DataSet, matrices: np.ndarray) -> Path:
+    """The pictures with the most mistakes, worst first: what is annotated on the left, what was found on the right."""
+    mistakes = matrices.sum(axis=(1, 2)) - np.trace(matrices, axis1=1, axis2=2)
+    rows = []
+    for index in np.argsort(-mistakes, kind="stable")[:WORST]:
+        picture, item = data.picture(int(index)), data.objects[index]
+        own = table[(table[:, 0] == index) & (table[:, 2] >= SCORE)][:, 1:]
+        truth = np.concatenate([item.labels[:, None], np.ones((len(item.labels), 1)), item.boxes], axis=1)
+        both = [draw(picture, in_pixels(boxes, *picture.shape[:2], data.class_names)) for boxes in (truth, own)]
+        pair = Image.fromarray(
+            np.concatenate([np.pad(x, ((0, 0), (0, 8), (0, 0)), constant_values=255) for x in both], axis=1)
+        )
+        pair.thumbnail((WORST_WIDTH, WORST_WIDTH))
+        rows.append((f"{data.images[index]}: {mistakes[index]} mistakes", pair))
+    sheet = Image.new("RGB", (WORST_WIDTH, sum(pair.height + 28 for _, pair in rows)), "white")
+    pen, font, top = ImageDraw.Draw(sheet), ImageFont.load_default(size=14), 0
+    for caption, pair in rows:
+        pen.text((4, top + 4), caption, fill="black", font=font)
+        sheet.paste(pair, (0, top + 24))
+        top += pair.height + 28
+    sheet.save(path, quality=88)
+    return path
+
+
+def confusions(table: np.ndarray, objects: Sequence[Objects], classes: int, iou: float) -> np.ndarray:
+    """Of each image counts [1 + classes, 1 + classes], the class of an object by that of its detection; the last is background.
 
     Of the detections [n, COLUMNS] with a score of `SCORE` or more, pairs with the objects of their image are made in the order
     of their IoU, down to `iou`, whatever the classes. What is left is missed, or found where nothing is. Difficult
     objects and crowds do not count, and neither do detections on them.
     """
-    matrix = np.zeros((classes + 1, classes + 1), np.int64)
+    matrices = np.zeros((len(objects), classes + 1, classes + 1), np.int64)
     table = table[table[:, 2] >= SCORE]
-    for number, item in enumerate(objects):
+    for number, (matrix, item) in enumerate(zip(matrices, objects, strict=True)):
         own = table[table[:, 0] == number]
         ignored = item.difficult | item.crowd
         overlaps = box.ious(item.boxes.astype(np.float64), own[:, 3:])
@@ -93,7 +124,7 @@ def confusion(table: np.ndarray, objects: Sequence[Objects], classes: int, iou: 
         for by in set(range(len(own))) - set(found_by.values()):
             if not (overlaps[ignored, by] >= iou).any():
                 matrix[classes, int(own[by, 1])] += 1
-    return matrix
+    return matrices
 
 
 def _pairs(overlaps: np.ndarray, iou: float) -> dict[int, int]:

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from object_detection.annotations import Objects
+from object_detection.annotations import DataSet, Objects
 from object_detection.metrics import Curve, VocMap
-from object_detection.pictures import best_threshold, confusion, draw_evaluation
+from object_detection.pictures import best_threshold, confusions, draw_evaluation
 
 import numpy as np
 import pytest
@@ -34,15 +34,16 @@ TABLE = np.array(
 
 
 def test_confusion_by_hand() -> None:
-    found = confusion(TABLE, IMAGES, 2, 0.5)
-    assert found.tolist() == [[1, 0, 1], [1, 0, 0], [0, 2, 0]]
+    found = confusions(TABLE, IMAGES, 2, 0.5)
+    assert found.sum(axis=(1, 2)).tolist() == [3, 1, 1]
+    assert found.sum(axis=0).tolist() == [[1, 0, 1], [1, 0, 0], [0, 2, 0]]
 
 
 def test_better_overlaps_are_paired_first() -> None:
     """The second detection fits the first object best, and leaves the other one to the first."""
     images = [objects([[0, 0, 0.5, 1], [0.1, 0, 0.6, 1]], [0, 1])]
     table = np.array([[0, 1, 0.5, 0.05, 0, 0.55, 1], [0, 0, 0.9, 0, 0, 0.5, 1]])
-    assert confusion(table, images, 2, 0.5).tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 0]]
+    assert confusions(table, images, 2, 0.5)[0].tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 0]]
 
 
 @pytest.mark.parametrize(
@@ -65,10 +66,13 @@ def test_threshold_of_the_best_f1(hits: list[bool], scores: list[float], expecte
 @pytest.mark.parametrize("classes", [2, 30])
 def test_pictures_are_written(tmp_path: Path, table: np.ndarray, classes: int) -> None:
     names = [f"class {number}" for number in range(classes)]
+    files = [tmp_path / f"{number}.png" for number in range(3)]
+    for file in files:
+        Image.new("RGB", (40, 60), "grey").save(file)
     metric = VocMap(IMAGES, names)
     metric._parts = [table]
-    drawn = draw_evaluation(tmp_path, metric, IMAGES, names, 0.5)
-    assert [path.name for path in drawn] == ["precision_recall.png", "confusion.png"]
+    drawn = draw_evaluation(tmp_path, metric, DataSet("", list(map(str, files)), IMAGES, names), 0.5)
+    assert [path.name for path in drawn] == ["precision_recall.png", "confusion.png", "worst.jpg"]
     for path in drawn:
         with Image.open(path) as picture:
             assert min(picture.size) > 300
