@@ -285,35 +285,42 @@ class WordSource(BucketedSource):
         self.left_out: list[str] = []
         """Messages about words that CTC cannot align."""
         widths = [_width(shape, preprocess) for shape in words.shapes]
-        self.labels, self.kept = self._labels(widths)
-        self.label_columns = max(8, -(-max(map(len, self.labels)) // 8) * 8)
-        lengths = np.array([widths[index] for index in self.kept])
+        labels, kept = self._labels(widths)
+        # Arrays that worker processes share, where lists would be copied to each.
+        self.labels, self.label_ends = np.concatenate(labels), np.cumsum([len(label) for label in labels])
+        self.kept = np.array(kept)
+        self.label_columns = max(8, -(-max(map(len, labels)) // 8) * 8)
+        lengths = np.array(widths)[self.kept]
         self.buckets = Buckets(lengths, bucket_edges(lengths), batch_size, multiple, by="rows")
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.kept)
 
     @cached_property
     def texts(self) -> list[str]:
         """What each word says, characters that are not in the alphabet included."""
-        texts = (self.words.texts[index] for index in self.kept)
+        texts = (self.words.texts[index] for index in self.kept.tolist())
         return [text if isinstance(text, str) else self.labelling.alphabet.decode(text) for text in texts]
 
     def where(self, index: int) -> str:
-        return self.words.where(self.kept[index])
+        return self.words.where(int(self.kept[index]))
 
     def load(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        return sample(index, self.picture(index), self.labels[index])
+        return sample(index, self.picture(index), self.label(index))
+
+    def label(self, index: int) -> np.ndarray:
+        """Classes [characters] int32 of a word."""
+        return self.labels[self.label_ends[index - 1] if index else 0 : self.label_ends[index]]
 
     def picture(self, index: int) -> np.ndarray:
         """A word as the network sees it, [height, width] uint8. Raises DataError."""
         try:
-            picture = decode_image(self.words.content(self.kept[index]))
+            picture = decode_image(self.words.content(int(self.kept[index])))
         except DataError as error:
             raise DataError(f"{self.where(index)}: {error}") from None
         row = self.preprocess.picture(picture)
         if row.shape[1] != self.buckets.lengths[index]:
-            shape = self.words.shapes[self.kept[index]]
+            shape = self.words.shapes[int(self.kept[index])]
             declared = f"{shape[1]} x {shape[0]} pixels" if shape else "another size"
             raise DataError(f"{self.where(index)}: is {picture.shape[1]} x {picture.shape[0]} pixels, not {declared}")
         return row

@@ -164,8 +164,10 @@ class SetSource(BucketedSource):
                 f"the words are written {words.height} pixels high, the network takes {height}: write them anew"
             )
         self.words, self.height, self.origin = words, height, origin or f"{len(words):,} words of {words.path}"
-        self.classes = labelling.alphabet.encode(words.alphabet.decode(range(len(words.alphabet))))
-        """In the network's alphabet, of the set's characters."""
+        self.classes = np.zeros(len(words.alphabet), np.int32)
+        """In the network's alphabet, of the set's characters as far as they come up."""
+        used = np.unique(words.labels)
+        self.classes[used] = labelling.alphabet.encode(words.alphabet.decode(used.tolist()))
         self.left_out: list[str] = []
         self.kept = self._alignable(labelling) if labelling.columns_a_frame is not None else np.arange(len(words))
         self.label_columns = max(8, -(-int(np.diff(words.label_starts).max()) // 8) * 8)

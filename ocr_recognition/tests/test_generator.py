@@ -52,6 +52,17 @@ def test_eighty_families_of_many_styles_come_along():
     assert not {font.family for font in train} & HELD_OUT
 
 
+def test_a_font_draws_what_can_be_told_from_its_pictures():
+    fonts = {font.family: font for font in open_fonts()}
+    capitals, fraktur, segments = fonts["bebas-neue"], fonts["unifrakturmaguntia"], fonts["seven-segments"]
+    assert capitals.draws("STOP 7") and not capitals.draws("Stop")
+    assert fraktur.draws("Post") and not fraktur.draws("POST")
+    assert segments.draws("12:30") and not segments.draws("12h")
+    assert not fonts["orbitron"].draws("^") and fonts["arimo"].draws(string.printable[:94])
+    shapes = {segments.glyph(digit, 48).mask.tobytes() for digit in string.digits}
+    assert len(shapes) == 10
+
+
 def test_each_effect_comes_up_in_a_thousand_words(thousand):
     counts = Counter(effect for made in thousand for effect in made.effects)
     for effect in EFFECTS:
@@ -146,6 +157,10 @@ def test_a_written_set_is_read_as_it_was_made(tmp_path):
                 seen[index] = ASCII.decode(batch.feed["label"][row, : batch.feed["label_length"][row]])
                 assert (batch.feed["pixel"][row, 0, :, :width] == words.picture(index)).all()
     assert [seen[index] for index in range(20)] == source.texts
+    used = Alphabet(tuple(sorted(set("".join(source.texts)), reverse=True)))
+    other = SetSource(words, 4, height=48, labelling=Labelling(used))
+    (batch,) = evaluation_batches(other, 20)
+    assert used.decode(batch.feed["label"][7, : batch.feed["label_length"][7]]) == source.texts[7]
     with pytest.raises(DataError, match="exists already"):
         write_words(folder, recipe, 20, seed=4, num_workers=0)
     with pytest.raises(DataError, match="written 48 pixels high"):
