@@ -20,6 +20,8 @@ from scipy.fft import dct
 CEPSTRA = 13
 ROUNDS = (1, 1, 1, 2, 2, 2, 4, 4, 4)
 """Gaussians of a state in each round of training."""
+LEARNED_FROM = 2000
+"""Utterances that the Gaussians are trained on, at most; the others are aligned by them."""
 _FLOOR = 0.05
 """Smallest variance, as a share of that of all frames."""
 _FEWEST = 3
@@ -71,8 +73,13 @@ def flat_start(
 
     Raises DataError, with the utterance, for what `align_words` does.
     """
-    cepstra = {name: to_cepstra(features[name]) for name in texts}
-    paths = {name: _divided_evenly(len(cepstra[name]), texts[name], lexicon, name) for name in texts}
+    for name, words in texts.items():
+        shortest = make_chain(lexicon, words).shortest
+        if len(features[name]) < shortest:
+            raise DataError(f"{name}: {len(features[name])} frames are too few for its text, which needs {shortest}")
+    learned = {name: texts[name] for name in list(texts)[:: -(-len(texts) // LEARNED_FROM)]}
+    cepstra = {name: to_cepstra(features[name]) for name in learned}
+    paths = {name: _divided_evenly(len(cepstra[name]), learned[name], lexicon) for name in learned}
     everything = np.concatenate(list(cepstra.values()))
     floor = _FLOOR * everything.var(axis=0)
     start = np.broadcast_to(everything.mean(axis=0), (lexicon.class_num, 1, everything.shape[1]))
@@ -83,8 +90,11 @@ def flat_start(
         while model.weights.shape[1] < mixtures:
             model = model.split()
         model = _trained(model, everything, labels, floor)
-        paths = _aligned(model, cepstra, texts, lexicon)
-    return paths
+        paths = {name: _aligned(model, name, cepstra[name], words, lexicon) for name, words in learned.items()}
+    return {
+        name: paths[name] if name in paths else _aligned(model, name, to_cepstra(features[name]), words, lexicon)
+        for name, words in texts.items()
+    }
 
 
 def to_cepstra(features: np.ndarray) -> np.ndarray:
@@ -93,11 +103,8 @@ def to_cepstra(features: np.ndarray) -> np.ndarray:
     return add_deltas(cepstra - cepstra.mean(axis=0))
 
 
-def _divided_evenly(frames: int, words: Sequence[str], lexicon: Lexicon, name: str) -> np.ndarray:
+def _divided_evenly(frames: int, words: Sequence[str], lexicon: Lexicon) -> np.ndarray:
     """Every state of the first pronunciations for as many frames, silence around them."""
-    chain = make_chain(lexicon, words)
-    if frames < chain.shortest:
-        raise DataError(f"{name}: {frames} frames are too few for its text, which needs {chain.shortest}")
     silence = list(range(STATES))
     phones = [phone for word in words for phone in lexicon.words[word][0]]
     states = [STATES * lexicon.number[phone] + state for phone in phones for state in range(STATES)]
@@ -129,13 +136,8 @@ def _trained(model: Gaussians, cepstra: np.ndarray, labels: np.ndarray, floor: n
     return Gaussians(means, variances, shares)
 
 
-def _aligned(
-    model: Gaussians, cepstra: Mapping[str, np.ndarray], texts: Mapping[str, Sequence[str]], lexicon: Lexicon
-) -> dict[str, np.ndarray]:
-    paths = {}
-    for name, words in texts.items():
-        try:
-            paths[name] = align_words(model.scores(cepstra[name]), lexicon, words).pdfs
-        except DataError as error:
-            raise DataError(f"{name}: {error}") from None
-    return paths
+def _aligned(model: Gaussians, name: str, cepstra: np.ndarray, words: Sequence[str], lexicon: Lexicon) -> np.ndarray:
+    try:
+        return align_words(model.scores(cepstra), lexicon, words).pdfs
+    except DataError as error:
+        raise DataError(f"{name}: {error}") from None

@@ -39,6 +39,16 @@ class Recording:
     """[n] at the frontend's rate, on the 16-bit scale."""
 
 
+@dataclass(frozen=True, eq=False)
+class Utterance:
+    """A recording that can be used, by its features [frames, num_bins]: its samples are forgotten."""
+
+    name: str
+    speaker: str
+    words: tuple[str, ...]
+    features: np.ndarray
+
+
 def prepare(
     folder: Path,
     parts: Mapping[str, Iterable[Recording]],
@@ -63,7 +73,7 @@ def prepare(
     Raises DataError that lists all words without a pronunciation, or all recordings that cannot be used.
     """
     usable = {name: _usable(recordings, lexicon, frontend, leave_out, say) for name, recordings in parts.items()}
-    features = {item.name: frontend.features(item.samples) for part in usable.values() for item in part}
+    features = {item.name: item.features for part in usable.values() for item in part}
     aligned = [item for name in usable if name != "test" for item in usable[name]]
     group_of = {item.name: by_speaker(item.speaker) if by_speaker else "" for item in aligned}
     paths: dict[str, np.ndarray] = {}
@@ -73,7 +83,7 @@ def prepare(
         paths |= flat_start(features, texts, lexicon)
     data = {
         name: PartData(
-            {item.name: features[item.name] for item in part},
+            {item.name: item.features for item in part},
             {item.name: " ".join(item.words) for item in part},
             {item.name: item.speaker for item in part},
             {item.name: paths[item.name] for item in part if item.name in paths},
@@ -99,8 +109,8 @@ def prepare(
 
 def _usable(
     recordings: Iterable[Recording], lexicon: Lexicon, frontend: Frontend, leave_out: bool, say: Say
-) -> list[Recording]:
-    kept: list[Recording] = []
+) -> list[Utterance]:
+    kept: list[Utterance] = []
     problems: list[str] = []
     missing: dict[str, str] = {}
     for item in recordings:
@@ -112,7 +122,7 @@ def _usable(
         if wrong:
             problems.append(f"{item.name}: {wrong}")
         else:
-            kept.append(item)
+            kept.append(Utterance(item.name, item.speaker, item.words, frontend.features(item.samples)))
     if missing:
         listed = "\n".join(f"  {word} (first in {name})" for word, name in missing.items())
         raise DataError(f"the lexicon has no pronunciation of {len(missing)} words:\n{listed}")

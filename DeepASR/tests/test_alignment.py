@@ -58,12 +58,16 @@ def test_what_cannot_be_aligned_is_told() -> None:
         align_words(np.full((80, LEXICON.class_num), np.nan), LEXICON, ["tree"])
 
 
-def test_a_flat_start_finds_the_states() -> None:
-    """Of made-up speech in which each state has features of its own, and phones last for different times."""
+def test_a_flat_start_finds_the_states(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of made-up speech in which each state has features of its own, and phones last for different times.
+
+    Half of it is aligned by what was learned from the other half.
+    """
+    monkeypatch.setattr("DeepASR.flat_start.LEARNED_FROM", 45)
     rng = np.random.default_rng()
     spectra = rng.normal(size=(LEXICON.class_num, 24)) * 3
     features, truths, texts = {}, {}, {}
-    for number in range(60):
+    for number in range(90):
         words = [("tree", "bow", "a")[word] for word in rng.integers(0, 3, rng.integers(2, 5))]
         phones = ["SIL", *(phone for word in words for phone in LEXICON.words[word][0]), "SIL"]
         labels = np.concatenate([np.repeat(frames_of(phone, 1), rng.integers(1, 5, 3)) for phone in phones])
