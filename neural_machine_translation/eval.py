@@ -6,7 +6,7 @@ python eval.py --test_file_pattern newstest.tsv --pretrained_model transformer_b
 """
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -70,7 +70,8 @@ def main(flags: Flags) -> Quality:
         with writing(flags.output_file):
             flags.output_file.write_text("".join(f"{text}\n" for text in hypotheses), encoding="utf-8")
     references = [translator.target.plain(text) for text in pairs.targets]
-    result = quality(hypotheses, references, tokenize=flags.tokenize, lowercase=flags.lowercase)
+    measured = quality(hypotheses, references, tokenize=flags.tokenize, lowercase=flags.lowercase)
+    result = replace(measured, loss=perplexity.loss)
     cut_off = sum(not best[0].complete for best in found)
     console.print(f"{len(pairs)} pairs of {', '.join(pairs.files)}", markup=False)
     if cut_off:

@@ -53,6 +53,8 @@ class Quality:
     chrf: float
     bleu_signature: str
     chrf_signature: str
+    loss: float | None = None
+    """Nats a word of the references, where that was measured too."""
 
 
 def quality(

@@ -12,7 +12,7 @@ from fluid.program import Program
 import numpy as np
 
 STEPS = (48, 96)
-METRIC = "score"
+METRIC = "length"
 MEMORY = ("--num_envs", 1, "--batch_size", 2, "--mem_size", 60, "--learning_starts", 20, "--save_replay", True)
 PACE = ("--update_every", 4, "--updates_per_call", 2, "--sync_every", 4, "--epsilon_steps", 60)
 TRAIN = ("--env", "Breakout", *MEMORY, *PACE, "--test_episodes", 1)
@@ -32,7 +32,7 @@ def data(folder: Path) -> tuple[object, ...]:
 
 def figure(result: Any) -> float:
     """METRIC, of what eval.py returns."""
-    return result.result()["score"]
+    return result.result()["length"]
 
 
 def feed(rng: np.random.Generator) -> dict[str, np.ndarray]:
