@@ -68,8 +68,8 @@ def test_export_with_its_loop_for_any_batch(tmp_path: Path) -> None:
 @pytest.mark.full
 def test_onnx_without_loops_and_operations_for_suppression(tmp_path: Path) -> None:
     """What is written is run by ONNX Runtime before it appears, in batches of 1 and 3."""
-    pytest.importorskip("paddle2onnx")
-    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("paddle2onnx", reason="the extra onnx has no wheels for Python 3.13")
+    onnx = pytest.importorskip("onnx", reason="part of the extra onnx")
     program = inference_program(SMALL, Nms(candidates=50, keep=20, rounds=ONNX_ROUNDS))
     export(program, initialise(program, seed=0), tmp_path / "model", facts=SMALL.facts(), onnx=True)
     kinds = {node.op_type for node in onnx.load(str(tmp_path / "model" / "model.onnx")).graph.node}
