@@ -83,12 +83,10 @@ class Runner:
         flags: EngineFlags,
         *,
         runs: int | None = 1,
-        kind: str | None = None,
         prepare: Callable[[Feed], Feed] = dict,
     ):
         self._opened, self._flags, self._runs, self._prepare = opened, flags, runs, prepare
         self._programs: list[Interface] = []
-        self._kind = kind
 
     @property
     def takes_other_programs(self) -> bool:
@@ -102,7 +100,7 @@ class Runner:
         WeightsError if the weights are not of its network.
         """
         program = self._program(role, build)
-        known = self._opened.captured or self._kind or any(other.recurrent for other in self._programs)
+        known = self._opened.captured or any(other.recurrent for other in self._programs)
         if program.recurrent and not known and "_chosen" in self.__dict__:
             raise RuntimeError(f"the engine was chosen before it was known that '{program.name}' is recurrent")
         self._programs.append(program)
@@ -125,7 +123,7 @@ class Runner:
             return ExportedEngine(opened.exported, self._prepare), "exported model, paddle.inference"
         name = flags.engine if captured is None else captured.engine(flags.engine)
         engine, reason = engines.create(
-            name, flags.device, flags.precision, flags.seed, runs=self._runs, programs=self._programs, kind=self._kind
+            name, flags.device, flags.precision, flags.seed, runs=self._runs, programs=self._programs
         )
         engine.load(opened.state)
         reason = reason if captured is None else captured.reason

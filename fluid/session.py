@@ -150,7 +150,6 @@ class Settled(Generic[Flags]):
         self,
         runs: int | None = 1,
         *,
-        kind: str | None = None,
         batch_size: int | None = None,
         one_machine: bool = False,
     ) -> Engine:
@@ -169,7 +168,6 @@ class Settled(Generic[Flags]):
             hosts=None if one_machine else flags.hosts,
             runs=runs,
             programs=self._built,
-            kind=kind,
         )
         if batch_size is not None:
             engine.check_batch_size(batch_size)

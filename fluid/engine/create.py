@@ -45,7 +45,6 @@ def create(
     hosts: Hosts | None = None,
     runs: int | None = 1,
     programs: Collection[Interface] = (),
-    kind: str | None = None,
 ) -> tuple[Engine, str]:
     """Choose and start an engine; returns it with the reason for the choice, one line for people.
 
@@ -73,7 +72,7 @@ def create(
         return _xla("cpu", precision, seed, hosts), f"{precision} needs the xla engine, and no GPU is used"
     if hosts is not None and hosts != Hosts():
         return _xla("cpu", precision, seed, hosts), "several machines need the xla engine, and no GPU is used"
-    if recurrent := [program.name for program in programs if program.recurrent] or ["loop"] * (kind == "loop"):
+    if recurrent := [program.name for program in programs if program.recurrent]:
         reason = (
             f"no GPU is used; '{recurrent[0]}' loops over its layers, at {LOOPS_COST} of what Paddle's executor needs"
         )
