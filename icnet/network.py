@@ -136,7 +136,7 @@ def pixel_loss(
         counted = counted * paddle.gather(table, known.reshape([-1])).reshape(known.shape)
         losses = losses * (counted.detach())
     if hard_share is not None:
-        flat = losses.reshape([losses.shape[0], -1])
+        flat = losses.reshape([-1, losses.shape[1] * losses.shape[2]])
         ranked = paddle.topk(flat.detach(), max(1, round(flat.shape[1] * hard_share)), axis=1)[0]
         hard = paddle.cast(flat >= ranked[:, -1:], "float32").reshape(losses.shape)
         losses, counted = losses * hard, counted * hard
