@@ -1,8 +1,8 @@
 """Make words with fonts: a set for training or evaluation that is read faster than words are made, or a sheet to look at.
 
-python prepare_words.py --output_dir words/train --words 1000000
-python prepare_words.py --output_dir words/test --words 5000 --part test
-python train.py --data_dir words
+python prepare_words.py --output_dir words/train --num_words 1000000
+python prepare_words.py --output_dir words/test --num_words 5000 --part test
+python train.py --data_dir words --model crnn --height 48
 
 python prepare_words.py --sheet words.png
 """
@@ -12,7 +12,6 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -21,6 +20,7 @@ from fluid.config import Count, Natural, parse
 from fluid.errors import UserError
 from ocr_recognition.alphabet import Alphabet, read_dictionary
 from ocr_recognition.generated import Recipe, write_words
+from ocr_recognition.options import Style
 from ocr_recognition.preprocess import Preprocess
 from ocr_recognition.words import Part, read_words
 
@@ -38,16 +38,16 @@ class Config:
     """New folder to write."""
     sheet: Path | None = None
     """Picture to draw of the first hundred words."""
-    words: Count = 100_000
+    num_words: Count = 100_000
     """How many to write, at least."""
-    style: Literal["general", "simple"] = "general"
-    """general: what signs, plates, titles and displays say; simple: digits and lower-case words of three to six letters."""
+    style: Style = "general"
+    """What they say: simple, digits and small letters; general, all that signs, titles and displays do."""
     part: Part = "train"
     """Of the fonts and of the lists of words: a tenth is kept for tests."""
     words_file: Path | None = None
-    """Words to show in place of those of the lists, one a line."""
+    """What they say instead: words, one a line."""
     fonts_dir: Path | None = None
-    """Fonts to use in place of those that come along."""
+    """Fonts to use instead of those that come along."""
     dict: Path | None = None
     """Characters to use, one a line; else the 95 of ASCII."""
     height: Count = 48
@@ -78,7 +78,9 @@ def main(config: Config) -> None:
         print(f"{config.sheet}: {ON_A_SHEET} words")
     if config.output_dir is not None:
         began = time.monotonic()
-        count = write_words(config.output_dir, recipe, config.words, seed=config.seed, num_workers=config.num_workers)
+        count = write_words(
+            config.output_dir, recipe, config.num_words, seed=config.seed, num_workers=config.num_workers
+        )
         print(f"{config.output_dir}: {count:,} words, {count / (time.monotonic() - began):,.0f} a second")
 
 

@@ -20,7 +20,12 @@ import scipy.io
 
 def test_words_are_written_and_drawn(tmp_path, capsys):
     config = prepare_words.Config(
-        output_dir=tmp_path / "set", sheet=tmp_path / "sheet.png", words=12, style="simple", height=32, num_workers=0
+        output_dir=tmp_path / "set",
+        sheet=tmp_path / "sheet.png",
+        num_words=12,
+        style="simple",
+        height=32,
+        num_workers=0,
     )
     prepare_words.main(config)
     words = read_set(tmp_path / "set")
