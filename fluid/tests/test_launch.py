@@ -145,8 +145,9 @@ def test_a_signal_stops_all_after_a_checkpoint(tmp_path, number):
     process = subprocess.Popen(
         command(2, TOY, *flags), env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
-    end = time.monotonic() + 90
-    while not ((output / "log.jsonl").exists() and (output / "log.jsonl").read_text()) and time.monotonic() < end:
+    end = time.monotonic() + 300
+    while not ((output / "log.jsonl").exists() and (output / "log.jsonl").read_text()):
+        assert time.monotonic() < end and process.poll() is None, "no step was made"
         time.sleep(0.2)
     process.send_signal(number)
     said = process.communicate(timeout=60)[0]
@@ -154,3 +155,18 @@ def test_a_signal_stops_all_after_a_checkpoint(tmp_path, number):
     assert said.count("stopped by a signal") == 1 and "failed" not in said
     _, meta = checkpoint.load(output)
     assert meta.step > 0
+
+
+def test_a_signal_ends_a_process_that_has_joined_others_but_not_begun():
+    program = (
+        "import os, signal, socket, time\n"
+        "from fluid.engine.xla import distributed\n"
+        "with socket.socket() as free:\n"
+        "    free.bind(('127.0.0.1', 0))\n"
+        "    port = free.getsockname()[1]\n"
+        "distributed.start(f'127.0.0.1:{port}', 1, 0)\n"
+        "os.kill(os.getpid(), signal.SIGTERM)\n"
+        "time.sleep(5)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], env=ENVIRONMENT, capture_output=True, timeout=120)
+    assert done.returncode == -signal.SIGTERM, done.stderr

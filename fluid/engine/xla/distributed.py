@@ -34,6 +34,8 @@ def start(coordinator: str | None = None, num_hosts: int | None = None, host_id:
     logging.getLogger("jax._src.distributed").setLevel(logging.WARNING)
     try:
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
+        # JAX would swallow every SIGTERM until `stop_on_signals` watches them.
+        jax.config.update("jax_enable_preemption_service", False)
         # Where the flags say everything, a cluster around us must not hand out the GPUs once more.
         detection = "deactivate" if all(given) else None
         jax.distributed.initialize(coordinator, num_hosts, host_id, cluster_detection_method=detection)
