@@ -1,10 +1,11 @@
 """Words read by the zoo's recogniser beside PP-OCRv4 as the package rapidocr-onnxruntime has it: accuracy, size, CPU time.
 
+    python benchmarks/ocr_peers.py rate                                     words made and read a second of CPU time
     python benchmarks/ocr_peers.py words made --number 500                  made words in fonts not trained on, as PNG files
     ./zoo export ocr_recognition --onnx --export_dir exported
     python benchmarks/ocr_peers.py read ocr_recognition/data/signs made --ours exported --json out.json
 
-The second needs onnxruntime and rapidocr-onnxruntime==1.4.4 (Apache-2.0) and no Paddle: both networks run on ONNX Runtime with
+Reading needs onnxruntime and rapidocr-onnxruntime==1.4.4 (Apache-2.0) and no Paddle: both networks run on ONNX Runtime with
 one thread, a word at a time. Time is that of the process, from the decoded picture to the text. The peer knows 6,623
 characters; it measures, and neither labels nor trains anything here.
 """
@@ -31,6 +32,29 @@ import numpy as np
 
 Read = Callable[[np.ndarray], str]
 """A picture [h, w, 3] uint8 RGB -> its text."""
+
+
+def rate(arguments: argparse.Namespace) -> None:
+    """How many words one core makes, its glyphs rendered, and how many of a set in memory it puts into batches."""
+    from fluid.data import training_batches
+    from ocr_recognition.generated import Recipe, make_set
+    from ocr_recognition.reader import Labelling
+    from ocr_recognition.word_set import SetSource
+
+    for style in ("general", "simple"):
+        maker = Recipe(style=style, columns_a_frame=4).maker()
+        for part in range(2):
+            began = time.process_time()
+            for number in range(arguments.number):
+                maker.make(np.random.default_rng((part, number)))
+        print(f"{style} words made: {arguments.number / (time.process_time() - began):,.0f} a second of CPU time")
+    recipe = Recipe(columns_a_frame=4)
+    labelling = Labelling(recipe.alphabet, columns_a_frame=recipe.columns_a_frame)
+    source = SetSource(make_set(recipe, arguments.number, seed=1), 128, height=recipe.height, labelling=labelling)
+    batches, count, began = training_batches(source, 128, seed=1, plan=source.plan(1)), 0, time.process_time()
+    for _ in range(200):
+        count += next(batches).size
+    print(f"words of a set batched: {count / (time.process_time() - began):,.0f} a second of CPU time")
 
 
 def words(arguments: argparse.Namespace) -> None:
@@ -132,6 +156,9 @@ def rapidocr() -> tuple[Read, int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
+    timing = commands.add_parser("rate", help="count words a second")
+    timing.set_defaults(function=rate)
+    timing.add_argument("--number", type=int, default=2500)
     making = commands.add_parser("words", help="write made words")
     making.set_defaults(function=words)
     making.add_argument("folder")
