@@ -139,7 +139,7 @@ def main(flags: Flags) -> Outcome:
         programs,
         facts={"recogniser": recogniser.to_facts()},
         data={
-            name: fingerprint(part.texts, np.concatenate(list(part.alignments.values())))
+            name: fingerprint(part.texts, part.texts.values(), np.concatenate(list(part.alignments.values())))
             for name, part in parts.items()
         },
         load=(lambda state: weights_of(flags, state)) if flags.pretrained_model is not None else None,

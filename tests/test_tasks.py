@@ -8,6 +8,10 @@ Such a module has
     TRAIN, EVAL, ...  flags of train.py, eval.py, infer.py and export.py beside those that the tests give
     STORAGE           more flags of export.py, by which --storage is measured on little
     WITHOUT_PADDLE    calls of infer.py, beside that with --feed, that Programs from files make possible without Paddle
+    OTHER_NETWORK     flags of train.py that make another network
+    OTHER_DATA        the file in the data whose first two lines make other data when they change places; None without data
+    OTHER_CLASSES     the same for the order of classes, where the data name them
+    BENCHMARK         what train.py --benchmark calls, if not the trainer's
     DEVICES           more flags of train.py, with which a step on two devices means the same as on one
     data(folder)      writes a tiny data set there; returns the flags that name it for train.py and eval.py
     feed(rng)         arrays for `infer.py --feed`
@@ -25,12 +29,14 @@ import importlib.util
 import io
 import json
 import os
+import random
 import runpy
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -39,7 +45,7 @@ from unittest import mock
 
 import fluid.run
 from fluid import checkpoint
-from fluid.keeper import Evaluation, Keeper
+from fluid.keeper import Evaluation, Keeper, Trainee
 from fluid.run import events
 from fluid.tests.gradients import without_gradient
 
@@ -196,8 +202,23 @@ def test_three_steps(task: Task, run: Path) -> None:
 
 
 def test_stop_and_resume_to_the_bit(task: Task, run: Path) -> None:
-    part = train(task, task.place / "part", "--engine", "paddle", part=True)
-    train(task, part, "--engine", "paddle", "--checkpoint", part)
+    """A signal ends the run after the step under way."""
+    part, (some, _) = task.place / "part", task.tiny.STEPS
+    advance = Keeper._advance
+
+    def signalled(keeper: Keeper, trainee: Trainee) -> None:
+        advance(keeper, trainee)
+        if trainee.step >= some:
+            os.kill(os.getpid(), signal.SIGTERM)
+            while not keeper.stop:
+                time.sleep(0.01)
+
+    with mock.patch.object(Keeper, "_advance", signalled):
+        stopped = call(task, "train", *training_words(task, part, "--engine", "paddle"))
+    assert stopped.code == 143 and f"stopped by a signal after step {some}; " in stopped.out, stopped
+    assert steps_of(part) == [some]
+    said = done(call(task, "train", "--checkpoint", part))
+    assert [line for line in said.out.splitlines() if line[:1] in set("┏┡│└") and len(line) > 80] == []
     whole, again = state(run), state(part)
     assert whole.keys() == again.keys()
     assert [name for name in whole if whole[name].tobytes() != again[name].tobytes()] == []
@@ -345,7 +366,10 @@ def test_a_run_that_is_named_goes_on_in_its_folder_with_its_flags(task: Task, ru
     assert same_bits(state(part), state(run))
     assert {path: path.stat().st_mtime_ns for path in other.rglob("*")} == before
     shutil.rmtree(other)
-    assert "(that of the run)" in said and f"--max_steps is {task.tiny.STEPS[1]} from here on" in said
+    some, whole = task.tiny.STEPS
+    assert "(that of the run)" in said and f"--max_steps is {whole} from here on, not {some}" in said
+    changed = {"flag": "max_steps", "before": some, "after": whole, "step": some}
+    assert changed in checkpoint.load(part)[1].changes
     again = done(call(task, "train", "--checkpoint", part))
     assert "nothing left to do" in again.out and "evaluation" not in again.out
 
@@ -364,6 +388,49 @@ def test_other_runs_are_left_alone(task: Task, run: Path) -> None:
     other = copy_of(task, run, "other")
     line = refused(call(task, "train", "--checkpoint", run, "--output_dir", other))
     assert "holds another run" in line and steps_of(other) == steps_of(run)
+
+
+def test_a_benchmark_claims_no_folder(task: Task) -> None:
+    output, measured = task.place / "benchmark", getattr(task.tiny, "BENCHMARK", "fluid.trainer.benchmark")
+    with mock.patch(measured, lambda *arguments: {"real": 3.0}):
+        said = done(call(task, "train", *training_words(task, output, "--engine", "paddle", "--benchmark", True)))
+    assert "real 3" in said.out and not output.exists()
+
+
+def with_lines_swapped(path: Path, refuse: Callable[[], str]) -> str:
+    """What `refuse` returns while the first two lines of a file have changed places."""
+    text = path.read_text(encoding="utf-8")
+    first, second, *rest = text.splitlines(keepends=True)
+    path.write_text("".join([second, first, *rest]), encoding="utf-8")
+    try:
+        return refuse()
+    finally:
+        path.write_text(text, encoding="utf-8")
+
+
+def test_a_run_goes_on_with_its_network_data_and_classes(task: Task, run: Path) -> None:
+    again = ("train", "--checkpoint", run)
+    assert "a run of another network" in refused(call(task, *again, *task.tiny.OTHER_NETWORK))
+    assert (task.tiny.OTHER_DATA is None) == (not task.data())
+    if task.tiny.OTHER_DATA is not None:
+        place = Path(task.data()[1])
+        line = with_lines_swapped(place / task.tiny.OTHER_DATA, lambda: refused(call(task, *again)))
+        assert f"the data of {checkpoint.find_newest(run)} were others" in line
+        classes = getattr(task.tiny, "OTHER_CLASSES", None)
+        assert not classes or "classes" in with_lines_swapped(place / classes, lambda: refused(call(task, *again)))
+
+
+def test_what_is_not_finite_is_never_saved(task: Task, run: Path) -> None:
+    """Whichever of the numbers of a checkpoint it is."""
+    arrays, meta = checkpoint.load(run / "checkpoints" / f"step_{task.tiny.STEPS[0]:08d}")
+    broken = task.place / "broken"
+    names = [name for name, array in arrays.items() if array.dtype == np.float32 and array.size > 1]
+    name = random.choice([name for name in names if not name.startswith(getattr(task.tiny, "BESIDE", "-"))])
+    arrays[name].flat[0] = np.nan
+    checkpoint.save(broken, arrays, meta)
+    line = refused(call(task, "train", "--checkpoint", broken))
+    assert "not a finite number" in line and "The last good checkpoint is" in line, (name, line)
+    assert steps_of(broken) == [meta.step]
 
 
 @pytest.mark.parametrize("signalled", [False, True], ids=["killed", "signalled"])
@@ -420,7 +487,7 @@ def without_paddle(task: Task, *commands: list[object]) -> str:
     return ended.stdout
 
 
-def test_programs_from_files_need_no_paddle(task: Task) -> None:
+def test_programs_from_files_need_no_paddle(task: Task, run: Path) -> None:
     """Training, going on, evaluation and inference are what they are with Paddle, to the bit."""
     xla = ("--engine", "xla", "--device", "cpu")
     built = train(task, task.place / "built", *xla)
@@ -441,6 +508,9 @@ def test_programs_from_files_need_no_paddle(task: Task) -> None:
         *(["infer", *words, *weights, output, "--programs", programs] for words in plain),
     )
     assert same_bits(state(output), state(built))
+    for kind in ("train", "eval"):
+        # Records have the same order on both engines.
+        assert list(events(output, kind)[-1]) == list(events(run, kind)[-1])
     assert repr(expected) in said.splitlines()[-1]
     with np.load(task.place / "from_files.npz") as arrays:
         assert same_bits(dict(arrays), outputs)

@@ -23,6 +23,8 @@ TRAIN = (
 )
 EVAL = ("--test_batch_size", 3)
 INFER = ("--conf", 0.01)
+OTHER_NETWORK = ("--image_size", 96)
+OTHER_DATA = "ImageSets/Main/train.txt"
 WITHOUT_PADDLE = [["--test_batch_size", 2]]
 STORAGE: tuple[object, ...] = ()
 DISCRETE = ("detections", "detections_num")
