@@ -17,7 +17,7 @@ if __package__ in (None, ""):
 from fluid import config as configuration
 from fluid.averages import MeasuredWeights
 from fluid.config import BatchFlags, Count, Natural, Positive, Share, TrainFlags, Was, defaults
-from fluid.data import Batches, batches_per_epoch, training_batches
+from fluid.data import batches_per_epoch
 from fluid.engine import Engine
 from fluid.errors import DataError, UserError
 from fluid.interface import Interface
@@ -139,7 +139,7 @@ def main(flags: Flags) -> Outcome:
         )
         evaluator = Evaluator(engine, programs, flags, test_pairs, groups)
         outcome = session.train(
-            lambda start: open_batches(flags, source, engine, start),
+            lambda start: session.batches(source, start, max_bad=flags.max_bad_samples),
             unit="images",
             evaluations=[Evaluation("eval", evaluator, decides="miou", higher_is_better=True)],
         )
@@ -198,19 +198,6 @@ def check_all(*parts: Pairs) -> None:
 def name_of(pairs: Pairs) -> str:
     """A fingerprint of the names."""
     return fingerprint([Path(path).name for path in (*pairs.images, *pairs.labels)])
-
-
-def open_batches(flags: Flags, source: Source, engine: Engine, start: int) -> Batches:
-    """The training batches from a position on."""
-    return training_batches(
-        source,
-        flags.batch_size,
-        seed=flags.seed,
-        start=start,
-        num_workers=flags.num_workers,
-        max_bad=flags.max_bad_samples,
-        shard=(engine.host_id, engine.num_hosts),
-    )
 
 
 def build_programs(

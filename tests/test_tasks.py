@@ -9,8 +9,9 @@ Such a module has
     STORAGE           more flags of export.py, by which --storage is measured on little
     WITHOUT_PADDLE    calls of infer.py, beside that with --feed, that Programs from files make possible without Paddle
     OTHER_NETWORK     flags of train.py that make another network
-    OTHER_DATA        the file in the data whose first two lines make other data when they change places; None without data
-    OTHER_CLASSES     the same for the order of classes, where the data name them
+    OTHER_DATA        a list in the data, whose order makes other data, or a pattern of pictures, whose names do; None
+                      without data
+    OTHER_CLASSES     the list of classes, where the order of the data's counts
     BENCHMARK         what train.py --benchmark calls, if not the trainer's
     DEVICES           more flags of train.py, with which a step on two devices means the same as on one
     data(folder)      writes a tiny data set there; returns the flags that name it for train.py and eval.py
@@ -36,7 +37,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -397,27 +397,38 @@ def test_a_benchmark_claims_no_folder(task: Task) -> None:
     assert "real 3" in said.out and not output.exists()
 
 
-def with_lines_swapped(path: Path, refuse: Callable[[], str]) -> str:
-    """What `refuse` returns while the first two lines of a file have changed places."""
-    text = path.read_text(encoding="utf-8")
-    first, second, *rest = text.splitlines(keepends=True)
+def swap_lines(path: Path) -> None:
+    """Let the first two lines of a file change places."""
+    first, second, *rest = path.read_text(encoding="utf-8").splitlines(keepends=True)
     path.write_text("".join([second, first, *rest]), encoding="utf-8")
-    try:
-        return refuse()
-    finally:
-        path.write_text(text, encoding="utf-8")
+
+
+def make_other(folder: Path, pattern: str) -> None:
+    """Change the order of a list, or the names of pictures."""
+    found = sorted(folder.glob(pattern))
+    assert found
+    for path in found:
+        if path.suffix in (".jpg", ".png"):
+            path.rename(path.with_name(f"other_{path.name}"))
+        else:
+            swap_lines(path)
 
 
 def test_a_run_goes_on_with_its_network_data_and_classes(task: Task, run: Path) -> None:
+    """Wherever the data are by now."""
     again = ("train", "--checkpoint", run)
     assert "a run of another network" in refused(call(task, *again, *task.tiny.OTHER_NETWORK))
     assert (task.tiny.OTHER_DATA is None) == (not task.data())
     if task.tiny.OTHER_DATA is not None:
-        place = Path(task.data()[1])
-        line = with_lines_swapped(place / task.tiny.OTHER_DATA, lambda: refused(call(task, *again)))
+        moved = task.place / "moved"
+        shutil.copytree(task.data()[1], moved)
+        assert "nothing left to do" in done(call(task, *again, "--data_dir", moved)).out
+        make_other(moved, task.tiny.OTHER_DATA)
+        line = refused(call(task, *again, "--data_dir", moved))
         assert f"the data of {checkpoint.find_newest(run)} were others" in line
-        classes = getattr(task.tiny, "OTHER_CLASSES", None)
-        assert not classes or "classes" in with_lines_swapped(place / classes, lambda: refused(call(task, *again)))
+        if hasattr(task.tiny, "OTHER_CLASSES"):
+            swap_lines(moved / task.tiny.OTHER_CLASSES)
+            assert "classes" in refused(call(task, *again, "--data_dir", moved))
 
 
 def test_what_is_not_finite_is_never_saved(task: Task, run: Path) -> None:

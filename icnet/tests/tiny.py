@@ -22,6 +22,8 @@ EXPORT = OUTPUTS
 # Statistics of few samples and relu flips make per cents of the gradients out of rounding: what is compared is the loss
 # and the statistics of a step.
 DEVICES = ("--optimizer", "sgd", "--lr", 0)
+OTHER_NETWORK = ("--width", 0.5)
+OTHER_DATA = "*/train/**/*_000001_*"
 WITHOUT_PADDLE = [["data/leftImg8bit/val", "--write", "label", "side"]]
 NO_GRADIENT: dict[str, str] = {}
 EXCEPTIONS: dict[str, str] = {}
