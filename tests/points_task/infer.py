@@ -13,7 +13,7 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fluid import config as configuration
-from fluid.config import EngineFlags, ExportedFlags, WeightsFlags
+from fluid.config import ArrayFlags, EngineFlags, ExportedFlags, WeightsFlags
 from fluid.errors import UserError
 from fluid.interface import Interface
 from fluid.run import console, script
@@ -25,7 +25,7 @@ import tyro
 
 
 @dataclass
-class Flags(WeightsFlags, ExportedFlags, EngineFlags):
+class Flags(WeightsFlags, ArrayFlags, ExportedFlags, EngineFlags):
     """Say on which side points lie."""
 
     points: Annotated[tuple[str, ...], tyro.conf.Positional] = ("1,1,1,1",)
