@@ -20,7 +20,7 @@ def house(tmp_path: Path) -> Path:
     for name in ("zoo", "pyproject.toml", "requirements.txt", "conftest.py"):
         shutil.copy(ROOT / name, tmp_path / name)
     task = tmp_path / "new_task"
-    for name in ("train", "infer", "score", "prepare_small"):
+    for name in ("train", "infer", "tally", "prepare_small", "score_words"):
         task.mkdir(exist_ok=True)
         (task / f"{name}.py").write_text(SCRIPT)
     (task / "network.py").write_text("")
@@ -49,7 +49,9 @@ def zoo(house: Path, *words: str) -> tuple[int, str]:
     ("words", "said"),
     [
         (("train", "new_task", "--lr", "0.1"), "python ./new_task/train.py --lr 0.1"),
-        (("score", "new_task", "a b"), "python ./new_task/score.py a b"),
+        (("tally", "new_task", "a b"), "python ./new_task/tally.py a b"),
+        (("score", "new_task", "words", "--ref", "a b"), "python ./new_task/score_words.py --ref a b"),
+        (("score", "new_task"), "./zoo score new_task words --help"),
         (("prepare", "new_task", "small", "--help"), "python ./new_task/prepare_small.py --help"),
         (("prepare", "new_task"), "./zoo prepare new_task small --help"),
         (("legacy", "run", "DIR"), "python -m fluid.commands.legacy run DIR"),
@@ -77,12 +79,12 @@ def test_what_runs(house: Path, words: tuple[str, ...], said: str) -> None:
         (
             ("network", "new_task"),
             1,
-            "error: new_task has no script network.py; it has: infer prepare_small score train",
+            "error: new_task has no script network.py; it has: infer prepare_small score_words tally train",
         ),
         (
             ("prepare", "new_task", "x"),
             1,
-            "error: new_task has no script prepare_x.py; it has: infer prepare_small score",
+            "error: new_task has no script prepare_x.py; it has: infer prepare_small score_words",
         ),
         (("launch", "new_task"), 1, "error: ./zoo launch N TASK ...: N is the number of processes"),
         (("capture", "new_task"), 1, "error: ./zoo capture TASK ... --programs DIR: the folder to write is missing"),
