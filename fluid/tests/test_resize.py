@@ -5,7 +5,7 @@ from typing import Any
 from fluid.engine.paddle import PaddleEngine
 from fluid.engine.xla import create
 from fluid.program import Input, Program, build
-from fluid.resize import resize_bilinear
+from fluid.resize import gather_bilinear, resize_bilinear
 from fluid.tests.gradients import gradients
 
 import numpy as np
@@ -56,6 +56,20 @@ def test_every_mode_computes_its_formula(align_corners: bool, align_mode: int) -
                 np.testing.assert_allclose(outputs[str(size)], expected, rtol=0, atol=tolerance, err_msg=str(size))
 
 
+def test_gathering_computes_the_same_formula() -> None:
+    def network(image: Any, training: bool) -> dict[str, Any]:
+        return {str(size): gather_bilinear(image, size) for size in SIZES}
+
+    for dtype, tolerance in (("float64", 1e-14), ("float32", 2e-7)):
+        program = build(network, [Input("image", (None, 2, HEIGHT, WIDTH), dtype)], name="resize")
+        image = np.random.default_rng(0).uniform(-1, 1, (3, 2, HEIGHT, WIDTH)).astype(dtype)
+        for engine in (PaddleEngine(), create("cpu")):
+            outputs = engine.run(program, {"image": image})
+            for size in SIZES:
+                expected = resized(image.astype("float64"), size, True, 1)
+                np.testing.assert_allclose(outputs[str(size)], expected, rtol=0, atol=tolerance, err_msg=str(size))
+
+
 def test_the_gradient_is_the_transposed_resizing() -> None:
     weight = np.random.default_rng(1).normal(size=(1, 1, 9, 15))
 
@@ -76,5 +90,6 @@ def test_the_gradient_is_the_transposed_resizing() -> None:
 
 def test_an_image_of_unknown_size_is_refused() -> None:
     inputs = [Input("image", (None, 2, None, WIDTH))]
-    with pytest.raises(ValueError, match=r"known height and width"):
-        build(lambda image, training: {"image": resize_bilinear(image, (4, 4))}, inputs, name="resize")
+    for resize in (resize_bilinear, gather_bilinear):
+        with pytest.raises(ValueError, match=r"known height and width"):
+            build(lambda image, training, resize=resize: {"image": resize(image, (4, 4))}, inputs, name="resize")

@@ -91,3 +91,12 @@ def test_raw_arrays_go_in_and_come_out(both, tmp_path, kind):
             run_arrays(Runner(both[kind], EngineFlags()), inference, tmp_path / f"{name}.npz", target)
     with pytest.raises(DataError, match=str(Path("nowhere.npz"))):
         run_arrays(Runner(both[kind], EngineFlags()), inference, tmp_path / "nowhere.npz", target)
+
+
+def test_some_outputs_are_fetched_and_other_programs_only_by_an_engine(both, tmp_path):
+    np.savez(tmp_path / "in.npz", x=np.eye(3, dtype=np.float32))
+    runner = Runner(both[0], EngineFlags(engine="paddle"))
+    run_arrays(runner, inference, tmp_path / "in.npz", tmp_path / "out.npz", outputs=["y"])
+    with np.load(tmp_path / "out.npz") as arrays:
+        assert arrays.files == ["y"]
+    assert runner.takes_other_programs and not Runner(both[1], EngineFlags()).takes_other_programs
