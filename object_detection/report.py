@@ -22,4 +22,5 @@ def finish(run: Run, outcome: Outcome, figure: str, protocol: str) -> None:
         run.say(
             f"{outcome.skipped_samples} unreadable training images were replaced; the log names those that this process read"
         )
+    run.say(f"Best test map {outcome.best:.4f} at step {outcome.best_step}")
     run.say(f"checkpoints, best one at {folder / 'best'}; curves: {drawn}")

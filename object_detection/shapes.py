@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 CLASSES = ("disc", "square", "triangle")
-SIDE = 160
+SIDE = 128
 """Pixels of a picture."""
 SIZES = (0.15, 0.5)
 """Smallest and largest shape, as a share of the side."""

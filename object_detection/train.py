@@ -115,8 +115,6 @@ ALIASES = {
     "is_toy": "max_images",
     "iterations": "max_steps",
     "nms_threshold": "iou",
-    "resize_h": "image_size",
-    "resize_w": "image_size",
 }
 RETIRED = {
     "parallel": "the engines use all devices",
@@ -125,6 +123,8 @@ RETIRED = {
     "skip_batch_num": "see --benchmark",
     "dataset": "the layout of --data_dir tells",
     "image_shape": "the network tells, or --image_size",
+    "resize_h": "the network tells, or --image_size",
+    "resize_w": "the network tells, or --image_size",
     "mean_value_B": "pixels are normalised around 127.5",
     "mean_value_G": "pixels are normalised around 127.5",
     "mean_value_R": "pixels are normalised around 127.5",
