@@ -19,8 +19,8 @@ USUAL = {
 class DataFlags:
     """Which data."""
 
-    data: Literal["trees", "shapes"] = "trees"
-    """What comes along: aerial photographs of trees, or drawn shapes."""
+    data: Literal["shapes", "trees"] = "shapes"
+    """What comes along: drawn shapes, or aerial photographs of trees."""
     data_dir: Path | None = None
     """Instead: folder of a data set in the layout of PASCAL VOC, COCO or YOLO, or with lists of pictures and XML files."""
     skip_bad_objects: bool = False

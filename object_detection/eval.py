@@ -1,6 +1,6 @@
 """Measure a detector: its average precision over every picture of a split, exactly once each.
 
-python eval.py                                                     the run in ./output on the embedded photographs of trees
+python eval.py                                                     the run in ./output, or what comes along, on drawn shapes
 python eval.py --pretrained_model ssd_mobilenet_v1_voc --data_dir VOC2007 --split test --ap_version 11point
 python eval.py --data_dir COCO --ap_version cocoMAP
 """

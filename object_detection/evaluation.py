@@ -11,10 +11,11 @@ from fluid.records import write_result
 from fluid.run import console
 from object_detection.datasets import DataFlags, open_sound_part
 from object_detection.detector import DetectionFlags, NetworkFlags
-from object_detection.opening import open_detector, open_prediction, open_runner, settle
+from object_detection.opening import SHAPES, SHIPPED, open_detector, open_prediction, open_runner, settle
 from object_detection.pictures import draw_evaluation
 from object_detection.protocol import ByName, Protocol, described, metric_for
 from object_detection.reader import DetectionSource
+from object_detection.shapes import CLASSES
 
 ALIASES = {
     "exported": "exported_model",
@@ -52,8 +53,8 @@ def evaluate(flags: EvaluationFlags) -> dict[str, float]:
     """Measure, print, and return the figures. Raises UserError if the weights do not know a class of the data."""
     began = time.perf_counter()
     data = open_sound_part(flags, "val", flags.split)
-    opened = open_detector(flags)
-    flags, detector = settle(opened, flags), opened.facts
+from object_detection.detector import DetectionFlags, NetworkFlags
+from object_detection.opening import SHAPES, SHIPPED, open_detector, open_prediction, open_runner, settle
     runner = open_runner(opened, flags, batches_for_all(len(data.images), flags.test_batch_size))
     program, size = open_prediction(runner, detector, flags)
     metric = ByName(metric_for(data, flags.ap_version, flags.overlap), detector.class_names)

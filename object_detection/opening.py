@@ -25,6 +25,8 @@ SUPPRESSION = "suppression"
 """Under which an exported model keeps the flags that its suppression was built with."""
 SHIPPED = "ssd_mobilenet_v1_voc"
 """What comes along: the twenty classes of PASCAL VOC."""
+SHAPES = "shapes"
+"""What train.py makes without flags, which comes along too: eval.py measures it on the drawn shapes."""
 
 
 def open_detector(flags: NetworkFlags, default: str = SHIPPED) -> Opened[Detector]:

@@ -1,7 +1,7 @@
 """Train an object detector.
 
-python train.py                                      the embedded photographs of trees, a few minutes on a CPU
-python train.py --data shapes                        drawn shapes
+python train.py                                      a narrow network on drawn shapes, a few minutes on a CPU
+python train.py --data trees --priors auto           fine-tuning on the photographs of trees that come along
 python train.py --data_dir MINE --check_data         what is wrong with a data set, and whether the priors suit it
 python train.py --data_dir MINE --priors auto        fine-tuning of the detector that comes along
 python train.py --data_dir VOC --recipe 2018         the recipe of 2018
