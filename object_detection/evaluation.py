@@ -53,8 +53,8 @@ def evaluate(flags: EvaluationFlags) -> dict[str, float]:
     """Measure, print, and return the figures. Raises UserError if the weights do not know a class of the data."""
     began = time.perf_counter()
     data = open_sound_part(flags, "val", flags.split)
-from object_detection.detector import DetectionFlags, NetworkFlags
-from object_detection.opening import SHAPES, SHIPPED, open_detector, open_prediction, open_runner, settle
+    opened = open_detector(flags, default=SHAPES if tuple(data.class_names) == CLASSES else SHIPPED)
+    flags, detector = settle(opened, flags), opened.facts
     runner = open_runner(opened, flags, batches_for_all(len(data.images), flags.test_batch_size))
     program, size = open_prediction(runner, detector, flags)
     metric = ByName(metric_for(data, flags.ap_version, flags.overlap), detector.class_names)
