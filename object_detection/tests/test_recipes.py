@@ -100,8 +100,11 @@ def test_the_recipe_sets_what_no_flag_names() -> None:
     assert (flags.optimizer, flags.momentum_rate, flags.l2_decay, flags.lr) == ("rmsprop", 0.0, 5e-5, 0.001)
     assert (flags.num_epochs, flags.batch_size, flags.ap_version, flags.conv_lr) == (120, 32, "11point", 0.1)
     assert {"recipe", "batch_size", "lr"} <= configuration.named(flags)
-    own = parsed(train, [])
-    assert recipes.applied(own) is own
+    assert recipes.applied(parsed(train, ["--data", "trees"])) == parsed(train, ["--data", "trees"])
+    shapes = recipes.applied(parsed(train, ["--lr", "0.5"]))
+    assert (shapes.model, shapes.image_size, shapes.lr) == ("ssd_mobilenet_v1_x0_25", 96, 0.5)
+    going_on = parsed(train, ["--checkpoint", "output"])
+    assert recipes.applied(going_on) is going_on
     augment = train.augmentation(flags)
     assert (augment.distort, augment.expand, augment.expand_ratio, augment.flip) == (0.5, 0.5, 4.0, 0.5)
 
