@@ -61,21 +61,24 @@ def test_what_cannot_be_aligned_is_told() -> None:
 def test_a_flat_start_finds_the_states(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of made-up speech in which each state has features of its own, and phones last for different times.
 
-    Half of it is aligned by what was learned from the other half.
+    Half of it is aligned by what was learned from the other half. Now and then it settles for neighbours of the true states, so
+    three draws count together.
     """
     monkeypatch.setattr("DeepASR.flat_start.LEARNED_FROM", 45)
     rng = np.random.default_rng()
-    spectra = rng.normal(size=(LEXICON.class_num, 24)) * 3
-    features, truths, texts = {}, {}, {}
-    for number in range(90):
-        words = [("tree", "bow", "a")[word] for word in rng.integers(0, 3, rng.integers(2, 5))]
-        phones = ["SIL", *(phone for word in words for phone in LEXICON.words[word][0]), "SIL"]
-        labels = np.concatenate([np.repeat(frames_of(phone, 1), rng.integers(1, 5, 3)) for phone in phones])
-        name = f"utt{number}"
-        features[name] = (spectra[labels] + rng.normal(size=(len(labels), 24))).astype(np.float32)
-        truths[name], texts[name] = labels, words
-    found = flat_start(features, texts, LEXICON, rounds=(1, 1, 1, 1, 1, 1, 2))
-    agreement = np.mean(np.concatenate([found[name] == truth for name, truth in truths.items()]))
-    assert agreement > 0.7
+    agreements = []
+    for _ in range(3):
+        spectra = rng.normal(size=(LEXICON.class_num, 24)) * 3
+        features, truths, texts = {}, {}, {}
+        for number in range(90):
+            words = [("tree", "bow", "a")[word] for word in rng.integers(0, 3, rng.integers(2, 5))]
+            phones = ["SIL", *(phone for word in words for phone in LEXICON.words[word][0]), "SIL"]
+            labels = np.concatenate([np.repeat(frames_of(phone, 1), rng.integers(1, 5, 3)) for phone in phones])
+            name = f"utt{number}"
+            features[name] = (spectra[labels] + rng.normal(size=(len(labels), 24))).astype(np.float32)
+            truths[name], texts[name] = labels, words
+        found = flat_start(features, texts, LEXICON, rounds=(1, 1, 1, 1, 1, 1, 2))
+        agreements.append(np.mean(np.concatenate([found[name] == truth for name, truth in truths.items()])))
+    assert np.mean(agreements) > 0.75
     with pytest.raises(DataError, match="utt0: 5 frames are too few"):
         flat_start({"utt0": features["utt0"][:5]}, {"utt0": texts["utt0"]}, LEXICON)
