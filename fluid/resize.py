@@ -22,21 +22,12 @@ def resize_bilinear(image: Value, size: tuple[int, int], *, align_corners: bool 
     if height < 0 or width < 0:
         raise ValueError(f"an image of known height and width is needed to resize it, not {list(image.shape)}")
     dtype = dtype_name(image)
-    if 1 in (height, width):
-        # A single pixel is repeated: oneDNN computes nonsense for a product with one column.
-        image = paddle.expand(image, [-1, -1, size[0] if height == 1 else -1, size[1] if width == 1 else -1])
-        height, width = image.shape[2:]
-
-    def along_rows(x: Value) -> Value:
-        return x if height == size[0] else paddle.matmul(_weights(height, size[0], align_corners, align_mode, dtype), x)
-
-    def along_columns(x: Value) -> Value:
-        if width == size[1]:
-            return x
-        return paddle.matmul(x, _weights(width, size[1], align_corners, align_mode, dtype), transpose_y=True)
-
+    rows = _weights(height, size[0], align_corners, align_mode, dtype)
+    columns = _weights(width, size[1], align_corners, align_mode, dtype)
     rows_first = size[0] * width * (height + size[1]) <= size[1] * height * (width + size[0])
-    return along_columns(along_rows(image)) if rows_first else along_rows(along_columns(image))
+    if rows_first:
+        return paddle.matmul(paddle.matmul(rows, image), columns, transpose_y=True)
+    return paddle.matmul(rows, paddle.matmul(image, columns, transpose_y=True))
 
 
 def gather_bilinear(image: Value, size: tuple[int, int]) -> Value:

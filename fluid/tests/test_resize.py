@@ -58,18 +58,6 @@ def test_every_mode_computes_its_formula(align_corners: bool, align_mode: int) -
                 np.testing.assert_allclose(outputs[str(size)], expected, rtol=0, atol=tolerance, err_msg=str(size))
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 6), (4, 1)])
-def test_a_single_pixel_is_repeated(shape: tuple[int, int]) -> None:
-    def network(image: Any, training: bool) -> dict[str, Any]:
-        return {"image": resize_bilinear(image, (8, 16))}
-
-    program = build(network, [Input("image", (None, 2, *shape))], name="resize")
-    image = np.random.default_rng(0).uniform(-1, 1, (3, 2, *shape)).astype(np.float32)
-    for engine in (PaddleEngine(), create("cpu")):
-        expected = resized(image.astype("float64"), (8, 16), True, 1)
-        np.testing.assert_allclose(engine.run(program, {"image": image})["image"], expected, rtol=0, atol=FLOAT32)
-
-
 def test_gathering_computes_the_same_formula() -> None:
     def network(image: Any, training: bool) -> dict[str, Any]:
         return {str(size): gather_bilinear(image, size) for size in SIZES}
