@@ -71,7 +71,7 @@ def test_it_learns(data: Path, tmp_path: Path) -> None:
     seed = int(np.random.default_rng().integers(1000))
     print(f"seed {seed}")
     still = {"scales": (1.0, 1.0), "flip": False, "color_jitter": 0.0, "seed": seed}
-    train.main(flags(data, tmp_path, max_steps=24, num_epochs=12, log_every=4, eval_every=24, **still))
+    train.main(flags(data, tmp_path, max_steps=48, num_epochs=24, log_every=4, eval_every=48, **still))
     losses = [row["loss"] for row in events(tmp_path, "train")]
     assert losses[-1] < 0.6 * losses[0]
 
