@@ -20,6 +20,10 @@ class CheckpointError(UserError):
     """A checkpoint cannot be written, is damaged, or belongs to another run."""
 
 
+class RecordsError(UserError):
+    """The records of a run cannot be written, or its output folder is no longer there."""
+
+
 class EngineError(UserError):
     """The chosen engine or device cannot run this Program."""
 

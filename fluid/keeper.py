@@ -19,7 +19,7 @@ from fluid import checkpoint
 from fluid.checkpoint import Meta, Resumed
 from fluid.config import TrainFlags
 from fluid.engine import Engine
-from fluid.errors import DivergenceError, UserError
+from fluid.errors import DivergenceError, RecordsError, UserError
 from fluid.run import Run, progress_bar
 from fluid.signals import Stopped, stop_on_signals
 
@@ -284,7 +284,8 @@ class Keeper:
         report = trainee.report(seconds)
         self._logged_step, self._logged_seconds = trainee.step, self.clock.training
         left = int(seconds / steps * (self.total_steps - trainee.step))
-        self.run.record("train", trainee.step, **report.values)
+        with self._saving_if_unrecorded(trainee):
+            self.run.record("train", trainee.step, **report.values)
         self.bar.update(self._task, status=report.status)
         self.run.progress(
             f"step {trainee.step}/{self.total_steps} {report.place} {report.status} eta {left // 60}:{left % 60:02d}"
@@ -302,9 +303,27 @@ class Keeper:
                 _check_finite(state, self.meta.step)
             self.meta.due = [item.name for item in due]
             if self.run.records:
+                gone = self.run.claim_anew()
                 keep = self.flags.keep_checkpoints
                 self.last_saved = checkpoint.save(self.run.output_dir, state, self.meta, keep=keep)
+                if gone:
+                    raise RecordsError(
+                        f"the output folder {self.run.output_dir} was moved or deleted, or its log.jsonl, while the run went "
+                        f"on. The state after step {self.meta.step} is saved there: go on with --checkpoint "
+                        f"{self.run.output_dir}"
+                    )
         self._saved_step = self.meta.step
+
+    @contextlib.contextmanager
+    def _saving_if_unrecorded(self, trainee: Trainee) -> Iterator[None]:
+        """Save the state if the block cannot write its records: what was trained is not lost by that."""
+        try:
+            yield
+        except RecordsError:
+            if self.last_saved is not None and not self.last_saved.exists():
+                self._saved_step = None
+            self.save(trainee)
+            raise
 
     @contextlib.contextmanager
     def _guard(self) -> Iterator[None]:
@@ -340,7 +359,8 @@ class Keeper:
             self.meta.metrics |= {
                 name if item is self.deciding else f"{item.name}/{name}": value for name, value in values.items()
             }
-            self.run.record(item.name, self.meta.step, **values, seconds=time.perf_counter() - began)
+            with self._saving_if_unrecorded(trainee):
+                self.run.record(item.name, self.meta.step, **values, seconds=time.perf_counter() - began)
             self._measured[item.name] = self.meta.step
             shown = " ".join(f"{name} {f'{value:.4f}'.removesuffix('.0000')}" for name, value in values.items())
             what = "evaluation" if len(self.evaluations) == 1 else item.name
@@ -375,7 +395,8 @@ class Keeper:
 
     def _fail(self, error: BaseException, where: str) -> NoReturn:
         """End the run because of other people's code; its traceback goes to the log."""
-        self.run.note("".join(traceback.format_exception(error)))
+        with contextlib.suppress(RecordsError):
+            self.run.note("".join(traceback.format_exception(error)))
         if self.last_saved is not None:
             self.run.say(
                 f"stopped by an error after step {self.meta.step}; continue with --checkpoint {self.run.output_dir}"

@@ -14,18 +14,21 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from fluid import checkpoint
 from fluid import config as configuration
 from fluid.checkpoint import Meta, Resumed
-from fluid.errors import UserError
+from fluid.errors import RecordsError, UserError
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
+
+if TYPE_CHECKING:
+    from fluid.scalars import Scalars
 
 OUTPUT = Path("output")
 """Where a run lies that is not told otherwise, and is looked for."""
@@ -94,7 +97,7 @@ class Run:
         self._lock: IO[str] | None = None
         self._log: IO[str] | None = None
         self._events: IO[str] | None = None
-        self._scalars: Any = None
+        self._scalars: Scalars | None = None
         if self.records:
             try:
                 self._open(config, resumed)
@@ -122,12 +125,12 @@ class Run:
             console.print(f"note: {self.output_dir} held an earlier run; it is now {aside}", markup=False)
         self.write_json("config.json", configuration.to_dict(config))
         self.write_json("environment.json", environment())
-        self._log = open(self.output_dir / "train.log", "a", encoding="utf-8")
+        # Names of files that are not UTF-8 come with surrogates.
+        self._log = open(self.output_dir / "train.log", "a", encoding="utf-8", errors="backslashreplace")
         self._events = open(self.output_dir / "log.jsonl", "a", encoding="utf-8")
-        from tensorboardX import SummaryWriter
+        from fluid.scalars import Scalars
 
-        first = None if resumed is None else resumed.meta.step + 1
-        self._scalars = SummaryWriter(str(self.output_dir / "tensorboard"), flush_secs=30, purge_step=first)
+        self._scalars = Scalars(self.output_dir / "tensorboard", None if resumed is None else resumed.meta.step + 1)
 
     def _go_on(self, resumed: Resumed) -> None:
         own = checkpoint.run_folder(resumed.folder)
@@ -170,39 +173,92 @@ class Run:
             self.say(line, log=False)
 
     def note(self, line: str) -> None:
-        """Write a line to the log alone."""
+        """Write a line to the log alone. Raises RecordsError as `record`."""
         if self._log:
-            self._log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
-            self._log.flush()
+            with self._writing():
+                self._log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+                self._log.flush()
 
     def record(self, kind: str, step: int, **values: Any) -> None:
-        """Append an event to log.jsonl, its numbers to TensorBoard."""
-        if not self._events:
+        """Append an event to log.jsonl, its numbers to TensorBoard.
+
+        Raises RecordsError if that cannot be written, or if the output folder is no longer where it was.
+        """
+        if not self._events or not self._scalars:
             return
-        self._events.write(json.dumps({"kind": kind, "step": step, "time": round(time.time(), 3), **values}) + "\n")
-        self._events.flush()
-        for name, value in values.items():
-            if isinstance(value, (int, float)):
-                self._scalars.add_scalar(f"{kind}/{name}", value, step)
+        if self._is_gone():
+            raise RecordsError(self._gone)
+        event = {"kind": kind, "step": step, "time": round(time.time(), 3), **values}
+        with self._writing():
+            self._events.write(json.dumps(event) + "\n")
+            self._events.flush()
+            for name, value in values.items():
+                if isinstance(value, (int, float)):
+                    self._scalars.add(f"{kind}/{name}", value, step)
 
     def write_json(self, name: str, data: Any) -> None:
         """Write OUTPUT/name whole or not at all."""
         if self.records:
             temporary = self.output_dir / f".{name}"
-            temporary.write_text(json.dumps(data, indent=1, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
+            text = json.dumps(data, indent=1, ensure_ascii=False, default=str) + "\n"
+            temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
             temporary.replace(self.output_dir / name)
 
+    def claim_anew(self) -> bool:
+        """Claim the output folder once more if it was moved or deleted; returns whether that was so.
+
+        Raises RecordsError if another run has taken its place, or nothing can be written there.
+        """
+        if not self._is_gone():
+            return False
+        if _is_same(self._lock, self.output_dir / ".lock"):
+            return True
+        try:
+            lock = _lock(self.output_dir)
+        except BlockingIOError:
+            raise RecordsError(f"{self._gone}, and another run is training in its place") from None
+        except OSError as error:
+            raise RecordsError(f"{self._gone}, and its place cannot be written ({error.strerror})") from error
+        if holds_run(self.output_dir):
+            lock.close()
+            raise RecordsError(f"{self._gone}, and another run lies in its place")
+        if self._lock is not None:
+            self._lock.close()
+        self._lock = lock
+        return True
+
+    @property
+    def _gone(self) -> str:
+        return f"the output folder {self.output_dir} was moved or deleted, or its log.jsonl, while the run went on"
+
+    def _is_gone(self) -> bool:
+        return self._events is not None and not _is_same(self._events, self.output_dir / "log.jsonl")
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise RecordsError(
+                f"the records of the run in {self.output_dir} cannot be written ({error.strerror or error}). Mend that, free "
+                f"some space say, and go on with --checkpoint {self.output_dir}"
+            ) from error
+
     def close(self) -> None:
-        """Flush and close the records, and give the folder free."""
-        for file in (self._log, self._events, self._scalars, self._lock):
-            if file:
-                file.close()
+        """Flush and close the records, and give the folder free. Raises RecordsError if something is left unwritten."""
+        files = [file for file in (self._log, self._events, self._scalars, self._lock) if file]
+        self._log = self._events = self._scalars = self._lock = None
+        with self._writing(), contextlib.ExitStack() as stack:
+            for file in files:
+                stack.callback(file.close)
 
     def __enter__(self) -> "Run":
         return self
 
-    def __exit__(self, *exception: Any) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        # What ends the run says more than what a full disk adds to it.
+        with contextlib.suppress(*[] if error is None else [RecordsError]):
+            self.close()
 
 
 def events(output_dir: Path, kind: str) -> list[dict[str, Any]]:
@@ -279,10 +335,8 @@ def _lock(folder: Path) -> IO[str]:
         lock = open(folder / ".lock", "w")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(lock.fileno()), os.stat(folder / ".lock")):
+            if _is_same(lock, folder / ".lock"):
                 return lock
-        except FileNotFoundError:
-            pass
         except BaseException:
             lock.close()
             raise
@@ -290,11 +344,19 @@ def _lock(folder: Path) -> IO[str]:
         lock.close()
 
 
+def _is_same(file: IO[str] | None, path: Path) -> bool:
+    """Whether an open file is still the one at `path`."""
+    try:
+        return file is not None and os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
 def _read_events(path: Path) -> list[dict[str, Any]]:
     """The whole lines of a log.jsonl: a process that is killed may leave half of one."""
     rows = []
     for line in path.read_bytes().splitlines():
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, RecursionError):
             row = json.loads(line)
             if isinstance(row, dict) and isinstance(row.get("step"), int) and "kind" in row:
                 rows.append(row)

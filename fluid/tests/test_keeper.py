@@ -1,13 +1,16 @@
 """What a run keeps and remembers: folders, evaluations that were cut off, signals, limits, the time of each thing it does."""
 
+import errno
 import io
 import itertools
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,10 +21,11 @@ from fluid.checkpoint import Meta, Resumed
 from fluid.config import TrainFlags
 from fluid.data import Batch
 from fluid.engine import Engine
-from fluid.errors import DataError, UserError
+from fluid.errors import DataError, RecordsError, UserError
 from fluid.interface import Interface, Output
 from fluid.keeper import Clock, Evaluation
 from fluid.run import Run, events
+from fluid.scalars import Scalars
 from fluid.tests import toy
 from fluid.tests.test_trainer import TOY, assert_same_bits, final_state
 from fluid.tests.toy import ToyFlags
@@ -30,6 +34,7 @@ from fluid.trainer import Window
 import numpy as np
 import pytest
 from rich.console import Console
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 
 class Counting(Engine):
@@ -390,9 +395,99 @@ def test_a_run_without_records_claims_no_folder(tmp_path):
 def test_what_is_not_an_event_in_the_log_is_left_out(tmp_path):
     count_to(tmp_path, 2, log_every=1)
     with open(tmp_path / "log.jsonl", "ab") as log:
-        log.write(b'x}\n\xff\xfe}\n[{"a": 1}]\n{"kind": "train"}\n{"kind": "train", "st')
+        log.write(b'x}\n\xff\xfe}\n[{"a": 1}]\n{"kind": "train"}\n' + b"[" * 100_000 + b'\n{"kind": "train", "st')
     count_to(tmp_path, 4, log_every=1, checkpoint=tmp_path)
     assert [event["step"] for event in events(tmp_path, "train")] == [1, 2, 3, 4]
+
+
+# Disks that are full, folders that go.
+
+FULL = """
+import resource, sys
+from pathlib import Path
+from fluid.run import script
+from fluid.tests.test_keeper import Counting, count_to
+
+class Filling(Counting):
+    def run(self, program, feed, step=0, fetch=None):
+        if step == 5:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+        return super().run(program, feed, step, fetch)
+
+script(lambda: count_to(Path(sys.argv[1]), 1000, engine=Filling(), log_every=1, save_every=4))
+"""
+
+
+def test_a_disk_that_fills_between_checkpoints_ends_the_run_with_one_message(tmp_path):
+    done = subprocess.run([sys.executable, "-c", FULL, tmp_path], capture_output=True, text=True, timeout=30)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: cannot write the checkpoint") and done.stderr.count("\n") == 1
+    assert steps_of(tmp_path) == [4]
+    count_to(tmp_path, 8, log_every=1, checkpoint=tmp_path)
+    assert [event["step"] for event in events(tmp_path, "train")] == list(range(1, 9))
+
+
+def test_records_that_cannot_be_written_leave_a_checkpoint(tmp_path, monkeypatch):
+    def full(self, name, value, step):
+        if step == 6:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Scalars, "add", full)
+    with pytest.raises(RecordsError, match="cannot be written .No space left on device.*go on with --checkpoint"):
+        count_to(tmp_path, 1000, log_every=1, save_every=4)
+    assert steps_of(tmp_path) == [4, 6]
+
+
+def test_numbers_are_written_for_tensorboard_by_the_thread_that_trains(tmp_path, monkeypatch):
+    threads = threading.active_count()
+    monkeypatch.setattr(time, "time", itertools.count(1e9, -86_400).__next__)
+    scalars = Scalars(tmp_path, first_step=5)
+    for step in range(5, 30):
+        scalars.add("train/loss", 1 / step, step)
+    assert threading.active_count() == threads
+    scalars.close()
+    (file,) = tmp_path.iterdir()
+    read = [Event.FromString(data) for data in tfrecords(file)]
+    assert read[1].session_log.status == SessionLog.START and read[1].step == 5
+    found = {event.step: (event.summary.value[0].tag, event.summary.value[0].simple_value) for event in read[2:]}
+    assert found == {step: ("train/loss", pytest.approx(1 / step)) for step in range(5, 30)}
+
+
+def tfrecords(file: Path) -> Iterator[bytes]:
+    """Length, its checksum, the data and theirs, again and again."""
+    data = file.read_bytes()
+    while data:
+        size = int.from_bytes(data[:8], "little")
+        yield data[12 : 12 + size]
+        data = data[16 + size :]
+
+
+@pytest.mark.parametrize("due", [dict(log_every=1), dict(log_every=1000, save_every=7)])
+def test_an_output_folder_that_vanishes_is_noticed_and_the_state_saved(tmp_path, due):
+    class Deleting(Counting):
+        def run(self, program, feed, step=0, fetch=None):
+            if step == 5:
+                shutil.rmtree(tmp_path / "run")
+            return super().run(program, feed, step, fetch)
+
+    with pytest.raises(RecordsError, match=f"moved or deleted.*go on with --checkpoint {tmp_path / 'run'}"):
+        count_to(tmp_path / "run", 1000, engine=Deleting(), **due)
+    (kept,) = steps_of(tmp_path / "run")
+    assert kept == (6 if due["log_every"] == 1 else 7)
+    assert count_to(tmp_path / "run", 8, checkpoint=tmp_path / "run").step == 8
+
+
+def test_a_folder_whose_place_another_run_has_taken_is_left_alone(tmp_path):
+    class Replaced(Counting):
+        def run(self, program, feed, step=0, fetch=None):
+            if step == 5:
+                (tmp_path / "run").rename(tmp_path / "kept")
+                count_to(tmp_path / "run", 3)
+            return super().run(program, feed, step, fetch)
+
+    with pytest.raises(RecordsError, match="another run lies in its place"):
+        count_to(tmp_path / "run", 1000, engine=Replaced(), log_every=1, save_every=4)
+    assert steps_of(tmp_path / "run") == [3] and steps_of(tmp_path / "kept") == [4]
 
 
 # Signals.
