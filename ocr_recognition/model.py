@@ -36,7 +36,7 @@ class Sizes(NamedTuple):
 
 
 DEEP = {
-    "crnn": Sizes(((32, 1), (64, 1), (128, 2), (192, 2)), 200),
+    "crnn": Sizes(((32, 1), (64, 1), (128, 2), (160, 2)), 160),
     "crnn_small": Sizes(((16, 0), (32, 0), (64, 1), (64, 0)), 96),
 }
 HALVINGS_OF_WIDTH = 2

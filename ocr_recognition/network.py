@@ -1,14 +1,12 @@
 """The Programs of text recognition."""
 
 from collections.abc import Collection
-from fnmatch import fnmatchcase
 from typing import Any
 
 from fluid.interface import Input
 from fluid.program import Program, Value, build, build_accumulating, name_layer
 from fluid.schedule import Schedule
 from fluid.search import NEVER, Beam, beam_search, for_each_hypothesis
-from fluid.weights import Opened, Report, load_into
 from ocr_recognition.ctc import ctc_losses
 from ocr_recognition.model import DEEP, Decoder, Memory, crnn, crnn_ctc, encode
 from ocr_recognition.recognizer import END, SIGNS, START, Recognizer
@@ -16,9 +14,6 @@ from ocr_recognition.recognizer import END, SIGNS, START, Recognizer
 import numpy as np
 import paddle
 import paddle.nn.functional as F
-
-HEAD = ("fc_2.w_0", "fc_2.w_1", "fc_2.b_0", "deep_out.*", "embedding_0.w_0", "fc_8.*")
-"""Variables whose size is the number of characters."""
 
 
 def inputs_of(recognizer: Recognizer) -> list[Input]:
@@ -200,12 +195,3 @@ def _searched(
 def _length(value: Value, axis: int) -> int | Value:
     """Length of an axis: a number if it is known while the Program is built."""
     return value.shape[axis] if value.shape[axis] >= 0 else paddle.shape(value)[axis].astype("int64")
-
-
-def load_all_but_head(
-    state: dict[str, np.ndarray], opened: Opened[Recognizer], recognizer: Recognizer, *, allow_partial: bool
-) -> tuple[dict[str, np.ndarray], Report]:
-    """`state` with opened weights, whose head for other characters is left out, and what became of each array."""
-    other = opened.facts.alphabet != recognizer.alphabet
-    names = [name for name in opened.state if any(fnmatchcase(name, pattern) for pattern in HEAD)]
-    return load_into(state, opened.state, exclude=names if other else (), allow_partial=allow_partial)

@@ -1,6 +1,7 @@
 """Opening a recogniser by flags. Needs Paddle only to fit weights that do not say what they read."""
 
 from collections.abc import Callable, Mapping
+from fnmatch import fnmatchcase
 from functools import partial
 
 from fluid import weights
@@ -12,6 +13,8 @@ from ocr_recognition.recognizer import FOLDER, SIGNS, Recognizer
 
 import numpy as np
 
+HEAD = ("fc_2.w_0", "fc_2.w_1", "fc_2.b_0", "deep_out.*", "embedding_0.w_0", "fc_8.*")
+"""Variables whose size is the number of characters."""
 SHIPPED = "simple"
 """What comes along."""
 OFFSETS = {
@@ -68,3 +71,12 @@ def characters_of(arrays: Mapping[str, np.ndarray], recognizer: Recognizer) -> i
     """How many characters a network's weights know; None if they are not those of such a network."""
     name, beside = OFFSETS[recognizer.model]
     return None if name not in arrays else int(arrays[name].shape[-1]) - beside
+
+
+def load_all_but_head(
+    state: dict[str, np.ndarray], opened: Opened[Recognizer], recognizer: Recognizer, *, allow_partial: bool
+) -> tuple[dict[str, np.ndarray], Report]:
+    """`state` with opened weights, whose head for other characters is left out, and what became of each array."""
+    other = opened.facts.alphabet != recognizer.alphabet
+    names = [name for name in opened.state if any(fnmatchcase(name, pattern) for pattern in HEAD)]
+    return load_into(state, opened.state, exclude=names if other else (), allow_partial=allow_partial)

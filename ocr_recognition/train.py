@@ -28,7 +28,7 @@ from fluid.run import script
 from fluid.session import Length, Session, Settled, settle
 from fluid.trainer import Outcome
 from ocr_recognition.metrics import Accuracy
-from ocr_recognition.opening import open_recognizer
+from ocr_recognition.opening import load_all_but_head, open_recognizer
 from ocr_recognition.options import ALIASES, RETIRED, NetworkFlags, with_never
 from ocr_recognition.preprocess import Preprocess
 from ocr_recognition.recipe import with_recipe
@@ -86,7 +86,7 @@ WARMUP_STEPS = 100
 """Where no flag says it."""
 NETWORK_FLAGS = ("model", "height", "max_width", "blank", "dict", "longest")
 """Flags that make another network of a run."""
-FREE = ("data_dir", "train_list", "test_list", "num_workers", "test_batch_size")
+FREE = ("data_dir", "train_list", "test_list", "num_workers", "num_words", "pretrained_model", "test_batch_size")
 """Flags that Programs from files were not built with."""
 
 
@@ -182,8 +182,6 @@ def start_from(
     flags: Flags, state: dict[str, np.ndarray], recognizer: Recognizer
 ) -> tuple[dict[str, np.ndarray], object]:
     """`state` with the weights of --pretrained_model, and what became of each of them."""
-    from ocr_recognition.network import load_all_but_head
-
     named = NetworkFlags(pretrained_model=flags.pretrained_model, model=recognizer.model)
     opened = open_recognizer(named, say=lambda line: None)
     return load_all_but_head(state, opened, recognizer, allow_partial=flags.allow_partial)
