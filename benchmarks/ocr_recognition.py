@@ -1,18 +1,22 @@
-"""CRNN-CTC training beside the same network in PyTorch with cuDNN's recurrences, on one GPU.
+"""Training and reading of words beside the same networks in PyTorch with cuDNN's recurrences, on one GPU.
 
     python benchmarks/ocr_recognition.py capture graphs                    with Paddle: writes the Programs
     python benchmarks/ocr_recognition.py time graphs --json out.json       without: needs JAX and torch
     python benchmarks/ocr_recognition.py cpu exported                      one word, exported: paddle.inference, ONNX Runtime
 
-The network is that of 2018: eight convolutions with batch normalisation, two GRUs of 200 units, CTC, Momentum; batches of 128
-words of 48 x 256 and 48 x 512 pixels, all as wide as the batch. PyTorch gets channels_last, autocast to bfloat16, a
-bidirectional nn.GRU (cuDNN; its candidate is tanh, and the zoo's relu) and fused SGD. `crnn` is the zoo's deeper network alone.
+The networks are those of 2018: eight convolutions with batch normalisation, two GRUs of 200 units, then CTC, or a decoder with
+attention over 12 characters; Momentum; batches of 128 words of 48 x 256 and 48 x 512 pixels, all as wide as the batch. PyTorch
+gets channels_last, autocast to bfloat16, a bidirectional nn.GRU (cuDNN; its candidate is tanh, and the zoo's relu), an
+nn.GRUCell as decoder and fused SGD. `crnn` is the zoo's deeper network alone; `read` is inference with greedy decoding.
 """
 
 import argparse
+import itertools
 import json
 import sys
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +29,10 @@ import numpy as np
 
 HEIGHT, CHARACTERS, LENGTH = 48, 95, 12
 WIDTHS, BATCH = (256, 512), 128
-MODELS = ("crnn_ctc", "crnn")
+MODELS = ("crnn_ctc", "crnn", "attention")
+DECODER, WORD = 128, 128
+RUNS = ("crnn_ctc train", "attention train", "crnn_ctc read", "crnn train", "crnn read")
+"""What is timed; PyTorch knows the first three."""
 
 
 def capture(folder: Path) -> None:
@@ -35,7 +42,7 @@ def capture(folder: Path) -> None:
     from fluid.program import initialise
     from fluid.schedule import Constant
     from ocr_recognition.alphabet import Alphabet
-    from ocr_recognition.network import training_programs
+    from ocr_recognition.network import inference_program, training_programs
     from ocr_recognition.recognizer import Recognizer
 
     import paddle
@@ -45,7 +52,9 @@ def capture(folder: Path) -> None:
         recognizer = Recognizer(model, Alphabet.ascii())
         momentum = lambda: paddle.optimizer.Momentum(1e-3, 0.9, weight_decay=4e-4)  # noqa: E731
         program = training_programs(recognizer, optimizer=momentum, schedule=Constant(1e-4))["train"]
-        graphs.save_graph(folder / f"{model}.json", capture_program(program))
+        graphs.save_graph(folder / f"{model}_train.json", capture_program(program))
+        if recognizer.is_ctc:
+            graphs.save_graph(folder / f"{model}_read.json", capture_program(inference_program(recognizer)))
         shapes = {name: [list(array.shape), str(array.dtype)] for name, array in initialise(program, seed=0).items()}
         (folder / f"{model}_state.json").write_text(json.dumps(shapes), encoding="utf-8")
     print(f"{folder}: {', '.join(MODELS)}")
@@ -74,27 +83,30 @@ def batch_of(width: int, rows: int = BATCH) -> dict[str, np.ndarray]:
     }
 
 
-def time_zoo(folder: Path, model: str, width: int, device: str, precision: str, seconds: float) -> dict[str, Any]:
-    """The captured Program on the xla engine."""
+def zoo_step(folder: Path, run: str, width: int, device: str, precision: str) -> Callable[[], Any]:
+    """A captured Program on the xla engine as a function, compiled."""
     from fluid.engine.xla import create
     from fluid.engine.xla import graph as graphs
 
+    model, what = run.split()
     engine = create(device, precision)
-    graph = graphs.load_graph(folder / f"{model}.json")
+    graph = graphs.load_graph(folder / f"{model}_{what}.json")
     engine.load(state_of(folder / f"{model}_state.json"))
-    feed = dict(engine.put(batch_of(width), graph))
-    result = measure(lambda: engine.run(graph, feed, 0, ["loss"])["loss"], np.asarray, BATCH, seconds)
-    return {"who": f"zoo {model}", "width": width, **result}
+    feed = batch_of(width)
+    if what == "read":
+        feed = {"pixel": feed["pixel"].astype(np.float32) - np.float32(127.5), "width": feed["width"]}
+    on_device = dict(engine.put(feed, graph))
+    output = "loss" if what == "train" else "decoded"
+    step = lambda: engine.run(graph, on_device, 0, [output])[output]  # noqa: E731
+    np.asarray(step())
+    return step
 
 
-def torch_step(width: int, device: str, precision: str, how: str) -> Callable[[], Any]:
-    """An update of the same network in PyTorch as a function."""
+def torch_network(attention: bool, device: str) -> Any:
+    """The same network in PyTorch."""
     import torch
     import torch.nn.functional as F
     from torch import nn
-
-    torch.backends.cudnn.benchmark = True
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision != "fp32"
 
     class Crnn(nn.Module):
         def __init__(self) -> None:
@@ -111,34 +123,74 @@ def torch_step(width: int, device: str, precision: str, how: str) -> Callable[[]
             self.recurrence = nn.GRU(128 * HEIGHT // 8, 200, bidirectional=True, batch_first=True)
             self.out = nn.Linear(400, CHARACTERS + 1)
 
-        def forward(self, pixel: Any) -> Any:
+        def encoded(self, pixel: Any) -> Any:
             x = self.columns((pixel.float() - 127.5).contiguous(memory_format=torch.channels_last))
-            return self.out(self.recurrence(x.permute(0, 3, 1, 2).flatten(2))[0])
+            return self.recurrence(x.permute(0, 3, 1, 2).flatten(2))[0]
 
-    network = Crnn().to(device).to(memory_format=torch.channels_last).train()
+        def forward(self, pixel: Any) -> Any:
+            return self.out(self.encoded(pixel))
+
+    class Attention(Crnn):
+        def __init__(self) -> None:
+            super().__init__()
+            self.start, self.memory = nn.Linear(200, DECODER, bias=False), nn.Linear(400, DECODER, bias=False)
+            self.query, self.score = nn.Linear(DECODER, DECODER, bias=False), nn.Linear(DECODER, 1, bias=False)
+            self.table, self.unit = nn.Embedding(CHARACTERS + 2, WORD), nn.GRUCell(WORD + 400, DECODER)
+            self.out = nn.Linear(DECODER, CHARACTERS + 2)
+
+        def forward(self, pixel: Any, word: Any) -> Any:
+            encoded = self.encoded(pixel)
+            state, memory, embedded = F.relu(self.start(encoded[:, 0, 200:])), self.memory(encoded), self.table(word)
+            states = []
+            for step in range(word.shape[1]):
+                scores = self.score(torch.tanh(memory + self.query(state).unsqueeze(1)))
+                context = (scores.softmax(1) * encoded).sum(1)
+                state = self.unit(torch.cat([embedded[:, step], context], 1), state)
+                states.append(state)
+            return self.out(torch.stack(states, 1))
+
+    return (Attention() if attention else Crnn()).to(device).to(memory_format=torch.channels_last)
+
+
+def torch_step(run: str, width: int, device: str, precision: str, how: str) -> Callable[[], Any]:
+    """An update of the same network in PyTorch, or reading with it, as a function."""
+    import torch
+    import torch.nn.functional as F
+
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision != "fp32"
+    attention, reads = run.startswith("attention"), run.endswith("read")
+    network = torch_network(attention, device).train(not reads)
     optimizer = torch.optim.SGD(network.parameters(), 1e-4, 0.9, weight_decay=4e-4, fused=device == "cuda")
     feed = {name: torch.from_numpy(array).to(device) for name, array in batch_of(width).items()}
-    frames = -(-feed["width"] // 8)
+    pixel, label, frames = feed["pixel"], feed["label"].long(), -(-feed["width"] // 8)
+    sign = torch.full_like(label[:, :1], CHARACTERS)
+    words, targets = torch.cat([sign, label], 1), torch.cat([label, sign + 1], 1)
     forward = torch.compile(network) if how == "compiled" else network
 
-    def step() -> Any:
+    def outputs() -> Any:
         with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
-            logits = forward(feed["pixel"])
-        sure = F.log_softmax(logits.float(), 2).transpose(0, 1)
-        loss = F.ctc_loss(sure, feed["label"], frames, feed["label_length"], blank=CHARACTERS, reduction="sum") / BATCH
+            return (forward(pixel, words) if attention else forward(pixel)).float()
+
+    def read() -> Any:
+        with torch.inference_mode():
+            best = outputs().argmax(2)
+            begins = torch.nn.functional.pad(best[:, 1:] != best[:, :-1], (1, 0), value=True)
+            return torch.where(begins & (best != CHARACTERS), best, -1)
+
+    def update() -> Any:
+        logits = outputs()
+        if attention:
+            loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+        else:
+            sure = F.log_softmax(logits, 2).transpose(0, 1)
+            loss = F.ctc_loss(sure, label, frames, feed["label_length"], blank=CHARACTERS, reduction="sum") / BATCH
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        return loss
+        return loss.detach()
 
-    return step
-
-
-def time_torch(width: int, device: str, precision: str, how: str, seconds: float) -> dict[str, Any]:
-    """PyTorch as it is or compiled."""
-    step = torch_step(width, device, precision, how)
-    result = measure(step, lambda loss: loss.detach().cpu(), BATCH, seconds)
-    return {"who": f"torch {how}", "width": width, **result}
+    return read if reads else update
 
 
 def time_exported(folder: Path, seconds: float) -> list[dict[str, Any]]:
@@ -170,9 +222,8 @@ def main() -> None:
     parser.add_argument("--device", default="gpu", choices=("gpu", "cpu"))
     parser.add_argument("--precision", default="bf16", choices=("bf16", "tf32", "fp32"))
     parser.add_argument("--widths", type=int, nargs="+", default=list(WIDTHS))
-    parser.add_argument(
-        "--who", nargs="+", default=["zoo", "torch", "crnn"], choices=("zoo", "torch", "compiled", "crnn")
-    )
+    parser.add_argument("--runs", nargs="+", default=list(RUNS), choices=RUNS)
+    parser.add_argument("--who", nargs="+", default=["zoo", "torch"], choices=("zoo", "torch", "compiled"))
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
@@ -185,29 +236,42 @@ def main() -> None:
                 f"{row['who']:16} {1000 / row['median']:.2f} ms a word ({1000 / row['max']:.2f} to {1000 / row['min']:.2f})"
             )
         return
-    torch_device = {"gpu": "cuda", "cpu": "cpu"}[arguments.device]
-    common = (arguments.precision, arguments.seconds)
-    rows = []
-    for width in arguments.widths:
+    time_all(arguments)
+
+
+def time_all(arguments: argparse.Namespace) -> None:
+    """Print and write what every network makes; the zoo's Programs are compiled side by side first."""
+    wanted = list(itertools.product(arguments.widths, arguments.runs))
+    versions = {name: _version(name) for name in ("jax", "torch", "numpy")}
+    facts = {"machine": machine(), "versions": versions, "precision": arguments.precision, "batch": BATCH}
+    began = time.perf_counter()
+    with ThreadPoolExecutor() as pool:
+        make = lambda one: zoo_step(arguments.folder, one[1], one[0], arguments.device, arguments.precision)  # noqa: E731
+        zoo = dict(zip(wanted, pool.map(make, wanted))) if "zoo" in arguments.who else {}
+    print(f"{len(zoo)} Programs compiled in {time.perf_counter() - began:.0f} s", flush=True)
+    rows: list[dict[str, Any]] = []
+    for width, run in wanted:
+        ours = None
         for who in arguments.who:
-            if who in ("zoo", "crnn"):
-                model = "crnn_ctc" if who == "zoo" else who
-                row = time_zoo(arguments.folder, model, width, arguments.device, *common)
+            if who == "zoo":
+                row = measure(zoo[width, run], np.asarray, BATCH, arguments.seconds)
+                ours = row["median"]
+            elif run.startswith("crnn "):
+                continue
             else:
-                how = "eager" if who == "torch" else who
-                row = time_torch(width, torch_device, arguments.precision, how, arguments.seconds)
-            rows.append(row)
-            ours = next((one["median"] for one in rows if one["width"] == width and one["who"] == "zoo crnn_ctc"), None)
-            ratio = f", zoo is {ours / row['median']:.2f} x" if ours and who in ("torch", "compiled") else ""
+                device = {"gpu": "cuda", "cpu": "cpu"}[arguments.device]
+                step = torch_step(run, width, device, arguments.precision, who)
+                row = measure(step, lambda result: result.cpu(), BATCH, arguments.seconds)
+            ratio = f", the zoo makes {ours / row['median']:.2f} x" if ours and who != "zoo" else ""
+            rows.append({"run": run, "who": who, "width": width, **row})
             print(
-                f"{HEIGHT} x {width}, {BATCH} words: {row['who']:14} {row['median']:,.0f} words/s "
-                f"({row['min']:,.0f} to {row['max']:,.0f}), first step {row['first_step_s']:.1f} s{ratio}",
+                f"{HEIGHT} x {width}, {BATCH} words: {run:15} {who:8} {row['median']:,.0f} words/s "
+                f"({row['min']:,.0f} to {row['max']:,.0f}){ratio}",
                 flush=True,
             )
-    if arguments.json is not None:
-        versions = {name: _version(name) for name in ("jax", "torch", "numpy")}
-        facts = {"machine": machine(), "versions": versions, "precision": arguments.precision, "batch": BATCH}
-        arguments.json.write_text(json.dumps({**facts, "rows": rows}, indent=1) + "\n", encoding="utf-8")
+            if arguments.json is not None:
+                text = json.dumps({**facts, "rows": rows}, indent=1) + "\n"
+                arguments.json.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
