@@ -21,6 +21,10 @@ FILL = (127, 127, 127)
 MIN_OVERLAPS = (0.1, 0.3, 0.5, 0.7, 0.9, 0.0)
 """One crop is searched for each: of IoU with some box of at least that."""
 CROP_TRIALS = 50
+TURNS = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_CLOCKWISE}
+"""By quarters to the left."""
+KEPT_BYTES = 64_000_000
+"""Of decoded pictures that a reader keeps for the next epochs: all of a small data set, hardly any of a large one."""
 
 Picture = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Image [H, W, 3] uint8 RGB, boxes [n, 4], labels [n]."""
@@ -61,6 +65,7 @@ class DetectionSource:
 
     def __init__(self, data: DataSet, size: int, *, max_boxes: int = 100, augment: Augment | None = None) -> None:
         self.data, self.size, self.max_boxes, self.augment = data, size, max_boxes, augment
+        self._kept: dict[int, np.ndarray] = {}
 
     def __len__(self) -> int:
         return len(self.data.images)
@@ -71,7 +76,7 @@ class DetectionSource:
 
     def load(self, index: int, rng: np.random.Generator) -> Sample:
         """Raises DataError, with the file, for a picture that cannot be read or has another shape than annotated."""
-        image, objects = self.data.picture(index), self.data.objects[index]
+        image, objects = self._picture(index), self.data.objects[index]
         height, width = image.shape[:2]
         if abs(width * objects.height - height * objects.width) > max(width, height):
             raise DataError(
@@ -84,6 +89,15 @@ class DetectionSource:
         image, boxes, labels = augmented(picture, self.augment, self.size, rng)
         padded, classes = pad(boxes, labels, self.max_boxes)
         return {"image": image, "boxes": padded, "labels": classes}
+
+    def _picture(self, index: int) -> np.ndarray:
+        if index in self._kept:
+            return self._kept[index]
+        image = self.data.picture(index)
+        if image.nbytes + sum(kept.nbytes for kept in self._kept.values()) <= KEPT_BYTES:
+            image.setflags(write=False)
+            self._kept[index] = image
+        return image
 
 
 def pad(boxes: np.ndarray, labels: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -207,9 +221,11 @@ def mirrored(image: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 def turned(image: np.ndarray, boxes: np.ndarray, quarters: int) -> tuple[np.ndarray, np.ndarray]:
     """Turned to the left by so many quarters."""
+    if quarters == 0:
+        return image, boxes
     for _ in range(quarters):
         boxes = np.stack([boxes[:, 1], 1 - boxes[:, 2], boxes[:, 3], 1 - boxes[:, 0]], axis=1)
-    return np.ascontiguousarray(np.rot90(image, quarters)), boxes
+    return cv2.rotate(image, TURNS[quarters]), boxes
 
 
 def report(data: DataSet, covered: float, good: float) -> Sequence[str]:
