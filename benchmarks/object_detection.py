@@ -16,7 +16,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.image_classification import machine, write_photographs
 from benchmarks.neural_machine_translation import _version, measure
-from benchmarks.xla_step import random_state
+from benchmarks.xla_step import print_kernels, random_state
 from object_detection.boxes import PADDING, VARIANCES
 
 import numpy as np
@@ -33,6 +33,8 @@ ROOT = Path(__file__).resolve().parent.parent / "object_detection"
 WEIGHTS = ROOT / "data" / "ssd_mobilenet_v1_voc.safetensors"
 SIZE, CLASSES, MAX_BOXES = 300, 20, 100
 JOBS = (("train", 64), ("detect", 1), ("detect", 64), ("network", 1), ("network", 64), ("nms", 1), ("nms", 64))
+PROFILED = 5
+"""Steps, with --profile."""
 HEADS = (22, 24, 26, 28, 30, 32)
 
 
@@ -121,15 +123,16 @@ def normalised(images: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray((images[..., ::-1].transpose(0, 3, 1, 2).astype(np.float32) - 127.5) * 0.007843)
 
 
-def time_zoo(folder: Path, jobs: list[tuple[str, int]], device: str, precision: str, seconds: float) -> list[dict]:
-    """The captured Programs on the xla engine."""
+def time_zoo(
+    folder: Path, jobs: list[tuple[str, int]], device: str, precision: str, seconds: float, profile: bool
+) -> Iterator[dict[str, Any]]:
+    """The captured Programs on the xla engine, a row a job."""
     from fluid.engine.xla import create
     from fluid.engine.xla import graph as graphs
     from fluid.weights import compact
 
     import jax
 
-    rows = []
     for job, batch in jobs:
         engine = create(device, precision)
         graph = graphs.load_graph(folder / f"{job}.json")
@@ -141,9 +144,13 @@ def time_zoo(folder: Path, jobs: list[tuple[str, int]], device: str, precision: 
             return engine.run(graph, feed, 0, fetch)
 
         feed.update(engine.put(feed, graph))
-        rows.append(row_of("zoo", job, batch, step, jax.device_get, seconds))
-        print(shown(rows[-1], rows), flush=True)
-    return rows
+        yield row_of("zoo", job, batch, step, jax.device_get, seconds)
+        if profile:
+            with tempfile.TemporaryDirectory() as name:
+                with jax.profiler.trace(name):
+                    for _ in range(PROFILED):
+                        jax.block_until_ready(step())
+                print_kernels(name, PROFILED, 12)
 
 
 def feed_of(job: str, batch: int, folder: Path) -> dict[str, Any]:
@@ -324,15 +331,14 @@ def torch_detect(offsets: Any, logits: Any, priors: Any) -> dict[str, Any]:
 
 
 def time_torch(
-    folder: Path, jobs: list[tuple[str, int]], device: str, how: str, seconds: float, rows: list[dict]
-) -> list[dict]:
+    folder: Path, jobs: list[tuple[str, int]], device: str, how: str, seconds: float
+) -> Iterator[dict[str, Any]]:
     """The same in PyTorch."""
     import torch
 
     torch.backends.cudnn.benchmark = True
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     priors = torch.from_numpy(np.load(folder / "priors.npy")).to(device)
-    measured = []
     for job, batch in jobs:
         torch._dynamo.reset()
         feed = {name: torch.from_numpy(array).to(device) for name, array in feed_of(job, batch, folder).items()}
@@ -345,9 +351,7 @@ def time_torch(
         def wait(outputs: dict[str, Any]) -> dict[str, np.ndarray]:
             return {name: value.detach().float().cpu().numpy() for name, value in outputs.items()}
 
-        measured.append(row_of(f"torch {how}", job, batch, step, wait, seconds))
-        print(shown(measured[-1], [*rows, *measured]), flush=True)
-    return measured
+        yield row_of(f"torch {how}", job, batch, step, wait, seconds)
 
 
 def torch_step(
@@ -430,6 +434,7 @@ def main() -> None:
     parser.add_argument("--precision", default="bf16")
     parser.add_argument("--images", type=int, default=512, help="of the reader")
     parser.add_argument("--seconds", type=float, default=1.0, help="length of one of the five rounds")
+    parser.add_argument("--profile", action="store_true", help="list the kernels that take the zoo's time")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     if arguments.command == "capture":
@@ -440,14 +445,22 @@ def main() -> None:
         rows.append(time_reader(arguments.images))
     else:
         jobs = [(job, int(batch)) for job, _, batch in (item.partition(":") for item in arguments.jobs)]
-        torch_device = "cuda" if arguments.device == "gpu" else "cpu"
-        for who in arguments.who:
-            if who == "zoo":
-                rows += time_zoo(arguments.folder, jobs, arguments.device, arguments.precision, arguments.seconds)
-            else:
-                rows += time_torch(arguments.folder, jobs, torch_device, who, arguments.seconds, rows)
+        for row in timed(arguments, jobs):
+            rows.append(row)
+            print(shown(row, rows), flush=True)
             write_json(arguments, rows)
     write_json(arguments, rows)
+
+
+def timed(arguments: argparse.Namespace, jobs: list[tuple[str, int]]) -> Iterator[dict[str, Any]]:
+    """The rows of both sides as they come."""
+    torch_device = "cuda" if arguments.device == "gpu" else "cpu"
+    for who in arguments.who:
+        if who == "zoo":
+            how = (arguments.device, arguments.precision, arguments.seconds, arguments.profile)
+            yield from time_zoo(arguments.folder, jobs, *how)
+        else:
+            yield from time_torch(arguments.folder, jobs, torch_device, who, arguments.seconds)
 
 
 def write_json(arguments: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
