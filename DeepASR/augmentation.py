@@ -1,8 +1,8 @@
 """Utterances as others might have said them: features that are changed at random while training.
 
 All of it works on log mel energies, so it costs no second computation of features: another length of the vocal tract (Jaitly and
-Hinton, 2013) moves the mel bands, another pace stretches time, another loudness is a constant, noise adds energies. SpecAugment
-(Park et al., arXiv:1904.08779) hides bands and stretches of time of the network's input.
+Hinton, 2013) moves the mel bands, another pace stretches time, another loudness is a constant, another microphone a curve over
+the bands, noise adds energies. SpecAugment (Park et al., arXiv:1904.08779) hides bands and stretches of time of the network's input.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ class AugmentationFlags:
     """Vocal tract: frequencies up to this share higher or lower."""
     volume: NotNegative = 0.0
     """Loudness: up to so many decibels more or less."""
+    microphone: NotNegative = 0.0
+    """Microphone: a smooth curve over the bands, of about so many decibels."""
     noise: Share = 0.0
     """Share of the utterances that noise is added to, 5 to 30 decibels below the speech."""
     time_masks: Natural = 0
@@ -46,11 +48,13 @@ LONGEST_MASK, LARGEST_SHARE = 20, 4
 
 
 def another_voice(features: np.ndarray, flags: AugmentationFlags, rng: np.random.Generator) -> np.ndarray:
-    """Log mel energies [T, dim] with another vocal tract, loudness and noise."""
+    """Log mel energies [T, dim] with another vocal tract, loudness, microphone and noise."""
     if flags.warp:
         features = _read_at(features.T, np.arange(features.shape[1]) * rng.uniform(1 - flags.warp, 1 + flags.warp)).T
     if flags.volume:
         features = features + rng.uniform(-flags.volume, flags.volume) * _DECIBEL
+    if flags.microphone:
+        features = features + flags.microphone * _DECIBEL * _curve(features.shape[1], rng)
     if flags.noise and rng.random() < flags.noise:
         level = features.mean() + features.std() - rng.uniform(5, 30) * _DECIBEL
         colour = np.cumsum(rng.normal(0, 0.5, features.shape[1]))
@@ -58,6 +62,13 @@ def another_voice(features: np.ndarray, flags: AugmentationFlags, rng: np.random
         energies = level + colour - colour.mean() + np.log(rng.gamma(4.0, 0.25, features.shape))
         features = np.logaddexp(features, energies)
     return features.astype(np.float32)
+
+
+def _curve(bands: int, rng: np.random.Generator) -> np.ndarray:
+    """[bands] around 0 of deviation 1 on average: the first five cosines, each half as strong as the one before."""
+    waves = np.cos(np.pi * np.outer(np.arange(1, 6), (np.arange(bands) + 0.5) / bands))
+    sizes = 0.5 ** np.arange(5)
+    return (rng.normal(0, sizes) @ waves) / np.sqrt(np.sum(sizes**2) / 2)
 
 
 def another_pace(

@@ -99,6 +99,8 @@ def test_each_change_changes_what_it_says() -> None:
     features = rng.normal(size=(60, DIM)).astype(np.float32)
     louder = another_voice(features, AugmentationFlags(volume=10), rng)
     assert np.ptp(louder - features) < 1e-5 and not np.array_equal(louder, features)
+    microphone = another_voice(features, AugmentationFlags(microphone=6), rng) - features
+    assert np.ptp(microphone, axis=0).max() < 1e-5 and np.abs(microphone[0]).max() > 0.3
     noisy = another_voice(features, AugmentationFlags(noise=1), rng)
     assert (noisy >= features).all() and (noisy > features).any()
     peak = np.zeros((1, DIM))
@@ -110,7 +112,7 @@ def test_each_change_changes_what_it_says() -> None:
 
 
 def test_augmented_batches_fit_their_lengths_and_come_again() -> None:
-    flags = AugmentationFlags(speed=0.2, warp=0.1, volume=6, noise=0.5, time_masks=1, frequency_masks=1)
+    flags = AugmentationFlags(speed=0.2, warp=0.1, volume=6, microphone=6, noise=0.5, time_masks=1, frequency_masks=1)
     lengths = {f"a{number}": int(frames) for number, frames in enumerate(np.random.default_rng().integers(9, 90, 40))}
     source = Utterances(part(lengths), PLAIN, batch_size=4, augmentation=flags)
     plan = source.buckets.training_plan(seed=1)
