@@ -19,6 +19,7 @@ from fluid.engine.xla.graph import Block, Operation, in_place_pairs, present, wa
 from fluid.engine.xla.layout import ChannelsLast, channels_first, channels_last_array
 from fluid.engine.xla.rules import RULES
 from fluid.engine.xla.structure import STRUCTURE
+from fluid.engine.xla.sums import scan
 from fluid.engine.xla.trace import Handler, Trace
 from fluid.errors import EngineError
 
@@ -257,17 +258,20 @@ def _run_scan(loop: _Loop, followed: _Followed) -> None:
         # One more axis of length 1: an iteration sees a stack of depth 1.
         stack: Stack = env[number]
         part = slice(stack.depth - count, stack.depth)
-        return jax.tree.map(lambda leaf: leaf[part][::-1][:, None], (stack.frames, stack.keys))
+        return jax.tree.map(lambda leaf: leaf[part][:, None], (stack.frames, stack.keys))
 
+    # What was pushed last is popped first: the loop runs over it from its end, which needs no copy.
+    reverse = bool(loop.popped)
+    order = slice(None, None, -1 if reverse else 1)
     items = {
-        "index": jnp.arange(count, dtype=jnp.int32),
-        "known": {number: jnp.asarray(np.stack(values)) for number, values in followed.history.items()},
+        "index": jnp.arange(count, dtype=jnp.int32)[order],
+        "known": {number: jnp.asarray(np.stack(values)[order]) for number, values in followed.history.items()},
         "popped": {number: popped_frames(number) for number in loop.popped},
     }
     carry = {number: jax.tree.map(jnp.asarray, env[number]) for number in carried}
     first = jax.tree.map(lambda leaf: leaf[0], items)
     after, _ = jax.eval_shape(iteration, carry, first)
-    carry, pushed = lax.scan(iteration, loop.matched(carry, after), items)
+    carry, pushed = scan(iteration, loop.matched(carry, after), items, reverse=reverse)
 
     env.update(carry)
     env.update(followed.final)
@@ -275,7 +279,8 @@ def _run_scan(loop: _Loop, followed: _Followed) -> None:
     for number in loop.popped:
         env[number] = replace(env[number], depth=env[number].depth - count)
     for number, (frames, keys) in pushed.items():
-        frames, keys = jax.tree.map(lambda leaf: leaf[:, 0], (frames, keys))
+        # Stacks hold their entries in the order of pushing, whichever way the loop ran.
+        frames, keys = jax.tree.map(lambda leaf: leaf[order][:, 0], (frames, keys))
         env[number] = Stack(count, frames, constants[number], keys)
 
 
@@ -408,7 +413,12 @@ def _array_write(trace: Trace, operation: Operation) -> list[Any]:
             )
         array = TensorArray(jnp.zeros((array.capacity, *value.shape), value.dtype), array.capacity)
     place = jnp.asarray(place).reshape(())
-    return [TensorArray(array.buffer.at[place].set(value.astype(array.buffer.dtype)), array.capacity)]
+    # Not a scatter: this is written in place, and together with what computes the value.
+    return [
+        TensorArray(
+            lax.dynamic_update_index_in_dim(array.buffer, value.astype(array.buffer.dtype), place, 0), array.capacity
+        )
+    ]
 
 
 def _array_read(trace: Trace, operation: Operation) -> list[Any]:
