@@ -5,13 +5,17 @@
 
 The network is that of 2018: a convolution over 3 x 11 x 80, five layers of 1024 cells and 512 outputs with batch normalisation,
 3,040 classes, Adam; batches of 64 and 128 pieces of 256 frames. PyTorch gets autocast to bfloat16, nn.LSTM(proj_size) on cuDNN (no
-peepholes, no tanh on the projection, so less to compute) and fused Adam.
+peepholes, no tanh on the projection, so less to compute) and fused Adam. With --kernels K the K kernels that a step of the zoo
+spends most time in are listed; --unroll N computes N frames in a turn of the loop.
 """
 
 import argparse
 import json
 import sys
+import tempfile
+from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,12 +76,41 @@ def time_zoo(folder: Path, sizes: Sizes, rows: int, arguments: argparse.Namespac
     from fluid.engine.xla import create
     from fluid.engine.xla import graph as graphs
 
+    import jax
+
+    if arguments.unroll > 1:
+        # The loops of the engine are those of JAX.
+        jax.lax.scan = partial(jax.lax.scan, unroll=arguments.unroll)
     engine = create(arguments.device, arguments.precision)
     graph = graphs.load_graph(folder / "train.json")
     engine.load(state_of(folder / "state.json"))
     feed = dict(engine.put(batch_of(sizes, rows, arguments.frames), graph))
     step = lambda: engine.run(graph, feed, 0, ["loss"])["loss"]  # noqa: E731
-    return {"who": "zoo", "rows": rows, **measure(step, np.asarray, rows * arguments.frames, arguments.seconds)}
+    measured = measure(step, np.asarray, rows * arguments.frames, arguments.seconds)
+    memory = (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0)
+    found = {"kernels": kernels(step, np.asarray)[: arguments.kernels]} if arguments.kernels else {}
+    return {"who": "zoo", "rows": rows, **measured, "peak_bytes": memory, **found}
+
+
+def kernels(step: Callable[[], Any], wait: Callable[[Any], Any], steps: int = 3) -> list[dict[str, Any]]:
+    """What the GPU does in a step, by kernel: how often and how long, the longest first."""
+    import jax
+
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder):
+            for _ in range(steps):
+                result = step()
+            wait(result)
+        (path,) = Path(folder).rglob("*.xplane.pb")
+        profile = jax.profiler.ProfileData.from_file(str(path))
+        times: dict[str, list[float]] = defaultdict(list)
+        for plane in profile.planes:
+            for line in plane.lines if "/device:" in plane.name else ():
+                if line.name.startswith("Stream"):
+                    for event in line.events:
+                        times[event.name].append(event.duration_ns / 1e6)
+    table = [{"kernel": name, "times": len(found) / steps, "ms": sum(found) / steps} for name, found in times.items()]
+    return sorted(table, key=lambda row: -row["ms"])
 
 
 def torch_step(sizes: Sizes, rows: int, arguments: argparse.Namespace, how: str) -> Callable[[], Any]:
@@ -135,6 +168,8 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs=6, default=list(vars(Sizes()).values()), help="as Sizes has them")
     parser.add_argument("--who", nargs="+", default=["zoo", "torch"], choices=("zoo", "torch", "compiled"))
     parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("--kernels", type=int, default=0)
+    parser.add_argument("--unroll", type=int, default=1)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     sizes = Sizes(*arguments.sizes)
@@ -154,6 +189,8 @@ def main() -> None:
             rows.append(row)
             ours = next((one["median"] for one in rows if one["rows"] == size and one["who"] == "zoo"), None)
             ratio = f", zoo is {ours / row['median']:.2f} x" if ours and who != "zoo" else ""
+            if row.get("peak_bytes"):
+                ratio += f", at most {row['peak_bytes'] / 2**30:.1f} GiB so far"
             print(
                 f"{size} x {arguments.frames} frames: {row['who']:14} {row['median']:,.0f} frames/s "
                 f"({row['min']:,.0f} to {row['max']:,.0f}), first step {row['first_step_s']:.1f} s{ratio}",
