@@ -12,7 +12,7 @@ from fluid.schedule import Schedule
 from icnet.classes import IGNORE
 from icnet.evaluation import PLAIN, Size, Views
 from icnet.model import SMALLEST_SIDE, ICNet
-from icnet.segmenter import BRANCHES, MEAN, OUTPUTS, Segmenter
+from icnet.segmenter import BRANCHES, MEAN, OUTPUTS, LabelGrid, Segmenter
 
 import numpy as np
 import paddle
@@ -99,6 +99,7 @@ def training_network(
     *,
     class_weights: Sequence[float] | None = None,
     hard_share: float | None = None,
+    label_grid: LabelGrid = "corners",
 ) -> tuple[Callable[..., dict[str, Value]], list[Input]]:
     """The network of a training Program and its inputs.
 
@@ -106,6 +107,7 @@ def training_network(
     `loss_sub4`, `loss_sub24`, `loss_sub124`: cross entropies over labelled pixels, labels taken by nearest.
 
     Args:
+        label_grid: where the labels of a smaller output are taken, see `label_places`.
         class_weights: factor of each class's pixels.
         hard_share: only the hardest pixels count, this share of them (Shrivastava et al., arXiv:1604.03540).
     """
@@ -114,14 +116,30 @@ def training_network(
         outputs = branches(_network(segmenter, training), normalise(image))
         label = paddle.cast(label, "int32")
         losses = {}
-        for logits, (name, (step, _)) in zip(outputs, BRANCHES.items(), strict=True):
-            near = label[:, ::step, ::step]
+        for logits, name in zip(outputs, BRANCHES, strict=True):
+            near = label
+            for axis in (1, 2):
+                places = label_places(size[axis - 1], logits.shape[axis + 1], label_grid)
+                near = paddle.gather(near, paddle.assign(np.asarray(places)), axis=axis)
             part = logits[:, :, : near.shape[1], : near.shape[2]]
             losses[f"loss_{name}"] = pixel_loss(part, near, class_weights, hard_share)
         weighted = [loss * weight for loss, (_, weight) in zip(losses.values(), BRANCHES.values(), strict=True)]
         return {"loss": weighted[0] + weighted[1] + weighted[2], **losses}
 
     return network, [image_input(size), Input("label", (None, *size), "uint8")]
+
+
+def label_places(length: int, count: int, grid: LabelGrid) -> list[int]:
+    """The pixels of a side whose labels the `count` pixels of an output are compared with; fewer where the side is padded.
+
+    `corners`: the nearest to the place that enlargement gives a pixel, which maps corners to corners. `steps`, as in 2018:
+    every 4th (8th, 16th); towards the right and the bottom edge that is up to 3 (7, 15) pixels beside the place.
+    """
+    padded = padded_side(length)
+    if grid == "steps":
+        return list(range(0, length, padded // count))
+    places = [(2 * pixel * (padded - 1) + count - 1) // (2 * (count - 1)) for pixel in range(count)]
+    return [place for place in places if place < length]
 
 
 def pixel_loss(
@@ -153,7 +171,9 @@ def training_programs(
     """
     if flags.statistics_batch is not None and flags.batch_size % flags.statistics_batch:
         raise UserError(f"--statistics_batch {flags.statistics_batch} does not divide --batch_size {flags.batch_size}")
-    network, inputs = training_network(segmenter, size, class_weights=class_weights, hard_share=flags.hard_share)
+    network, inputs = training_network(
+        segmenter, size, class_weights=class_weights, hard_share=flags.hard_share, label_grid=flags.label_grid
+    )
     common = {
         "optimizer": lambda: optimizer(flags),
         "schedule": rate,

@@ -31,7 +31,7 @@ from icnet.metrics import Confusion
 from icnet.opening import load_weights, open_segmenter
 from icnet.reader import Augment, Pairs, Source, check, class_weights, open_pairs
 from icnet.report import finish, show_findings
-from icnet.segmenter import TASK, NetworkFlags, Segmenter
+from icnet.segmenter import TASK, LabelGrid, NetworkFlags, Segmenter
 
 import numpy as np
 
@@ -74,6 +74,9 @@ class Flags(OptimizerFlags, BatchFlags, TrainFlags):
     """Weigh classes by how rare they are in the training labels."""
     hard_share: Share | None = None
     """Only the hardest pixels of each image count in the loss, this share of them."""
+    label_grid: LabelGrid = "corners"
+    """Where labels are taken for the smaller outputs: corners: where the output is enlarged to; steps: at every 4th, 8th,
+    16th pixel, as in 2018."""
     statistics_batch: Count | None = None
     """Images that share batch statistics, say those of one GPU; by default the whole batch. Needs xla."""
     max_bad_samples: Natural = 100
@@ -96,6 +99,7 @@ RECIPE = {
     "scales": (0.5, 2.0),
     "flip": True,
     "color_jitter": 0.0,
+    "label_grid": "steps",
     "save_every": 1000,
 }
 """What --recipe 2018 sets."""

@@ -1,5 +1,6 @@
 """Surfaces: fractal noise, and walls and crowns made of it. Nothing in a drawn street has one colour."""
 
+from collections.abc import Sequence
 from functools import cache
 
 import cv2
@@ -11,6 +12,8 @@ EXPONENTS = (0.5, 0.9, 1.2, 1.5, 1.9)
 GRAIN, ASPHALT, PLASTER, FOLIAGE, CLOUDS = range(5)
 TINT = 0.18
 """Share of coloured noise."""
+VARIANTS = 4
+"""Different windows of a front."""
 
 
 @cache
@@ -87,13 +90,10 @@ def facade(rng: np.random.Generator, width: float, height: float, density: int) 
         window = (column * 0.9, floor * 0.88)
     kind = _WindowStyle.draw(rng)
     first = rng.uniform(0.2, 1.0)
-    for level in range(40):
-        bottom = ground + level * floor + 0.25 * floor
-        if bottom + window[1] > height - 0.3:
-            break
-        for number in range(int((width - first) / column)):
-            left = first + number * column
-            kind.paint(image, rng, density, left, height - bottom - window[1], *window)
+    lefts = first + column * np.arange(max(0, int((width - first) / column)))
+    bottoms = ground + floor * (np.arange(40) + 0.25)
+    tops = height - bottoms[bottoms + window[1] <= height - 0.3] - window[1]
+    kind.paint_all(image, rng, density, [(left, top) for top in tops for left in lefts], *window)
     _add_ground_floor(image, rng, density, height, ground, shop)
     if rng.random() < 0.6:  # a cornice
         band = max(1, int(rng.uniform(0.2, 0.6) * density))
@@ -115,21 +115,40 @@ class _WindowStyle:
         shutter = varied(rng, (0.3, 0.35, 0.3), 0.5) if rng.random() < 0.2 else None
         return _WindowStyle(frame, glass, int(rng.integers(0, 3)), float(rng.choice((0.0, 0.0, 0.35, 0.9))), shutter)
 
-    def paint(
+    def paint_all(
         self,
         image: np.ndarray,
         rng: np.random.Generator,
         density: int,
-        left: float,
-        top: float,
+        corners: Sequence[tuple[float, float]],
         width: float,
         height: float,
     ) -> None:
-        """A window whose upper left corner is there, in metres."""
-        x0, y0, x1, y1 = (int(v * density) for v in (left, top, left + width, top + height))
-        border = max(1, int(0.08 * density))
-        if y0 < 0 or x1 >= image.shape[1] or x1 - x0 < 3 or y1 - y0 < 3:
+        """Windows whose upper left corners are there, in metres: the first few differ, the others are copies of them."""
+        wide, tall, border = int(width * density), int(height * density), max(1, int(0.08 * density))
+        if wide < 3 or tall < 3:
             return
+        beside, below = (wide // 3 if self.shutter is not None else border), 2 * border
+        originals: list[np.ndarray] = []
+        for left, top in corners:
+            x0, y0 = int(left * density), int(top * density)
+            if y0 < 0 or x0 + wide >= image.shape[1]:
+                continue
+            start = max(0, x0 - beside)
+            if len(originals) < VARIANTS or x0 < beside:
+                self._paint(image, rng, border, x0, y0, wide, tall)
+                originals.append(image[y0 : y0 + tall + below, start : x0 + wide + beside])
+            else:
+                place = image[y0 : y0 + tall + below, start : x0 + wide + beside]
+                source = originals[rng.integers(len(originals))]
+                rows, columns = (min(a, b) for a, b in zip(place.shape[:2], source.shape[:2], strict=True))
+                place[:rows, :columns] = source[:rows, :columns]
+
+    def _paint(
+        self, image: np.ndarray, rng: np.random.Generator, border: int, x0: int, y0: int, wide: int, tall: int
+    ) -> None:
+        """A window whose upper left pixel is there."""
+        x1, y1 = x0 + wide, y0 + tall
         image[y0:y1, x0:x1] = self.frame
         pane = image[y0 + border : y1 - border, x0 + border : x1 - border]
         if not pane.size:
@@ -139,15 +158,15 @@ class _WindowStyle:
             shade = varied(rng, (0.6, 0.6, 0.58), 0.3)
         pane[:] = shade + 0.07 * patch(rng, *pane.shape[:2], FOLIAGE, 0.5)[:, :, :1] * rng.uniform(0.3, 1.5)
         for number in range(self.bars):
-            at = x0 + (x1 - x0) * (number + 1) // (self.bars + 1)
+            at = x0 + wide * (number + 1) // (self.bars + 1)
             image[y0:y1, at : at + border] = self.frame
         image[y1 : y1 + border, x0:x1] *= 1.2
         if self.shutter is not None:
-            wing = (x1 - x0) // 3
+            wing = wide // 3
             for start in (max(0, x0 - wing), x1):
                 image[y0:y1, start : start + wing] = self.shutter
         if self.balcony and rng.random() < self.balcony:
-            rail = y1 - (y1 - y0) // 3
+            rail = y1 - tall // 3
             image[rail : y1 + 2 * border, max(0, x0 - border) : x1 + border] *= rng.uniform(0.4, 0.8)
             image[rail : y1 : max(2, 2 * border), max(0, x0 - border) : x1 + border] = self.frame
 
@@ -200,5 +219,5 @@ def _add_ground_windows(
 ) -> None:
     """Windows between the doors."""
     kind, width = _WindowStyle.draw(rng), rng.uniform(0.8, 2.2)
-    for left in np.arange(rng.uniform(0.3, 1.5), image.shape[1] / density - width, width + rng.uniform(0.8, 3.0)):
-        kind.paint(image, rng, density, float(left), height - ground * 0.85, width, ground * 0.5)
+    lefts = np.arange(rng.uniform(0.3, 1.5), image.shape[1] / density - width, width + rng.uniform(0.8, 3.0))
+    kind.paint_all(image, rng, density, [(left, height - ground * 0.85) for left in lefts], width, ground * 0.5)
