@@ -13,12 +13,13 @@ from icnet.model import ICNet
 from icnet.network import (
     evaluation_program,
     inference_program,
+    label_places,
     padded_side,
     pixel_loss,
     training_network,
     window_starts,
 )
-from icnet.segmenter import MEAN, Segmenter
+from icnet.segmenter import MEAN, LabelGrid, Segmenter
 
 import numpy as np
 import paddle
@@ -195,20 +196,34 @@ def test_the_loss_counts_labelled_pixels() -> None:
     assert run_loss(logits, np.full_like(label, IGNORE)) == 0.0
 
 
-def test_labels_are_taken_by_nearest() -> None:
-    """A map of constant logits: the losses follow from the labels at every 16th, 8th and 4th pixel alone."""
-    network, inputs = training_network(SLIM, (128, 128))
+@pytest.mark.parametrize("grid", ["corners", "steps"])
+def test_labels_are_taken_by_nearest(grid: LabelGrid) -> None:
+    """The losses follow from the labels of some pixels alone."""
+    network, inputs = training_network(SLIM, (128, 128), label_grid=grid)
     program = build(network, inputs, name="train")
     engine, label = PaddleEngine(), np.full((1, 128, 128), 3, np.uint8)
     engine.load(initialise(program, seed=0))
     image = np.zeros((1, 128, 128, 3), np.uint8)
     before = engine.run(program, {"image": image, "label": label})
     changed = np.full_like(label, 5)
-    changed[:, ::4, ::4] = 3
+    for count in (8, 16, 32):
+        places = label_places(128, count, grid)
+        rows, columns = np.ix_(places, places)
+        changed[:, rows, columns] = 3
     after = engine.run(program, {"image": image, "label": changed})
     assert before == after
     whole = 0.16 * before["loss_sub4"] + 0.4 * before["loss_sub24"] + before["loss_sub124"]
     assert float(before["loss"]) == pytest.approx(float(whole), rel=1e-5)
+
+
+def test_labels_lie_where_outputs_are_enlarged_to() -> None:
+    assert label_places(128, 32, "steps") == list(range(0, 128, 4))
+    for length, count in ((128, 32), (150, 40), (720, 45)):
+        places, padded = label_places(length, count, "corners"), padded_side(length)
+        exact = np.arange(count) * (padded - 1) / (count - 1)
+        assert np.abs(np.array(places) - exact[: len(places)]).max() <= 0.5
+        assert len(places) == (np.round(exact) < length).sum() and max(places) < length
+    assert label_places(128, 32, "corners")[-1] == 127
 
 
 def test_windows_cover_a_side() -> None:
