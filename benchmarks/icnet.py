@@ -22,7 +22,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.image_classification import machine
+from benchmarks.processes import machine
 from benchmarks.xla_step import random_state
 
 import numpy as np

@@ -16,7 +16,6 @@ import argparse
 import dataclasses
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -27,9 +26,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.processes import ROOT, add_one, add_row, in_a_process, machine, powers_of_two
 from fluid.commands.launch import visible_gpus
-
-ROOT = Path(__file__).resolve().parent.parent
 
 # Ours -> the same network in timm.
 PEERS = {
@@ -147,24 +145,6 @@ def measure_zoo(
     return {"images_per_second": speeds, "first_step_seconds": round(first, 1), "version": f"jax {jax.__version__}"}
 
 
-def in_a_process(function: str, *arguments: Any, gpus: int = 1, processes: int = 1) -> dict | None:
-    """Run one of this file's measurements in a fresh process, or several; None (and its error printed) if it fails.
-
-    They share the first `gpus` GPUs.
-    """
-    command = [sys.executable, __file__, "one", function, json.dumps(arguments)]
-    if processes > 1 and function == "measure_torch":
-        command[1:1] = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    elif processes > 1:
-        command[1:1] = ["-m", "fluid.commands.launch", str(processes)]
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ",".join(visible_gpus()[:gpus]), "PYTHONPATH": str(ROOT)}
-    result = subprocess.run(command, capture_output=True, text=True, env=environment)
-    if result.returncode:
-        print(f"{function}{arguments} failed:\n{result.stderr[-1500:]}", file=sys.stderr, flush=True)
-        return None
-    return json.loads(result.stdout.splitlines()[-1])
-
-
 def gpu(arguments: argparse.Namespace) -> None:
     """Training and inference, the zoo and PyTorch in turn."""
     rows: list[dict] = []
@@ -172,16 +152,18 @@ def gpu(arguments: argparse.Namespace) -> None:
         if model not in arguments.models or not {"train", precision} & set(arguments.jobs):
             continue
         file = str(arguments.graphs / f"{model}_train.json")
-        ours = in_a_process("measure_zoo", file, batch, precision, 30, 3)
-        peers = {how: in_a_process("measure_torch", model, batch, precision, how, True, 20, 3) for how in ways}
+        ours = in_a_process(__file__, "measure_zoo", file, batch, precision, 30, 3)
+        peers = {
+            how: in_a_process(__file__, "measure_torch", model, batch, precision, how, True, 20, 3) for how in ways
+        }
         add_row(rows, compare("train", model, batch, precision, ours, peers), arguments.json)
     for model, batch in INFER:
         if model not in arguments.models or "infer" not in arguments.jobs:
             continue
         file = str(arguments.graphs / f"{model}_eval.json")
         steps = 300 if batch == 1 else 50
-        ours = in_a_process("measure_zoo", file, batch, "bf16", steps, 3)
-        peers = {"compiled": in_a_process("measure_torch", model, batch, "bf16", "compiled", False, steps, 3)}
+        ours = in_a_process(__file__, "measure_zoo", file, batch, "bf16", steps, 3)
+        peers = {"compiled": in_a_process(__file__, "measure_torch", model, batch, "bf16", "compiled", False, steps, 3)}
         add_row(rows, compare("infer", model, batch, "bf16", ours, peers), arguments.json)
 
 
@@ -190,16 +172,17 @@ def scale(arguments: argparse.Namespace) -> None:
     in one for each GPU."""
     rows: list[dict] = []
     alone: dict[str, float] = {}
-    count = len(visible_gpus())
     file, each = str(arguments.graphs / "ResNet50_train.json"), arguments.batch
-    for gpus in (2**power for power in range(count.bit_length())):
+    for gpus in powers_of_two(len(visible_gpus())):
         for group in sorted({each * gpus, each}, reverse=True):
             whole = group == each * gpus
             zoo = ("measure_zoo", file, each * gpus, "bf16", 30, 3, None if whole else group)
             torch = ("measure_torch", "ResNet50", each, "bf16", "compiled", True, 20, 3, group > each)
-            peers = {"compiled": in_a_process(*torch, gpus=gpus, processes=gpus)} if arguments.peer else {}
+            peers = {}
+            if arguments.peer:
+                peers["compiled"] = in_a_process(__file__, *torch, gpus=gpus, processes=gpus, torch=True)
             for processes in sorted({1, gpus}):
-                ours = in_a_process(*zoo, gpus=gpus, processes=processes)
+                ours = in_a_process(__file__, *zoo, gpus=gpus, processes=processes)
                 row = compare("train", "ResNet50", each * gpus, "bf16", ours, peers)
                 row |= {"gpus": gpus, "processes": processes, "statistics_batch": group}
                 for side in {"zoo", "torch compiled"} & row.keys():
@@ -223,24 +206,6 @@ def compare(job: str, model: str, batch: int, precision: str, ours: Any, peers: 
     if ours is not None and peers.get("compiled") is not None:
         row["ratio"] = round(row["zoo"]["images_per_second"] / row["torch compiled"]["images_per_second"], 3)
     return row
-
-
-def add_row(rows: list[dict], row: dict, file: Path | None) -> None:
-    """Print a row and bring the JSON file up to date, so that an interrupted run keeps what it has."""
-    rows.append(row)
-    print(json.dumps(row), flush=True)
-    if file is not None:
-        file.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
-
-
-def machine() -> dict[str, str]:
-    """What the figures were measured on."""
-    query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
-    try:
-        gpus = subprocess.run(query, capture_output=True, text=True).stdout.strip()
-    except OSError:
-        gpus = ""
-    return {"gpus": gpus, "python": platform.python_version(), "date": time.strftime("%Y-%m-%d")}
 
 
 def cpu(arguments: argparse.Namespace) -> None:
@@ -372,25 +337,12 @@ def main() -> None:
     from_files.add_argument("--batch", type=int, default=256)
     from_files.add_argument("--steps", type=int, default=60)
     from_files.add_argument("--device", default="gpu")
-    for command in (on_gpu, on_gpus, on_cpu, from_files):
+    for command, function in ((on_gpu, gpu), (on_gpus, scale), (on_cpu, cpu), (from_files, files)):
         command.add_argument("--json", type=Path)
-    one = commands.add_parser("one", help="a single measurement, for the processes that gpu starts")
-    one.add_argument("function", choices=["measure_zoo", "measure_torch"])
-    one.add_argument("arguments", type=json.loads)
-    one.add_argument("--coordinator", help="this and the next two: what fluid.commands.launch adds")
-    one.add_argument("--num_hosts", type=int)
-    one.add_argument("--host_id", type=int)
+        command.set_defaults(run=function)
+    add_one(commands, {"measure_zoo": measure_zoo, "measure_torch": measure_torch})
     arguments = parser.parse_args()
-    if arguments.command == "one":
-        if arguments.coordinator is not None:
-            from fluid.engine.xla import distributed
-
-            distributed.start(arguments.coordinator, arguments.num_hosts, arguments.host_id)
-        result = globals()[arguments.function](*arguments.arguments)
-        if os.environ.get("LOCAL_RANK", "0") == "0":
-            print(json.dumps(result))
-    else:
-        globals()[arguments.command](arguments)
+    arguments.run(arguments)
 
 
 if __name__ == "__main__":

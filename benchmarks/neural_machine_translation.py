@@ -2,6 +2,7 @@
 
     python benchmarks/neural_machine_translation.py capture graphs             with Paddle: writes the Programs
     python benchmarks/neural_machine_translation.py time graphs --json out.json    without: needs JAX and torch
+    python benchmarks/neural_machine_translation.py scale graphs --json out.json   1, 2, 4, ... GPUs of one host, beside PyTorch's DDP
     python benchmarks/neural_machine_translation.py reader corpora             batches alone, of the pairs in a folder
 
 Both sides train on the same batches of random words, padded to one length, in bf16 with dropout 0.1 (big: 0.3), label
@@ -13,6 +14,7 @@ import argparse
 import importlib.metadata
 import json
 import math
+import os
 import statistics
 import sys
 import time
@@ -21,6 +23,9 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.processes import add_one, add_row, in_a_process, powers_of_two
+from fluid.commands.launch import visible_gpus
 
 import numpy as np
 
@@ -84,17 +89,26 @@ def random_state(graph: Any) -> dict[str, np.ndarray]:
     return state
 
 
+STEPS = 50
+"""Steps of a round where several processes wait for each other and so must agree on the number."""
+
+
 def measure(
-    step: Callable[[], Any], wait: Callable[[Any], Any], per_step: float, seconds: float, rounds: int = 5
+    step: Callable[[], Any],
+    wait: Callable[[Any], Any],
+    per_step: float,
+    seconds: float,
+    rounds: int = 5,
+    processes: int = 1,
 ) -> dict[str, Any]:
-    """Units a second over `rounds` of about `seconds` each, after warming up."""
+    """Units a second over `rounds` of about `seconds` each (of STEPS with several processes), after warming up."""
     began = time.perf_counter()
     wait(step())
     first = time.perf_counter() - began
     wait(step())
     began = time.perf_counter()
     wait(step())
-    count = max(1, round(seconds / max(time.perf_counter() - began, 1e-4)))
+    count = max(1, round(seconds / max(time.perf_counter() - began, 1e-4))) if processes == 1 else STEPS
     rates = []
     for _ in range(rounds):
         began = time.perf_counter()
@@ -107,18 +121,18 @@ def measure(
     }  # fmt: skip
 
 
-def time_zoo(folder: Path, model: str, what: str, device: str, precision: str, seconds: float) -> dict[str, Any]:
-    """The captured Program on the xla engine; every GPU it sees gets as many rows as PyTorch's one."""
-    from fluid.engine.xla import create
+def time_zoo(folder: str | Path, model: str, what: str, device: str, precision: str, seconds: float) -> dict[str, Any]:
+    """The captured Program on the xla engine; every GPU of all processes gets as many rows as PyTorch's one."""
+    from fluid.engine.xla import create, distributed
     from fluid.engine.xla import graph as graphs
 
-    if not (folder / "state.safetensors").exists():
+    if not (Path(folder) / "state.safetensors").exists():
         raise SystemExit(f"{folder}: run the command `capture` first")
     captured = graphs.load(folder)[0][f"{model}_{what}"]
     engine = create(device, precision, 0)
     engine.load(random_state(captured))
     rows = engine.num_devices * (PAIRS[model] if what == "train" else SENTENCES)
-    words = random_words(rows)
+    words = random_words(rows // distributed.num_hosts())
     feed = {name: words[name] for name in captured.inputs}
     steps = iter(range(10**9))
     output = "loss" if what == "train" else "ids"
@@ -134,6 +148,7 @@ def time_zoo(folder: Path, model: str, what: str, device: str, precision: str, s
         lambda outputs: np.asarray(outputs[output]),
         rows * LENGTH if what == "train" else rows,
         seconds,
+        processes=distributed.num_hosts(),
     )
     return {"who": "zoo (xla)", "model": model, "what": what, "device": engine.device, **result}
 
@@ -236,9 +251,13 @@ def torch_model(model: str) -> Any:
 
 
 def time_torch(model: str, what: str, device: str, compiled: bool, seconds: float) -> dict[str, Any]:
-    """The same work in PyTorch, eager or compiled."""
+    """The same work in PyTorch, eager or compiled; where torchrun started a process for each GPU, their work together."""
     import torch
 
+    gpus = int(os.environ.get("WORLD_SIZE", "1"))
+    if gpus > 1:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        torch.distributed.init_process_group("nccl")
     torch.manual_seed(0)
     torch.set_float32_matmul_precision("high")
     network = torch_model(model).to(device)
@@ -249,7 +268,10 @@ def time_torch(model: str, what: str, device: str, compiled: bool, seconds: floa
     autocast = torch.autocast(torch.device(device).type, torch.bfloat16)
     if what == "train":
         optimizer = torch.optim.Adam(network.parameters(), 1e-4, (0.9, 0.98), 1e-9, fused=device == "cuda")
-        forward = torch.compile(network) if compiled else network
+        parallel = (
+            torch.nn.parallel.DistributedDataParallel(network, gradient_as_bucket_view=True) if gpus > 1 else network
+        )
+        forward = torch.compile(parallel) if compiled else parallel
 
         def step() -> Any:
             optimizer.zero_grad(set_to_none=True)
@@ -259,12 +281,14 @@ def time_torch(model: str, what: str, device: str, compiled: bool, seconds: floa
             optimizer.step()
             return loss
 
-        result = measure(step, lambda loss: loss.item(), PAIRS[model] * LENGTH, seconds)
+        result = measure(step, lambda loss: loss.item(), gpus * PAIRS[model] * LENGTH, seconds, processes=gpus)
     else:
         network = network.eval().to(torch.bfloat16)
         search = torch_search(network, model, compiled)
         with torch.no_grad():
             result = measure(lambda: search(words["src_word"]), lambda ids: ids.cpu(), SENTENCES, seconds)
+    if gpus > 1:
+        torch.distributed.destroy_process_group()
     who = f"torch {'compiled' if compiled else 'eager'}"
     return {"who": who, "model": model, "what": what, **result}
 
@@ -328,25 +352,28 @@ def time_reader(folder: Path, rounds: int = 5, batches: int = 1000) -> None:
     print(f"reader: {statistics.median(rates):,.0f} target words/s ({min(rates):,.0f} to {max(rates):,.0f})")
 
 
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=("capture", "time", "reader"))
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--models", nargs="+", default=["base", "big"], choices=list(SIZES))
-    parser.add_argument("--what", nargs="+", default=["train", "search"], choices=["train", "search"])
-    parser.add_argument("--who", nargs="+", default=["zoo", "torch", "compiled"], choices=["zoo", "torch", "compiled"])
-    parser.add_argument("--device", default="gpu", choices=("gpu", "cpu"))
-    parser.add_argument("--precision", default="bf16")
-    parser.add_argument("--seconds", type=float, default=1.5, help="length of one of the five rounds")
-    parser.add_argument("--json", type=Path, help="append the results there, a line each")
-    arguments = parser.parse_args()
-    if arguments.command == "capture":
-        capture(arguments.folder, arguments.models)
-        return
-    if arguments.command == "reader":
-        time_reader(arguments.folder)
-        return
+def scale(arguments: argparse.Namespace) -> None:
+    """Training on 1, 2, 4, ... GPUs in one process and in one for each GPU, beside DistributedDataParallel; each GPU gets
+    the pairs that one has alone."""
+    rows: list[dict] = []
+    alone: dict[str, float] = {}
+    for model in arguments.models:
+        for gpus in powers_of_two(len(visible_gpus())):
+            zoo = ("time_zoo", str(arguments.folder), model, "train", "gpu", arguments.precision, arguments.seconds)
+            torch = ("time_torch", model, "train", "cuda", True, arguments.seconds)
+            sides = {f"zoo, {count} processes": (zoo, count, False) for count in sorted({1, gpus})}
+            if "compiled" in arguments.who:
+                sides["torch compiled"] = (torch, gpus, True)
+            for side, (job, processes, is_torch) in sides.items():
+                row = in_a_process(__file__, *job, gpus=gpus, processes=processes, torch=is_torch)
+                if row is not None:
+                    one = alone.setdefault(f"{model} {row['who']}", row["median"])
+                    efficiency = round(row["median"] / gpus / one, 3)
+                    add_row(rows, {"side": side, "gpus": gpus, **row, "efficiency": efficiency}, arguments.json)
+
+
+def compare(arguments: argparse.Namespace) -> None:
+    """Training and search on the GPUs (or CPU) of this process, ours and PyTorch's."""
     torch_device = "cuda" if arguments.device == "gpu" else "cpu"
     for model in arguments.models:
         for what in arguments.what:
@@ -371,6 +398,40 @@ def main() -> None:
                     versions = {name: _version(name) for name in packages}
                     with open(arguments.json, "a", encoding="utf-8") as file:
                         file.write(json.dumps({**row, "precision": arguments.precision, "versions": versions}) + "\n")
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    functions: dict[str, Callable[[argparse.Namespace], None]] = {
+        "capture": lambda arguments: capture(arguments.folder, arguments.models),
+        "time": compare,
+        "scale": scale,
+        "reader": lambda arguments: time_reader(arguments.folder),
+    }
+    for name, function in functions.items():
+        command = commands.add_parser(name)
+        command.set_defaults(run=function)
+        command.add_argument("folder", type=Path)
+        if name == "reader":
+            continue
+        command.add_argument(
+            "--models", nargs="+", default=["base"] if name == "scale" else ["base", "big"], choices=list(SIZES)
+        )
+        if name == "capture":
+            continue
+        command.add_argument("--what", nargs="+", default=["train", "search"], choices=["train", "search"])
+        command.add_argument(
+            "--who", nargs="+", default=["zoo", "torch", "compiled"], choices=["zoo", "torch", "compiled"]
+        )
+        command.add_argument("--device", default="gpu", choices=("gpu", "cpu"))
+        command.add_argument("--precision", default="bf16")
+        command.add_argument("--seconds", type=float, default=1.5, help="length of one of the five rounds")
+        command.add_argument("--json", type=Path, help="write the results there (time appends a line each)")
+    add_one(commands, {"time_zoo": time_zoo, "time_torch": time_torch})
+    arguments = parser.parse_args()
+    arguments.run(arguments)
 
 
 def _version(package: str) -> str | None:

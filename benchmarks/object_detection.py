@@ -22,8 +22,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.image_classification import machine, write_photographs
+from benchmarks.image_classification import write_photographs
 from benchmarks.neural_machine_translation import _version, measure
+from benchmarks.processes import machine
 from benchmarks.xla_step import print_kernels, random_state
 from object_detection.boxes import PADDING, VARIANCES
 

@@ -20,8 +20,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.image_classification import machine
 from benchmarks.neural_machine_translation import _version
+from benchmarks.processes import machine
 from fluid.media import decode_image
 from ocr_recognition.metrics import alphanumeric
 from ocr_recognition.reader import open_words

@@ -22,8 +22,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.image_classification import machine
 from benchmarks.neural_machine_translation import _version, measure
+from benchmarks.processes import machine
 
 import numpy as np
 
