@@ -34,6 +34,8 @@ def photograph(
     image = (image - 0.5) * setting.contrast + 0.5
     if setting.noise:
         image = image + setting.noise * patch(rng, height, width, GRAIN, rng.uniform(0.6, 1.6))
+    if setting.sharpening:
+        image = image + setting.sharpening * (image - cv2.GaussianBlur(image, (0, 0), max(0.6, width / 900)))
     return (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8), label
 
 

@@ -45,6 +45,8 @@ class Setting:
     focus_blur: float
     """As a share of the picture's width."""
     noise: float
+    sharpening: float
+    """By the camera: how much of what is finer than a pixel or so is added once more."""
     vignette: float
     jpeg_quality: int
     dirt: float
@@ -88,6 +90,7 @@ class Setting:
             motion_blur=float(rng.uniform(0.001, 0.008) if rng.random() < 0.3 else 0.0),
             focus_blur=float(abs(rng.normal(0, 0.0007))),
             noise=float(rng.uniform(0.0, 0.02)),
+            sharpening=float(rng.uniform(0.2, 1.6) if rng.random() < 0.6 else 0.0),
             vignette=float(rng.uniform(0, 0.45)),
             jpeg_quality=int(rng.integers(45, 97)),
             dirt=float(rng.uniform(0.2, 1.0) if rng.random() < 0.2 else 0.0),

@@ -75,8 +75,9 @@ def facade(rng: np.random.Generator, width: float, height: float, density: int) 
     """The front of a building of so many metres, [height x density, width x density, 3]: wall, windows, shops, dirt."""
     wide, tall = max(8, int(width * density)), max(8, int(height * density))
     color = varied(rng, WALLS[rng.integers(len(WALLS))])
-    image = surface(rng, tall, wide, color, contrast=rng.uniform(0.04, 0.16), zoom=rng.uniform(0.5, 3), kind=PLASTER)
-    style = rng.choice(("brick", "plain", "panels", "glass"), p=(0.3, 0.4, 0.2, 0.1))
+    kind = (PLASTER, ASPHALT, CLOUDS, GRAIN)[rng.integers(4)]
+    image = surface(rng, tall, wide, color, contrast=rng.uniform(0.03, 0.16), zoom=rng.uniform(0.5, 3), kind=kind)
+    style = rng.choice(("brick", "plain", "panels", "glass"), p=(0.35, 0.35, 0.2, 0.1))
     if style == "brick":
         _add_courses(image, density, rng)
     elif style == "panels":
@@ -88,13 +89,15 @@ def facade(rng: np.random.Generator, width: float, height: float, density: int) 
     window = (column * rng.uniform(0.3, 0.72), floor * rng.uniform(0.4, 0.72))
     if style == "glass":
         window = (column * 0.9, floor * 0.88)
-    kind = _WindowStyle.draw(rng)
+    windows = _WindowStyle.draw(rng)
     first = rng.uniform(0.2, 1.0)
     lefts = first + column * np.arange(max(0, int((width - first) / column)))
     bottoms = ground + floor * (np.arange(40) + 0.25)
     tops = height - bottoms[bottoms + window[1] <= height - 0.3] - window[1]
-    kind.paint_all(image, rng, density, [(left, top) for top in tops for left in lefts], *window)
+    windows.paint_all(image, rng, density, [(left, top) for top in tops for left in lefts], *window)
     _add_ground_floor(image, rng, density, height, ground, shop)
+    if rng.random() < 0.5:
+        _add_balconies(image, rng, density, [height - ground - level * floor for level in range(len(tops) + 1)])
     if rng.random() < 0.6:  # a cornice
         band = max(1, int(rng.uniform(0.2, 0.6) * density))
         image[:band] *= rng.uniform(0.55, 1.25)
@@ -177,6 +180,26 @@ def _add_courses(image: np.ndarray, density: int, rng: np.random.Generator) -> N
     image[rows[rows < len(image)]] *= rng.uniform(0.75, 0.95)
     shades = 1 + 0.08 * rng.standard_normal((len(rows) + 1, max(2, image.shape[1] // max(2, density // 4)), 1))
     image *= cv2.resize(shades.astype(np.float32), image.shape[1::-1], interpolation=cv2.INTER_NEAREST)[:, :, None]
+
+
+def _add_balconies(image: np.ndarray, rng: np.random.Generator, density: int, floors: Sequence[float]) -> None:
+    """Ledges at floors so many metres below the top, from end to end or in parts; some have a railing on them."""
+    tall, wide = image.shape[:2]
+    left = int(rng.uniform(0, 0.4) * wide) if rng.random() < 0.5 else 0
+    right = wide - int(rng.uniform(0, 0.4) * wide) if rng.random() < 0.5 else wide
+    slab = max(1, int(rng.uniform(0.1, 0.35) * density))
+    rail = int(rng.uniform(0.8, 1.2) * density) if rng.random() < 0.45 else 0
+    bright, dark = rng.uniform(0.8, 1.3), rng.uniform(0.35, 0.8)
+    bars = max(2, int(0.3 * density))
+    for floor in floors:
+        row = int(floor * density)
+        if row - rail < 0 or row + slab > tall:
+            continue
+        image[row : row + slab, left:right] *= bright
+        image[row + slab : row + 2 * slab, left:right] *= 0.75
+        if rail:
+            image[row - rail : row, left:right:bars] *= dark
+            image[row - rail : row - rail + max(1, slab // 2), left:right] *= dark
 
 
 def _add_joints(image: np.ndarray, density: int, rng: np.random.Generator) -> None:

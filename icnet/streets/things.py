@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from icnet.classes import ID
 from icnet.streets.camera import Camera, Canvas
-from icnet.streets.textures import ASPHALT, FOLIAGE, GRAIN, PLASTER, noise, patch, surface, varied
+from icnet.streets.textures import ASPHALT, CLOUDS, FOLIAGE, GRAIN, PLASTER, noise, patch, surface, varied
 
 import cv2
 import numpy as np
@@ -57,12 +57,15 @@ def material(rng: np.random.Generator, color: np.ndarray, **how: float):  # type
 
 
 def glossy(rng: np.random.Generator, color: np.ndarray, light: float):  # type: ignore[no-untyped-def]
-    """Paint that shows something of its surroundings, brighter towards the top."""
+    """Paint that mirrors the sky above a line and the dark of the street below it."""
 
     def make(height: int, width: int) -> np.ndarray:
-        mirrored = patch(rng, height, width, PLASTER, max(0.3, height / 60))[:, :, :1]
-        ramp = np.linspace(rng.uniform(0.0, 0.22), rng.uniform(-0.12, 0.0), height, dtype=np.float32)[:, None, None]
-        return np.clip(color * light * (1 + 0.10 * mirrored) + (ramp + 0.03 * mirrored) * light, 0.005, 1.3)
+        mirrored = patch(rng, height, width, CLOUDS if rng.random() < 0.7 else PLASTER, max(0.3, height / 60))[:, :, :1]
+        rows = np.linspace(0, 1, height, dtype=np.float32)[:, None, None] + 0.06 * mirrored
+        above = np.clip((rng.uniform(0.15, 0.7) - rows) * rng.uniform(2, 14) + 0.5, 0, 1)
+        sky, street = rng.uniform(0.0, 0.26), rng.uniform(0.0, 0.16)
+        shine = above * sky - (1 - above) * street * np.clip(color.mean() * 2, 0.2, 1)
+        return np.clip(color * light * (1 + 0.06 * mirrored) + shine * light, 0.005, 1.3)
 
     return make
 
@@ -83,10 +86,23 @@ class Vehicle:
                 rng.uniform(1.38, 1.9),
             )
             self.waist = self.height * rng.uniform(0.56, 0.64)
+            self.bottom = rng.uniform(0.17, 0.26)
         else:
             low, high = ((5.0, 10.0), (2.4, 3.6)) if kind == "truck" else ((9.0, 14.0), (2.9, 3.5))
             self.length, self.width, self.height = rng.uniform(*low), rng.uniform(2.1, 2.5), rng.uniform(*high)
-            self.waist = self.height
+            self.waist, self.bottom = self.height, 0.45
+        self.profile = self._outline()
+
+    def _outline(self) -> np.ndarray:
+        """What the body looks like from the side, from the front to the back: metres ahead and up, [n, 2]."""
+        rng, reach, low, waist = self.rng, self.length / 2, self.bottom, self.waist
+        if self.kind != "car":
+            return np.array([(reach, low), (reach * 0.98, waist), (-reach * 0.99, waist), (-reach, low)])
+        hood, boot = waist * rng.uniform(0.76, 0.95), waist * rng.uniform(0.84, 1.0)
+        return np.array(
+            [(reach * 0.95, low), (reach, low + 0.16), (reach * 0.99, hood * 0.82), (reach * 0.92, hood), (reach * 0.45, waist)]
+            + [(-reach * 0.72, waist), (-reach * 0.94, boot), (-reach, boot * 0.8), (-reach, low + 0.16), (-reach * 0.95, low)]
+        )  # fmt: skip
 
     def at(self, along: float, up: float, across: float) -> np.ndarray:
         """A place of the world by metres from the middle of the vehicle."""
@@ -107,28 +123,29 @@ class Vehicle:
 
     def draw(self, canvas: Canvas, light: Light) -> None:
         """Draw it: the faces that the camera sees, then what is on them."""
-        label = ID[self.kind]
-        half, reach = self.width / 2, self.length / 2
-        bottom = 0.22 if self.kind == "car" else 0.45
-        faces = [
-            ([(reach, bottom, -half), (reach, bottom, half), (reach * 0.98, self.waist, half), (reach * 0.98, self.waist, -half)], self.ahead),
-            ([(-reach, bottom, half), (-reach, bottom, -half), (-reach * 0.99, self.waist, -half), (-reach * 0.99, self.waist, half)], -self.ahead),
-            ([(-reach, bottom, half), (reach, bottom, half), (reach * 0.98, self.waist, half), (-reach * 0.99, self.waist, half)], self.side),
-            ([(reach, bottom, -half), (-reach, bottom, -half), (-reach * 0.99, self.waist, -half), (reach * 0.98, self.waist, -half)], -self.side),
-            ([(-reach, self.waist, half), (reach, self.waist, half), (reach, self.waist, -half), (-reach, self.waist, -half)], np.array([0.0, 1.0, 0.0])),
-        ]  # fmt: skip
+        label, half = ID[self.kind], self.width / 2
         seen = []
-        for number, (corners, normal) in enumerate(faces):
-            points = np.stack([self.at(*corner) for corner in corners])
+        for across, normal in ((half, self.side), (-half, -self.side)):
+            points = np.stack([self.at(along, up, across) for along, up in self.profile])
             if self._faces(canvas.camera, points, normal):
-                seen.append(number)
+                seen.append("right" if across > 0 else "left")
                 canvas.fill([canvas.camera.project(points)], glossy(self.rng, self.paint, light.on(normal)), label)
+        for (along, up), (behind, higher) in zip(self.profile[:-1], self.profile[1:], strict=True):
+            normal = (higher - up) * self.ahead + (along - behind) * np.array([0.0, 1.0, 0.0])
+            normal = normal / np.linalg.norm(normal)
+            places = ((along, up, -half), (along, up, half), (behind, higher, half), (behind, higher, -half))
+            points = np.stack([self.at(*place) for place in places])
+            if self._faces(canvas.camera, points, normal):
+                canvas.fill([canvas.camera.project(points)], glossy(self.rng, self.paint, light.on(normal)), label)
+        for name, sign in (("front", 1), ("back", -1)):
+            if self._faces(canvas.camera, self.at(sign * self.length / 2, 0.5, 0)[None], sign * self.ahead):
+                seen.append(name)
         if self.kind == "car":
             self._cabin(canvas, light, label)
         else:
             self._box_details(canvas, seen, light, label)
         self._wheels(canvas, label)
-        self._ends(canvas, seen, bottom, label)
+        self._ends(canvas, seen, label)
 
     def _faces(self, camera: Camera, points: np.ndarray, normal: np.ndarray) -> bool:
         return float(normal @ (np.array([0.0, camera.above, 0.0]) - points.mean(axis=0))) > 0
@@ -177,24 +194,24 @@ class Vehicle:
 
         return make
 
-    def _box_details(self, canvas: Canvas, seen: list[int], light: Light, label: int) -> None:
+    def _box_details(self, canvas: Canvas, seen: list[str], light: Light, label: int) -> None:
         """Windows of a bus; cabin, tarpaulin and joints of a lorry."""
         rng, half, reach = self.rng, self.width / 2 + 0.01, self.length / 2
-        sides = {2: half, 3: -half}
+        sides = {"right": half, "left": -half}
         cargo = varied(rng, rng.uniform(0.1, 0.9, 3), 0.2)
-        for number in seen:
-            if number in sides and self.kind == "bus":
+        for name in seen:
+            if name in sides and self.kind == "bus":
                 count = int(self.length / 1.5)
                 for at in np.linspace(-reach + 0.3, reach - 1.5, count):
                     pane = [
-                        (at, 1.3, sides[number]),
-                        (at + 1.2, 1.3, sides[number]),
-                        (at + 1.2, 2.5, sides[number]),
-                        (at, 2.5, sides[number]),
+                        (at, 1.3, sides[name]),
+                        (at + 1.2, 1.3, sides[name]),
+                        (at + 1.2, 2.5, sides[name]),
+                        (at, 2.5, sides[name]),
                     ]
                     canvas.fill([canvas.camera.project(np.stack([self.at(*c) for c in pane]))], self._pane(light), label)  # fmt: skip
-            elif number in sides:
-                x = sides[number]
+            elif name in sides:
+                x = sides[name]
                 load = [
                     (-reach, 0.9, x),
                     (reach - 2.2, 0.9, x),
@@ -204,8 +221,8 @@ class Vehicle:
                 window = [(reach - 1.6, 1.5, x), (reach - 0.4, 1.5, x), (reach - 0.5, 2.2, x), (reach - 1.6, 2.2, x)]
                 canvas.fill([canvas.camera.project(np.stack([self.at(*c) for c in load]))], material(rng, cargo, contrast=0.12), label)  # fmt: skip
                 canvas.fill([canvas.camera.project(np.stack([self.at(*c) for c in window]))], self._pane(light), label)
-        for number, at in ((0, reach * 1.001), (1, -reach * 1.001)):
-            if number in seen and (self.kind == "bus" or number == 0):
+        for name, at in (("front", reach * 1.001), ("back", -reach * 1.001)):
+            if name in seen and (self.kind == "bus" or name == "front"):
                 low, high = self.height * 0.42, self.height * 0.8
                 pane = [
                     (at, low, -half * 0.88),
@@ -222,21 +239,26 @@ class Vehicle:
         across = np.array([0.0, camera.above, 0.0]) - self.place
         side = np.sign(across @ self.side) * self.width / 2 * 1.005
         for along in (-0.3 * self.length, 0.31 * self.length):
-            for size, color in ((1.0, (0.03, 0.03, 0.03)), (0.62, varied(self.rng, (0.4, 0.4, 0.4), 0.3))):
+            for size, color in (
+                (1.22, (0.02, 0.02, 0.02)),
+                (1.0, (0.04, 0.04, 0.04)),
+                (0.62, varied(self.rng, (0.4, 0.4, 0.4), 0.3)),
+            ):
                 ring = circle(along, radius, radius * size)
                 points = np.stack([self.at(a, b, side) for a, b in ring])
                 canvas.fill(
                     [camera.project(points)], material(self.rng, np.asarray(color), contrast=0.25, kind=GRAIN), label
                 )
 
-    def _ends(self, canvas: Canvas, seen: list[int], bottom: float, label: int) -> None:
+    def _ends(self, canvas: Canvas, seen: list[str], label: int) -> None:
         """Lamps, plate, bumper and grille of the front or the back."""
-        for number, sign in ((0, 1.002), (1, -1.002)):
-            if number not in seen:
+        bottom = self.bottom
+        for name, sign in (("front", 1.002), ("back", -1.002)):
+            if name not in seen:
                 continue
             at, half, rng = sign * self.length / 2, self.width / 2, self.rng
             low, high = bottom + 0.42 * (min(self.waist, 1.2) - bottom), min(self.waist, 1.3) * 0.9
-            rear = number == 1
+            rear = name == "back"
             lamp = varied(rng, (0.45, 0.03, 0.03) if rear else (0.85, 0.85, 0.8), 0.2)
             if rear and rng.random() < 0.2:
                 lamp = np.array([1.0, 0.15, 0.1])

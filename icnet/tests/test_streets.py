@@ -44,7 +44,7 @@ SPREAD = {
     "warmth": (-0.08, 0.08),
     "traffic": (0.2, 0.9),
 }
-SOMETIMES = {"motion_blur": 0.3, "dirt": 0.2, "bonnet": 0.3, "wet": 0.15, "distortion": 0.4}
+SOMETIMES = {"motion_blur": 0.3, "dirt": 0.2, "bonnet": 0.3, "wet": 0.15, "sharpening": 0.6, "distortion": 0.4}
 """In which share of the streets there is any."""
 
 
