@@ -203,19 +203,23 @@ def test_the_benchmark_counts_batches_of_any_size_and_of_all_hosts(monkeypatch):
         def run(self, program, feed, step=0, fetch=None):
             nonlocal clock
             clock += 1.0
+            fed.append(len(feed["x"]))
             return {"loss": np.zeros(())}
 
     @contextmanager
     def open_batches(start):
-        yield (Batch({}, size, epoch=0, index=index) for index, size in enumerate(itertools.cycle([4, 8])))
+        sizes = enumerate(itertools.cycle([4, 8]))
+        yield (Batch({"x": np.zeros(size)}, size, epoch=0, index=index) for index, size in sizes)
 
     class Records:
         def record(self, kind, step, **values):
             pass
 
-    ticks = itertools.count()
+    ticks, fed = itertools.count(), []
     monkeypatch.setattr(trainer.time, "perf_counter", lambda: clock + next(ticks) * 1e-6)
     result = trainer.benchmark(Records(), OneSecondAStep(), None, open_batches, steps=30)
     assert result["batch_size"] == 8
-    assert result["synthetic"] == pytest.approx(8, rel=1e-3)
+    assert result["synthetic"] == pytest.approx(12, rel=1e-3)
     assert result["real"] == pytest.approx(12, rel=1e-3)
+    # Every shape runs before the clock does, and then they come as the reader's do.
+    assert fed[:10] == [8] * 5 + [4] * 5 and fed[10:40] == [8, 4] * 15
