@@ -1,16 +1,17 @@
-"""Words read by the zoo's recogniser beside PP-OCRv4 as the package rapidocr-onnxruntime has it: accuracy, size, CPU time.
+"""Words read by the zoo's recogniser beside PP-OCRv4 as the packages rapidocr-* have it: accuracy, size, CPU time.
 
     python benchmarks/ocr_peers.py rate                                     words made and read a second of CPU time
     python benchmarks/ocr_peers.py words made --number 500                  made words in fonts not trained on, as PNG files
     ./zoo export ocr_recognition --onnx --export_dir exported
     python benchmarks/ocr_peers.py read ocr_recognition/data/signs made --ours exported --json out.json
 
-Reading needs onnxruntime and rapidocr-onnxruntime==1.4.4 (Apache-2.0) and no Paddle: both networks run on ONNX Runtime with
-one thread, a word at a time. Time is that of the process, from the decoded picture to the text. The peer knows 6,623
-characters; it measures, and neither labels nor trains anything here.
+Reading needs onnxruntime, and the peers that are named: rapidocr-onnxruntime==1.4.4 and rapidocr-paddle==1.4.5 (Apache-2.0;
+the latter runs the same network on Paddle). All read a word at a time with one thread. Time is that of the process, from the
+decoded picture to the text. The peer knows 6,623 characters; it measures, and neither labels nor trains anything here.
 """
 
 import argparse
+import importlib
 import json
 import sys
 import time
@@ -30,6 +31,7 @@ from ocr_recognition.recognizer import Recognizer
 
 import numpy as np
 
+PEERS = ("rapidocr-onnxruntime", "rapidocr-paddle")
 Read = Callable[[np.ndarray], str]
 """A picture [h, w, 3] uint8 RGB -> its text."""
 
@@ -79,7 +81,8 @@ def read(arguments: argparse.Namespace) -> None:
     readers, sizes = {}, {}
     if arguments.ours:
         readers["zoo"], sizes["zoo"] = ours(Path(arguments.ours))
-    readers["rapidocr"], sizes["rapidocr"] = rapidocr()
+    for name in arguments.peers:
+        readers[name], sizes[name] = rapidocr(name)
     rows = [
         {"reader": name, "words": str(folder), "MB": round(sizes[name] / 1e6, 2), **measured(one, Path(folder))}
         for folder in arguments.folders
@@ -90,7 +93,7 @@ def read(arguments: argparse.Namespace) -> None:
             "  ".join(f"{name} {value:.3f}" if isinstance(value, float) else f"{value}" for name, value in row.items())
         )
     if arguments.json:
-        packages = {name: _version(name) for name in ("onnxruntime", "rapidocr-onnxruntime", "numpy")}
+        packages = {name: _version(name) for name in ("onnxruntime", "paddlepaddle", *PEERS, "numpy")}
         result = {"machine": machine() | packages, "rows": rows}
         Path(arguments.json).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
@@ -139,18 +142,18 @@ def ours(folder: Path) -> tuple[Read, int]:
     return one, model.stat().st_size
 
 
-def rapidocr() -> tuple[Read, int]:
-    """The peer's recogniser, and its size in bytes."""
-    import rapidocr_onnxruntime
-
-    reader = rapidocr_onnxruntime.RapidOCR(intra_op_num_threads=1, inter_op_num_threads=1)
-    (model,) = (Path(rapidocr_onnxruntime.__file__).parent / "models").glob("*_rec_*.onnx")
+def rapidocr(package: str) -> tuple[Read, int]:
+    """A peer's recogniser, and its size in bytes."""
+    module = importlib.import_module(package.replace("-", "_"))
+    reader = module.RapidOCR(intra_op_num_threads=1, inter_op_num_threads=1, cpu_math_library_num_threads=1)
+    models = Path(module.__file__).parent / "models"
+    files = [file for file in models.glob("**/*") if file.is_file() and "_rec_" in str(file.relative_to(models))]
 
     def one(picture: np.ndarray) -> str:
         found, _ = reader(np.ascontiguousarray(picture[:, :, ::-1]), use_det=False, use_cls=False, use_rec=True)
         return str(found[0][0]) if found else ""
 
-    return one, model.stat().st_size
+    return one, sum(file.stat().st_size for file in files)
 
 
 def main() -> None:
@@ -167,6 +170,7 @@ def main() -> None:
     reading.set_defaults(function=read)
     reading.add_argument("folders", nargs="+")
     reading.add_argument("--ours", metavar="DIR", help="exported model with model.onnx")
+    reading.add_argument("--peers", nargs="*", default=list(PEERS[:1]), choices=PEERS, help="packages")
     reading.add_argument("--json", metavar="FILE", help="write the result here too")
     arguments = parser.parse_args()
     arguments.function(arguments)
