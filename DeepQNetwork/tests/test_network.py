@@ -13,7 +13,7 @@ from fluid.weights import write_weights
 import numpy as np
 import pytest
 
-GOLDEN = Path(__file__).parent / "golden" / "dueling_breakout_2018.npz"
+GOLDEN = Path(__file__).resolve().parents[2] / "fluid" / "tests" / "golden" / "dqn_breakout_2018.npz"
 CARTPOLE = Agent("CartPole-v1", "mlp", False, 2, (4,), "float32", 1)
 PONG = Agent("Pong", "nature", True, 6)
 

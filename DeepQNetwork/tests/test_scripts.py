@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 FOLDER = Path(__file__).resolve().parent.parent
-GOLDEN = Path(__file__).parent / "golden" / "dueling_breakout_2018.npz"
+GOLDEN = FOLDER.parent / "fluid" / "tests" / "golden" / "dqn_breakout_2018.npz"
 
 
 @pytest.fixture(scope="module")
