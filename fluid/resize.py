@@ -42,6 +42,8 @@ def gather_bilinear(image: Value, size: tuple[int, int]) -> Value:
         before = image.shape[axis]
         if before < 0:
             raise ValueError(f"an image of known height and width is needed to resize it, not {list(image.shape)}")
+        if before == after:
+            continue
         place, unit = paddle.arange(after, dtype="int64") * (before - 1), max(after - 1, 1)
         low = paddle.floor_divide(place, paddle.full([1], unit, "int64"))
         high = paddle.clip(low + 1, max=before - 1)

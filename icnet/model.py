@@ -52,7 +52,7 @@ class ICNet:
         half = gather_bilinear(image, (height // 2, width // 2))
         middle = self._stem(half)
         deep = self._deep(middle, (self._part(height), self._part(width)))
-        sub4 = resize_bilinear(deep, (height // 16, width // 16))
+        sub4 = _resized(deep, (height // 16, width // 16))
         shallow = self._convolve(middle, "conv3_1_sub2_proj", 128, relu=False)
         sub24 = self._fuse(sub4, shallow, "conv_sub4", (height // 8, width // 8))
         fine = image
@@ -81,7 +81,7 @@ class ICNet:
 
     def _deep(self, x: Value, size: tuple[int, int]) -> Value:
         """The first branch's own layers, at 1/32 of the image."""
-        x = resize_bilinear(x, size)
+        x = _resized(x, size)
         for number in (2, 3, 4):
             x = self._bottleneck(x, f"conv3_{number}", 64)
         for number in range(1, 7):
@@ -103,9 +103,7 @@ class ICNet:
     def _fuse(self, coarse: Value, fine: Value, name: str, size: tuple[int, int]) -> Value:
         """Cascade feature fusion, enlarged to `size`."""
         coarse = self._convolve(coarse, name, 128, 3, dilation=2, relu=False)
-        # The gradient of gathered pixels takes longer than that of products.
-        resize = gather_bilinear if only_runs_forward() else resize_bilinear
-        return resize(F.relu(coarse + fine), size)
+        return _resized(F.relu(coarse + fine), size)
 
     def _logits(self, x: Value, name: str) -> Value:
         weight = self._parameter(
@@ -163,11 +161,20 @@ class ICNet:
         return self.parameters[name]
 
 
+def _resized(x: Value, size: tuple[int, int]) -> Value:
+    """`x` [N, C, h, w] in another size: by products where there is a gradient, which that of gathered pixels takes longer than.
+
+    Else by gathering: right after a convolution oneDNN takes the factors of a product for others, and ONNX Runtime those of
+    a product with a single column.
+    """
+    return gather_bilinear(x, size) if only_runs_forward() else resize_bilinear(x, size)
+
+
 def _add_pyramid(x: Value) -> Value:
     """`x` [N, C, h, w] and its means over 1, 2 x 2, 3 x 3 and 4 x 4 windows, enlarged, summed (pyramid pooling)."""
     height, width = x.shape[2:]
     total = x
     for parts in (1, 2, 3, 4):
         window = [height // parts, width // parts]
-        total = total + resize_bilinear(F.avg_pool2d(x, window, window), (height, width))
+        total = total + _resized(F.avg_pool2d(x, window, window), (height, width))
     return total

@@ -134,6 +134,7 @@ def test_exports_take_and_give_bytes(data: Path, trained: Path, tmp_path: Path, 
     pytest.importorskip("paddle2onnx", reason="the extra onnx has no wheels for Python 3.13")
     onnxruntime = pytest.importorskip("onnxruntime", reason="part of the extra onnx")
     folder = export.main(export.Flags(checkpoint=trained, export_dir=tmp_path / "exported", size=size, onnx=True))
+    assert json.loads((folder / "signature.json").read_text())["onednn"]
     image = cv2.resize(read_pair(open_pairs(data, "val"), 0)[0], size[::-1])
     np.savez(tmp_path / "in.npz", image=image[None])
     for name, source in (("a", {"checkpoint": trained}), ("b", {"exported_model": folder})):
