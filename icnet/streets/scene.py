@@ -42,8 +42,8 @@ def draw_street(seed: int, height: int, width: int) -> tuple[bytes, np.ndarray]:
     """One street: the content of a JPEG file, and label ids of Cityscapes [height, width] uint8."""
     rng = np.random.default_rng((2018, seed))
     setting = Setting.draw(rng)
-    focal = width / 2 / np.tan(np.radians(setting.field_of_view / 2))
-    pitch = np.arctan((0.5 - setting.horizon) * height / focal)
+    focal = float(width / 2 / np.tan(np.radians(setting.field_of_view / 2)))
+    pitch = float(np.arctan((0.5 - setting.horizon) * height / focal))
     camera = Camera(height, width, focal, setting.camera_height, setting.yaw, pitch, setting.roll)
     canvas = Canvas(camera, ID["sky"])
     Street(rng, setting, canvas).draw()
@@ -138,6 +138,7 @@ class Street:
     def draw_horizon(self) -> None:
         """Woods, hills and roofs at the end of the view."""
         rng, camera = self.rng, self.camera
+        fronts = [facade(rng, 30, 22, 6) for _ in range(3)]
         for distance in (400.0, 220.0):
             direction = camera.axes[2] * (1, 0, 1)
             center = direction / np.linalg.norm(direction) * distance
@@ -148,13 +149,9 @@ class Street:
                 tall = rng.uniform(0.015, 0.085) * distance
                 foot = center + right * (at + wide / 2)
                 if rng.random() < (0.5 if self.setting.place == "town" else 0.15):
-                    front = facade(rng, 30, 30 * tall / wide + 6, 6)
+                    front = self.hazy(fronts[rng.integers(3)] * rng.uniform(0.7, 1.2), distance)
                     self.canvas.quad(
-                        foot - right * wide / 2,
-                        right * wide,
-                        np.array([0, tall, 0]),
-                        self.hazy(front, distance),
-                        ID["building"],
+                        foot - right * wide / 2, right * wide, np.array([0, tall, 0]), front, ID["building"]
                     )
                 else:
                     color = self.hazy(things.LEAVES[rng.integers(5)] * 0.9, distance)
@@ -167,8 +164,8 @@ class Street:
 
     def hazy(self, color: np.ndarray, distance: float) -> np.ndarray:
         """A colour seen through so many metres of air."""
-        share = np.exp(-distance / self.setting.haze)
-        air = 0.75 * self.light.ambient * np.array([0.92, 0.97, 1.04])
+        share = float(np.exp(-distance / self.setting.haze))
+        air = 0.75 * self.light.ambient * np.array([0.92, 0.97, 1.04], np.float32)
         return (color * share + air * (1 - share)).astype(np.float32)
 
     # The ground.
@@ -261,7 +258,7 @@ class Street:
         road = self._markings(road, x, z, pixel)
         if self.setting.wet:
             mirror = np.clip(self._tiled(PLASTER, x, z, 23)[:, :, :1] * 0.5 + 0.4, 0, 1) * self.setting.wet
-            road = road * (1 - 0.6 * mirror) + mirror * self.light.ambient * np.array([0.62, 0.65, 0.7]) * (
+            road = road * (1 - 0.6 * mirror) + mirror * self.light.ambient * np.array([0.62, 0.65, 0.7], np.float32) * (
                 0.4 + 0.6 * (1 - seen)
             )
         return np.clip(road, 0.005, 1.3).astype(np.float32)

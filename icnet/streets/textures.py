@@ -50,7 +50,8 @@ def surface(
     zoom: float = 1.0,
 ) -> np.ndarray:
     """A piece of material around `color` (0..1): [height, width, 3]."""
-    return np.clip(color * (1 + contrast * patch(rng, height, width, kind, zoom)), 0.0, 1.5).astype(np.float32)
+    color = np.asarray(color, np.float32)
+    return np.clip(color * (1 + contrast * patch(rng, height, width, kind, zoom)), 0.0, 1.5)
 
 
 WALLS = np.array(
@@ -66,9 +67,9 @@ WALLS = np.array(
 def varied(
     rng: np.random.Generator, color: np.ndarray | tuple[float, float, float], amount: float = 0.08
 ) -> np.ndarray:
-    """A colour near `color`."""
+    """A colour near `color`, [3] float32: in float64 everything painted with it would be."""
     brighter, tint = np.exp(rng.normal(0, amount)), np.exp(rng.normal(0, amount / 3, 3))
-    return np.clip(np.asarray(color) * brighter * tint, 0.01, 1.2)
+    return np.clip(np.asarray(color) * brighter * tint, 0.01, 1.2).astype(np.float32)
 
 
 def facade(rng: np.random.Generator, width: float, height: float, density: int) -> np.ndarray:
