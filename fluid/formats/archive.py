@@ -1,31 +1,52 @@
-"""Unpacking archives of weights or data without trusting them, and finding the folder inside that holds the parameters."""
+"""Unpacking archives of weights or data without trusting them, and finding the folder inside that holds the parameters.
 
+A checksum counts only where it is compared, which gzip and xz do at the end of what they packed: so every archive is
+read to its end.
+"""
+
+import bz2
+import contextlib
+import gzip
+import lzma
 import os
 import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any, BinaryIO, cast
 
 from fluid.errors import WeightsError
+from fluid.files import open_plain
 from fluid.formats import legacy
 
 MAX_MEMBERS = 100_000
 MAX_EXPANSION = 100
 """Trained weights hardly compress, an optimizer's zeros are a part of an archive; more is a decompression bomb."""
 MIN_BUDGET = 16 * 2**20
+MAX_HEADERS = 2**17
+"""Bytes of headers before a member: long names and the like. tarfile would read any number of them into memory."""
 CHUNK = 2**20
 
 # zipfile raises NotImplementedError for a compression that it does not know, RuntimeError for encryption.
-_DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError)
+_DAMAGE = (
+    *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError),
+    *(ValueError, NotImplementedError, RuntimeError, MemoryError),
+)
+_PACKED: Mapping[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 
 
 def is_archive(path: str | os.PathLike) -> bool:
     """Whether a file is a tar (plain or compressed) or a zip."""
     try:
-        return zipfile.is_zipfile(path) or tarfile.is_tarfile(path)
+        with open_plain(path) as file:
+            if zipfile.is_zipfile(file):
+                return True
+            file.seek(0)
+            with _tar(file):
+                return True
     except (OSError, *_DAMAGE):
         return False
 
@@ -39,26 +60,42 @@ def unpack(path: str | os.PathLike, folder: str | os.PathLike, *, max_members: i
     path = Path(path)
     if not is_archive(path):
         raise WeightsError(f"{path}: {_what_it_is(path)}")
-    size = path.stat().st_size
-    budget = max(MIN_BUDGET, MAX_EXPANSION * size)
+    budget = _Budget(path, max(MIN_BUDGET, MAX_EXPANSION * path.stat().st_size), max_members)
     with legacy.new_folder(Path(folder)) as partial:
-        count = -1
+        count = 0
         try:
-            for count, (name, member_size, content) in enumerate(_members(path)):
-                budget -= member_size
-                if budget < 0 or count >= max_members:
-                    raise WeightsError(
-                        f"{path}: grows out of proportion when unpacked; refused as a decompression bomb."
-                    )
-                _write_member(partial, name, member_size, content, path)
+            with open_plain(path) as file:
+                members = _zip_members if zipfile.is_zipfile(file) else _tar_members
+                file.seek(0)
+                for count, (name, size, content) in enumerate(members(file, path, budget), 1):
+                    budget.spend(size, count)
+                    _write_member(partial, name, size, content, path)
         except _DAMAGE as error:
             raise WeightsError(
-                f"{path}: a damaged or truncated archive ({error}). Remove it and fetch it again."
+                f"{path}: a damaged or truncated archive ({error or type(error).__name__}). Remove it and fetch it again."
             ) from error
         except OSError as error:
+            # What unpacks raises it, too, but without a number.
+            if error.errno is None:
+                raise WeightsError(f"{path}: a damaged archive ({error}). Remove it and fetch it again.") from error
             raise WeightsError(f"{path}: cannot be unpacked to {folder} ({error.strerror or error}).") from error
-        if count < 0:
+        if not count:
             raise WeightsError(f"{path}: no files in it.")
+
+
+@dataclass
+class _Budget:
+    """What an archive may become."""
+
+    path: Path
+    size: int
+    members: int
+
+    def spend(self, size: int, members: int) -> None:
+        """Raise WeightsError if `size` more bytes, or so many members in all, are too much."""
+        self.size -= size
+        if self.size < 0 or members > self.members:
+            raise WeightsError(f"{self.path}: grows out of proportion when unpacked; refused as a decompression bomb.")
 
 
 def find_parameters(root: str | os.PathLike, names: Collection[str] | None = None) -> Path:
@@ -90,32 +127,75 @@ def find_parameters(root: str | os.PathLike, names: Collection[str] | None = Non
         folder = subfolders[0]
 
 
-def _members(path: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
-    """Yield name, stated size and content of each plain file.
+_Members = Iterator[tuple[str, int, IO[bytes]]]
+"""Name, stated size and content of each plain file."""
 
-    Raises WeightsError for anything but files and folders.
-    """
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            for info in archive.infolist():
-                kind = stat.S_IFMT(info.external_attr >> 16)
-                if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-                    raise WeightsError(f"{path}: {info.filename} is a link or a device; refused.")
-                if not info.is_dir():
-                    with archive.open(info) as content:
-                        yield info.filename, info.file_size, content
-        return
-    with tarfile.open(path) as tar:
-        for member in tar:
+
+def _zip_members(file: BinaryIO, path: Path, budget: _Budget) -> _Members:
+    """Raises WeightsError for anything but files and folders."""
+    with zipfile.ZipFile(file) as archive:
+        budget.spend(0, len(archive.infolist()))
+        for info in archive.infolist():
+            kind = stat.S_IFMT(info.external_attr >> 16)
+            if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+                raise WeightsError(f"{path}: {info.filename} is a link or a device; refused.")
+            if not info.is_dir():
+                with archive.open(info) as content:
+                    yield info.filename, info.file_size, content
+
+
+def _tar_members(file: BinaryIO, path: Path, budget: _Budget) -> _Members:
+    """Raises WeightsError for anything but files and folders."""
+    with _tar(file) as (tar, stream):
+        stream.left = MAX_HEADERS
+        while (member := tar.next()) is not None:
+            # It would remember them all.
+            tar.members.clear()  # type: ignore[attr-defined]
             if not (member.isreg() or member.isdir()) or member.issparse():
                 raise WeightsError(f"{path}: {member.name} is a link, a device or a sparse file; refused.")
+            stream.left = member.size + CHUNK
             if (plain := tar.extractfile(member)) is not None:
                 yield member.name, member.size, plain
-        # tarfile takes a damaged header for the end.
-        assert tar.fileobj is not None
-        tar.fileobj.seek(tar.offset)
-        if tar.fileobj.read(tarfile.BLOCKSIZE).strip(b"\0"):
-            raise tarfile.ReadError(f"no valid header at byte {tar.offset}")
+            stream.left = MAX_HEADERS
+        # tarfile takes a damaged header, or none, for the end.
+        stream.seek(tar.offset)
+        end = stream.read(tarfile.BLOCKSIZE)
+        if end != bytes(tarfile.BLOCKSIZE):
+            what = "no valid header" if end else "the file ends without the mark of an end"
+            raise tarfile.ReadError(f"{what} at byte {tar.offset}")
+        stream.left = CHUNK
+        while rest := stream.read(CHUNK):
+            budget.spend(len(rest), 0)
+            stream.left = CHUNK
+
+
+class _Stream:
+    """What a file unpacks to, of which no more than `left` bytes can be read before that is raised."""
+
+    def __init__(self, unpacked: IO[bytes]):
+        self._unpacked, self.left = unpacked, MAX_HEADERS
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= self.left:
+            raise tarfile.ReadError(f"{size} bytes where at most {self.left} belong")
+        self.left -= size
+        return self._unpacked.read(size)
+
+    def seek(self, position: int, whence: int = os.SEEK_SET) -> int:
+        return self._unpacked.seek(position, whence)
+
+    def tell(self) -> int:
+        return self._unpacked.tell()
+
+
+@contextlib.contextmanager
+def _tar(file: BinaryIO) -> Iterator[tuple[tarfile.TarFile, _Stream]]:
+    head = file.read(6)
+    file.seek(0)
+    with contextlib.ExitStack() as stack:
+        opener = next((opener for start, opener in _PACKED.items() if head.startswith(start)), None)
+        stream = _Stream(file if opener is None else stack.enter_context(opener(file)))
+        yield stack.enter_context(tarfile.open(fileobj=cast(BinaryIO, stream), mode="r:")), stream
 
 
 def _write_member(folder: Path, name: str, size: int, content: IO[bytes], path: Path) -> None:
@@ -139,8 +219,11 @@ def _write_member(folder: Path, name: str, size: int, content: IO[bytes], path: 
 
 
 def _what_it_is(path: Path) -> str:
-    with open(path, "rb") as file:
-        head = file.read(512)
+    try:
+        with open_plain(path) as file:
+            head = file.read(512)
+    except OSError as error:
+        return f"cannot be read ({error.strerror or error})."
     if not head:
         return "an empty file, not an archive."
     if head.lstrip()[:1] == b"<":

@@ -1,9 +1,12 @@
 """Unpacking: what arrives whole, and the archives that must not be unpacked."""
 
+import gzip
 import io
+import os
 import random
 import stat
 import tarfile
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -99,6 +102,65 @@ def test_bombs(tmp_path):
         with pytest.raises(WeightsError, match="decompression bomb"):
             archive.unpack(source, tmp_path / "out")
         assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.GNUTYPE_SPARSE])
+def test_bombs_in_headers_are_not_read_into_memory(tmp_path, kind):
+    info = member("././@LongLink", type=kind, size=2**30)
+    with gzip.open(tmp_path / "a.tar.gz", "wb") as file:
+        file.write(tar(tmp_path / "a.tar", (member("net/w"), b"1234")).read_bytes()[:1024])
+        file.write(info.tobuf(tarfile.GNU_FORMAT))
+        for _ in range(64):
+            file.write(bytes(2**20))
+    tracemalloc.start()
+    with pytest.raises(WeightsError, match="bytes where at most|sparse|bomb"):
+        archive.unpack(tmp_path / "a.tar.gz", tmp_path / "out")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 * 2**20
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_follows_the_end_is_read_within_bounds(tmp_path):
+    whole = tar(tmp_path / "a.tar", (member("net/w"), b"1234")).read_bytes()
+    (tmp_path / "a.tar.gz").write_bytes(gzip.compress(whole + bytes(40 * 2**20)))
+    with pytest.raises(WeightsError, match="decompression bomb"):
+        archive.unpack(tmp_path / "a.tar.gz", tmp_path / "out")
+
+
+@pytest.mark.parametrize("mode", ["w:gz", "w:bz2", "w:xz", "zip"])
+def test_one_bit_turned_over_is_never_accepted(tmp_path, mode):
+    drawn, path = random.Random(0), tmp_path / "a"
+    members = [(f"net/w{number}", drawn.randbytes(20_000)) for number in range(3)]
+    if mode == "zip":
+        zipped(path, *members)
+    else:
+        tar(path, *((member(name), data) for name, data in members), mode=mode)
+    archive.unpack(path, tmp_path / "whole")
+    data = path.read_bytes()
+    for number in range(40):
+        position = drawn.randrange(len(data) // 10, len(data) * 9 // 10)
+        path.write_bytes(data[:position] + bytes([data[position] ^ 1 << drawn.randrange(8)]) + data[position + 1 :])
+        try:
+            archive.unpack(path, tmp_path / f"out{number}")
+        except WeightsError:
+            assert not (tmp_path / f"out{number}").exists()
+        else:
+            # Of a time or an owner in a zip's directory, which nothing depends on.
+            assert contents(tmp_path / f"out{number}") == contents(tmp_path / "whole")
+
+
+def test_an_archive_cut_off_where_a_file_ends(tmp_path):
+    whole = tar(tmp_path / "a.tar", (member("net/w"), bytes(512)), (member("net/x"), b"1")).read_bytes()
+    (tmp_path / "a.tar").write_bytes(whole[:1024])
+    with pytest.raises(WeightsError, match="without the mark of an end"):
+        archive.unpack(tmp_path / "a.tar", tmp_path / "out")
+
+
+def test_a_pipe_is_no_archive(tmp_path):
+    os.mkfifo(tmp_path / "a.tar")
+    with pytest.raises(WeightsError, match="a pipe, a socket or a device"):
+        archive.unpack(tmp_path / "a.tar", tmp_path / "out")
 
 
 def test_a_stated_size_that_is_a_lie(tmp_path):

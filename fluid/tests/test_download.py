@@ -62,6 +62,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_header("Location", self.path)
             self.end_headers()
             return None
+        if what == "chunked-cut":
+            self.protocol_version = "HTTP/1.1"
+            self.send_response(200)
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            self.wfile.write(b"%x\r\n" % 100_000 + data[:100_000] + b"\r\n")
+            return None
         same = self.headers.get("If-Range") == self.server.etag
         if self.headers.get("Range") and same and what != "no-range":
             start = int(self.headers["Range"].removeprefix("bytes=").rstrip("-"))
@@ -190,6 +197,24 @@ def test_corruption(server, tmp_path):
         fetch(f"{server.url}/plain/net.tar", tmp_path / "a", sha256=SHA256)
     assert len(server.log) == 2
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_in_chunks_that_ends_too_early(server, tmp_path):
+    with pytest.raises(WeightsError, match="the connection ended before the end of the file"):
+        fetch(f"{server.url}/chunked-cut/net.tar", tmp_path / "a", attempts=2)
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("http://[bad", "http://127.0.0.1:port/x.tar", f"http://{'a' * 70}.com/x", "http:///x.tar", "javascript://x"),
+        *("http://\u4f8b.\u30c6\u30b9\u30c8/x.tar", "http://127.0.0.1:9/\u6587.tar", "http://127.0.0.1:9/a b.tar"),
+    ],
+)
+def test_odd_addresses_are_one_message(tmp_path, url):
+    with pytest.raises(WeightsError, match="The download failed"):
+        fetch(url, tmp_path / "a", attempts=1)
 
 
 def test_no_server_and_no_such_scheme(tmp_path):

@@ -179,6 +179,25 @@ def test_an_address(tmp_path, cache, archive):
         registry.resolve(f"{archive.as_uri()}.gz", tmp_path / "some_task")
 
 
+@pytest.mark.parametrize("end", ["", "..", "%2e%2e", ".lock", "x%00y.tar", "a%2Fb.tar", "n" * 300 + ".tar"])
+def test_the_end_of_an_address_names_a_file_whatever_it_is(tmp_path, cache, end):
+    entry = registry._entry_of_address(f"http://127.0.0.1/{end}", "some_task")
+    file = registry.cache_folder(entry) / entry.archive_name
+    assert file.parent.parent == cache / "some_task" and file.name == os.path.basename(os.path.normpath(file))
+    file.parent.mkdir(parents=True)
+    file.with_name(f"{file.name}.part.json").touch()
+
+
+def test_a_broken_archive_is_not_what_later_ones_are_compared_with(tmp_path, cache, archive):
+    whole = archive.read_bytes()
+    archive.write_bytes(whole[:-5000].rstrip(b"\0"))
+    with pytest.raises(WeightsError, match="damaged"):
+        registry.resolve("Net", task(tmp_path, archive.as_uri()))
+    archive.write_bytes(whole)
+    path, _ = registry.resolve("Net", task(tmp_path, archive.as_uri()))
+    assert same(weights.read_weights(path))
+
+
 def test_weights_that_come_with_the_task(tmp_path, cache):
     folder = task(tmp_path, "")
     (folder / "weights.toml").write_text(
@@ -222,6 +241,14 @@ def test_paths_go_first_and_unknown_names_are_explained(tmp_path, cache, archive
         ("[weights.Net]\nurls = []\nlicence = ''\nsource = ''", "needs either urls or a file"),
         ("[weights.Net]", "missing"),
         ("[weights", "weights.toml"),
+        (f"a = {'[' * 5000}", "weights.toml"),
+        ("[weights]\nNet = 'x'", "weights.toml"),
+        ("[weights.'../../escape']\nurls = ['x']\nlicence = ''\nsource = ''", "no folder should have"),
+        ("[weights.Net]\nfile = '../../etc'\nlicence = ''\nsource = ''", "a file outside its folder"),
+        ("[weights.Net]\nurls = [1]\nlicence = ''\nsource = ''", "a urls of the wrong type"),
+        ("[weights.Net]\nurls = 'x'\nlicence = ''\nsource = ''", "a urls of the wrong type"),
+        ("[weights.Net]\nurls = ['x']\nlicence = ''\nsource = ''\nsha256 = 5", "a sha256 of the wrong type"),
+        ("[weights.Net]\nurls = ['x']\nlicence = ''\nsource = ''\nmean = ['a']", "a mean of the wrong type"),
     ],
 )
 def test_mistakes_in_the_list(tmp_path, text, message):

@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -88,9 +88,13 @@ def download(
                 ConnectionError,
                 ssl.SSLError,
             ) as error:
-                reasons.append(f"{url}: {getattr(error, 'reason', None) or error or type(error).__name__}")
-                if isinstance(getattr(error, "reason", None), FileNotFoundError):
+                reason = getattr(error, "reason", None) or error or type(error).__name__
+                reasons.append(f"{url}: {str(reason).splitlines()[0][:200]}")
+                if isinstance(reason, FileNotFoundError):
                     break
+            except ValueError as error:
+                reasons.append(f"{url}: not an address that can be asked ({error})")
+                break
             except OSError as error:
                 raise WeightsError(f"{path}: cannot be written ({error.strerror or error}).") from error
             if attempt + 1 < attempts:
@@ -145,7 +149,7 @@ def _fetch(url: str, part: Path, label: str, progress: bool) -> None:
             file.seek(have)
             file.truncate()
             task = bar.add_task(label, total=total, completed=have)
-            while chunk := _read(response):
+            for chunk in _chunks(response):
                 file.write(chunk)
                 have += len(chunk)
                 bar.update(task, completed=have)
@@ -155,11 +159,14 @@ def _fetch(url: str, part: Path, label: str, progress: bool) -> None:
         raise ConnectionError(f"the connection ended after {have} of {total} bytes")
 
 
-def _read(response: http.client.HTTPResponse) -> bytes:
+def _chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:
+    """What arrives. Raises ConnectionError where the server announced more."""
     try:
-        return response.read(CHUNK)
+        while chunk := response.read(CHUNK):
+            yield chunk
     except http.client.IncompleteRead as error:
-        return error.partial
+        yield error.partial
+        raise ConnectionError("the connection ended before the end of the file") from error
 
 
 def _arrived(url: str, part: Path) -> tuple[int, str]:

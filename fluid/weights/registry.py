@@ -10,14 +10,16 @@ import difflib
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import sys
 import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
-from urllib.parse import unquote, urlsplit
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
+from urllib.parse import unquote
 
 from fluid.errors import WeightsError
 from fluid.formats import archive
@@ -81,7 +83,9 @@ class Entry:
         """File name of the release."""
         if self.file is not None:
             return self.file.name
-        return PurePosixPath(unquote(urlsplit(self.urls[0]).path)).name
+        # An address may end in anything: in nothing, in "..", in more than a file can be called.
+        name = PurePosixPath(unquote(self.urls[0].partition("://")[2].partition("?")[0])).name
+        return re.sub(r"[^\w.+-]", "_", name)[-100:].lstrip(".") or "weights"
 
 
 def load_registry(task_folder: str | os.PathLike) -> dict[str, Entry]:
@@ -92,23 +96,49 @@ def load_registry(task_folder: str | os.PathLike) -> dict[str, Entry]:
     path = Path(task_folder, "weights.toml")
     if not path.is_file():
         return {}
-    known = {field.name for field in dataclasses.fields(Entry)} - {"name", "task"}
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
         entries = {}
         for name, own in content.get("weights", {}).items():
-            values = {"model": name} | content.get("defaults", {}) | own
-            if unknown := set(values) - known:
-                raise WeightsError(f"{path}: [weights.{name}] has unknown fields {', '.join(sorted(unknown))}.")
-            values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-            if "file" in values:
-                values["file"] = path.parent / values["file"]
-            entries[name] = Entry(name=name, task=path.parent.name, **values)
-            if bool(entries[name].urls) == bool(entries[name].file):
-                raise WeightsError(f"{path}: [weights.{name}] needs either urls or a file.")
-    except (tomllib.TOMLDecodeError, TypeError, AttributeError, UnicodeDecodeError) as error:
+            entries[name] = _entry(path, name, {"model": name} | content.get("defaults", {}) | own)
+    except (tomllib.TOMLDecodeError, TypeError, AttributeError, UnicodeDecodeError, RecursionError) as error:
         raise WeightsError(f"{path}: {error}") from error
     return entries
+
+
+def _entry(path: Path, name: str, values: dict[str, Any]) -> Entry:
+    """An entry of the list at `path`. Raises WeightsError for what it must not say, TypeError for what an Entry lacks."""
+    hints = {key: hint for key, hint in get_type_hints(Entry).items() if key not in ("name", "task")}
+    where = f"{path}: [weights.{name}]"
+    # It becomes the name of a folder.
+    if not re.fullmatch(r"\w[\w.+-]*", name):
+        raise WeightsError(f"{where} has a name that no folder should have.")
+    if unknown := set(values) - set(hints):
+        raise WeightsError(f"{where} has unknown fields {', '.join(sorted(unknown))}.")
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    if wrong := [key for key, value in values.items() if not _is_a(value, str if key == "file" else hints[key])]:
+        raise WeightsError(f"{where} has a {wrong[0]} of the wrong type.")
+    if "file" in values:
+        values["file"] = path.parent / values["file"]
+        if not values["file"].resolve().is_relative_to(path.parent.resolve()):
+            raise WeightsError(f"{where} has a file outside its folder.")
+    entry = Entry(name=name, task=path.parent.name, **values)
+    if bool(entry.urls) == bool(entry.file):
+        raise WeightsError(f"{where} needs either urls or a file.")
+    return entry
+
+
+def _is_a(value: Any, hint: Any) -> bool:
+    """Whether a value has the type of a field of Entry."""
+    kind, parts = get_origin(hint), get_args(hint)
+    if kind is UnionType:
+        return any(_is_a(value, part) for part in parts)
+    if kind is tuple:
+        fits = isinstance(value, tuple) and (parts[-1] is Ellipsis or len(value) == len(parts))
+        return fits and all(_is_a(item, parts[0]) for item in value)
+    if hint is float:
+        return _is_a(value, int) or isinstance(value, float)
+    return isinstance(value, kind or hint) and not isinstance(value, bool)
 
 
 def find_entry(name: str, task_folder: str | os.PathLike) -> Entry | None:

@@ -1,0 +1,39 @@
+"""Files that people name: opened only if they are files."""
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+
+def open_plain(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open a file for reading.
+
+    Raises OSError if it cannot be read, or is something else: a pipe may wait for ever, a device have no end.
+    """
+    try:
+        # Opening a pipe would wait for its other end.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except ValueError as error:  # of a NUL in the name
+        raise OSError(errno.EINVAL, str(error), os.fspath(path)) from None
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        reason = os.strerror(errno.EISDIR) if stat.S_ISDIR(mode) else "a pipe, a socket or a device, not a file"
+        raise OSError(errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL, reason, os.fspath(path))
+    return os.fdopen(descriptor, "rb")
+
+
+def read_plain(path: str | os.PathLike[str]) -> bytes:
+    """The content of a file. Raises OSError as `open_plain`."""
+    with open_plain(path) as file:
+        return file.read()
+
+
+def is_plain(path: Path) -> bool:
+    """Whether there is a file of that name; False for names that no file can have."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
