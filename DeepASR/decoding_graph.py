@@ -20,6 +20,7 @@ from pathlib import Path
 
 from DeepASR.kaldi_io import Stream, opened
 from DeepASR.transition_model import TransitionModel
+from fluid import files
 from fluid.errors import DataError
 
 import numpy as np
@@ -79,7 +80,7 @@ class Graph:
         )
         # The only property that is known whatever the labels: 1, that all states are there.
         numbers = _FIXED.pack(_VERSION, 0, 1, self.start, len(self.states), len(self.arcs))
-        partial = Path(f"{path}.partial-{os.getpid()}")
+        partial = files.partial(Path(path))
         try:
             partial.parent.mkdir(parents=True, exist_ok=True)
             with open(partial, "wb") as file:

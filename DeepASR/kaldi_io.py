@@ -28,6 +28,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Literal, Self, cast
 
+from fluid import files
 from fluid.errors import DataError
 
 import numpy as np
@@ -138,7 +139,7 @@ class ArchiveWriter:
         self.path, self.script, self.kind = Path(path), Path(script) if script else None, kind
         self._lines: list[str] = []
         self._keys: set[str] = set()
-        self._partial = [Path(f"{name}.partial-{os.getpid()}") for name in (self.path, self.script) if name]
+        self._partial = [files.partial(Path(name)) for name in (self.path, self.script) if name]
         with _writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file: BinaryIO = open(self._partial[0], "wb")

@@ -25,7 +25,9 @@ warnings.filterwarnings("ignore", message="Tensor do not have 'place' interface 
 
 
 def _explain(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """One line where a traceback would only say that a package is missing: this Python is not the zoo's."""
+    """One line where a traceback would only say that a package is missing: this Python is not the zoo's. None for Ctrl-C."""
+    if issubclass(kind, KeyboardInterrupt):
+        return
     root = Path(__file__).resolve().parent.parent
     name = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
     if not name or (root / name).exists():

@@ -2,26 +2,34 @@
 
 import os
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
+from fluid import files
 from fluid.errors import DataError
 
 import numpy as np
+
+# What NumPy and zipfile raise on a file that is not what it claims to be.
+_NO_ARRAYS = (
+    *(OSError, EOFError, ValueError, TypeError, AttributeError, LookupError, SyntaxError, MemoryError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error),
+)
 
 
 def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """Read the arrays of an .npz file; pickled objects are refused. Raises DataError."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with files.open_plain(path) as file, np.load(file, allow_pickle=False) as arrays:
             return dict(arrays)
-    except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+    except _NO_ARRAYS as error:
         raise DataError(f"{path}: not a readable .npz file of arrays ({error}).") from error
 
 
 def write_npz(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
     """Write arrays by name to an .npz file, completely or not at all. Raises DataError."""
-    partial = Path(f"{path}.partial-{os.getpid()}")
+    partial = files.partial(Path(path))
     try:
         partial.parent.mkdir(parents=True, exist_ok=True)
         with open(partial, "wb") as file:

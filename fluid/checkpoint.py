@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from fluid.errors import CheckpointError
+from fluid.files import is_alive
 
 import numpy as np
 from safetensors import SafetensorError
@@ -273,7 +274,7 @@ def _leftovers(root: Path) -> Iterator[Path]:
     """Folders that processes which are no more had not yet renamed, or not yet deleted."""
     for path in root.glob(".*-*"):
         match = _LEFTOVER.fullmatch(path.name)
-        if match and (int(match[1]) == os.getpid() or not _is_alive(int(match[1]))):
+        if match and (int(match[1]) == os.getpid() or not is_alive(int(match[1]))):
             yield path
 
 
@@ -282,16 +283,6 @@ def _is_whole(folder: Path) -> bool:
         return _read_meta(folder)[1] == _sha256(folder / STATE_FILE)
     except (CheckpointError, OSError):
         return False
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _step(folder: Path) -> int:

@@ -3,9 +3,23 @@
 A message says what is wrong, where, and what to do about it.
 """
 
+import re
+
+_LONGEST_LINE = 1000
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+
 
 class UserError(Exception):
-    """Something the user gave cannot be used; the message is complete."""
+    """Something the user gave cannot be used; the message is complete.
+
+    What it quotes of a file may be of any length and hold commands to a terminal: long lines are shown by their ends,
+    control characters by their numbers.
+    """
+
+    def __str__(self) -> str:
+        text = _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", super().__str__())
+        lines = text.split("\n") if len(text) > _LONGEST_LINE else [text]
+        return "\n".join(line if len(line) <= _LONGEST_LINE else f"{line[:600]} ... {line[-300:]}" for line in lines)
 
 
 class DataError(UserError):

@@ -1,7 +1,9 @@
 """Files that people name: opened only if they are files."""
 
+import contextlib
 import errno
 import os
+import shutil
 import stat
 from pathlib import Path
 from typing import BinaryIO
@@ -31,9 +33,23 @@ def read_plain(path: str | os.PathLike[str]) -> bytes:
         return file.read()
 
 
-def is_plain(path: Path) -> bool:
-    """Whether there is a file of that name; False for names that no file can have."""
+def partial(path: Path) -> Path:
+    """The name of a file or folder until it is whole; what killed processes left under such names of it is deleted."""
+    start = f".{path.name}.partial-"
+    with contextlib.suppress(OSError):  # a folder that is not there yet; the writer says what is wrong with it
+        for left in [left for left in path.parent.iterdir() if left.name.startswith(start)]:
+            process = left.name.removeprefix(start)
+            if process.isdecimal() and not is_alive(int(process)):
+                (shutil.rmtree if left.is_dir() else os.unlink)(left)
+    return path.with_name(f"{start}{os.getpid()}")
+
+
+def is_alive(process: int) -> bool:
+    """Whether a process of that number is running."""
     try:
-        return path.is_file()
-    except (OSError, ValueError):
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
         return False
+    except PermissionError:
+        return True
+    return True

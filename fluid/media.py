@@ -24,8 +24,10 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from fluid.errors import DataError
+from fluid.files import open_plain, read_plain
 
 import cv2
 import numpy as np
@@ -43,7 +45,10 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff",
 VIDEO_EXTENSIONS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 CAMERA = re.compile(r"camera:(\d+)")
 
+MAX_PIXELS = 100_000_000
+"""Of a picture: a file of some kilobytes can claim any number of them."""
 _MAX_ASPECT = 100
+_STRIP = 256
 _EXIF_ORIENTATION = 0x0112
 # What Pillow and OpenCV raise on bytes that are not what they claim to be.
 _DECODER_ERRORS = (
@@ -156,12 +161,19 @@ def read_named(path: str | os.PathLike[str]) -> bytes:
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
     """The content of a file. Raises DataError that says what is wrong, without the name of the file."""
     try:
-        with open(path, "rb") as file:
-            return file.read()
+        return read_plain(path)
     except FileNotFoundError:
         raise DataError("no such file") from None
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror})") from None
+
+
+def open_named(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open a file. Raises DataError naming it."""
+    try:
+        return open_plain(path)
+    except OSError as error:
+        raise DataError(f"{os.fspath(path)}: cannot be read ({error.strerror})") from None
 
 
 def decode_image(data: bytes, shrink: Callable[[int, int], int] | None = None) -> np.ndarray:
@@ -175,44 +187,49 @@ def decode_image(data: bytes, shrink: Callable[[int, int], int] | None = None) -
     Raises:
         DataError: what is wrong, without the name of the file.
     """
+    with _opened(data) as header:
+        width, height = header.size
+        if max(width, height) > _MAX_ASPECT * min(width, height):
+            raise DataError(f"{width} x {height} pixels: one side is more than {_MAX_ASPECT} times the other")
+        if "exif" in header.info and header.getexif().get(_EXIF_ORIENTATION, 1) >= 5:
+            width, height = height, width
+        factor = shrink(height, width) if shrink else 1
+        if header.format in ("JPEG", "MPO") and header.mode in ("RGB", "L"):
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), _JPEG_FLAGS[factor])
+            if image is None:
+                header.load()  # Pillow says what is wrong
+                raise DataError("the file is damaged")
+            return image if factor == 1 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        return _to_rgb(header)
+
+
+def image_size(data: bytes) -> tuple[int, int]:
+    """Height and width that `decode_image` would give the content of an image file, from its header. Raises DataError."""
+    with _opened(data) as header:
+        width, height = header.size
+        # Pillow turns TIFF by itself.
+        turned = "exif" in header.info and header.getexif().get(_EXIF_ORIENTATION, 1) >= 5
+        turned = turned and header.format != "TIFF"
+    return (width, height) if turned else (height, width)
+
+
+@contextlib.contextmanager
+def _opened(data: bytes) -> Iterator[Image.Image]:
+    """An image of which no more than the header is read. Raises DataError, also for what goes wrong in the block."""
     if not data:
         raise DataError("the file is empty (0 bytes)")
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as header:
             width, height = header.size
-            if max(width, height) > _MAX_ASPECT * min(width, height):
-                raise DataError(f"{width} x {height} pixels: one side is more than {_MAX_ASPECT} times the other")
-            if "exif" in header.info and header.getexif().get(_EXIF_ORIENTATION, 1) >= 5:
-                width, height = height, width
-            factor = shrink(height, width) if shrink else 1
-            if header.format in ("JPEG", "MPO") and header.mode in ("RGB", "L"):
-                image = cv2.imdecode(np.frombuffer(data, np.uint8), _JPEG_FLAGS[factor])
-                if image is None:
-                    header.load()  # Pillow says what is wrong
-                    raise DataError("the file is damaged")
-                return image if factor == 1 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-            return _to_rgb(header)
+            if width * height > MAX_PIXELS:
+                raise DataError(f"{width} x {height} pixels are more than {MAX_PIXELS:,}; cut it, or make it smaller")
+            yield header
     except Image.UnidentifiedImageError:
         raise DataError(f"not an image, or damaged, or in none of the formats {', '.join(FORMATS)}") from None
     except Image.DecompressionBombError as error:
         raise DataError(str(error)) from None
     except _DECODER_ERRORS as error:
         raise DataError(f"the file is damaged or truncated ({error})") from None
-
-
-def image_size(data: bytes) -> tuple[int, int]:
-    """Height and width that `decode_image` would give the content of an image file, from its header. Raises DataError."""
-    try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as header:
-            width, height = header.size
-            # Pillow turns TIFF by itself.
-            turned = "exif" in header.info and header.getexif().get(_EXIF_ORIENTATION, 1) >= 5
-            turned = turned and header.format != "TIFF"
-    except Image.UnidentifiedImageError:
-        raise DataError(f"not an image, or damaged, or in none of the formats {', '.join(FORMATS)}") from None
-    except _DECODER_ERRORS as error:
-        raise DataError(f"the file is damaged or truncated ({error})") from None
-    return (width, height) if turned else (height, width)
 
 
 def _to_rgb(image: Image.Image) -> np.ndarray:
@@ -224,15 +241,26 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
     if image.mode in ("I", "F"):
         raise DataError("has 32-bit samples; save it with 8 or 16 bits a sample")
     if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        return np.concatenate([_over_white(strip) for strip in _strips(image)])
     return np.asarray(image.convert("RGB"))
+
+
+def _strips(image: Image.Image) -> Iterator[Image.Image]:
+    """Some rows at a time: what is made of them on the way takes little memory."""
+    for top in range(0, image.height, _STRIP):
+        yield image.crop((0, top, image.width, min(top + _STRIP, image.height)))
+
+
+def _over_white(image: Image.Image) -> np.ndarray:
+    image = image.convert("RGBA")
+    return np.asarray(Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB"))
 
 
 def _frames(name: str, step: int) -> Iterator[tuple[str, np.ndarray]]:
     camera = is_camera(name)
-    if not camera and not os.access(name, os.R_OK):
-        raise DataError(f"{name}: cannot be read (Permission denied)")
+    if not camera:
+        with contextlib.closing(open_named(name)):
+            pass
     video = cv2.VideoCapture(int(name.partition(":")[2]) if camera else name)
     try:
         number = 0

@@ -13,7 +13,6 @@ distribution, by its name and a seed. Those draws are not Paddle's, so the two f
 
 import importlib.util
 import json
-import os
 import shutil
 import zlib
 from collections.abc import Collection, Iterator, Mapping
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from fluid import config as configuration
+from fluid import files
 from fluid.errors import EngineError, UserError, WeightsError
 from fluid.interface import Interface, restart_averages
 
@@ -181,7 +181,7 @@ def write(
 
     if folder.exists():
         raise UserError(f"{folder} exists already; choose another --programs, or remove it")
-    partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
+    partial = files.partial(folder)
     known = initialisers(programs.values()) if form == "seed" else {}
     averages = {name for program in programs.values() for name in program.averages}
     initial = {name: known.get(name) or _description(state[name]) for name in sorted(state.keys() - averages)}

@@ -22,7 +22,8 @@ def json_lines(path: Path | None) -> Iterator[Write]:
         return
     make_folder(path.parent)
     with writing(path):
-        file = open(path, "w", encoding="utf-8")
+        # Names of files that are no UTF-8 come with surrogates, which JSON writes by their numbers.
+        file = open(path, "w", encoding="utf-8", errors="backslashreplace")
     with file:
 
         def write(record: Mapping[str, Any]) -> None:
@@ -37,7 +38,8 @@ def write_result(folder: Path, result: Mapping[str, Any]) -> None:
     """Write FOLDER/result.json, what an evaluation found. Raises UserError if it cannot be written."""
     path = make_folder(folder) / "result.json"
     with writing(path):
-        path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = json.dumps(result, indent=1, ensure_ascii=False) + "\n"
+        path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def make_folder(folder: Path) -> Path:

@@ -5,17 +5,22 @@ script ends.
 """
 
 import contextlib
+import errno
 import fcntl
 import importlib.metadata
+import io
 import json
 import os
 import platform
 import resource
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import FrameType
 from typing import IO, TYPE_CHECKING, Any
 
 from fluid import checkpoint
@@ -42,23 +47,51 @@ console = Console(highlight=False, soft_wrap=True)
 
 
 def script(main: Callable[[], Any]) -> None:
-    """Run a script's `main`; an error that the user can mend is one message and exit code 1."""
+    """Run a script's `main`; an error that the user can mend is one message and exit code 1, Ctrl-C exit code 130."""
+    interrupted: list[int] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        interrupted.append(number)
+        signal.default_int_handler(number, frame)
+
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if in_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, interrupt)
+    for stream in (sys.stdout, sys.stderr):
+        # What it cannot show, Chinese where all is ASCII or a name of no encoding, it shows by numbers.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         main()
-    except ModuleNotFoundError as error:
-        if error.name != "paddle":
-            raise
-        print(f"error: {WITHOUT_PADDLE}", file=sys.stderr)
-        sys.exit(1)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    except SystemExit:
+        raise
     except BrokenPipeError:
         # The reader of our output has gone (`infer.py | head`); Python would complain once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except BaseException as error:
+        # C++ on the way turns a KeyboardInterrupt into errors of its own.
+        if interrupted or isinstance(error, KeyboardInterrupt):
+            sys.exit(130)
+        if (message := _message(error)) is None:
+            raise
+        print(f"error: {message}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _message(error: BaseException) -> str | None:
+    """What to say of an error that the user or the machine is the cause of; None of others."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, ModuleNotFoundError) and error.name == "paddle":
+        return WITHOUT_PADDLE
+    if isinstance(error, MemoryError):
+        return "memory ran out; give smaller batches, or fewer at a time"
+    if isinstance(error, OSError):
+        hint = {errno.EMFILE: "; raise `ulimit -n`", errno.ENOSPC: "; free some space"}.get(error.errno or 0, "")
+        place = "" if error.filename is None else f"{error.filename}: "
+        return str(UserError(f"{place}{error.strerror or error}{hint}"))
+    return None
 
 
 class Run:

@@ -465,6 +465,6 @@ def fingerprint(*parts: Iterable[str] | np.ndarray | str) -> str:
             digest.update(np.ascontiguousarray(part).tobytes())
         else:
             for text in [part] if isinstance(part, str) else part:
-                digest.update(text.encode() + b"\0")
+                digest.update(text.encode(errors="surrogateescape") + b"\0")
         digest.update(b"\0\0")
     return digest.hexdigest()[:32]

@@ -3,12 +3,13 @@
 from pathlib import Path
 
 from fluid.errors import DataError
+from fluid.files import read_plain
 
 
 def read_lines(path: str | Path) -> list[str]:
     """Lines of a UTF-8 text file, with or without a byte order mark. Raises DataError (FILE:LINE)."""
     try:
-        data = Path(path).read_bytes()
+        data = read_plain(path)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
     try:

@@ -18,13 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from fluid import cache
 from fluid.errors import DataError, UserError
 from fluid.formats.archive import unpack
 from fluid.media import EXTENSIONS, decode_image, read_bytes, read_named
 
 import cv2
 import numpy as np
-import platformdirs
 
 EMBEDDED = Path(__file__).parent / "data"
 INTERPOLATIONS = {
@@ -99,7 +99,7 @@ class ImageList:
     root: str
     """What the paths are relative to."""
     names: np.ndarray
-    """All relative paths, UTF-8, one after the other, [bytes] uint8."""
+    """All relative paths as the system has them, one after the other, [bytes] uint8."""
     ends: np.ndarray
     """Where each path ends in `names`, [N] int64."""
     labels: np.ndarray
@@ -113,7 +113,7 @@ class ImageList:
     def path(self, index: int) -> str:
         """The file of one image."""
         start = self.ends[index - 1] if index else 0
-        return os.path.join(self.root, self.names[start : self.ends[index]].tobytes().decode())
+        return os.path.join(self.root, os.fsdecode(self.names[start : self.ends[index]].tobytes()))
 
     def where(self, index: int) -> str:
         """The same with the place that mentions it, for messages: `LIST:LINE: PATH`."""
@@ -150,6 +150,8 @@ def read_list(list_file: str | os.PathLike, root: str | os.PathLike, class_dim: 
     content = read_named(list_file).removeprefix(b"\xef\xbb\xbf")
     try:
         content.decode()
+        if b"\0" in content:
+            raise UnicodeDecodeError("utf-8", content, content.index(b"\0"), len(content), "no character of a text")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start)
         shown = content.split(b"\n")[line][:60]
@@ -163,10 +165,11 @@ def read_list(list_file: str | os.PathLike, root: str | os.PathLike, class_dim: 
             continue
         if len(parts) < 2 or not parts[1].isdigit():
             raise DataError(f"{list_file}:{number}: {_LIST_FORMAT}; got {line.decode().strip()[:200]!r}")
-        label = int(parts[1])
+        # Python refuses to read numbers of thousands of digits.
+        label = int(parts[1][:20])
         if label >= class_dim:
             raise DataError(
-                f"{list_file}:{number}: label {label} is not in 0..{class_dim - 1}: "
+                f"{list_file}:{number}: label {parts[1].decode()} is not in 0..{class_dim - 1}: "
                 "correct it, or give a --class_dim above it"
             )
         names.append(parts[0].strip())
@@ -198,7 +201,7 @@ def scan_folders(data_dir: str | os.PathLike, split: str, class_dim: int) -> Ima
             folders.sort()
             inside = os.path.relpath(place, data_dir)
             names += [
-                os.path.join(inside, file).encode()
+                os.fsencode(os.path.join(inside, file))
                 for file in sorted(files)
                 if file.lower().endswith(EXTENSIONS) and not file.startswith(".")
             ]
@@ -224,28 +227,16 @@ def imagenet_names() -> list[str]:
 
 
 def embedded_dataset() -> Path:
-    """Folder of the small Fashion-MNIST data set, unpacked when it is first asked for.
-
-    It is put into the user's cache folder, or beside the archive where that is not writable. Raises DataError if neither is.
-    """
+    """Folder of the small Fashion-MNIST data set, unpacked into the cache when it is first asked for. Raises UserError."""
     archive = EMBEDDED / "fashion_mini.tar.xz"
-    folder = f"fashion_mini-{hashlib.sha256(archive.read_bytes()).hexdigest()[:12]}"
-    places = [Path(platformdirs.user_cache_dir("fluid-model-zoo", appauthor=False)) / folder, EMBEDDED / folder]
-    for place in places:
-        if place.is_dir():
-            return place
-    problems = []
-    for place in places:
+    place = cache.folder() / f"fashion_mini-{hashlib.sha256(archive.read_bytes()).hexdigest()[:12]}"
+    if not place.is_dir():
         try:
-            place.parent.mkdir(parents=True, exist_ok=True)
             unpack(archive, place)
-        except (OSError, UserError) as error:
-            if place.is_dir():  # another process was faster
-                return place
-            problems.append(f"\n  {place}: {error}")
-        else:
-            return place
-    raise DataError(f"the embedded data set {archive} could not be unpacked:{''.join(problems)}")
+        except UserError as error:
+            if not place.is_dir():  # no other process was faster
+                raise DataError(f"the embedded data set {archive} could not be unpacked: {error}") from None
+    return place
 
 
 # Reading

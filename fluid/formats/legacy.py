@@ -23,6 +23,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
+from fluid import files
 from fluid.errors import WeightsError
 from fluid.formats import wire
 
@@ -148,7 +149,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     path = Path(path)
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise WeightsError(f"{path}: exists already. Choose another place, or remove it first.")
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    partial = files.partial(path)
     with _writing(path):
         partial.mkdir(parents=True)
     try:

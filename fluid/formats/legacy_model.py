@@ -39,7 +39,11 @@ INT, FLOAT, INTS, FLOATS, BLOCK, LONG, LONGS = 0, 1, 3, 4, 8, 9, 11
 _SCALAR_TO_LIST = {(INT, INTS): (3, 6), (INT, LONGS): (3, 15), (LONG, LONGS): (13, 15), (FLOAT, FLOATS): (4, 7)}
 """(stored attribute type, today's type) -> (field it is stored in, field it belongs in)."""
 
-MAX_PROGRAM = 256 * 2**20
+MAX_PROGRAM = 32 * 2**20
+MAX_PARTS = 500_000
+"""Fields of a program, each of which takes far more memory than its two bytes at least."""
+_NESTED: dict[int, dict] = {1: {3: {2: {3: {1: {}}}}, 4: {1: {}, 2: {}, 4: {}}}}
+"""The messages inside a ProgramDesc, by field."""
 
 
 @dataclass
@@ -173,7 +177,8 @@ def convert_model(folder: str | os.PathLike, target: str | os.PathLike) -> list[
 
 
 def parse_program(data: bytes) -> list[Block]:
-    """Parse a ProgramDesc. Raises ValueError where it is malformed."""
+    """Parse a ProgramDesc. Raises ValueError where it is malformed, or has more parts than any model."""
+    _without_parts(data, _NESTED, MAX_PARTS)
     return [_parse_block(value) for number, value in _messages(data, 1) if number == 1]
 
 
@@ -220,6 +225,17 @@ def _messages(data: bytes, *numbers: int) -> Iterator[tuple[int, bytes]]:
             yield number, wire.bytes_in(value)
         elif number in numbers:
             raise ValueError(f"field {number} has wire type {wire_type}")
+
+
+def _without_parts(data: bytes, nested: dict[int, dict], left: int) -> int:
+    """How many parts are left to a program after those of a message. Raises ValueError if it is too many."""
+    for number, wire_type, value in wire.fields(data):
+        left -= 1
+        if left < 0:
+            raise ValueError(f"it has more than {MAX_PARTS:,} parts")
+        if number in nested and wire_type == wire.BYTES:
+            left = _without_parts(wire.bytes_in(value), nested[number], left)
+    return left
 
 
 def _parse_block(data: bytes) -> Block:

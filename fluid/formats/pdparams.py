@@ -10,11 +10,13 @@ import mmap
 import os
 import pickle
 import pickletools
+import re
 import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any, cast
 
+from fluid import files
 from fluid.errors import WeightsError
 
 import numpy as np
@@ -59,6 +61,10 @@ _EMPTY = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
+MAX_INSTRUCTIONS = 2_000_000
+"""Of a pickle; an array takes about fifty."""
+
+
 class _Call(str):
     """A function the pickle names, by this reader's label for it."""
 
@@ -69,10 +75,10 @@ class _Dtype:
         self.byte_order: Any = "<"
 
     def resolve(self) -> np.dtype:
-        dtype = np.dtype(self.code).newbyteorder(self.byte_order)
-        if dtype.kind not in "biufc" or dtype.itemsize > 16:
-            raise ValueError(f"an array of {self.code!r}")
-        return dtype
+        # NumPy takes a code for a whole language.
+        if not re.fullmatch(r"[<>=|]?[biufc]\d{1,2}", self.code) or self.byte_order not in ("<", ">", "=", "|"):
+            raise ValueError(f"an array of {self.code!r:.40}")
+        return np.dtype(self.code).newbyteorder(self.byte_order)
 
 
 class _Array:
@@ -117,7 +123,7 @@ def write_pdparams(path: str | os.PathLike, weights: Mapping[str, np.ndarray]) -
     The instructions are written here because numpy 2 pickles arrays under a module name that the numpy of those years
     lacks.
     """
-    temporary = Path(f"{path}.partial-{os.getpid()}")
+    temporary = files.partial(Path(path))
     try:
         with open(temporary, "wb") as file:
             file.write(b"\x80\x03}")
@@ -174,8 +180,10 @@ def _interpret(data: mmap.mmap) -> Any:
 
     argument: Any
     # It reads of a file object and of a map alike.
-    for opcode, argument, _ in pickletools.genops(cast(IO[bytes], data)):
+    for number, (opcode, argument, _) in enumerate(pickletools.genops(cast(IO[bytes], data))):
         name = opcode.name
+        if number == MAX_INSTRUCTIONS:
+            raise ValueError(f"it has more than {MAX_INSTRUCTIONS:,} instructions")
         if name in _PUSH:
             stack.append(_CONSTANTS.get(name, argument))
         elif name in _EMPTY:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from fluid import files
 from fluid.errors import WeightsError
 
 import numpy as np
@@ -42,7 +43,7 @@ def read_metadata(path: str | os.PathLike) -> dict[str, str]:
 def write(path: str | os.PathLike, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
     """Write a file whole or not at all; raises WeightsError where that cannot be."""
     path = Path(path)
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    partial = files.partial(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         dense = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()}
@@ -62,4 +63,7 @@ def _array(item: Mapping, where: str) -> np.ndarray:
         return (np.frombuffer(data, "<u2").astype("<u4") << 16).view("<f4").reshape(shape)
     if dtype not in _TYPES:
         raise WeightsError(f"{where}: {dtype} is a data type that is not read here; save it as float32 or bfloat16.")
-    return np.frombuffer(data, _TYPES[dtype]).reshape(shape)
+    try:
+        return np.frombuffer(data, _TYPES[dtype]).reshape(shape)
+    except ValueError as error:
+        raise WeightsError(f"{where}: an impossible shape ({error}).") from None

@@ -5,6 +5,7 @@ import random
 import shutil
 import struct
 import sys
+import tracemalloc
 from pathlib import Path
 
 from fluid.errors import WeightsError
@@ -235,6 +236,19 @@ def test_a_loop_whose_body_is_itself(tmp_path):
     folder = model_folder(tmp_path / "net", [variable("x", (-1, 3))], [loop], "x")
     with pytest.raises(WeightsError, match="while refers to block 0, which is not inside"):
         legacy_model.run_model(folder, {"x": np.ones((1, 3), np.float32)})
+
+
+@pytest.mark.parametrize(
+    "part", [b"\x0a\x00", message((1, message((4, message((4, b"")))))), message((1, message((3, b""))))]
+)
+def test_a_program_of_empty_parts_is_refused_before_it_takes_memory(part, monkeypatch):
+    monkeypatch.setattr(legacy_model, "MAX_PARTS", 1000)
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="more than 1,000 parts"):
+        legacy_model.parse_program(part * 10**6)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2 * len(part) * 10**6
 
 
 def test_random_damage_to_programs_never_does_more_than_raise(tmp_path):

@@ -111,6 +111,7 @@ def test_nothing_is_executed(tmp_path, monkeypatch, content, protocol):
         (pickle.dumps({"w": np.array(["a", "b"], object)}), "not a readable"),
         (pickle.dumps({"w": np.zeros(2, "f4,i4")}), "not a readable"),
         (pickle.dumps({"w": np.array(["a"])}), "an array of"),
+        (pickle.dumps({"w": np.zeros(1, "f4")}).replace(b"\x02f4", b"\x02(1"), "an array of"),
         (pickle.dumps({"w": np.ones(2).view(Subclass)}), r"Subclass; only numpy arrays"),
         (pickle.dumps({"w": np.ones(64)})[:-20], "not a readable"),
         (b"\x80\x02cbuiltins\neval\nX\x04\x00\x00\x001+1.\x85R.", "asks for builtins.eval"),
@@ -141,6 +142,13 @@ def test_repetition_gains_no_memory(tmp_path):
     once = b"c_codecs\nencode\n" + b"h\x01" + b"X\x06\x00\x00\x00latin1\x86R"
     (tmp_path / "x.pdparams").write_bytes(b"\x80\x02(" + text + once * 5000 + b"l.")
     with pytest.raises(WeightsError, match="multiplies its contents"):
+        pdparams.read_pdparams(tmp_path / "x.pdparams")
+
+
+def test_a_million_empty_lists_are_too_many(tmp_path, monkeypatch):
+    monkeypatch.setattr(pdparams, "MAX_INSTRUCTIONS", 1000)
+    (tmp_path / "x.pdparams").write_bytes(b"\x80\x02(" + b"]" * 2000 + b"l.")
+    with pytest.raises(WeightsError, match="more than 1,000 instructions"):
         pdparams.read_pdparams(tmp_path / "x.pdparams")
 
 

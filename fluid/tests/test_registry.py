@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 from fluid import weights
+from fluid.cache import VARIABLE
 from fluid.errors import WeightsError
 from fluid.formats import legacy
 from fluid.weights import registry
@@ -24,7 +25,7 @@ ARRAYS = {"conv1_weights": np.arange(8, dtype=np.float32).reshape(2, 4), "fc_off
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch) -> Path:
-    monkeypatch.setenv(registry.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "cache"))
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path / "cache"

@@ -119,6 +119,20 @@ def test_unreadable_files(tmp_path, name, data, message):
         weights.read_weights(tmp_path / name)
 
 
+@pytest.mark.parametrize("name", ["w", "w.safetensors", "w.pdparams", "w.tar.gz"])
+def test_a_pipe_is_not_waited_for(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(WeightsError, match="a pipe, a socket or a device, not a file"):
+        weights.read_weights(tmp_path / name)
+
+
+def test_an_array_of_a_hundred_dimensions(tmp_path):
+    header = json.dumps({"w": {"dtype": "F32", "shape": [1] * 100, "data_offsets": [0, 4]}}).encode()
+    (tmp_path / "x.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
+    with pytest.raises(WeightsError, match="x.safetensors: w: an impossible shape"):
+        weights.read_weights(tmp_path / "x.safetensors")
+
+
 def test_pytorch_files_are_not_unpickled(tmp_path):
     (tmp_path / "archive").mkdir()
     (tmp_path / "archive" / "data.pkl").write_bytes(b"cos\nsystem\n(S'touch executed'\ntR.")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fluid import checkpoint
 from fluid.errors import WeightsError
+from fluid.files import open_plain
 from fluid.formats import archive, legacy, legacy_model, pdparams, safetensors_file
 from fluid.interface import EMA_SUFFIX
 from fluid.weights import compact
@@ -89,7 +90,7 @@ def _read_folder(path: Path, names: Collection[str] | None) -> dict[str, np.ndar
 
 def _read_file(path: Path, names: Collection[str] | None) -> dict[str, np.ndarray]:
     try:
-        with open(path, "rb") as file:
+        with open_plain(path) as file:
             head = file.read(16)
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({error.strerror or error}).") from error

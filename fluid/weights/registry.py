@@ -11,7 +11,6 @@ import fcntl
 import hashlib
 import os
 import re
-import shutil
 import sys
 import tomllib
 from collections.abc import Collection, Mapping
@@ -21,12 +20,10 @@ from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 from urllib.parse import unquote
 
+from fluid import cache
 from fluid.errors import WeightsError
 from fluid.formats import archive
 from fluid.weights.download import download, file_digest
-
-CACHE_VARIABLE = "FLUID_ZOO_CACHE"
-"""Environment variable that moves the cache from ~/.cache/fluid-model-zoo."""
 
 
 @dataclass(frozen=True)
@@ -202,8 +199,7 @@ def _entry_of_address(url: str, task: str) -> Entry:
 
 def cache_folder(entry: Entry) -> Path:
     """The folder of an entry in the cache."""
-    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "fluid-model-zoo")
-    return Path(os.environ.get(CACHE_VARIABLE) or default, entry.task, entry.name)
+    return cache.folder() / entry.task / entry.name
 
 
 def is_fetched(entry: Entry) -> bool:
@@ -236,7 +232,7 @@ def fetch(entry: Entry, names: Collection[str] | None = None, *, progress: bool 
         lock = open(folder / ".lock", "w")
     except OSError as error:
         raise WeightsError(
-            f"{folder}: cannot be written ({error.strerror}). Set {CACHE_VARIABLE} to a folder that can."
+            f"{folder}: cannot be written ({error.strerror}). Set {cache.VARIABLE} to a folder that can."
         ) from error
     with lock:
         try:
@@ -261,8 +257,6 @@ def content_digest(path: Path) -> str:
 
 
 def _fetch_locked(entry: Entry, folder: Path, progress: bool) -> None:
-    for left_by_a_killed_process in folder.glob(".files.partial-*"):
-        shutil.rmtree(left_by_a_killed_process, ignore_errors=True)
     file = folder / entry.archive_name
     given = file.is_file()
     print(f"{entry.name}: {f'using {file}' if given else f'downloading {entry.urls[0]}'}", file=sys.stderr)

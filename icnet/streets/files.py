@@ -6,11 +6,11 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
+from fluid import cache, files
 from fluid.errors import DataError
 from icnet.streets.scene import draw_street
 
 import cv2
-import platformdirs
 
 VERSION = 4
 """Of the drawings; another one is drawn anew."""
@@ -27,9 +27,7 @@ def drawn_streets() -> Path:
 
     It lies in the user's cache folder.
     """
-    folder = (
-        Path(platformdirs.user_cache_dir("fluid-model-zoo", appauthor=False)) / f"streets-{VERSION}-{SIZE[1]}x{SIZE[0]}"
-    )
+    folder = cache.folder() / f"streets-{VERSION}-{SIZE[1]}x{SIZE[0]}"
     if not folder.is_dir():
         print(f"drawing {sum(COUNTS.values())} streets into {folder}", flush=True)
         write_streets(folder, SIZE, COUNTS)
@@ -38,7 +36,7 @@ def drawn_streets() -> Path:
 
 def write_streets(folder: Path, size: tuple[int, int], counts: dict[str, int], processes: int | None = None) -> None:
     """Draw streets into a folder that is not there yet; whole or not at all. Raises DataError if it cannot be written."""
-    partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
+    partial = files.partial(folder)
     tasks = [(partial, split, number, size) for split, count in counts.items() for number in range(count)]
     try:
         for split in counts:

@@ -3,6 +3,7 @@
 import tarfile
 from pathlib import Path
 
+from fluid import cache
 from fluid.formats import legacy
 from fluid.program import initialise
 from fluid.tests.golden_values import golden_value
@@ -26,7 +27,7 @@ def initial() -> dict[str, np.ndarray]:
 @pytest.fixture
 def archive(initial: dict[str, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:
     """The release where a user without a connection is told to put it; returns what is in it."""
-    monkeypatch.setenv(registry.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(cache.VARIABLE, str(tmp_path / "cache"))
     arrays = {name: golden_value(name, array.shape) for name, array in initial.items() if not name.startswith(HEADS)}
     legacy.write_folder(tmp_path / "model_1000", arrays)
     legacy.write_tensor(tmp_path / "model_1000" / "conv1_sub1.w_0_velocity_0", np.zeros(3, np.float32))

@@ -5,6 +5,7 @@ import sys
 import tarfile
 from pathlib import Path
 
+from fluid import cache
 from fluid.formats import legacy
 from fluid.tests.golden_values import golden_value
 from fluid.weights import registry
@@ -81,7 +82,7 @@ def test_from_archive_to_historical_logits(tmp_path, name, inside, automatic):
         [sys.executable, str(FOLDER / "infer.py"), "--pretrained_model", name, "--engine", "paddle"]
         + ["--feed", str(tmp_path / "in.npz"), "--fetch", str(tmp_path / "out.npz")],
         check=True,
-        env={"PATH": "", "OMP_NUM_THREADS": "1", registry.CACHE_VARIABLE: str(tmp_path / "cache")},
+        env={"PATH": "", "OMP_NUM_THREADS": "1", cache.VARIABLE: str(tmp_path / "cache")},
         cwd=tmp_path,
     )
     golden = np.load(GOLDEN / "historical_logits.npz")[f"{entry.model}/automatic" if automatic else entry.model]

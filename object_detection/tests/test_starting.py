@@ -4,6 +4,7 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+from fluid import cache
 from fluid.errors import UserError, WeightsError
 from fluid.formats import legacy
 from fluid.program import initialise
@@ -51,7 +52,7 @@ def part_of(name: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 @pytest.fixture
 def archived(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, released: dict[str, np.ndarray]) -> Any:
     """Puts a made archive where a download would lie: a folder of a file a variable, with moments of RMSProp."""
-    monkeypatch.setenv(registry.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(cache.VARIABLE, str(tmp_path / "cache"))
 
     def make(name: str) -> dict[str, np.ndarray]:
         arrays = part_of(name, released)

@@ -1,16 +1,15 @@
 """The xla engine: Programs compiled whole by XLA, on CPU or on every visible GPU."""
 
 import copy
-import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from fluid import cache
 from fluid.engine.base import Engine
 from fluid.engine.xla import distributed
 from fluid.engine.xla.compiled import Compiled, Scalars, State
@@ -203,6 +202,5 @@ def _stacked(feeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def _use_compilation_cache() -> None:
     """Keep compiled steps on disk, so that starting the same job again compiles nothing."""
     if jax.config.values["jax_compilation_cache_dir"] is None:
-        root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        jax.config.update("jax_compilation_cache_dir", str(Path(root) / "fluid-model-zoo" / "xla"))
+        jax.config.update("jax_compilation_cache_dir", str(cache.compiled()))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)

@@ -1,0 +1,73 @@
+"""How a script ends, whatever ends it: one message, no traceback, an exit code."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from fluid.errors import UserError
+
+import pytest
+
+START = "import errno, os, signal, sys\nfrom fluid.errors import UserError\nfrom fluid.run import script, console\n"
+
+
+def run(code: str, **environment: str) -> tuple[int, str, str]:
+    """Exit code and output of a script with this body."""
+    body = START + "def main():\n" + "".join(f"    {line}\n" for line in code.splitlines()) + "script(main)\n"
+    done = subprocess.run(
+        [sys.executable, "-c", body],
+        capture_output=True,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])} | environment,
+    )
+    return done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
+
+
+@pytest.mark.parametrize(
+    "code, said",
+    [
+        ("raise UserError('x')", "error: x\n"),
+        (
+            "raise OSError(errno.EMFILE, 'Too many open files', 'a')",
+            "error: a: Too many open files; raise `ulimit -n`\n",
+        ),
+        ("raise OSError(errno.ENOSPC, 'No space')", "error: No space; free some space\n"),
+        ("open('/' + 'a' * 300)", f"error: /{'a' * 300}: File name too long\n"),
+        ("raise MemoryError", "error: memory ran out; give smaller batches, or fewer at a time\n"),
+    ],
+)
+def test_what_the_user_or_the_machine_causes_is_one_message(code, said):
+    assert run(code) == (1, "", said)
+
+
+def test_a_mistake_of_the_zoo_keeps_its_traceback():
+    code, _, said = run("raise KeyError('x')")
+    assert code == 1 and said.startswith("Traceback")
+
+
+@pytest.mark.parametrize("swallow", ["raise", "raise RuntimeError('C++ says so') from None"])
+def test_ctrl_c_is_quiet_whatever_becomes_of_it_on_the_way(swallow):
+    body = f"try:\n    os.kill(os.getpid(), signal.SIGINT)\nexcept KeyboardInterrupt:\n    {swallow}"
+    assert run(body) == (130, "", "")
+
+
+def test_ctrl_c_while_modules_are_imported_is_quiet():
+    body = "import fluid, os, signal; os.kill(os.getpid(), signal.SIGINT)"
+    done = subprocess.run([sys.executable, "-c", body], capture_output=True, cwd=Path(__file__).parents[2])
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, b"")
+
+
+@pytest.mark.parametrize("name", ["'\\u732b'", "os.fsdecode(b'\\xff')"])
+def test_names_that_the_terminal_cannot_show(name):
+    code, out, said = run(
+        f"print({name}); console.print({name}); raise UserError({name})", LC_ALL="C", PYTHONIOENCODING="ascii"
+    )
+    assert code == 1 and out.count("\\u") == 2 and said.startswith("error: \\u")
+
+
+def test_what_a_message_quotes_is_short_and_commands_no_terminal():
+    shown = str(UserError(f"list.txt:1: {'9' * 10**6} is no label\nsecond line \x1b[2J\0"))
+    first, second = shown.split("\n")
+    assert first.startswith("list.txt:1: 999") and first.endswith("999 is no label") and len(first) < 1000
+    assert second == "second line \\x1b[2J\\x00"
