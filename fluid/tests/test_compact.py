@@ -6,7 +6,7 @@ import os
 from fluid.errors import WeightsError
 from fluid.formats import safetensors_file
 from fluid.weights import compact, read_weights
-from fluid.weights.compact import Description
+from fluid.weights.compact import Description, Finer
 
 import numpy as np
 import pytest
@@ -96,7 +96,7 @@ def test_what_is_refused(tmp_path):
     safetensors_file.write(path, {"w": np.ones(2)}, {"fluid_zoo": 100_000 * "[" + 100_000 * "]"})
     with pytest.raises(WeightsError, match="metadata are damaged"):
         compact.read(path)
-    for scale in (np.ones((2, 3), np.float32), np.ones(2, np.float32), np.ones((1, 7), np.float32)):
+    for scale in (np.ones((2, 3), np.float32), np.ones(2, np.float32), np.ones((1, 0), np.float32)):
         stored = {"w": np.ones((2, 2), np.int8), "w@scale": scale}
         safetensors_file.write(path, stored, {"fluid_zoo": json.dumps(WHOLE)})
         with pytest.raises(WeightsError, match="the scales of w do not belong to it"):
@@ -106,10 +106,30 @@ def test_what_is_refused(tmp_path):
 def test_what_is_sensitive_stays_in_full(tmp_path):
     weights = {name: np.full((3, 3), 1 / 3, np.float32) for name in ("first", "second")}
     path = tmp_path / "w.safetensors"
-    compact.write(path, weights, Description(storage="fp16"), full=["first"])
+    compact.write(path, weights, Description(storage="fp16"), Finer(full=["first"]))
     back, _ = compact.read(path)
     assert back["first"].tobytes() == weights["first"].tobytes() != back["second"].tobytes()
-    assert compact.rounded(weights, "fp16", ["first"])["second"].tobytes() == back["second"].tobytes()
+    assert compact.rounded(weights, "fp16", Finer(full=["first"]))["second"].tobytes() == back["second"].tobytes()
+
+
+def test_blocks_of_input_channels_have_scales_of_their_own(tmp_path):
+    """A large number costs its neighbours alone; what is named in half is off by half a unit of its last place."""
+    random = np.random.default_rng(0)
+    kernel = random.normal(size=(6, 64, 3, 3)).astype(np.float32)
+    kernel[2, 5], kernel[3, 16:32], kernel[4, 32:48] = 1000, 0, 1e-7
+    weights = {"blocks": kernel, "half": kernel / 3, "huge": kernel * 1e7}
+    path = tmp_path / "w.safetensors"
+    compact.write(path, weights, Description(storage="int8"), Finer(half=["half"], blocks={"blocks": 16, "huge": 16}))
+    back, _ = compact.read(path)
+    for name in ("blocks", "huge"):
+        largest = np.abs(weights[name].reshape(6, 4, -1)).max(axis=2).repeat(16, axis=1)[:, :, None, None]
+        assert np.all(np.abs(back[name] - weights[name]) <= largest / 127 * 0.51 + 6e-8)
+    assert np.all(np.abs(back["half"] - weights["half"]) <= np.abs(weights["half"]) * 2**-11 + 6e-8)
+    stored = safetensors_file.read(path)
+    assert stored["blocks@scale"].shape == (6, 4, 1, 1) and stored["blocks@scale"].dtype == np.float16
+    assert stored["blocks"].dtype == np.int8 and stored["half"].dtype == np.float16
+    with pytest.raises(ValueError, match="64 along the second axis are not a multiple of 48"):
+        compact.pack(weights, "int8", Finer(blocks={"blocks": 48}))
 
 
 @pytest.mark.parametrize("storage, seen", [("int8", 2), ("fp16", 2), ("fp32", 0), (None, 0)])

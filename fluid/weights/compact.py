@@ -13,16 +13,18 @@ and whose arrays are, by the name of the variable NAME
     NAME        as it is: integers, floating point of less than two axes (offsets, statistics), everything with fp32
     NAME        float16, of two axes or more, with fp16; float32 where a number is beyond float16
     NAME        int8 in -127..127, of two axes or more, with int8; and
-    NAME@scale  float32 of one length along one axis and 1 along the others: the variable is NAME * NAME@scale
+    NAME@scale  float32 or float16: the variable is NAME * NAME@scale, each scale for as many neighbours along an axis as
+                NAME is longer there
 
-The axis with scales is the first or the last, whichever leaves both nearer to what they were: the output channels of a
+Scales lie along the first or the last axis, whichever leaves both nearer to what they were: the output channels of a
 convolution, the units of a fully connected layer, the words of an embedding. Arrays that a network is sensitive to may be
-stored as they are beside others in less. Files without that entry are plain arrays.
+stored as they are or in half precision beside others in less, or with a scale for each block of so many input channels of
+an output channel. Files without that entry are plain arrays.
 """
 
 import json
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -84,10 +86,22 @@ def describe(path: str | os.PathLike) -> Description | None:
     return description
 
 
+@dataclass(frozen=True)
+class Finer:
+    """Arrays of two axes or more that are stored with less loss than the others, by name."""
+
+    full: Collection[str] = ()
+    """As they are."""
+    half: Collection[str] = ()
+    """In float16."""
+    blocks: Mapping[str, int] = field(default_factory=dict)
+    """With int8: so many neighbours along the second axis, input channels of a convolution, share a scale."""
+
+
 def write(
-    path: str | os.PathLike, weights: Mapping[str, np.ndarray], description: Description, *, full: Collection[str] = ()
+    path: str | os.PathLike, weights: Mapping[str, np.ndarray], description: Description, finer: Finer = Finer()
 ) -> None:
-    """Write weights as `description.storage` says, those named in `full` as they are. Nothing is overwritten.
+    """Write weights as `description.storage` and `finer` say. Nothing is overwritten.
 
     Raises WeightsError if the place is taken or not writable, or a number is not finite.
     """
@@ -95,7 +109,7 @@ def write(
         raise WeightsError(f"{path}: exists already. Choose another name, or remove it first.")
     # One entry, because safetensors writes several in an order of its own.
     metadata = {METADATA_KEY: json.dumps({"version": VERSION, **asdict(description)}, ensure_ascii=False)}
-    safetensors_file.write(path, pack(weights, description.storage, full), metadata)
+    safetensors_file.write(path, pack(weights, description.storage, finer), metadata)
 
 
 def describe_source(path: str | os.PathLike, storage: Storage) -> Description:
@@ -108,27 +122,30 @@ def describe_source(path: str | os.PathLike, storage: Storage) -> Description:
     return replace(known or Description(), storage=storage)
 
 
-def rounded(weights: Mapping[str, np.ndarray], storage: Storage, full: Collection[str] = ()) -> dict[str, np.ndarray]:
+def rounded(weights: Mapping[str, np.ndarray], storage: Storage, finer: Finer = Finer()) -> dict[str, np.ndarray]:
     """`weights` as they are read back after being stored so."""
-    return _expanded(pack(weights, storage, full), "weights")
+    return _expanded(pack(weights, storage, finer), "weights")
 
 
-def pack(weights: Mapping[str, np.ndarray], storage: Storage, full: Collection[str] = ()) -> dict[str, np.ndarray]:
-    """The arrays of a file, those named in `full` as they are.
+def pack(weights: Mapping[str, np.ndarray], storage: Storage, finer: Finer = Finer()) -> dict[str, np.ndarray]:
+    """The arrays of a file.
 
-    Raises WeightsError for NaN and infinity, or a name that a scale would take.
+    Raises ValueError for blocks that do not divide an axis, WeightsError for NaN and infinity, or a name that a scale would take.
     """
     check_finite(weights, "the weights")
     stored: dict[str, np.ndarray] = {}
     for name, array in weights.items():
         if name.endswith(SCALE_SUFFIX):
             raise WeightsError(f"{name}: a variable whose name ends in {SCALE_SUFFIX} cannot be stored.")
-        if array.dtype.kind != "f" or array.ndim < 2 or storage == "fp32" or name in full:
+        if array.dtype.kind != "f" or array.ndim < 2 or storage == "fp32" or name in finer.full:
             stored[name] = array
-            continue
-        if storage == "fp16":
+        elif storage == "fp16" or name in finer.half:
             fits = np.abs(array).max(initial=0) <= np.finfo(np.float16).max
             stored[name] = array.astype(np.float16 if fits else np.float32)
+        elif name in finer.blocks:
+            stored[name], stored[name + SCALE_SUFFIX] = _quantised_in_blocks(
+                array.astype(np.float32), finer.blocks[name]
+            )
         else:
             stored[name], stored[name + SCALE_SUFFIX] = _quantised(array.astype(np.float32))
     return stored
@@ -182,6 +199,23 @@ def _quantised(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return integers, scale
 
 
+def _quantised_in_blocks(array: np.ndarray, block: int) -> tuple[np.ndarray, np.ndarray]:
+    """int8 and scales, of each slice along the first axis one for every `block` neighbours along the second."""
+    count, rest = divmod(array.shape[1], block)
+    if rest:
+        raise ValueError(f"{array.shape[1]} along the second axis are not a multiple of {block}")
+    blocks = array.reshape(len(array), count, -1)
+    scale = np.abs(blocks).max(axis=2, keepdims=True) / LEVELS
+    half = np.finfo(np.float16)
+    if scale.max(initial=0) <= half.max:
+        # Enough for scales, as the integers are rounded for what it makes of them, unless that is nothing.
+        scale = np.where(scale > 0, np.maximum(scale.astype(np.float16), half.smallest_subnormal), np.float16(0))
+    wide = scale.astype(np.float32)
+    integers = np.rint(np.divide(blocks, wide, out=np.zeros_like(blocks), where=wide > 0))
+    integers = np.clip(integers, -LEVELS, LEVELS).astype(np.int8).reshape(array.shape)
+    return integers, scale.reshape(len(array), count, *[1] * (array.ndim - 2))
+
+
 def _loss(array: np.ndarray, restored: np.ndarray) -> float:
     """Energy of the error in each slice along the first and the last axis, as a share of the slice's own; the mean.
 
@@ -211,7 +245,7 @@ def _expanded(arrays: Mapping[str, np.ndarray], where: str | os.PathLike) -> dic
                 raise WeightsError(f"{where}: the scales of {name} do not belong to it.")
             # Infinity, where a damaged scale gives that, is refused by whoever uses the weights.
             with np.errstate(over="ignore", invalid="ignore"):
-                weights[name] = array * scale
+                weights[name] = array * _spread(scale.astype(np.float32), array.shape)
         else:
             weights[name] = array.astype(np.float32) if array.dtype == np.float16 else array
     return weights
@@ -219,5 +253,13 @@ def _expanded(arrays: Mapping[str, np.ndarray], where: str | os.PathLike) -> dic
 
 def _spans(scale: np.ndarray, array: np.ndarray) -> bool:
     return scale.ndim == array.ndim and all(
-        own in (1, full) for own, full in zip(scale.shape, array.shape, strict=True)
+        own and full % own == 0 for own, full in zip(scale.shape, array.shape, strict=True)
     )
+
+
+def _spread(scale: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """`scale` with every number repeated along each axis that has neither its length nor one."""
+    for axis, (own, full) in enumerate(zip(scale.shape, shape, strict=True)):
+        if own not in (1, full):
+            scale = scale.repeat(full // own, axis)
+    return scale

@@ -1,4 +1,4 @@
-"""The detector that comes along: what it is made of, what storing it in half precision costs, and what it sees."""
+"""The detector that comes along: what it is made of, what storing it in 8 bits costs, and what it sees."""
 
 import importlib.util
 import os
@@ -116,16 +116,16 @@ def test_the_file_is_made_of_it(builder: ModuleType) -> None:
     weights = builder.convert(builder.caffe_network())
     stored, description = compact.read(builder.TARGET)
     assert description == builder.DESCRIPTION
-    expected = compact.rounded(weights, "fp16", builder.sensitive(weights))
+    expected = compact.rounded(weights, "int8", builder.finer(weights))
     assert stored.keys() == expected.keys()
     assert [name for name, array in stored.items() if array.tobytes() != expected[name].tobytes()] == []
 
 
-def test_half_precision_changes_nothing_that_counts(builder: ModuleType, photographs: np.ndarray) -> None:
+def test_eight_bits_change_nothing_that_counts(builder: ModuleType, photographs: np.ndarray) -> None:
     """The same detections above .3, within a pixel of 300 and .01."""
     full = detections(builder.convert(builder.caffe_network()), photographs)
-    half = detections(compact.read(builder.TARGET)[0], photographs)
-    for one, other in zip(full, half, strict=True):
+    stored = detections(compact.read(builder.TARGET)[0], photographs)
+    for one, other in zip(full, stored, strict=True):
         one, other = one[one[:, 1] > 0.3], other[other[:, 1] > 0.3]
         np.testing.assert_array_equal(one[:, 0], other[:, 0])
         assert np.abs(one[:, 1] - other[:, 1]).max() < 0.01
