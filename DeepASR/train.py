@@ -17,6 +17,7 @@ from DeepASR.augmentation import AugmentationFlags
 from DeepASR.corpus import Corpus, Part, open_corpus
 from DeepASR.legacy import read_lists
 from DeepASR.metrics import FrameAccuracy
+from DeepASR.newbob import Newbob
 from DeepASR.options import ALIASES, RETIRED_IN_TRAINING, NetworkFlags, with_small_devices
 from DeepASR.pictures import CURVES
 from DeepASR.reader import LONGEST_UNCUT, Utterances, blank
@@ -26,7 +27,6 @@ from DeepASR.transforms import add_deltas, read_statistics, statistics
 from fluid import config as configuration
 from fluid.averages import MeasuredWeights
 from fluid.config import BatchFlags, Count, Natural, Positive, TrainFlags, Was, defaults
-from fluid.engine import Engine
 from fluid.errors import UserError
 from fluid.interface import Interface
 from fluid.metrics import measure
@@ -84,6 +84,9 @@ class Flags(AugmentationFlags, OptimizerFlags, BatchFlags, TrainFlags):
     """Utterances in a batch, or pieces of long ones, over all devices."""
     num_epochs: Annotated[Count, Was("pass_num")] = 10
     """Passes over the training utterances."""
+    newbob: bool = False
+    """Instead of --lr_strategy: halve the learning rate after each evaluation, once dev's frame accuracy grows by less than
+    half a per cent from one to the next."""
     split_frames: Count = LONGEST_UNCUT
     """Longer utterances are cut into pieces of 256 frames and a few more."""
     acoustic_scale: Positive = 0.2
@@ -120,28 +123,18 @@ def main(flags: Flags) -> Outcome:
     settled.refuse_changes(*NETWORK_FLAGS)
     corpus, parts = open_data(flags)
     recogniser = describe(flags, corpus, parts["train"], settled.facts)
-    source = Utterances(
-        parts["train"],
-        recogniser.normalisation,
-        batch_size=flags.batch_size,
-        uncut=flags.split_frames,
-        seed=flags.seed,
-        augmentation=AugmentationFlags.of(flags),
-    )
-    dev = Utterances(parts["dev"], recogniser.normalisation, batch_size=flags.test_batch_size, uncut=None)
+    source, dev = sources(flags, parts, recogniser.normalisation)
     length = length_of(settled, source)
     if counts_epochs(flags):
         settled.refuse_other_length(length)
     programs = settled.programs(lambda: build_programs(flags, recogniser.sizes, length.steps_per_epoch))
+    newbob = newbob_of(flags, programs, settled.facts)
     engine = settled.start_engine(None, batch_size=flags.batch_size)
     with settled.open(
         engine,
         programs,
         facts={"recogniser": recogniser.to_facts()},
-        data={
-            name: fingerprint(part.texts, part.texts.values(), np.concatenate(list(part.alignments.values())))
-            for name, part in parts.items()
-        },
+        data=fingerprints(parts),
         load=(lambda state: weights_of(flags, state)) if flags.pretrained_model is not None else None,
         length=length,
     ) as session:
@@ -149,7 +142,9 @@ def main(flags: Flags) -> Outcome:
         dim = recogniser.sizes.frame_dim
         feeds = source.buckets.blanks(lambda rows, edge: blank(rows, edge, dim), engine.num_hosts)
         session.compile_ahead(feeds, f"pieces of {', '.join(map(str, source.buckets.edges))} frames")
-        evaluate = Evaluator(engine, session.update, programs["eval"], dev, flags)
+        if newbob is not None:
+            session.meta.extra[NEWBOB] = newbob.memory
+        evaluate = Evaluator(session, programs["eval"], dev, newbob)
         outcome = session.train(
             lambda start: session.batches(source, start, plan=source.buckets.training_plan(seed=flags.seed)),
             unit="utterances",
@@ -179,6 +174,27 @@ def open_data(flags: Flags) -> tuple[Corpus, dict[str, Part]]:
         corpus = open_corpus(flags.data_dir)
         parts = {name: corpus.part(name) for name in ("train", "dev")}
     return corpus, {name: part.without(flags.without_speakers) for name, part in parts.items()}
+
+
+def sources(flags: Flags, parts: Mapping[str, Part], normalisation: Normalisation) -> tuple[Utterances, Utterances]:
+    """Utterances to train on, and of dev."""
+    train = Utterances(
+        parts["train"],
+        normalisation,
+        batch_size=flags.batch_size,
+        uncut=flags.split_frames,
+        seed=flags.seed,
+        augmentation=AugmentationFlags.of(flags),
+    )
+    return train, Utterances(parts["dev"], normalisation, batch_size=flags.test_batch_size, uncut=None)
+
+
+def fingerprints(parts: Mapping[str, Part]) -> dict[str, str]:
+    """Of names, texts and alignments."""
+    return {
+        name: fingerprint(part.texts, part.texts.values(), np.concatenate(list(part.alignments.values())))
+        for name, part in parts.items()
+    }
 
 
 def weights_of(flags: Flags, state: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], object]:
@@ -257,19 +273,35 @@ def announce(session: Session, recogniser: Recogniser, source: Utterances, dev: 
     session.run.say(f"{len(source)} utterances or pieces to train on, padded to {lengths} frames; {len(dev)} of dev")
 
 
+NEWBOB = "newbob"
+"""What newbob decided, in checkpoints."""
+
+
+def newbob_of(flags: Flags, programs: Mapping[str, Interface], facts: dict | None) -> Newbob | None:
+    """What sets the learning rate where --newbob asks for it. Raises UserError beside a schedule."""
+    if not flags.newbob:
+        return None
+    if flags.recipe == "2018" or "lr_strategy" in configuration.named(flags):
+        raise UserError("--newbob decides the learning rate by itself: leave --lr_strategy and --recipe 2018 out")
+    return Newbob(programs.get("apply", programs["train"]), flags.lr, dict((facts or {}).get(NEWBOB, {})))
+
+
 class Evaluator:
     """Loss and frame accuracy of dev, by the weights in training or their averages."""
 
-    def __init__(self, engine: Engine, update: Interface, program: Interface, dev: Utterances, flags: Flags) -> None:
-        self._program, self._dev, self._rows = program, dev, flags.test_batch_size
-        self._weights = MeasuredWeights(engine, update, program.state_names, flags)
+    def __init__(self, session: Session[Flags], program: Interface, dev: Utterances, newbob: Newbob | None) -> None:
+        self._session, self._program, self._dev, self._newbob = session, program, dev, newbob
+        self._weights = MeasuredWeights(session.engine, session.update, program.state_names, session.flags)
 
     def __call__(self) -> dict[str, float]:
         """`loss`, `frame_accuracy` in per cent, `frames`."""
         engine = self._weights.engine()
-        rows = engine.shared_rows(self._rows)
+        rows = engine.shared_rows(self._session.flags.test_batch_size)
         plan = self._dev.buckets.evaluation_plan(rows)
-        return measure(engine, self._program, self._dev, FrameAccuracy(), batch_size=rows, plan=plan).result()
+        result = measure(engine, self._program, self._dev, FrameAccuracy(), batch_size=rows, plan=plan).result()
+        if self._newbob is not None:
+            self._newbob.measured(self._session.meta.step, result["frame_accuracy"])
+        return result
 
 
 def finish(run: Run, outcome: Outcome) -> None:
