@@ -85,8 +85,8 @@ def read_lists(
 ) -> tuple[Corpus, dict[str, Part]]:
     """A data set of lists of features and labels. Raises DataError for what does not fit."""
     parts = {
-        "train": _part(train_features, train_labels, class_num),
-        "dev": _part(val_features, val_labels, class_num),
+        "train": read_labelled(train_features, train_labels, class_num),
+        "dev": read_labelled(val_features, val_labels, class_num),
     }
     widths = {array.shape[1] for part in parts.values() for array in part.values()}
     if len(widths) > 1:
@@ -95,7 +95,8 @@ def read_lists(
     return Corpus(train_features.parent, widths.pop(), class_num, "cer", None, None, None, about), parts
 
 
-def _part(features_list: Path, labels_list: Path, class_num: int) -> Part:
+def read_labelled(features_list: Path, labels_list: Path, class_num: int) -> Part:
+    """Utterances of a list of features and one of their labels. Raises DataError for what does not fit."""
     features, labels = dict(read_list(features_list)), dict(read_list(labels_list, labels=True))
     for name, array in features.items():
         if name not in labels or len(labels[name]) != len(array):

@@ -106,7 +106,9 @@ def open_decoder(recogniser: Recogniser, flags: SearchFlags) -> Decoder:
 
 def _graph(recogniser: Recogniser, flags: SearchFlags) -> tuple[Graph, list[str]]:
     if flags.graphs is not None:
-        return _kaldi_graph(flags)
+        if flags.vocabulary is None:
+            raise UserError("--graphs goes with --vocabulary, the words.txt of the graph")
+        return kaldi_graph(flags.graphs, flags.vocabulary, flags.trans_model)
     lexicon = recogniser.lexicon
     if lexicon is None:
         raise UserError(
@@ -122,17 +124,18 @@ def _graph(recogniser: Recogniser, flags: SearchFlags) -> tuple[Graph, list[str]
     return from_language_model(lexicon, language_model.from_arpa(text, str(flags.language_model or "language model")))
 
 
-def _kaldi_graph(flags: SearchFlags) -> tuple[Graph, list[str]]:
-    assert flags.graphs is not None
-    if flags.vocabulary is None:
-        raise UserError("--graphs goes with --vocabulary, the words.txt of the graph")
-    graph = read_graph(flags.graphs)
-    if flags.trans_model is not None:
-        graph = graph.relabelled(read_transition_model(flags.trans_model))
-    numbers = read_text(flags.vocabulary)
-    words = [""] * (max((int(number) for number in numbers.values()), default=0) + 1)
+def kaldi_graph(path: Path, vocabulary: Path, trans_model: Path | None) -> tuple[Graph, list[str]]:
+    """HCLG.fst with pdfs for labels, by final.mdl if it has transition ids, and its words by number. Raises DataError."""
+    graph = read_graph(path)
+    if trans_model is not None:
+        graph = graph.relabelled(read_transition_model(trans_model))
+    try:
+        numbers = {word: int(number) for word, number in read_text(vocabulary).items()}
+    except ValueError as error:
+        raise DataError(f"{vocabulary}: lines 'WORD NUMBER' are expected ({error})") from None
+    words = [""] * (max(numbers.values(), default=0) + 1)
     for word, number in numbers.items():
-        words[int(number)] = word
+        words[number] = word
     return graph, words
 
 

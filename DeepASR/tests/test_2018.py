@@ -16,8 +16,9 @@ from DeepASR.options import (
     with_small_devices,
 )
 from DeepASR.sizes import Sizes
+from DeepASR.tools import profile
 from fluid import config as configuration
-from fluid.errors import WeightsError
+from fluid.errors import UserError, WeightsError
 from fluid.program import initialise
 from fluid.weights import registry, write_weights
 
@@ -32,6 +33,10 @@ BY_CHECKPOINT = (
     f"{COMMON} mean_var beam_size num_threads infer_feature_lst checkpoint trans_model vocabulary graphs log_prior "
     "acoustic_scale post_matrix_path decode_to_path"
 )
+PROFILE = (
+    "batch_size minimum_batch_size frame_dim stacked_num proj_dim hidden_dim device parallel class_num learning_rate mean_var "
+    "feature_lst label_lst max_batch_num first_batches_to_skip print_train_acc sorted_key"
+)
 SCORE = "error_rate_type special_tokens ref hyp"
 VALUES = {
     "device": "CPU",
@@ -39,6 +44,8 @@ VALUES = {
     "error_rate_type": "wer",
     "learning_rate": "0.1",
     "acoustic_scale": "0.059",
+    "print_train_acc": "True",
+    "sorted_key": "ave",
 }
 
 
@@ -49,6 +56,7 @@ VALUES = {
         (infer, INFER, ALIASES, RETIRED_IN_USE),
         (infer_by_ckpt, BY_CHECKPOINT, infer_by_ckpt.HERE, RETIRED_IN_USE),
         (score_error_rate, SCORE, {}, {}),
+        (profile, PROFILE, profile.HERE, profile.RETIRED_HERE),
     ],
     ids=lambda item: getattr(item, "__name__", ""),
 )
@@ -123,3 +131,20 @@ def test_training_starts_from_given_weights(tmp_path: Path, monkeypatch: pytest.
     smaller = initialise(build_inference(Sizes(8, 2, 6, 4, 9, 3)), seed=1)
     with pytest.raises(WeightsError):
         train.weights_of(train.Flags(pretrained_model="commands"), smaller)
+
+
+def test_batches_of_training_are_profiled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sizes: dict[str, Any] = {"hidden_dim": 6, "proj_dim": 4, "stacked_num": 1, "filters": 2}
+    flags = profile.Flags(
+        **sizes, batch_size=4, max_batch_num=2, device="cpu", print_train_acc=True, sorted_key="total"
+    )
+    timed = profile.main(flags)
+    printed = capsys.readouterr().out
+    assert timed["frames_per_second"] > 0 and "batch 1: " in printed and "accuracy 0." in printed
+    assert "pd_op.matmul" in printed and "Operator Summary" in printed
+    assert not list(tmp_path.iterdir()), "the profiler leaves nothing behind"
+    with pytest.raises(UserError, match="go together"):
+        profile.main(profile.Flags(feature_lst=tmp_path / "a.lst"))

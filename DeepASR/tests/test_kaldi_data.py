@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from DeepASR import eval as evaluation
-from DeepASR import infer_by_ckpt, prepare_lst, train
+from DeepASR import infer_by_ckpt, post_latgen_faster_mapped, prepare_lst, train
 from DeepASR.corpus import open_corpus
 from DeepASR.decoder import Decoder
 from DeepASR.decoder_processes import decode_all
@@ -115,6 +115,30 @@ def test_kaldi_s_files_train_a_recogniser_that_kaldi_s_graph_decodes(
                 infer_feature_lst=kaldi / "test" / "feats.scp", decode_to_path=kaldi / "x", **graph, **common
             )
         )
+
+
+def test_the_decoder_of_2018(kaldi: Path) -> None:
+    """By its name and methods, of posteriors and of their logarithms, in memory and in files."""
+    (kaldi / "prior").write_text(f"[ {' '.join(['-2'] * CLASSES)} ]\n")
+    files = [kaldi / "final.mdl", kaldi / "graph" / "words.txt", kaldi / "graph" / "HCLG.fst", kaldi / "prior"]
+    decoder = post_latgen_faster_mapped.Decoder(*files, 11, 0.5)
+    rng = np.random.default_rng(4)
+    said = [["one", "two", "two"], ["two"], ["one", "one"]]
+    posteriors = [np.eye(CLASSES)[spoken(words, rng)] * 0.9 + 0.1 / CLASSES for words in said]
+    texts = [" ".join(words) for words in said]
+    assert [decoder.decode(posterior) for posterior in posteriors] == texts
+    assert decoder.decode_batch([np.log(posterior) for posterior in posteriors], 2) == texts
+    with ArchiveWriter(kaldi / "p.ark", kaldi / "p.scp") as archive:
+        for number, posterior in enumerate(posteriors):
+            archive.write(f"u{number}", np.log(posterior).astype(np.float32))
+    lines = [f"u{number} {text}" for number, text in enumerate(texts)]
+    for specifier in (kaldi / "p.ark", f"ark:{kaldi / 'p.ark'}", f"scp:{kaldi / 'p.scp'}", kaldi / "p.scp"):
+        assert decoder.decode_from_file(specifier, 1) == lines
+    with pytest.raises(DataError, match="neither probabilities that sum to 1 nor"):
+        decoder.decode(posteriors[0] * 2)
+    (kaldi / "graph" / "words.txt").write_text("one 1\ntwo second\n")
+    with pytest.raises(DataError, match="words.txt: lines 'WORD NUMBER' are expected"):
+        post_latgen_faster_mapped.Decoder(*files)
 
 
 def rewritten(kaldi: Path, change: Any) -> None:
