@@ -33,12 +33,13 @@ def resize_bilinear(image: Value, size: tuple[int, int], *, align_corners: bool 
 def gather_bilinear(image: Value, size: tuple[int, int]) -> Value:
     """`image` [N, C, h, w] in another size, as `resize_bilinear` with `align_corners`: for large maps that need no gradient.
 
-    Each row, then each column, is the weighted sum of two that are gathered: 4 products a pixel, where those with matrices
-    take h + w. The gradient would be scattered, which takes long on GPUs.
+    Each column, then each row, is the weighted sum of two that are gathered: 4 products a pixel, where those with matrices
+    take h + w. Columns, which are gathered number by number, come first, while there are few rows. The gradient would be
+    scattered, which takes long on GPUs.
 
     Raises ValueError if the height or the width of `image` is not known while the Program is built.
     """
-    for axis, after in ((2, size[0]), (3, size[1])):
+    for axis, after in ((3, size[1]), (2, size[0])):
         before = image.shape[axis]
         if before < 0:
             raise ValueError(f"an image of known height and width is needed to resize it, not {list(image.shape)}")

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from icnet.classes import ID
 from icnet.streets import things
 from icnet.streets.camera import Canvas
-from icnet.streets.textures import ASPHALT, facade, surface, varied
+from icnet.streets.textures import ASPHALT, facade, surface, varied, wall_color, wall_contrast
 from icnet.streets.things import Light
 
 import numpy as np
@@ -41,7 +41,7 @@ class House:
         middle = float(np.hypot(*((self.start + self.end) / 2)[::2]))
         # As many pixels a metre as the picture has of its nearest corner.
         density = int(np.clip(1.3 * canvas.camera.focal / nearest, 3, 18))
-        wall = surface(rng, 64, 64, varied(rng, (0.5, 0.45, 0.4), 0.15))
+        wall = surface(rng, 64, 64, wall_color(rng), contrast=wall_contrast(rng))
         if rng.random() < 0.5:
             wall = facade(rng, self.deep, self.tall, density)
         for corner, normal in ((self.start, np.array([0, 0, -1.0])), (self.end, np.array([0, 0, 1.0]))):

@@ -30,7 +30,9 @@ def photograph(
     image = np.clip(image * falloff * tint * setting.exposure, 0, None)
     # A soft shoulder instead of hard clipping, then the curve of the camera.
     image = np.where(image > 0.8, 1 - 0.2 * np.exp(-(image - 0.8) / 0.2), image)
-    image = np.clip(image, 1e-3, 1) ** (1 / 1.25)
+    image = np.clip(image, 1e-3, 1) ** np.float32(1 / setting.gamma)
+    grey = image @ np.array([0.3, 0.6, 0.1], np.float32)
+    image = grey[:, :, None] + setting.saturation * (image - grey[:, :, None])
     image = (image - 0.5) * setting.contrast + 0.5
     if setting.noise:
         image = image + setting.noise * patch(rng, height, width, GRAIN, rng.uniform(0.6, 1.6))

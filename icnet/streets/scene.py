@@ -122,7 +122,11 @@ class Street:
             "overcast": (0.90, 0.90, 0.90),
             "dusk": (0.85, 0.62, 0.48),
         }
-        top, low = varied(rng, tops[self.setting.sky], 0.1), varied(rng, lows[self.setting.sky], 0.06)
+        top, low = varied(rng, tops[self.setting.sky], 0.15), varied(rng, lows[self.setting.sky], 0.08)
+        if self.setting.sky in ("clear", "cloudy"):  # from pale to deep
+            deep = rng.uniform(0, 1)
+            top = top + deep * (varied(rng, (0.06, 0.22, 0.58), 0.2) - top)
+            low = low + deep * rng.uniform(0, 0.8) * (varied(rng, (0.35, 0.58, 0.85), 0.1) - low)
         ramp = np.linspace(0, 1 / max(self.setting.horizon, 0.2), height, dtype=np.float32)[
             :, None, None
         ] ** rng.uniform(0.6, 1.4)
@@ -131,8 +135,9 @@ class Street:
             share = things.cloud_cover(rng, height, width)[:, :, None] * (
                 0.5 if self.setting.sky == "overcast" else 1.0
             )
-            white = varied(rng, (0.97, 0.97, 0.97) if self.setting.sky == "cloudy" else (0.7, 0.71, 0.73), 0.1)
-            sky = sky + share * (white - sky)
+            white = varied(rng, (0.97, 0.97, 0.97) if self.setting.sky == "cloudy" else (0.7, 0.71, 0.73), 0.12)
+            # Thick clouds are darker where they are thickest.
+            sky = sky + share * (white * (1 - rng.uniform(0, 0.5) * share**2) - sky)
         self.canvas.image[:] = np.clip(sky * (1 + 0.012 * patch(rng, height, width, CLOUDS)), 0, 1.4)
 
     def draw_horizon(self) -> None:
@@ -154,7 +159,7 @@ class Street:
                         foot - right * wide / 2, right * wide, np.array([0, tall, 0]), front, ID["building"]
                     )
                 else:
-                    color = self.hazy(things.LEAVES[rng.integers(5)] * 0.9, distance)
+                    color = self.hazy(things.LEAVES[rng.integers(len(things.LEAVES))] * 0.9, distance)
                     bumps = 0.6 + 0.4 * np.abs(noise(FOLIAGE)[rng.integers(NOISE_SIDE), :24, 0])
                     edge = np.stack([np.linspace(-wide, wide, 24), tall * bumps], axis=1)
                     outline = np.concatenate([[(-wide, -2)], edge, [(wide, -2)]])
@@ -246,7 +251,7 @@ class Street:
             + rng.uniform(0.06, 0.16) * coarse[:, :, :1]
             + rng.uniform(0.05, 0.16) * seen * self._tiled(ASPHALT, x, z, 5)
         )
-        if rng.random() < 0.15:  # stones
+        if rng.random() < 0.22:  # stones
             joints = np.maximum(np.cos(x * 2 * np.pi / 0.5), np.cos(z * 2 * np.pi / 0.35)) > 0.8
             road = road * (1 - 0.3 * joints[:, :, None] * np.clip(seen * 2 - 0.9, 0, 1))
         cracks = np.abs(self._tiled(CLOUDS, x, z, 17)[:, :, 1:2])

@@ -40,6 +40,9 @@ class Setting:
     warmth: float
     """Red against blue."""
     contrast: float
+    gamma: float
+    """Of the camera's curve: brightness to the power of 1 / gamma."""
+    saturation: float
     motion_blur: float
     """Length as a share of the picture's width."""
     focus_blur: float
@@ -71,7 +74,9 @@ class Setting:
         beside = road / 2 + rng.uniform(0.5, 2.5) if on_the_pavement else rng.uniform(0.0, 0.35) * road
         return Setting(
             place=str(rng.choice(("town", "suburb", "park"), p=(0.76, 0.18, 0.06))),
-            horizon=float(np.clip(rng.normal(0.41, 0.07), 0.22, 0.68)),
+            horizon=float(
+                np.clip(rng.normal(0.41, 0.07), 0.22, 0.68) if rng.random() < 0.85 else rng.uniform(0.1, 0.95)
+            ),
             camera_height=float(rng.uniform(1.1, 2.2) if rng.random() < 0.9 else rng.uniform(2.2, 3.5)),
             field_of_view=float(rng.uniform(42, 92)),
             yaw=float(yaw),
@@ -84,9 +89,11 @@ class Setting:
             sun=float(rng.uniform(*sunny)),
             sun_angle=float(rng.uniform(0, 2 * np.pi)),
             wet=float(rng.uniform(0.2, 0.7) if rng.random() < 0.15 else 0.0),
-            exposure=float(np.exp(rng.normal(0.15, 0.28))),
+            exposure=float(np.exp(rng.normal(0.15, 0.33))),
             warmth=float(rng.normal(0, 0.07)),
             contrast=float(rng.uniform(0.7, 1.15)),
+            gamma=float(np.exp(rng.normal(0.22, 0.2))),
+            saturation=float(rng.uniform(0.5, 1.4)),
             motion_blur=float(rng.uniform(0.001, 0.008) if rng.random() < 0.3 else 0.0),
             focus_blur=float(abs(rng.normal(0, 0.0007))),
             noise=float(rng.uniform(0.0, 0.02)),

@@ -62,6 +62,7 @@ WALLS = np.array(
     ]
 )  # fmt: skip
 """Colours of facades."""
+BRICKS = np.array([(0.42, 0.19, 0.13), (0.52, 0.28, 0.20), (0.34, 0.19, 0.15), (0.60, 0.46, 0.33), (0.28, 0.17, 0.14)])
 
 
 def varied(
@@ -75,10 +76,10 @@ def varied(
 def facade(rng: np.random.Generator, width: float, height: float, density: int) -> np.ndarray:
     """The front of a building of so many metres, [height x density, width x density, 3]: wall, windows, shops, dirt."""
     wide, tall = max(8, int(width * density)), max(8, int(height * density))
-    color = varied(rng, WALLS[rng.integers(len(WALLS))])
-    kind = (PLASTER, ASPHALT, CLOUDS, GRAIN)[rng.integers(4)]
-    image = surface(rng, tall, wide, color, contrast=rng.uniform(0.03, 0.16), zoom=rng.uniform(0.5, 3), kind=kind)
     style = rng.choice(("brick", "plain", "panels", "glass"), p=(0.35, 0.35, 0.2, 0.1))
+    color = wall_color(rng, style == "brick")
+    kind = (PLASTER, ASPHALT, CLOUDS, GRAIN)[rng.integers(4)]
+    image = surface(rng, tall, wide, color, contrast=wall_contrast(rng), zoom=rng.uniform(0.5, 3), kind=kind)
     if style == "brick":
         _add_courses(image, density, rng)
     elif style == "panels":
@@ -103,7 +104,21 @@ def facade(rng: np.random.Generator, width: float, height: float, density: int) 
         band = max(1, int(rng.uniform(0.2, 0.6) * density))
         image[:band] *= rng.uniform(0.55, 1.25)
     streaks = cv2.resize(patch(rng, 24, wide, ASPHALT, 0.7), (wide, tall), interpolation=cv2.INTER_LINEAR)[:, :, :1]
-    return np.clip(image * (1 + rng.uniform(0.02, 0.10) * streaks), 0, 1.3)
+    return np.clip(image * (1 + wall_contrast(rng) * 0.6 * streaks), 0, 1.3)
+
+
+def wall_color(rng: np.random.Generator, brick: bool = False) -> np.ndarray:
+    """Of plaster, stone or brick; now and then of any paint."""
+    if rng.random() < 0.2:
+        paint = rng.uniform(0.15, 0.95, 3)
+        return varied(rng, paint + rng.uniform(0.2, 0.8) * (paint.mean() - paint), 0.1)
+    colors = BRICKS if brick and rng.random() < 0.75 else WALLS
+    return varied(rng, colors[rng.integers(len(colors))], 0.18)
+
+
+def wall_contrast(rng: np.random.Generator) -> float:
+    """How uneven a wall is: from freshly painted to weathered."""
+    return float(np.exp(rng.uniform(np.log(0.006), np.log(0.16))))
 
 
 class _WindowStyle:
@@ -178,8 +193,10 @@ class _WindowStyle:
 def _add_courses(image: np.ndarray, density: int, rng: np.random.Generator) -> None:
     """The courses of a brick wall."""
     rows = np.maximum(1, np.arange(0, image.shape[0] / density, rng.uniform(0.08, 0.3)) * density).astype(int)
-    image[rows[rows < len(image)]] *= rng.uniform(0.75, 0.95)
-    shades = 1 + 0.08 * rng.standard_normal((len(rows) + 1, max(2, image.shape[1] // max(2, density // 4)), 1))
+    image[rows[rows < len(image)]] *= rng.choice((0.7, 0.85, 1.25))
+    shades = 1 + rng.uniform(0.03, 0.2) * rng.standard_normal(
+        (len(rows) + 1, max(2, image.shape[1] // max(2, density // 4)), 1)
+    )
     image *= cv2.resize(shades.astype(np.float32), image.shape[1::-1], interpolation=cv2.INTER_NEAREST)[:, :, None]
 
 

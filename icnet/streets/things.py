@@ -320,7 +320,16 @@ def person(canvas: Canvas, rng: np.random.Generator, foot: np.ndarray, light: Li
 
 RAGGED = 1.4
 """How far leaves reach beyond their ellipse, as a share of it."""
-LEAVES = np.array([(0.16, 0.24, 0.07), (0.10, 0.18, 0.07), (0.22, 0.28, 0.10), (0.13, 0.20, 0.12), (0.30, 0.27, 0.09)])
+LEAVES = np.array(
+    [
+        (0.16, 0.24, 0.07),
+        (0.10, 0.18, 0.07),
+        (0.22, 0.28, 0.10),
+        (0.13, 0.20, 0.12),
+        (0.30, 0.27, 0.09),
+        (0.34, 0.42, 0.16),
+    ]
+)
 AUTUMN = np.array([(0.45, 0.30, 0.08), (0.40, 0.20, 0.07), (0.33, 0.25, 0.13)])
 
 
@@ -351,7 +360,7 @@ def foliage(
         share = np.clip((0.30 - np.abs(leaves[:, :, 0])) * 4, 0, 1) * np.clip(inside * 2, 0, 1) * rng.uniform(0.6, 1.0)
         piece = color * shade * (1 + 0.3 * leaves)
     else:
-        kinds = AUTUMN if rng.random() < 0.18 else LEAVES
+        kinds = AUTUMN if rng.random() < 0.12 else LEAVES
         color = varied(rng, kinds[rng.integers(len(kinds))], 0.15) * rng.uniform(0.7, 1.6)
         share = np.clip(inside * rng.uniform(3, 7), 0, 1)
         share = share * np.where(leaves[:, :, 0] < -rng.uniform(1.2, 2.5), 0.35, 1.0)  # where one sees through

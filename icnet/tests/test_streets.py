@@ -33,10 +33,12 @@ def test_a_seed_gives_one_street() -> None:
 SPREAD = {
     "horizon": (0.33, 0.50),
     "camera_height": (1.25, 2.1),
-    "field_of_view": (46, 88),
+    "field_of_view": (48, 88),
     "exposure": (0.8, 1.6),
     "road_width": (7.5, 16.8),
     "contrast": (0.75, 1.1),
+    "gamma": (0.95, 1.6),
+    "saturation": (0.6, 1.3),
     "vignette": (0.05, 0.4),
     "jpeg_quality": (50, 90),
     "noise": (0.002, 0.018),
