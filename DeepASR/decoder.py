@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from DeepASR.decoding_graph import Graph
+from DeepASR.lexicon import Lexicon
 from DeepASR.metrics import align
 from fluid.errors import DataError
 
@@ -93,6 +94,8 @@ class Decoder:
         if graph.largest_word >= len(words):
             raise DataError(f"{graph.where}: has the word {graph.largest_word} of a list of {len(words)}")
         self.words, self.acoustic_scale = list(words), acoustic_scale
+        self.lexicon: Lexicon | None = None
+        """How the words are pronounced, where the graph was made of that."""
         self._fst = _loaded(graph)
         self._options = kaldi_decoder.FasterDecoderOptions(beam=beam, max_active=max_active, min_active=min_active)
 

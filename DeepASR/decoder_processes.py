@@ -17,13 +17,13 @@ class _Search:
     """What a process does: decode one utterance (`fluid.workers.Reader`)."""
 
     def __init__(self, decoder: Decoder) -> None:
-        self._settings = decoder.settings
+        self._kind, self._settings = type(decoder), decoder.settings
         self._decoder: Decoder | None = None
 
     def read(self, task: Any, allocate: Allocate, progress: np.ndarray) -> tuple[dict[str, np.ndarray], Hypothesis]:
         """The hypothesis of (name, posterior)."""
         if self._decoder is None:
-            self._decoder = Decoder(**self._settings)
+            self._decoder = self._kind(**self._settings)
         name, posterior = task
         # A hypothesis is no array; what a pool hands over has one at least.
         return allocate({"done": ((1,), np.int8)}), self._decoder.decode(posterior, name)

@@ -25,7 +25,7 @@ from DeepASR.recogniser import FOLDER, Recogniser
 from DeepASR.recordings import find
 from DeepASR.transcripts import Transcriber, Transcript, write_transcripts
 from fluid import config as configuration
-from fluid.config import ArrayFlags, Natural, defaults
+from fluid.config import ArrayFlags, Natural, NotNegative, defaults
 from fluid.errors import DataError, UserError
 from fluid.run import console, script
 from fluid.runner import Runner, run_arrays
@@ -46,6 +46,8 @@ class Flags(ArrayFlags, SearchFlags):
     """Kaldi's feats.scp, an archive or a list of 2018 (.lst) instead of recordings."""
     n_best: Natural = 0
     """Alternatives to write of each recording, and with them how sure each word is."""
+    pause: NotNegative = 0.0
+    """Seconds of silence at which recordings are divided, each stretch of speech recognised by itself; 0: they are not."""
     output_dir: Path = Path("transcripts")
     """Folder for results: transcripts.jsonl, .txt, .ctm and .srt."""
     feed: Path | None = None
@@ -63,7 +65,7 @@ def main(flags: Flags) -> list[Transcript]:
         run_arrays(Runner(opened, flags), lambda: build_inference(recogniser.sizes), *arrays)
         return []
     inputs = features_of(flags, recogniser)
-    transcriber = Transcriber(recogniser, open_decoder(recogniser, flags), flags.n_best)
+    transcriber = Transcriber(recogniser, open_decoder(recogniser, flags), flags.n_best, flags.pause)
     network = Network(opened, flags, rows=1 if len(inputs) < 8 else flags.test_batch_size, runs=None)
     console.print(f"{recogniser.about.get('language', 'recogniser')}, {network.how}", markup=False)
     transcripts = []

@@ -68,6 +68,12 @@ def score(model: Mapping[Gram, tuple[float, float]], sentence: Sequence[str]) ->
     return total
 
 
+def vocabulary(model: Mapping[Gram, tuple[float, float]]) -> list[str]:
+    """The words that it can say."""
+    single = (gram[0] for gram, (value, _) in model.items() if len(gram) == 1 and value > NEVER)
+    return [word for word in single if word not in (BEGIN, END, UNKNOWN)]
+
+
 def to_arpa(model: Mapping[Gram, tuple[float, float]]) -> str:
     """The text of an ARPA file."""
     by_length: dict[int, list[Gram]] = defaultdict(list)

@@ -10,11 +10,14 @@ from pathlib import Path
 from DeepASR import language_model
 from DeepASR.decoder import Decoder
 from DeepASR.decoding_graph import Graph, read_graph
+from DeepASR.grammar import parse_grammar
 from DeepASR.graph_building import from_grammar, from_language_model
 from DeepASR.kaldi_io import read_text
-from DeepASR.lexicon import read_lexicon
+from DeepASR.lexicon import Lexicon, read_lexicon
 from DeepASR.options import NetworkFlags, SearchFlags
+from DeepASR.pronouncing import by_command, completed
 from DeepASR.recogniser import FOLDER, Normalisation, Recogniser, rounded
+from DeepASR.rescoring import Rescoring
 from DeepASR.sizes import Sizes, silence, sizes_of
 from DeepASR.transforms import DELAY, DELTAS, read_statistics, undo_delay
 from DeepASR.transition_model import read_transition_model
@@ -92,23 +95,38 @@ def read_log_prior(path: Path) -> tuple[float, ...]:
 
 def open_decoder(recogniser: Recogniser, flags: SearchFlags) -> Decoder:
     """The search that the flags describe. Raises UserError where words or graph are missing or do not fit."""
-    graph, words = _graph(recogniser, flags)
-    return Decoder(
-        graph,
-        words,
-        recogniser.log_prior,
-        acoustic_scale=flags.acoustic_scale or recogniser.acoustic_scale,
-        beam=flags.beam_size,
-        max_active=flags.max_active,
-        min_active=flags.min_active,
-    )
-
-
-def _graph(recogniser: Recogniser, flags: SearchFlags) -> tuple[Graph, list[str]]:
+    options = {
+        "acoustic_scale": flags.acoustic_scale or recogniser.acoustic_scale,
+        "beam": flags.beam_size,
+        "max_active": flags.max_active,
+        "min_active": flags.min_active,
+    }
     if flags.graphs is not None:
         if flags.vocabulary is None:
             raise UserError("--graphs goes with --vocabulary, the words.txt of the graph")
-        return kaldi_graph(flags.graphs, flags.vocabulary, flags.trans_model)
+        if flags.larger_model is not None and flags.language_model is None:
+            raise UserError(
+                "--larger_model with --graphs needs --language_model, the ARPA file that the graph was made of"
+            )
+        graph, words = kaldi_graph(flags.graphs, flags.vocabulary, flags.trans_model)
+        lexicon = None
+    else:
+        lexicon = _lexicon(recogniser, flags)
+        graph, words = _own_graph(recogniser, flags, lexicon)
+    if flags.larger_model is None:
+        decoder = Decoder(graph, words, recogniser.log_prior, **options)
+    else:
+        models = {
+            "small": _model(recogniser, flags),
+            "large": language_model.from_arpa(_text(flags.larger_model), str(flags.larger_model)),
+        }
+        decoder = Rescoring(graph, words, recogniser.log_prior, **models, **options)
+    decoder.lexicon = lexicon
+    return decoder
+
+
+def _lexicon(recogniser: Recogniser, flags: SearchFlags) -> Lexicon:
+    """With the words of --lexicon, and those that --g2p pronounces."""
     lexicon = recogniser.lexicon
     if lexicon is None:
         raise UserError(
@@ -116,12 +134,29 @@ def _graph(recogniser: Recogniser, flags: SearchFlags) -> tuple[Graph, list[str]
         )
     if flags.lexicon is not None:
         lexicon = lexicon.with_words(read_lexicon(flags.lexicon).words)
+    if flags.g2p is None:
+        return lexicon
     if flags.grammar is not None:
-        return from_grammar(lexicon, _text(flags.grammar), anything=flags.unknown_words, where=str(flags.grammar))
+        arcs, _ = parse_grammar(_text(flags.grammar), str(flags.grammar))
+        needed = [word for _, _, word, _ in arcs if word is not None]
+    else:
+        needed = list(language_model.vocabulary(_model(recogniser, flags)))
+    return completed(lexicon, needed, by_command(flags.g2p))
+
+
+def _own_graph(recogniser: Recogniser, flags: SearchFlags, lexicon: Lexicon) -> tuple[Graph, list[str]]:
+    if flags.grammar is None:
+        return from_language_model(lexicon, _model(recogniser, flags))
+    if flags.larger_model is not None:
+        raise UserError("--larger_model goes with a language model, and --grammar is none")
+    return from_grammar(lexicon, _text(flags.grammar), anything=flags.unknown_words, where=str(flags.grammar))
+
+
+def _model(recogniser: Recogniser, flags: SearchFlags) -> language_model.Model:
     text = recogniser.language_model if flags.language_model is None else _text(flags.language_model)
     if text is None:
         raise UserError("these weights come without a language model: give --language_model or --grammar")
-    return from_language_model(lexicon, language_model.from_arpa(text, str(flags.language_model or "language model")))
+    return language_model.from_arpa(text, str(flags.language_model or "language model"))
 
 
 def kaldi_graph(path: Path, vocabulary: Path, trans_model: Path | None) -> tuple[Graph, list[str]]:

@@ -45,8 +45,12 @@ class SearchFlags(NetworkFlags, ExportedFlags, BatchFlags, EngineFlags):
     """With --grammar: what fits none of its lines is heard as [unk]."""
     lexicon: Path | None = None
     """Words and their phones, a line each, beside the recogniser's own."""
+    g2p: str | None = None
+    """Command that pronounces words which no lexicon has: it reads words, one a line, and writes lines WORD PHONE PHONE ..."""
     language_model: Path | None = None
     """ARPA file instead of the recogniser's own."""
+    larger_model: Path | None = None
+    """ARPA file that chooses among the alternatives which the search finds by the other one."""
 
 
 _BY_WEIGHTS = "the weights tell their sizes"

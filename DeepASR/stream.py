@@ -49,6 +49,8 @@ class Flags(SearchFlags):
 
 def main(flags: Flags) -> list[Said]:
     """Listen, print what is understood, and return it."""
+    if flags.larger_model is not None:
+        raise UserError("--larger_model chooses among whole utterances: use it with infer.py or eval.py")
     opened = open_recogniser(flags)
     recogniser = opened.facts
     network = Network(opened, flags, rows=1, runs=None)

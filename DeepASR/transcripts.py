@@ -12,7 +12,8 @@ from DeepASR.features import FRAME_SHIFT
 from DeepASR.forced_alignment import align_words
 from DeepASR.metrics import Unit
 from DeepASR.recogniser import Recogniser
-from fluid.errors import DataError
+from DeepASR.voice_activity import speech
+from fluid.errors import DataError, UserError
 from fluid.records import json_lines, make_folder, writing
 
 import numpy as np
@@ -36,6 +37,10 @@ class Word:
     confidence: float | None = None
     """Probability of the word among the alternatives, where they were asked for."""
 
+    def later(self, seconds: float) -> Word:
+        """The same in a recording that begins so much earlier."""
+        return replace(self, start=round(self.start + seconds, 2), end=round(self.end + seconds, 2))
+
     def to_record(self) -> dict[str, Any]:
         """As JSON-able data."""
         sure = {} if self.confidence is None else {"confidence": self.confidence}
@@ -54,6 +59,8 @@ class Transcript:
     """Whether it ended where the graph allows an end."""
     alternatives: tuple[str, ...] = ()
     """The best texts, best first, where they were asked for."""
+    speech: tuple[tuple[float, float], ...] = ()
+    """Seconds in which somebody spoke, where they were asked for."""
 
     def to_record(self) -> dict[str, Any]:
         """As JSON-able data."""
@@ -64,6 +71,7 @@ class Transcript:
             "complete": self.complete,
             "words": [word.to_record() for word in self.words],
             **({"alternatives": list(self.alternatives)} if self.alternatives else {}),
+            **({"speech": [list(stretch) for stretch in self.speech]} if self.speech else {}),
         }
 
 
@@ -74,12 +82,29 @@ class Transcriber:
     how its words are pronounced: there are no times with it.
     """
 
-    def __init__(self, recogniser: Recogniser, decoder: Decoder, n_best: int = 0) -> None:
-        """`n_best`: how many alternatives to find; their words tell how sure each is."""
-        self._recogniser, self._decoder, self._n_best = recogniser, decoder, n_best
+    def __init__(self, recogniser: Recogniser, decoder: Decoder, n_best: int = 0, pause: float = 0.0) -> None:
+        """`n_best`: how many alternatives to find; their words tell how sure each is. `pause`: seconds of silence that a
+        recording is divided at, 0: it is not. Raises UserError where silence has no classes of its own."""
+        self._recogniser, self._decoder, self._n_best, self._pause = recogniser, decoder, n_best, pause
+        if pause and recogniser.lexicon is None:
+            raise UserError("these weights do not say which of their classes are silence: leave --pause out")
 
     def transcribe(self, name: str, posterior: np.ndarray) -> Transcript:
         """What was heard in a recording, from posteriors [T, classes]. Raises DataError as the decoder."""
+        if not self._pause:
+            return self._whole(name, posterior)
+        stretches = speech(posterior, self._pause)
+        heard = [(start * FRAME_SHIFT, self._whole(name, posterior[start:end])) for start, end in stretches]
+        return Transcript(
+            name,
+            tuple(word.later(start) for start, part in heard for word in part.words),
+            " ".join(part.text for _, part in heard if part.text),
+            round(len(posterior) * FRAME_SHIFT, 2),
+            all(part.complete for _, part in heard),
+            speech=tuple((round(start * FRAME_SHIFT, 2), round(end * FRAME_SHIFT, 2)) for start, end in stretches),
+        )
+
+    def _whole(self, name: str, posterior: np.ndarray) -> Transcript:
         heard = self._decoder.decode(posterior, name)
         words = tuple(self._timed(heard.words, posterior))
         unit, alternatives = self._recogniser.unit, []
@@ -93,7 +118,7 @@ class Transcriber:
         return Transcript(name, words, spoken(heard.words, unit), seconds, heard.complete, shown)
 
     def _timed(self, words: Sequence[str], posterior: np.ndarray) -> Iterable[Word]:
-        lexicon = self._recogniser.lexicon
+        lexicon = self._decoder.lexicon or self._recogniser.lexicon
         if lexicon is None or not words or lexicon.missing(words):
             return
         try:

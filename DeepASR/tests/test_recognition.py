@@ -97,6 +97,19 @@ def test_a_pause_ends_an_utterance(recogniser: SimpleNamespace) -> None:
     assert 2 < said[0].end < 4 and said[1].start == said[0].end
 
 
+def test_recordings_are_divided_at_pauses(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).normal(size=16_000) * 0.001
+    parts = [soundfile.read(EXAMPLES / f"{name}.flac")[0] for name in ("kitchen_light", "weather")]
+    soundfile.write(tmp_path / "both.wav", np.concatenate([parts[0], noise, parts[1]]), 16_000)
+    (found,) = infer.main(infer.Flags(recordings=(str(tmp_path / "both.wav"),), pause=0.6))
+    assert found.text.split(" ") == [SAID[name].replace(" ", "") for name in ("kitchen_light", "weather")]
+    (_, first_end), (second_start, _) = found.speech
+    middle = len(parts[0]) / 16_000
+    assert first_end < second_start and middle - 0.5 < first_end < middle + 1
+    assert [word.text for word in found.words] == SAID["kitchen_light"].split() + SAID["weather"].split()
+    assert all(one.end <= other.start for one, other in zip(found.words, found.words[1:]))
+
+
 def test_the_exported_model_recognises_piece_by_piece(tmp_path: Path) -> None:
     export.main(export.Flags(export_dir=tmp_path / "exported"))
     found = infer.main(infer.Flags(exported_model=tmp_path / "exported"))

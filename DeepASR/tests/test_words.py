@@ -1,13 +1,18 @@
 """Lexicon, language model, grammar and graph: what may be said, and that the decoder finds it."""
 
+import sys
 from pathlib import Path
 
 from DeepASR import language_model
 from DeepASR.decoder import Decoder, confidences
+from DeepASR.decoder_processes import decode_all
 from DeepASR.grammar import parse_grammar
 from DeepASR.graph_building import ANYTHING, from_grammar, from_language_model
 from DeepASR.lexicon import STATES, Lexicon, lexicon_lines, read_lexicon
-from fluid.errors import DataError
+from DeepASR.pronouncing import by_command, completed
+from DeepASR.rescoring import Rescoring
+from DeepASR.voice_activity import speech
+from fluid.errors import DataError, UserError
 
 import numpy as np
 import pytest
@@ -169,3 +174,50 @@ def test_a_stream_is_decoded_as_the_whole() -> None:
         partial.append(listening.partial().text)
     assert listening.result().words == whole.words
     assert partial[-1].startswith("tree bower") and len(partial[2]) < len(partial[-1])
+
+
+def test_words_that_the_lexicon_lacks_are_pronounced_by_a_hook(tmp_path: Path) -> None:
+    script = tmp_path / "g2p.py"
+    script.write_text("import sys\nfor word in sys.stdin.read().split():\n    print(word, -1.5, *word)\n")
+    lexicon = completed(LEXICON, ["tree", "bat", "tart"], by_command(f"{sys.executable} {script}"))
+    assert lexicon.words["bat"] == (("b", "a", "t"),) and lexicon.words["tree"] == LEXICON.words["tree"]
+    assert decoder(from_grammar(lexicon, "(bat | tart)")).decode(heard(*"tart")).text == "tart"
+    assert completed(LEXICON, ["zoo"], lambda words: {}).missing(["zoo", "tree"]) == ["zoo"]
+    with pytest.raises(DataError, match="knows no phone o, z"):
+        completed(LEXICON, ["zoo"], by_command(f"{sys.executable} {script}"))
+    script.write_text("print('nonsense')")
+    with pytest.raises(DataError, match="line 1 of its output is not 'WORD PHONE PHONE ...': 'nonsense'"):
+        completed(LEXICON, ["bat"], by_command(f"{sys.executable} {script}"))
+    script.write_text("raise SystemExit('no model')")
+    with pytest.raises(UserError, match="no model"):
+        completed(LEXICON, ["bat"], by_command(f"{sys.executable} {script}"))
+
+
+def test_a_larger_model_chooses_among_alternatives() -> None:
+    sentences = [text.split() for text in ("tree bough", "bow tree", "bow tree", "tree bough", "bow bow")]
+    small, large = language_model.train(sentences, 1), language_model.train(sentences, 3)
+    graph, words = from_language_model(LEXICON, small)
+    rescoring = Rescoring(graph, words, np.zeros(LEXICON.class_num), small=small, large=large, acoustic_scale=1.0)
+    posterior = heard(*"tri", *"ba")
+    assert decoder((graph, words)).decode(posterior).text == "tree bow"
+    assert rescoring.decode(posterior).text == "tree bough"
+    best, other = rescoring.n_best(posterior, 2)
+    assert other.text == "tree bow"
+    difference = language_model.score(large, best.words) - language_model.score(large, other.words)
+    assert other.cost - best.cost == pytest.approx(difference * np.log(10), abs=1e-3)
+    ((_, found),) = decode_all(rescoring, [("u", posterior)], 1)
+    ((_, elsewhere),) = decode_all(rescoring, [("u", posterior)], 2)
+    assert found.words == elsewhere.words == ("tree", "bough")
+    unknown = {gram: value for gram, value in large.items() if "bough" not in gram}
+    strange = Rescoring(graph, words, np.zeros(LEXICON.class_num), small=small, large=unknown, acoustic_scale=1.0)
+    assert strange.decode(posterior).text == "tree bow", "a word that the large model lacks costs more"
+
+
+def test_stretches_of_speech_are_found() -> None:
+    labels = np.zeros(400, np.intp)
+    labels[50:100] = labels[110:150] = labels[300:360] = 5
+    labels[200:204] = 5
+    posterior = np.eye(LEXICON.class_num)[labels]
+    assert speech(posterior, 0.5) == [(30, 170), (280, 380)]
+    assert speech(posterior, 0.05) == [(48, 102), (108, 152), (298, 362)]
+    assert speech(posterior[:40], 0.5) == []
