@@ -127,6 +127,8 @@ class Run:
         self.task, self.writes, self.records = task, writes, writes and records
         self.set_aside: Path | None = None
         """Where a resumed run found steps beyond its own and put them."""
+        self.listeners: list[Callable[[str, int, Mapping[str, Any]], None]] = []
+        """Called with the kind, the step and the values of every event, recorded or not."""
         self._lock: IO[str] | None = None
         self._log: IO[str] | None = None
         self._events: IO[str] | None = None
@@ -217,6 +219,8 @@ class Run:
 
         Raises RecordsError if that cannot be written, or if the output folder is no longer where it was.
         """
+        for listener in self.listeners:
+            listener(kind, step, values)
         if not self._events or not self._scalars:
             return
         if self._is_gone():

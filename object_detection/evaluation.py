@@ -4,13 +4,14 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from fluid.config import BatchFlags, EngineFlags, ExportedFlags, ResultFlags, Share
+from fluid.config import BatchFlags, EngineFlags, ExportedFlags, Natural, ResultFlags, Share
 from fluid.data import batches_for_all
 from fluid.metrics import measure
 from fluid.records import write_result
 from fluid.run import console
 from object_detection.datasets import DataFlags, open_sound_part
 from object_detection.detector import DetectionFlags, NetworkFlags
+from object_detection.metrics import VocMap
 from object_detection.opening import SHAPES, SHIPPED, open_detector, open_prediction, open_runner, settle
 from object_detection.pictures import draw_evaluation
 from object_detection.protocol import ByName, Protocol, described, metric_for
@@ -47,6 +48,8 @@ class EvaluationFlags(NetworkFlags, DataFlags, DetectionFlags, BatchFlags, Resul
     """Evaluation: PASCAL VOC's mean of 11 points (2007) or area (from 2010 on), or the averages of COCO."""
     overlap: Share = 0.5
     """IoU from which on a detection is right, for PASCAL VOC's figures."""
+    bootstrap: Natural = 0
+    """Print between which figures the mAP lies for 95 % of so many sets drawn from these pictures, with replacement."""
 
 
 def evaluate(flags: EvaluationFlags) -> dict[str, float]:
@@ -72,6 +75,9 @@ def evaluate(flags: EvaluationFlags) -> dict[str, float]:
     figures = metric.result()
     for name, value in figures.items():
         console.print(f"{name:>20} {value:.4f}", markup=False)
+    if flags.bootstrap and isinstance(metric.metric, VocMap):
+        low, high = metric.metric.interval(flags.bootstrap)
+        console.print(f"{'map of drawn sets':>20} {low:.4f} to {high:.4f}")
     if not any(len(item.labels) for item in data.objects):
         console.print("note: there is no object in these pictures, so the figures say nothing")
     protocol = described(data, flags.ap_version, flags.overlap)

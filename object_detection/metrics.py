@@ -73,26 +73,57 @@ class VocMap(Detections):
         self.objects, self.class_names, self.iou, self.version = objects, class_names, iou, version
 
     def result(self) -> dict[str, float]:
-        """`map`, and `ap/CLASS` of every class with objects; 0..1."""
-        curves = voc_curves(self.table(), self.objects, len(self.class_names), self.iou)
+        """`map`, `recall` of all that was detected, and `ap/CLASS` of every class with objects; 0..1."""
+        curves = dict(zip(self.class_names, self.curves(), strict=True))
         figures = {
-            f"ap/{name}": curve.average_precision(self.version)
-            for name, curve in zip(self.class_names, curves, strict=True)
-            if curve.objects
+            f"ap/{name}": curve.average_precision(self.version) for name, curve in curves.items() if curve.objects
         }
-        return {"map": float(np.mean(list(figures.values()))) if figures else 0.0, **figures}
+        found = sum(int(curve.hits.sum()) for curve in curves.values())
+        recall = found / max(sum(curve.objects for curve in curves.values()), 1)
+        return {"map": float(np.mean(list(figures.values()))) if figures else 0.0, "recall": recall, **figures}
+
+    def curves(self) -> list["Curve"]:
+        """Of every class."""
+        return voc_curves(self.table(), self.objects, len(self.class_names), self.iou)
+
+    def interval(self, draws: int, seed: int = 0) -> tuple[float, float]:
+        """Between which figures `map` lies for 95 % of `draws` sets of as many pictures, drawn from these with replacement.
+
+        Efron, "Bootstrap methods: another look at the jackknife", 1979.
+        """
+        curves, count, rng = self.curves(), len(self.objects), np.random.default_rng(seed)
+        figures = []
+        for _ in range(draws):
+            times = np.bincount(rng.integers(count, size=count), minlength=count)
+            drawn = [curve.drawn(times) for curve in curves]
+            averages = [curve.average_precision(self.version) for curve in drawn if curve.objects]
+            figures.append(np.mean(averages) if averages else 0.0)
+        low, high = np.quantile(figures, [0.025, 0.975])
+        return float(low), float(high)
 
 
 @dataclass(frozen=True)
 class Curve:
     """Precision and recall of one class as the threshold on the score falls."""
 
-    objects: int
-    """Those that count."""
+    objects_of: np.ndarray
+    """Those that count in each image, [images]."""
+    images: np.ndarray
+    """Numbers of the images of the detections that count, [n]."""
     scores: np.ndarray
-    """Of the detections that count, highest first, [n]."""
+    """Of these detections, highest first, [n]."""
     hits: np.ndarray
     """Whether each is right, bool [n]."""
+
+    @property
+    def objects(self) -> int:
+        """Those that count."""
+        return int(self.objects_of.sum())
+
+    def drawn(self, times: np.ndarray) -> "Curve":
+        """The curve of a set that has each image so many times, [images]."""
+        rows = np.repeat(np.arange(len(self.images)), times[self.images])
+        return Curve(self.objects_of * times, self.images[rows], self.scores[rows], self.hits[rows])
 
     @property
     def recall(self) -> np.ndarray:
@@ -128,8 +159,8 @@ def voc_curves(table: np.ndarray, objects: Sequence[Objects], classes: int, iou:
         verdicts = [images[int(row[0])].judge(row[3:], iou) for row in own]
         counted = np.array([verdict is not None for verdict in verdicts], bool)
         hits = np.array([bool(verdict) for verdict in verdicts], bool)[counted]
-        total = sum(int((~image.ignored).sum()) for image in images)
-        curves.append(Curve(total, own[counted, 2], hits))
+        objects_of = np.array([(~image.ignored).sum() for image in images], np.int64)
+        curves.append(Curve(objects_of, own[counted, 0].astype(np.int64), own[counted, 2], hits))
     return curves
 
 

@@ -1,10 +1,12 @@
 """What flags are where none is named: for the drawn shapes, and by the recipe of 2018; and the learning rate."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from fluid import config as configuration
 from fluid.optimizers import schedule
 from fluid.schedule import Piecewise, Schedule
+from fluid.session import Length
 
 if TYPE_CHECKING:
     from object_detection.train import Flags
@@ -60,3 +62,17 @@ def learning_rate(flags: "Flags", steps_per_epoch: int, *, coco: bool) -> Schedu
             tuple(epoch * steps_per_epoch for epoch in epochs), tuple(flags.lr * factor for factor in factors)
         )
     return schedule(flags, steps_per_epoch=steps_per_epoch, num_epochs=flags.num_epochs, warmup_steps=WARMUP_STEPS)
+
+
+def lines_of_2018(say: Callable[[str], None], length: Length) -> Callable[[str, int, Mapping[str, Any]], None]:
+    """Says the events of a run in the lines of 2018, for what reads these; the time is that of a batch in seconds."""
+
+    def listen(kind: str, step: int, values: Mapping[str, Any]) -> None:
+        epoch, batch = divmod(step - 1, length.steps_per_epoch)
+        if kind == "train":
+            seconds = length.batch_size / max(values["samples_per_second"], 1e-9)
+            say(f"Pass {epoch}, batch {batch}, loss {values['loss']:.6f}, time {seconds:.5f}")
+        elif kind == "eval":
+            say(f"Pass {epoch}, test map {values.get('map', values.get('AP', 0.0)):.6f}")
+
+    return listen

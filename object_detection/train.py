@@ -184,6 +184,8 @@ def main(flags: Flags) -> Outcome:
             f"{detector.model}: {session.update.parameter_count:,} parameters, {len(detector.class_names)} classes, "
             f"{len(data.images)} training and {len(validation.images)} validation images"
         )
+        if flags.recipe == "2018":
+            session.run.listeners.append(recipes.lines_of_2018(session.run.say, length))
         evaluate = Evaluator(engine, session.update, programs["predict"], flags, validation)
         outcome = session.train(
             lambda start: session.batches(source, start, max_bad=flags.max_bad_samples),

@@ -138,9 +138,34 @@ def test_voc(iou: float, version: str, area: Callable[[list, list], float]) -> N
 
 def test_an_example_by_hand() -> None:
     """Right, wrong, right; three objects: precision 1, 1/2, 2/3 at recall 1/3, 1/3, 2/3."""
-    curve = Curve(3, np.array([0.9, 0.8, 0.7]), np.array([True, False, True]))
+    curve = Curve(np.array([1, 2]), np.array([0, 1, 1]), np.array([0.9, 0.8, 0.7]), np.array([True, False, True]))
     assert curve.average_precision("integral") == pytest.approx(1 / 3 + 2 / 9)
     assert curve.average_precision("11point") == pytest.approx((4 * 1 + 3 * 2 / 3) / 11)
+
+
+def test_recall_is_the_share_of_objects_that_are_found() -> None:
+    """Of five cats three are found, one of them twice; a difficult one does not count."""
+    boxes = np.array([[0.1 * k, 0, 0.1 * k + 0.08, 0.5] for k in range(6)])
+    difficult = np.arange(6) == 5
+    none = np.zeros(6, bool)
+    objects = [Objects(boxes.astype(np.float32), np.zeros(6, int), 100, 100, difficult, none, np.ones(6))]
+    found = np.column_stack([np.zeros(5), [0.9, 0.8, 0.7, 0.6, 0.5], boxes[[0, 1, 1, 3, 5]]])
+    metric = VocMap(objects, CLASSES)
+    fill(metric, [found], 1)
+    assert metric.result()["recall"] == pytest.approx(3 / 5)
+
+
+def test_the_interval_is_that_of_sets_drawn_from_the_pictures() -> None:
+    objects, tables = random_data(np.random.default_rng(4), images=8)
+    metric = VocMap(objects, CLASSES)
+    fill(metric, tables, 4)
+    figures, rng = [], np.random.default_rng(5)
+    for _ in range(40):
+        numbers = rng.integers(8, size=8)
+        drawn = VocMap([objects[number] for number in numbers], CLASSES)
+        fill(drawn, [tables[number] for number in numbers], 8)
+        figures.append(drawn.result()["map"])
+    assert metric.interval(40, seed=5) == pytest.approx(tuple(np.quantile(figures, [0.025, 0.975])))
 
 
 @pytest.mark.parametrize("make", [VocMap, CocoMap])

@@ -58,7 +58,7 @@ def test_better_overlaps_are_paired_first() -> None:
     ],
 )
 def test_threshold_of_the_best_f1(hits: list[bool], scores: list[float], expected: tuple[float, float]) -> None:
-    curve = Curve(2, np.array(scores), np.array(hits, bool))
+    curve = Curve(np.array([2]), np.zeros(len(hits), int), np.array(scores), np.array(hits, bool))
     assert best_threshold(curve) == pytest.approx(expected)
 
 

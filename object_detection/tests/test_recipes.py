@@ -6,6 +6,7 @@ from typing import Any
 
 from fluid import config as configuration
 from fluid.schedule import Piecewise
+from fluid.session import Length
 from object_detection import eval as evaluation_script
 from object_detection import eval_coco_map, infer, recipes, train
 
@@ -118,3 +119,19 @@ def test_its_learning_rate() -> None:
     assert [coco(epoch * 300) for epoch in (0, 12, 19)] == pytest.approx([1e-3, 5e-4, 2.5e-4])
     other = recipes.applied(parsed(train, ["--recipe", "2018", "--lr_strategy", "constant"]))
     assert recipes.learning_rate(other, 300, coco=False)(10**6) == 1e-3
+
+
+def test_its_lines() -> None:
+    said: list[str] = []
+    listen = recipes.lines_of_2018(said.append, Length(10, 100, 10, 1, batch_size=32))
+    listen("train", 1, {"loss": 9.5, "samples_per_second": 64.0})
+    listen("train", 20, {"loss": 4.25, "samples_per_second": 128.0})
+    listen("eval", 20, {"map": 0.5, "ap/tree": 0.5})
+    listen("eval", 30, {"AP": 0.25})
+    listen("save", 30, {})
+    assert said == [
+        "Pass 0, batch 0, loss 9.500000, time 0.50000",
+        "Pass 1, batch 9, loss 4.250000, time 0.25000",
+        "Pass 1, test map 0.500000",
+        "Pass 2, test map 0.250000",
+    ]
