@@ -65,7 +65,7 @@ def main(flags: Flags) -> dict[str, float]:
     decoder = open_decoder(recogniser, flags)
     console.print(f"{network.how}; {len(part)} utterances of {part.folder}", markup=False)
     posteriors = {}
-    for name, posterior in network.posteriors(part.items()):
+    for name, posterior in network.posteriors(part.items(), part.speakers):
         leave_if_stopped(network.engine)
         posteriors[name] = posterior
     unit = flags.error_rate_type or recogniser.unit

@@ -18,6 +18,7 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from DeepASR.audio import problem, read_audio, read_standard_input
+from DeepASR.kaldi_io import read_text
 from DeepASR.legacy import read_features
 from DeepASR.opening import Named, Network, build_inference, open_decoder, open_recogniser
 from DeepASR.options import ALIASES, RETIRED_IN_USE, SearchFlags, with_small_devices
@@ -44,6 +45,9 @@ class Flags(ArrayFlags, SearchFlags):
     examples that come along."""
     features: Path | None = None
     """Kaldi's feats.scp, an archive or a list of 2018 (.lst) instead of recordings."""
+    utt2spk: Path | None = None
+    """Lines `NAME SPEAKER` of recordings (their names without folder and ending) or features, for weights trained with
+    --cmvn speaker; by default each stands for itself."""
     n_best: Natural = 0
     """Alternatives to write of each recording, and with them how sure each word is."""
     pause: NotNegative = 0.0
@@ -69,7 +73,7 @@ def main(flags: Flags) -> list[Transcript]:
     network = Network(opened, flags, rows=1 if len(inputs) < 8 else flags.test_batch_size, runs=None)
     console.print(f"{recogniser.about.get('language', 'recogniser')}, {network.how}", markup=False)
     transcripts = []
-    for name, posterior in network.posteriors(inputs.read()):
+    for name, posterior in network.posteriors(inputs.read(), speakers_of(flags, recogniser, inputs)):
         transcripts.append(transcriber.transcribe(name, posterior))
         console.print(f"{name}: {transcripts[-1].text}", markup=False)
     write_transcripts(flags.output_dir, transcripts)
@@ -87,6 +91,11 @@ class Inputs:
 
     def __len__(self) -> int:
         return len(self._names)
+
+    @property
+    def names(self) -> list[str]:
+        """Of recordings or utterances, in their order."""
+        return [name for name, _ in self._names]
 
     def read(self) -> Iterator[Named]:
         """(name, features [T, frame_dim])."""
@@ -119,6 +128,17 @@ def features_of(flags: Flags, recogniser: Recogniser) -> Inputs:
     if flags.recordings:
         raise UserError("give recordings or --features, not both")
     return Inputs(list(read_features(flags.features)), recogniser)
+
+
+def speakers_of(flags: Flags, recogniser: Recogniser, inputs: Inputs) -> dict[str, str]:
+    """Speaker by name, of those that --utt2spk knows. Raises UserError for weights to which it means nothing."""
+    if flags.utt2spk is None:
+        return {}
+    if not recogniser.normalisation.by_speaker:
+        raise UserError("--utt2spk: these weights take off the mean of each utterance so far, whoever speaks")
+    known = read_text(flags.utt2spk)
+    short = {name: name if flags.features is not None else Path(name).stem for name in inputs.names}
+    return {name: known[key] for name, key in short.items() if key in known}
 
 
 if __name__ == "__main__":

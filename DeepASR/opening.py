@@ -19,7 +19,7 @@ from DeepASR.pronouncing import by_command, completed
 from DeepASR.recogniser import FOLDER, Normalisation, Recogniser, rounded
 from DeepASR.rescoring import Rescoring
 from DeepASR.sizes import Sizes, silence, sizes_of
-from DeepASR.transforms import DELAY, DELTAS, read_statistics, undo_delay
+from DeepASR.transforms import DELAY, DELTAS, read_statistics, speaker_means, undo_delay
 from DeepASR.transition_model import read_transition_model
 from fluid import weights
 from fluid.config import EngineFlags
@@ -214,6 +214,7 @@ class Network:
         self.how = self._runner.how
         self.engine: Engine = self._runner.engine
         self._rows = self.engine.shared_rows(rows)
+        self._means: dict[str, np.ndarray] = {}
         if opened.exported is not None and set(opened.exported.inputs) != set(self.program.inputs):
             raise UserError(f"{opened.source} takes whole utterances; export with --what stream to recognise with it")
 
@@ -221,11 +222,16 @@ class Network:
         """For one utterance that is not over yet."""
         return PosteriorStream(self)
 
-    def posteriors(self, features: Iterable[Named]) -> Iterator[Named]:
+    def posteriors(self, features: Iterable[Named], speakers: Mapping[str, str] | None = None) -> Iterator[Named]:
         """(name, posterior [T, classes]) of each (name, features [T, frame_dim]), in their order.
 
-        Raises DataError for features of another width.
+        `speakers` by name tell a network that takes off the mean of a speaker whose utterances belong together; all features
+        are read first then. Raises DataError for features of another width.
         """
+        if self.recogniser.normalisation.by_speaker and speakers:
+            features = dict(features)
+            self._means = speaker_means(features, speakers)
+            features = features.items()
         waiting: list[Named] = []
         for item in features:
             waiting.append(item)
@@ -242,7 +248,7 @@ class Network:
                 raise DataError(f"{name}: features {list(array.shape)} where the network takes [frames, {dim}]")
             if not np.isfinite(array).all():
                 raise DataError(f"{name}: a feature is not a number")
-        centred = [normalisation.centred(array) for _, array in items]
+        centred = [normalisation.centred(array, self._means.get(name)) for name, array in items]
         frames = np.array([len(array) + DELAY for array in centred])
         first = self.program.inputs["feature"]
         feeds = []
@@ -274,7 +280,7 @@ class PosteriorStream:
         """Answers [stop - start, classes] to the frames `start` to `stop`, five frames late; arguments as of
         `Normalisation.piece`, features [T, frame_dim]."""
         program, normalisation = self._network.program, self._network.recogniser.normalisation
-        x = normalisation.piece(normalisation.centred(features), start, stop, last=last)
+        x = normalisation.piece(normalisation.online(features), start, stop, last=last)
         answers = []
         for first in range(0, len(x), PIECE):
             piece = x[first : first + PIECE]

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from DeepASR.augmentation import AugmentationFlags, another_pace, another_voice, longest, masked
 from DeepASR.corpus import Part
 from DeepASR.recogniser import Normalisation
-from DeepASR.transforms import CONTEXT, DELAY, DELTAS, NOT_COUNTED, delay_labels, hold_last
+from DeepASR.transforms import CONTEXT, DELAY, DELTAS, NOT_COUNTED, delay_labels, hold_last, speaker_means
 from fluid.buckets import Buckets
 from fluid.errors import DataError
 from fluid.reading import Sample
@@ -64,6 +64,7 @@ class Utterances:
             raise DataError(f"{part.folder}: holds no utterance")
         self._part, self._normalisation = part, normalisation
         self._augmentation = augmentation or AugmentationFlags()
+        self._means = speaker_means(part, part.speakers) if normalisation.by_speaker else {}
         rng = np.random.default_rng((seed, 3))
         self.pieces = [
             (name, start, end)
@@ -88,8 +89,12 @@ class Utterances:
         if self._is_whole(name, start, end):
             features, label = another_pace(features, label, self._augmentation, rng)
             end = len(features) + DELAY
+        mean = features.mean(axis=0)
         features = another_voice(features, self._augmentation, rng)
-        x = hold_last(self._normalisation.apply(self._normalisation.centred(features)))
+        if name in self._means:
+            # What changes this utterance changes all that its speaker says.
+            mean = self._means[name] + features.mean(axis=0) - mean
+        x = hold_last(self._normalisation.apply(self._normalisation.centred(features, mean)))
         x = masked(x, self._augmentation, rng)
         padded = np.pad(x, ((CONTEXT, CONTEXT), (0, 0)), mode="edge")
         return {"x": padded[start : end + 2 * CONTEXT], "label": delay_labels(label)[start:end]}

@@ -37,9 +37,17 @@ class Normalisation:
     """[frame_dim]: what the mean over an utterance begins with, which is taken off before; empty: it is not."""
     running_weight: float = 100.0
     """How many frames that counts for."""
+    by_speaker: bool = False
+    """The mean over all that a speaker said is taken off instead; while sound comes in, the running one stands in for it."""
 
-    def centred(self, features: np.ndarray) -> np.ndarray:
-        """Features [T, frame_dim] less their mean so far."""
+    def centred(self, features: np.ndarray, mean: np.ndarray | None = None) -> np.ndarray:
+        """Features [T, frame_dim] less their mean so far; or less `mean` [frame_dim], that of the speaker (by default theirs)."""
+        if self.by_speaker:
+            return features - (features.mean(axis=0) if mean is None else mean)
+        return self.online(features)
+
+    def online(self, features: np.ndarray) -> np.ndarray:
+        """Features [T, frame_dim] less their mean so far, which more features do not change."""
         if not self.running_mean:
             return features
         return less_running_mean(features, np.array(self.running_mean, np.float32), self.running_weight)

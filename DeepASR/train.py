@@ -23,7 +23,7 @@ from DeepASR.pictures import CURVES
 from DeepASR.reader import LONGEST_UNCUT, Utterances, blank
 from DeepASR.recogniser import TASK, Normalisation, Recogniser, log_prior_of, rounded
 from DeepASR.sizes import Sizes
-from DeepASR.transforms import add_deltas, read_statistics, statistics
+from DeepASR.transforms import add_deltas, read_statistics, speaker_means, statistics
 from fluid import config as configuration
 from fluid.averages import MeasuredWeights
 from fluid.config import BatchFlags, Count, Natural, Positive, TrainFlags, Was, defaults
@@ -64,6 +64,8 @@ class Flags(AugmentationFlags, OptimizerFlags, BatchFlags, TrainFlags):
     """Speakers to leave out of training and of dev."""
     running_mean: Natural = 100
     """Take off the mean of an utterance so far, which begins as the overall mean of so many frames; 0: do not."""
+    cmvn: Literal["running", "speaker"] = "running"
+    """speaker: take off the mean over all that a speaker says instead, except where sound is recognised while it comes in."""
 
     recipe: Literal["own", "2018"] = "own"
     """2018: sizes, optimizer, schedule and input of 2018, where no flag says otherwise."""
@@ -240,9 +242,11 @@ def normalisation_of(flags: Flags, part: Part) -> Normalisation:
         frames = sum(part.lengths[name] for name in names)
         running = rounded(sum(part[name].sum(axis=0, dtype=np.float64) for name in names) / frames)
     width = part[names[0]].shape[1]
-    bare = Normalisation((0.0,) * 3 * width, (1.0,) * 3 * width, running, float(flags.running_mean))
-    found = statistics([add_deltas(bare.centred(part[name])) for name in names])
-    return Normalisation(rounded(found.mean), rounded(found.variance), running, float(flags.running_mean))
+    rest = (running, float(flags.running_mean), flags.cmvn == "speaker")
+    bare = Normalisation((0.0,) * 3 * width, (1.0,) * 3 * width, *rest)
+    means = speaker_means(part, part.speakers) if bare.by_speaker else {}
+    found = statistics([add_deltas(bare.centred(part[name], means.get(name))) for name in names])
+    return Normalisation(rounded(found.mean), rounded(found.variance), *rest)
 
 
 def length_of(settled: Settled[Flags], source: Utterances) -> Length:

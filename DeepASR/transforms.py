@@ -11,6 +11,7 @@ frames more, and the first five answers are dropped: every frame has its label a
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -88,6 +89,22 @@ def less_running_mean(features: np.ndarray, mean: np.ndarray, weight: float) -> 
     count = weight + np.arange(1, len(features) + 1)
     sums = weight * mean.astype(np.float64) + np.cumsum(features, axis=0, dtype=np.float64)
     return (features - sums / count[:, None]).astype(np.float32)
+
+
+def speaker_means(features: Mapping[str, np.ndarray], speakers: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """By utterance, the mean [dim] over all frames of its speaker (Kaldi's CMVN by speaker, without the variance).
+
+    An utterance whose speaker is not known stands for itself.
+    """
+    sums: dict[str, np.ndarray] = {}
+    frames: dict[str, int] = {}
+    owner = {name: speakers.get(name, f"utterance {name}") for name in features}
+    for name, array in features.items():
+        who = owner[name]
+        sums[who] = sums.get(who, 0) + array.sum(axis=0, dtype=np.float64)
+        frames[who] = frames.get(who, 0) + len(array)
+    means = {who: (total / max(frames[who], 1)).astype(np.float32) for who, total in sums.items()}
+    return {name: means[who] for name, who in owner.items()}
 
 
 def read_statistics(path: str | os.PathLike) -> Statistics:
