@@ -210,13 +210,16 @@ class Network:
         self._runner, sizes = Runner(opened, flags, runs=runs), self.recogniser.sizes
         # An exported model does not say what of its outputs goes into the next call.
         exported = opened.exported is not None
-        self.program = build_stream(sizes) if exported else self._runner.program("stream", lambda: build_stream(sizes))
+        self.program = build_stream(sizes) if exported else self._listening(sizes)
         self.how = self._runner.how
         self.engine: Engine = self._runner.engine
         self._rows = self.engine.shared_rows(rows)
         self._means: dict[str, np.ndarray] = {}
         if opened.exported is not None and set(opened.exported.inputs) != set(self.program.inputs):
             raise UserError(f"{opened.source} takes whole utterances; export with --what stream to recognise with it")
+
+    def _listening(self, sizes: Sizes) -> Interface:
+        return self._runner.program("stream", lambda: build_stream(sizes), made_of=dataclasses.asdict(sizes))
 
     def open(self) -> PosteriorStream:
         """For one utterance that is not over yet."""

@@ -54,6 +54,11 @@ class Agent:
         """As JSON-able data."""
         return dataclasses.asdict(self)
 
+    @property
+    def made_of(self) -> dict[str, Any]:
+        """What its Programs are built from, whatever the game is called."""
+        return {name: value for name, value in self.to_facts().items() if name not in ("env", "protocol")}
+
     @staticmethod
     def from_facts(facts: dict[str, Any]) -> "Agent":
         """The inverse of `to_facts`; raises UserError if something is missing."""

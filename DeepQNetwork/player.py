@@ -16,7 +16,7 @@ def load_player(flags: PlayerFlags) -> tuple[Agent, QFunction, str]:
     """The agent of the flags, its Q function, and what computes it, for people."""
     opened = load_agent(flags)
     runner = Runner(opened, flags, runs=None)
-    program = runner.program("act", lambda: build_program(opened.facts))
+    program = runner.program("act", lambda: build_program(opened.facts), opened.facts.made_of)
     return (
         opened.facts,
         lambda states: np.asarray(runner.engine.run(program, {"state": states})["q_values"]),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fluid import engine as engines
+from fluid import shipped
 from fluid.arrays import read_npz, write_npz
 from fluid.config import EngineFlags
 from fluid.engine import Engine
@@ -74,7 +75,7 @@ class Runner:
         runs: how often a Program is to be run, see `fluid.engine.create`.
         prepare: makes the inputs of the exported model from what the task's own Programs are fed.
 
-    Programs from files run without Paddle, on the xla engine.
+    Programs from files run without Paddle, on the xla engine; so do those that come along.
     """
 
     def __init__(
@@ -87,19 +88,21 @@ class Runner:
     ):
         self._opened, self._flags, self._runs, self._prepare = opened, flags, runs, prepare
         self._programs: list[Interface] = []
+        self._remarks: list[str] = []
 
     @property
     def takes_other_programs(self) -> bool:
         """Whether Programs can be built for it, of any size; neither an exported model nor Programs from files can change."""
         return self._opened.exported is None and self._opened.captured is None
 
-    def program(self, role: str, build: Callable[[], Interface]) -> Interface:
+    def program(self, role: str, build: Callable[[], Interface], made_of: Mapping[str, Any] | None = None) -> Interface:
         """The Program of this role: what `build` makes with Paddle, or the one from files, or the exported model's.
 
-        A recurrent one is named before `engine` and `how` are used. Raises UserError if it is not among those from files,
-        WeightsError if the weights are not of its network.
+        One that comes along and is made of the same (`fluid.shipped`) is taken instead where XLA is to run it. A recurrent
+        one is named before `engine` and `how` are used. Raises UserError if it is not among those from files, WeightsError
+        if the weights are not of its network.
         """
-        program = self._program(role, build)
+        program = self._program(role, build, made_of)
         known = self._opened.captured or any(other.recurrent for other in self._programs)
         if program.recurrent and not known and "_chosen" in self.__dict__:
             raise RuntimeError(f"the engine was chosen before it was known that '{program.name}' is recurrent")
@@ -127,18 +130,40 @@ class Runner:
         )
         engine.load(opened.state)
         reason = reason if captured is None else captured.reason
-        return engine, f"engine {engine.name} on {engine.device} ({reason}), {flags.precision}"
+        how = [f"engine {engine.name} on {engine.device} ({reason})", flags.precision, *self._remarks]
+        return engine, ", ".join(how)
 
-    def _program(self, role: str, build: Callable[[], Interface]) -> Interface:
+    def _program(self, role: str, build: Callable[[], Interface], made_of: Mapping[str, Any] | None) -> Interface:
         opened = self._opened
         if opened.captured is not None:
             return opened.captured.program(role, opened.state)
         if opened.exported is None:
-            return build()
+            return self._along(role, made_of) or build()
         inputs = {
             name: Input(name, tuple(item["shape"]), item["dtype"]) for name, item in opened.exported.inputs.items()
         }
         return Interface(name="exported", inputs=inputs, outputs={name: Output() for name in opened.exported.outputs})
+
+    def _along(self, role: str, made_of: Mapping[str, Any] | None) -> Interface | None:
+        """The Program that comes along, where there is one that XLA is to run."""
+        if made_of is None or self._opened.folder is None or self._flags.engine == "paddle":
+            return None
+        try:
+            program = shipped.find(self._opened.folder, role, made_of)
+        except shipped.NoneFits as reason:
+            self._remarks.append(f"the Program '{role}' was built: {reason}")
+            return None
+        if not (program.recurrent or self._runs_on_xla):
+            return None
+        self._remarks.append(f"the Program '{role}' came along")
+        return program
+
+    @property
+    def _runs_on_xla(self) -> bool:
+        """Whether it is known already that XLA runs whatever Program is to come."""
+        if "_chosen" in self.__dict__:
+            return self.engine.name == "xla"
+        return self._flags.engine == "xla" or self._runs is None
 
 
 def run_arrays(
@@ -148,15 +173,16 @@ def run_arrays(
     fetch: Path,
     *,
     role: str = "infer",
+    made_of: Mapping[str, Any] | None = None,
     check: Callable[[Feed], None] = lambda arrays: None,
     outputs: Sequence[str] | None = None,
 ) -> None:
     """`--feed in.npz --fetch out.npz`: run the inference Program on raw arrays and write its raw outputs, or some of them.
 
-    `role` and `build` as of `Runner.program`. Numbers of another width are taken as the inputs' own. Raises DataError for a
+    `role`, `build` and `made_of` as of `Runner.program`. Numbers of another width are taken as the inputs' own. Raises DataError for a
     file that cannot be read or written and for arrays that do not fit, and what `check` raises for values that do not.
     """
-    program, arrays = runner.program(role, build), read_npz(feed)
+    program, arrays = runner.program(role, build, made_of), read_npz(feed)
     fitting = {
         name: array.astype(program.inputs[name].dtype) if _same_kind(array, program.inputs.get(name)) else array
         for name, array in arrays.items()

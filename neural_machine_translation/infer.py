@@ -26,6 +26,7 @@ from fluid.runner import Runner, run_arrays
 from neural_machine_translation.options import ALIASES, RETIRED, SEARCH, ModelFlags, with_pairs
 from neural_machine_translation.reader import EMBEDDED, input_lines, read_tsv
 from neural_machine_translation.scoring import draw_attentions, has_text, open_model
+from neural_machine_translation.shipped import made_of_search
 from neural_machine_translation.translate import Hypothesis, Run, runner, translate
 from neural_machine_translation.translator import Transformer, Translator
 
@@ -130,7 +131,8 @@ def open_search(flags: Flags, sentences: int | None) -> tuple[Translator, Run, R
         raise UserError("give the vocabulary of these weights: --src_vocab_fpath, --trg_vocab_fpath")
     own = Runner(opened, flags, runs=sentences)
     role = "sample" if flags.sampling else "search"
-    program = own.program(role, lambda: build_program(role, translator.config, flags))
+    made_of = made_of_search(translator.config, flags) if role == "search" else None
+    program = own.program(role, lambda: build_program(role, translator.config, flags), made_of)
     return translator, runner(own.engine, program), own
 
 

@@ -35,6 +35,7 @@ from ocr_recognition.options import ALIASES, RETIRED, ReadingFlags
 from ocr_recognition.reader import read_list
 from ocr_recognition.recognize import Word, recognize, tries
 from ocr_recognition.recognizer import Recognizer
+from ocr_recognition.shipped import made_of_inference
 from ocr_recognition.sources import example_words
 
 import numpy as np
@@ -81,14 +82,15 @@ def main(flags: Flags) -> list[dict[str, Any]]:
     recognizer, search = opened.facts, flags.search(opened.facts)
     flags = flags if recognizer.is_ctc else opened.settle(flags, "beam_size")
     build = lambda: build_program(recognizer, flags.beam_size, search.allowed)  # noqa: E731
+    made_of = made_of_inference(recognizer, flags.beam_size, search.allowed)
     if arrays is not None:
         check = lambda feed: check_widths(feed, recognizer)  # noqa: E731
-        run_arrays(Runner(opened, flags), build, *arrays, check=check)
+        run_arrays(Runner(opened, flags), build, *arrays, made_of=made_of, check=check)
         return []
     names = find_files(flags)
     endless = any(map(media.is_moving, names))
     runner = Runner(opened, flags, runs=None if endless else max(len(names), 1))
-    program = runner.program("infer", build)
+    program = runner.program("infer", build, made_of)
     console.print(f"{recognizer.model}, {runner.how}", markup=False)
     unreadable: list[DataError] = []
     found = named_pictures(flags, recognizer, names, unreadable.append)

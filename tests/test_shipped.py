@@ -1,8 +1,13 @@
 """The models that come along: each says what it is and is what it says, and all of them are small."""
 
+import importlib
+import json
+import lzma
 import subprocess
+import sys
 from pathlib import Path
 
+from fluid import shipped
 from fluid.weights import registry
 
 import pytest
@@ -14,6 +19,10 @@ SHIPPED = [
     for entry in registry.load_registry(path.parent).values()
     if entry.file is not None
 ]
+
+
+WITH_PROGRAMS = sorted(path.parent.name for path in ROOT.glob("*/shipped.py") if path.parent.name != "fluid")
+"""Tasks with which Programs come along."""
 
 
 def size(path: Path) -> int:
@@ -40,3 +49,31 @@ def test_the_checkout_is_small():
         pytest.skip("not a git checkout")
     files = [ROOT / name for name in listed.stdout.split("\0") if name]
     assert sum(file.stat().st_size for file in files if file.is_file()) < 56e6
+
+
+@pytest.mark.parametrize("task", WITH_PROGRAMS)
+def test_programs_that_come_along_are_what_the_code_builds(task):
+    recipes = importlib.import_module(f"{task}.shipped").recipes()
+    files = {recipe.file(ROOT / task): recipe for recipe in recipes}
+    advice = f"./zoo recapture {task} writes them anew"
+    assert set((ROOT / task / shipped.FOLDER).iterdir()) == set(files), advice
+    for file, recipe in files.items():
+        stored = json.loads(lzma.decompress(file.read_bytes()))
+        assert stored == json.loads(json.dumps(shipped.described(ROOT / task, recipe))), advice
+
+
+WITHOUT_PADDLE = """
+import runpy, sys
+sys.modules["paddle"] = None
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("task", WITH_PROGRAMS)
+def test_infer_needs_no_paddle_where_its_program_comes_along(tmp_path, task):
+    words = {"neural_machine_translation": ["Where is it?"], "DeepQNetwork": ["--max_seconds", "0.5"]}.get(task, [])
+    command = [sys.executable, "-c", WITHOUT_PADDLE, str(ROOT / task / "infer.py"), "--device", "cpu", *words]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()

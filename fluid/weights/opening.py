@@ -54,6 +54,8 @@ class Opened(Generic[Facts]):
     """The exported model that was asked for, instead of `state`."""
     captured: Captured | None = None
     """The Programs from files that are to run on the weights."""
+    folder: Path | None = None
+    """The task's folder, where Programs may come along (`fluid.shipped`)."""
 
     def settle(self, flags: Flags, *names: str) -> Flags:
         """`flags`; of Programs from files those in `names` are what the Programs were built with.
@@ -134,11 +136,11 @@ def open(
         arrays, described = Bare(choice.source, folder, choice.entry).read(), captured.facts[key]
     else:
         facts, state, report = fit(Bare(choice.source, folder, choice.entry))
-        return Opened(facts, state, choice.source, choice.reason, report)
+        return Opened(facts, state, choice.source, choice.reason, report, folder=folder)
     if captured is not None:
         captured.check_facts(key, described, choice.source, free)
     state = _ready(arrays, choice.path)
-    return Opened(from_facts(dict(described)), state, choice.source, choice.reason, captured=captured)
+    return Opened(from_facts(dict(described)), state, choice.source, choice.reason, captured=captured, folder=folder)
 
 
 @dataclass(frozen=True)

@@ -213,7 +213,7 @@ def save(folder: str | Path, graphs: Iterable[Graph], state: Mapping[str, np.nda
 def save_graph(file: str | Path, graph: Graph) -> None:
     """Write one captured Program to a JSON file, whose folder is made."""
     Path(file).parent.mkdir(parents=True, exist_ok=True)
-    Path(file).write_text(json.dumps(_to_json(graph)))
+    Path(file).write_text(json.dumps(to_json(graph)))
 
 
 def load(folder: str | Path) -> tuple[dict[str, Graph], dict[str, np.ndarray]]:
@@ -229,14 +229,15 @@ def load(folder: str | Path) -> tuple[dict[str, Graph], dict[str, np.ndarray]]:
 def load_graph(file: str | Path) -> Graph:
     """Read one captured Program; raises EngineError if the file holds something else."""
     try:
-        return _from_json(json.loads(Path(file).read_text()))
+        return from_json(json.loads(Path(file).read_text()))
     except OSError as error:
         raise EngineError(f"{file}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError) as error:
         raise EngineError(f"{file}: not a captured Program of format {FORMAT} ({error})") from None
 
 
-def _to_json(graph: Graph) -> dict[str, Any]:
+def to_json(graph: Graph) -> dict[str, Any]:
+    """A captured Program as JSON-able data."""
     plain = {item.name: getattr(graph, item.name) for item in dataclasses.fields(Graph)}
     return plain | {
         "format": FORMAT,
@@ -249,7 +250,8 @@ def _to_json(graph: Graph) -> dict[str, Any]:
     }
 
 
-def _from_json(data: dict[str, Any]) -> Graph:
+def from_json(data: dict[str, Any]) -> Graph:
+    """The inverse of `to_json`, which takes `data` apart; raises ValueError, KeyError or TypeError for anything else."""
     if data.pop("format") != FORMAT:
         raise ValueError("written by another version: capture the Program again")
     inputs = [Input(**{**item, "shape": tuple(item["shape"])}) for item in data["inputs"]]
