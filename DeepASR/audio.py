@@ -15,7 +15,6 @@ from fluid.errors import DataError
 
 import numpy as np
 import soundfile
-from scipy.signal import resample_poly
 
 FULL_SCALE = 32768
 SHORTEST = 0.1
@@ -52,6 +51,9 @@ def read_standard_input(rate: int) -> np.ndarray:
 def resample(samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:
     """Samples [n] at another rate, float32."""
     if rate != wanted:
+        # Imported late: it takes a third of a second, and recordings of the right rate do not need it.
+        from scipy.signal import resample_poly
+
         common = math.gcd(rate, wanted)
         samples = resample_poly(samples, wanted // common, rate // common)
     return np.ascontiguousarray(samples, np.float32)
