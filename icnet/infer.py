@@ -32,16 +32,14 @@ from icnet import pictures
 from icnet.classes import Classes
 from icnet.evaluation import Size, write_ids
 from icnet.opening import open_segmenter
-from icnet.reader import open_pairs
 from icnet.segmenter import MEAN, OUTPUTS, NetworkFlags, Segmenter
+from icnet.streets.files import example_streets
 
 import cv2
 import numpy as np
 import tyro
 
 Kind = Literal["result", "label", "overlay", "side"]
-EXAMPLES = 6
-"""Drawn streets that are segmented where nothing is named."""
 
 
 @dataclass
@@ -137,7 +135,7 @@ def named_pictures(flags: Flags) -> list[str]:
         return media.find([str(flags.images_path), *flags.images])
     if flags.images:
         return media.find(flags.images)
-    return list(open_pairs(None, "val").images[:EXAMPLES])
+    return example_streets()
 
 
 class Labeller:

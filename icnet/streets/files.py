@@ -19,6 +19,8 @@ COUNTS = {"train": 240, "val": 40}
 """Of the data set that needs no flag."""
 FIRST = {"train": 0, "val": 1_000_000, "test": 2_000_000}
 """Seed of the first street of each part, so that no part has a street of another."""
+EXAMPLES = 6
+"""Streets that show what infer.py does."""
 CITY = "drawn"
 
 
@@ -27,10 +29,26 @@ def drawn_streets() -> Path:
 
     It lies in the user's cache folder.
     """
-    folder = cache.folder() / f"streets-{VERSION}-{SIZE[1]}x{SIZE[0]}"
+    return _drawn("", COUNTS)
+
+
+def example_streets() -> list[str]:
+    """Images of some streets: the first that `drawn_streets` has to evaluate on, alone unless all are there. Raises DataError."""
+    folder = _folder("")
     if not folder.is_dir():
-        print(f"drawing {sum(COUNTS.values())} streets into {folder}", flush=True)
-        write_streets(folder, SIZE, COUNTS)
+        folder = _drawn("-examples", {"val": EXAMPLES})
+    return sorted(map(str, (folder / "leftImg8bit" / "val" / CITY).iterdir()))[:EXAMPLES]
+
+
+def _folder(name: str) -> Path:
+    return cache.folder() / f"streets-{VERSION}-{SIZE[1]}x{SIZE[0]}{name}"
+
+
+def _drawn(name: str, counts: dict[str, int]) -> Path:
+    folder = _folder(name)
+    if not folder.is_dir():
+        print(f"drawing {sum(counts.values())} streets into {folder}", flush=True)
+        write_streets(folder, SIZE, counts)
     return folder
 
 
@@ -43,7 +61,7 @@ def write_streets(folder: Path, size: tuple[int, int], counts: dict[str, int], p
             for kind in ("leftImg8bit", "gtFine"):
                 (partial / kind / split / CITY).mkdir(parents=True)
         processes = processes or min(os.cpu_count() or 1, 32)
-        if processes > 1 and len(tasks) > 4:
+        if processes > 1 and len(tasks) > EXAMPLES:
             with ProcessPoolExecutor(processes, mp_context=get_context("forkserver")) as pool:
                 for _ in pool.map(_write_street, tasks, chunksize=4):
                     pass

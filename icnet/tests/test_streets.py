@@ -2,10 +2,12 @@
 
 import dataclasses
 import hashlib
+from pathlib import Path
 
 from fluid.errors import DataError
 from icnet.classes import CITYSCAPES, ID
 from icnet.reader import open_pairs, read_pair
+from icnet.streets import files
 from icnet.streets.files import write_streets
 from icnet.streets.lens import EGO
 from icnet.streets.scene import draw_street
@@ -107,3 +109,15 @@ def test_files_in_the_layout_of_cityscapes(tmp_path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot be written"):
         write_streets(tmp_path / "file" / "streets", (64, 128), {"train": 1}, processes=1)
+
+
+def test_examples_are_drawn_alone_and_are_those_of_the_data_set(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("FLUID_ZOO_CACHE", str(tmp_path))
+    for name, value in {"SIZE": (64, 128), "EXAMPLES": 2, "COUNTS": {"train": 1, "val": 3}}.items():
+        monkeypatch.setattr(files, name, value)
+    alone = files.example_streets()
+    assert len(alone) == 2 == len(list(tmp_path.rglob("*.jpg")))
+    whole = files.drawn_streets()
+    again = files.example_streets()
+    assert all(path.startswith(str(whole)) for path in again)
+    assert [Path(path).read_bytes() for path in again] == [Path(path).read_bytes() for path in alone]
