@@ -31,6 +31,7 @@ from fluid.run import console, script
 
 import numpy as np
 
+PARTS = ("train", "dev", "test")
 SUFFIXES = (".wav", ".flac", ".WAV", ".FLAC")
 
 
@@ -39,7 +40,7 @@ class Flags:
     """Make a data set of recordings and their texts."""
 
     recordings: Path = Path("recordings")
-    """Folder with text, recordings or wav.scp, and perhaps utt2spk."""
+    """Folder with text, recordings or wav.scp, and perhaps utt2spk; or with folders train, dev and test of that."""
     lexicon: Path | None = None
     """Words and their phones, a line each."""
     data_dir: Path = Path("prepared")
@@ -63,13 +64,9 @@ def main(flags: Flags) -> None:
     if flags.lexicon is None:
         raise UserError("--lexicon is needed: a file of lines 'WORD PHONE PHONE ...'")
     lexicon = read_lexicon(flags.lexicon)
-    texts = read_text(flags.recordings / "text")
-    speakers = read_text(flags.recordings / "utt2spk") if (flags.recordings / "utt2spk").exists() else {}
-    files = find(flags.recordings, texts)
-    parts = share_out({name: speakers.get(name, name) for name in texts}, flags.held_out, flags.seed)
     prepare(
         flags.data_dir,
-        {part: record(names, files, texts, speakers, flags.sample_rate) for part, names in parts.items()},
+        parts_of(flags),
         lexicon,
         frontend=Frontend(flags.sample_rate, flags.num_bins),
         unit=flags.error_rate_type,
@@ -77,6 +74,24 @@ def main(flags: Flags) -> None:
         leave_out=flags.leave_out,
         say=lambda line: console.print(line, markup=False),
     )
+
+
+def parts_of(flags: Flags) -> dict[str, Iterator[Recording]]:
+    """Recordings of train, dev and test: as folders of these names have them, or shared out by speakers."""
+    folder = flags.recordings
+    if (folder / "train" / "text").exists():
+        tables = {part: read_tables(folder / part) for part in PARTS}
+        return {part: record(list(table[0]), *table, flags.sample_rate) for part, table in tables.items()}
+    texts, files, speakers = read_tables(folder)
+    parts = share_out({name: speakers.get(name, name) for name in texts}, flags.held_out, flags.seed)
+    return {part: record(names, texts, files, speakers, flags.sample_rate) for part, names in parts.items()}
+
+
+def read_tables(folder: Path) -> tuple[dict[str, str], dict[str, Path], dict[str, str]]:
+    """Texts, files and speakers by name. Raises DataError."""
+    texts = read_text(folder / "text")
+    speakers = read_text(folder / "utt2spk") if (folder / "utt2spk").exists() else {}
+    return texts, find(folder, texts), speakers
 
 
 def find(folder: Path, texts: dict[str, str]) -> dict[str, Path]:
@@ -104,11 +119,11 @@ def share_out(speakers: dict[str, str], held_out: tuple[float, float], seed: int
     if dev + test >= len(order):
         raise DataError(f"--held_out leaves none of {len(order)} speakers to train on")
     groups = {"dev": set(order[:dev]), "test": set(order[dev : dev + test]), "train": set(order[dev + test :])}
-    return {part: [name for name in speakers if speakers[name] in groups[part]] for part in ("train", "dev", "test")}
+    return {part: [name for name in speakers if speakers[name] in groups[part]] for part in PARTS}
 
 
 def record(
-    names: list[str], files: dict[str, Path], texts: dict[str, str], speakers: dict[str, str], rate: int
+    names: list[str], texts: dict[str, str], files: dict[str, Path], speakers: dict[str, str], rate: int
 ) -> Iterator[Recording]:
     """The recordings of a part."""
     for name in names:

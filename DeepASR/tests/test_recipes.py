@@ -1,0 +1,99 @@
+"""The recipe of AISHELL-1 on a little tree of its layout."""
+
+import tarfile
+from pathlib import Path
+from typing import Any
+
+from DeepASR.corpus import open_corpus
+from DeepASR.recipes import aishell
+from fluid.errors import DataError, UserError
+
+import numpy as np
+import pytest
+import soundfile
+
+RATE = 16_000
+SAYINGS = ("今天 天气 好", "天气 不 好", "今天 好")
+LEXICON = "SIL sil\n今天 j in1 t ian1\n天气 t ian1 q i4\n不 b u4\n好 h ao3\n很 h en3\n"
+SMALL = (
+    "--hidden_dim 6 --proj_dim 4 --stacked_num 1 --filters 2 --batch_size 4 --max_steps 2 --num_epochs 1 --device cpu"
+)
+
+
+@pytest.fixture
+def archives(tmp_path: Path) -> Path:
+    """data_aishell.tgz with an archive for each speaker in it, and resource_aishell.tgz."""
+    rng = np.random.default_rng(0)
+    tree, folder = tmp_path / "tree", tmp_path / "archives"
+    wav = tree / "data_aishell" / "wav"
+    wav.mkdir(parents=True)
+    transcript = ""
+    for part, number in (("train", 2), ("train", 3), ("dev", 724), ("test", 764)):
+        speaker = f"S{number:04d}"
+        (wav / part / speaker).mkdir(parents=True)
+        for take, saying in enumerate(SAYINGS):
+            name = f"BAC009{speaker}W{take:04d}"
+            times = np.arange(int(1.4 * RATE)) / RATE
+            samples = (
+                0.2 * np.sin(900 * (take + 2) * times) * np.sin(9 * times) ** 2 + rng.normal(size=len(times)) * 0.01
+            )
+            soundfile.write(wav / part / speaker / f"{name}.wav", samples, RATE, subtype="PCM_16")
+            # One has no transcript, as some of the real ones, and one a word that the lexicon lacks.
+            said = "很好 天气" if (speaker, take) == ("S0003", 2) else saying
+            transcript += f"{name} {said}\n" if (speaker, take) != ("S0002", 2) else ""
+        with tarfile.open(wav / f"{speaker}.tar.gz", "w:gz") as tar:
+            tar.add(wav / part / speaker, f"{part}/{speaker}")
+    (tree / "data_aishell" / "transcript").mkdir()
+    (tree / "data_aishell" / "transcript" / "aishell_transcript_v0.8.txt").write_text(transcript)
+    (tree / "resource_aishell").mkdir()
+    (tree / "resource_aishell" / "lexicon.txt").write_text(LEXICON)
+    folder.mkdir()
+    with tarfile.open(folder / "data_aishell.tgz", "w:gz") as tar:
+        tar.add(tree / "data_aishell" / "transcript", "data_aishell/transcript")
+        for path in sorted(wav.glob("*.tar.gz")):
+            tar.add(path, f"data_aishell/wav/{path.name}")
+    with tarfile.open(folder / "resource_aishell.tgz", "w:gz") as tar:
+        tar.add(tree / "resource_aishell", "resource_aishell")
+    return folder
+
+
+def flags(archives: Path, **more: Any) -> aishell.Flags:
+    return aishell.Flags(work=archives.parent / "work", archives=archives, train=SMALL, use="--device cpu", **more)
+
+
+def test_stages_go_on_where_they_ended(archives: Path, capfd: pytest.CaptureFixture) -> None:
+    work = archives.parent / "work"
+    assert aishell.main(flags(archives, stop_stage=2)) == [1, 2]
+    assert "很 好 天气" in (work / "tables" / "train" / "text").read_text(), "spelled by characters"
+    assert (work / "tables" / "dev" / "utt2spk").read_text().splitlines()[0] == "BAC009S0724W0000 S0724"
+    assert aishell.main(flags(archives, stop_stage=3)) == [3]
+    corpus = open_corpus(work / "prepared")
+    assert {part: len(corpus.part(part)) for part in ("train", "dev", "test")} == {"train": 5, "dev": 3, "test": 3}  # type: ignore[arg-type]
+    assert (
+        corpus.unit == "cer" and corpus.lexicon is not None and set(corpus.lexicon.words) == {*"不好很", "今天", "天气"}
+    )
+    assert aishell.main(flags(archives, stop_stage=3)) == []
+    assert aishell.main(flags(archives, stage=3, stop_stage=3)) == [3] and (work / "prepared.1").is_dir()
+    (work / "prepared" / "corpus.json").unlink()
+    with pytest.raises(UserError, match="train.py ended with 1; mend what it says"):
+        aishell.main(flags(archives, stop_stage=4))
+    assert "no prepared data there" in capfd.readouterr().err
+    assert aishell.main(flags(archives, stage=3, stop_stage=3)) == [3]
+
+
+@pytest.mark.full
+def test_all_stages_lead_to_an_error_rate(archives: Path, capsys: pytest.CaptureFixture) -> None:
+    assert aishell.main(flags(archives)) == [1, 2, 3, 4, 5, 6, 7, 8]
+    printed = capsys.readouterr().out
+    assert "this run, measured" in printed and "DeepASR of 2018 (published)" in printed
+    assert (archives.parent / "work" / "results" / "result.json").exists()
+
+
+def test_what_is_missing_is_told(archives: Path) -> None:
+    with pytest.raises(UserError, match="data_aishell.tgz: not there; without --archives it is downloaded"):
+        aishell.main(flags(archives.parent / "nowhere"))
+    (archives / "resource_aishell.tgz").write_bytes(b"cut off")
+    with pytest.raises(DataError, match="resource_aishell.tgz: cannot be unpacked"):
+        aishell.main(flags(archives))
+    with pytest.raises(DataError, match="nor the characters 车"):
+        aishell.spell(["车"], aishell.Lexicon({"好": (("h", "ao"),)}))
