@@ -12,7 +12,7 @@ from DeepASR.corpus import Part
 from DeepASR.recogniser import Normalisation
 from DeepASR.transforms import CONTEXT, DELAY, DELTAS, NOT_COUNTED, delay_labels, hold_last, speaker_means
 from fluid.buckets import Buckets
-from fluid.errors import DataError
+from fluid.errors import DataError, UserError
 from fluid.reading import Sample
 from fluid.workers import Allocate
 
@@ -39,9 +39,10 @@ class Utterances:
         uncut: what is longer is cut into pieces; None: nothing is cut.
         seed: of where it is cut.
         augmentation: what is changed at random; None: nothing.
+        lengths: that batches are padded to; none: a few that fit.
         multiple: see `fluid.buckets.Buckets`.
 
-    Raises DataError if an utterance has no alignment, or there is none.
+    Raises DataError if an utterance has no alignment, or there is none, UserError if one is longer than all lengths.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Utterances:
         uncut: int | None = LONGEST_UNCUT,
         seed: int = 0,
         augmentation: AugmentationFlags | None = None,
+        lengths: Sequence[int] = (),
         multiple: int = 1,
     ) -> None:
         if lacking := [name for name in part if name not in part.alignments]:
@@ -71,8 +73,10 @@ class Utterances:
             for name, frames in part.lengths.items()
             for start, end in cut(frames + DELAY, uncut, rng)
         ]
-        lengths = np.array([self._longest(*piece) for piece in self.pieces])
-        self.buckets = Buckets(lengths, edges_of(lengths), batch_size, multiple, by="rows")
+        frames = np.array([self._longest(*piece) for piece in self.pieces])
+        if lengths and frames.max() > max(lengths):
+            raise UserError(f"--lengths: {frames.max()} frames are needed, as many as the longest piece may have")
+        self.buckets = Buckets(frames, tuple(sorted(lengths)) or edges_of(frames), batch_size, multiple, by="rows")
 
     def __len__(self) -> int:
         return len(self.pieces)

@@ -91,6 +91,8 @@ class Flags(AugmentationFlags, OptimizerFlags, BatchFlags, TrainFlags):
     half a per cent from one to the next."""
     split_frames: Count = LONGEST_UNCUT
     """Longer utterances are cut into pieces of 256 frames and a few more."""
+    lengths: tuple[Count, ...] = ()
+    """Frames that batches are padded to; by default four numbers that fit the data. Each is compiled for."""
     acoustic_scale: Positive = 0.2
     """Weight of the network against the language model in decoding, kept with the weights; eval.py --sweep finds it."""
 
@@ -187,6 +189,7 @@ def sources(flags: Flags, parts: Mapping[str, Part], normalisation: Normalisatio
         uncut=flags.split_frames,
         seed=flags.seed,
         augmentation=AugmentationFlags.of(flags),
+        lengths=flags.lengths,
     )
     return train, Utterances(parts["dev"], normalisation, batch_size=flags.test_batch_size, uncut=None)
 

@@ -9,7 +9,7 @@ from DeepASR.reader import LONGER_BY, LONGEST_UNCUT, SHORTEST_PIECE, Utterances,
 from DeepASR.recogniser import Normalisation
 from DeepASR.transforms import DELAY, NOT_COUNTED
 from fluid.data import training_batches
-from fluid.errors import DataError
+from fluid.errors import DataError, UserError
 
 import numpy as np
 import pytest
@@ -42,6 +42,10 @@ def test_lengths_to_pad_to_are_few() -> None:
     edges = edges_of(lengths)
     assert len(edges) <= 4 and edges[-1] >= lengths.max() and all(edge % 16 == 0 for edge in edges)
     assert edges_of(np.array([7])) == (16,)
+    given = Utterances(part({"a": 20, "b": 33}), PLAIN, batch_size=1, lengths=(64, 30))
+    assert given.buckets.edges == (30, 64)
+    with pytest.raises(UserError, match="--lengths: 38 frames are needed"):
+        Utterances(part({"a": 20, "b": 33}), PLAIN, batch_size=1, lengths=(32,))
 
 
 def test_a_batch_shows_frames_among_their_neighbours_and_labels_late() -> None:
