@@ -1,6 +1,10 @@
 """The scripts on data as people have them: faults, classes that do not fit, any batch, exported models, shapes."""
 
+import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +138,20 @@ def test_any_batch_engine_and_the_exported_model_measure_the_same(
         measured(exported_model=exported, test_batch_size=30),
     ):
         assert other == pytest.approx(reference, rel=1e-6)
+
+
+def test_two_devices_measure_the_same(weights: Path, tmp_path: Path) -> None:
+    """The rows of a batch, and so the rounds of their suppression, are shared between them."""
+    code = "import sys; from object_detection import eval, shapes; shapes.COUNTS['val'] = 24; eval.cli(sys.argv[1:])"
+    words = f"--data shapes --conf 0.2 --max_det 20 --engine xla --test_batch_size 10 --pretrained_model {weights}"
+    root = str(Path(__file__).resolve().parents[2])
+    environment = {**os.environ, "PYTHONPATH": root, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    command = [sys.executable, "-c", code, *words.split(), "--output_dir", str(tmp_path / "two")]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert ended.returncode == 0 and "2 x cpu" in ended.stdout, ended.stdout + ended.stderr
+    two = json.loads((tmp_path / "two" / "result.json").read_text(encoding="utf-8"))
+    one = measured(pretrained_model=str(weights), test_batch_size=10, engine="xla")
+    assert {name: two[name] for name in one} == pytest.approx(one, rel=1e-6)
 
 
 def test_other_protocols(weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
