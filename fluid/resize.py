@@ -30,12 +30,15 @@ def resize_bilinear(image: Value, size: tuple[int, int], *, align_corners: bool 
     return paddle.matmul(rows, paddle.matmul(image, columns, transpose_y=True))
 
 
-def gather_bilinear(image: Value, size: tuple[int, int]) -> Value:
+def gather_bilinear(image: Value, size: tuple[int, int], *, dense_rows: bool = False) -> Value:
     """`image` [N, C, h, w] in another size, as `resize_bilinear` with `align_corners`: for large maps that need no gradient.
 
     Each column, then each row, is the weighted sum of two that are gathered: 4 products a pixel, where those with matrices
     take h + w. Columns, which are gathered number by number, come first, while there are few rows. The gradient would be
     scattered, which takes long on GPUs.
+
+    Args:
+        dense_rows: compute rows as a product with a matrix, which CPUs do twice as fast in spite of the work.
 
     Raises ValueError if the height or the width of `image` is not known while the Program is built.
     """
@@ -45,11 +48,14 @@ def gather_bilinear(image: Value, size: tuple[int, int]) -> Value:
             raise ValueError(f"an image of known height and width is needed to resize it, not {list(image.shape)}")
         if before == after:
             continue
+        if axis == 2 and dense_rows:
+            return paddle.matmul(_weights(before, after, True, 1, dtype_name(image)), image)
         place, unit = paddle.arange(after, dtype="int64") * (before - 1), max(after - 1, 1)
         low = paddle.floor_divide(place, paddle.full([1], unit, "int64"))
         high = paddle.clip(low + 1, max=before - 1)
         share = paddle.cast(place - low * unit, dtype_name(image)) / paddle.full([1], unit, dtype_name(image))
-        share = share.reshape([-1, 1] if axis == 2 else [-1])
+        if axis == 2:  # as wide as the rows: a column that is broadcast takes Paddle's CPU kernels 15 times as long
+            share = paddle.expand(share.reshape([-1, 1]), [after, image.shape[3]])
         below, above = paddle.gather(image, low, axis=axis), paddle.gather(image, high, axis=axis)
         image = below + share * (above - below)
     return image

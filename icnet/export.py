@@ -44,7 +44,10 @@ def main(flags: Flags) -> Path:
     """Export; returns the folder."""
     opened = open_segmenter(flags)
     segmenter, size = opened.facts, flags.size or opened.facts.size
-    program, facts = inference_program(segmenter, size, flags.outputs), {"segmenter": segmenter.to_facts()}
+    program, facts = (
+        inference_program(segmenter, size, flags.outputs, for_cpu=True),
+        {"segmenter": segmenter.to_facts()},
+    )
     own = {name: opened.state[name] for name in program.state_names}
     trial = compact.try_out(own, flags.storage, lambda state: measured(segmenter, state, flags), console.print)
     rng = np.random.default_rng(0)

@@ -58,9 +58,10 @@ def test_every_mode_computes_its_formula(align_corners: bool, align_mode: int) -
                 np.testing.assert_allclose(outputs[str(size)], expected, rtol=0, atol=tolerance, err_msg=str(size))
 
 
-def test_gathering_computes_the_same_formula() -> None:
+@pytest.mark.parametrize("dense_rows", [False, True])
+def test_gathering_computes_the_same_formula(dense_rows: bool) -> None:
     def network(image: Any, training: bool) -> dict[str, Any]:
-        return {str(size): gather_bilinear(image, size) for size in SIZES}
+        return {str(size): gather_bilinear(image, size, dense_rows=dense_rows) for size in SIZES}
 
     for dtype, tolerance in (("float64", 1e-14), ("float32", FLOAT32)):
         program = build(network, [Input("image", (None, 2, HEIGHT, WIDTH), dtype)], name="resize")
