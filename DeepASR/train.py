@@ -191,7 +191,8 @@ def sources(flags: Flags, parts: Mapping[str, Part], normalisation: Normalisatio
         augmentation=AugmentationFlags.of(flags),
         lengths=flags.lengths,
     )
-    return train, Utterances(parts["dev"], normalisation, batch_size=flags.test_batch_size, uncut=None)
+    dev = Utterances(parts["dev"], normalisation, batch_size=flags.test_batch_size, uncut=None, lengths=flags.lengths)
+    return train, dev
 
 
 def fingerprints(parts: Mapping[str, Part]) -> dict[str, str]:
