@@ -12,7 +12,7 @@ from icnet.streets.scene import draw_street
 
 import cv2
 
-VERSION = 5
+VERSION = 6
 """Of the drawings; another one is drawn anew."""
 SIZE = (256, 512)
 COUNTS = {"train": 240, "val": 40}

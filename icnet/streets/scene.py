@@ -248,8 +248,8 @@ class Street:
         coarse = self._tiled(PLASTER, x * 2, z, 38)
         road = color * (
             1
-            + rng.uniform(0.06, 0.16) * coarse[:, :, :1]
-            + rng.uniform(0.05, 0.16) * seen * self._tiled(ASPHALT, x, z, 5)
+            + rng.uniform(0.01, 0.16) * coarse[:, :, :1]
+            + rng.uniform(0.01, 0.16) * seen * self._tiled(ASPHALT, x, z, 5)
         )
         if rng.random() < 0.22:  # stones
             joints = np.maximum(np.cos(x * 2 * np.pi / 0.5), np.cos(z * 2 * np.pi / 0.35)) > 0.8
@@ -304,7 +304,9 @@ class Street:
         )
         color = color * self.light.on(np.array([0.0, 1.0, 0.0]))
         ground = color * (
-            1 + 0.1 * self._tiled(PLASTER, x, z, 15)[:, :, :1] + 0.14 * seen * self._tiled(GRAIN, x, z, 6)
+            1
+            + rng.uniform(0.02, 0.12) * self._tiled(PLASTER, x, z, 15)[:, :, :1]
+            + rng.uniform(0.02, 0.16) * seen * self._tiled(GRAIN, x, z, 6)
         )
         if rng.random() < 0.75:
             size = rng.uniform(0.25, 1.2)
@@ -321,7 +323,9 @@ class Street:
         share = np.clip(self._tiled(FOLIAGE, x, z, 19)[:, :, :1] * 0.4 + rng.uniform(-0.1, 0.6), 0, 1)
         color = (green + share * (earth - green)) * self.light.on(np.array([0.0, 1.0, 0.0]))
         blades = self._tiled(GRAIN, x, z, 2.5) * 0.5 + self._tiled(ASPHALT, x, z, 9)
-        return np.clip(color * (1 + 0.32 * (0.25 + 0.75 * seen) * blades), 0.005, 1.3).astype(np.float32)
+        return np.clip(color * (1 + rng.uniform(0.08, 0.36) * (0.25 + 0.75 * seen) * blades), 0.005, 1.3).astype(
+            np.float32
+        )
 
     # Beside the road.
 
