@@ -180,9 +180,12 @@ class Updates:
         """Read the batches that follow, ahead of `advance`."""
         with (
             self.open_batches(self._batches_before(self.step)) as source,
-            prefetch(source, self.engine, self.program) as self._batches,
+            prefetch(source, self.engine, self.program, late=self._say_late) as self._batches,
         ):
             yield
+
+    def _say_late(self, error: BaseException) -> None:
+        self.run.say(f"note: the batches after the last step cannot be read: {type(error).__name__}: {error}")
 
     def _batches_before(self, step: int) -> int:
         return self.position.batches + (step - self.position.step) * self.batches_per_step
@@ -333,10 +336,21 @@ class Window:
 
 
 @contextmanager
-def prefetch(source: Iterator[Batch], engine: Engine, program: Interface, depth: int = 2) -> Iterator[Iterator[Batch]]:
-    """Read ahead in a thread and start copying each batch to the device; errors of the reader surface in `next`."""
+def prefetch(
+    source: Iterator[Batch],
+    engine: Engine,
+    program: Interface,
+    depth: int = 2,
+    late: Callable[[BaseException], None] = lambda error: None,
+) -> Iterator[Iterator[Batch]]:
+    """Read ahead in a thread and start copying each batch to the device.
+
+    Errors of the reader surface in `next`; one in batches that nobody asked for any more is told to `late`, unless another
+    error is on its way.
+    """
     ready: queue.Queue[Any] = queue.Queue(maxsize=depth)
     ended = threading.Event()
+    unseen: list[BaseException] = []
 
     def offer(item: Any) -> None:
         while not ended.is_set():
@@ -353,6 +367,7 @@ def prefetch(source: Iterator[Batch], engine: Engine, program: Interface, depth:
                     return
             offer(StopIteration())
         except BaseException as error:
+            unseen.append(error)
             offer(error)
 
     def take() -> Iterator[Batch]:
@@ -361,6 +376,7 @@ def prefetch(source: Iterator[Batch], engine: Engine, program: Interface, depth:
             if isinstance(item, StopIteration):
                 return
             if isinstance(item, BaseException):
+                unseen.clear()
                 raise item
             yield item
 
@@ -371,6 +387,8 @@ def prefetch(source: Iterator[Batch], engine: Engine, program: Interface, depth:
     finally:
         ended.set()
         thread.join(timeout=10)
+    for error in unseen:
+        late(error)
 
 
 def benchmark(

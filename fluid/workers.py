@@ -189,7 +189,12 @@ class _Worker:
         return self.free.pop() if self.free else next(self.unused)
 
     def map_slot(self, filled: _Filled) -> None:
-        descriptor = recv_handle(self.connection)
+        try:
+            descriptor = recv_handle(self.connection)
+        except RuntimeError:  # of a descriptor that the system did not let in
+            raise DataError(
+                "no file handle is left for the batches of the data workers: raise `ulimit -n` or lower --num_workers"
+            ) from None
         self.slots[filled.slot] = mmap.mmap(descriptor, filled.size)
         os.close(descriptor)
 

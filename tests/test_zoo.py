@@ -45,6 +45,17 @@ def zoo(house: Path, *words: str) -> tuple[int, str]:
     return done.returncode, (done.stdout + done.stderr).strip().rpartition("\n")[2].replace(str(house), ".")
 
 
+def test_two_first_installations_wait_for_each_other(house: Path) -> None:
+    log = house / "log"
+    (house / "venv" / "bin" / "python").write_text(
+        f'#!/bin/bash\ncase "$*" in *install*) echo begin >>{log}; sleep 0.5; echo end >>{log};; esac\n'
+    )
+    environment = os.environ | {"ZOO_VENV": str(house / "venv")}
+    running = [subprocess.Popen([house / "zoo", "install"], env=environment) for _ in range(3)]
+    assert [process.wait(timeout=60) for process in running] == [0, 0, 0]
+    assert log.read_text().split() == ["begin", "end"]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

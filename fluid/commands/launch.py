@@ -5,6 +5,7 @@ figures). The processes find each other as several machines do (`fluid.engine.xl
 """
 
 import argparse
+import contextlib
 import functools
 import os
 import signal
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from fluid.errors import UserError
@@ -55,13 +56,12 @@ def run(command: list[str], shares: list[list[str]]) -> int:
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(name) is not signal.SIG_IGN:  # as nohup leaves it
             signal.signal(name, pass_on)
-    coordinator = f"127.0.0.1:{_free_port()}"
-    with tempfile.TemporaryDirectory() as folder:
+    with _reserved_port() as port, tempfile.TemporaryDirectory() as folder:
         logs = [Path(folder) / str(number) for number in range(len(shares))]
         for number, gpus in enumerate(shares):
             if asked_to_stop:
                 break
-            place = ["--coordinator", coordinator, "--num_hosts", str(len(shares)), "--host_id", str(number)]
+            place = ["--coordinator", f"127.0.0.1:{port}", "--num_hosts", str(len(shares)), "--host_id", str(number)]
             children.append(_start([*command, *place], gpus, None if number == 0 else logs[number]))
         failed = _wait(children, asked_to_stop)
         if failed is None:
@@ -96,10 +96,13 @@ def share(gpus: Sequence[str], processes: int) -> list[list[str]]:
     return [list(gpus[number * each : (number + 1) * each]) for number in range(processes)]
 
 
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
+@contextlib.contextmanager
+def _reserved_port() -> Iterator[int]:
+    """A port that no other program gets: held here without listening, for process 0 to share (gRPC asks for that)."""
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
 
 
 def _start(command: list[str], gpus: list[str], log: Path | None) -> subprocess.Popen:

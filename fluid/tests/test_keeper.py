@@ -288,6 +288,40 @@ def evaluate_once_failing(error: BaseException):
     return Evaluation("eval", evaluate, decides="loss")
 
 
+def test_an_error_in_batches_that_nobody_asked_for_is_told(tmp_path, capsys):
+    asked = threading.Event()
+
+    @contextmanager
+    def open_batches(start):
+        def batches():
+            yield from (Batch({"x": np.ones((2, 3), np.float32)}, 2, 0, index) for index in range(3))
+            asked.set()
+            raise DataError("list.txt:4: no such file")
+
+        yield batches()
+
+    class Slow(Counting):
+        def run(self, program, feed, step=0, fetch=None):
+            assert step < 1 or asked.wait(30)
+            return super().run(program, feed, step, fetch)
+
+    engine = Slow()
+    engine.load({"count": np.array(0)})
+    with Run(tmp_path, TrainFlags(), task="count") as run:
+        trainer.train(
+            run,
+            engine,
+            PROGRAM,
+            open_batches,
+            flags=TrainFlags(),
+            steps_per_epoch=4,
+            total_steps=3,
+            meta=Meta("count", 0),
+        )
+    said = "note: the batches after the last step cannot be read: DataError: list.txt:4: no such file"
+    assert capsys.readouterr().out.splitlines()[-1] == said
+
+
 def test_a_run_that_dies_in_an_evaluation_goes_on_with_it(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         count_to(tmp_path, 8, evaluations=[evaluate_once_failing(KeyboardInterrupt())])

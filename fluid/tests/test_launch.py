@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -48,6 +49,17 @@ def test_gpus_are_counted_where_nothing_chooses_them(monkeypatch, tmp_path):
     (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\nprintf '{listed}'\n")
     (tmp_path / "nvidia-smi").chmod(0o755)
     assert launch.visible_gpus() == ["0", "1"]
+
+
+def test_the_port_is_kept_for_process_0():
+    with launch._reserved_port() as port, socket.socket() as other, socket.socket() as first:
+        with pytest.raises(OSError, match="in use"):
+            other.bind(("127.0.0.1", port))
+        first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        first.bind(("127.0.0.1", port))
+        first.listen()
+        with socket.create_connection(("127.0.0.1", port), timeout=10):
+            first.accept()[0].close()
 
 
 def test_two_processes_train_like_one(tmp_path):
