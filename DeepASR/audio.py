@@ -9,9 +9,9 @@ import io
 import math
 import os
 import sys
-from typing import BinaryIO
 
 from fluid.errors import DataError
+from fluid.files import open_plain
 
 import numpy as np
 import soundfile
@@ -21,6 +21,11 @@ SHORTEST = 0.1
 """Seconds below which there is no speech in a recording."""
 CLIPPED_SHARE = 0.01
 """From which share of samples at the limit on a recording is called clipped."""
+RATES = 1000, 768_000
+"""Samples a second."""
+LONGEST = 2**28
+"""Samples of a recording: four hours and a half at 16,000 a second."""
+_PIECE = 2**20
 _SILENT = 1.0
 """Largest sample of a recording without sound, on the 16-bit scale."""
 
@@ -32,15 +37,33 @@ def read_audio(source: str | os.PathLike | bytes, rate: int, name: str = "") -> 
     """
     where = name or ("recording" if isinstance(source, bytes) else str(source))
     try:
-        opened: BinaryIO | str = io.BytesIO(source) if isinstance(source, bytes) else os.fspath(source)
-        samples, own_rate = soundfile.read(opened, dtype="float32", always_2d=True)
-    except (OSError, RuntimeError) as error:
+        with (
+            io.BytesIO(source) if isinstance(source, bytes) else open_plain(source) as file,
+            soundfile.SoundFile(file) as opened,
+        ):
+            own_rate = opened.samplerate
+            samples = _averaged(opened, where)
+    except (OSError, RuntimeError, MemoryError) as error:
         raise DataError(f"{where}: cannot be read as a recording ({error})") from None
     if not len(samples):
         raise DataError(f"{where}: holds no samples")
     if not np.isfinite(samples).all():
         raise DataError(f"{where}: holds samples that are not numbers")
-    return resample(samples.mean(axis=1) * FULL_SCALE, own_rate, rate)
+    return resample(samples * FULL_SCALE, own_rate, rate)
+
+
+def _averaged(opened: soundfile.SoundFile, where: str) -> np.ndarray:
+    """All samples, the channels' mean. Raises DataError for a rate or a length that no speech has."""
+    low, high = RATES
+    if not low <= opened.samplerate <= high:
+        raise DataError(f"{where}: {opened.samplerate} samples a second are not in {low}..{high}")
+    # Piece by piece: what the file says of its length need not be so.
+    pieces: list[np.ndarray] = []
+    while len(piece := opened.read(_PIECE, dtype="float32", always_2d=True)):
+        pieces.append(piece.mean(axis=1))
+        if len(pieces) * _PIECE > LONGEST:
+            raise DataError(f"{where}: has more than {LONGEST:,} samples; cut it into pieces")
+    return np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
 
 
 def read_standard_input(rate: int) -> np.ndarray:

@@ -43,8 +43,11 @@ _INTEGER = np.dtype([("size", "i1"), ("value", "<i4")])
 _HEADER = struct.Struct("<ffii")
 """Of a compressed matrix: smallest value, range, rows, columns."""
 _GZIP = b"\x1f\x8b"
-_LARGEST, _PIECE = 2**33, 2**24
-_LONGEST_KEY, _LONGEST_TOKEN = 4096, 64
+_LARGEST, _LARGEST_PACKED, _PIECE = 2**33, 2**27, 2**24
+"""Bytes of an array; of a packed one, which a thousandth of that may unpack to, six hours of forty numbers a frame."""
+_LONGEST_KEY, _LONGEST_TOKEN, _LONGEST_LINE = 4096, 64, 2**24
+_MOST_ROWS = 2**21
+"""Of a matrix as text: six hours."""
 # So many frames past the end Kaldi allows in a range, since segments are rounded to frames.
 _TOLERANCE = 3
 
@@ -179,8 +182,8 @@ class ArchiveWriter:
 class Stream:
     """Bytes of a file that are taken one after the other; what is wrong with them is said with file and utterance."""
 
-    def __init__(self, file: BinaryIO, name: str) -> None:
-        self.file, self.name = file, name
+    def __init__(self, file: BinaryIO, name: str, largest: int = _LARGEST) -> None:
+        self.file, self.name, self.largest = file, name, largest
         self.key: str | None = None
         self._ahead = b""
 
@@ -211,11 +214,14 @@ class Stream:
     def line(self) -> bytes:
         """The bytes up to the end of the line, which is included; none at the end of the file."""
         start, end, self._ahead = self._ahead.partition(b"\n")
-        return start + (end or self.file.readline(_LARGEST))
+        line = start + (end or self.file.readline(_LONGEST_LINE))
+        if len(line) >= _LONGEST_LINE:
+            raise self.error(f"a line has {len(line)} bytes or more: not Kaldi's format, or damaged")
+        return line
 
     def take(self, count: int) -> bytes:
         """The next `count` bytes. Raises DataError if there are fewer."""
-        if not 0 <= count <= _LARGEST:
+        if not 0 <= count <= self.largest:
             raise self.error(f"an array of {count} bytes is claimed: the file is damaged")
         data = self.some(count)
         if len(data) < count:
@@ -261,13 +267,13 @@ def opened(path: str | os.PathLike, offset: int = 0, where: str | None = None) -
     stream = None
     try:
         with ExitStack() as stack:
-            file: BinaryIO = stack.enter_context(open(path, "rb"))
+            file: BinaryIO = stack.enter_context(files.open_plain(path))
             packed = file.read(2) == _GZIP
             file.seek(0)
             if packed:
                 file = cast(BinaryIO, stack.enter_context(gzip.open(file)))
             file.seek(offset)
-            stream = Stream(file, where or str(path))
+            stream = Stream(file, where or str(path), _LARGEST_PACKED if packed else _LARGEST)
             yield stream
     except (OSError, EOFError, zlib.error) as error:
         what = f"cannot be read ({getattr(error, 'strerror', None) or error})"
@@ -288,20 +294,21 @@ def _writing(path: Path) -> Iterator[None]:
 
 def _lines(path: str | os.PathLike) -> list[str]:
     try:
-        return Path(path).read_text(encoding="utf-8").splitlines()
+        return files.read_plain(path).decode().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as UTF-8 text ({error})") from error
 
 
 def _read_key(stream: Stream) -> str | None:
     """The next key, None at the end; white space before it belongs to the text of the entry before."""
-    data = b""
+    data, passed = b"", 0
     while byte := stream.some(1):
+        passed += 1
         if not byte.isspace():
             data += byte
         elif data:
             break
-        if len(data) > _LONGEST_KEY or byte == b"\0":
+        if passed > _LONGEST_KEY or byte == b"\0":
             raise stream.error("not an archive of Kaldi's, or damaged: the name of an utterance is expected")
     if not data:
         return None
@@ -330,7 +337,7 @@ def _read_array(stream: Stream) -> np.ndarray:
     if kind not in _PLAIN:
         raise stream.error(f"'{kind}' is no kind of matrix or vector that Kaldi writes")
     shape = [stream.integer() for _ in range(2 if kind.endswith("M") else 1)]
-    if min(shape) < 0:
+    if min(shape) < 0 or (min(shape) == 0 < max(shape)):
         raise stream.error(f"an array of shape {shape} is claimed: the file is damaged")
     count = shape[0] * (shape[1] if len(shape) == 2 else 1)
     return stream.array(_PLAIN[kind], count).reshape(shape)
@@ -338,7 +345,7 @@ def _read_array(stream: Stream) -> np.ndarray:
 
 def _read_compressed(stream: Stream, kind: str) -> np.ndarray:
     low, span, rows, columns = _HEADER.unpack(stream.take(_HEADER.size))
-    if rows < 0 or columns < 0:
+    if rows < 0 or columns < 0 or (rows == 0) != (columns == 0):
         raise stream.error(f"a matrix of {rows} x {columns} is claimed: the file is damaged")
     if not abs(low) + abs(span) <= np.finfo(np.float32).max:
         raise stream.error(f"a matrix is compressed to the scale {low} + {span}: the file is damaged")
@@ -348,7 +355,10 @@ def _read_compressed(stream: Stream, kind: str) -> np.ndarray:
         return (np.float32(low) + np.float32(span / steps) * levels).astype(np.float32)
     quartiles = _levels(stream.array("<u2", columns * 4).reshape(columns, 4), low, span)
     codes = stream.array("u1", rows * columns).reshape(columns, rows)
-    return np.ascontiguousarray(_from_codes(codes, quartiles).T)
+    # Some columns at a time: on the way a number takes thirty times its byte.
+    step = max(1, _PIECE // max(rows, 1))
+    parts = [_from_codes(codes[at : at + step], quartiles[at : at + step]) for at in range(0, columns, step)]
+    return np.ascontiguousarray(np.concatenate([np.zeros((0, rows), np.float32), *parts]).T)
 
 
 def _levels(levels: np.ndarray, low: float, span: float) -> np.ndarray:
@@ -384,11 +394,16 @@ def _read_as_text(stream: Stream) -> np.ndarray:
     if before.strip():
         raise stream.error(f"{before[:32]!r} stands before the bracket of a matrix")
     # A vector is closed on its line; the rows of a matrix begin on the next.
-    rows = [rest]
+    rows, size = [rest], len(rest)
     while b"]" not in rows[-1]:
         if not (line := stream.line()):
             raise stream.error("the file ends before the bracket that closes a matrix")
         rows.append(line)
+        size += len(line)
+        if len(rows) > _MOST_ROWS or size > stream.largest:
+            raise stream.error(
+                f"a matrix has more than {len(rows) - 1} rows or {stream.largest} bytes: the file is damaged"
+            )
     rows[-1], _, after = rows[-1].partition(b"]")
     if after.strip():
         raise stream.error(f"{after[:32]!r} stands behind the bracket of a matrix")
@@ -409,7 +424,7 @@ def _floats(stream: Stream, words: Sequence[bytes]) -> np.ndarray:
 
 def _entry(location: str, script: Path, where: str) -> Entry:
     ranges: list[tuple[int, int] | None] = [None, None]
-    if match := re.fullmatch(r"(.*)\[([\d:,]*)\]", location):
+    if match := re.fullmatch(r"(.*)\[([\d:,]{0,80})\]", location):
         location, parts = match[1], match[2].split(",")
         if len(parts) > 2 or not all(re.fullmatch(r"(\d+:\d+)|:?", part) for part in parts):
             raise DataError(f"{where}: [{match[2]}] is no range: [FIRST:LAST] or [FIRST:LAST,FIRST:LAST] is expected")
@@ -418,10 +433,10 @@ def _entry(location: str, script: Path, where: str) -> Entry:
                 first, last = map(int, part.split(":"))
                 ranges[axis] = (first, last)
     name, _, offset = location.rpartition(":")
-    if not name or not offset.isdecimal():
+    if not name or not offset.isdecimal() or len(offset) > 18:
         name, offset = location, "0"
     path = Path(name)
-    if not path.exists() and (script.parent / path).exists():
+    if not os.path.exists(path) and os.path.exists(script.parent / path):
         path = script.parent / path
     return Entry(path, int(offset), ranges[0], ranges[1], where)
 

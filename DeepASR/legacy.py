@@ -9,12 +9,14 @@ What stands between the name and the start differs between exports, so the numbe
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from DeepASR.corpus import Corpus, Part
 from DeepASR.kaldi_io import read_archive, read_script
 from fluid.errors import DataError
+from fluid.files import read_plain
 
 import numpy as np
 
@@ -30,16 +32,16 @@ def read_list(path: Path, *, labels: bool = False) -> Iterator[tuple[str, np.nda
 
 def _read(binary: Path, description: Path, labels: bool) -> Iterator[tuple[str, np.ndarray]]:
     try:
-        data = binary.read_bytes()
+        data = read_plain(binary)
     except OSError as error:
         raise DataError(f"{binary}: cannot be read ({error.strerror or error})") from None
     for number, line in enumerate(_text(description).splitlines()[1:], 2):
-        name, *fields = line.split()
+        name, *fields = line.split() or [""]
         try:
             start, size, frames, dim = _numbers([int(field) for field in fields], labels)
         except ValueError:
             raise DataError(
-                f"{description}:{number}: 'NAME ... START BYTES FRAMES{'' if labels else ' DIM'}' is expected, not '{line}'"
+                f"{description}:{number}: 'NAME ... START BYTES FRAMES{'' if labels else ' DIM'}' is expected, not '{line[:200]}'"
             ) from None
         if start + size > len(data):
             raise DataError(f"{binary}: {name}: bytes {start} to {start + size} of {len(data)}")
@@ -52,14 +54,14 @@ def _numbers(fields: list[int], labels: bool) -> tuple[int, int, int, int]:
     width = 3 if labels else 4
     for first in range(len(fields) - width + 1):
         start, size, frames, *dim = fields[first : first + width]
-        if start >= 0 and frames > 0 and size == 4 * frames * (dim or [1])[0]:
+        if start >= 0 and min(frames, *dim, size) > 0 and size == 4 * frames * (dim or [1])[0]:
             return start, size, frames, (dim or [1])[0]
     raise ValueError
 
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return read_plain(path).decode()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read ({error})") from None
 
@@ -67,7 +69,7 @@ def _text(path: Path) -> str:
 def _near(name: str, listed_in: Path) -> Path:
     """From the working directory, as in 2018, or from the folder of the list."""
     path = Path(name)
-    return path if path.exists() or not (listed_in.parent / path).exists() else listed_in.parent / path
+    return path if os.path.exists(path) or not os.path.exists(listed_in.parent / path) else listed_in.parent / path
 
 
 def read_features(path: Path) -> Iterator[tuple[str, np.ndarray]]:

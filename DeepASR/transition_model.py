@@ -15,6 +15,7 @@ Format: src/hmm/hmm-topology.cc and src/hmm/transition-model.cc of Kaldi.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -138,10 +139,9 @@ class _Words(Iterator[str]):
 
     def integer(self) -> int:
         word = next(self)
-        try:
-            return int(word)
-        except ValueError:
-            raise self.stream.error(f"a whole number is expected and '{word[:32]}' found") from None
+        if not re.fullmatch("-?[0-9]{1,9}", word):
+            raise self.stream.error(f"a whole number is expected and '{word[:32]}' found")
+        return int(word)
 
     def expect(self, *expected: str) -> str:
         return _expect(self.stream, next(self), *expected)
@@ -156,7 +156,7 @@ def _read_text(stream: Stream) -> _Parts:
     while words.expect("<TopologyEntry>", "</Topology>") == "<TopologyEntry>":
         words.expect("<ForPhones>")
         while (word := next(words)) != "</ForPhones>":
-            if not word.isdecimal():
+            if not re.fullmatch("[0-9]{1,9}", word):
                 raise stream.error(f"a phone is expected and '{word[:32]}' found")
             entry_of[int(word)] = len(topology)
         topology.append(_read_states(words))

@@ -187,7 +187,7 @@ def decode_image(data: bytes, shrink: Callable[[int, int], int] | None = None) -
     Raises:
         DataError: what is wrong, without the name of the file.
     """
-    with _opened(data) as header:
+    with opened_image(data) as header:
         width, height = header.size
         if max(width, height) > _MAX_ASPECT * min(width, height):
             raise DataError(f"{width} x {height} pixels: one side is more than {_MAX_ASPECT} times the other")
@@ -205,7 +205,7 @@ def decode_image(data: bytes, shrink: Callable[[int, int], int] | None = None) -
 
 def image_size(data: bytes) -> tuple[int, int]:
     """Height and width that `decode_image` would give the content of an image file, from its header. Raises DataError."""
-    with _opened(data) as header:
+    with opened_image(data) as header:
         width, height = header.size
         # Pillow turns TIFF by itself.
         turned = "exif" in header.info and header.getexif().get(_EXIF_ORIENTATION, 1) >= 5
@@ -214,8 +214,9 @@ def image_size(data: bytes) -> tuple[int, int]:
 
 
 @contextlib.contextmanager
-def _opened(data: bytes) -> Iterator[Image.Image]:
-    """An image of which no more than the header is read. Raises DataError, also for what goes wrong in the block."""
+def opened_image(data: bytes) -> Iterator[Image.Image]:
+    """An image of which no more than the header is read. Raises DataError, without the name of the file, also for what goes
+    wrong in the block."""
     if not data:
         raise DataError("the file is empty (0 bytes)")
     try:

@@ -217,7 +217,7 @@ def read(folder: Path, *, task: str) -> Captured:
     from fluid.engine.xla import graph
 
     try:
-        data = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        data = json.loads(files.read_plain(folder / DESCRIPTION))
         if data.pop("format") != FORMAT:
             raise ValueError("written by another version")
         roles, initial = data.pop("programs"), data.pop("initial")
@@ -226,7 +226,7 @@ def read(folder: Path, *, task: str) -> Captured:
         raise UserError(
             f"{folder}: no captured Programs there (it has no {DESCRIPTION}); `./zoo capture` writes them"
         ) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{folder / DESCRIPTION} cannot be read ({error}); capture the Programs again") from None
     if captured.task != task:
         raise UserError(f"the Programs in {folder} belong to the task {captured.task}, not to {task}")

@@ -1,6 +1,8 @@
-"""Text files, wherever the zoo reads lines."""
+"""Text files, wherever the zoo reads lines or JSON."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 from fluid.errors import DataError
 from fluid.files import read_plain
@@ -18,3 +20,13 @@ def read_lines(path: str | Path) -> list[str]:
         number = data[: error.start].count(b"\n") + 1
         raise DataError(f"{path}:{number}: is not UTF-8 text (byte 0x{data[error.start]:02x})") from None
     return lines[:-1] if lines[-1] == "" else lines
+
+
+def read_json(path: str | Path) -> Any:
+    """What a JSON file holds. Raises DataError if it cannot be read, or is none."""
+    try:
+        return json.loads(read_plain(path))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not JSON ({error})") from None

@@ -1,5 +1,6 @@
 """Classes and their colours: those of Cityscapes, of CamVid, and of a file. Free of Paddle: reader processes import it."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -130,9 +131,9 @@ def read_classes(path: Path) -> Classes:
         if not line.strip() or line.startswith("#") or (number == 1 and len(parts) == 5 and not parts[0].isdigit()):
             continue
         values = [parts[0], *parts[2:]]
-        if len(parts) != 5 or not all(value.isdigit() and int(value) < 256 for value in values):
+        if len(parts) != 5 or not all(re.fullmatch("[0-9]{1,3}", value) and int(value) < 256 for value in values):
             raise DataError(
-                f"{path}:{number}: each line must be id,name,red,green,blue with numbers 0..255; got {line!r}"
+                f"{path}:{number}: each line must be id,name,red,green,blue with numbers 0..255; got {line[:200]!r}"
             )
         rows.append((int(parts[0]), parts[1], tuple(map(int, parts[2:]))))
     try:

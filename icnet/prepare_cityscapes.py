@@ -6,7 +6,6 @@ Writes *_gtFine_labelTrainIds.png beside the files that they are made of (0..18,
 train.list, val.list. Files that are there already stay, so it can be started again.
 """
 
-import json
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -21,9 +20,10 @@ if __package__ in (None, ""):
 from fluid import config as configuration
 from fluid.config import Count
 from fluid.errors import DataError
-from fluid.media import read_named
+from fluid.media import MAX_PIXELS
 from fluid.records import writing
 from fluid.run import console, script
+from fluid.text import read_json
 from icnet.classes import CITYSCAPES, IGNORE
 from icnet.reader import label_values
 
@@ -101,13 +101,16 @@ def convert(source: Path) -> Path:
 def draw_polygons(source: Path) -> np.ndarray:
     """trainIds [H, W] uint8 of a file of polygons, later ones over earlier ones. Raises DataError naming what is wrong."""
     try:
-        data = json.loads(read_named(source))
-        picture = Image.new("L", (int(data["imgWidth"]), int(data["imgHeight"])), IGNORE)
+        data = read_json(source)
+        width, height = int(data["imgWidth"]), int(data["imgHeight"])
+        if not (width > 0 and height > 0 and width * height <= MAX_PIXELS):
+            raise ValueError(f"a picture of {width} x {height} pixels")
+        picture = Image.new("L", (width, height), IGNORE)
         draw = ImageDraw.Draw(picture)
         for item in data["objects"]:
             if not item.get("deleted"):
                 draw.polygon([tuple(point) for point in item["polygon"]], fill=_number(item["label"], source))
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise DataError(f"{source}: not a file of Cityscapes' polygons ({type(error).__name__}: {error})") from None
     return np.asarray(picture)
 

@@ -12,12 +12,12 @@ SPLIT is train, val or test. Labels are PNGs of ids or of colours; DIR/classes.c
 `id,name,red,green,blue`. Samples are `image` [H, W, 3] uint8 RGB and `label` [H, W] uint8, 0..n-1 or 255.
 """
 
-import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fluid import media
 from fluid.errors import DataError
 from fluid.media import EXTENSIONS, read_image, read_named
 from icnet.classes import CAMVID, CITYSCAPES, CLASS_FILE, IGNORE, Classes, read_classes
@@ -26,7 +26,6 @@ from icnet.streets.files import drawn_streets
 
 import cv2
 import numpy as np
-from PIL import Image
 
 VALIDATION = 10
 """Without parts of its own, every tenth pair of a folder is for validation."""
@@ -151,15 +150,16 @@ def read_label(path: str, pairs: Pairs) -> np.ndarray:
 
 def label_values(path: str) -> np.ndarray:
     """What a label file holds: ids [H, W] uint8, or colours [H, W, 3] uint8. Raises DataError."""
+    data = read_named(path)
     try:
-        with Image.open(io.BytesIO(read_named(path))) as image:
+        with media.opened_image(data) as image:
             if image.mode in ("P", "L", "1"):
                 return np.asarray(image if image.mode != "1" else image.convert("L"))
             if image.mode.startswith("I"):
                 values = np.asarray(image)
                 return np.where(values > 255, IGNORE, values).astype(np.uint8)
             return np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:
+    except DataError as error:
         raise DataError(f"{path}: not a readable picture of labels ({error})") from None
 
 
@@ -207,11 +207,8 @@ def _with_other_colors(image: np.ndarray, amount: float, rng: np.random.Generato
 def image_size(path: str) -> tuple[int, int]:
     """Height and width of an image, upright, from the head of its file. Raises DataError."""
     try:
-        with Image.open(path) as image:
-            turned = image.getexif().get(0x0112, 1) >= 5
-            width, height = image.size
-            return (width, height) if turned else (height, width)
-    except (OSError, SyntaxError, ValueError) as error:
+        return media.image_size(media.read_bytes(path))
+    except DataError as error:
         raise DataError(f"{path}: not a readable picture ({error})") from None
 
 
@@ -292,10 +289,10 @@ def _listed(path: Path, folder: Path) -> tuple[list[str], list[str]]:
             continue
         if len(parts) != 2:
             raise DataError(
-                f"{path}:{number}: each line must be `image label`, with a tab if a path has spaces; got {line!r}"
+                f"{path}:{number}: each line must be `image label`, with a tab if a path has spaces; got {line[:200]!r}"
             )
         for name, found in zip(parts, (images, labels), strict=True):
-            if not (folder / name).is_file():
+            if not os.path.isfile(folder / name):
                 raise DataError(f"{path}:{number}: {folder / name}: no such file; paths are relative to {folder}")
             found.append(str(folder / name))
     if not images:

@@ -16,7 +16,6 @@ picture without size. Faults are collected with file and object; whoever opens t
 
 import dataclasses
 import itertools
-import json
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Sequence
@@ -26,6 +25,7 @@ from typing import Any
 
 from fluid.errors import DataError
 from fluid.media import EXTENSIONS, read_image, read_named
+from fluid.text import read_json
 
 import numpy as np
 
@@ -232,7 +232,7 @@ def read_voc(origin: Path, pairs: Sequence[tuple[Path, Path, str]], class_names:
                         "difficult": int(item.findtext("difficult", "0")),
                     }
                 )
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise DataError(f"{xml}: not an annotation of PASCAL VOC ({error})") from None
         collector.picture(image, str(xml), (size[0], size[1]), rows)
     return collector.data_set(origin)
@@ -241,7 +241,7 @@ def read_voc(origin: Path, pairs: Sequence[tuple[Path, Path, str]], class_names:
 def read_coco(path: Path, folder: Path) -> DataSet:
     """A JSON file of COCO; categories are numbered in the order of their ids. Raises DataError."""
     try:
-        content = json.loads(read_named(path))
+        content = read_json(path)
         categories = sorted(content["categories"], key=lambda item: item["id"])
         numbers = {item["id"]: number for number, item in enumerate(categories)}
         names = [str(item["name"]) for item in categories]
@@ -265,7 +265,7 @@ def read_coco(path: Path, folder: Path) -> DataSet:
         for item in content["images"]:
             size = int(item["width"]), int(item["height"])
             collector.picture(folder / item["file_name"], f"{path}: {item['file_name']}", size, by_image[item["id"]])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise DataError(f"{path}: not a file of COCO's annotations ({type(error).__name__}: {error})") from None
     return collector.data_set(path)
 
@@ -283,7 +283,7 @@ def read_yolo(labels: Path, images: Path, class_names: Sequence[str]) -> DataSet
                 label, x, y, w, h = (float(word) for word in line.split())
             except ValueError:
                 raise DataError(f"{text}:{number}: expected `class x y width height`, got {line[:80]!r}") from None
-            known = label == int(label) and 0 <= label < len(class_names)
+            known = label in range(len(class_names))
             corners = [(x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height]
             rows.append({"name": f"class {label:g}", "label": int(label) if known else None, "box": corners})
         collector.picture(image, str(text), (width, height), rows)

@@ -22,6 +22,7 @@ import re
 import shutil
 import sys
 import xml.etree.ElementTree as ElementTree
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,7 +123,16 @@ def iiit5k(folder: Path, part: Part) -> Iterator[Word]:
     try:
         rows = np.atleast_1d(scipy.io.loadmat(table, squeeze_me=True)[f"{part}data"])
         named = [(str(row["ImgName"]), str(row["GroundTruth"])) for row in rows]
-    except (KeyError, ValueError, TypeError) as error:
+    except (
+        LookupError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        ArithmeticError,
+        OSError,
+        MemoryError,
+        zlib.error,
+    ) as error:
         raise DataError(f"{table}: is not the table of IIIT 5K-word ({error!r})") from None
     for name, text in named:
         yield read_image(table.parent / name), text
@@ -138,7 +148,10 @@ def svt(folder: Path, part: Part) -> Iterator[Word]:
     for image in images:
         picture = read_image(table.parent / str(image.findtext("imageName")))
         for rectangle in image.iter("taggedRectangle"):
-            left, top, width, height = (int(rectangle.attrib[name]) for name in ("x", "y", "width", "height"))
+            try:
+                left, top, width, height = (int(rectangle.attrib[name]) for name in ("x", "y", "width", "height"))
+            except (KeyError, ValueError) as error:
+                raise DataError(f"{table}: a rectangle without whole numbers ({error!r})") from None
             word = picture[max(top, 0) : max(top + height, 0), max(left, 0) : max(left + width, 0)]
             if word.size:
                 yield word, str(rectangle.findtext("tag"))

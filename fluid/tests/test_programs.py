@@ -38,9 +38,13 @@ def network(x, y, training):
     return {"loss": F.cross_entropy(F.tanh(x) + bias, y)}
 
 
+def adam():
+    return paddle.optimizer.Adam(1.0)
+
+
 @pytest.fixture(scope="module")
 def built():
-    options = {"optimizer": lambda: paddle.optimizer.Adam(1.0), "schedule": Constant(0.01), "ema_decay": 0.9}
+    options = {"optimizer": adam, "schedule": Constant(0.01), "ema_decay": 0.9}
     built = {"train": build(network, INPUTS, name="train", training=True, **options)}
     return built | {"eval": build(network, INPUTS, name="eval")}
 

@@ -55,7 +55,7 @@ def test_polygons_and_ids_become_train_ids(tmp_path: Path) -> None:
     [
         (polygons(("unicorn", square(0, 0, 1, 1))), "'unicorn' is no label of Cityscapes"),
         ("{}", "not a file of Cityscapes' polygons"),
-        ("no JSON", "not a file of Cityscapes' polygons"),
+        ("no JSON", "not JSON"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, content: str, message: str) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fluid import files
 from fluid.errors import EngineError
 from fluid.interface import Input, Interface, Output
 from fluid.schedule import from_json as schedule_from_json
@@ -229,10 +230,10 @@ def load(folder: str | Path) -> tuple[dict[str, Graph], dict[str, np.ndarray]]:
 def load_graph(file: str | Path) -> Graph:
     """Read one captured Program; raises EngineError if the file holds something else."""
     try:
-        return from_json(json.loads(Path(file).read_text()))
+        return from_json(json.loads(files.read_plain(file)))
     except OSError as error:
         raise EngineError(f"{file}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise EngineError(f"{file}: not a captured Program of format {FORMAT} ({error})") from None
 
 
