@@ -24,6 +24,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from fluid import isolated
 from fluid.buckets import Buckets
 from fluid.data import PlainPlan
 from fluid.errors import DataError
@@ -40,6 +41,8 @@ Part = Literal["train", "test"]
 MOST_EDGES = 6
 
 _OF_2018 = re.compile(r"(\d+) +(\d+) +(.+) +(\d+(?:,\d+)*)")
+_LMDB_HEAD = 2 * 4096
+"""Bytes of the two pages that every LMDB begins with."""
 _FORMATS = "a line must be `file<TAB>text` or `W H file l1,l2,...`"
 _EDGES_AT = 16
 _SHOWN = 20
@@ -158,9 +161,13 @@ class LmdbWords:
 
     def entry(self, key: bytes) -> bytes | None:
         """What stands under a key."""
-        if self._reader is None:
-            self._reader = _open_lmdb(Path(self.origin)).begin()
-        return self._reader.get(key)
+        lmdb = _lmdb(self.origin)
+        try:
+            if self._reader is None:
+                self._reader = _open_lmdb(Path(self.origin)).begin()
+            return self._reader.get(key)
+        except lmdb.Error as error:
+            raise DataError(f"{self.origin}: {key.decode()}: the data base is damaged ({error})") from None
 
     def where(self, index: int) -> str:
         return f"{self.origin}: image-{index + 1:09d}"
@@ -171,16 +178,27 @@ class LmdbWords:
 
 def read_lmdb(path: Path) -> LmdbWords:
     """Words of a folder with data.mdb. Raises DataError if it is none, lacks an entry or holds no text."""
+    # A page that names one outside the file ends whatever process follows it: here every page is seen, in one apart.
+    try:
+        return isolated.call(_words_of_lmdb, path)
+    except isolated.Crashed as crash:
+        raise DataError(f"{path}: the data base is damaged: reading it ends with exit code {crash}") from None
+
+
+def _words_of_lmdb(path: Path) -> LmdbWords:
     words = LmdbWords(str(path), [], [])
     try:
-        count = int(words.entry(b"num-samples") or b"")
+        count = int((words.entry(b"num-samples") or b"")[:20])
     except ValueError:
         raise DataError(f"{path}: has no num-samples; it is not an LMDB of words") from None
     for number in range(1, count + 1):
         label = words.entry(b"label-%09d" % number)
         if not label:
             raise DataError(f"{path}: has no text label-{number:09d} of the {count} that it declares")
-        words.texts.append(label.decode("utf-8"))
+        try:
+            words.texts.append(label.decode("utf-8"))
+        except UnicodeDecodeError:
+            raise DataError(f"{path}: label-{number:09d} is not UTF-8 text") from None
     words.shapes = [_lmdb_shape(words, index) for index in range(count)]
     return words
 
@@ -192,17 +210,31 @@ def _lmdb_shape(words: LmdbWords, index: int) -> tuple[int, int] | None:
         return None
 
 
-def _open_lmdb(path: Path) -> Any:
+def _lmdb(path: str | Path) -> Any:
     try:
         import lmdb
     except ModuleNotFoundError:
         raise DataError(
             f"{path}: is an LMDB, which needs the package lmdb: pip install 'fluid-model-zoo[ocr]'"
         ) from None
+    return lmdb
+
+
+def _open_lmdb(path: Path) -> Any:
+    lmdb = _lmdb(path)
+    # It is mapped into memory: whoever touches a page that the file lacks is killed.
+    size = (path / "data.mdb").stat().st_size
+    if size < _LMDB_HEAD:
+        raise DataError(f"{path}: data.mdb is cut off, or no LMDB: it has {size} bytes")
     try:
-        return lmdb.open(str(path), readonly=True, lock=False, readahead=False, meminit=False)
+        opened = lmdb.open(str(path), readonly=True, lock=False, readahead=False, meminit=False)
     except lmdb.Error as error:
         raise DataError(f"{path}: cannot be opened as an LMDB ({error})") from None
+    whole = (opened.info()["last_pgno"] + 1) * opened.stat()["psize"]
+    if whole > size:
+        opened.close()
+        raise DataError(f"{path}: data.mdb is cut off: it has {size} bytes of {whole}. Fetch it again")
+    return opened
 
 
 def open_words(path: Path, part: Part) -> Words:

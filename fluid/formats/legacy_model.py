@@ -16,17 +16,16 @@ The schema is that of Fluid's framework.proto:
 """
 
 import contextlib
-import multiprocessing
 import os
 import struct
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TypeVar
 
+from fluid import isolated
 from fluid.errors import WeightsError
 from fluid.formats import legacy, pdparams, wire
 
@@ -375,31 +374,12 @@ def _check_feed(model: LegacyModel, feed: Mapping[str, np.ndarray]) -> None:
 
 def _isolated(function: Callable[..., Result], *arguments: object) -> Result:
     """Call a function in a fresh process and return its result; a crash there becomes a WeightsError here."""
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_send_result, args=(sender, function, arguments))
-    process.start()
-    sender.close()
     try:
-        succeeded, result = receiver.recv()
-    except EOFError:
-        process.join()
-        raise WeightsError(f"Paddle crashed on this model (exit code {process.exitcode}); it cannot be used.") from None
-    finally:
-        receiver.close()
-        if process.is_alive():
-            process.join()
-    if not succeeded:
-        raise WeightsError(result)
-    return result
-
-
-def _send_result(sender: Connection, function: Callable, arguments: tuple) -> None:
-    try:
-        answer = (True, function(*arguments))
-    except Exception as error:  # whatever Paddle raises is the user's answer
-        answer = (False, f"Paddle cannot use this model: {_first_line(error)}")
-    sender.send(answer)
+        return isolated.call(function, *arguments)
+    except isolated.Crashed as crash:
+        raise WeightsError(f"Paddle crashed on this model (exit code {crash}); it cannot be used.") from None
+    except (RuntimeError, WeightsError) as error:
+        raise WeightsError(f"Paddle cannot use this model: {_first_line(error)}") from None
 
 
 def _first_line(error: Exception) -> str:

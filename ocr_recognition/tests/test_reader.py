@@ -3,12 +3,13 @@
 from collections import Counter
 from pathlib import Path
 
+from fluid import isolated
 from fluid.buckets import Buckets
 from fluid.data import evaluation_batches, training_batches
 from fluid.errors import DataError
 from ocr_recognition.alphabet import Alphabet, read_dictionary
 from ocr_recognition.preprocess import Preprocess
-from ocr_recognition.reader import Labelling, WordSource, bucket_edges, check, open_words, read_list
+from ocr_recognition.reader import Labelling, WordSource, bucket_edges, check, open_words, read_list, read_lmdb
 
 import cv2
 import numpy as np
@@ -217,5 +218,46 @@ def test_a_data_base_of_words(tmp_path):
         open_words(tmp_path, "test")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "data.mdb").write_bytes(b"no data base")
-    with pytest.raises(DataError, match="cannot be opened"):
+    with pytest.raises(DataError, match="cut off, or no LMDB"):
         open_words(tmp_path / "other", "train")
+
+
+@pytest.fixture
+def base(tmp_path) -> Path:
+    """data.mdb of twenty words."""
+    import lmdb
+
+    content = cv2.imencode(".jpg", picture(60))[1].tobytes()
+    with lmdb.open(str(tmp_path), map_size=1 << 22) as base, base.begin(write=True) as entries:
+        entries.put(b"num-samples", b"20")
+        for number in range(1, 21):
+            entries.put(b"image-%09d" % number, content)
+            entries.put(b"label-%09d" % number, b"word")
+    return tmp_path / "data.mdb"
+
+
+def test_a_data_base_that_is_cut_off_kills_nobody(base):
+    whole = base.read_bytes()
+    for size in (100, 5000, 8192, len(whole) // 2, len(whole) - 1):
+        base.write_bytes(whole[:size])
+        with pytest.raises(DataError, match="data.mdb is cut off"):
+            read_lmdb(base.parent)
+
+
+def test_a_page_that_names_one_outside_the_data_base_kills_nobody(base, monkeypatch):
+    def crash(function, *arguments):
+        raise isolated.Crashed(-7)
+
+    monkeypatch.setattr(isolated, "call", crash)
+    with pytest.raises(DataError, match="the data base is damaged: reading it ends with exit code -7"):
+        read_lmdb(base.parent)
+
+
+@pytest.mark.parametrize("key", [b"num-samples", b"label-000000003"])
+def test_entries_that_are_no_text(base, key):
+    import lmdb
+
+    with lmdb.open(str(base.parent), map_size=1 << 22) as opened, opened.begin(write=True) as entries:
+        entries.put(key, b"\xff\0")
+    with pytest.raises(DataError, match="is not an LMDB of words|label-000000003 is not UTF-8"):
+        read_lmdb(base.parent)
