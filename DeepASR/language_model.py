@@ -12,6 +12,7 @@ behind a history, c(h) its sum and t(h) the number of different words there,
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -97,7 +98,7 @@ def from_arpa(text: str, where: str = "language model") -> Model:
         line = line.strip()
         if line.startswith("\\"):
             head, _, tail = line[1:].partition("-")
-            length = int(head) if tail == "grams:" and head.isdecimal() else 0
+            length = int(head) if tail == "grams:" and re.fullmatch("[0-9]", head) else 0
             if line == "\\end\\":
                 break
         elif length and line:

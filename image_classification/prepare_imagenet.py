@@ -33,6 +33,7 @@ if __package__ in (None, ""):
 
 from fluid.config import parse
 from fluid.errors import DataError, UserError
+from fluid.run import script
 
 import numpy as np
 import scipy.io
@@ -177,7 +178,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(parse(Config))
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    script(lambda: main(parse(Config)))

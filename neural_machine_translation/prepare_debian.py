@@ -33,6 +33,7 @@ if __package__ in (None, ""):
 
 from fluid.config import parse
 from fluid.errors import DataError, UserError
+from fluid.run import script
 from neural_machine_translation.reader import EMBEDDED, read_tsv
 
 Pair = tuple[str, str]
@@ -508,7 +509,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(parse(Config))
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    script(lambda: main(parse(Config)))

@@ -30,6 +30,7 @@ if __package__ in (None, ""):
 from fluid.config import parse
 from fluid.errors import DataError, UserError
 from fluid.formats.archive import unpack
+from fluid.run import script
 from fluid.weights.download import download
 
 ARCHIVES = {
@@ -165,7 +166,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(parse(Config))
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    script(lambda: main(parse(Config)))

@@ -19,6 +19,7 @@ if __package__ in (None, ""):
 from fluid.config import parse
 from fluid.errors import DataError, UserError
 from fluid.formats.archive import unpack
+from fluid.run import script
 from fluid.weights.download import download, file_digest
 from ocr_recognition.reader import open_words
 
@@ -65,7 +66,4 @@ def main(config: Config, *, url: str = URL, md5: str = MD5) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(parse(Config))
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    script(lambda: main(parse(Config)))

@@ -35,6 +35,7 @@ from fluid.config import parse
 from fluid.errors import DataError, UserError
 from fluid.formats.archive import unpack
 from fluid.media import read_image
+from fluid.run import script
 from fluid.text import read_lines
 from ocr_recognition.reader import Part
 
@@ -178,7 +179,4 @@ def _one(folder: Path, name: str) -> Path:
 
 
 if __name__ == "__main__":
-    try:
-        main(parse(Config))
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    script(lambda: main(parse(Config)))

@@ -18,6 +18,7 @@ if __package__ in (None, ""):
 
 from fluid.config import Count, Natural, parse
 from fluid.errors import UserError
+from fluid.run import script
 from ocr_recognition.alphabet import Alphabet, read_dictionary
 from ocr_recognition.generated import Recipe, write_words
 from ocr_recognition.options import Style
@@ -102,7 +103,4 @@ def draw_sheet(path: Path, recipe: Recipe, seed: int) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(parse(Config))
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    script(lambda: main(parse(Config)))

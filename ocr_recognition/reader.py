@@ -40,7 +40,7 @@ import numpy as np
 Part = Literal["train", "test"]
 MOST_EDGES = 6
 
-_OF_2018 = re.compile(r"(\d+) +(\d+) +(.+) +(\d+(?:,\d+)*)")
+_OF_2018 = re.compile(r"(\d{1,9}) +(\d{1,9}) +(.+) +(\d{1,9}(?:,\d{1,9})*)")
 _LMDB_HEAD = 2 * 4096
 """Bytes of the two pages that every LMDB begins with."""
 _FORMATS = "a line must be `file<TAB>text` or `W H file l1,l2,...`"

@@ -8,6 +8,7 @@ prints how many were read and refused, the slowest and the largest, and what els
 
 import base64
 import contextlib
+import copy
 import io
 import json
 import random
@@ -189,7 +190,7 @@ def damaged_json(data: bytes, rng: random.Random) -> bytes:
 
 def _with_another_value(content: Any, rng: random.Random) -> Any:
     if not isinstance(content, (dict, list)) or not content or rng.random() < 0.1:
-        return rng.choice(_VALUES)
+        return copy.deepcopy(rng.choice(_VALUES))
     key = rng.choice(list(content)) if isinstance(content, dict) else rng.randrange(len(content))
     if rng.random() < 0.15:
         del content[key]

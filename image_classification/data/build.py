@@ -24,7 +24,8 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 from fluid.config import parse
-from fluid.errors import DataError, UserError
+from fluid.errors import DataError
+from fluid.run import script
 from image_classification import prepare_fashion_mnist
 
 HERE = Path(__file__).resolve().parent
@@ -112,7 +113,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(parse(Config))
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    script(lambda: main(parse(Config)))
