@@ -176,6 +176,31 @@ def speech(kind: str, batch: int) -> Job:
     return program, {name: feed[name] for name in program.inputs}
 
 
+def segmentation(kind: str, batch: int) -> Job:
+    """ICNet of width 0.5 on 19 classes: training on crops of 192 x 384, or labels of 256 x 512."""
+    from fluid.program import build
+    from fluid.schedule import Constant
+    from icnet.network import inference_program, training_network
+    from icnet.segmenter import Segmenter
+
+    import paddle
+
+    height, width = (192, 384) if kind == "train" else (256, 512)
+    segmenter = Segmenter(width=0.5, size=(256, 512))
+    if kind == "train":
+        network, inputs = training_network(segmenter, (height, width))
+        adam = lambda: paddle.optimizer.Adam(1.0)  # noqa: E731
+        program = build(network, inputs, name=kind, training=True, optimizer=adam, schedule=Constant(0.002))
+    else:
+        program = inference_program(segmenter, (height, width), ["labels"])
+    rng = np.random.default_rng(0)
+    feed = {
+        "image": rng.integers(0, 256, (batch, height, width, 3), np.uint8),
+        "label": rng.integers(0, len(segmenter.classes), (batch, height, width)).astype(np.uint8),
+    }
+    return program, {name: feed[name] for name in program.inputs}
+
+
 CASES: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "SmallNet train 64": (classifier, ("SmallNet", "train", 64)),
     "SmallNet eval 100": (classifier, ("SmallNet", "eval", 100)),
@@ -195,6 +220,8 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "LSTMP eval 1": (speech, ("eval", 1)),
     "SSD train 4": (detection, ("train", 4)),
     "SSD predict 1": (detection, ("predict", 1)),
+    "ICNet train 4": (segmentation, ("train", 4)),
+    "ICNet labels 1": (segmentation, ("labels", 1)),
 }
 
 

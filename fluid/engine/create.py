@@ -13,11 +13,11 @@ ENGINES = ("auto", "paddle", "xla")
 PRECISIONS = ("fp32", "tf32", "bf16")
 
 PAYS_FROM = {"batches": 20, "updates": 40}
-"""Runs from which on a CPU has spent less on XLA, its 1 to 10 seconds of compilation included, than on Paddle's executor.
+"""Runs from which on a CPU has spent less on XLA, its 1 to 20 seconds of compilation included, than on Paddle's executor.
 
 Measured over the tasks by benchmarks/engines.py: batches without gradients from 4 (Transformer) over 9 (the network for
-Fashion-MNIST) to 14 (SSD, one image); updates from 3 (ResNet-50) over 16 (MobileNet) and 32 (the network for Fashion-MNIST) to
-42 (SSD). Networks so small that it takes hundreds of runs spend a second on either.
+Fashion-MNIST) and 14 (SSD, one image) to 34 (ICNet, one image); updates from 3 (ResNet-50) over 16 (MobileNet) and 42 (SSD) to
+53 (ICNet). Networks so small that it takes hundreds of runs spend a second on either.
 """
 
 LOOPS_COST = "a seventh or less"
