@@ -397,12 +397,14 @@ def torch_step(
 
 def time_reader(images: int) -> dict[str, Any]:
     """Augmented training images a second of one process, from 500 x 375 JPEG files with three boxes each."""
+    from object_detection import reader
     from object_detection.annotations import Collector
-    from object_detection.reader import Augment, DetectionSource
 
     import cv2
 
     rng = np.random.default_rng(0)
+    # Each picture is decoded anew, as those of a large data set are.
+    reader.KEPT_BYTES = 0
     with tempfile.TemporaryDirectory() as name:
         folder = write_photographs(Path(name), images, 375)
         collector = Collector([str(number) for number in range(CLASSES)])
@@ -411,7 +413,7 @@ def time_reader(images: int) -> dict[str, Any]:
             boxes = np.concatenate([corner, corner + rng.uniform(40, 150, (3, 2))], axis=1)
             rows = [{"label": int(rng.integers(CLASSES)), "name": "", "box": box.tolist()} for box in boxes]
             collector.picture(folder / "train" / f"{number}.jpg", "", (500, 375), rows)
-        source = DetectionSource(collector.data_set(folder), SIZE, augment=Augment())
+        source = reader.DetectionSource(collector.data_set(folder), SIZE, augment=reader.Augment())
         cv2.setNumThreads(1)
         numbers = iter(range(10**9))
 
