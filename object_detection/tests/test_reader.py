@@ -186,14 +186,16 @@ def drawn(boxes: np.ndarray) -> np.ndarray:
     return image
 
 
-def test_boxes_follow_their_pixels() -> None:
+@pytest.mark.parametrize("turn", [False, True])
+def test_boxes_follow_their_pixels(turn: bool) -> None:
     """What is drawn into a picture is found again where the augmented boxes are."""
     boxes = np.array([[0.1, 0.1, 0.35, 0.4], [0.5, 0.2, 0.9, 0.5], [0.2, 0.6, 0.8, 0.95]], np.float32)
     image, labels = drawn(boxes), np.arange(3)
     rng = np.random.default_rng(0)
     seen = 0
     for _ in range(150):
-        changed, moved, kept = augmented((image, boxes, labels), Augment(distort=0.0, expand_ratio=2.0), 200, rng)
+        augment = Augment(distort=0.0, expand_ratio=2.0, turn=turn)
+        changed, moved, kept = augmented((image, boxes, labels), augment, 200, rng)
         assert changed.shape == (200, 200, 3) and len(moved) == len(kept) >= 1
         assert (moved >= 0).all() and (moved <= 1).all()
         for corners, label in zip(moved, kept, strict=True):
@@ -231,6 +233,21 @@ def test_samples_of_training_and_evaluation(tmp_path: Path) -> None:
     np.testing.assert_allclose(sample["boxes"], [[0.1, 0.1, 0.6, 0.6], [0] * 4, [0] * 4], atol=1e-6)
     (batch,) = training_batches(DetectionSource(data, 32, augment=Augment()), 2, seed=0, num_epochs=1)
     assert batch.feed["boxes"].shape == (2, 100, 4) and batch.feed["image"].dtype == np.uint8
+
+
+def test_pictures_of_small_data_sets_are_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is kept is not changed by augmentation; what is beyond the limit is read again."""
+    data = open_data(voc(tmp_path), "train")
+    source = DetectionSource(data, 32, augment=Augment(distort=1.0))
+    samples = [source.load(0, np.random.default_rng(seed)) for seed in (0, 1)]
+    monkeypatch.setattr(reader, "KEPT_BYTES", 0)
+    fresh = DetectionSource(data, 32, augment=Augment(distort=1.0))
+    Path(data.images[0]).unlink()
+    again = source.load(0, np.random.default_rng(0))
+    assert all(np.array_equal(again[name], array) for name, array in samples[0].items())
+    assert not np.array_equal(samples[0]["image"], samples[1]["image"])
+    with pytest.raises(DataError):
+        fresh.load(0, np.random.default_rng(0))
 
 
 def test_of_too_many_boxes_the_largest_stay() -> None:
