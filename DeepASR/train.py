@@ -27,7 +27,7 @@ from DeepASR.transforms import add_deltas, read_statistics, speaker_means, stati
 from fluid import config as configuration
 from fluid.averages import MeasuredWeights
 from fluid.config import BatchFlags, Count, Natural, Positive, TrainFlags, Was, defaults
-from fluid.errors import UserError
+from fluid.errors import DataError, UserError
 from fluid.interface import Interface
 from fluid.metrics import measure
 from fluid.optimizers import OptimizerFlags, counts_epochs, schedule
@@ -97,8 +97,8 @@ class Flags(AugmentationFlags, OptimizerFlags, BatchFlags, TrainFlags):
     """Weight of the network against the language model in decoding, kept with the weights; eval.py --sweep finds it."""
 
 
-NETWORK_FLAGS = ("hidden_dim", "proj_dim", "stacked_num", "filters")
-"""Flags that make another network of a run."""
+NETWORK_FLAGS = ("hidden_dim", "proj_dim", "stacked_num", "filters", "mean_var", "running_mean", "acoustic_scale")
+"""Flags that make another network of a run, or say what is kept with its weights."""
 LISTS = ("train_feature_lst", "train_label_lst", "val_feature_lst", "val_label_lst")
 """Flags of 2018 that name the data."""
 FREE = ("data_dir", "mean_var", "test_batch_size", "pretrained_model", "allow_partial", *LISTS)
@@ -212,9 +212,14 @@ def weights_of(flags: Flags, state: dict[str, np.ndarray]) -> tuple[dict[str, np
 
 
 def describe(flags: Flags, corpus: Corpus, part: Part, facts: dict | None) -> Recogniser:
-    """The recogniser of the run that goes on, or that the flags and the data describe."""
+    """The recogniser of the run that goes on, or that the flags and the data describe.
+
+    Raises DataError if the data have other classes than that of the run.
+    """
     if facts is not None:
-        return Recogniser.from_facts(facts["recogniser"])
+        recogniser = Recogniser.from_facts(facts["recogniser"])
+        refuse_other_classes(recogniser, corpus)
+        return recogniser
     sizes = Sizes(
         corpus.frame_dim, flags.stacked_num, flags.hidden_dim, flags.proj_dim, corpus.class_num, flags.filters
     )
@@ -229,6 +234,16 @@ def describe(flags: Flags, corpus: Corpus, part: Part, facts: dict | None) -> Re
         flags.acoustic_scale,
         corpus.about,
     )
+
+
+def refuse_other_classes(recogniser: Recogniser, corpus: Corpus) -> None:
+    """Raise DataError if the classes of the data are not those that the recogniser tells apart."""
+    own, phones = recogniser.lexicon, corpus.lexicon.phones if corpus.lexicon is not None else ()
+    if corpus.class_num != recogniser.sizes.class_num or (own is not None and phones and own.phones != phones):
+        raise DataError(
+            f"{corpus.folder}: has other classes than the run: {corpus.class_num} of the phones {' '.join(phones) or '-'}, "
+            f"not {recogniser.sizes.class_num} of {' '.join(own.phones) if own is not None else '-'}"
+        )
 
 
 STATISTICS_OF = 5000

@@ -221,7 +221,8 @@ class Keeper:
 
     def _advance(self, trainee: Trainee) -> None:
         try:
-            self._input_ended = not trainee.advance()
+            with self._guard():
+                self._input_ended = not trainee.advance()
         except OutsideError as failure:
             if self.meta.step > self._first_step:
                 self.save(trainee)

@@ -90,7 +90,12 @@ class Reader:
             given.append(allocate(layout) if not given else {})
             return given[-1]
 
-        feed = getattr(self.source, method)(content, task.whole, once, *task.choice)
+        try:
+            feed = getattr(self.source, method)(content, task.whole, once, *task.choice)
+        except Exception as error:
+            if not isinstance(error, DataError):
+                error.add_note(f"while reading the batch that begins with {self.where(int(task.indices[0]))}")
+            raise
         if len(given) != 1 or feed is not given[0]:
             raise ValueError(
                 f"{type(self.source).__name__}.{method} must call `allocate` once, with the layout of all arrays of the "

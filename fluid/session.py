@@ -52,6 +52,8 @@ OF_THE_CALL = {
     "capture_state",
 }
 """Flags that speak of this call and not of the run, which does not remember them."""
+OF_THE_START = ("pretrained_model", "recipe")
+"""Flags of tasks that say how a run begins, and mean nothing to one that has begun."""
 STEPS_PER_EPOCH = "steps_per_epoch"
 """Among the facts of captured Programs."""
 
@@ -399,7 +401,8 @@ def settle(flags: Flags, task: str, *, free: Iterable[str] = ()) -> Settled[Flag
         free: flags of the task that may differ from those that Programs from files were built with, beside those in
             TrainFlags.
 
-    Raises CheckpointError or UserError for a run or a folder of Programs that cannot be used.
+    Raises CheckpointError or UserError for a run or a folder of Programs that cannot be used, and for flags of the start of
+    a run that has begun.
     """
     resumed = captured = None
     remembered: dict[str, Any] = {}
@@ -418,11 +421,16 @@ def settle(flags: Flags, task: str, *, free: Iterable[str] = ()) -> Settled[Flag
     remembered = {name: value for name, value in remembered.items() if name not in OF_THE_CALL}
     own, named = configuration.from_dict(type(flags), remembered), configuration.named(flags)
     values = {item.name: getattr(own, item.name) for item in fields(flags) if item.name in remembered.keys() - named}
+    before, now = configuration.to_dict(own), configuration.to_dict(flags)
     changes = {
         name: (getattr(own, name), getattr(flags, name))
-        for name in sorted(named & remembered.keys())
-        if hasattr(own, name) and getattr(own, name) != getattr(flags, name)
+        for name in sorted(named & remembered.keys() & before.keys())
+        if before[name] != now[name]
     }
+    if resumed is not None and (late := [name for name in OF_THE_START if name in changes]):
+        raise CheckpointError(
+            f"--{late[0]} says how a run begins, and --checkpoint {resumed.folder} has begun: leave out one of them"
+        )
     settled = Settled(replace(flags, **values), task, resumed, captured, changes if resumed is not None else {})
     if captured is not None:
         general = {item.name for item in fields(TrainFlags)} | set(free)

@@ -105,8 +105,8 @@ RECIPE = {
 """What --recipe 2018 sets."""
 ALIASES: dict[str, str] = {"checkpoint_path": "output_dir"}
 RETIRED: dict[str, str] = {}
-NETWORK_FLAGS = ("width", "rounding")
-"""Flags that make another network of a run."""
+NETWORK_FLAGS = ("width", "rounding", "reduce_zero_label")
+"""Flags that make another network of a run, or other classes."""
 FREE = ("data_dir", "num_workers", "test_batch_size", "max_bad_samples", "check_data")
 """Flags that Programs from files were not built with."""
 

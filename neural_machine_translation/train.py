@@ -147,6 +147,11 @@ NETWORK_FLAGS = (
     "max_length",
     "norm",
     "weight_sharing",
+    "languages",
+    "vocab_size",
+    "src_vocab_fpath",
+    "trg_vocab_fpath",
+    "special_token",
 )
 """Flags that make another network of a run."""
 FREE = ("data_dir", "train_file_pattern", "val_file_pattern", "test_batch_size", "eval_metric")

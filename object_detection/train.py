@@ -132,7 +132,7 @@ RETIRED = {
     "use_multiprocess": "see --num_workers",
 }
 
-NETWORK_FLAGS = ("model", "image_size", "priors", "freeze", "max_boxes")
+NETWORK_FLAGS = ("model", "image_size", "priors", "freeze", "max_boxes", "from_scratch")
 """Flags that make another network of a run."""
 MOST_BOXES = 100
 """Of a picture, in the loss, where no flag says it: matching takes memory for all of them in each picture."""

@@ -28,6 +28,7 @@ from fluid.tests.tasks import (
     same_bits,
     state,
     steps_of,
+    swap_lines,
     train,
     training_words,
 )
@@ -190,6 +191,8 @@ def test_two_devices_equal_one(task: Task) -> None:
     ended = subprocess.run(list(map(str, command)), cwd=task.place, env=environment, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     assert "2 x cpu" in ended.stdout, ended.stdout
+    figures = [events(run, "eval")[-1][task.tiny.METRIC] for run in (one, task.place / "two")]
+    assert figures[0] == pytest.approx(figures[1], rel=1e-3)
     losses = [[row["loss"] for row in events(run, "train")] for run in (one, task.place / "two")]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
     floats = [{name: a for name, a in state(run).items() if a.dtype.kind == "f"} for run in (one, task.place / "two")]
@@ -225,6 +228,10 @@ def test_going_back_sets_newer_checkpoints_aside(task: Task, run: Path) -> None:
     (aside,) = (back / "set_aside").iterdir()
     assert steps_of(aside) == [whole] and steps_of(back) == [some, whole]
     assert same_bits(state(back), state(run)) and same_bits(state(aside), state(run))
+    assert {event["step"] for kind in ("train", "eval") for event in events(aside, kind)} == {whole}
+    for kind in ("train", "eval"):
+        assert [event["step"] for event in events(back, kind)] == [event["step"] for event in events(run, kind)]
+    assert checkpoint.find_best(back).parent.parent == back and checkpoint.find_best(aside).parent.parent == aside
 
 
 def test_other_runs_are_left_alone(task: Task, run: Path) -> None:
@@ -240,12 +247,6 @@ def test_a_benchmark_claims_no_folder(task: Task) -> None:
     assert "real 3" in said.out and not output.exists()
 
 
-def swap_lines(path: Path) -> None:
-    """Let the first two lines of a file change places."""
-    first, second, *rest = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    path.write_text("".join([second, first, *rest]), encoding="utf-8")
-
-
 def make_other(folder: Path, pattern: str) -> None:
     """Change the order of a list, or the names of pictures."""
     found = sorted(folder.glob(pattern))
@@ -257,10 +258,12 @@ def make_other(folder: Path, pattern: str) -> None:
             swap_lines(path)
 
 
-def test_a_run_goes_on_with_its_network_data_and_classes(task: Task, run: Path) -> None:
+def test_a_run_goes_on_with_its_network_and_data(task: Task, run: Path) -> None:
     """Wherever the data are by now."""
     again = ("train", "--checkpoint", run)
-    assert "a run of another network" in refused(call(task, *again, *task.tiny.OTHER_NETWORK))
+    line = refused(call(task, *again, *task.tiny.OTHER_NETWORK))
+    flags = [str(word) for word in task.tiny.OTHER_NETWORK if str(word).startswith("--")]
+    assert "a run of another network" in line and [flag for flag in flags if f"{flag} is " not in line] == []
     assert (task.tiny.OTHER_DATA is None) == (not task.data())
     if task.tiny.OTHER_DATA is not None:
         moved = task.place / "moved"
@@ -269,9 +272,6 @@ def test_a_run_goes_on_with_its_network_data_and_classes(task: Task, run: Path) 
         make_other(moved, task.tiny.OTHER_DATA)
         line = refused(call(task, *again, "--data_dir", moved))
         assert f"the data of {checkpoint.find_newest(run)} were others" in line
-        if hasattr(task.tiny, "OTHER_CLASSES"):
-            swap_lines(moved / task.tiny.OTHER_CLASSES)
-            assert "classes" in refused(call(task, *again, "--data_dir", moved))
 
 
 def test_what_is_not_finite_is_never_saved(task: Task, run: Path) -> None:

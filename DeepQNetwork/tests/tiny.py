@@ -6,6 +6,7 @@ from typing import Any
 from unittest import mock
 
 from DeepQNetwork.agent import Agent
+from DeepQNetwork.environments import AtariGame
 from DeepQNetwork.network import train_program
 from fluid.program import Program
 
@@ -22,6 +23,7 @@ OTHER_NETWORK = ("--network", "fluid2018")
 OTHER_DATA = None
 BENCHMARK = "DeepQNetwork.loop.benchmark"
 BESIDE = "replay"
+OUTSIDE = AtariGame, "receive"
 WITHOUT_PADDLE = [["--max_seconds", 1]]
 NO_GRADIENT: dict[str, str] = {}
 EXCEPTIONS: dict[str, str] = {

@@ -11,7 +11,8 @@ Such a module has
     OTHER_NETWORK     flags of train.py that make another network
     OTHER_DATA        a list in the data, whose order makes other data, or a pattern of pictures, whose names do; None
                       without data
-    OTHER_CLASSES     the list of classes, where the order of the data's counts
+    other_classes(folder)    lets data have other classes, where their order or names count
+    OUTSIDE           what answers in place of a reader, (class, name of its method), where the data are no samples
     BENCHMARK         what train.py --benchmark calls, if not the trainer's
     DEVICES           more flags of train.py, with which a step on two devices means the same as on one
     data(folder)      writes a tiny data set there; returns the flags that name it for train.py and eval.py
@@ -173,3 +174,14 @@ def steps_of(run: Path) -> list[int]:
 def same_bits(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
     """Whether two states are equal to the bit."""
     return one.keys() == other.keys() and all(array.tobytes() == other[name].tobytes() for name, array in one.items())
+
+
+def swap_lines(path: Path) -> None:
+    """Let the first two lines of a file change places."""
+    first, second, *rest = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    path.write_text("".join([second, first, *rest]), encoding="utf-8")
+
+
+def has_environment(task: Task) -> bool:
+    """Whether the data come from one, and not in batches of samples."""
+    return hasattr(task.tiny, "OUTSIDE")

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from fluid.program import Program, build
+from icnet.classes import CITYSCAPES, CLASS_FILE
 from icnet.network import training_network
 from icnet.segmenter import Segmenter
 from icnet.streets.files import write_streets
@@ -22,7 +23,7 @@ EXPORT = OUTPUTS
 # Statistics of few samples and relu flips make per cents of the gradients out of rounding: what is compared is the loss
 # and the statistics of a step.
 DEVICES = ("--optimizer", "sgd", "--lr", 0)
-OTHER_NETWORK = ("--width", 0.5)
+OTHER_NETWORK = ("--width", 0.5, "--reduce_zero_label", True)
 OTHER_DATA = "*/train/**/*_000001_*"
 WITHOUT_PADDLE = [["data/leftImg8bit/val", "--write", "label", "side"]]
 NO_GRADIENT: dict[str, str] = {}
@@ -35,6 +36,13 @@ def data(folder: Path) -> tuple[object, ...]:
     if not target.is_dir():
         write_streets(target, (64, 128), {"train": 6, "val": 4}, processes=1)
     return ("--data_dir", target)
+
+
+def other_classes(folder: Path) -> None:
+    """Let the classes stand in the opposite order."""
+    rows = zip(CITYSCAPES.ids, CITYSCAPES.names, CITYSCAPES.colors, strict=True)
+    lines = [f"{number},{name},{red},{green},{blue}\n" for number, name, (red, green, blue) in rows]
+    (folder / CLASS_FILE).write_text("".join(reversed(lines)), encoding="utf-8")
 
 
 def figure(result: Any) -> float:

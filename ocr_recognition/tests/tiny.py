@@ -23,7 +23,7 @@ EVAL = ("--test_batch_size", 3)
 DEVICES = ("--model", "crnn_small", "--optimizer", "momentum", "--lr", 0.01)
 NO_GRADIENT: dict[str, str] = {}
 EXCEPTIONS: dict[str, str] = {}
-OTHER_NETWORK = ("--height", 32)
+OTHER_NETWORK = ("--height", 32, "--rotate_tall", True)
 OTHER_DATA = "train.txt"
 WITHOUT_PADDLE = [["--test_batch_size", 4]]
 
