@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -40,25 +41,25 @@ Named = tuple[str, np.ndarray]
 
 def open_recogniser(flags: NetworkFlags) -> Opened[Recogniser]:
     """The weights that the flags name, or else the best there are; raises UserError for what cannot be used."""
-
-    def fit(bare: Bare) -> tuple[Recogniser, dict[str, np.ndarray], Report]:
-        from DeepASR import network
-        from fluid.program import initialise
-
-        arrays = bare.read(SOME_NAMES)
-        sizes = sizes_of(arrays)
-        columns = DELTAS * sizes.frame_dim
-        plain = Normalisation((0.0,) * columns, (1.0,) * columns)
-        recogniser = Recogniser(sizes, plain, (0.0,) * sizes.class_num)
-        state, report = load_into(
-            initialise(network.build_inference(sizes), seed=0), arrays, allow_partial=flags.allow_partial
-        )
-        return recogniser, state, report
-
+    fit = functools.partial(_fitted, allow_partial=flags.allow_partial)
     opened = weights.open(
         FOLDER, flags, default="commands", key="recogniser", from_facts=Recogniser.from_facts, fit=fit
     )
     return dataclasses.replace(opened, facts=_completed(opened.facts, flags))
+
+
+def _fitted(bare: Bare, *, allow_partial: bool) -> tuple[Recogniser, dict[str, np.ndarray], Report]:
+    """Weights that do not say what they are of."""
+    from DeepASR import network
+    from fluid.program import initialise
+
+    arrays = bare.read(SOME_NAMES)
+    sizes = sizes_of(arrays)
+    columns = DELTAS * sizes.frame_dim
+    plain = Normalisation((0.0,) * columns, (1.0,) * columns)
+    recogniser = Recogniser(sizes, plain, (0.0,) * sizes.class_num)
+    state, report = load_into(initialise(network.build_inference(sizes), seed=0), arrays, allow_partial=allow_partial)
+    return recogniser, state, report
 
 
 def _completed(recogniser: Recogniser, flags: NetworkFlags) -> Recogniser:

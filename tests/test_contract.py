@@ -81,6 +81,22 @@ def test_a_main_is_short(path):
             assert node.end_lineno - node.lineno < LONGEST_MAIN
 
 
+LONGEST_OPENING = 15
+"""Lines."""
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_weights_are_opened_in_one_place_and_few_lines(task):
+    """By one call of `fluid.weights.open`, in a function of which nothing else is to be understood."""
+    openings = [
+        node.end_lineno - node.lineno + 1
+        for path in (ROOT / task).glob("*.py")
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.FunctionDef) and "weights.open(" in ast.unparse(node)
+    ]
+    assert len(openings) == 1 and openings[0] < LONGEST_OPENING
+
+
 def test_fluid_imports_no_task():
     imports = imported_packages(ROOT / "fluid")
     assert not {name: imports[name] for name in PACKAGES - {"fluid"} if name in imports}
