@@ -144,10 +144,5 @@ def print_scores(result: dict[str, float], matrix: np.ndarray, classes: Classes)
     )
 
 
-def cli(argv: Sequence[str] | None = None) -> None:
-    """Run with these words of a command line; None takes those of the process."""
-    script(lambda: main(configuration.parse(Flags, argv, aliases=ALIASES, retired=RETIRED)))
-
-
 if __name__ == "__main__":
-    cli()
+    script(lambda: main(configuration.parse(Flags, aliases=ALIASES, retired=RETIRED)))

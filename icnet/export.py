@@ -1,7 +1,6 @@
 """Export a network for deployment: a Paddle inference model and, with --onnx, ONNX. uint8 images in, uint8 labels out."""
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -79,10 +78,5 @@ def measured(segmenter: Segmenter, state: dict[str, np.ndarray], flags: Flags) -
     return confusion(engine, programs.__getitem__, pairs, groups, batch_size=4).result()
 
 
-def cli(argv: Sequence[str] | None = None) -> None:
-    """Run with these words of a command line; None takes those of the process."""
-    script(lambda: main(configuration.parse(Flags, argv)))
-
-
 if __name__ == "__main__":
-    cli()
+    script(lambda: main(configuration.parse(Flags)))

@@ -259,10 +259,5 @@ def write_all(folder: Path, stem: str, image: np.ndarray, label: np.ndarray, cla
         pictures.write(folder / f"{stem}_side.jpg", pictures.side_by_side(image, label, classes))
 
 
-def cli(argv: Sequence[str] | None = None) -> None:
-    """Run with these words of a command line; None takes those of the process."""
-    script(lambda: main(configuration.parse(Flags, argv, aliases=ALIASES, retired=RETIRED)))
-
-
 if __name__ == "__main__":
-    cli()
+    script(lambda: main(configuration.parse(Flags, aliases=ALIASES, retired=RETIRED)))

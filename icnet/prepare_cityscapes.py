@@ -7,7 +7,6 @@ train.list, val.list. Files that are there already stay, so it can be started ag
 """
 
 import sys
-from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -139,10 +138,5 @@ def write_list(folder: Path, part: str) -> int:
     return len(lines)
 
 
-def cli(argv: Sequence[str] | None = None) -> None:
-    """Run with these words of a command line; None takes those of the process."""
-    script(lambda: main(configuration.parse(Flags, argv)))
-
-
 if __name__ == "__main__":
-    cli()
+    script(lambda: main(configuration.parse(Flags)))

@@ -5,7 +5,6 @@ python prepare_streets.py --out_dir streets --size 512 1024 --train 2000 --val 1
 
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,10 +49,5 @@ def main(flags: Flags) -> Path:
     return flags.out_dir
 
 
-def cli(argv: Sequence[str] | None = None) -> None:
-    """Run with these words of a command line; None takes those of the process."""
-    script(lambda: main(configuration.parse(Flags, argv)))
-
-
 if __name__ == "__main__":
-    cli()
+    script(lambda: main(configuration.parse(Flags)))

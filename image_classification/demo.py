@@ -7,7 +7,6 @@ The flags of train.py are understood; the run lands in ./output/demo.
 
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,10 +86,5 @@ def heading(text: str) -> None:
     console.print(Panel.fit(text))
 
 
-def cli(argv: Sequence[str] | None = None) -> None:
-    """Run with these words of a command line; None takes those of the process."""
-    script(lambda: main(configuration.parse(Flags, argv, aliases=train.ALIASES, retired=train.RETIRED)))
-
-
 if __name__ == "__main__":
-    cli()
+    script(lambda: main(configuration.parse(Flags, aliases=train.ALIASES, retired=train.RETIRED)))

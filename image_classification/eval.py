@@ -6,7 +6,6 @@ python eval.py --pretrained_model ResNet50 --data_dir ILSVRC2012
 
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -104,10 +103,5 @@ def print_per_class(accuracy: Accuracy, classifier: Classifier) -> None:
     console.print(table)
 
 
-def cli(argv: Sequence[str] | None = None) -> None:
-    """Run with these words of a command line; None takes those of the process."""
-    script(lambda: main(configuration.parse(Flags, argv, aliases=ALIASES, retired=RETIRED)))
-
-
 if __name__ == "__main__":
-    cli()
+    script(lambda: main(configuration.parse(Flags, aliases=ALIASES, retired=RETIRED)))

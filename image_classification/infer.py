@@ -13,7 +13,7 @@ Prints the best classes of each image and writes predictions.jsonl, predictions.
 import csv
 import itertools
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -209,10 +209,5 @@ def extract(runner: Runner, classifier: Classifier, pictures: Iterator[Named], f
     return []
 
 
-def cli(argv: Sequence[str] | None = None) -> None:
-    """Run with these words of a command line; None takes those of the process."""
-    script(lambda: main(configuration.parse(Flags, argv, aliases=ALIASES, retired=RETIRED)))
-
-
 if __name__ == "__main__":
-    cli()
+    script(lambda: main(configuration.parse(Flags, aliases=ALIASES, retired=RETIRED)))

@@ -10,7 +10,6 @@ touched: the new val_list.txt names the old files, so evaluation stays exact.
 """
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -45,10 +44,5 @@ def main(flags: Flags) -> None:
     copy_scaled(flags.data_dir, flags.output_dir, flags.short_side, flags.quality, flags.num_workers)
 
 
-def cli(argv: Sequence[str] | None = None) -> None:
-    """Run with these words of a command line; None takes those of the process."""
-    script(lambda: main(configuration.parse(Flags, argv)))
-
-
 if __name__ == "__main__":
-    cli()
+    script(lambda: main(configuration.parse(Flags)))

@@ -61,6 +61,16 @@ def classes_of(count: int) -> tuple[str, ...]:
     return tuple(f"class {number}" for number in range(count))
 
 
+SIZES_OF_2018 = ("image_shape", "resize_h", "resize_w")
+TOLD_BY_NETWORK = {
+    **dict.fromkeys(SIZES_OF_2018, "the network tells"),
+    **dict.fromkeys(
+        ("mean_value_B", "mean_value_G", "mean_value_R", "mean_BGR"), f"pixels are normalised around {MEAN}"
+    ),
+}
+"""Flags of 2018 that no script needs any more -> why."""
+
+
 @dataclass
 class NetworkFlags(WeightsFlags):
     """Which weights, and the network of those that do not say it themselves."""

@@ -6,7 +6,6 @@ python eval.py --data_dir COCO --ap_version cocoMAP
 """
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,10 +27,5 @@ def main(flags: Flags) -> dict[str, float]:
     return evaluate(flags)
 
 
-def cli(argv: Sequence[str] | None = None) -> None:
-    """Run with these words of a command line; None takes those of the process."""
-    script(lambda: main(configuration.parse(Flags, argv, aliases=ALIASES, retired=RETIRED)))
-
-
 if __name__ == "__main__":
-    cli()
+    script(lambda: main(configuration.parse(Flags, aliases=ALIASES, retired=RETIRED)))

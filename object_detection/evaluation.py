@@ -10,7 +10,7 @@ from fluid.metrics import measure
 from fluid.records import write_result
 from fluid.run import console
 from object_detection.datasets import DataFlags, open_sound_part
-from object_detection.detector import DetectionFlags, NetworkFlags
+from object_detection.detector import TOLD_BY_NETWORK, DetectionFlags, NetworkFlags
 from object_detection.metrics import VocMap
 from object_detection.opening import SHAPES, SHIPPED, open_detector, open_prediction, open_runner, settle
 from object_detection.pictures import draw_evaluation
@@ -26,14 +26,8 @@ ALIASES = {
     "test_list": "split",
 }
 RETIRED = {
+    **TOLD_BY_NETWORK,
     "dataset": "the layout of --data_dir tells",
-    "image_shape": "the network tells",
-    "resize_h": "the network tells",
-    "resize_w": "the network tells",
-    "mean_value_B": "pixels are normalised around 127.5",
-    "mean_value_G": "pixels are normalised around 127.5",
-    "mean_value_R": "pixels are normalised around 127.5",
-    "mean_BGR": "pixels are normalised around 127.5",
     "use_multiprocess": "see --num_workers",
 }
 

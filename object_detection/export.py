@@ -6,7 +6,6 @@ python export.py --storage int8                            8-bit weights too, in
 """
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,10 +68,5 @@ def precision(detector: Detector, state: dict[str, np.ndarray], flags: Flags) ->
     ).result()
 
 
-def cli(argv: Sequence[str] | None = None) -> None:
-    """Run with these words of a command line; None takes those of the process."""
-    script(lambda: main(configuration.parse(Flags, argv, aliases={"model_save_dir": "export_dir"})))
-
-
 if __name__ == "__main__":
-    cli()
+    script(lambda: main(configuration.parse(Flags, aliases={"model_save_dir": "export_dir"})))

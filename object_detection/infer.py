@@ -28,7 +28,7 @@ from fluid.data import batches_for_all
 from fluid.errors import DataError, UserError
 from fluid.run import console, script
 from fluid.runner import Runner, run_arrays
-from object_detection.detector import DetectionFlags, Detector, NetworkFlags, rows
+from object_detection.detector import TOLD_BY_NETWORK, DetectionFlags, Detector, NetworkFlags, rows
 from object_detection.finding import TileFlags, find_objects
 from object_detection.found import Found, classes_named, in_pixels
 from object_detection.opening import build_program, open_detector, open_prediction, open_runner, settle
@@ -73,16 +73,7 @@ ALIASES = {
     "confs_threshold": "conf",
     "nms_threshold": "iou",
 }
-RETIRED = {
-    "dataset": "class names come with the weights",
-    "image_shape": "the network tells",
-    "resize_h": "the network tells",
-    "resize_w": "the network tells",
-    "mean_value_B": "pixels are normalised around 127.5",
-    "mean_value_G": "pixels are normalised around 127.5",
-    "mean_value_R": "pixels are normalised around 127.5",
-    "mean_BGR": "pixels are normalised around 127.5",
-}
+RETIRED = {**TOLD_BY_NETWORK, "dataset": "class names come with the weights"}
 
 
 def main(flags: Flags) -> list[dict[str, Any]]:
@@ -149,10 +140,5 @@ def in_words(found: Sequence[Found]) -> str:
     return ", ".join(f"{item.name} {item.score:.2f}" for item in found) or "nothing"
 
 
-def cli(argv: Sequence[str] | None = None) -> None:
-    """Run with these words of a command line; None takes those of the process."""
-    script(lambda: main(configuration.parse(Flags, argv, aliases=ALIASES, retired=RETIRED)))
-
-
 if __name__ == "__main__":
-    cli()
+    script(lambda: main(configuration.parse(Flags, aliases=ALIASES, retired=RETIRED)))

@@ -8,7 +8,6 @@ python train.py --data_dir VOC --recipe 2018         the recipe of 2018
 """
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -34,7 +33,7 @@ from object_detection import recipes, starting
 from object_detection.annotations import DataSet
 from object_detection.checking import check_data
 from object_detection.datasets import DataFlags, open_sound_part
-from object_detection.detector import TASK, DetectionFlags, Detector
+from object_detection.detector import SIZES_OF_2018, TASK, TOLD_BY_NETWORK, DetectionFlags, Detector
 from object_detection.priors import fit_priors
 from object_detection.protocol import Protocol, deciding, described, metric_for
 from object_detection.reader import Augment, DetectionSource
@@ -117,18 +116,13 @@ ALIASES = {
     "nms_threshold": "iou",
 }
 RETIRED = {
+    **TOLD_BY_NETWORK,
     "parallel": "the engines use all devices",
     "for_model_ce": "it belonged to the original's continuous evaluation",
     "enable_ce": "it belonged to the original's continuous evaluation",
     "skip_batch_num": "see --benchmark",
     "dataset": "the layout of --data_dir tells",
-    "image_shape": "the network tells, or --image_size",
-    "resize_h": "the network tells, or --image_size",
-    "resize_w": "the network tells, or --image_size",
-    "mean_value_B": "pixels are normalised around 127.5",
-    "mean_value_G": "pixels are normalised around 127.5",
-    "mean_value_R": "pixels are normalised around 127.5",
-    "mean_BGR": "pixels are normalised around 127.5",
+    **dict.fromkeys(SIZES_OF_2018, "the network tells, or --image_size"),
     "use_multiprocess": "see --num_workers",
 }
 
@@ -326,10 +320,5 @@ class Evaluator:
         ).result()
 
 
-def cli(argv: Sequence[str] | None = None) -> None:
-    """Run with these words of a command line; None takes those of the process."""
-    script(lambda: main(configuration.parse(Flags, argv, aliases=ALIASES, retired=RETIRED)))
-
-
 if __name__ == "__main__":
-    cli()
+    script(lambda: main(configuration.parse(Flags, aliases=ALIASES, retired=RETIRED)))

@@ -7,7 +7,6 @@ python eval.py --lexicon words.txt --beam_size 8           with what is known be
 
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,11 +113,6 @@ def write(
     console.print(f"written to {folder}: result.json, reliability.png, words.png", markup=False)
 
 
-def cli(argv: Sequence[str] | None = None) -> None:
-    """Run with these words of a command line; None takes those of the process."""
-    aliases = {**ALIASES, "input_images_list": "test_list", "input_images_dir": "test_images"}
-    script(lambda: main(configuration.parse(Flags, argv, aliases=aliases, retired=RETIRED)))
-
-
 if __name__ == "__main__":
-    cli()
+    aliases = {**ALIASES, "input_images_list": "test_list", "input_images_dir": "test_images"}
+    script(lambda: main(configuration.parse(Flags, aliases=aliases, retired=RETIRED)))

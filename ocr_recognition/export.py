@@ -6,7 +6,6 @@ python export.py --storage int8                            8-bit weights too, in
 """
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -99,11 +98,6 @@ def example(recognizer: Recognizer, rows: int) -> dict[str, np.ndarray]:
     return {"pixel": pixel, "width": np.array([64, 37, 16][:rows])}
 
 
-def cli(argv: Sequence[str] | None = None) -> None:
-    """Run with these words of a command line; None takes those of the process."""
-    aliases = {**ALIASES, "save_model_dir": "export_dir"}
-    script(lambda: main(configuration.parse(Flags, argv, aliases=aliases, retired=RETIRED)))
-
-
 if __name__ == "__main__":
-    cli()
+    aliases = {**ALIASES, "save_model_dir": "export_dir"}
+    script(lambda: main(configuration.parse(Flags, aliases=aliases, retired=RETIRED)))

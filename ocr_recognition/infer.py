@@ -171,10 +171,5 @@ def check_widths(feed: Any, recognizer: Recognizer) -> None:
         raise UserError(f"--feed: width must be between 1 and the {pixel.shape[3]} columns of pixel")
 
 
-def cli(argv: Sequence[str] | None = None) -> None:
-    """Run with these words of a command line; None takes those of the process."""
-    script(lambda: main(configuration.parse(Flags, argv, aliases=ALIASES, retired=RETIRED)))
-
-
 if __name__ == "__main__":
-    cli()
+    script(lambda: main(configuration.parse(Flags, aliases=ALIASES, retired=RETIRED)))

@@ -90,7 +90,7 @@ RETIRED = {
 }
 
 
-def with_never(argv: Sequence[str] | None) -> list[str]:
+def with_never(argv: Sequence[str] | None = None) -> list[str]:
     """The words of a command line, in which `--save_model_period -1` and the like mean never, as in 2018."""
     words = list(sys.argv[1:] if argv is None else argv)
     for place, word in enumerate(words):

@@ -6,7 +6,7 @@ python train.py --data_dir MINE --pretrained_model words --lr 0.0003      fine-t
 """
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -230,10 +230,5 @@ class Evaluator:
         return self.measured.result()
 
 
-def cli(argv: Sequence[str] | None = None) -> None:
-    """Run with these words of a command line; None takes those of the process."""
-    script(lambda: main(configuration.parse(Flags, with_never(argv), aliases=ALIASES, retired=RETIRED)))
-
-
 if __name__ == "__main__":
-    cli()
+    script(lambda: main(configuration.parse(Flags, with_never(), aliases=ALIASES, retired=RETIRED)))

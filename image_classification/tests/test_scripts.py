@@ -1,10 +1,12 @@
 """train.py, eval.py, infer.py and export.py together: they agree on the same images, resume exactly, and refuse bad input."""
 
 import json
+import runpy
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 from fluid import checkpoint
 from fluid.errors import CheckpointError, DataError, UserError, WeightsError
@@ -277,6 +279,12 @@ def run_script(script: str, *words: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)
 
 
+def run_here(script: str, *words: str) -> None:
+    """In this process, as from the shell."""
+    with mock.patch.object(sys, "argv", [script, *words]):
+        runpy.run_path(str(FOLDER / script), run_name="__main__")
+
+
 @pytest.mark.parametrize(
     "script, words, code, message",
     [
@@ -299,7 +307,7 @@ def test_what_cannot_be_done_is_one_message_and_an_exit_code(
 ):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as stopped:
-        SCRIPTS[script].cli(words)
+        run_here(script, *words)
     assert stopped.value.code == code
     assert message in capsys.readouterr().err
 
@@ -323,7 +331,7 @@ def test_a_hostile_pickle_is_not_executed(tmp_path):
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_help_names_every_flag(script, capsys):
     with pytest.raises(SystemExit) as stopped:
-        SCRIPTS[script].cli(["--help"])
+        run_here(script, "--help")
     assert stopped.value.code == 0
     text = capsys.readouterr().out
     for name in SCRIPTS[script].Flags.__dataclass_fields__:
