@@ -23,11 +23,10 @@ from DeepASR.sizes import silence
 from fluid import config as configuration
 from fluid import engine as engines
 from fluid.config import ExportFlags
-from fluid.export import export
+from fluid.deployment import deploy
 from fluid.metrics import measure
 from fluid.program import Program
-from fluid.run import console, script
-from fluid.weights import compact
+from fluid.run import script
 
 import numpy as np
 
@@ -50,16 +49,16 @@ def main(flags: Flags) -> Path:
     opened = open_recogniser(flags)
     recogniser = opened.facts
     program = build_stream(recogniser.sizes) if flags.what == "stream" else build_inference(recogniser.sizes)
-    facts = {"recogniser": recogniser.to_facts(), "what": flags.what}
-    trial = compact.try_out(
-        opened.state, flags.storage, lambda state: accuracy(recogniser, state, flags), console.print
+    return deploy(
+        opened,
+        program,
+        flags,
+        lambda state: accuracy(recogniser, state, flags),
+        task=TASK,
+        facts={"recogniser": recogniser.to_facts()},
+        of_the_model={"what": flags.what},
+        examples=[example(program, recogniser, rows) for rows in (1, 3)],
     )
-    examples = [example(program, recogniser, rows) for rows in (1, 3)]
-    folder = export(program, trial.state, flags.export_dir, facts=facts, onnx=flags.onnx, examples=examples)
-    trial.write(folder, task=TASK, facts={"recogniser": facts["recogniser"]}, source=opened.source)
-    size = sum(file.stat().st_size for file in folder.iterdir())
-    console.print(f"{folder}: {size / 1e6:.1f} MB, inputs {', '.join(program.inputs)}", markup=False)
-    return folder
 
 
 def accuracy(recogniser: Recogniser, state: dict[str, np.ndarray], flags: Flags) -> dict[str, float]:

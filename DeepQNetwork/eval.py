@@ -41,15 +41,12 @@ def main(flags: Flags) -> Scores:
     check_actions(agent, environment)
     console.print(f"{environment.description}", markup=False)
     console.print(f"{agent.network}{', dueling' if agent.dueling else ''}; {engine}; seed {flags.seed}", markup=False)
-    scores = play(
-        q_function,
-        environment,
-        agent,
-        episodes=flags.test_episodes,
-        epsilon=flags.test_epsilon,
-        seed=flags.seed,
-        on_episode=lambda score, done: console.print(f"episode {done}/{flags.test_episodes}: {score:g}"),
-    )
+    options = {"episodes": flags.test_episodes, "epsilon": flags.test_epsilon, "seed": flags.seed}
+
+    def say(score: float, done: int) -> None:
+        console.print(f"episode {done}/{flags.test_episodes}: {score:g}")
+
+    scores = play(q_function, environment, agent, **options, on_episode=say)
     environment.close()
     console.print(f"score: {scores}", markup=False)
     if flags.output_dir is not None:

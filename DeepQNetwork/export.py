@@ -24,9 +24,8 @@ from DeepQNetwork.pretrained import load_agent
 from fluid import config as configuration
 from fluid import engine as engines
 from fluid.config import Count, ExportFlags, Was
-from fluid.export import ONNX, export
-from fluid.run import console, script
-from fluid.weights import compact
+from fluid.deployment import deploy
+from fluid.run import script
 
 import numpy as np
 
@@ -43,19 +42,14 @@ def main(flags: Flags) -> Path:
     """Export; returns the folder."""
     opened = load_agent(flags)
     agent = opened.facts
-    program = inference_program(agent)
-    facts = {"agent": agent.to_facts()}
-    own = {name: opened.state[name] for name in program.state_names}
-    trial = compact.try_out(own, flags.storage, lambda state: score(agent, state, flags.test_episodes), console.print)
-    folder = export(program, trial.state, flags.export_dir, facts=facts, onnx=flags.onnx)
-    trial.write(folder, task=TASK, facts=facts, source=opened.source)
-    console.print(
-        f"{folder}: inference model of {agent.network} for {agent.env} (signature.json says how to feed it)",
-        markup=False,
+    return deploy(
+        opened,
+        inference_program(agent),
+        flags,
+        lambda state: score(agent, state, flags.test_episodes),
+        task=TASK,
+        facts={"agent": agent.to_facts()},
     )
-    if flags.onnx:
-        console.print(f"{folder / ONNX}", markup=False)
-    return folder
 
 
 def score(agent: Agent, state: dict[str, np.ndarray], episodes: int) -> dict[str, float]:

@@ -11,10 +11,9 @@ if __package__ in (None, ""):
 from fluid import config as configuration
 from fluid import engine as engines
 from fluid.config import Count, ExportFlags
+from fluid.deployment import deploy
 from fluid.errors import UserError
-from fluid.export import ONNX, export
-from fluid.run import console, script
-from fluid.weights import compact
+from fluid.run import script
 from icnet.evaluation import by_size, confusion
 from icnet.network import evaluation_program, inference_program
 from icnet.opening import open_segmenter
@@ -43,27 +42,17 @@ def main(flags: Flags) -> Path:
     """Export; returns the folder."""
     opened = open_segmenter(flags)
     segmenter, size = opened.facts, flags.size or opened.facts.size
-    program, facts = (
-        inference_program(segmenter, size, flags.outputs, for_cpu=True),
-        {"segmenter": segmenter.to_facts()},
-    )
-    own = {name: opened.state[name] for name in program.state_names}
-    trial = compact.try_out(own, flags.storage, lambda state: measured(segmenter, state, flags), console.print)
     rng = np.random.default_rng(0)
-    folder = export(
-        program,
-        trial.state,
-        flags.export_dir,
-        facts=facts,
-        onnx=flags.onnx,
+    return deploy(
+        opened,
+        inference_program(segmenter, size, flags.outputs, for_cpu=True),
+        flags,
+        lambda state: measured(segmenter, state, flags),
+        task=TASK,
+        facts={"segmenter": segmenter.to_facts()},
         examples=[{"image": rng.integers(0, 256, (rows, *size, 3)).astype(np.uint8)} for rows in (1, 2)],
         near_ties={"labels": NEAR_TIES},
     )
-    trial.write(folder, task=TASK, facts=facts, source=opened.source)
-    console.print(f"{opened.source} exported to {folder}, for images of {size[1]} x {size[0]}", markup=False)
-    if flags.onnx:
-        console.print(f"ONNX: {folder / ONNX}", markup=False)
-    return folder
 
 
 def measured(segmenter: Segmenter, state: dict[str, np.ndarray], flags: Flags) -> dict[str, float]:

@@ -16,11 +16,10 @@ from fluid import config as configuration
 from fluid import engine as engines
 from fluid.config import ExportFlags
 from fluid.data import batches_for_all
+from fluid.deployment import deploy
 from fluid.errors import UserError
-from fluid.export import ONNX, export
 from fluid.metrics import measure
-from fluid.run import console, script
-from fluid.weights import compact
+from fluid.run import script
 from image_classification.classifier import TASK, Classifier, NetworkFlags
 from image_classification.metrics import Accuracy
 from image_classification.network import evaluation_program, inference_program
@@ -42,15 +41,14 @@ def main(flags: Flags) -> Path:
     """Export; returns the folder."""
     opened = open_classifier(flags)
     classifier = opened.facts
-    program, facts = inference_program(classifier), {"classifier": classifier.to_facts()}
-    own = {name: opened.state[name] for name in program.state_names}
-    trial = compact.try_out(own, flags.storage, lambda state: accuracy(classifier, state, flags), console.print)
-    folder = export(program, trial.state, flags.export_dir, facts=facts, onnx=flags.onnx)
-    trial.write(folder, task=TASK, facts=facts, source=opened.source)
-    console.print(f"{classifier.model} of {opened.source} exported to {folder}", markup=False)
-    if flags.onnx:
-        console.print(f"ONNX: {folder / ONNX}", markup=False)
-    return folder
+    return deploy(
+        opened,
+        inference_program(classifier),
+        flags,
+        lambda state: accuracy(classifier, state, flags),
+        task=TASK,
+        facts={"classifier": classifier.to_facts()},
+    )
 
 
 def accuracy(classifier: Classifier, state: dict[str, np.ndarray], flags: Flags) -> dict[str, float]:

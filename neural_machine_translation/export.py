@@ -15,11 +15,10 @@ if __package__ in (None, ""):
 from fluid import config as configuration
 from fluid import engine as engines
 from fluid.config import BatchFlags, ExportFlags
+from fluid.deployment import deploy
 from fluid.errors import UserError
-from fluid.export import export
 from fluid.program import Program
-from fluid.run import console, script
-from fluid.weights import compact
+from fluid.run import script
 from neural_machine_translation.indices import BOS, EOS
 from neural_machine_translation.metrics import quality
 from neural_machine_translation.network import scoring_program, search_program
@@ -50,14 +49,16 @@ def main(flags: Flags) -> Path:
     program = (
         search_program(translator.config, search) if flags.what == "search" else scoring_program(translator.config)
     )
-    facts = {"translator": translator.to_facts(), "what": flags.what}
-    examples = [_sentences(program, translator, rows) for rows in (1, 3)]
-    trial = compact.try_out(opened.state, flags.storage, lambda state: bleu(translator, state, flags), console.print)
-    folder = export(program, trial.state, flags.export_dir, facts=facts, onnx=flags.onnx, examples=examples)
-    trial.write(folder, task=TASK, facts={"translator": facts["translator"]}, source=opened.source)
-    size = sum(file.stat().st_size for file in folder.iterdir())
-    console.print(f"{folder}: {size / 1e6:.1f} MB, inputs {', '.join(program.inputs)}", markup=False)
-    return folder
+    return deploy(
+        opened,
+        program,
+        flags,
+        lambda state: bleu(translator, state, flags),
+        task=TASK,
+        facts={"translator": translator.to_facts()},
+        of_the_model={"what": flags.what},
+        examples=[_sentences(program, translator, rows) for rows in (1, 3)],
+    )
 
 
 def bleu(translator: Translator, state: dict[str, np.ndarray], flags: Flags) -> dict[str, float]:

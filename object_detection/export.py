@@ -16,10 +16,9 @@ from fluid import config as configuration
 from fluid import engine as engines
 from fluid.config import ExportFlags
 from fluid.data import batches_for_all
-from fluid.export import ONNX, export
+from fluid.deployment import deploy
 from fluid.metrics import measure
-from fluid.run import console, script
-from fluid.weights import compact
+from fluid.run import script
 from object_detection.datasets import DataFlags, open_sound_part
 from object_detection.detector import NMS, TASK, DetectionFlags, Detector, NetworkFlags
 from object_detection.network import inference_program, nms_of, prediction_program
@@ -44,15 +43,15 @@ def main(flags: Flags) -> Path:
     detector = opened.facts
     # Loops cannot be converted.
     program = inference_program(detector, nms_of(flags, ONNX_ROUNDS if flags.onnx else None))
-    facts = {"detector": detector.facts(), SUPPRESSION: {name: getattr(flags, name) for name in NMS}}
-    own = {name: opened.state[name] for name in program.state_names}
-    trial = compact.try_out(own, flags.storage, lambda state: precision(detector, state, flags), console.print)
-    folder = export(program, trial.state, flags.export_dir, facts=facts, onnx=flags.onnx)
-    trial.write(folder, task=TASK, facts=facts, source=opened.source)
-    console.print(f"{detector.model} of {opened.source} exported to {folder}", markup=False)
-    if flags.onnx:
-        console.print(f"ONNX: {folder / ONNX}", markup=False)
-    return folder
+    return deploy(
+        opened,
+        program,
+        flags,
+        lambda state: precision(detector, state, flags),
+        task=TASK,
+        facts={"detector": detector.facts()},
+        of_the_model={SUPPRESSION: {name: getattr(flags, name) for name in NMS}},
+    )
 
 
 def precision(detector: Detector, state: dict[str, np.ndarray], flags: Flags) -> dict[str, float]:

@@ -15,10 +15,10 @@ if __package__ in (None, ""):
 from fluid import config as configuration
 from fluid import engine as engines
 from fluid.config import Count, ExportFlags
-from fluid.export import ONNX, export
+from fluid.deployment import deploy
 from fluid.metrics import measure
 from fluid.run import console, script
-from fluid.weights import Opened, compact
+from fluid.weights import Opened
 from ocr_recognition.metrics import Accuracy, calibration_of, reliability
 from ocr_recognition.network import evaluation_program, inference_program
 from ocr_recognition.opening import open_recognizer
@@ -53,16 +53,15 @@ def main(flags: Flags) -> Path:
     """Export; returns the folder."""
     opened = open_recognizer(flags)
     recognizer = calibrated(opened, flags) if flags.calibrate else opened.facts
-    program, facts = inference_program(recognizer, flags.beam_size), {"recognizer": recognizer.to_facts()}
-    own = {name: opened.state[name] for name in program.state_names}
-    trial = compact.try_out(own, flags.storage, lambda state: accuracy(recognizer, state, flags), console.print)
-    examples = [example(recognizer, rows) for rows in (1, 3)]
-    folder = export(program, trial.state, flags.export_dir, facts=facts, onnx=flags.onnx, examples=examples)
-    trial.write(folder, task=TASK, facts=facts, source=opened.source)
-    console.print(f"{recognizer.model} of {opened.source} exported to {folder}", markup=False)
-    if flags.onnx:
-        console.print(f"ONNX: {folder / ONNX}", markup=False)
-    return folder
+    return deploy(
+        opened,
+        inference_program(recognizer, flags.beam_size),
+        flags,
+        lambda state: accuracy(recognizer, state, flags),
+        task=TASK,
+        facts={"recognizer": recognizer.to_facts()},
+        examples=[example(recognizer, rows) for rows in (1, 3)],
+    )
 
 
 def accuracy(recognizer: Recognizer, state: dict[str, np.ndarray], flags: Flags) -> dict[str, float]:

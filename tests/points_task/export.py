@@ -10,10 +10,9 @@ if __package__ in (None, ""):
 from fluid import config as configuration
 from fluid import engine as engines
 from fluid.config import ExportFlags, WeightsFlags
-from fluid.export import export
+from fluid.deployment import deploy
 from fluid.metrics import measure
-from fluid.run import console, script
-from fluid.weights import compact
+from fluid.run import script
 from points_task.metrics import Accuracy
 from points_task.net import TASK, Net, open_net
 from points_task.network import evaluation_program, inference_program
@@ -30,12 +29,15 @@ class Flags(WeightsFlags, ExportFlags):
 def main(flags: Flags) -> Path:
     """Export; returns the folder."""
     opened = open_net(flags)
-    facts = {"net": opened.facts.to_facts()}
-    trial = compact.try_out(opened.state, flags.storage, lambda state: accuracy(opened.facts, state), console.print)
-    folder = export(inference_program(opened.facts), trial.state, flags.export_dir, facts=facts, onnx=flags.onnx)
-    trial.write(folder, task=TASK, facts=facts, source=opened.source)
-    console.print(f"{opened.source} exported to {folder}", markup=False)
-    return folder
+    net = opened.facts
+    return deploy(
+        opened,
+        inference_program(net),
+        flags,
+        lambda state: accuracy(net, state),
+        task=TASK,
+        facts={"net": net.to_facts()},
+    )
 
 
 def accuracy(net: Net, state: dict[str, np.ndarray]) -> dict[str, float]:
