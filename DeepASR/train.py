@@ -5,7 +5,7 @@ python train.py --data_dir aishell --hidden_dim 1024 --proj_dim 512 --stacked_nu
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -25,11 +25,11 @@ from DeepASR.recogniser import TASK, Normalisation, Recogniser, log_prior_of, ro
 from DeepASR.sizes import Sizes
 from DeepASR.transforms import add_deltas, read_statistics, speaker_means, statistics
 from fluid import config as configuration
-from fluid.averages import MeasuredWeights
+from fluid.checkpoint import Meta
 from fluid.config import BatchFlags, Count, Natural, Positive, TrainFlags, Was, defaults
 from fluid.errors import DataError, UserError
+from fluid.evaluator import Evaluator
 from fluid.interface import Interface
-from fluid.metrics import measure
 from fluid.optimizers import OptimizerFlags, counts_epochs, schedule
 from fluid.pictures import draw_curves
 from fluid.run import Run, events, script, show_summary
@@ -146,17 +146,15 @@ def main(flags: Flags) -> Outcome:
         dim = recogniser.sizes.frame_dim
         feeds = source.buckets.blanks(lambda rows, edge: blank(rows, edge, dim), engine.num_hosts)
         session.compile_ahead(feeds, f"pieces of {', '.join(map(str, source.buckets.edges))} frames")
-        if newbob is not None:
-            session.meta.extra[NEWBOB] = newbob.memory
-        evaluate = Evaluator(session, programs["eval"], dev, newbob)
-        outcome = session.train(
+        rows, plan = flags.test_batch_size, dev.buckets.evaluation_plan
+        evaluator = Evaluator(session, programs["eval"], dev, FrameAccuracy, batch_size=rows, plan=plan)
+        evaluate = evaluator if newbob is None else deciding_rates(newbob, evaluator, session.meta)
+        return session.train(
             lambda start: session.batches(source, start, plan=source.buckets.training_plan(seed=flags.seed)),
             unit="utterances",
             evaluations=[Evaluation("eval", evaluate, decides="frame_accuracy", higher_is_better=True)],
+            finish=lambda outcome: finish(session.run, outcome),
         )
-        if session.run.writes and not outcome.nothing_left:
-            finish(session.run, outcome)
-    return outcome
 
 
 def with_recipe(flags: Flags) -> Flags:
@@ -309,22 +307,16 @@ def newbob_of(flags: Flags, programs: Mapping[str, Interface], facts: dict | Non
     return Newbob(programs.get("apply", programs["train"]), flags.lr, dict((facts or {}).get(NEWBOB, {})))
 
 
-class Evaluator:
-    """Loss and frame accuracy of dev, by the weights in training or their averages."""
+def deciding_rates(newbob: Newbob, evaluate: Evaluator, meta: Meta) -> Callable[[], dict[str, float]]:
+    """The same evaluation, by which newbob decides the learning rate from then on; the checkpoint remembers what."""
+    meta.extra[NEWBOB] = newbob.memory
 
-    def __init__(self, session: Session[Flags], program: Interface, dev: Utterances, newbob: Newbob | None) -> None:
-        self._session, self._program, self._dev, self._newbob = session, program, dev, newbob
-        self._weights = MeasuredWeights(session.engine, session.update, program.state_names, session.flags)
-
-    def __call__(self) -> dict[str, float]:
-        """`loss`, `frame_accuracy` in per cent, `frames`."""
-        engine = self._weights.engine()
-        rows = engine.shared_rows(self._session.flags.test_batch_size)
-        plan = self._dev.buckets.evaluation_plan(rows)
-        result = measure(engine, self._program, self._dev, FrameAccuracy(), batch_size=rows, plan=plan).result()
-        if self._newbob is not None:
-            self._newbob.measured(self._session.meta.step, result["frame_accuracy"])
+    def measured() -> dict[str, float]:
+        result = evaluate()
+        newbob.measured(meta.step, result["frame_accuracy"])
         return result
+
+    return measured
 
 
 def finish(run: Run, outcome: Outcome) -> None:

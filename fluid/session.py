@@ -358,8 +358,18 @@ class Session(Generic[Flags]):
             self.run.say(f"compiling for {shapes} (or finding it in the cache)")
             self.engine.compile([(self.programs["train"], feed) for feed in feeds])
 
-    def train(self, open_batches: OpenBatches, *, unit: str, evaluations: Sequence[Evaluation]) -> Outcome:
-        """Train to the end, or do what --benchmark or --capture ask for instead; arguments as of `trainer.train`."""
+    def train(
+        self,
+        open_batches: OpenBatches,
+        *,
+        unit: str,
+        evaluations: Sequence[Evaluation],
+        finish: Callable[[Outcome], None] | None = None,
+    ) -> Outcome:
+        """Train to the end, or do what --benchmark or --capture ask for instead; arguments as of `trainer.train`.
+
+        Where something was trained, `finish` shows what it came to, in the process that writes.
+        """
         assert self.length is not None
         if self.capture():
             return Outcome(step=self.meta.step, nothing_left=True)
@@ -375,7 +385,7 @@ class Session(Generic[Flags]):
             "batches_per_step": length.batches_per_step,
             "batch_size": length.batch_size,
         }
-        return trainer.train(
+        outcome = trainer.train(
             self.run,
             self.engine,
             self.programs["train"],
@@ -390,6 +400,9 @@ class Session(Generic[Flags]):
             meta=self.meta,
             resumed=self.resumed,
         )
+        if finish is not None and self.run.writes and not outcome.nothing_left:
+            finish(outcome)
+        return outcome
 
 
 def settle(flags: Flags, task: str, *, free: Iterable[str] = ()) -> Settled[Flags]:

@@ -141,14 +141,12 @@ def main(flags: Flags) -> Outcome:
             f"{len(train_pairs)} training and {len(test_pairs)} test images"
         )
         evaluator = Evaluator(engine, programs, flags, test_pairs, groups)
-        outcome = session.train(
+        return session.train(
             lambda start: session.batches(source, start, max_bad=flags.max_bad_samples),
             unit="images",
             evaluations=[Evaluation("eval", evaluator, decides="miou", higher_is_better=True)],
+            finish=lambda outcome: finish(session.run, outcome, evaluator),
         )
-        if session.run.writes and not outcome.nothing_left:
-            finish(session.run, outcome, evaluator)
-    return outcome
 
 
 def with_recipe(flags: Flags) -> Flags:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -16,14 +17,12 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fluid import config as configuration
-from fluid.averages import MeasuredWeights
 from fluid.config import BatchFlags, Count, Natural, Positive, Share, TrainFlags, defaults
 from fluid.data import Batch, batches_per_epoch
-from fluid.engine import Engine
 from fluid.errors import UserError
+from fluid.evaluator import Evaluator
 from fluid.interface import Interface
 from fluid.keeper import Evaluation
-from fluid.metrics import measure
 from fluid.optimizers import OptimizerFlags, schedule
 from fluid.programs import Captured
 from fluid.run import script
@@ -163,15 +162,14 @@ def main(flags: Flags) -> Outcome:
             f"{flags.model}: {session.update.parameter_count:,} parameters, {classifier.class_dim} classes, "
             f"{len(train_source)} training and {len(test_source)} test images"
         )
-        evaluator = Evaluator(engine, session.update, programs["eval"], flags, test_source, classifier)
-        outcome = session.train(
+        counted, rows = partial(Accuracy, classifier.class_dim), flags.test_batch_size
+        evaluator = Evaluator(session, programs["eval"], test_source, counted, batch_size=rows)
+        return session.train(
             lambda start: open_batches(session, train_source, start),
             unit="images",
             evaluations=[Evaluation("eval", evaluator, decides="acc1", higher_is_better=True)],
+            finish=lambda outcome: finish(session.run, outcome, evaluator.measured, classifier),
         )
-        if session.run.writes and not outcome.nothing_left:
-            finish(session.run, outcome, evaluator.measured, classifier)
-    return outcome
 
 
 def sources(flags: Flags, classifier: Classifier) -> tuple[ImageSource, ImageSource]:
@@ -282,36 +280,6 @@ def with_mixup(batches: Iterator[Batch], flags: Flags) -> Iterator[Batch]:
         rng = np.random.default_rng((flags.seed, 3, batch.index))
         weight = np.array([rng.beta(flags.mixup_alpha, flags.mixup_alpha)], np.float32)
         yield replace(batch, feed={**batch.feed, "mixup_weight": weight})
-
-
-class Evaluator:
-    """Measures the weights in training, or their moving averages."""
-
-    def __init__(
-        self,
-        engine: Engine,
-        update: Interface,
-        evaluation: Interface,
-        flags: Flags,
-        source: ImageSource,
-        classifier: Classifier,
-    ):
-        self.weights = MeasuredWeights(engine, update, evaluation.state_names, flags)
-        self.evaluation, self.flags = evaluation, flags
-        self.source, self.classifier = source, classifier
-        self.measured = Accuracy(classifier.class_dim)
-
-    def __call__(self) -> dict[str, float]:
-        """Accuracy over all of the source; the counts are kept as `measured`."""
-        self.measured = measure(
-            self.weights.engine(),
-            self.evaluation,
-            self.source,
-            Accuracy(self.classifier.class_dim),
-            batch_size=self.flags.test_batch_size,
-            num_workers=self.flags.num_workers,
-        )
-        return self.measured.result()
 
 
 if __name__ == "__main__":

@@ -194,14 +194,12 @@ def main(flags: Flags) -> Outcome:
         session.compile_ahead(feeds, f"sentences of up to {', '.join(map(str, source.buckets.edges))} words")
         evaluator = Evaluator(engine, session.update, programs, translator, dev_pairs, dev_source, flags)
         bleu = flags.eval_metric == "bleu"
-        outcome = session.train(
+        return session.train(
             lambda start: session.batches(source, start, plan=training_plan(flags, source)),
             unit="pairs",
             evaluations=[Evaluation("eval", evaluator, decides=flags.eval_metric, higher_is_better=bleu)],
+            finish=lambda outcome: finish(session.run, outcome, evaluator),
         )
-        if session.run.writes and not outcome.nothing_left:
-            finish(session.run, outcome, evaluator)
-    return outcome
 
 
 def length_of(settled: Settled[Flags], source: PairSource) -> Length:

@@ -9,6 +9,7 @@ python train.py --data_dir VOC --recipe 2018         the recipe of 2018
 
 import sys
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,14 +17,12 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fluid import config as configuration
-from fluid.averages import MeasuredWeights
 from fluid.config import BatchFlags, Count, Natural, Positive, Share, TrainFlags, defaults
 from fluid.data import batches_per_epoch
-from fluid.engine import Engine
 from fluid.errors import DataError, UserError
+from fluid.evaluator import Evaluator
 from fluid.interface import Interface
 from fluid.keeper import Evaluation
-from fluid.metrics import measure
 from fluid.optimizers import OptimizerFlags
 from fluid.run import script
 from fluid.session import fingerprint, settle
@@ -180,17 +179,17 @@ def main(flags: Flags) -> Outcome:
         )
         if flags.recipe == "2018":
             session.run.listeners.append(recipes.lines_of_2018(session.run.say, length))
-        evaluate = Evaluator(engine, session.update, programs["predict"], flags, validation)
-        outcome = session.train(
+        precision = partial(metric_for, validation, flags.ap_version, flags.overlap)
+        pictures, rows = measured_source(validation, programs["predict"]), flags.test_batch_size
+        evaluate = Evaluator(session, programs["predict"], pictures, precision, batch_size=rows)
+        return session.train(
             lambda start: session.batches(source, start, max_bad=flags.max_bad_samples),
             unit="images",
             evaluations=[Evaluation("eval", evaluate, decides=deciding(flags.ap_version), higher_is_better=True)],
-        )
-        if session.run.writes and not outcome.nothing_left:
-            finish(
+            finish=lambda outcome: finish(
                 session.run, outcome, deciding(flags.ap_version), described(validation, flags.ap_version, flags.overlap)
-            )
-    return outcome
+            ),
+        )
 
 
 def training_data(flags: Flags) -> DataSet:
@@ -254,6 +253,13 @@ def training_source(flags: Flags, data: DataSet, program: Interface) -> Detectio
     return DetectionSource(data, size, max_boxes=count, augment=augmentation(flags))
 
 
+def measured_source(data: DataSet, program: Interface) -> DetectionSource:
+    """The samples that the Program which predicts takes."""
+    size = program.inputs["image"].shape[1]
+    assert size is not None
+    return DetectionSource(data, size)
+
+
 def augmentation(flags: Flags) -> Augment:
     """The random changes of training images."""
     usual = Augment()
@@ -296,28 +302,6 @@ def loader(flags: Flags, program: Interface) -> Loader | None:
     if spec is None:
         return None
     return lambda state: load_weights(state, program.state_names, spec, allow_partial=flags.allow_partial)
-
-
-class Evaluator:
-    """Measures the weights in training, or their moving averages."""
-
-    def __init__(self, engine: Engine, update: Interface, program: Interface, flags: Flags, data: DataSet):
-        self.weights = MeasuredWeights(engine, update, program.state_names, flags)
-        self.program, self.flags, self.data = program, flags, data
-        size = program.inputs["image"].shape[1]
-        assert size is not None
-        self.source = DetectionSource(data, size)
-
-    def __call__(self) -> dict[str, float]:
-        """The figures of the whole validation part."""
-        return measure(
-            self.weights.engine(),
-            self.program,
-            self.source,
-            metric_for(self.data, self.flags.ap_version, self.flags.overlap),
-            batch_size=self.flags.test_batch_size,
-            num_workers=self.flags.num_workers,
-        ).result()
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,13 +17,11 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fluid import config as configuration
-from fluid.averages import MeasuredWeights
 from fluid.config import BatchFlags, Count, TrainFlags, defaults
 from fluid.data import Batch
-from fluid.engine import Engine
+from fluid.evaluator import Evaluator
 from fluid.interface import Interface
 from fluid.keeper import Evaluation
-from fluid.metrics import measure
 from fluid.optimizers import OptimizerFlags, schedule
 from fluid.run import script
 from fluid.session import Length, Session, Settled, settle
@@ -36,7 +35,6 @@ from ocr_recognition.recognizer import TASK, Blank, Model, Recognizer
 from ocr_recognition.report import finish
 from ocr_recognition.sources import (
     DataFlags,
-    MeasuredWords,
     TrainingWords,
     alphabet_of,
     check_words,
@@ -123,15 +121,15 @@ def main(flags: Flags) -> Outcome:
             session.run.say(line)
         feeds = (learned_from(feed) for feed in train_words.blanks(engine.num_hosts))
         session.compile_ahead(feeds, f"words of {', '.join(map(str, train_words.edges))} columns")
-        evaluator = Evaluator(engine, session.update, programs["eval"], flags, test_words, recognizer)
-        outcome = session.train(
+        counted, plan = partial(Accuracy, recognizer, test_words.texts), test_words.evaluation_plan
+        rows = flags.test_batch_size
+        evaluator = Evaluator(session, programs["eval"], test_words, counted, batch_size=rows, plan=plan)
+        return session.train(
             lambda start: open_batches(session, train_words, start),
             unit="words",
             evaluations=[Evaluation("eval", evaluator, decides="exact", higher_is_better=True)],
+            finish=lambda outcome: finish(session.run, outcome, evaluator.measured, test_words, recognizer),
         )
-        if session.run.writes and not outcome.nothing_left:
-            finish(session.run, outcome, evaluator.measured, test_words, recognizer)
-    return outcome
 
 
 def length_of(settled: Settled[Flags], words: TrainingWords) -> Length:
@@ -197,37 +195,6 @@ def open_batches(session: Session[Flags], source: TrainingWords, start: int) -> 
 def learned_from(feed: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """What the training Program is fed: all but the numbers of the words."""
     return {name: array for name, array in feed.items() if name != "index"}
-
-
-class Evaluator:
-    """Measures the weights in training, or their moving averages."""
-
-    def __init__(
-        self,
-        engine: Engine,
-        update: Interface,
-        evaluation: Interface,
-        flags: Flags,
-        source: MeasuredWords,
-        recognizer: Recognizer,
-    ):
-        self.weights = MeasuredWeights(engine, update, evaluation.state_names, flags)
-        self.evaluation, self.flags, self.source, self.recognizer = evaluation, flags, source, recognizer
-        self.measured = Accuracy(recognizer, source.texts)
-
-    def __call__(self) -> dict[str, float]:
-        """How well all of the source is read; the counts are kept as `measured`."""
-        rows = self.weights.engine().shared_rows(self.flags.test_batch_size)
-        self.measured = measure(
-            self.weights.engine(),
-            self.evaluation,
-            self.source,
-            Accuracy(self.recognizer, self.source.texts),
-            batch_size=rows,
-            num_workers=self.flags.num_workers,
-            plan=self.source.evaluation_plan(rows),
-        )
-        return self.measured.result()
 
 
 if __name__ == "__main__":
