@@ -52,10 +52,10 @@ class Flags(NetworkFlags, BatchFlags, ArrayFlags, ExportedFlags, EngineFlags):
     default some drawn streets."""
     pretrained_model: Annotated[str | None, Was("model_path")] = None
     """Weights: a name that `./zoo list weights` shows, or a file or folder of any format."""
-    images_list: Path | None = None
+    image_list: Annotated[Path | None, Was("images_list")] = None
     """A file with the name of a picture a line."""
-    images_path: Path | None = None
-    """What the names in --images_list are relative to; without a list, a folder of pictures."""
+    image_dir: Annotated[Path | None, Was("images_path")] = None
+    """What the names in --image_list are relative to; without a list, a folder of pictures."""
     frame_step: Count = 1
     """Of a video or camera, every so many frames."""
     long_side: Count | None = None
@@ -125,14 +125,14 @@ def raw_form(feed: Path) -> tuple[Size, bool]:
 
 def named_pictures(flags: Flags) -> list[str]:
     """The files and cameras that the flags name. Raises DataError for what does not exist."""
-    if flags.images_list is not None:
-        folder = flags.images_path or flags.images_list.parent
-        lines = media.read_named(flags.images_list).decode(errors="surrogateescape").splitlines()
+    if flags.image_list is not None:
+        folder = flags.image_dir or flags.image_list.parent
+        lines = media.read_named(flags.image_list).decode(errors="surrogateescape").splitlines()
         # Lists of 2018 may have the label behind the image.
         names = [line.split("\t")[0].strip() for line in lines if line.strip()]
         return media.find([str(folder / name) for name in names])
-    if flags.images_path is not None:
-        return media.find([str(flags.images_path), *flags.images])
+    if flags.image_dir is not None:
+        return media.find([str(flags.image_dir), *flags.images])
     if flags.images:
         return media.find(flags.images)
     return example_streets()

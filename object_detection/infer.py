@@ -5,7 +5,7 @@
     python infer.py film.mp4 --frame_step 5                every 5th frame of a video; camera:0 is the first camera
     python infer.py street.jpg --classes person car --conf 0.3
     python infer.py aerial.tif --tile_size 400             part by part, what is small in a large picture
-    python infer.py photo.jpg --save json coco voc yolo    as annotations of data sets, to be corrected and trained on
+    python infer.py photo.jpg --write json coco voc yolo    as annotations of data sets, to be corrected and trained on
     python infer.py --feed in.npz --fetch out.npz          raw arrays through the inference Program
 
 Prints the objects of each picture; draws them and writes detections.jsonl to --output_dir, with boxes in pixels of the picture.
@@ -23,7 +23,7 @@ if __package__ in (None, ""):
 
 from fluid import config as configuration
 from fluid import media
-from fluid.config import ArrayFlags, BatchFlags, Count, EngineFlags, ExportedFlags, defaults
+from fluid.config import ArrayFlags, BatchFlags, Count, EngineFlags, ExportedFlags, Was, defaults
 from fluid.data import batches_for_all
 from fluid.errors import DataError, UserError
 from fluid.run import console, script
@@ -63,7 +63,7 @@ class Flags(NetworkFlags, DetectionFlags, TileFlags, BatchFlags, ArrayFlags, Exp
     """Raw outputs: the .npz to write, with `loc`, `conf`, `prior_boxes`, `prior_variances`, `detections`, `detections_num`."""
     output_dir: Path = Path("detections")
     """Folder for results."""
-    save: tuple[Form, ...] = ("json", "pictures")
+    write: Annotated[tuple[Form, ...], Was("save")] = ("json", "pictures")
     """What to write: json (detections.jsonl), pictures (drawn; videos as .mp4), and the layouts of COCO, VOC and YOLO."""
 
 
@@ -101,14 +101,14 @@ def main(flags: Flags) -> list[dict[str, Any]]:
     # Nobody waits for more frames of a camera to see what is in one.
     batch_size = 1 if any(map(media.is_camera, files)) else flags.test_batch_size
     records = []
-    stored_in = storage(flags.output_dir, flags.save, detector.class_names, frame_step=flags.frame_step)
+    stored_in = storage(flags.output_dir, flags.write, detector.class_names, frame_step=flags.frame_step)
     with stored_in as stored, media.until_interrupted(files):
         for place, picture, found in find_all(runner, detector, pictures, flags, batch_size):
             stored.add(place, picture, found)
             records.append(record(place, picture, found))
             console.print(f"{place}: {in_words(found)}", markup=False)
     if records:
-        console.print(f"written to {flags.output_dir}: {', '.join(flags.save)}", markup=False)
+        console.print(f"written to {flags.output_dir}: {', '.join(flags.write)}", markup=False)
     if unreadable:
         raise DataError("\n".join(map(str, unreadable)))
     return records

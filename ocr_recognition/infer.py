@@ -22,7 +22,7 @@ if __package__ in (None, ""):
 
 from fluid import config as configuration
 from fluid import media
-from fluid.config import ArrayFlags, defaults
+from fluid.config import ArrayFlags, Was, defaults
 from fluid.errors import DataError, UserError
 from fluid.interface import Interface
 from fluid.records import json_lines, make_folder
@@ -57,9 +57,9 @@ class Flags(ReadingFlags, ArrayFlags):
     images: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
     """Image and video files, folders, patterns, @LIST for a file of names, - for names on standard input, or camera:0; by
     default words made on the spot."""
-    input_images_dir: Path | None = None
-    """Folder that the files of input_images_list are in, or whose pictures are read, as in 2018."""
-    input_images_list: Path | None = None
+    image_dir: Annotated[Path | None, Was("input_images_dir")] = None
+    """Folder that the files of image_list are in, or whose pictures are read, as in 2018."""
+    image_list: Annotated[Path | None, Was("input_images_list")] = None
     """List of pictures, one a line, or as train.py takes them, as in 2018."""
     boxes: Path | None = None
     """Quadrilaterals of the words in the one picture given, a line each: x1,y1,x2,y2,x3,y3,x4,y4."""
@@ -117,9 +117,9 @@ def build_program(recognizer: Recognizer, beam_size: int, allowed: frozenset[str
 
 def find_files(flags: Flags) -> list[str]:
     """What the flags name. Raises DataError for what does not exist, UserError for flags that contradict each other."""
-    if flags.input_images_list is not None:
-        return read_list(flags.input_images_list, flags.input_images_dir).names
-    names = (*flags.images, *([str(flags.input_images_dir)] if flags.input_images_dir is not None else []))
+    if flags.image_list is not None:
+        return read_list(flags.image_list, flags.image_dir).names
+    names = (*flags.images, *([str(flags.image_dir)] if flags.image_dir is not None else []))
     found = media.find(names)
     if flags.boxes is not None and len(found) != 1:
         raise UserError(f"--boxes: the boxes are of one picture, and {len(found)} are given")

@@ -217,8 +217,8 @@ FLAGS_OF_2018 = [
     (evaluation, "--model_path=w", "pretrained_model", "w"),
     (evaluation, "--use_gpu=True", "device", "gpu"),
     (infer, "--model_path=w", "pretrained_model", "w"),
-    (infer, "--images_list=l", "images_list", Path("l")),
-    (infer, "--images_path=p", "images_path", Path("p")),
+    (infer, "--images_list=l", "image_list", Path("l")),
+    (infer, "--images_path=p", "image_dir", Path("p")),
     (infer, "--out_path=o", "output_dir", Path("o")),
     (infer, "--use_gpu=False", "device", "cpu"),
 ]

@@ -47,7 +47,7 @@ def test_right_boxes_in_pixels_of_the_photographs(run: Any, tmp_path: Path) -> N
 
 
 def test_what_is_asked_for(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    ((record,), (nothing,)) = run(CAT, conf=0.02, max_det=1), run(CAT, classes=("dog", "sofa"), save=("yolo",))
+    ((record,), (nothing,)) = run(CAT, conf=0.02, max_det=1), run(CAT, classes=("dog", "sofa"), write=("yolo",))
     assert len(record["detections"]) == 1
     assert nothing["detections"] == []
     assert Path("detections/yolo/labels/chelsea.txt").read_text() == ""

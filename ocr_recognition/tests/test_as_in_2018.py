@@ -65,8 +65,8 @@ EVAL = {
 }
 INFER = {
     "--model_path weights": ("pretrained_model", "weights"),
-    "--input_images_dir a": ("input_images_dir", Path("a")),
-    "--input_images_list b": ("input_images_list", Path("b")),
+    "--input_images_dir a": ("image_dir", Path("a")),
+    "--input_images_list b": ("image_list", Path("b")),
     "--use_gpu False": ("device", "cpu"),
     "--dict d": ("dict", Path("d")),
     "--use_mkldnn True": None,

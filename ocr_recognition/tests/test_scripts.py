@@ -89,7 +89,7 @@ def test_what_is_read_is_recorded(tmp_path: Path) -> None:
     (tmp_path / "boxes.txt").write_text("0,0,90,0,90,32,0,32,as cut above\n20,5,120,15,118,50,18,40\n")
     common = {"pretrained_model": "simple", "engine": "paddle", "output_dir": tmp_path / "readings"}
     files = infer.main(infer.Flags(images=(str(tmp_path / "word.png"),), **common))
-    listed = infer.main(infer.Flags(input_images_list=tmp_path / "list.txt", **common))
+    listed = infer.main(infer.Flags(image_list=tmp_path / "list.txt", **common))
     boxes = infer.main(infer.Flags(images=(str(tmp_path / "scene.png"),), boxes=tmp_path / "boxes.txt", **common))
     assert [len(files), len(listed), len(boxes)] == [1, 2, 2]
     assert listed[0]["text"] == files[0]["text"] == boxes[0]["text"]
@@ -124,7 +124,7 @@ def test_the_surest_of_several_tries_counts(tmp_path: Path) -> None:
 def test_evaluation_reads_what_infer_reads(data: Path, run: Path, tmp_path: Path) -> None:
     common = {"checkpoint": run, "engine": "paddle"}
     result = evaluate.main(evaluate.Flags(data_dir=data, output_dir=tmp_path / "result", **common))
-    records = infer.main(infer.Flags(input_images_list=data / "test.txt", output_dir=tmp_path / "readings", **common))
+    records = infer.main(infer.Flags(image_list=data / "test.txt", output_dir=tmp_path / "readings", **common))
     wanted = [line.split("\t")[1] for line in (data / "test.txt").read_text().splitlines()]
     assert result["exact"] == np.mean([record["text"] == text for record, text in zip(records, wanted, strict=True)])
     written = json.loads((tmp_path / "result" / "result.json").read_text())
