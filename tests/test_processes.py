@@ -68,6 +68,6 @@ def measured_alone(task: Task) -> Path:
 def figures(run: Path) -> list[dict[str, float]]:
     """What the evaluations of a run measured."""
     return [
-        {name: value for name, value in event.items() if name not in ("time", "seconds")}
+        {name: value for name, value in event.items() if name not in ("kind", "time", "seconds")}
         for event in events(run, "eval")
     ]
