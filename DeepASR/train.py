@@ -97,7 +97,10 @@ class Flags(AugmentationFlags, OptimizerFlags, BatchFlags, TrainFlags):
     """Weight of the network against the language model in decoding, kept with the weights; eval.py --sweep finds it."""
 
 
-NETWORK_FLAGS = ("hidden_dim", "proj_dim", "stacked_num", "filters", "mean_var", "running_mean", "acoustic_scale")
+NETWORK_FLAGS = (
+    *("hidden_dim", "proj_dim", "stacked_num", "filters"),
+    *("mean_var", "running_mean", "cmvn", "acoustic_scale"),
+)
 """Flags that make another network of a run, or say what is kept with its weights."""
 LISTS = ("train_feature_lst", "train_label_lst", "val_feature_lst", "val_label_lst")
 """Flags of 2018 that name the data."""
