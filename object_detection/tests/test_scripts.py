@@ -142,7 +142,10 @@ def test_any_batch_engine_and_the_exported_model_measure_the_same(
 
 def test_two_devices_measure_the_same(weights: Path, tmp_path: Path) -> None:
     """The rows of a batch, and so the rounds of their suppression, are shared between them."""
-    code = "import sys; from object_detection import eval, shapes; shapes.COUNTS['val'] = 24; eval.cli(sys.argv[1:])"
+    code = (
+        "from fluid import config; from object_detection import eval, shapes; "
+        "shapes.COUNTS['val'] = 24; eval.main(config.parse(eval.Flags))"
+    )
     words = f"--data shapes --conf 0.2 --max_det 20 --engine xla --test_batch_size 10 --pretrained_model {weights}"
     root = str(Path(__file__).resolve().parents[2])
     environment = {**os.environ, "PYTHONPATH": root, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
