@@ -3,8 +3,9 @@
     git clone https://github.com/Jakobovski/free-spoken-digit-dataset
     ./zoo prepare DeepASR digits --recordings free-spoken-digit-dataset/recordings --data_dir digits
 
-Each recording `DIGIT_SPEAKER_TAKE.wav` comes twice in strings of 3 to 7 of its speaker, with pauses of .05 to .3 s, another level
-and noise; takes below 10 are kept for test. Synthetic English voices (extra `synth`) are mixed in, since four speakers are few.
+Each recording `DIGIT_SPEAKER_TAKE.wav` comes twice in strings of 1 to 7 of its speaker, with pauses of .05 to .3 s, another level
+and noise; takes below 10 are kept for test, in strings of 3 to 7. Synthetic English voices (extra `synth`) are mixed in, since four
+speakers are few.
 Alignments come from a flat start for each speaker by himself, so that a speaker who is left out of training had no part in it.
 """
 
@@ -42,7 +43,8 @@ LEXICON = Lexicon(
     {word: (tuple(f"{phone}_{word}" for phone in said.split()),) for word, said in PRONUNCIATIONS.items()}
 )
 WORDS = tuple(PRONUNCIATIONS)
-TESTED_TAKES = 10
+TRAINED_SIZES, TESTED_SIZES = (1, 7), (3, 7)
+"""Digits of a string."""
 _NAME = re.compile(r"(\d)_([a-z]+)_(\d+)")
 
 
@@ -58,7 +60,9 @@ class Flags:
     """Strings of synthetic voices to train on."""
     times: Count = 2
     """How often each recording comes in the strings to train on."""
-    noise: tuple[Annotated[float, Range(-20, 60)], Annotated[float, Range(-20, 60)]] = (12.0, 30.0)
+    tested_takes: Natural = 10
+    """Takes below this are kept for test: with 49 nearly all, for the speaker whom training leaves out."""
+    noise: tuple[Annotated[float, Range(-20, 60)], Annotated[float, Range(-20, 60)]] = (12.0, 40.0)
     """Least and most decibels between speech and noise."""
     num_bins: Count = 24
     """Mel bands of a frame."""
@@ -70,8 +74,8 @@ def main(flags: Flags) -> None:
     """Put strings together, prepare and write."""
     rng = np.random.default_rng(flags.seed)
     takes = read_takes(flags.recordings)
-    tested = {key: samples for key, samples in takes.items() if key[2] < TESTED_TAKES}
-    others = {key: samples for key, samples in takes.items() if key[2] >= TESTED_TAKES}
+    tested = {key: samples for key, samples in takes.items() if key[2] < flags.tested_takes}
+    others = {key: samples for key, samples in takes.items() if key[2] >= flags.tested_takes}
     train = [item for number in range(flags.times) for item in strings(others, f"train{number}", rng, flags)]
     spoken = list(synthetic(flags.synthetic, rng, flags)) if flags.synthetic else []
     # Every 15th string says when to stop.
@@ -79,7 +83,7 @@ def main(flags: Flags) -> None:
     parts = {
         "train": [item for item in train if item not in dev] + spoken,
         "dev": dev,
-        "test": list(strings(tested, "test", rng, flags)),
+        "test": list(strings(tested, "test", rng, flags, TESTED_SIZES)),
     }
     about = {
         "language": "strings of English digits",
@@ -112,9 +116,13 @@ def read_takes(folder: Path) -> dict[tuple[int, str, int], np.ndarray]:
 
 
 def strings(
-    takes: dict[tuple[int, str, int], np.ndarray], prefix: str, rng: np.random.Generator, flags: Flags
+    takes: dict[tuple[int, str, int], np.ndarray],
+    prefix: str,
+    rng: np.random.Generator,
+    flags: Flags,
+    sizes: tuple[int, int] = TRAINED_SIZES,
 ) -> Iterator[Recording]:
-    """Every recording once, in strings of its speaker."""
+    """Every recording once, in strings of its speaker of so many digits, at least and at most."""
     by_speaker: dict[str, list[tuple[int, str, int]]] = defaultdict(list)
     for key in takes:
         by_speaker[key[1]].append(key)
@@ -122,7 +130,7 @@ def strings(
         order = [keys[number] for number in rng.permutation(len(keys))]
         number = 0
         while order:
-            size = int(rng.integers(3, 8))
+            size = int(rng.integers(sizes[0], sizes[1] + 1))
             chosen, order = order[:size], order[size:]
             samples = joined([takes[key] for key in chosen], rng, flags)
             words = tuple(WORDS[digit] for digit, _, _ in chosen)
@@ -137,7 +145,7 @@ def joined(pieces: Sequence[np.ndarray], rng: np.random.Generator, flags: Flags)
         # Recordings differ in loudness, and speakers do within a string.
         level = 8000 * 10 ** (rng.uniform(-3, 3) / 20) / max(np.abs(piece).max(), 1)
         parts += [piece * level, np.zeros(int(rng.uniform(0.05, 0.3) * RATE), np.float32)]
-    margin = tuple(int(seconds * RATE) for seconds in rng.uniform(0.05, 0.3, 2))
+    margin = tuple(int(seconds * RATE) for seconds in rng.uniform(0, 0.3, 2))
     return in_a_room(np.concatenate(parts), rng, noise=rng.uniform(*flags.noise), margin=(margin[0], margin[1]))
 
 
@@ -147,7 +155,9 @@ def synthetic(count: int, rng: np.random.Generator, flags: Flags) -> Iterator[Re
     variants = voice.variants()
     for number in range(count):
         variant = variants[rng.integers(len(variants))]
-        words = tuple(WORDS[digit] for digit in rng.integers(0, 10, rng.integers(3, 8)))
+        words = tuple(
+            WORDS[digit] for digit in rng.integers(0, 10, rng.integers(TRAINED_SIZES[0], TRAINED_SIZES[1] + 1))
+        )
         rate, pitch = int(rng.integers(130, 210)), int(rng.integers(20, 80))
         language = ("en-us", "en", "en-gb-scotland", "en-gb-x-rp", "en-029")[number % 5]
         pieces = [
