@@ -11,12 +11,13 @@ scan. Only the values that some gradient reads are kept (`Gradients.needed`); ea
 body repeats its forward rule on popped values under `jax.vjp`, and XLA drops whatever of that is not needed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fluid.engine.xla.graph import Block, Operation, in_place_pairs, present, walk, written_outside
 from fluid.engine.xla.layout import ChannelsLast, channels_first, channels_last_array
+from fluid.engine.xla.registers import READ, WRITE, Plan, Registers, closed, opened, plan
 from fluid.engine.xla.rules import RULES
 from fluid.engine.xla.structure import STRUCTURE
 from fluid.engine.xla.sums import scan
@@ -164,6 +165,8 @@ class _Followed:
     final: dict[int, np.ndarray]
     capacity: dict[int, int]
     """Arrays written at a known place -> how many tensors they hold in the end."""
+    places: dict[int, list[int]]
+    """Operations on arrays at a known place -> that place in each iteration."""
 
 
 def _follow(loop: _Loop) -> _Followed | None:
@@ -180,7 +183,7 @@ def _follow(loop: _Loop) -> _Followed | None:
         return None
 
     child = trace.child({}, trace.key)
-    followed = _Followed(0, {number: [] for number in known}, {}, {})
+    followed = _Followed(0, {number: [] for number in known}, {}, {}, {})
     running = bool(loop.start.all())
     while running:
         if followed.count >= MAX_FOLLOWED:
@@ -189,10 +192,12 @@ def _follow(loop: _Loop) -> _Followed | None:
         for number in known:
             followed.history[number].append(child.env[number])
         for operation in operations:
-            if operation.name == "pd_op.array_write_":
-                place = int(child.env[operation.operand(2)].reshape(())) + 1
+            if operation.name in (READ, WRITE):
+                place = int(child.env[_place(operation)].reshape(()))
                 array = operation.operand(0)
-                followed.capacity[array] = max(place, followed.capacity.get(array, 0))
+                followed.places.setdefault(operation.index, []).append(place)
+                if operation.name == WRITE:
+                    followed.capacity[array] = max(place + 1, followed.capacity.get(array, 0))
             elif operation.name == "cf.tuple_pop":
                 number = _stack_of(trace, operation)
                 child.env[number] = replace(child.env[number], depth=child.env[number].depth - 1)
@@ -221,8 +226,8 @@ def _known_part(loop: _Loop, known: set[int]) -> tuple[list[Operation], set[int]
             computed.update(present(operation.outputs))
         elif operation.name == "cf.tuple_pop":
             operations.append(operation)
-        elif operation.name == "pd_op.array_write_":
-            if available(operation.inputs[2]):
+        elif operation.name in (READ, WRITE):
+            if available(_place(operation)):
                 operations.append(operation)
         else:
             rule = RULES.get(operation.name)
@@ -236,23 +241,61 @@ def _known_part(loop: _Loop, known: set[int]) -> tuple[list[Operation], set[int]
     return operations, computed
 
 
+def _place(operation: Operation) -> int:
+    """The value that says where in an array `READ` and `WRITE` are at work."""
+    return operation.operand(1 if operation.name == READ else 2)
+
+
+def _plans(loop: _Loop, followed: _Followed) -> dict[int, Plan]:
+    """Arrays that an iteration finds as registers."""
+    needed = loop.trace.gradients.needed
+
+    def used(operation: Operation) -> Collection[int | None]:
+        if operation.name == "cf.tuple_push":
+            values = operation.inputs[1:]
+            return [values[position] for position in needed[operation.index]]
+        return () if operation.name == "cf.yield" else operation.inputs
+
+    plans = {}
+    for number in loop.variables:
+        array = loop.trace.env[number]
+        if isinstance(array, TensorArray) and loop.updates[number] == number:
+            found = plan(number, loop.body, followed.places, followed.count, used)
+            if found is not None and (array.buffer is not None or not any(found.read_first)):
+                plans[number] = found
+    return plans
+
+
 def _run_scan(loop: _Loop, followed: _Followed) -> None:
     trace, env = loop.trace, loop.trace.env
     count = followed.count
     for number, capacity in followed.capacity.items():
         env[number] = env[number].grown(capacity)
-    carried = [number for number in loop.variables if number not in followed.final]
+    plans = _plans(loop, followed)
+    carried = [number for number in loop.variables if number not in followed.final and number not in plans]
     constants: dict[int, dict[int, Any]] = {}
 
-    def iteration(carry: dict[int, Any], item: dict[str, Any]) -> tuple[dict[int, Any], dict[int, Any]]:
-        values = {**carry, **item["known"], **{number: Stack() for number in loop.pushed}}
+    def iteration(carry: dict[str, Any], item: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+        values = {**carry["variables"], **item["known"], **{number: Stack() for number in loop.pushed}}
         for number, (frames, keys) in item["popped"].items():
             values[number] = Stack(1, frames, env[number].constants, keys)
+        for number, found in plans.items():
+            known = {**carry["registers"][number], **item["taken"][number]}
+            content = tuple(known.get(slot) for slot in range(len(found.places)))
+            buffer = env[number].buffer
+            values[number] = Registers(found, content, None if buffer is None else buffer.dtype)
         child = loop.body_trace(values, item["index"])
         child.block(loop.body)
         constants.update({number: child.env[number].constants for number in loop.pushed})
         pushed = {number: (child.env[number].frames, child.env[number].keys) for number in loop.pushed}
-        return {number: child.env[loop.updates[number]] for number in carried}, pushed
+        slots = {number: child.env[number].values for number in plans}
+        registers = {
+            number: {slot: slots[number][found.source[slot]] for slot in found.handed_on}
+            for number, found in plans.items()
+        }
+        given = {number: {slot: slots[number][slot] for slot in found.given_out} for number, found in plans.items()}
+        after = {number: child.env[loop.updates[number]] for number in carried}
+        return {"variables": after, "registers": registers}, (pushed, given)
 
     def popped_frames(number: int) -> tuple[Any, Any]:
         # One more axis of length 1: an iteration sees a stack of depth 1.
@@ -263,19 +306,31 @@ def _run_scan(loop: _Loop, followed: _Followed) -> None:
     # What was pushed last is popped first: the loop runs over it from its end, which needs no copy.
     reverse = bool(loop.popped)
     order = slice(None, None, -1 if reverse else 1)
+    registers = {number: opened(env[number].buffer, found, order) for number, found in plans.items()}
     items = {
+        "taken": {number: taken for number, (_, taken) in registers.items()},
         "index": jnp.arange(count, dtype=jnp.int32)[order],
         "known": {number: jnp.asarray(np.stack(values)[order]) for number, values in followed.history.items()},
         "popped": {number: popped_frames(number) for number in loop.popped},
     }
-    carry = {number: jax.tree.map(jnp.asarray, env[number]) for number in carried}
+    carry: dict[str, Any] = {
+        "variables": {number: jax.tree.map(jnp.asarray, env[number]) for number in carried},
+        "registers": {number: first for number, (first, _) in registers.items()},
+    }
     first = jax.tree.map(lambda leaf: leaf[0], items)
     after, _ = jax.eval_shape(iteration, carry, first)
-    carry, pushed = scan(iteration, loop.matched(carry, after), items, reverse=reverse)
+    carry["variables"] = loop.matched(carry["variables"], after["variables"])
+    carry, (pushed, given) = scan(iteration, carry, items, reverse=reverse)
 
-    env.update(carry)
+    env.update(carry["variables"])
     env.update(followed.final)
-    trace.fed.update(carried)
+    for number, found in plans.items():
+        array: TensorArray = env[number]
+        last = carry["registers"][number]
+        env[number] = TensorArray(
+            closed(array.buffer, array.capacity, found, last, given[number], order), array.capacity
+        )
+    trace.fed.update([*carried, *plans])
     for number in loop.popped:
         env[number] = replace(env[number], depth=env[number].depth - count)
     for number, (frames, keys) in pushed.items():
@@ -404,6 +459,8 @@ def _matched(value: Any, wanted: Any, operation: Operation) -> Any:
 def _array_write(trace: Trace, operation: Operation) -> list[Any]:
     array, value, place = trace.operands(operation)
     value = jnp.asarray(channels_first(value))
+    if isinstance(array, Registers):
+        return [array.written(operation, value)]
     if isinstance(place, np.ndarray):
         array = array.grown(int(place.reshape(())) + 1)
     if array.buffer is None:
@@ -423,6 +480,8 @@ def _array_write(trace: Trace, operation: Operation) -> list[Any]:
 
 def _array_read(trace: Trace, operation: Operation) -> list[Any]:
     array, place = trace.operands(operation)
+    if isinstance(array, Registers):
+        return [array.read(operation)]
     return [lax.dynamic_index_in_dim(array.buffer, jnp.asarray(place).reshape(()), keepdims=False)]
 
 
