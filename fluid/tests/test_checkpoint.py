@@ -254,7 +254,8 @@ def test_an_unwritable_folder_fails_loudly(tmp_path):
         checkpoint.save(tmp_path / "file", STATE, Meta("toy", 1))
 
 
-def test_kill_at_random_instants_leaves_a_loadable_newest(tmp_path):
+@pytest.mark.parametrize("kills", [8, pytest.param(300, marks=pytest.mark.full)])
+def test_kill_at_random_instants_leaves_a_loadable_newest(tmp_path, kills):
     script = f"""
         import sys
         import numpy as np
@@ -269,7 +270,7 @@ def test_kill_at_random_instants_leaves_a_loadable_newest(tmp_path):
     """
     rng = np.random.default_rng()
     last = 0
-    for _ in range(8):
+    for _ in range(kills):
         command = [sys.executable, "-c", textwrap.dedent(script), str(last)]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert process.stdout.readline() == "ready\n"

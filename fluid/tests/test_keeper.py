@@ -4,6 +4,7 @@ import errno
 import io
 import itertools
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -17,16 +18,16 @@ from pathlib import Path
 
 from fluid import checkpoint, signals, trainer
 from fluid import run as runs
-from fluid.checkpoint import Meta, Resumed
+from fluid.checkpoint import Meta
 from fluid.config import TrainFlags
 from fluid.data import Batch
-from fluid.engine import Engine
 from fluid.errors import DataError, RecordsError, UserError
 from fluid.interface import Interface, Output
 from fluid.keeper import Clock, Evaluation
 from fluid.run import Run, events
 from fluid.scalars import Scalars
 from fluid.tests import toy
+from fluid.tests.counting import PROGRAM, Counting, count_to, steps_of
 from fluid.tests.test_trainer import TOY, assert_same_bits, final_state
 from fluid.tests.toy import ToyFlags
 from fluid.trainer import Window
@@ -35,70 +36,6 @@ import numpy as np
 import pytest
 from rich.console import Console
 from tensorboardX.proto.event_pb2 import Event, SessionLog
-
-
-class Counting(Engine):
-    """Its state is the number of steps; a step takes a second of the clock in `time`."""
-
-    name, device = "test", "none"
-
-    def __init__(self):
-        self.count, self.fetched = 0, None
-
-    def load(self, state):
-        self.count = int(state["count"])
-
-    def state(self, names=None):
-        return {"count": np.array(self.count)}
-
-    def run(self, program, feed, step=0, fetch=None):
-        self.count, self.fetched = self.count + 1, fetch
-        return {"loss": np.float32(feed["x"].mean()), "finite": np.ones(1, bool)}
-
-
-PROGRAM = Interface(
-    name="count",
-    outputs={"loss": Output(None, scalar=True), "error": Output(0), "finite": Output(None)},
-    schedule=lambda step: 0.1,
-    guarded=["loss"],
-)
-
-
-def count_to(
-    output_dir: Path, total: int, *, length: int = 1000, engine: Engine | None = None, evaluations=(), **flags
-):
-    """Train `Counting` on batches of two ones; the input ends after `length` of them."""
-
-    @contextmanager
-    def open_batches(start):
-        yield (Batch({"x": np.ones((2, 3), np.float32)}, 2, 0, index) for index in range(start, length))
-
-    options = TrainFlags(output_dir=output_dir, **flags)
-    folder = None if options.checkpoint is None else checkpoint.find_newest(options.checkpoint)
-    resumed = None if folder is None else Resumed(folder, *checkpoint.load(folder))
-    meta = resumed.meta if resumed else Meta("count", 0)
-    engine = engine or Counting()
-    engine.load(resumed.state if resumed else {"count": np.array(0)})
-    with Run(output_dir, options, task="count", resumed=resumed) as run:
-        if resumed is not None:
-            run.say_resumed(resumed)
-        return trainer.train(
-            run,
-            engine,
-            PROGRAM,
-            open_batches,
-            flags=options,
-            steps_per_epoch=4,
-            total_steps=total,
-            evaluations=evaluations,
-            meta=meta,
-            resumed=resumed,
-        )
-
-
-def steps_of(folder: Path) -> list[int]:
-    return sorted(int(path.name.removeprefix("step_")) for path in (folder / "checkpoints").iterdir())
-
 
 # What is measured, and when.
 
@@ -353,6 +290,79 @@ def test_the_last_evaluation_is_made_up_for(tmp_path):
     assert not outcome.nothing_left and outcome.metrics == {"loss": 1.0}
 
 
+# Kills, and starts at the same time.
+
+GOING_ON = """
+import sys
+from pathlib import Path
+from fluid import checkpoint
+from fluid.run import script
+from fluid.tests.counting import count_to
+
+output = Path(sys.argv[1])
+going_on = output if checkpoint.is_checkpoint(output) else None
+script(lambda: count_to(output, int(sys.argv[2]), length=10**9, log_every=1, save_every=1, checkpoint=going_on))
+"""
+
+
+@pytest.mark.parametrize("kills", [4, pytest.param(100, marks=pytest.mark.full)])
+def test_a_run_that_is_killed_again_and_again_loses_nothing(tmp_path, kills):
+    output, rng, reached = tmp_path / "run", random.Random(0), 0
+    for _ in range(kills):
+        with subprocess.Popen([sys.executable, "-c", GOING_ON, output, str(10**9)], stdout=subprocess.PIPE) as process:
+            process.stdout.readline()
+            time.sleep(rng.uniform(0, 0.5))
+            process.kill()
+        if checkpoint.is_checkpoint(output):
+            state, meta = checkpoint.load(output)
+            assert state["count"] == meta.step >= reached
+            reached = meta.step
+    done = subprocess.run([sys.executable, "-c", GOING_ON, output, str(reached + 2)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert [event["step"] for event in events(output, "train")] == list(range(1, reached + 3))
+    assert not list((output / "checkpoints").glob(".*"))
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+STARTS = """
+import multiprocessing, sys, time
+from pathlib import Path
+from fluid import run
+from fluid.config import TrainFlags
+from fluid.errors import UserError
+
+run.environment = dict
+
+def start(folder, begin, said):
+    time.sleep(max(begin - time.time(), 0))
+    try:
+        with run.Run(folder, TrainFlags(), task="count"):
+            said.put("trains")
+            time.sleep(0.3)
+    except UserError as error:
+        said.put(str(error).partition(" in ")[0])
+
+context = multiprocessing.get_context("fork")
+for number in range(int(sys.argv[2])):
+    folder, said = Path(sys.argv[1], str(number)), context.Queue()
+    if number % 2:
+        (folder / "checkpoints").mkdir(parents=True)
+    both = [context.Process(target=start, args=(folder, time.time() + 0.05, said)) for _ in range(2)]
+    for process in both:
+        process.start()
+    print("outcome:", sorted(said.get(timeout=60) for _ in both))
+    for process in both:
+        process.join()
+"""
+
+
+@pytest.mark.parametrize("starts", [3, pytest.param(120, marks=pytest.mark.full)])
+def test_of_two_starts_at_once_one_is_refused(tmp_path, starts):
+    done = subprocess.run([sys.executable, "-c", STARTS, tmp_path, str(starts)], capture_output=True, text=True)
+    outcomes = [line for line in done.stdout.splitlines() if line.startswith("outcome:")]
+    assert outcomes == ["outcome: ['another process is training', 'trains']"] * starts, done.stderr
+
+
 # Folders.
 
 
@@ -440,7 +450,7 @@ FULL = """
 import resource, sys
 from pathlib import Path
 from fluid.run import script
-from fluid.tests.test_keeper import Counting, count_to
+from fluid.tests.counting import Counting, count_to
 
 class Filling(Counting):
     def run(self, program, feed, step=0, fetch=None):
