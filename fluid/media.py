@@ -83,16 +83,16 @@ def find(words: Iterable[str]) -> list[str]:
     for word in words:
         if word == "-":
             found += _find_listed("standard input", sys.stdin.buffer.read())
-        elif word.startswith("@") and not Path(word).exists():
+        elif word.startswith("@") and not os.path.exists(word):
             found += _find_listed(word[1:], read_named(word[1:]))
-        elif CAMERA.fullmatch(word) and not Path(word).exists():
+        elif CAMERA.fullmatch(word) and not os.path.exists(word):
             found.append(word)
-        elif Path(word).is_dir():
+        elif os.path.isdir(word):
             found += _find_below(Path(word))
-        elif Path(word).exists():
+        elif os.path.exists(word):
             found.append(word)
         elif matches := sorted(glob.glob(word, recursive=True)):
-            files = [path for path in matches if Path(path).is_file()]
+            files = [path for path in matches if os.path.isfile(path)]
             found += files or find(matches)
         else:
             raise DataError(f"{word}: no such file, and nothing matches it as a pattern")
@@ -134,7 +134,7 @@ def is_moving(name: str) -> bool:
 
 def is_camera(name: str) -> bool:
     """Whether a name that `find` found is a camera, whose pictures have no end."""
-    return CAMERA.fullmatch(name) is not None and not Path(name).exists()
+    return CAMERA.fullmatch(name) is not None and not os.path.exists(name)
 
 
 def until_interrupted(names: Iterable[str]) -> contextlib.AbstractContextManager[None]:

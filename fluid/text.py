@@ -1,6 +1,7 @@
 """Text files, wherever the zoo reads lines or JSON."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -30,3 +31,8 @@ def read_json(path: str | Path) -> Any:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not JSON ({error})") from None
+
+
+def as_text(name: str) -> str:
+    """The name of a file as text, whatever the system takes it for: UTF-8, with bytes that are none by their numbers."""
+    return os.fsencode(name).decode(errors="backslashreplace")

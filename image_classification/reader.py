@@ -22,6 +22,7 @@ from fluid import cache
 from fluid.errors import DataError, UserError
 from fluid.formats.archive import unpack
 from fluid.media import EXTENSIONS, decode_image, read_bytes, read_named
+from fluid.text import as_text
 
 import cv2
 import numpy as np
@@ -217,7 +218,7 @@ def class_names(data_dir: str | os.PathLike | None) -> list[str] | None:
     if (folder / "class_names.txt").is_file():
         return _read_names(folder / "class_names.txt")
     if (folder / "train").is_dir() and not (folder / "train_list.txt").is_file():
-        return _subfolders(folder / "train")
+        return [as_text(name) for name in _subfolders(folder / "train")]
     return None
 
 

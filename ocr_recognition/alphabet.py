@@ -76,7 +76,9 @@ class Alphabet:
 
     @staticmethod
     def from_json(characters: Sequence[str]) -> "Alphabet":
-        """The alphabet that `to_json` described."""
+        """The alphabet that `to_json` described. Raises TypeError for what it did not."""
+        if not all(isinstance(character, str) for character in characters):
+            raise TypeError("an alphabet of something else than characters")
         return Alphabet(tuple(characters))
 
 

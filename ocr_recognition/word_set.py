@@ -14,8 +14,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from fluid.arrays import read_npz
 from fluid.buckets import Buckets
 from fluid.errors import DataError
+from fluid.text import read_json
 from fluid.workers import Allocate
 from ocr_recognition.alphabet import Alphabet
 from ocr_recognition.reader import BucketedSource, Labelling, bucket_edges, fill, layout, unalignable
@@ -118,27 +120,29 @@ def is_set(folder: Path) -> bool:
 
 def read_set(folder: Path) -> WordSet:
     """Map the words of a folder. Raises DataError if it is damaged."""
+    about, index = read_json(folder / "set.json"), read_npz(folder / "index.npz")
+    path = folder / "pixels.bin"
     try:
-        about = json.loads((folder / "set.json").read_text(encoding="utf-8"))
-        with np.load(folder / "index.npz", allow_pickle=False) as index:
-            starts, widths, labels, label_starts = (index[name] for name in _ARRAYS)
-        path = folder / "pixels.bin"
-        words = WordSet(
-            np.memmap(path, np.uint8, "r"),
-            starts,
-            widths,
-            labels,
-            label_starts,
-            about["height"],
-            Alphabet.from_json(about["characters"]),
-            path,
+        if about["version"] != VERSION:
+            raise DataError(f"{folder}: is of version {about['version']}, this program reads {VERSION}; write it anew")
+        alphabet = Alphabet.from_json(about["characters"])
+        arrays = [index[name] for name in _ARRAYS]
+        words = WordSet(np.memmap(path, np.uint8, "r"), *arrays, about["height"], alphabet, path)
+        if len(words.pixels) != words.starts[-1]:
+            raise DataError(
+                f"{path}: has {len(words.pixels)} bytes where {words.starts[-1]} belong; write the set anew"
+            )
+        fits = (
+            np.array_equal(np.diff(words.starts, prepend=0)[1:], words.widths * words.height)
+            and len(words.label_starts) == len(words.widths) + 1
+            and words.label_starts[0] == 0 <= np.diff(words.label_starts).min(initial=0)
+            and words.label_starts[-1] == len(words.labels)
+            and 0 <= words.labels.min(initial=0) <= words.labels.max(initial=0) < len(alphabet)
         )
-    except (OSError, ValueError, KeyError) as error:
+        if words.starts[0] or not fits:
+            raise ValueError("its index does not fit")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
         raise DataError(f"{folder}: is not a set of written words, or damaged ({error})") from None
-    if about["version"] != VERSION:
-        raise DataError(f"{folder}: is of version {about['version']}, this program reads {VERSION}; write it anew")
-    if len(words.pixels) != words.starts[-1]:
-        raise DataError(f"{path}: has {len(words.pixels)} bytes where {words.starts[-1]} belong; write the set anew")
     return words
 
 

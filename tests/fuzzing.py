@@ -11,6 +11,7 @@ import contextlib
 import copy
 import io
 import json
+import os
 import random
 import re
 import resource
@@ -503,6 +504,70 @@ def font(folder: Path) -> Target:
     return Target(seeds, _in_file(path, lambda: fonts.inspect(path, "sans")), (DataError,), damaged)
 
 
+def word_set(folder: Path) -> Target:
+    from fluid.errors import DataError
+    from ocr_recognition.alphabet import Alphabet
+    from ocr_recognition.word_set import read_set, write_set
+
+    import numpy as np
+
+    alphabet, path = Alphabet.ascii(), folder / "set"
+    written = [(np.full((48, 60), 200, np.uint8), alphabet.encode(word)) for word in ("ab", "cde")]
+    write_set(path, written, 48, alphabet, {})
+    seeds = [(path / name).read_bytes() for name in ("set.json", "index.npz")]
+
+    def read(data: bytes) -> object:
+        for name, whole in zip(("set.json", "index.npz"), seeds, strict=True):
+            (path / name).write_bytes(data if data[:1] == whole[:1] else whole)
+        words = read_set(path)
+        return [(words.picture(index), words.text(index)) for index in range(len(words))]
+
+    return Target(
+        seeds, read, (DataError,), lambda data, rng: (damaged_json if data[:1] == b"{" else damaged)(data, rng)
+    )
+
+
+def npz(folder: Path) -> Target:
+    from fluid.arrays import read_npz
+    from fluid.errors import DataError
+
+    import numpy as np
+
+    buffer = io.BytesIO()
+    np.savez(buffer, x=np.arange(12, dtype=np.float32).reshape(3, 4), y=np.array(["a", "b"]))
+    path = folder / "in.npz"
+    return Target([buffer.getvalue()], _in_file(path, lambda: read_npz(path)), (DataError,), damaged)
+
+
+def named_pictures(folder: Path) -> Target:
+    from fluid.errors import DataError
+    from fluid.media import find
+
+    _picture(folder, "a.png"), _picture(folder / "b c", "d.jpg")
+    path = folder / "list.txt"
+    # Relative: what is left of a damaged name shall not be the whole disk.
+    os.chdir(folder)
+    return Target([b"a.png\nb c\n\n*.png\n"], _in_file(path, lambda: find([f"@{path}"])), (DataError,), damaged_text)
+
+
+def vocabulary(folder: Path) -> Target:
+    from fluid.errors import UserError
+    from neural_machine_translation.vocabulary import read_vocabulary
+
+    path = folder / "vocab"
+    seeds = ["<s>\n<e>\n<unk>\nthe\n,\nÄ@@\n".encode()]
+    return Target(seeds, _in_file(path, lambda: read_vocabulary(path)), (UserError,), damaged_text)
+
+
+def sentences(folder: Path) -> Target:
+    from fluid.errors import UserError
+    from neural_machine_translation.reader import read_tsv
+
+    path = folder / "train.tsv"
+    seeds = ["a b\tc d\ne f g\th Ä\n".encode()]
+    return Target(seeds, _in_file(path, lambda: read_tsv(path)), (UserError,), damaged_text)
+
+
 # Speech.
 
 
@@ -610,6 +675,27 @@ def recording(folder: Path) -> Target:
     return Target(seeds, lambda data: read_audio(data, 16_000), (DataError,), damaged)
 
 
+def corpus(folder: Path) -> Target:
+    import shutil
+
+    from DeepASR.corpus import EMBEDDED, open_corpus, open_part
+    from fluid.errors import DataError
+
+    shutil.copytree(EMBEDDED, folder / "corpus")
+    part = next(path.parent for path in sorted((folder / "corpus").rglob("text")))
+    described, texts = next((folder / "corpus").glob("*.json")), part / "text"
+    seeds = [described.read_bytes(), texts.read_bytes()]
+
+    def read(data: bytes) -> object:
+        described.write_bytes(data if b"{" in data else seeds[0])
+        texts.write_bytes(seeds[1] if b"{" in data else data)
+        return open_part(part, open_corpus(folder / "corpus"))
+
+    return Target(
+        seeds, read, (DataError,), lambda data, rng: (damaged_json if data[:1] == b"{" else damaged_text)(data, rng)
+    )
+
+
 # Caffe.
 
 
@@ -647,7 +733,8 @@ TARGETS: dict[str, tuple[Callable[[Path], Target], int]] = {
         *((program, 25_000), (arrays, 20_000), (checkpoint_json, 4000), (registry_toml, 2000), (captured, 4000)),
         *((image, 6000), (image_list, 4000), (voc, 4000), (coco, 4000), (yolo, 4000)),
         *((polygons, 4000), (labels, 4000), (segmentation_lists, 4000)),
-        *((words, 4000), (dictionary, 4000), (font, 2000)),
+        *((words, 4000), (dictionary, 4000), (font, 2000), (word_set, 4000), (npz, 4000), (named_pictures, 4000)),
+        *((vocabulary, 4000), (sentences, 4000), (corpus, 1000)),
         *(
             (kaldi_archive, 10_000),
             (kaldi_script, 4000),
