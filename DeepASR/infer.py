@@ -8,6 +8,7 @@
 Prints the words of each recording, with their times, and writes transcripts.jsonl, .txt, .ctm and .srt to --output_dir.
 """
 
+import dataclasses
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -66,7 +67,8 @@ def main(flags: Flags) -> list[Transcript]:
     opened = open_recogniser(flags)
     recogniser = opened.facts
     if arrays is not None:
-        run_arrays(Runner(opened, flags), lambda: build_inference(recogniser.sizes), *arrays)
+        made_of = dataclasses.asdict(recogniser.sizes)
+        run_arrays(Runner(opened, flags), lambda: build_inference(recogniser.sizes), *arrays, made_of=made_of)
         return []
     inputs = features_of(flags, recogniser)
     transcriber = Transcriber(recogniser, open_decoder(recogniser, flags), flags.n_best, flags.pause)

@@ -1,8 +1,9 @@
 """The Programs that come along with the recognisers, see `fluid.shipped`."""
 
 import dataclasses
+from functools import partial
 
-from DeepASR.network import build_stream
+from DeepASR.network import build_inference, build_stream
 from DeepASR.opening import open_recogniser
 from DeepASR.options import NetworkFlags
 from DeepASR.recogniser import FOLDER
@@ -10,6 +11,10 @@ from fluid.shipped import Recipe, models
 
 
 def recipes() -> list[Recipe]:
-    """Those that listen, as infer.py does."""
-    sizes = {name: open_recogniser(NetworkFlags(pretrained_model=name)).facts.sizes for name in models(FOLDER)}
-    return [Recipe("stream", dataclasses.asdict(one), lambda one=one: build_stream(one)) for one in sizes.values()]
+    """Those that listen, and those for raw arrays."""
+    found = []
+    for name in models(FOLDER):
+        sizes = open_recogniser(NetworkFlags(pretrained_model=name)).facts.sizes
+        for role, build in (("stream", build_stream), ("infer", build_inference)):
+            found.append(Recipe(role, dataclasses.asdict(sizes), partial(build, sizes)))
+    return found

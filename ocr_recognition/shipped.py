@@ -1,6 +1,7 @@
 """The Programs that come along with the recognisers, see `fluid.shipped`."""
 
 from collections.abc import Collection
+from functools import partial
 from typing import Any
 
 from fluid.shipped import Recipe, models
@@ -26,5 +27,5 @@ def recipes() -> list[Recipe]:
         flags = ReadingFlags(pretrained_model=name)
         one = open_recognizer(flags).facts
         made_of = made_of_inference(one, flags.beam_size, None)
-        found.append(Recipe("infer", made_of, lambda one=one, width=flags.beam_size: inference_program(one, width)))
+        found.append(Recipe("infer", made_of, partial(inference_program, one, flags.beam_size)))
     return found
