@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from fluid import shipped
+from fluid.commands import recapture
 from fluid.weights import registry
 
 import pytest
@@ -60,6 +61,12 @@ def test_programs_that_come_along_are_what_the_code_builds(task):
     for file, recipe in files.items():
         stored = json.loads(lzma.decompress(file.read_bytes()))
         assert stored == json.loads(json.dumps(shipped.described(ROOT / task, recipe))), advice
+
+
+def test_programs_of_a_task_without_any_cannot_be_written(capsys):
+    with pytest.raises(SystemExit) as stop:
+        recapture.main(["caffe2fluid"])
+    assert stop.value.code == 2 and "no Programs come along with caffe2fluid" in capsys.readouterr().err
 
 
 WITHOUT_PADDLE = """
