@@ -272,10 +272,13 @@ def _what_ids(wrong: set[int], classes: Classes) -> str:
     return f"holds {shown}, which is no class ({ids}, and 255 for what is ignored){advice}"
 
 
-def class_weights(pixels: np.ndarray) -> list[float]:
-    """A weight for each class from its number of pixels, [classes]: 1 / log(1.02 + share) (Paszke et al., arXiv:1606.02147)."""
+def class_weights(pixels: np.ndarray, power: float = 1.0) -> list[float]:
+    """A weight for each class from its number of pixels, [classes]: 1 / log(1.02 + share) (Paszke et al., arXiv:1606.02147).
+
+    A `power` between 0 and 1 brings them nearer to each other.
+    """
     share = pixels / max(1, pixels.sum())
-    return (1 / np.log(1.02 + share)).tolist()
+    return ((1 / np.log(1.02 + share)) ** power).tolist()
 
 
 # Where the files are.

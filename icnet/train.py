@@ -36,13 +36,21 @@ import numpy as np
 
 
 @dataclass
-@defaults(optimizer="adam", lr=0.002, lr_strategy="polynomial_decay", lr_power=0.9, test_batch_size=4)
+@defaults(
+    optimizer="adam",
+    lr=0.003,
+    lr_strategy="polynomial_decay",
+    lr_power=0.9,
+    test_batch_size=4,
+    eval_every=600,
+    save_every=600,
+)
 class Flags(OptimizerFlags, BatchFlags, TrainFlags):
     """Train ICNet."""
 
     data_dir: Path | None = None
     """Folder of the data set, in one of the layouts of README.md; by default drawn streets."""
-    width: Positive = 0.5
+    width: Positive = 0.375
     """Factor of the channels of every layer; 1 is the network of the paper."""
     rounding: Literal["ceil", "floor"] = "floor"
     """Of 1/32 of a side that is no multiple of 32: ceil in July 2018, floor since August 2018."""
@@ -50,7 +58,7 @@ class Flags(OptimizerFlags, BatchFlags, TrainFlags):
     """Height and width of what is cut out of each training image."""
     batch_size: Count = 8
     """Images in a batch, over all devices."""
-    num_epochs: Count = 25
+    num_epochs: Count = 32
     """Passes over the training images."""
     pretrained_model: Annotated[str | None, Was("init_model")] = None
     """Weights: those to start from, a registered name, or a file or folder of any format."""
@@ -59,7 +67,7 @@ class Flags(OptimizerFlags, BatchFlags, TrainFlags):
     recipe: Literal["none", "2018"] = "none"
     """2018: optimizer, schedule, decay, crop, batch, length and augmentation of the release, where no flag says otherwise."""
 
-    scales: tuple[Positive, Positive] = (0.7, 1.5)
+    scales: tuple[Positive, Positive] = (0.75, 1.33)
     """Training images are resized by a random factor between these."""
     random_scaling: bool = True
     """Whether they are."""
@@ -69,8 +77,9 @@ class Flags(OptimizerFlags, BatchFlags, TrainFlags):
     """Change brightness, contrast and saturation by up to this share."""
     reduce_zero_label: bool = False
     """Id 0 of label files means nothing, and every other one is one less."""
-    balance: bool = False
-    """Weigh classes by how rare they are in the training labels."""
+    balance: Share = 0.5
+    """How much the classes are weighted by how rare they are in the training labels: 0 not at all, 1 by 1 / log(1.02 + share),
+    between them by a power of that."""
     hard_share: Share | None = None
     """Only the hardest pixels of each image count in the loss, this share of them."""
     label_grid: LabelGrid = "corners"
@@ -99,6 +108,7 @@ RECIPE = {
     "flip": True,
     "color_jitter": 0.0,
     "label_grid": "steps",
+    "balance": 0.0,
     "save_every": 1000,
 }
 """What --recipe 2018 sets."""
@@ -210,7 +220,7 @@ def build_programs(
     rate = schedule(flags, steps_per_epoch=steps_per_epoch, num_epochs=flags.num_epochs)
     if flags.recipe == "2018" and flags.max_steps is not None:
         rate = schedule(flags, steps_per_epoch=flags.max_steps, num_epochs=1)
-    weights = class_weights(check(pairs).pixels[: len(pairs.classes)]) if flags.balance else None
+    weights = class_weights(check(pairs).pixels[: len(pairs.classes)], flags.balance) if flags.balance else None
     evaluations = {role_of(size): evaluation_program(segmenter, size) for size in groups}
     if flags.capture is not None:  # for infer.py, where there is no Paddle
         evaluations["infer"] = inference_program(segmenter, segmenter.size)

@@ -15,7 +15,7 @@ import cv2
 VERSION = 6
 """Of the drawings; another one is drawn anew."""
 SIZE = (256, 512)
-COUNTS = {"train": 240, "val": 40}
+COUNTS = {"train": 600, "val": 40}
 """Of the data set that needs no flag."""
 FIRST = {"train": 0, "val": 1_000_000, "test": 2_000_000}
 """Seed of the first street of each part, so that no part has a street of another."""

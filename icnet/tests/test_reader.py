@@ -220,3 +220,5 @@ def test_samples_for_the_readers(folder: Path) -> None:
 def test_rare_classes_weigh_more() -> None:
     weights = class_weights(np.array([9000, 900, 100, 0]))
     assert weights == sorted(weights) and weights[0] == pytest.approx(1 / np.log(1.92)) and np.isfinite(weights).all()
+    nearer = class_weights(np.array([9000, 900, 100, 0]), 0.5)
+    np.testing.assert_allclose(np.square(nearer), weights)
