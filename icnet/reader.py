@@ -67,7 +67,7 @@ class Pairs:
 
 def open_pairs(data_dir: str | os.PathLike | None, split: str, reduce_zero_label: bool = False) -> Pairs:
     """Find the pairs of one part of a data set; none of them is read. Raises DataError if there are none, or one lacks."""
-    folder = drawn_streets() if data_dir is None else Path(data_dir)
+    folder = drawn_streets(split) if data_dir is None else Path(data_dir)
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; give another --data_dir, or leave it out for drawn streets")
     named = folder / CLASS_FILE

@@ -24,17 +24,19 @@ EXAMPLES = 6
 CITY = "drawn"
 
 
-def drawn_streets() -> Path:
-    """The folder of the streets that need no flag, drawn when they are first asked for. Raises DataError.
+def drawn_streets(split: str) -> Path:
+    """The folder of a part of the streets that need no flag, drawn when it is first asked for. Raises DataError.
 
     It lies in the user's cache folder.
     """
-    return _drawn("", COUNTS)
+    if split not in COUNTS:
+        raise DataError(f"no streets of the part {split}: `./zoo prepare icnet streets --{split} 100` draws some")
+    return _drawn(f"-{split}", {split: COUNTS[split]})
 
 
 def example_streets() -> list[str]:
     """Images of some streets: the first that `drawn_streets` has to evaluate on, alone unless all are there. Raises DataError."""
-    folder = _folder("")
+    folder = _folder("-val")
     if not folder.is_dir():
         folder = _drawn("-examples", {"val": EXAMPLES})
     return sorted(map(str, (folder / "leftImg8bit" / "val" / CITY).iterdir()))[:EXAMPLES]

@@ -117,7 +117,10 @@ def test_examples_are_drawn_alone_and_are_those_of_the_data_set(tmp_path, monkey
         monkeypatch.setattr(files, name, value)
     alone = files.example_streets()
     assert len(alone) == 2 == len(list(tmp_path.rglob("*.jpg")))
-    whole = files.drawn_streets()
+    whole = files.drawn_streets("val")
+    assert len(list(whole.rglob("*.jpg"))) == 3
+    with pytest.raises(DataError, match="no streets of the part test"):
+        files.drawn_streets("test")
     again = files.example_streets()
     assert all(path.startswith(str(whole)) for path in again)
     assert [Path(path).read_bytes() for path in again] == [Path(path).read_bytes() for path in alone]
