@@ -148,7 +148,7 @@ def write_transcripts(folder: Path, transcripts: Sequence[Transcript]) -> None:
     }
     for name, text in texts.items():
         with writing(folder / name):
-            (folder / name).write_text(text, encoding="utf-8")
+            (folder / name).write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 def ctm(transcript: Transcript) -> str:

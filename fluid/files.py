@@ -5,6 +5,8 @@ import errno
 import os
 import shutil
 import stat
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -36,12 +38,26 @@ def read_plain(path: str | os.PathLike[str]) -> bytes:
 def partial(path: Path) -> Path:
     """The name of a file or folder until it is whole; what killed processes left under such names of it is deleted."""
     start = f".{path.name}.partial-"
-    with contextlib.suppress(OSError):  # a folder that is not there yet; the writer says what is wrong with it
-        for left in [left for left in path.parent.iterdir() if left.name.startswith(start)]:
-            process = left.name.removeprefix(start)
-            if process.isdecimal() and not is_alive(int(process)):
-                (shutil.rmtree if left.is_dir() else os.unlink)(left)
+    _clear(path.parent, start)
     return path.with_name(f"{start}{os.getpid()}")
+
+
+@contextlib.contextmanager
+def scratch(name: str) -> Iterator[Path]:
+    """A temporary folder; those of this name that killed processes left are deleted."""
+    start = f"fluid-{name}-"
+    _clear(Path(tempfile.gettempdir()), start)
+    with tempfile.TemporaryDirectory(prefix=f"{start}{os.getpid()}-") as folder:
+        yield Path(folder)
+
+
+def _clear(folder: Path, start: str) -> None:
+    """Delete what is called `start` and the number of a process that is no more."""
+    with contextlib.suppress(OSError):  # a folder that is not there yet; the writer says what is wrong with it
+        for left in [left for left in folder.iterdir() if left.name.startswith(start)]:
+            process = left.name.removeprefix(start).partition("-")[0]
+            if process.isdecimal() and not is_alive(int(process)):
+                shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink()
 
 
 def is_alive(process: int) -> bool:

@@ -177,7 +177,7 @@ def write_results(folder: Path, records: list[dict[str, Any]], seen: list[np.nda
     """predictions.csv and, of the first pictures, sheet.png: what the network saw and what it took it for."""
     with (
         writing(folder / "predictions.csv"),
-        open(folder / "predictions.csv", "w", encoding="utf-8", newline="") as file,
+        open(folder / "predictions.csv", "w", encoding="utf-8", errors="surrogateescape", newline="") as file,
     ):
         writer = csv.writer(file)
         writer.writerow(["image", "rank", "class", "name", "score"])

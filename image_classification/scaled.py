@@ -43,9 +43,9 @@ def copy_scaled(
                 names.append(name)
                 bar.advance(task)
         lines = [f"{name} {label}\n" for name, label in zip(names, train.labels)]
-        (partial_dir / "train_list.txt").write_text("".join(lines), encoding="utf-8")
+        (partial_dir / "train_list.txt").write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
         lines = [f"{Path(test.path(index)).absolute()} {test.labels[index]}\n" for index in range(len(test))]
-        (partial_dir / "val_list.txt").write_text("".join(lines), encoding="utf-8")
+        (partial_dir / "val_list.txt").write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
         if known := class_names(data_dir):
             (partial_dir / "class_names.txt").write_text("\n".join(known) + "\n", encoding="utf-8")
         partial_dir.rename(output_dir)

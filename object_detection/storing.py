@@ -206,7 +206,9 @@ class _Coco:
         content = {"images": self._images, "annotations": self._annotations, "categories": self._categories}
         partial = self._path.with_name(f".{self._path.name}.partial")
         with writing(self._path):
-            partial.write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
+            partial.write_text(
+                json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8", errors="backslashreplace"
+            )
             os.replace(partial, self._path)
 
 

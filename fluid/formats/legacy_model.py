@@ -18,14 +18,13 @@ The schema is that of Fluid's framework.proto:
 import contextlib
 import os
 import struct
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from fluid import isolated
+from fluid import files, isolated
 from fluid.errors import WeightsError
 from fluid.formats import legacy, pdparams, wire
 
@@ -405,7 +404,7 @@ def _run(model: LegacyModel, feed: dict[str, np.ndarray], onednn: bool) -> dict[
     warnings.filterwarnings("ignore")
     from paddle import inference
 
-    with tempfile.TemporaryDirectory(prefix="legacy-model-") as folder:
+    with files.scratch("legacy-model") as folder:
         program, parameters = Path(folder, "model"), Path(folder, "params")
         program.write_bytes(_current_program(model))
         legacy.write_combined(parameters, model.weights)

@@ -1,6 +1,7 @@
 """What infer.py and eval.py write: at once, and with one message where it cannot be."""
 
 import json
+import os
 
 from fluid.errors import UserError
 from fluid.records import json_lines, make_folder, write_result
@@ -41,3 +42,12 @@ def test_an_error_of_the_work_itself_is_not_taken_for_one_of_writing(tmp_path):
 def test_a_result_holds_its_numbers(tmp_path):
     write_result(tmp_path, {"weights": "output", "acc1": 0.25})
     assert json.loads((tmp_path / "result.json").read_text()) == {"weights": "output", "acc1": 0.25}
+
+
+def test_names_that_are_no_text_come_back_from_json(tmp_path):
+    name = os.fsdecode(b"\xff.jpg")
+    with json_lines(tmp_path / "records.jsonl") as write:
+        write({"image": name, "said": "图"})
+    write_result(tmp_path, {"weights": name})
+    assert json.loads((tmp_path / "records.jsonl").read_bytes()) == {"image": name, "said": "图"}
+    assert json.loads((tmp_path / "result.json").read_bytes()) == {"weights": name}

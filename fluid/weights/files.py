@@ -1,13 +1,12 @@
 """Weights as files: reading them whatever they are stored as, writing and converting them."""
 
 import os
-import tempfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from fluid import checkpoint
 from fluid.errors import WeightsError
-from fluid.files import open_plain
+from fluid.files import open_plain, scratch
 from fluid.formats import archive, legacy, legacy_model, pdparams, safetensors_file
 from fluid.interface import EMA_SUFFIX
 from fluid.weights import compact
@@ -110,9 +109,9 @@ def _read_file(path: Path, names: Collection[str] | None) -> dict[str, np.ndarra
                 f"{path}: a {path.suffix} file is not read here (it may hold a program). "
                 "Save the arrays as .safetensors first."
             )
-        with tempfile.TemporaryDirectory(prefix="weights-") as scratch:
-            archive.unpack(path, Path(scratch, "files"))
-            return read_weights(Path(scratch, "files"), names)
+        with scratch("weights") as folder:
+            archive.unpack(path, folder / "files")
+            return read_weights(folder / "files", names)
     raise WeightsError(
         f"{path}: neither a Fluid parameter file, nor .safetensors, nor .pdparams, nor an archive of them."
     )

@@ -1,6 +1,7 @@
 """train.py, eval.py, infer.py and export.py together: they agree on the same images, resume exactly, and refuse bad input."""
 
 import json
+import os
 import runpy
 import shutil
 import subprocess
@@ -115,6 +116,13 @@ def test_evaluation_agrees_everywhere(trained, data, tmp_path):
             [entry["score"] for entry in right["predictions"]],
             atol=2e-6,
         )
+
+
+def test_names_of_pictures_that_are_no_utf8_are_written_as_they_are(tmp_path):
+    name = os.fsdecode(b"\xff.jpg")
+    record = {"image": name, "predictions": [{"class": 0, "name": "cat", "score": 0.5}]}
+    infer.write_results(tmp_path, [record], [np.zeros((8, 8, 3), np.uint8)])
+    assert b"\n\xff.jpg,1,0,cat,0.5" in (tmp_path / "predictions.csv").read_bytes().replace(b"\r", b"")
 
 
 def test_infer_writes_its_results(trained, data, tmp_path):

@@ -1,0 +1,53 @@
+"""Files that are opened only if they are files, and what processes that were killed leave behind."""
+
+import os
+import subprocess
+import sys
+import tempfile
+
+from fluid import files
+
+import pytest
+
+
+@pytest.fixture
+def dead() -> int:
+    """The number of a process that is no more."""
+    done = subprocess.Popen([sys.executable, "-c", ""])
+    done.wait()
+    return done.pid
+
+
+def test_pipes_folders_and_devices_are_not_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "file").write_bytes(b"1")
+    assert files.read_plain(tmp_path / "file") == b"1"
+    for path, reason in [
+        (tmp_path / "pipe", "a pipe"),
+        (tmp_path, "directory"),
+        ("/dev/zero", "device"),
+        ("a\0b", "null"),
+    ]:
+        with pytest.raises(OSError, match=reason):
+            files.open_plain(path)
+
+
+def test_partial_names_of_killed_processes_are_cleared(tmp_path, dead):
+    (tmp_path / f".net.partial-{dead}").mkdir()
+    (tmp_path / f".net.partial-{dead}" / "w").touch()
+    kept = [f".net.partial-{os.getppid()}", f".net.other.partial-{dead}", ".net.partial-x", "net"]
+    for name in kept:
+        (tmp_path / name).touch()
+    assert files.partial(tmp_path / "net") == tmp_path / f".net.partial-{os.getpid()}"
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
+    assert files.partial(tmp_path / "none" / "net").name == f".net.partial-{os.getpid()}"
+
+
+def test_scratch_folders_of_killed_processes_are_cleared(tmp_path, monkeypatch, dead):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / f"fluid-weights-{dead}-abc").mkdir()
+    (tmp_path / f"fluid-weights-{os.getppid()}-abc").mkdir()
+    with files.scratch("weights") as folder:
+        (folder / "w").touch()
+        assert folder.parent == tmp_path
+    assert [path.name for path in tmp_path.iterdir()] == [f"fluid-weights-{os.getppid()}-abc"]
