@@ -13,11 +13,15 @@ The forms are separate Programs that agree in the *names* of their parameters; v
 `{name: array}` that an engine holds, so one state serves every Program of a task.
 """
 
+import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
+from types import CodeType, FrameType
 from typing import TypeAlias
+from unittest import mock
 
 from fluid.interface import (
     EMA_SUFFIX,
@@ -305,10 +309,39 @@ def _building(program: Program, *, forward: bool = False) -> Iterator[None]:
     global _program_of_current_build, _only_runs_forward
     _program_of_current_build, _only_runs_forward = program, forward
     try:
-        with paddle.static.program_guard(program.main, program.startup), paddle.utils.unique_name.guard():
+        with (
+            paddle.static.program_guard(program.main, program.startup),
+            paddle.utils.unique_name.guard(),
+            _short_stacks(sys._getframe(2)),
+        ):
             yield
     finally:
         _program_of_current_build, _only_runs_forward = None, False
+
+
+@contextmanager
+def _short_stacks(outermost: FrameType) -> Iterator[None]:
+    """Record with each operation the calls from `outermost` on.
+
+    Paddle asks `traceback` for the whole stack with the text of every line, for every operation, which takes most of the
+    time of a build.
+    """
+
+    def extract_stack() -> list[traceback.FrameSummary]:
+        frame: FrameType | None = sys._getframe(1)
+        frames = []
+        while frame is not None:
+            frames.append(_summary(frame.f_code, frame.f_lineno))
+            frame = frame.f_back if frame is not outermost else None
+        return frames[::-1]
+
+    with mock.patch.object(traceback, "extract_stack", extract_stack):
+        yield
+
+
+@cache
+def _summary(code: CodeType, line: int) -> traceback.FrameSummary:
+    return traceback.FrameSummary(code.co_filename, line, code.co_name)
 
 
 def _finish(program: Program) -> Program:

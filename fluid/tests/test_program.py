@@ -3,6 +3,7 @@
 import dataclasses
 import gc
 import resource
+import traceback
 from functools import partial
 from pathlib import Path
 
@@ -387,6 +388,16 @@ def test_engines_do_not_share_variables(train):
     before = other.state(["fc1_w"])["fc1_w"]
     one.run(train, feed(8))
     assert np.array_equal(other.state(["fc1_w"])["fc1_w"], before)
+
+
+def test_an_operation_knows_the_calls_from_the_build_on(train):
+    """The network's line among them, the caller's not, however deep it is; and nobody else's stacks are changed."""
+    (operation,) = [op for op in train.main.global_block().ops if op.name() == "pd_op.tanh"]
+    stack = operation.attrs()["op_callstack"]
+    assert " in build" in stack[0] and stack[1].strip().startswith("_add_network(")
+    assert any(f'"{__file__}"' in line and " in network" in line for line in stack)
+    assert any("F.tanh(hidden(x))" in line for line in stack)
+    assert traceback.extract_stack()[-1].name == test_an_operation_knows_the_calls_from_the_build_on.__name__
 
 
 def test_neither_initialising_nor_an_engine_leaves_its_state_behind():
