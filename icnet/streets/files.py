@@ -19,7 +19,7 @@ COUNTS = {"train": 600, "val": 40}
 """Of the data set that needs no flag."""
 FIRST = {"train": 0, "val": 1_000_000, "test": 2_000_000}
 """Seed of the first street of each part, so that no part has a street of another."""
-EXAMPLES = 6
+EXAMPLES = 4
 """Streets that show what infer.py does."""
 CITY = "drawn"
 
