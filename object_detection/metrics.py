@@ -97,7 +97,7 @@ class VocMap(Detections):
             times = np.bincount(rng.integers(count, size=count), minlength=count)
             drawn = [curve.drawn(times) for curve in curves]
             averages = [curve.average_precision(self.version) for curve in drawn if curve.objects]
-            figures.append(np.mean(averages) if averages else 0.0)
+            figures.append(float(np.mean(averages)) if averages else 0.0)
         low, high = np.quantile(figures, [0.025, 0.975])
         return float(low), float(high)
 

@@ -75,8 +75,9 @@ class Flags(OptimizerFlags, DataFlags, DetectionFlags, BatchFlags, TrainFlags):
     freeze: Literal["auto", "none", "statistics", "backbone"] = "auto"
     """What is not trained: the statistics of batch normalisation, or the backbone too; auto keeps the statistics of the
     detector that comes along, which say nothing about its activations."""
-    conv_lr: Positive = 1.0
-    """Factor on the learning rate of the convolutions that do not predict."""
+    conv_lr: Positive | None = None
+    """Factor on the learning rate of the convolutions that do not predict; by default a tenth where training starts from
+    weights, which larger steps would destroy, else 1."""
 
     batch_size: Count = 8
     """Images in a batch, over all devices."""
@@ -239,7 +240,7 @@ def build_programs(flags: Flags, detector: Detector, data: DataSet, steps_per_ep
     options = {
         "max_boxes": flags.max_boxes or data.most_boxes(MOST_BOXES),
         "freeze": freezing(flags),
-        "conv_lr": flags.conv_lr,
+        "conv_lr": flags.conv_lr or (0.1 if flags.pretrained_model else 1.0),
     }
     training = training_programs(flags, detector, rate, **options)
     programs = {**training, "predict": prediction_program(detector, nms_of(flags))}
