@@ -105,7 +105,9 @@ def described(task: Path, recipe: Recipe) -> dict[str, Any]:
     captured = capture(program).pruned(program.outputs)
     root = task.parent
     lines = {Path(item.source.rpartition(":")[0]) for item in graph.walk(captured.block)}
-    sources = sorted({*_own_modules(task), *(path for path in lines if path.is_relative_to(root / "fluid"))})
+    # `fluid.program` makes the inputs of every Program, and describes no network.
+    shared = {path for path in lines if path.is_relative_to(root / "fluid")} - {root / "fluid" / "program.py"}
+    sources = sorted(_own_modules(task) | shared)
     for operation in graph.walk(captured.block):
         operation.source = ""
     return {
