@@ -13,7 +13,7 @@ from fluid.session import fingerprint
 from ocr_recognition.alphabet import Alphabet, Unknown, describe, read_dictionary
 from ocr_recognition.generated import GeneratedSource, Recipe, make_set
 from ocr_recognition.options import Style
-from ocr_recognition.reader import Labelling, Part, Words, WordSource, check, open_words, read_list
+from ocr_recognition.reader import Labelling, ListedWords, Part, Words, WordSource, check, open_words, read_list
 from ocr_recognition.recognizer import Recognizer
 from ocr_recognition.word_set import SetSource, is_set, read_set
 from ocr_recognition.words import read_words
@@ -193,6 +193,20 @@ def name_of(source: TrainingWords) -> str:
     if isinstance(source, GeneratedSource):
         return fingerprint(repr((source.recipe, source.edges, source.batch_size * source.batches_per_epoch)))
     return fingerprint(source.texts)
+
+
+def names_of(*sources: TrainingWords) -> str:
+    """A fingerprint of how the files of lists are called."""
+    lists = [source.words for source in sources if isinstance(source, WordSource)]
+    return fingerprint(
+        *([Path(name).name for name in words.names] for words in lists if isinstance(words, ListedWords))
+    )
+
+
+def fingerprints(training: TrainingWords, test: MeasuredWords) -> dict[str, str]:
+    """What the words of a run are, for `Settled.open`."""
+    words = {"training words": name_of(training), "test words": name_of(test)}
+    return {**words, "pictures": names_of(training, test)}
 
 
 def notes_on(source: TrainingWords) -> list[str]:

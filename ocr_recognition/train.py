@@ -38,7 +38,7 @@ from ocr_recognition.sources import (
     TrainingWords,
     alphabet_of,
     check_words,
-    name_of,
+    fingerprints,
     notes_on,
     test_source,
     training_source,
@@ -109,7 +109,7 @@ def main(flags: Flags) -> Outcome:
         engine,
         programs,
         facts={"recognizer": recognizer.to_facts()},
-        data={"training words": name_of(train_words), "test words": name_of(test_words)},
+        data=fingerprints(train_words, test_words),
         load=(lambda state: start_from(flags, state, recognizer)) if flags.pretrained_model else None,
         length=length,
     ) as session:

@@ -18,6 +18,7 @@ from unittest import mock
 import fluid.reading
 from fluid import checkpoint, signals
 from fluid.commands import average
+from fluid.formats.legacy import is_optimizer_state
 from fluid.keeper import Keeper, Trainee
 from fluid.run import events
 from fluid.tests.tasks import (
@@ -214,6 +215,28 @@ def test_other_classes_are_refused_whatever_is_asked_for(task: Task, run: Path) 
     task.tiny.other_classes(folder)
     line = refused(call(task, "train", "--checkpoint", run, "--data_dir", folder, "--other_data", True))
     assert "classes" in line, line
+
+
+def test_a_run_starts_from_the_best_weights_of_another(task: Task, run: Path) -> None:
+    """Where --pretrained_model names one: all of its parameters and statistics, and a fresh optimizer."""
+    if "--pretrained_model" not in done(call(task, "train", "--help")).out:
+        return
+    begun: list[dict[str, np.ndarray]] = []
+
+    def stop(keeper: Keeper, trainee: Trainee) -> None:
+        begun.append(trainee.save(keeper.meta))
+        raise KeyboardInterrupt
+
+    with mock.patch.object(Keeper, "_advance", stop):
+        words = training_words(task, task.place / "begun", "--engine", "paddle", "--pretrained_model", run)
+        said = call(task, "train", *words)
+    assert said.code == 130 and f"weights of {run}:" in said.out, said
+    best = checkpoint.load(checkpoint.find_best(run))[0]
+    weights = [name for name in best if not is_optimizer_state(name, best) and name in begun[0]]
+    weights = [name for name in weights if not name.startswith(getattr(task.tiny, "BESIDE", "-"))]
+    moments = [name for name in begun[0] if is_optimizer_state(name, begun[0])]
+    assert [name for name in weights if begun[0][name].tobytes() != best[name].tobytes()] == []
+    assert len(weights) > 2 and any(not np.array_equal(begun[0][name], best[name]) for name in moments)
 
 
 def test_weights_to_start_from_are_none_to_go_on_with(task: Task, run: Path) -> None:

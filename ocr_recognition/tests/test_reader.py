@@ -10,6 +10,7 @@ from fluid.errors import DataError
 from ocr_recognition.alphabet import Alphabet, read_dictionary
 from ocr_recognition.preprocess import Preprocess
 from ocr_recognition.reader import Labelling, WordSource, bucket_edges, check, open_words, read_list, read_lmdb
+from ocr_recognition.sources import name_of, names_of
 
 import cv2
 import numpy as np
@@ -92,6 +93,15 @@ def test_both_forms_of_lists(tmp_path):
             source(tmp_path / "bad")
     with pytest.raises(DataError, match="neither train.list, train.txt"):
         open_words(images, "train")
+
+
+def test_files_that_change_places_are_other_data_and_a_moved_folder_is_not(tmp_path):
+    folders = [tmp_path / name for name in ("one", "moved", "swapped")]
+    for folder, names in zip(folders, ("01", "01", "10"), strict=True):
+        folder.mkdir()
+        write(folder, {f"{name}.png": "word" for name in names})
+    one, moved, swapped = (source(folder / "train.txt") for folder in folders)
+    assert name_of(one) == name_of(swapped) and names_of(one) == names_of(moved) != names_of(swapped)
 
 
 def test_batches_hold_each_word_at_its_own_width(tmp_path):
