@@ -233,7 +233,8 @@ def test_a_run_starts_from_the_best_weights_of_another(task: Task, run: Path) ->
     assert said.code == 130 and f"weights of {run}:" in said.out, said
     best = checkpoint.load(checkpoint.find_best(run))[0]
     weights = [name for name in best if not is_optimizer_state(name, best) and name in begun[0]]
-    weights = [name for name in weights if not name.startswith(getattr(task.tiny, "BESIDE", "-"))]
+    others = tuple(getattr(task.tiny, kind, "-") for kind in ("BESIDE", "COPIED"))
+    weights = [name for name in weights if not name.startswith(others)]
     moments = [name for name in begun[0] if is_optimizer_state(name, begun[0])]
     assert [name for name in weights if begun[0][name].tobytes() != best[name].tobytes()] == []
     assert len(weights) > 2 and any(not np.array_equal(begun[0][name], best[name]) for name in moments)

@@ -23,6 +23,7 @@ OTHER_NETWORK = ("--network", "fluid2018")
 OTHER_DATA = None
 BENCHMARK = "DeepQNetwork.loop.benchmark"
 BESIDE = "replay"
+COPIED = "target_"
 OUTSIDE = AtariGame, "receive"
 WITHOUT_PADDLE = [["--max_seconds", 1]]
 NO_GRADIENT: dict[str, str] = {}

@@ -14,6 +14,8 @@ Such a module has
     other_classes(folder)    lets data have other classes, where their order or names count
     OUTSIDE           what answers in place of a reader, (class, name of its method), where the data are no samples
     BENCHMARK         what train.py --benchmark calls, if not the trainer's
+    BESIDE            how arrays of a checkpoint begin that are none of the network's
+    COPIED            how variables begin that start as copies of others
     DEVICES           more flags of train.py, with which a step on two devices means the same as on one
     data(folder)      writes a tiny data set there; returns the flags that name it for train.py and eval.py
     feed(rng)         arrays for `infer.py --feed`
