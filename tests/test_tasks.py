@@ -1,5 +1,6 @@
 """What every task passes, by the smallest configuration that it declares (fluid/tests/tasks.py)."""
 
+import contextlib
 import json
 import os
 import random
@@ -8,7 +9,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 from fluid import checkpoint
@@ -18,6 +22,7 @@ from fluid.tests.gradients import without_gradient
 from fluid.tests.tasks import (
     ROOT,
     SCRIPTS,
+    Said,
     Task,
     call,
     copy_of,
@@ -58,29 +63,6 @@ def test_three_steps(task: Task, run: Path) -> None:
     rows = events(run, "train")
     assert rows[-1]["step"] == task.tiny.STEPS[1]
     assert all(np.isfinite(row["loss"]) for row in rows)
-
-
-def test_stop_and_resume_to_the_bit(task: Task, run: Path) -> None:
-    """A signal ends the run after the step under way."""
-    part, (some, _) = task.place / "part", task.tiny.STEPS
-    advance = Keeper._advance
-
-    def signalled(keeper: Keeper, trainee: Trainee) -> None:
-        advance(keeper, trainee)
-        if trainee.step >= some:
-            os.kill(os.getpid(), signal.SIGTERM)
-            while not keeper.stop:
-                time.sleep(0.01)
-
-    with mock.patch.object(Keeper, "_advance", signalled):
-        stopped = call(task, "train", *training_words(task, part, "--engine", "paddle"))
-    assert stopped.code == 143 and f"stopped by a signal after step {some}; " in stopped.out, stopped
-    assert steps_of(part) == [some]
-    said = done(call(task, "train", "--checkpoint", part))
-    assert [line for line in said.out.splitlines() if line[:1] in set("┏┡│└") and len(line) > 80] == []
-    whole, again = state(run), state(part)
-    assert whole.keys() == again.keys()
-    assert [name for name in whole if whole[name].tobytes() != again[name].tobytes()] == []
 
 
 def test_evaluation_equals_the_figure_of_training(task: Task, run: Path) -> None:
@@ -202,24 +184,6 @@ def test_two_devices_equal_one(task: Task) -> None:
 # Runs remember.
 
 
-def test_a_run_that_is_named_goes_on_in_its_folder_with_its_flags(task: Task, run: Path) -> None:
-    """Nothing but --checkpoint and how far: the same bits; another run in ./output is not touched."""
-    part, other = train(task, task.place / "named", "--engine", "paddle", part=True), task.place / "output"
-    shutil.rmtree(other, ignore_errors=True)
-    shutil.copytree(run, other, symlinks=True)
-    before = {path: path.stat().st_mtime_ns for path in other.rglob("*")}
-    said = done(call(task, "train", "--checkpoint", part, "--max_steps", task.tiny.STEPS[1])).out
-    assert same_bits(state(part), state(run))
-    assert {path: path.stat().st_mtime_ns for path in other.rglob("*")} == before
-    shutil.rmtree(other)
-    some, whole = task.tiny.STEPS
-    assert "(that of the run)" in said and f"--max_steps is {whole} from here on, not {some}" in said
-    changed = {"flag": "max_steps", "before": some, "after": whole, "step": some}
-    assert changed in checkpoint.load(part)[1].changes
-    again = done(call(task, "train", "--checkpoint", part))
-    assert "nothing left to do" in again.out and "evaluation" not in again.out
-
-
 def test_going_back_sets_newer_checkpoints_aside(task: Task, run: Path) -> None:
     some, whole = task.tiny.STEPS
     back = copy_of(task, run, "back")
@@ -287,28 +251,112 @@ def test_what_is_not_finite_is_never_saved(task: Task, run: Path) -> None:
     assert steps_of(broken) == [meta.step]
 
 
-@pytest.mark.parametrize("signalled", [False, True], ids=["killed", "signalled"])
-def test_a_run_that_ends_in_an_evaluation_goes_on_with_it(task: Task, run: Path, signalled: bool) -> None:
-    """A signal ends the evaluation between two batches; its checkpoint is there already."""
+def signal_here(keeper: Keeper) -> None:
+    """Ask this process to stop, and wait until the run knows."""
+    os.kill(os.getpid(), signal.SIGTERM)
+    while not keeper.stop:
+        time.sleep(0.01)
+
+
+@contextlib.contextmanager
+def signalled_after(step: int) -> Iterator[None]:
+    """A signal comes while the update `step` is under way."""
+    advance = Keeper._advance
+
+    def advance_and_signal(keeper: Keeper, trainee: Trainee) -> None:
+        advance(keeper, trainee)
+        if trainee.step >= step:
+            signal_here(keeper)
+
+    with mock.patch.object(Keeper, "_advance", advance_and_signal):
+        yield
+
+
+@contextlib.contextmanager
+def evaluation_interrupted(signalled: bool) -> Iterator[None]:
+    """A signal comes with the first batch of an evaluation, or Ctrl-C has come twice before it."""
     measure = Keeper._measure
 
     def interrupted(keeper: Keeper, item: Evaluation) -> dict[str, float]:
         if not signalled:
             raise KeyboardInterrupt
-        os.kill(os.getpid(), signal.SIGTERM)
-        while not keeper.stop:
-            time.sleep(0.01)
+        signal_here(keeper)
         return measure(keeper, item)
 
-    output = task.place / f"interrupted_{signalled}"
     with mock.patch.object(Keeper, "_measure", interrupted):
-        said = call(task, "train", *training_words(task, output, "--engine", "paddle"))
-    assert said.code == (143 if signalled else 130), said.out + said.err
-    assert checkpoint.load(output)[1].due == ["eval"] and not events(output, "eval")
-    done(call(task, "train", "--checkpoint", output))
-    assert [event["step"] for event in events(output, "eval")] == [task.tiny.STEPS[1]]
-    assert checkpoint.load(output)[1].metrics == checkpoint.load(run)[1].metrics
-    assert same_bits(state(output), state(run))
+        yield
+
+
+@dataclass
+class Interrupted:
+    """A run that was stopped wherever a run can be, and what was seen each time."""
+
+    folder: Path
+    said: list[Said]
+    steps: list[list[int]]
+    """Of its checkpoints."""
+    due: list[list[str]]
+    """What its newest checkpoint owes."""
+    evaluations: list[int]
+    """How many it has had."""
+    touched: bool
+    """Whether another run, in ./output all the while, was changed."""
+
+
+@pytest.fixture(scope="module")
+def interrupted(task: Task, run: Path) -> Interrupted:
+    """The run that the tests share once more: stopped by a signal while it trains towards a later step than it gets to,
+    named and told how far, stopped by a signal and then killed in the evaluation, and named twice more.
+    """
+    (some, whole), folder, output = task.tiny.STEPS, task.place / "interrupted", task.place / "output"
+    shutil.copytree(run, output, symlinks=True)
+    before = {path: path.stat().st_mtime_ns for path in output.rglob("*")}
+    found = Interrupted(folder, [], [], [], [], False)
+    first = training_words(task, folder, "--engine", "paddle", "--max_steps", whole + some)
+    for interruption, words in (
+        (signalled_after(some), first),
+        (evaluation_interrupted(signalled=True), ["--checkpoint", folder, "--max_steps", whole]),
+        (evaluation_interrupted(signalled=False), ["--checkpoint", folder]),
+        (contextlib.nullcontext(), ["--checkpoint", folder]),
+        (contextlib.nullcontext(), ["--checkpoint", folder]),
+    ):
+        with interruption:
+            found.said.append(call(task, "train", *words))
+        found.steps.append(steps_of(folder))
+        found.due.append(checkpoint.load(folder)[1].due)
+        found.evaluations.append(len(events(folder, "eval")))
+    found.touched = {path: path.stat().st_mtime_ns for path in output.rglob("*")} != before
+    shutil.rmtree(output)
+    return found
+
+
+def test_stop_and_resume_to_the_bit(task: Task, run: Path, interrupted: Interrupted) -> None:
+    """A signal ends the run after the step under way."""
+    (some, whole), stopped = task.tiny.STEPS, interrupted.said[0]
+    assert stopped.code == 143 and f"stopped by a signal after step {some}; " in stopped.out, stopped
+    assert interrupted.steps[:2] == [[some], [some, whole]]
+    assert same_bits(state(interrupted.folder), state(run))
+
+
+def test_a_run_that_is_named_goes_on_in_its_folder_with_its_flags(task: Task, interrupted: Interrupted) -> None:
+    """Nothing but --checkpoint and how far; another run in ./output is not touched."""
+    (some, whole), said = task.tiny.STEPS, interrupted.said[1].out
+    assert "(that of the run)" in said and f"--max_steps is {whole} from here on, not {whole + some}" in said
+    change = {"flag": "max_steps", "before": whole + some, "after": whole, "step": some}
+    assert change in checkpoint.load(interrupted.folder)[1].changes and not interrupted.touched
+    again = done(interrupted.said[4]).out
+    assert "nothing left to do" in again and "evaluation" not in again
+
+
+def test_a_run_that_ends_in_an_evaluation_goes_on_with_it(task: Task, run: Path, interrupted: Interrupted) -> None:
+    """Stopped by a signal between two batches, then killed; the checkpoint is there already."""
+    assert [said.code for said in interrupted.said[1:3]] == [143, 130]
+    assert interrupted.due[1:4] == [["eval"], ["eval"], []]
+    said = done(interrupted.said[3])
+    assert [line for line in said.out.splitlines() if line[:1] in set("┏┡│└") and len(line) > 80] == []
+    assert interrupted.evaluations == [0, 0, 0, 1, 1]
+    assert events(interrupted.folder, "eval")[-1]["step"] == task.tiny.STEPS[1]
+    assert checkpoint.load(interrupted.folder)[1].metrics == checkpoint.load(run)[1].metrics
 
 
 WITHOUT_PADDLE = """
