@@ -16,7 +16,8 @@ STEPS = (48, 96)
 METRIC = "length"
 MEMORY = ("--num_envs", 1, "--batch_size", 2, "--mem_size", 60, "--learning_starts", 20, "--save_replay", True)
 PACE = ("--update_every", 4, "--updates_per_call", 2, "--sync_every", 4, "--epsilon_steps", 60)
-TRAIN = ("--env", "Breakout", *MEMORY, *PACE, "--test_episodes", 1)
+# A game that is over soon, whoever plays.
+TRAIN = ("--env", "RoadRunner", *MEMORY, *PACE, "--test_episodes", 1)
 EVAL = ("--episodes", 1, "--num_envs", 1, "--seed", 7919)
 STORAGE = ("--episodes", 1)
 OTHER_NETWORK = ("--network", "fluid2018")
