@@ -1,32 +1,83 @@
-"""How tests compile, which of them share a worker, and at the end of a run the seconds of each folder."""
+"""How tests compile, which of them share a worker, and at the end of a run the seconds of each folder and task."""
 
 import os
+import shutil
+import tempfile
 from collections import defaultdict
+from collections.abc import Generator
 
 import pytest
 
+COMPILED = pytest.StashKey[str]()
+spent = 0.0
+"""Seconds of the processor when the latest report was made."""
+
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Compile quickly here and in child processes, so that both compute the same bits; --full compiles as users do."""
+    """Compile quickly here and in child processes, so that both compute the same bits; --full compiles as users do.
+
+    What one process of a run has compiled, the others find.
+    """
     if config.option.markexpr == "not full":
         os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+    if not hasattr(config, "workerinput"):
+        config.stash[COMPILED] = os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="compiled_")
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove what was compiled."""
+    if COMPILED in config.stash:
+        shutil.rmtree(config.stash[COMPILED], ignore_errors=True)
+
+
+def task_of(item: pytest.Item) -> str | None:
+    """The task that a shared test is about."""
+    task = getattr(item, "callspec", None) and item.callspec.params.get("task")
+    return task and getattr(task, "name", task)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A module's tests share its fixtures and so a worker; those of one task among the shared tests do."""
+    """A module's tests share its fixtures and so a worker; the shared tests of one task do, whatever their module."""
     for item in items:
-        task = getattr(item, "callspec", None) and item.callspec.params.get("task")
-        item.add_marker(pytest.mark.xdist_group(f"{item.path}-{task}"))
+        item.add_marker(pytest.mark.xdist_group(task_of(item) or str(item.path)))
+
+
+def pytest_collection_finish() -> None:
+    """From here on it is the tests that cost."""
+    processor_seconds()
+
+
+def processor_seconds() -> float:
+    """What this process and its children have spent since this was last asked, however many others share the cores."""
+    global spent
+    before, spent = spent, sum(os.times()[:4])
+    return spent - before
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add to the report what a test has spent, and on which task."""
+    report = yield
+    report.user_properties += [("processor", processor_seconds()), ("task", task_of(item))]
+    return report
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the seconds of each folder, the slowest first."""
-    seconds: defaultdict[str, float] = defaultdict(float)
+    """Print the seconds by the clock and of the processor: of each folder, and of each task in tests/; the slowest first."""
+    folders: defaultdict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+    tasks: defaultdict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
     for reports in terminalreporter.stats.values():
         for report in reports:
             if isinstance(report, pytest.TestReport):
-                seconds[report.nodeid.partition("/")[0]] += report.duration
-    terminalreporter.section("seconds a folder")
-    for folder, spent in sorted(seconds.items(), key=lambda item: -item[1]):
-        terminalreporter.line(f"{spent:7.1f}  {folder}")
+                said = dict(report.user_properties)
+                where = [folders[report.nodeid.partition("/")[0]]]
+                where += [tasks[said["task"]]] if said.get("task") else []
+                for seconds in where:
+                    seconds[0] += report.duration
+                    seconds[1] += said.get("processor", 0.0)
+    for title, table in (("folder", folders), ("task of the shared tests", tasks)):
+        terminalreporter.section(f"seconds a {title}: by the clock, of the processor")
+        for name, (clock, processor) in sorted(table.items(), key=lambda item: -item[1][1]):
+            terminalreporter.line(f"{clock:7.1f} {processor:7.1f}  {name}")

@@ -122,16 +122,25 @@ def refused(said: Said) -> str:
     return lines[0]
 
 
-def training_words(task: Task, output: Path, *words: object) -> list[object]:
+def training_words(task: Task, output: Path, *words: object, part: bool = False) -> list[object]:
     """Flags of the smallest run, which is evaluated at its end."""
     some, whole = task.tiny.STEPS
-    pace = ["--max_steps", whole, "--log_every", whole - some, "--save_every", some, "--eval_every", whole]
+    pace = [
+        "--max_steps",
+        some if part else whole,
+        "--log_every",
+        whole - some,
+        "--save_every",
+        some,
+        "--eval_every",
+        whole,
+    ]
     return [*task.data(), *task.words("train"), *pace, "--output_dir", output, *words]
 
 
-def train(task: Task, output: Path, *words: object) -> Path:
+def train(task: Task, output: Path, *words: object, part: bool = False) -> Path:
     """Train a few steps; returns the folder of the run."""
-    done(call(task, "train", *training_words(task, output, *words)))
+    done(call(task, "train", *training_words(task, output, *words, part=part)))
     return output
 
 
