@@ -1,8 +1,11 @@
 """locks/ has what pyproject.toml asks for; where this fails, run .ci/lock."""
 
+import importlib.util
 import re
 import tomllib
 from pathlib import Path
+
+from fluid.tests import extras
 
 import pytest
 from packaging.requirements import Requirement
@@ -42,3 +45,14 @@ def test_there_are_locks_for_every_python_of_the_project() -> None:
     }
     for path in (ROOT / "locks").iterdir():
         assert "://" not in path.read_text(encoding="utf-8"), f"{path.name} names a host"
+
+
+@pytest.mark.parametrize(("in_use", "outcome"), [("1", pytest.fail.Exception), ("", pytest.skip.Exception)])
+def test_a_locked_package_that_is_missing_is_no_reason_to_skip(
+    monkeypatch: pytest.MonkeyPatch, in_use: str, outcome: type[BaseException]
+) -> None:
+    monkeypatch.setenv("ZOO_LOCKED", in_use)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(extras, "locked", lambda packages: packages == list(extras.ONNX))
+    with pytest.raises(outcome, match="onnxruntime is not installed"):
+        extras.need_onnx()

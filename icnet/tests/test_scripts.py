@@ -6,6 +6,7 @@ from pathlib import Path
 from fluid import config as configuration
 from fluid.errors import DataError, UserError
 from fluid.run import events
+from fluid.tests.extras import need_onnx
 from icnet import eval as evaluation
 from icnet import export, infer, train
 from icnet.classes import CITYSCAPES, IGNORE
@@ -131,8 +132,9 @@ def test_videos_and_unreadable_pictures(trained: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [(64, 128), pytest.param((96, 80), marks=pytest.mark.full)])
 def test_exports_take_and_give_bytes(data: Path, trained: Path, tmp_path: Path, size: tuple[int, int]) -> None:
     """At two sizes; the exported model, its ONNX form and the checkpoint agree on a picture."""
-    pytest.importorskip("paddle2onnx", reason="the extra onnx has no wheels for Python 3.13")
-    onnxruntime = pytest.importorskip("onnxruntime", reason="part of the extra onnx")
+    need_onnx()
+    import onnxruntime
+
     folder = export.main(export.Flags(checkpoint=trained, export_dir=tmp_path / "exported", size=size, onnx=True))
     assert json.loads((folder / "signature.json").read_text())["onednn"]
     image = cv2.resize(read_pair(open_pairs(data, "val"), 0)[0], size[::-1])

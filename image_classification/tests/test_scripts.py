@@ -13,6 +13,7 @@ from fluid import checkpoint
 from fluid.errors import CheckpointError, DataError, UserError, WeightsError
 from fluid.media import read_image
 from fluid.run import events
+from fluid.tests.extras import need_onnx
 from fluid.weights import write_weights
 from image_classification import eval as evaluation
 from image_classification import export, infer, train
@@ -210,8 +211,9 @@ def test_raw_arrays_in_and_out(trained, data, tmp_path):
 
 
 def test_onnx_agrees_with_the_program(trained, tmp_path):
-    pytest.importorskip("paddle2onnx", reason="the extra onnx has no wheels for Python 3.13")
-    onnxruntime = pytest.importorskip("onnxruntime", reason="part of the extra onnx")
+    need_onnx()
+    import onnxruntime
+
     folder = export.main(export.Flags(checkpoint=trained, export_dir=tmp_path / "exported", onnx=True))
     image = np.random.default_rng(0).normal(size=(2, 3, 28, 28)).astype(np.float32)
     np.savez(tmp_path / "in.npz", image=image)

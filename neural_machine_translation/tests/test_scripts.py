@@ -10,6 +10,7 @@ from pathlib import Path
 from fluid import checkpoint, weights
 from fluid.errors import UserError
 from fluid.export import ExportedModel
+from fluid.tests.extras import need_onnx
 from fluid.trainer import Outcome
 from neural_machine_translation import eval as evaluate
 from neural_machine_translation import export, infer, pictures, scoring, train
@@ -203,8 +204,9 @@ def test_feed_and_fetch_give_the_golden_logits(tmp_path, capsys):
 
 
 def test_search_and_scoring_agree_in_onnx_runtime(trained, tmp_path):
-    pytest.importorskip("paddle2onnx", reason="the extra onnx has no wheels for Python 3.13")
-    onnxruntime = pytest.importorskip("onnxruntime", reason="part of the extra onnx")
+    need_onnx()
+    import onnxruntime
+
     folder, _ = trained
     export.main(export.Flags(checkpoint=folder, export_dir=tmp_path / "search", onnx=True))
     session = onnxruntime.InferenceSession(tmp_path / "search" / "model.onnx")

@@ -8,6 +8,7 @@ from fluid.errors import UserError
 from fluid.export import ExportedModel, export
 from fluid.interface import Input
 from fluid.program import Value, build, initialise
+from fluid.tests.extras import need_onnx
 from object_detection.detector import Detector, normalise_array
 from object_detection.network import inference_program, normalise
 from object_detection.nms import ONNX_ROUNDS, Nms
@@ -68,8 +69,9 @@ def test_export_with_its_loop_for_any_batch(tmp_path: Path) -> None:
 @pytest.mark.full
 def test_onnx_without_loops_and_operations_for_suppression(tmp_path: Path) -> None:
     """What is written is run by ONNX Runtime before it appears, in batches of 1 and 3."""
-    pytest.importorskip("paddle2onnx", reason="the extra onnx has no wheels for Python 3.13")
-    onnx = pytest.importorskip("onnx", reason="part of the extra onnx")
+    need_onnx()
+    import onnx
+
     program = inference_program(SMALL, Nms(candidates=50, keep=20, rounds=ONNX_ROUNDS))
     export(program, initialise(program, seed=0), tmp_path / "model", facts=SMALL.facts(), onnx=True)
     kinds = {node.op_type for node in onnx.load(str(tmp_path / "model" / "model.onnx")).graph.node}
