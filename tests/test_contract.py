@@ -1,11 +1,13 @@
 """What crosses folders: imports point one way, every task follows one pattern, and a task can be taken away."""
 
 import ast
+import graphlib
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -100,6 +102,34 @@ def test_weights_are_opened_in_one_place_and_few_lines(task):
 def test_fluid_imports_no_task():
     imports = imported_packages(ROOT / "fluid")
     assert not {name: imports[name] for name in PACKAGES - {"fluid"} if name in imports}
+
+
+def modules_of(package: str) -> dict[str, Path]:
+    """The modules of a package by dotted name, without tests."""
+    paths = [path for path in (ROOT / package).rglob("*.py") if "tests" not in path.parts]
+    names = [path.relative_to(ROOT).with_suffix("").as_posix().removesuffix("/__init__") for path in paths]
+    return {name.replace("/", "."): path for name, path in zip(names, paths, strict=True)}
+
+
+def imported_when_loaded(path: Path, modules: Collection[str]) -> set[str]:
+    """Those of `modules` that one of them imports while it is loaded itself."""
+    names = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0 and node.module, path
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= {name if name in modules else node.module for name in inner}
+    return names & set(modules)
+
+
+@pytest.mark.parametrize("package", ["fluid", *TASKS])
+def test_imports_go_in_no_circles(package: str) -> None:
+    modules = modules_of(package)
+    graph = {name: imported_when_loaded(path, modules) for name, path in modules.items()}
+    assert any(graph.values())
+    graphlib.TopologicalSorter(graph).prepare()
 
 
 def test_the_converter_stands_alone():
