@@ -78,6 +78,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
                     seconds[0] += report.duration
                     seconds[1] += said.get("processor", 0.0)
     for title, table in (("folder", folders), ("task of the shared tests", tasks)):
-        terminalreporter.section(f"seconds a {title}: by the clock, of the processor")
+        if table:
+            terminalreporter.section(f"seconds a {title}: by the clock, of the processor")
         for name, (clock, processor) in sorted(table.items(), key=lambda item: -item[1][1]):
             terminalreporter.line(f"{clock:7.1f} {processor:7.1f}  {name}")
