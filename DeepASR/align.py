@@ -16,7 +16,7 @@ from DeepASR.features import FRAME_SHIFT
 from DeepASR.forced_alignment import Alignment, align_words
 from DeepASR.kaldi_io import read_text
 from DeepASR.lexicon import SILENCE, Lexicon, read_lexicon
-from DeepASR.opening import Network, open_recogniser
+from DeepASR.opening import USED, Network, open_recogniser
 from DeepASR.options import NetworkFlags
 from DeepASR.pictures import draw_alignment
 from DeepASR.recordings import find
@@ -52,7 +52,7 @@ def main(flags: Flags) -> dict[str, Alignment]:
     files = {Path(name).stem: name for name in find(flags.recordings)}
     if missing := [name for name in files if name not in texts]:
         raise DataError(f"{flags.texts}: has no text of {', '.join(missing)}")
-    opened = open_recogniser(flags)
+    opened = open_recogniser(flags, USED)
     recogniser = opened.facts
     if recogniser.lexicon is None or recogniser.frontend is None:
         raise UserError("these weights come without pronunciations, or do not say how features are made of sound")

@@ -21,9 +21,9 @@ if __package__ in (None, ""):
 from DeepASR.audio import problem, read_audio, read_standard_input
 from DeepASR.kaldi_io import read_text
 from DeepASR.legacy import read_features
-from DeepASR.opening import Named, Network, build_inference, open_decoder, open_recogniser
+from DeepASR.opening import USED, Named, Network, build_inference, open_decoder, open_recogniser
 from DeepASR.options import ALIASES, RETIRED_IN_USE, SearchFlags, with_small_devices
-from DeepASR.recogniser import FOLDER, Recogniser
+from DeepASR.recogniser import Recogniser
 from DeepASR.recordings import find
 from DeepASR.transcripts import Transcriber, Transcript, write_transcripts
 from fluid import config as configuration
@@ -64,7 +64,7 @@ class Flags(ArrayFlags, SearchFlags):
 def main(flags: Flags) -> list[Transcript]:
     """Recognise, print and write; returns what was heard."""
     arrays = flags.arrays()
-    opened = open_recogniser(flags)
+    opened = open_recogniser(flags, USED)
     recogniser = opened.facts
     if arrays is not None:
         made_of = dataclasses.asdict(recogniser.sizes)
@@ -73,7 +73,7 @@ def main(flags: Flags) -> list[Transcript]:
     inputs = features_of(flags, recogniser)
     transcriber = Transcriber(recogniser, open_decoder(recogniser, flags), flags.n_best, flags.pause)
     network = Network(opened, flags, rows=1 if len(inputs) < 8 else flags.test_batch_size, runs=None)
-    console.print(f"{recogniser.about.get('language', 'recogniser')}, {network.how}", markup=False)
+    console.print(f"{recogniser.introduction()}; {network.how}", markup=False)
     transcripts = []
     for name, posterior in network.posteriors(inputs.read(), speakers_of(flags, recogniser, inputs)):
         transcripts.append(transcriber.transcribe(name, posterior))
@@ -124,9 +124,7 @@ class Inputs:
 def features_of(flags: Flags, recogniser: Recogniser) -> Inputs:
     """Recordings or features that the flags name. Raises DataError for what does not exist."""
     if flags.features is None:
-        return Inputs(
-            [(name, None) for name in find(flags.recordings or (str(FOLDER / "data" / "examples"),))], recogniser
-        )
+        return Inputs([(name, None) for name in find(flags.recordings or (str(recogniser.examples()),))], recogniser)
     if flags.recordings:
         raise UserError("give recordings or --features, not both")
     return Inputs(list(read_features(flags.features)), recogniser)

@@ -39,12 +39,14 @@ CHUNK = 64
 Named = tuple[str, np.ndarray]
 
 
-def open_recogniser(flags: NetworkFlags) -> Opened[Recogniser]:
+MEASURED, USED = "commands", "digits"
+"""What comes along: the model that training without flags makes, and the one to use where none is named."""
+
+
+def open_recogniser(flags: NetworkFlags, default: str = MEASURED) -> Opened[Recogniser]:
     """The weights that the flags name, or else the best there are; raises UserError for what cannot be used."""
     fit = functools.partial(_fitted, allow_partial=flags.allow_partial)
-    opened = weights.open(
-        FOLDER, flags, default="commands", key="recogniser", from_facts=Recogniser.from_facts, fit=fit
-    )
+    opened = weights.open(FOLDER, flags, default=default, key="recogniser", from_facts=Recogniser.from_facts, fit=fit)
     return dataclasses.replace(opened, facts=_completed(opened.facts, flags))
 
 

@@ -87,6 +87,7 @@ def main(flags: Flags) -> None:
     }
     about = {
         "language": "strings of English digits",
+        "examples": "digits",
         "voices": f"{len({speaker for _, speaker, _ in takes})} speakers of the Free Spoken Digit Dataset, and synthetic ones",
         "licence": "CC-BY-SA-4.0, as the Free Spoken Digit Dataset by Zohar Jackson and others",
         "made by": f"prepare_digits.py --seed {flags.seed}",

@@ -22,6 +22,9 @@ import numpy as np
 
 FOLDER = Path(__file__).parent
 TASK = FOLDER.name
+EXAMPLES = FOLDER / "data" / "examples"
+SHOWN = 12
+"""Words of a vocabulary that are shown."""
 REACH = 4
 """Frames that a second difference looks ahead."""
 
@@ -87,6 +90,19 @@ class Recogniser:
     """What log-likelihoods are multiplied by before they meet the language model."""
     about: Mapping[str, Any] = field(default_factory=dict)
     """Of the data, for people."""
+
+    def introduction(self) -> str:
+        """What it listens for: language, and the words it knows or the first of them."""
+        language = self.about.get("language", "recogniser")
+        if self.lexicon is None:
+            return language
+        words = list(self.lexicon.words)
+        more = f" and {len(words) - SHOWN} more" if len(words) > SHOWN else ""
+        return f"{language}: {' '.join(words[:SHOWN])}{more}"
+
+    def examples(self) -> Path:
+        """A folder of recordings that come along, of its own language if there are such."""
+        return EXAMPLES / self.about.get("examples", "commands")
 
     def to_facts(self) -> dict[str, Any]:
         """As JSON-able data."""

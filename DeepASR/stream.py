@@ -17,9 +17,8 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from DeepASR.audio import read_audio, resample
-from DeepASR.opening import Network, open_decoder, open_recogniser
+from DeepASR.opening import USED, Network, open_decoder, open_recogniser
 from DeepASR.options import ALIASES, RETIRED_IN_USE, SearchFlags
-from DeepASR.recogniser import FOLDER
 from DeepASR.streaming import LATE, Listener, Said
 from DeepASR.transcripts import spoken
 from fluid import config as configuration
@@ -35,8 +34,8 @@ import tyro
 class Flags(SearchFlags):
     """Recognise speech while it comes in."""
 
-    recording: Annotated[str, tyro.conf.Positional] = str(FOLDER / "data" / "examples" / "weather.flac")
-    """WAV or FLAC file, or - for raw 16-bit samples on standard input."""
+    recording: Annotated[str | None, tyro.conf.Positional] = None
+    """WAV or FLAC file, or - for raw 16-bit samples on standard input; by default an example that comes along."""
     chunk: Positive = 0.16
     """Seconds of sound that are taken at a time."""
     pause: NotNegative = 0.8
@@ -51,14 +50,16 @@ def main(flags: Flags) -> list[Said]:
     """Listen, print what is understood, and return it."""
     if flags.larger_model is not None:
         raise UserError("--larger_model chooses among whole utterances: use it with infer.py or eval.py")
-    opened = open_recogniser(flags)
+    opened = open_recogniser(flags, USED)
     recogniser = opened.facts
+    console.print(recogniser.introduction(), markup=False)
     network = Network(opened, flags, rows=1, runs=None)
     listener = Listener(network, open_decoder(recogniser, flags), pause=flags.pause or None)
     if recogniser.frontend is None:
         raise UserError("these weights take Kaldi's features")
     seconds, shown = [], ""
-    for samples in pieces(flags, recogniser.frontend.sample_rate):
+    recording = flags.recording or str(sorted(recogniser.examples().iterdir())[-1])
+    for samples in pieces(recording, flags, recogniser.frontend.sample_rate):
         began, over = time.perf_counter(), len(listener.ended)
         listener.accept(samples)
         partial = listener.partial()
@@ -87,10 +88,10 @@ def show(said: Said, unit: str) -> None:
     console.print(f"{said.start:.2f} to {said.end:.2f} s: {words}", markup=False)
 
 
-def pieces(flags: Flags, rate: int) -> Iterator[np.ndarray]:
+def pieces(recording: str, flags: Flags, rate: int) -> Iterator[np.ndarray]:
     """Samples at `rate`, `chunk` seconds at a time."""
-    if flags.recording != "-":
-        samples, size = read_audio(flags.recording, rate), max(1, round(flags.chunk * rate))
+    if recording != "-":
+        samples, size = read_audio(recording, rate), max(1, round(flags.chunk * rate))
         for start in range(0, len(samples), size):
             yield samples[start : start + size]
         return

@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 from DeepASR import align, export, infer, realign, stream
 from DeepASR.audio import read_audio
@@ -22,12 +23,18 @@ import numpy as np
 import pytest
 import soundfile
 
-EXAMPLES = FOLDER / "data" / "examples"
+EXAMPLES = FOLDER / "data" / "examples" / "commands"
 SAID = {
     "kitchen_light": "打开 厨房 的 灯",
     "temperature": "空调 温度 调到 二 十 六 度",
     "weather": "明天 北京 天气 怎么样",
 }
+
+
+def mandarin(kind: Any, **more: Any) -> Any:
+    """Flags of a script with the weights that know commands, unless they name others."""
+    named = {"exported_model", "checkpoint"} & more.keys()
+    return kind(**({} if named else {"pretrained_model": "commands"}), **more)
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +54,7 @@ def recogniser(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
 
 
 def test_recordings_are_recognised_and_written(tmp_path: Path) -> None:
-    found = infer.main(infer.Flags(output_dir=tmp_path / "heard", n_best=2))
+    found = infer.main(mandarin(infer.Flags, output_dir=tmp_path / "heard", n_best=2))
     assert {Path(item.name).stem: item.text for item in found} == {
         name: text.replace(" ", "") for name, text in SAID.items()
     }
@@ -97,11 +104,23 @@ def test_a_pause_ends_an_utterance(recogniser: SimpleNamespace) -> None:
     assert 2 < said[0].end < 4 and said[1].start == said[0].end
 
 
+def test_what_comes_along_for_use_knows_digits(capsys: pytest.CaptureFixture) -> None:
+    """It says so, and which."""
+    found = infer.main(infer.Flags())
+    assert {item.text for item in found} == {" ".join(Path(item.name).stem.split("_")) for item in found}
+    assert len(found) == 3
+    printed = capsys.readouterr().out
+    assert "digits" in printed.splitlines()[0]
+    assert "strings of English digits: zero one two three four five six seven eight nine;" in printed
+    (heard,) = stream.main(stream.Flags())
+    assert heard.hypothesis.text in {item.text for item in found}
+
+
 def test_recordings_are_divided_at_pauses(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).normal(size=16_000) * 0.001
     parts = [soundfile.read(EXAMPLES / f"{name}.flac")[0] for name in ("kitchen_light", "weather")]
     soundfile.write(tmp_path / "both.wav", np.concatenate([parts[0], noise, parts[1]]), 16_000)
-    (found,) = infer.main(infer.Flags(recordings=(str(tmp_path / "both.wav"),), pause=0.6))
+    (found,) = infer.main(mandarin(infer.Flags, recordings=(str(tmp_path / "both.wav"),), pause=0.6))
     assert found.text.split(" ") == [SAID[name].replace(" ", "") for name in ("kitchen_light", "weather")]
     (_, first_end), (second_start, _) = found.speech
     middle = len(parts[0]) / 16_000
@@ -112,31 +131,33 @@ def test_recordings_are_divided_at_pauses(tmp_path: Path) -> None:
 
 def test_the_exported_model_recognises_piece_by_piece(tmp_path: Path) -> None:
     export.main(export.Flags(export_dir=tmp_path / "exported"))
-    found = infer.main(infer.Flags(exported_model=tmp_path / "exported"))
+    found = infer.main(mandarin(infer.Flags, exported_model=tmp_path / "exported"))
     assert [item.text for item in found] == [text.replace(" ", "") for text in SAID.values()]
     heard = stream.main(
-        stream.Flags(exported_model=tmp_path / "exported", recording=str(EXAMPLES / "kitchen_light.flac"))
+        mandarin(stream.Flags, exported_model=tmp_path / "exported", recording=str(EXAMPLES / "kitchen_light.flac"))
     )
     assert [item.hypothesis.text for item in heard] == [SAID["kitchen_light"]]
 
 
 def test_a_grammar_is_exchanged(tmp_path: Path, recogniser: SimpleNamespace) -> None:
     (tmp_path / "grammar").write_text("(打开 | 关上) (厨房 | 卧室) 的 (灯 | 电视)\n今天 (北京 | 上海) 天气 怎么样\n")
-    found = infer.main(infer.Flags(recordings=(str(EXAMPLES / "weather.flac"),), grammar=tmp_path / "grammar"))
+    found = infer.main(
+        mandarin(infer.Flags, recordings=(str(EXAMPLES / "weather.flac"),), grammar=tmp_path / "grammar")
+    )
     assert found[0].text == "今天北京天气怎么样"
     (tmp_path / "lamp").write_text("打开 厨房 的 灯\n")
-    heard = infer.main(infer.Flags(grammar=tmp_path / "lamp", unknown_words=True))
+    heard = infer.main(mandarin(infer.Flags, grammar=tmp_path / "lamp", unknown_words=True))
     assert [item.text for item in heard] == ["打开厨房的灯", "[unk]", "[unk]"]
     (tmp_path / "grammar").write_text("打开 车库 的 灯\n")
     with pytest.raises(DataError, match="no pronunciation of 车库"):
-        infer.main(infer.Flags(grammar=tmp_path / "grammar"))
+        infer.main(mandarin(infer.Flags, grammar=tmp_path / "grammar"))
     (tmp_path / "words").write_text("车库 ch e k u\n")
-    infer.main(infer.Flags(grammar=tmp_path / "grammar", lexicon=tmp_path / "words"))
+    infer.main(mandarin(infer.Flags, grammar=tmp_path / "grammar", lexicon=tmp_path / "words"))
 
 
 def test_known_words_are_found_in_time(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("".join(f"{name} {text}\n" for name, text in SAID.items()))
-    found = align.main(align.Flags(recordings=(str(EXAMPLES),), texts=tmp_path / "text"))
+    found = align.main(mandarin(align.Flags, recordings=(str(EXAMPLES),), texts=tmp_path / "text"))
     assert {name: " ".join(word for word, *_ in item.spans()) for name, item in found.items()} == SAID
     assert all((tmp_path / "alignments" / f"{name}.png").stat().st_size > 5000 for name in SAID)
     grid = (tmp_path / "alignments" / "weather.TextGrid").read_text()
@@ -144,7 +165,7 @@ def test_known_words_are_found_in_time(tmp_path: Path) -> None:
     shutil.copy(EXAMPLES / "weather.flac", tmp_path / "short.flac")
     (tmp_path / "text").write_text(f"short {SAID['weather'] * 9}\n")
     with pytest.raises(DataError, match="short.flac: .* no pronunciation|short.flac: .*too few"):
-        align.main(align.Flags(recordings=(str(tmp_path / "short.flac"),), texts=tmp_path / "text"))
+        align.main(mandarin(align.Flags, recordings=(str(tmp_path / "short.flac"),), texts=tmp_path / "text"))
 
 
 def test_one_bad_recording_does_not_hide_the_others(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -152,16 +173,16 @@ def test_one_bad_recording_does_not_hide_the_others(tmp_path: Path, capsys: pyte
     soundfile.write(tmp_path / "b.wav", np.zeros(16_000), 16_000)
     shutil.copy(EXAMPLES / "weather.flac", tmp_path / "c.flac")
     with pytest.raises(DataError, match=r"a.wav: cannot be read as a recording.*\n.*b.wav: silent"):
-        infer.main(infer.Flags(recordings=(str(tmp_path),)))
+        infer.main(mandarin(infer.Flags, recordings=(str(tmp_path),)))
     assert "c.flac: 明天北京天气怎么样" in capsys.readouterr().out
     with pytest.raises(DataError, match="nowhere.wav: no such file"):
-        infer.main(infer.Flags(recordings=("nowhere.wav",)))
+        infer.main(mandarin(infer.Flags, recordings=("nowhere.wav",)))
     with pytest.raises(UserError, match="--graphs goes with --vocabulary"):
-        infer.main(infer.Flags(graphs=tmp_path / "HCLG.fst"))
+        infer.main(mandarin(infer.Flags, graphs=tmp_path / "HCLG.fst"))
 
 
 def test_sound_comes_through_standard_input(tmp_path: Path) -> None:
-    command = [sys.executable, str(FOLDER / "infer.py"), "-", "--device", "cpu"]
+    command = [sys.executable, str(FOLDER / "infer.py"), "-", "--device", "cpu", "--pretrained_model", "commands"]
     with open(EXAMPLES / "weather.flac", "rb") as sound:
         ended = subprocess.run(command, stdin=sound, capture_output=True, text=True, timeout=120)
     assert ended.returncode == 0, ended.stderr
