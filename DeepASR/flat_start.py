@@ -77,6 +77,30 @@ def flat_start(
         shortest = make_chain(lexicon, words).shortest
         if len(features[name]) < shortest:
             raise DataError(f"{name}: {len(features[name])} frames are too few for its text, which needs {shortest}")
+    model, paths = _learned(features, texts, lexicon, rounds)
+    return {
+        name: paths[name] if name in paths else _aligned(model, name, to_cepstra(features[name]), words, lexicon)
+        for name, words in texts.items()
+    }
+
+
+def gaussians_of(
+    features: Mapping[str, np.ndarray],
+    texts: Mapping[str, Sequence[str]],
+    lexicon: Lexicon,
+    rounds: Sequence[int] = ROUNDS,
+) -> Gaussians:
+    """The Gaussians that `flat_start` aligns by: a monophone recogniser of its own."""
+    return _learned(features, texts, lexicon, rounds)[0]
+
+
+def _learned(
+    features: Mapping[str, np.ndarray],
+    texts: Mapping[str, Sequence[str]],
+    lexicon: Lexicon,
+    rounds: Sequence[int],
+) -> tuple[Gaussians, dict[str, np.ndarray]]:
+    """The model, and the best paths of the utterances that it was trained on."""
     learned = {name: texts[name] for name in list(texts)[:: -(-len(texts) // LEARNED_FROM)]}
     cepstra = {name: to_cepstra(features[name]) for name in learned}
     paths = {name: _divided_evenly(len(cepstra[name]), learned[name], lexicon) for name in learned}
@@ -91,10 +115,7 @@ def flat_start(
             model = model.split()
         model = _trained(model, everything, labels, floor)
         paths = {name: _aligned(model, name, cepstra[name], words, lexicon) for name, words in learned.items()}
-    return {
-        name: paths[name] if name in paths else _aligned(model, name, to_cepstra(features[name]), words, lexicon)
-        for name, words in texts.items()
-    }
+    return model, paths
 
 
 def to_cepstra(features: np.ndarray) -> np.ndarray:

@@ -20,10 +20,9 @@ recipe: prepare_kaldi.py.
 import json
 import re
 import shlex
-import subprocess
 import sys
 import tarfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,14 +31,14 @@ if __package__ in (None, ""):
 
 from DeepASR.kaldi_io import read_text
 from DeepASR.lexicon import Lexicon, lexicon_lines, read_lexicon
+from DeepASR.recipes.stages import remade, run, run_stages, write_tables
 from fluid import config as configuration
 from fluid.config import Count
 from fluid.errors import DataError, UserError
-from fluid.records import make_folder, writing
+from fluid.records import writing
 from fluid.run import console, script
 from fluid.weights.download import download
 
-SCRIPTS = Path(__file__).resolve().parent.parent
 ARCHIVES = {
     name: (f"https://www.openslr.org/resources/33/{name}", f"https://us.openslr.org/resources/33/{name}")
     for name in ("data_aishell.tgz", "resource_aishell.tgz")
@@ -80,24 +79,7 @@ class Flags:
 
 def main(flags: Flags) -> list[int]:
     """Do what is not done yet; returns the numbers of the stages that ran."""
-    stages: tuple[Callable[[Flags], None], ...] = (
-        unpack, tables, features, train, realign, train_again, scale, test,
-    )  # fmt: skip
-    done = flags.work / "done"
-    make_folder(done)
-    ran = []
-    for number, stage in enumerate(stages[: flags.stop_stage], 1):
-        mark = done / f"{number}_{stage.__name__}"
-        if number < (flags.stage or 1) or (flags.stage is None and mark.exists()):
-            continue
-        console.rule(f"stage {number}: {stage.__name__}")
-        stage(flags)
-        with writing(mark):
-            mark.touch()
-        ran.append(number)
-    if not ran:
-        console.print(f"all stages are done; --stage N does them from N on anew ({done} says which there are)")
-    return ran
+    return run_stages((unpack, tables, features, train, realign, train_again, scale, test), flags)
 
 
 def unpack(flags: Flags) -> None:
@@ -140,7 +122,9 @@ def tables(flags: Flags) -> None:
             console.print(f"{part}: {len(silent)} of {len(files)} recordings have no transcript, and are left out")
         spelled = {name: spell(texts[name].split(), lexicon) for name in files if name in texts}
         used.update(dict.fromkeys(word for words in spelled.values() for word in words))
-        write(flags.work / "tables" / part, spelled, files)
+        # The folder of a recording is its speaker.
+        speakers = {name: files[name].parent.name for name in spelled}
+        write_tables(flags.work / "tables" / part, spelled, files, speakers)
     path = flags.work / "tables" / "lexicon.txt"
     with writing(path):
         path.write_text(lexicon_lines(lexicon.restricted(used)), encoding="utf-8")
@@ -155,19 +139,6 @@ def spell(words: Iterable[str], lexicon: Lexicon) -> list[str]:
     if missing := lexicon.missing(spelled):
         raise DataError(f"the lexicon pronounces neither a word with them nor the characters {' '.join(missing)}")
     return spelled
-
-
-def write(folder: Path, texts: dict[str, list[str]], files: dict[str, Path]) -> None:
-    """text, utt2spk (the folder of a recording is its speaker) and wav.scp."""
-    make_folder(folder)
-    lines = {
-        "text": [f"{name} {' '.join(words)}" for name, words in texts.items()],
-        "utt2spk": [f"{name} {files[name].parent.name}" for name in texts],
-        "wav.scp": [f"{name} {files[name].resolve()}" for name in texts],
-    }
-    for file, table in lines.items():
-        with writing(folder / file):
-            (folder / file).write_text("\n".join([*table, ""]), encoding="utf-8")
 
 
 def features(flags: Flags) -> None:
@@ -221,38 +192,6 @@ def test(flags: Flags) -> None:
     own = json.loads((results / "result.json").read_text(encoding="utf-8"))["cer"]
     for name, rate in sorted({**PUBLISHED, "this run, measured": own}.items(), key=lambda item: -item[1]):
         console.print(f"{rate:6.2f} %  {name}{'' if name.startswith('this') else ' (published)'}", markup=False)
-
-
-def run(name: str, *words: str, **values: object) -> str:
-    """Run a script of the task, show what it prints, and return that. Raises UserError if it fails."""
-    command = [sys.executable, str(SCRIPTS / f"{name}.py"), *words]
-    command += [word for key, value in values.items() for word in (f"--{key}", str(value))]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        told = []
-        for line in process.stdout:
-            told.append(line)
-            console.print(line.rstrip("\n"), markup=False, highlight=False)
-    if process.returncode:
-        raise UserError(
-            f"{name}.py ended with {process.returncode}; mend what it says, and run this again to go on from here"
-        )
-    return "".join(told)
-
-
-def remade(folder: Path) -> Path:
-    """The name of a folder that a stage makes; what an earlier run of it left is moved aside.
-
-    Raises UserError if it cannot be moved.
-    """
-    if folder.exists():
-        number = 1
-        while (aside := folder.with_name(f"{folder.name}.{number}")).exists():
-            number += 1
-        with writing(folder):
-            folder.rename(aside)
-        console.print(f"{folder} of an earlier run is {aside} now", markup=False)
-    return folder
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
-"""The recipe of AISHELL-1 on a little tree of its layout."""
+"""The recipes, on little trees of the layouts that they read."""
 
+import gzip
+import json
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from DeepASR.corpus import open_corpus
-from DeepASR.recipes import aishell
+from DeepASR.recipes import aishell, asterisk
 from fluid.errors import DataError, UserError
 
 import numpy as np
@@ -97,3 +100,66 @@ def test_what_is_missing_is_told(archives: Path) -> None:
         aishell.main(flags(archives))
     with pytest.raises(DataError, match="nor the characters 车"):
         aishell.spell(["车"], aishell.Lexicon({"好": (("h", "ao"),)}))
+
+
+ASTERISK = """; Core Asterisk Sounds in English
+
+activated: Activated.
+beep: [this is a simple beep tone]
+digits/5: Five.
+agent-pass: Please enter 5.
+vm-unknown: Zyzzyva please.
+gone: Please.
+"""
+CMU = "activated AE1 K T AH0 V EY2 T IH0 D\nfive F AY1 V\nplease P L IY1 Z\nplease(2) P L IH1 Z\nenter EH1 N T ER0\n"
+
+
+@pytest.fixture
+def prompts(tmp_path: Path) -> asterisk.Flags:
+    """The recordings of a package, each of them ten times under other names."""
+    rng = np.random.default_rng(0)
+    sounds, text = tmp_path / "sounds", ASTERISK
+    for name in ("activated", "digits/5", "agent-pass", "vm-unknown"):
+        for copy in range(10):
+            path = sounds / f"{name}{copy or ''}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            times = np.arange(int(1.2 * 8000)) / 8000
+            samples = (
+                0.2 * np.sin(900 * (copy + 2) * times) * np.sin(9 * times) ** 2 + rng.normal(size=len(times)) * 0.01
+            )
+            soundfile.write(path, samples, 8000, subtype="PCM_16")
+            said = next(line.partition(":")[2] for line in ASTERISK.splitlines() if line.startswith(f"{name}:"))
+            text += f"{name}{copy}:{said}\n" if copy else ""
+    (tmp_path / "core.txt.gz").write_bytes(gzip.compress(text.encode()))
+    (tmp_path / "cmu.dict").write_text(CMU)
+    files = {"transcripts": tmp_path / "core.txt.gz", "dictionary": tmp_path / "cmu.dict"}
+    return asterisk.Flags(work=tmp_path / "work", sounds=sounds, train=SMALL, use="--device cpu", **files)
+
+
+def test_prompts_become_a_data_set_that_gaussians_recognise(
+    prompts: asterisk.Flags, capsys: pytest.CaptureFixture
+) -> None:
+    assert asterisk.main(replace(prompts, stop_stage=3)) == [1, 2, 3]
+    printed = capsys.readouterr().out
+    assert "1 words have no pronunciation: zyzzyva" in printed and "10 prompts left out" in printed
+    corpus = open_corpus(prompts.work / "prepared")
+    texts = [text for part in ("train", "dev", "test") for text in corpus.part(part).texts.values()]  # type: ignore[arg-type]
+    assert len(texts) == 30 and set(texts) == {"activated", "five", "please enter five"}
+    assert corpus.lexicon is not None and len(corpus.lexicon.words["please"]) == 2
+    result = json.loads((prompts.work / "gaussians" / "result.json").read_text())
+    assert result["out_of_vocabulary"] == 0 and 0 <= result["interval"][0] <= result["wer"] <= result["interval"][1]
+
+
+@pytest.mark.full
+def test_prompts_lead_to_an_error_rate(prompts: asterisk.Flags, capsys: pytest.CaptureFixture) -> None:
+    assert asterisk.main(prompts) == [1, 2, 3, 4, 5, 6]
+    printed = capsys.readouterr().out
+    assert "network: WER" in printed and "Gaussians: WER" in printed
+
+
+def test_prompts_that_are_not_there_are_told(prompts: asterisk.Flags, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="has none of the 41 recordings"):
+        asterisk.tables(replace(prompts, sounds=tmp_path))
+    with pytest.raises(DataError, match="install asterisk-core-sounds-en"):
+        asterisk.tables(replace(prompts, transcripts=tmp_path / "nothing"))
+    assert asterisk.spelled("If you'd like, press 1 or 'two'.") == ["if", "you'd", "like", "press", "one", "or", "two"]
