@@ -1,6 +1,6 @@
 """Measure how well words are read: every word of a set, exactly once each.
 
-python eval.py                                             what comes along, or the run in ./output, on made words
+python eval.py                                             the run in ./output, or `simple`, which comes along, on made words
 python eval.py --data_dir IIIT5K                           test.txt, test.list or an LMDB of a folder
 python eval.py --lexicon words.txt --beam_size 8           with what is known beside the picture
 """
@@ -23,7 +23,7 @@ from fluid.run import console, script, show
 from fluid.runner import Runner
 from ocr_recognition import pictures
 from ocr_recognition.metrics import Accuracy, reliability
-from ocr_recognition.opening import feed_of, open_recognizer
+from ocr_recognition.opening import ENGLISH, SIMPLE, feed_of, open_recognizer
 from ocr_recognition.options import ALIASES, RETIRED, ReadingFlags, Style
 from ocr_recognition.recognizer import Recognizer
 from ocr_recognition.report import draw_found
@@ -52,7 +52,7 @@ class Flags(ReadingFlags, ResultFlags):
 def main(flags: Flags) -> dict[str, float]:
     """Measure, print and return the figures."""
     began = time.perf_counter()
-    opened = open_recognizer(flags)
+    opened = open_recognizer(flags, default=SIMPLE if made_simple(flags) else ENGLISH)
     recognizer = opened.facts
     flags = flags if recognizer.is_ctc else opened.settle(flags, "beam_size")
     source = measured_words(flags, recognizer)
@@ -75,6 +75,11 @@ def main(flags: Flags) -> dict[str, float]:
     if flags.output_dir is not None:
         write(flags.output_dir, accuracy, result, source, {"weights": opened.source, "words": source.origin})
     return result
+
+
+def made_simple(flags: Flags) -> bool:
+    """Whether no other words are asked for than those that train.py learns by default."""
+    return flags.data_dir is None and flags.test_list is None and flags.style != "general"
 
 
 def build_program(recognizer: Recognizer, beam_size: int, allowed: frozenset[str] | None) -> Interface:

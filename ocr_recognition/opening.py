@@ -15,8 +15,8 @@ import numpy as np
 
 HEAD = ("fc_2.w_0", "fc_2.w_1", "fc_2.b_0", "deep_out.*", "embedding_0.w_0", "fc_8.*")
 """Variables whose size is the number of characters."""
-SHIPPED = "simple"
-"""What comes along."""
+ENGLISH, SIMPLE = "english", "simple"
+"""What comes along: what infer.py reads with, and what train.py makes by default."""
 OFFSETS = {
     "crnn": ("deep_out.b_0", 1),
     "crnn_small": ("deep_out.b_0", 1),
@@ -33,11 +33,16 @@ def feed_of(feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {"pixel": np.where(inside, pixel, np.float32(0)), "width": width}
 
 
-def open_recognizer(flags: NetworkFlags, say: Callable[[str], None] | None = None) -> Opened[Recognizer]:
-    """The recogniser that the flags name, ready to be used; raises UserError for what cannot be."""
+def open_recognizer(
+    flags: NetworkFlags, say: Callable[[str], None] | None = None, *, default: str = ENGLISH
+) -> Opened[Recognizer]:
+    """The recogniser that the flags name, ready to be used, else the run in ./output, else `default`.
+
+    Raises UserError for what cannot be used.
+    """
     read, fit = Recognizer.from_facts, partial(fit_recognizer, flags=flags)
     return weights.open(
-        FOLDER, flags, default=SHIPPED, key="recognizer", from_facts=read, fit=fit, free=("calibration",), say=say
+        FOLDER, flags, default=default, key="recognizer", from_facts=read, fit=fit, free=("calibration",), say=say
     )
 
 

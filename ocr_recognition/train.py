@@ -50,7 +50,7 @@ import numpy as np
 @dataclass
 @defaults(
     optimizer="adam",
-    lr=0.003,
+    lr=0.002,
     lr_strategy="cosine_decay_warmup",
     grad_clip=5.0,
     test_batch_size=64,
@@ -66,7 +66,7 @@ class Flags(DataFlags, OptimizerFlags, BatchFlags, TrainFlags):
     """CTC: the class of the blank, before or after the characters."""
     longest: Count = 25
     """attention: most characters of a word."""
-    batch_size: Count = 32
+    batch_size: Count = 16
     """Words in a batch, over all devices."""
     num_epochs: Count = 8
     """Passes over the words."""
