@@ -26,7 +26,7 @@ from fluid.runner import Runner
 from icnet.classes import Classes
 from icnet.evaluation import Size, Views, by_size, confusion, role_of
 from icnet.metrics import accuracies, iou, only, scores
-from icnet.opening import open_segmenter
+from icnet.opening import SIMPLE, open_segmenter
 from icnet.reader import Pairs, open_pairs
 from icnet.report import show_classes
 from icnet.segmenter import NetworkFlags, Segmenter
@@ -66,7 +66,7 @@ RETIRED: dict[str, str] = {}
 def main(flags: Flags) -> dict[str, float]:
     """Measure, print, and return the scores."""
     began = time.perf_counter()
-    opened = open_segmenter(flags)
+    opened = open_segmenter(flags, SIMPLE)
     segmenter = opened.facts
     pairs = open_pairs(flags.data_dir, flags.split, flags.reduce_zero_label)
     check_classes(segmenter.classes, pairs)

@@ -11,7 +11,9 @@ from icnet.segmenter import FOLDER, HEADS, NetworkFlags, Segmenter, scaled
 import numpy as np
 
 DEFAULT = "streets"
-"""What comes along, by its name in weights.toml."""
+"""What comes along for pictures, by its name in weights.toml."""
+SIMPLE = "streets_simple"
+"""What `train` without flags makes, which `eval` without flags measures."""
 
 
 def load_weights(
@@ -28,10 +30,10 @@ def load_weights(
     return load_into(state, arrays, head=heads, optional=optional, allow_partial=allow_partial)
 
 
-def open_segmenter(flags: NetworkFlags) -> Opened[Segmenter]:
-    """The network that the flags name, ready to be used; raises UserError for what cannot be."""
+def open_segmenter(flags: NetworkFlags, default: str = DEFAULT) -> Opened[Segmenter]:
+    """The network that the flags name, or `default`, ready to be used; raises UserError for what cannot be."""
     fit = partial(_fit, flags=flags)
-    return weights.open(FOLDER, flags, default=DEFAULT, key="segmenter", from_facts=Segmenter.from_facts, fit=fit)
+    return weights.open(FOLDER, flags, default=default, key="segmenter", from_facts=Segmenter.from_facts, fit=fit)
 
 
 def _fit(bare: Bare, flags: NetworkFlags) -> tuple[Segmenter, dict[str, np.ndarray], Report]:
