@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,8 @@ from DeepASR.kaldi_io import ArchiveWriter, Entry, Kind, read_archive, read_scri
 from DeepASR.lexicon import Lexicon, lexicon_lines, read_lexicon
 from DeepASR.metrics import Unit
 from fluid.errors import DataError, UserError
+from fluid.files import read_plain
+from fluid.text import read_lines
 
 import numpy as np
 
@@ -112,7 +115,7 @@ def open_corpus(folder: Path | None) -> Corpus:
     folder = folder or EMBEDDED
     path = folder / DESCRIPTION
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
+        facts = json.loads(read_plain(path))
         if facts["format"] != FORMAT:
             raise ValueError(f"its format is {facts['format']}, {FORMAT} is known here")
         frontend = Frontend(**facts["frontend"]) if facts["frontend"] else None
@@ -122,12 +125,18 @@ def open_corpus(folder: Path | None) -> Corpus:
         raise DataError(
             f"{folder}: no prepared data there (it has no {DESCRIPTION}); prepare_wav.py makes them"
         ) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"{path}: cannot be read ({error}); prepare the data again") from None
     lexicon = read_lexicon(folder / "lexicon.txt") if (folder / "lexicon.txt").exists() else None
     model = folder / "language_model.arpa"
-    text = model.read_text(encoding="utf-8") if model.exists() else None
+    text = "\n".join([*read_lines(model), ""]) if model.exists() else None
     return Corpus(folder, *sizes, unit, frontend, lexicon, text, about)
+
+
+def _frames(text: str, name: str, folder: Path) -> int:
+    if not re.fullmatch("[0-9]{1,9}", text):
+        raise DataError(f"{folder / 'utt2num_frames'}: {name}: {text[:80]!r} is no number of frames")
+    return int(text)
 
 
 def open_part(folder: Path, corpus: Corpus) -> Part:
@@ -138,7 +147,7 @@ def open_part(folder: Path, corpus: Corpus) -> Part:
         lengths = {name: len(array) for name, array in features.items()}
     elif (folder / "feats.scp").exists():
         features = read_script(folder / "feats.scp")
-        lengths = {name: int(frames) for name, frames in read_text(folder / "utt2num_frames").items()}
+        lengths = {name: _frames(frames, name, folder) for name, frames in read_text(folder / "utt2num_frames").items()}
     else:
         raise DataError(f"{folder}: has neither feats.ark nor feats.scp")
     texts = read_text(folder / "text")

@@ -11,9 +11,9 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 from fluid.errors import DataError
+from fluid.files import read_plain
 
 SILENCE = "SIL"
 STATES = 3
@@ -81,7 +81,7 @@ def read_lexicon(path: str | os.PathLike) -> Lexicon:
     """Read a lexicon; several lines of a word are its pronunciations. Raises DataError (FILE:LINE)."""
     words: dict[str, list[tuple[str, ...]]] = {}
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = read_plain(path).decode().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read ({error})") from None
     for number, line in enumerate(lines, 1):

@@ -26,6 +26,7 @@ from fluid import weights
 from fluid.config import EngineFlags
 from fluid.engine import Engine
 from fluid.errors import DataError, UserError
+from fluid.files import read_plain
 from fluid.interface import Interface
 from fluid.runner import Runner
 from fluid.weights import Bare, Opened, Report, load_into
@@ -84,7 +85,7 @@ def _completed(recogniser: Recogniser, flags: NetworkFlags) -> Recogniser:
 def read_log_prior(path: Path) -> tuple[float, ...]:
     """A text vector of Kaldi's, `[ -5.1 -7.3 ... ]`, as 2018 had it. Raises DataError."""
     try:
-        text = path.read_text(encoding="ascii")
+        text = read_plain(path).decode("ascii")
         match = re.fullmatch(r"\s*\[([^\[\]]*)\]\s*", text)
         if match is None:
             raise ValueError("numbers in brackets are expected")
@@ -179,7 +180,7 @@ def kaldi_graph(path: Path, vocabulary: Path, trans_model: Path | None) -> tuple
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return read_plain(path).decode()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read ({error})") from None
 

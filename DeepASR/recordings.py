@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from fluid.errors import DataError
+from fluid.files import read_plain
 
 SUFFIXES = (".wav", ".flac")
 """What is looked for in folders."""
@@ -18,9 +19,14 @@ def find(words: tuple[str, ...]) -> list[str]:
             found.append(word)
         elif word.startswith("@"):
             try:
-                found += find(tuple(Path(word[1:]).read_text(encoding="utf-8").split("\n")[:-1]))
+                names = [os.fsdecode(line) for line in read_plain(word[1:]).split(b"\n") if line.strip()]
             except OSError as error:
                 raise DataError(f"{word[1:]}: cannot be read ({error.strerror or error})") from None
+            if nested := [name for name in names if name == "-" or name.startswith("@")]:
+                raise DataError(
+                    f"{word[1:]}: {nested[0]}: a list names recordings, folders and patterns, no other list"
+                )
+            found += find(tuple(names))
         elif os.path.isdir(word):
             inside = sorted(str(path) for path in Path(word).rglob("*") if path.suffix.lower() in SUFFIXES)
             if not inside:

@@ -12,10 +12,10 @@ frames more, and the first five answers are dropped: every frame has its label a
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import NamedTuple
 
 from fluid.errors import DataError
+from fluid.files import read_plain
 
 import numpy as np
 
@@ -111,7 +111,7 @@ def read_statistics(path: str | os.PathLike) -> Statistics:
     """A text file of 2018 with a line "MEAN VARIANCE" for each column. Raises DataError."""
     rows = []
     try:
-        for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
+        for number, line in enumerate(read_plain(path).decode().splitlines(), 1):
             mean, variance = map(float, line.split())
             if not (np.isfinite(mean) and 0 < variance < np.inf):
                 raise DataError(

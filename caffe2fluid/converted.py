@@ -44,7 +44,7 @@ def open_converted(folder: str | Path) -> Converted:
         )
     try:
         return Converted(Path(folder), json.loads(path.read_text("utf-8")))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConvertError(f"{path} is damaged ({error}); convert the net again") from None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -17,6 +18,10 @@ class UnsupportedError(ConvertError):
 
 def run_script(main: Callable[[], int | None]) -> None:
     """Runs ``main`` and leaves the process: 0 or what it returned, 1 with one line for an error, 130 for Ctrl-C."""
+    for stream in (sys.stdout, sys.stderr):
+        # What it cannot show, it shows by numbers.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         sys.exit(main() or 0)
     except ConvertError as error:
@@ -27,6 +32,9 @@ def run_script(main: Callable[[], int | None]) -> None:
         sys.exit(141)
     except OSError as error:
         print(f"error: {error.filename or 'file'}: {error.strerror or error}", file=sys.stderr)
+        sys.exit(1)
+    except MemoryError:
+        print("error: memory ran out", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

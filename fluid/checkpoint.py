@@ -293,7 +293,7 @@ def _named_best(output_dir: Path) -> Path | None:
     try:
         named = json.loads((output_dir / BEST_FILE).read_text(encoding="utf-8"))["checkpoint"]
         folder = output_dir / "checkpoints" / Path(named).name
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         # Written by an earlier version, or a copy that left the file out.
         folder = output_dir / BEST_LINK
     return folder.resolve() if (folder / META_FILE).is_file() else None

@@ -114,7 +114,7 @@ class ExportedModel:
             self.inputs = {item["name"]: item for item in signature["inputs"]}
             self.outputs, self.facts = list(signature["outputs"]), dict(signature["facts"])
             onednn = bool(signature.get("onednn", True))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise WeightsError(
                 f"{folder} is not an exported model ({SIGNATURE}: {error}); make one with export.py"
             ) from error

@@ -20,6 +20,7 @@ from typing import Literal
 
 from fluid import cache
 from fluid.errors import DataError, UserError
+from fluid.files import read_plain
 from fluid.formats.archive import unpack
 from fluid.media import EXTENSIONS, decode_image, read_bytes, read_named
 from fluid.text import as_text
@@ -425,6 +426,6 @@ def _subfolders(folder: Path) -> list[str]:
 
 def _read_names(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8").splitlines()
+        return read_plain(path).decode().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as UTF-8 text, one class name a line ({error})") from None

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from fluid.errors import DataError, UserError
+from fluid.files import read_plain
 from fluid.media import decode_image
 from fluid.run import progress_bar
 from image_classification.reader import ImageList, class_names, open_images
@@ -77,7 +78,7 @@ def scaled_copy(data_dir: Path, short_side: int) -> Path:
 def scale(images: ImageList, folder: Path, short_side: int, quality: int, index: int) -> str:
     """Write one copy below `folder`; returns its name there."""
     try:
-        content = Path(images.path(index)).read_bytes()
+        content = read_plain(images.path(index))
         image = decode_image(content)
     except (OSError, DataError) as error:
         raise DataError(f"{images.where(index)}: {error}") from None

@@ -6,6 +6,7 @@ bounds of memory and time, in a process of its own.
 prints how many were read and refused, the slowest and the largest, and what else came of some; exit code 1 if anything did.
 """
 
+import ast
 import base64
 import contextlib
 import copy
@@ -270,7 +271,7 @@ def _with_another_field(data: bytes, rng: random.Random, wire: Any, depth: int) 
 def arrays(folder: Path) -> Target:
     from fluid.errors import UserError
     from fluid.formats import legacy, pdparams, safetensors_file
-    from fluid.weights import files
+    from fluid.weights import compact, files
 
     import numpy as np
 
@@ -278,7 +279,9 @@ def arrays(folder: Path) -> Target:
     pdparams.write_pdparams(folder / "a.pdparams", content)
     safetensors_file.write(folder / "a.safetensors", content)
     legacy.write_tensor(folder / "record", content["w"])
-    seeds = [(folder / name).read_bytes() for name in ("a.pdparams", "a.safetensors", "record")]
+    compact.write(folder / "int8.safetensors", content, compact.Description("t", {"a": 1}, {"b": 2}, "int8"))
+    names = ("a.pdparams", "a.safetensors", "int8.safetensors", "record")
+    seeds = [(folder / name).read_bytes() for name in names]
     return Target(seeds, _in_file(folder / "w", lambda: files.read_weights(folder / "w")), (UserError,), damaged)
 
 
@@ -714,9 +717,40 @@ def prototxt(folder: Path) -> Target:
 
     def read() -> object:
         source = module_source(translate(read_network(path, "TEST", 0, (), None), None, "TEST", True), "n.prototxt")
-        return compile(source, "n.py", "exec")
+        _check_code(source)
+        return source
 
-    return Target(_caffe_models(".prototxt"), _in_file(path, read), (ConvertError,), damaged_text)
+    return Target(_caffe_models(".prototxt"), _in_file(path, read), (ConvertError,), _damaged_net)
+
+
+_STRINGS = (
+    *(
+        'x\\"); import os; os.system(\\"true\\") #',
+        "a\\nimport os\\nos.abort()",
+        '\\"\\"\\"\\nimport os\\n\\"\\"\\"',
+        "{0}",
+        "%s",
+    ),
+    *("Network()", "self", "import", "\\\\", "\\'", "é\\377", "", "a" * 500),
+)
+
+
+def _damaged_net(data: bytes, rng: random.Random) -> bytes:
+    """Damage to a prototxt; often another string, which must stay one in the code that is made of it."""
+    strings = list(re.finditer(rb'"[^"]*"', data))
+    if strings and rng.random() < 0.3:
+        found = rng.choice(strings)
+        return data[: found.start()] + b'"' + rng.choice(_STRINGS).encode() + b'"' + data[found.end() :]
+    return damaged_text(data, rng)
+
+
+def _check_code(source: str) -> None:
+    """Raise AssertionError if a module imports or names what no generated one does."""
+    tree = ast.parse(source)
+    imported = {item.name for node in ast.walk(tree) if isinstance(node, ast.Import) for item in node.names}
+    named = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    assert imported <= {"sys", "inspect", "math", "numpy", "paddle", "paddle.nn", "paddle.nn.functional"}, imported
+    assert not named & {"os", "exec", "eval", "__import__", "subprocess", "open"}, named
 
 
 def caffemodel(folder: Path) -> Target:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fluid.errors import DataError, WeightsError
+from fluid.files import read_plain
 from fluid.run import script
 from fluid.weights import compact, convert, read_weights
 
@@ -67,7 +68,7 @@ def write_compact(source: Path, target: Path, storage: compact.Storage, names: l
 def read_names(path: Path) -> list[str]:
     """One name a line; blank lines do not count. Raises DataError."""
     try:
-        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return [line.strip() for line in read_plain(path).decode().splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: not a readable list of names ({error}).") from error
 
