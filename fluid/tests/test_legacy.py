@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 GOLDEN = Path(__file__).parent / "golden"
+BREAKOUT = Path(__file__).resolve().parents[2] / "DeepQNetwork" / "data" / "breakout_2018"
+"""Real weights of Fluid that come along anyway."""
 FORMATS = GOLDEN / "formats"
 
 arrays = st.sampled_from(list(legacy.DATA_TYPES.values())).flatmap(
@@ -51,7 +53,7 @@ def test_writing_gives_the_bytes_that_fluid_wrote(tmp_path):
 
 
 def test_weights_trained_in_2018():
-    weights = legacy.read_folder(GOLDEN / "dqn_breakout_2018")
+    weights = legacy.read_folder(BREAKOUT)
     assert sum(array.size for array in weights.values()) == 130_629
     assert weights["policy_advantage_fc"].shape == (6400, 4)
     assert weights["policy_value_fc_b"][0] == pytest.approx(6.639, abs=5e-4)

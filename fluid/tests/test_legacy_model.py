@@ -16,7 +16,8 @@ import pytest
 
 GOLDEN = Path(__file__).parent / "golden"
 FORMATS = GOLDEN / "formats"
-BREAKOUT = GOLDEN / "dqn_breakout_2018"
+BREAKOUT = Path(__file__).resolve().parents[2] / "DeepQNetwork" / "data" / "breakout_2018"
+"""Real weights of Fluid that come along anyway."""
 
 
 def message(*items) -> bytes:
@@ -113,13 +114,13 @@ def test_running_a_model_of_fluid_1_8(folder, name):
 
 @pytest.mark.parametrize("onednn", [False, True])
 def test_running_the_dqn_of_2018(onednn):
-    golden = np.load(f"{BREAKOUT}.npz")
+    golden = np.load(GOLDEN / "dqn_breakout_2018.npz")
     values = legacy_model.run_model(BREAKOUT, {"state": golden["state"].astype(np.float32)}, onednn)["tmp_3"]
     assert np.abs(values - golden["q"]).max() <= 1e-5 * np.abs(golden["q"]).max()
 
 
 def test_converting(tmp_path):
-    golden = np.load(f"{BREAKOUT}.npz")
+    golden = np.load(GOLDEN / "dqn_breakout_2018.npz")
     files = legacy_model.convert_model(BREAKOUT, tmp_path / "current")
     assert [file.name for file in files] == ["inference.json", "inference.pdiparams"]
     values = run_current(tmp_path / "current", golden["state"].astype(np.float32))
