@@ -285,12 +285,12 @@ class Keeper:
         report = trainee.report(seconds)
         self._logged_step, self._logged_seconds = trainee.step, self.clock.training
         left = int(seconds / steps * (self.total_steps - trainee.step))
+        self.bar.update(self._task, status=report.status)
         with self._saving_if_unrecorded(trainee):
             self.run.record("train", trainee.step, **report.values)
-        self.bar.update(self._task, status=report.status)
-        self.run.progress(
-            f"step {trainee.step}/{self.total_steps} {report.place} {report.status} eta {left // 60}:{left % 60:02d}"
-        )
+            self.run.progress(
+                f"step {trainee.step}/{self.total_steps} {report.place} {report.status} eta {left // 60}:{left % 60:02d}"
+            )
 
     def save(self, trainee: Trainee, due: Sequence[Evaluation] = ()) -> None:
         """Write the checkpoint of this step, which owes the evaluations in `due`; once."""
