@@ -73,3 +73,28 @@ def test_what_is_more_than_a_sum_of_products_stays_in_the_loop(iteration: Iterat
         jax.tree.leaves(scan(iteration, carry, items)), jax.tree.leaves(lax.scan(iteration, carry, items)), strict=True
     ):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+
+
+def test_what_never_changes_is_made_before_the_loop() -> None:
+    """A weight in another type, but not a vector spread over a matrix, which would have to be read."""
+    carry, items = made(2)
+    weight, bias = jnp.asarray(np.random.default_rng(3).normal(size=(OUTSIDE, OUTSIDE)), jnp.float32), jnp.ones(OUTSIDE)
+
+    def iteration(carry: Any, item: Any) -> tuple[Any, Any]:
+        state = carry["state"].astype(jnp.bfloat16) @ weight.T.astype(jnp.bfloat16)
+        spread = jnp.broadcast_to(bias, (ROWS, OUTSIDE))
+        return {**carry, "state": jnp.tanh(state.astype(jnp.float32) + spread + item["y"])}, state
+
+    (loop,) = loops_of(lambda *given: scan(iteration, *given), carry, items)
+    body = loop.params["jaxpr"].jaxpr
+    converted = [
+        equation.invars[0].aval.shape
+        for equation in body.eqns
+        if equation.primitive.name == "convert_element_type" and equation.params["new_dtype"] == jnp.bfloat16
+    ]
+    assert converted == [(ROWS, OUTSIDE)], "the state alone"
+    assert any(equation.primitive.name == "broadcast_in_dim" for equation in body.eqns)
+    for one, other in zip(
+        jax.tree.leaves(scan(iteration, carry, items)), jax.tree.leaves(lax.scan(iteration, carry, items)), strict=True
+    ):
+        np.testing.assert_allclose(np.asarray(one, np.float32), np.asarray(other, np.float32), rtol=1e-2, atol=1e-2)

@@ -1,8 +1,9 @@
-"""Loops that add up products, which make one product after the loop instead.
+"""Loops without what need not be in them: products that they add up, and what is the same in every step.
 
 The gradient of a recurrent weight is the sum over time of products of two matrices of few rows. Added up in the loop, every step
 reads and writes a matrix as large as the weight; so the loop hands out the two matrices, and one product over all steps and
-rows makes the sum, as cuDNN does.
+rows makes the sum, as cuDNN does. What is made of values from outside alone, such as a weight in bfloat16, is made before the loop:
+XLA left that inside, a tenth of an update of the recogniser of speech on an H100.
 """
 
 from collections import Counter
@@ -32,14 +33,13 @@ class _Sum(NamedTuple):
 
 
 def scan(iteration: Iteration, carry: Any, items: Any, *, reverse: bool = False) -> tuple[Any, Any]:
-    """`lax.scan`, with sums of products made after the loop."""
+    """`lax.scan`, with sums of products made after the loop and what never changes before it."""
     first = jax.tree.map(lambda leaf: leaf[0], items)
-    closed, shapes = jax.make_jaxpr(iteration, return_shape=True)(carry, first)
+    traced, shapes = jax.make_jaxpr(iteration, return_shape=True)(carry, first)
+    closed = _with_fixed_values(traced)
     leaves, tree = jax.tree.flatten(carry)
     count = len(leaves)
     sums = _sums(closed.jaxpr, count)
-    if not sums:
-        return lax.scan(iteration, carry, items, reverse=reverse)
     places = {item.place for item in sums}
     kept = [place for place in range(count) if place not in places]
     producers = {value: equation for equation in closed.jaxpr.eqns for value in equation.outvars}
@@ -63,6 +63,29 @@ def scan(iteration: Iteration, carry: Any, items: Any, *, reverse: bool = False)
         jax.tree.unflatten(tree, [after[place] for place in range(count)]),
         jax.tree.unflatten(jax.tree.structure(shapes[1]), outputs),
     )
+
+
+def _with_fixed_values(closed: ClosedJaxpr) -> ClosedJaxpr:
+    """The iteration with what depends on values from outside alone among those; but not what is larger than all it is made of."""
+    jaxpr = closed.jaxpr
+    known = set(jaxpr.constvars)
+    fixed, others = [], []
+    for equation in jaxpr.eqns:
+        operands = [value for value in equation.invars if isinstance(value, Var)]
+        largest = max((value.aval.size for value in operands if hasattr(value.aval, "size")), default=0)
+        small = all(getattr(value.aval, "size", largest + 1) <= largest for value in equation.outvars)
+        if operands and known.issuperset(operands) and small and not equation.effects:
+            known.update(equation.outvars)
+            fixed.append(equation)
+        else:
+            others.append(equation)
+    used = {value for equation in others for value in equation.invars if isinstance(value, Var)}
+    used |= {value for value in jaxpr.outvars if isinstance(value, Var)}
+    made = [value for equation in fixed for value in equation.outvars if value in used]
+    names = jaxpr.debug_info.with_unknown_names()
+    before = jaxpr.replace(constvars=[], invars=jaxpr.constvars, outvars=made, eqns=fixed, debug_info=names)
+    values = jaxpr_as_fun(ClosedJaxpr(before, []))(*closed.consts)
+    return ClosedJaxpr(jaxpr.replace(constvars=[*jaxpr.constvars, *made], eqns=others), [*closed.consts, *values])
 
 
 def _sums(jaxpr: Jaxpr, count: int) -> list[_Sum]:
