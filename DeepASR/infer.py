@@ -20,7 +20,7 @@ if __package__ in (None, ""):
 
 from DeepASR.audio import problem, read_audio, read_standard_input
 from DeepASR.kaldi_io import read_text
-from DeepASR.legacy import read_features
+from DeepASR.legacy import Reader, read_features
 from DeepASR.opening import USED, Named, Network, build_inference, open_decoder, open_recogniser
 from DeepASR.options import ALIASES, RETIRED_IN_USE, SearchFlags, with_small_devices
 from DeepASR.recogniser import Recogniser
@@ -46,6 +46,8 @@ class Flags(ArrayFlags, SearchFlags):
     examples that come along."""
     features: Path | None = None
     """Kaldi's feats.scp, an archive or a list of 2018 (.lst) instead of recordings."""
+    reader: Reader = "own"
+    """What reads Kaldi's files; kaldi_io, the package kaldi-io, runs the commands in them."""
     utt2spk: Path | None = None
     """Lines `NAME SPEAKER` of recordings (their names without folder and ending) or features, for weights trained with
     --cmvn speaker; by default each stands for itself."""
@@ -127,7 +129,7 @@ def features_of(flags: Flags, recogniser: Recogniser) -> Inputs:
         return Inputs([(name, None) for name in find(flags.recordings or (str(recogniser.examples()),))], recogniser)
     if flags.recordings:
         raise UserError("give recordings or --features, not both")
-    return Inputs(list(read_features(flags.features)), recogniser)
+    return Inputs(list(read_features(flags.features, flags.reader)), recogniser)
 
 
 def speakers_of(flags: Flags, recogniser: Recogniser, inputs: Inputs) -> dict[str, str]:

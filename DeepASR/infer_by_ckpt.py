@@ -18,7 +18,7 @@ if __package__ in (None, ""):
 
 from DeepASR.decoder_processes import decode_all
 from DeepASR.kaldi_io import ArchiveWriter
-from DeepASR.legacy import read_features
+from DeepASR.legacy import Reader, read_features
 from DeepASR.opening import Named, Network, open_decoder, open_recogniser
 from DeepASR.options import ALIASES, RETIRED_IN_USE, SearchFlags, with_small_devices
 from fluid import config as configuration
@@ -37,6 +37,8 @@ class Flags(SearchFlags):
 
     infer_feature_lst: Path | None = None
     """List of 2018 (.lst), Kaldi's feats.scp or an archive."""
+    reader: Reader = "own"
+    """What reads Kaldi's files; kaldi_io, the package kaldi-io, runs the commands in them."""
     decode_to_path: Path | None = None
     """File for the words, a line for each utterance."""
     post_matrix_path: Path | None = None
@@ -54,7 +56,7 @@ def main(flags: Flags) -> dict[str, str]:
     opened = open_recogniser(flags)
     network = Network(opened, flags, rows=flags.test_batch_size, runs=None)
     console.print(network.how, markup=False)
-    posteriors = network.posteriors(read_features(flags.infer_feature_lst))
+    posteriors = network.posteriors(read_features(flags.infer_feature_lst, flags.reader))
     heard: dict[str, str] = {}
     with ExitStack() as stack:
         if flags.post_matrix_path is not None:

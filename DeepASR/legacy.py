@@ -12,13 +12,18 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
+from DeepASR import kaldi_io_package
 from DeepASR.corpus import Corpus, Part
 from DeepASR.kaldi_io import read_archive, read_script
 from fluid.errors import DataError
 from fluid.files import read_plain
 
 import numpy as np
+
+Reader = Literal["own", "kaldi_io"]
+"""Of Kaldi's files: the code here, or the package kaldi-io."""
 
 
 def read_list(path: Path, *, labels: bool = False) -> Iterator[tuple[str, np.ndarray]]:
@@ -72,9 +77,14 @@ def _near(name: str, listed_in: Path) -> Path:
     return path if os.path.exists(path) or not os.path.exists(listed_in.parent / path) else listed_in.parent / path
 
 
-def read_features(path: Path) -> Iterator[tuple[str, np.ndarray]]:
-    """(utterance, features [frames, dim]) of a list of 2018 (.lst), Kaldi's feats.scp or an archive. Raises DataError."""
-    if path.suffix == ".lst":
+def read_features(path: Path, reader: Reader = "own") -> Iterator[tuple[str, np.ndarray]]:
+    """(utterance, features [frames, dim]) of a list of 2018 (.lst), Kaldi's feats.scp or an archive.
+
+    `reader`: of Kaldi's files. Raises DataError, UserError if the package kaldi-io is asked for and not installed.
+    """
+    if reader == "kaldi_io" and path.suffix != ".lst":
+        yield from kaldi_io_package.read(path)
+    elif path.suffix == ".lst":
         yield from read_list(path)
     elif path.suffix == ".scp":
         yield from ((name, entry.read()) for name, entry in read_script(path).items())

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from DeepASR import kaldi_io
 from DeepASR.kaldi_io import ArchiveWriter, Kind, read_archive, read_script, read_text
-from fluid.errors import DataError
+from DeepASR.legacy import read_features
+from fluid.errors import DataError, UserError
 
 import numpy as np
 import pytest
@@ -216,3 +217,43 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.ark")
     with pytest.raises(DataError, match="a pipe, a socket or a device"):
         list(kaldi_io.read_archive(tmp_path / "a.ark"))
+
+
+STAND_IN = """
+import numpy as np
+from pathlib import Path
+print("a greeting in five lines")
+
+def read_mat_scp(path):
+    for number, line in enumerate(Path(path).read_text().splitlines()):
+        name, place = line.split()
+        if place == "broken":
+            raise ValueError("no such place")
+        if place != "compressed":
+            yield name, np.full((2, 3), number)
+"""
+
+
+def test_the_package_kaldi_io_reads_if_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """By a stand-in of its name and interface, which passes over utterances as the real one does."""
+    with pytest.raises(UserError, match="pip install kaldi-io"):
+        list(read_features(tmp_path / "feats.scp", "kaldi_io"))
+    (tmp_path / "kaldi_io").mkdir()
+    (tmp_path / "kaldi_io" / "kaldi_io.py").write_text(STAND_IN)
+    (tmp_path / "kaldi_io-0.9.8.dist-info").mkdir()
+    (tmp_path / "kaldi_io-0.9.8.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: kaldi-io\nVersion: 0.9.8\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "feats.scp").write_text("a x\nb y\n")
+    found = dict(read_features(tmp_path / "feats.scp", "kaldi_io"))
+    assert {name: array.tolist() for name, array in found.items()} == {"a": [[0] * 3] * 2, "b": [[1] * 3] * 2}
+    assert found["a"].dtype == np.float32 and not capsys.readouterr().out
+    (tmp_path / "feats.scp").write_text("a x\nb compressed\n")
+    with pytest.raises(DataError, match="passed over 1 of 2 utterances; use --reader own"):
+        list(read_features(tmp_path / "feats.scp", "kaldi_io"))
+    (tmp_path / "feats.scp").write_text("a broken\n")
+    with pytest.raises(DataError, match="feats.scp: kaldi-io cannot read it .ValueError: no such place"):
+        list(read_features(tmp_path / "feats.scp", "kaldi_io"))
