@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 TINY = {"model": "crnn_ctc", "height": 16, "max_width": 64, "batch_size": 4, "test_batch_size": 4}
+SIGNS = Path(evaluate.__file__).parent / "data" / "signs"
 RUN = {**TINY, "engine": "paddle", "max_steps": 2, "eval_every": 2, "lr": 0.01}
 
 
@@ -130,6 +131,22 @@ def test_evaluation_reads_what_infer_reads(data: Path, run: Path, tmp_path: Path
     written = json.loads((tmp_path / "result" / "result.json").read_text())
     assert written["cer"] == result["cer"] and "calibration_error" in written
     assert {path.name for path in (tmp_path / "result").iterdir()} == {"result.json", "reliability.png", "words.png"}
+
+
+def test_photographed_words_are_read_by_what_comes_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = evaluate.main(evaluate.Flags(data_dir=SIGNS, engine="paddle"))
+    assert capsys.readouterr().out.startswith("weights: english (comes along")
+    # Peers read as many (benchmarks/ocr_peers.py).
+    assert result["exact"] >= 0.85
+
+
+def test_evaluation_without_words_measures_what_train_makes() -> None:
+    assert evaluate.made_simple(evaluate.Flags()) and evaluate.made_simple(evaluate.Flags(style="simple"))
+    others = ({"data_dir": SIGNS}, {"test_list": SIGNS / "test.txt"}, {"style": "general"})
+    assert not any(evaluate.made_simple(evaluate.Flags(**one)) for one in others)
 
 
 def test_a_network_of_small_letters_is_measured_on_small_letters() -> None:
