@@ -61,16 +61,16 @@ def classifier(model: str, kind: str, batch: int) -> Job:
 
 def translation(kind: str, sentences: int) -> Job:
     """The network of the translator that comes along, on sentences of 24 random words."""
-    from fluid import checkpoint
     from fluid.schedule import Constant
     from neural_machine_translation import network
     from neural_machine_translation.decode import Search
-    from neural_machine_translation.translator import FOLDER, SHIPPED, TASK, Translator
+    from neural_machine_translation.options import ModelFlags
+    from neural_machine_translation.scoring import open_model
+    from neural_machine_translation.translator import SHIPPED
 
     import paddle
 
-    _, meta = checkpoint.load(FOLDER / "data" / SHIPPED, task=TASK)
-    config = Translator.from_facts(meta.extra["translator"]).config
+    config = open_model(ModelFlags(pretrained_model=SHIPPED)).facts.config
     if kind == "train":
         adam = lambda: paddle.optimizer.Adam(1.0, 0.9, 0.98, 1e-9)  # noqa: E731
         program, _ = network.training_programs(config, label_smoothing=0.1, optimizer=adam, schedule=Constant(1e-4))
