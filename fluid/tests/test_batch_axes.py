@@ -127,7 +127,6 @@ def on_two_devices() -> dict[str, Any]:
     """What each probe returned."""
     environment = {
         **os.environ,
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
     }
     done = subprocess.run([sys.executable, __file__], capture_output=True, text=True, env=environment, check=False)

@@ -541,8 +541,7 @@ def test_a_captured_program_runs_without_paddle(tmp_path: Path) -> None:
     losses = [float(engine.run(train, feed, step)["loss"]) for step in range(3)]
     logits = np.asarray(engine.run(evaluate, feed)["logits"])
     command = [sys.executable, "-c", WITHOUT_PADDLE, str(tmp_path), str(ROOT)]
-    environment = {**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     other_losses, other_logits, has_paddle = json.loads(done.stdout)
     assert other_losses == losses and np.array_equal(np.array(other_logits, np.float32), logits) and not has_paddle
@@ -804,7 +803,6 @@ def on_devices(folder: Path, devices: int, hosts: int = 1) -> list[Any]:
     port = 20000 + os.getpid() % 20000
     environment = {
         **os.environ,
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices // hosts}",
     }
     processes = [
@@ -935,7 +933,6 @@ def test_a_batch_that_devices_cannot_share(tmp_path: Path) -> None:
     wanted = np.asarray(engine.run(evaluate, feed)["losses"])
     environment = {
         **os.environ,
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
     }
     command = [sys.executable, "-c", script, str(tmp_path), str(ROOT)]
