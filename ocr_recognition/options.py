@@ -35,7 +35,7 @@ class SearchFlags:
     allowed: str | None = None
     """Characters that may be read; by default all that the network knows."""
     lexicon: Path | None = None
-    """The words that may be read, one a line."""
+    """The words that may be read, one a line, as they are written, capitals too."""
     language_model: Path | None = None
     """Words, one a line, whose sequences of characters are preferred."""
     language_weight: NotNegative = 0.5
