@@ -38,11 +38,15 @@ def house(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def environment(house: Path) -> dict[str, str]:
+    """That of the tests, but for what is said to ./zoo there."""
+    outside = {name: value for name, value in os.environ.items() if not name.startswith("ZOO_")}
+    return {**outside, "ZOO_VENV": str(house / "venv")}
+
+
 def zoo(house: Path, *words: str) -> tuple[int, str]:
     """Exit code and the last line said."""
-    outside = {name: value for name, value in os.environ.items() if not name.startswith("ZOO_")}
-    environment = {**outside, "ZOO_VENV": str(house / "venv")}
-    done = subprocess.run([house / "zoo", *words], env=environment, capture_output=True, text=True)
+    done = subprocess.run([house / "zoo", *words], env=environment(house), capture_output=True, text=True)
     return done.returncode, (done.stdout + done.stderr).strip().rpartition("\n")[2].replace(str(house), ".")
 
 
@@ -51,8 +55,7 @@ def test_two_first_installations_wait_for_each_other(house: Path) -> None:
     (house / "venv" / "bin" / "python").write_text(
         f'#!/bin/bash\ncase "$*" in *install*) echo begin >>{log}; sleep 0.5; echo end >>{log};; esac\n'
     )
-    environment = os.environ | {"ZOO_VENV": str(house / "venv")}
-    running = [subprocess.Popen([house / "zoo", "install"], env=environment) for _ in range(3)]
+    running = [subprocess.Popen([house / "zoo", "install"], env=environment(house)) for _ in range(3)]
     assert [process.wait(timeout=60) for process in running] == [0, 0, 0]
     assert log.read_text().split() == ["begin", "end"]
 
