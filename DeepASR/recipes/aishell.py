@@ -18,7 +18,6 @@ recipe: prepare_kaldi.py.
 """
 
 import json
-import re
 import shlex
 import sys
 import tarfile
@@ -31,7 +30,7 @@ if __package__ in (None, ""):
 
 from DeepASR.kaldi_io import read_text
 from DeepASR.lexicon import Lexicon, lexicon_lines, read_lexicon
-from DeepASR.recipes.stages import remade, run, run_stages, write_tables
+from DeepASR.recipes.stages import remade, run, run_stages, sweep, write_tables
 from fluid import config as configuration
 from fluid.config import Count
 from fluid.errors import DataError, UserError
@@ -172,13 +171,8 @@ def train_again(flags: Flags) -> None:
 
 def scale(flags: Flags) -> None:
     """The best acoustic scale on dev, into scale.txt."""
-    told = run("eval", *shlex.split(flags.use), "--split", "dev", "--sweep", *SCALES, data_dir=flags.work / "realigned",
-               checkpoint=flags.work / "second")  # fmt: skip
-    found = re.search(r"fewest errors with --acoustic_scale (\S+)", told)
-    assert found is not None, told
-    path = flags.work / "scale.txt"
-    with writing(path):
-        path.write_text(f"{found[1]}\n", encoding="ascii")
+    sweep(flags.work / "scale.txt", *shlex.split(flags.use), "--sweep", *SCALES, data_dir=flags.work / "realigned",
+          checkpoint=flags.work / "second")  # fmt: skip
 
 
 def test(flags: Flags) -> None:

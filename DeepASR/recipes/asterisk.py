@@ -33,11 +33,11 @@ from DeepASR.graph_building import from_language_model
 from DeepASR.language_model import from_arpa
 from DeepASR.lexicon import Lexicon, lexicon_lines
 from DeepASR.metrics import error_rates
-from DeepASR.recipes.stages import remade, run, run_stages, write_tables
+from DeepASR.recipes.stages import remade, run, run_stages, sweep, write_tables
 from fluid import config as configuration
 from fluid.config import Count, Natural
 from fluid.errors import DataError, UserError
-from fluid.records import make_folder, write_result, writing
+from fluid.records import write_result, writing
 from fluid.run import console, script
 
 import numpy as np
@@ -193,13 +193,8 @@ def train(flags: Flags) -> None:
 
 def scale(flags: Flags) -> None:
     """The best acoustic scale on dev, into scale.txt."""
-    told = run("eval", *shlex.split(flags.use), "--split", "dev", "--sweep", *SCALES, data_dir=flags.work / "prepared",
-               checkpoint=flags.work / "network")  # fmt: skip
-    found = re.search(r"fewest errors with --acoustic_scale (\S+)", told)
-    assert found is not None, told
-    path = make_folder(flags.work) / "scale.txt"
-    with writing(path):
-        path.write_text(f"{found[1]}\n", encoding="ascii")
+    sweep(flags.work / "scale.txt", *shlex.split(flags.use), "--sweep", *SCALES, data_dir=flags.work / "prepared",
+          checkpoint=flags.work / "network")  # fmt: skip
 
 
 def test(flags: Flags) -> None:

@@ -1,5 +1,6 @@
 """Recipes in numbered stages: those that are done are not done again, and what a script of the task says is shown."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -60,6 +61,19 @@ def run(name: str, *words: str, **values: object) -> str:
             f"{name}.py ended with {process.returncode}; mend what it says, and run this again to go on from here"
         )
     return "".join(told)
+
+
+def sweep(path: Path, *words: str, **values: object) -> None:
+    """Write the acoustic scale that makes the fewest errors on dev, of those that eval.py is asked to try, into a file.
+
+    Raises UserError if eval.py fails or the file cannot be written.
+    """
+    told = run("eval", *words, "--split", "dev", **values)
+    found = re.search(r"fewest errors with --acoustic_scale (\S+)", told)
+    assert found is not None, told
+    make_folder(path.parent)
+    with writing(path):
+        path.write_text(f"{found[1]}\n", encoding="ascii")
 
 
 def remade(folder: Path) -> Path:
