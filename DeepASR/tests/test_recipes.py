@@ -9,6 +9,7 @@ from typing import Any
 
 from DeepASR.corpus import open_corpus
 from DeepASR.recipes import aishell, asterisk
+from DeepASR.recipes.stages import sweep
 from fluid.errors import DataError, UserError
 
 import numpy as np
@@ -163,3 +164,8 @@ def test_prompts_that_are_not_there_are_told(prompts: asterisk.Flags, tmp_path: 
     with pytest.raises(DataError, match="install asterisk-core-sounds-en"):
         asterisk.tables(replace(prompts, transcripts=tmp_path / "nothing"))
     assert asterisk.spelled("If you'd like, press 1 or 'two'.") == ["if", "you'd", "like", "press", "one", "or", "two"]
+
+
+def test_a_sweep_leaves_the_scale_with_the_fewest_errors(tmp_path: Path) -> None:
+    sweep(tmp_path / "new" / "scale.txt", "--sweep", "0.001", "0.2", output_dir=tmp_path / "measured")
+    assert (tmp_path / "new" / "scale.txt").read_text() == "0.2\n"
