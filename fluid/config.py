@@ -11,7 +11,7 @@ import difflib
 import math
 import sys
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -323,6 +323,30 @@ def with_named(config: Config, values: Mapping[str, Any]) -> Config:
     result = dataclasses.replace(config, **values)  # type: ignore[type-var]
     object.__setattr__(result, _NAMED, named(config) | values.keys())
     return result
+
+
+def as_built(config: Config, settings: Mapping[str, Any], names: Collection[str], what: str, mend: str) -> Config:
+    """`config`; the flags in `names` are what something was built with, as `to_dict` wrote it into `settings`.
+
+    Raises UserError for one that is named otherwise; see `check_built`.
+    """
+    built = from_dict(type(config), settings)
+    unnamed = (set(names) & settings.keys()) - named(config)
+    result = dataclasses.replace(config, **{name: getattr(built, name) for name in unnamed})  # type: ignore[type-var]
+    check_built(result, settings, names, what, mend)
+    return result
+
+
+def check_built(config: Any, settings: Mapping[str, Any], names: Collection[str], what: str, mend: str) -> None:
+    """Raise UserError, `what` built with the others, unless the flags in `names` are those of `settings`."""
+    built = from_dict(type(config), settings)
+    different = [
+        f"--{item.name} {getattr(built, item.name)}, not {getattr(config, item.name)}"
+        for item in dataclasses.fields(config)
+        if item.name in names and getattr(config, item.name) != getattr(built, item.name)
+    ]
+    if different:
+        raise UserError(f"{what} built with {'; '.join(different)}: {mend}")
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:

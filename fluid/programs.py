@@ -16,7 +16,7 @@ import json
 import shutil
 import zlib
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -116,22 +116,15 @@ class Captured:
 
     def settle(self, flags: Flags, names: Collection[str]) -> Flags:
         """`flags`, those in `names` as the Programs were built with; raises UserError for one that is named otherwise."""
-        built = configuration.from_dict(type(flags), self.settings)
-        unnamed = (set(names) & self.settings.keys()) - configuration.named(flags)
-        settled: Flags = replace(flags, **{name: getattr(built, name) for name in unnamed})  # type: ignore[type-var]
-        self.check_settings(settled, names)
-        return settled
+        return configuration.as_built(
+            flags, self.settings, names, f"the Programs in {self.folder} were", "capture them again"
+        )
 
     def check_settings(self, flags: Any, names: Collection[str]) -> None:
         """Raise UserError unless the flags in `names` are what the Programs were built with."""
-        built = configuration.from_dict(type(flags), self.settings)
-        different = [
-            f"--{item.name} {getattr(built, item.name)}, not {getattr(flags, item.name)}"
-            for item in fields(flags)
-            if item.name in names and getattr(flags, item.name) != getattr(built, item.name)
-        ]
-        if different:
-            raise UserError(f"the Programs in {self.folder} were built with {'; '.join(different)}: capture them again")
+        configuration.check_built(
+            flags, self.settings, names, f"the Programs in {self.folder} were", "capture them again"
+        )
 
     def check_facts(self, key: str, facts: Mapping[str, Any], source: str, free: Collection[str] = ()) -> None:
         """Raise UserError unless the facts of weights are those of the network that the Programs were built for.

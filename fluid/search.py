@@ -142,14 +142,22 @@ def sample(
     eos: int,
     temperature: float = 1.0,
     top_k: int = 0,
+    forbidden: Sequence[int] = (),
 ) -> dict[str, Value]:
     """One random sequence for each of N sentences.
 
-    Each word is drawn from softmax(logits / temperature), with `top_k` from its `top_k` most probable words alone. `step`
-    decodes one hypothesis a sentence; the other arguments as in `beam_search`. Returns `ids` [N, 1, T] int64 and `scores`
-    [N, 1] float32, the log-probability under the model.
+    Each word is drawn from softmax(logits / temperature), with `top_k` from its `top_k` most probable words alone, and never
+    one of the `forbidden`. `step` decodes one hypothesis a sentence; the other arguments as in `beam_search`. Returns `ids`
+    [N, 1, T] int64 and `scores` [N, 1] float32, the log-probability under the model.
     """
     board = _Board(rows, 1, length, eos)
+
+    def allowed(logits: Value) -> Value:
+        if not forbidden:
+            return logits
+        never = np.zeros((1, 1, logits.shape[2]), np.float32)
+        never[..., list(forbidden)] = NEVER
+        return logits + paddle.assign(never)
 
     def running(place: Value, word: Value, score: Value, ids: Value, *caches: Value) -> Value:
         return paddle.logical_and(place < board.length, paddle.any(paddle.logical_or(word != eos, place == 0)))
@@ -157,7 +165,8 @@ def sample(
     def advance(place: Value, word: Value, score: Value, ids: Value, *caches: Value) -> list[Value]:
         growing = paddle.logical_or(word != eos, place == 0)
         logits, next_caches = step(word, place, caches)
-        best, words = _best(logits, min(top_k, logits.shape[2])) if top_k else (logits, None)
+        best = allowed(logits)
+        best, words = _best(best, min(top_k, best.shape[2])) if top_k else (best, None)
         # The largest of logits + Gumbel noise is a draw from their softmax (Gumbel, 1954).
         noise = -paddle.log(-paddle.log(paddle.uniform(paddle.shape(best), "float32", 1e-9, 1.0)))
         drawn = paddle.argmax(best / temperature + noise, axis=2, keepdim=True)

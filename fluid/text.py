@@ -2,25 +2,37 @@
 
 import json
 import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from fluid.errors import DataError
-from fluid.files import read_plain
+from fluid.files import open_plain, read_plain
 
 
 def read_lines(path: str | Path) -> list[str]:
     """Lines of a UTF-8 text file, with or without a byte order mark. Raises DataError (FILE:LINE)."""
+    return list(each_line(path))
+
+
+def each_line(path: str | Path) -> Iterator[str]:
+    """`read_lines`, one at a time: of a file of any size, or of a pipe as they come."""
     try:
-        data = read_plain(path)
+        file = open_plain(path)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
-    try:
-        lines = data.decode("utf-8-sig").replace("\r\n", "\n").split("\n")
-    except UnicodeDecodeError as error:
-        number = data[: error.start].count(b"\n") + 1
-        raise DataError(f"{path}:{number}: is not UTF-8 text (byte 0x{data[error.start]:02x})") from None
-    return lines[:-1] if lines[-1] == "" else lines
+    with file:
+        yield from decoded_lines(file, str(path))
+
+
+def decoded_lines(lines: Iterable[bytes], name: str) -> Iterator[str]:
+    """Text of the UTF-8 `lines` of what is called `name`, without their ends. Raises DataError (NAME:LINE)."""
+    for number, line in enumerate(lines, 1):
+        try:
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise DataError(f"{name}:{number}: is not UTF-8 text (byte 0x{error.object[error.start]:02x})") from None
+        yield text.removesuffix("\n").removesuffix("\r")
 
 
 def read_json(path: str | Path) -> Any:

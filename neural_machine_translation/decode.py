@@ -39,10 +39,12 @@ def sample(
     max_out_len: int = 256,
     temperature: float = 1.0,
     top_k: int = 0,
+    forbidden: Sequence[int] = (),
 ) -> dict[str, Value]:
     """One random translation of each sentence of `src_word` [N, S] int64: see `fluid.search.sample`."""
     decoder = Decoder(parameters, config, max_out_len, 1, src_word)
-    return searching.sample(decoder.step, decoder.caches, temperature=temperature, top_k=top_k, **decoder.bounds)
+    options = {"temperature": temperature, "top_k": top_k, "forbidden": forbidden}
+    return searching.sample(decoder.step, decoder.caches, **options, **decoder.bounds)
 
 
 class Decoder:

@@ -77,8 +77,8 @@ def main(flags: Flags) -> Quality:
     if cut_off:
         console.print(f"{cut_off} translations reached --max_out_len and were cut off")
     console.print(f"perplexity {perplexity.value:.3f} ({perplexity.loss:.4f} nats a word, {perplexity.words} words)")
-    console.print(f"chrF {result.chrf:.2f}  {result.chrf_signature}", markup=False)
-    console.print(f"BLEU {result.bleu:.2f}  {result.bleu_signature}", markup=False)
+    console.print(f"chrF {result.chrf:.2f}  {result.chrf_signature}|{flags.signature}", markup=False)
+    console.print(f"BLEU {result.bleu:.2f}  {result.bleu_signature}|{flags.signature}", markup=False)
     if flags.output_dir is not None:
         write_result(flags.output_dir, {**perplexity.result(), "bleu": result.bleu, "chrf": result.chrf})
     return result

@@ -19,10 +19,11 @@ from fluid.deployment import deploy
 from fluid.errors import UserError
 from fluid.program import Program
 from fluid.run import script
+from fluid.weights.opening import SETTINGS
 from neural_machine_translation.indices import BOS, EOS
 from neural_machine_translation.metrics import quality
 from neural_machine_translation.network import scoring_program, search_program
-from neural_machine_translation.options import ALIASES, RETIRED, NetworkFlags, SearchFlags, with_pairs
+from neural_machine_translation.options import ALIASES, RETIRED, SEARCH, NetworkFlags, SearchFlags, with_pairs
 from neural_machine_translation.reader import open_pairs
 from neural_machine_translation.scoring import has_text, open_model
 from neural_machine_translation.translate import runner, translate
@@ -56,7 +57,7 @@ def main(flags: Flags) -> Path:
         lambda state: bleu(translator, state, flags),
         task=TASK,
         facts={"translator": translator.to_facts()},
-        of_the_model={"what": flags.what},
+        of_the_model={"what": flags.what, SETTINGS: {name: getattr(flags, name) for name in SEARCH}},
         examples=[_sentences(program, translator, rows) for rows in (1, 3)],
     )
 

@@ -7,9 +7,13 @@ python infer.py --interactive                          line by line, answered at
 python infer.py --feed in.npz --fetch out.npz          src_word, trg_word [N, T] int64 -> logits [N, T, V]
 """
 
+import itertools
+import math
 import sys
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,17 +25,24 @@ from fluid.config import ArrayFlags, Count, ExportedFlags, Natural, Positive
 from fluid.errors import UserError
 from fluid.interface import Interface
 from fluid.records import json_lines, make_folder
-from fluid.run import console, script
+from fluid.run import script
 from fluid.runner import Runner, run_arrays
+from neural_machine_translation.lines import Line, Rules, Search, translate_lines
 from neural_machine_translation.options import ALIASES, RETIRED, SEARCH, ModelFlags, with_pairs
 from neural_machine_translation.reader import EMBEDDED, input_lines, read_tsv
 from neural_machine_translation.scoring import draw_attentions, has_text, open_model
 from neural_machine_translation.shipped import made_of_search
-from neural_machine_translation.translate import Hypothesis, Run, runner, translate
-from neural_machine_translation.translator import Transformer, Translator
+from neural_machine_translation.translate import Hypothesis, runner, translate
+from neural_machine_translation.translator import Translator
+from neural_machine_translation.vocabulary import SentencePiece
 
 import numpy as np
 import tyro
+
+BATCHES_AHEAD = 8
+"""So many batches of lines are read, and written, together: among them sentences of similar length share a batch."""
+CUT = " […]"
+"""Behind a translation that reached --max_out_len."""
 
 
 @dataclass
@@ -43,13 +54,17 @@ class Flags(ModelFlags, ArrayFlags, ExportedFlags):
     test_file_pattern: str | None = None
     """Files of pairs (source, tab, target), of which the sources are translated, as in 2018."""
     n_best: Count = 1
-    """Translations of each sentence, with their scores."""
+    """Translations of each line: always so many, a line each: number, rank, score and text, with tabs between."""
     sampling: bool = False
     """Draw translations at random instead of searching for the most probable one."""
     temperature: Positive = 1.0
     """sampling: below 1 prefers the probable words, above 1 the others."""
     top_k: Natural = 0
     """sampling: draw from the most probable words alone; 0 draws from all."""
+    split_over: Natural = 40
+    """Lines of more words (pieces of the vocabulary) are translated sentence by sentence; 0: as long as the network takes."""
+    keep_markup: bool = True
+    """Carry markup, places for values, addresses, options and numbers over as they are (text of sentencepiece)."""
     interactive: bool = False
     """Translate standard input line by line, answering each at once."""
     output_file: Path | None = None
@@ -62,59 +77,68 @@ class Flags(ModelFlags, ArrayFlags, ExportedFlags):
     """Raw outputs: the .npz to write, with logits [N, T, V]."""
 
 
-def main(flags: Flags) -> list[list[Hypothesis]]:
-    """Translate as `flags` say; returns the hypotheses of each sentence."""
+def main(flags: Flags) -> int:
+    """Translate as `flags` say; returns how many lines were translated."""
     arrays = flags.arrays()
     if arrays is not None:
         opened = open_model(flags)
         run_arrays(
             Runner(opened, flags),
-            lambda: build_program("score", opened.facts.config, flags),
+            lambda: build_program("score", opened.facts, flags),
             *arrays,
             role="score",
             check=lambda feed: check_words(feed, opened.facts),
         )
-        return []
-    if flags.interactive:
-        translator, run, _ = open_search(flags, None)
-        answer_lines(flags, translator, run)
-        return []
-    lines = list(lines_to_translate(flags))
-    places, texts = [place for place, _ in lines], [text for _, text in lines]
-    copies = flags.n_best if flags.sampling else 1
-    translator, run, own = open_search(flags, len(lines) * copies)
-
-    def warn(index: int, message: str) -> None:
-        print(f"warning: {places[index]}: {message}", file=sys.stderr)
-
-    copied = [text for text in texts for _ in range(copies)]
+        return 0
+    count = 0
     with json_lines(flags.output_file) as write:
-        found = translate(run, translator, copied, batch_size=rows_for(flags, copied), warn=warn)
-        results = [sum(found[first : first + copies], []) for first in range(0, len(found), copies)]
-        results = [
-            sorted(some, key=lambda item: -item.score)[: flags.n_best] if copies > 1 else some[: flags.n_best]
-            for some in results
-        ]
-        for place, text, hypotheses in zip(places, texts, results, strict=True):
-            show(text, hypotheses, flags)
-            write(to_record(place, text, hypotheses))
-    if flags.attention_dir is not None:
-        best = [hypotheses[0] for hypotheses in results]
-        program = own.program("score", lambda: build_program("score", translator.config, flags))
-        for path in draw_attentions(make_folder(flags.attention_dir), own.engine, program, translator, texts, best):
-            console.print(str(path), markup=False)
-    return results
+        for count, line in enumerate(translated(flags), 1):
+            show(line, count, flags)
+            write(to_record(line))
+    return count
 
 
-def rows_for(flags: Flags, sentences: list[str]) -> int:
-    """Sentences in a batch: no more than there are."""
-    return max(1, min(flags.test_batch_size, len(sentences)))
+def translated(flags: Flags) -> Iterator[Line]:
+    """Each line that `flags` ask for, translated, in order and as they come; draws where the decoder looked."""
+    window = 1 if flags.interactive else BATCHES_AHEAD * flags.test_batch_size
+    lines, known = counted(lines_to_translate(flags), window)
+    translator, own, search = open_search(flags, known)
+    score = own.program("score", lambda: build_program("score", translator, flags)) if flags.attention_dir else None
+    drawn, started = 0, time.monotonic()
+    found = translate_lines(lines, search, rules(flags, translator), window=window, n_best=flags.n_best)
+    for count, line in enumerate(found, 1):
+        yield line
+        if score is not None and line.sentences:
+            texts, best = zip(*line.sentences, strict=True)
+            folder = make_folder(flags.attention_dir)
+            drawn += len(draw_attentions(folder, own.engine, score, translator, texts, best, after=drawn))
+        if known is None and not flags.interactive and count % window == 0:
+            to_stderr(f"{count:,} lines, {count / (time.monotonic() - started):.1f} a second")
+    if drawn:
+        to_stderr(f"{drawn} attention maps in {flags.attention_dir}")
 
 
-def open_search(flags: Flags, sentences: int | None) -> tuple[Translator, Run, Runner]:
-    """The translator, what runs its search, and what runs its other Programs.
+def counted(lines: Iterator[tuple[str, str]], window: int) -> tuple[Iterator[tuple[str, str]], int | None]:
+    """The lines, and how many they are; None if a `window` of them is not all."""
+    first = list(itertools.islice(lines, window))
+    return itertools.chain(first, lines), len(first) if len(first) < window else None
 
-    `sentences` is how many are to be translated, None if nobody knows.
+
+def rules(flags: Flags, translator: Translator) -> Rules:
+    """What is done with lines before and after the network."""
+    return Rules(
+        words_of=lambda text: len(translator.source.encode(text)),
+        room=translator.config.max_length - 2,
+        split_over=flags.split_over,
+        keep_markup=flags.keep_markup and isinstance(translator.source, SentencePiece),
+        warn=lambda message: to_stderr(f"warning: {message}"),
+    )
+
+
+def open_search(flags: Flags, lines: int | None) -> tuple[Translator, Runner, Search]:
+    """The translator, what runs its Programs, and what searches, or draws, translations of sentences.
+
+    `lines` is how many are to be translated, None if nobody knows.
     """
     opened = open_model(flags, say=to_stderr)
     flags, translator, model = opened.settle(flags, *SEARCH), opened.facts, opened.exported
@@ -129,23 +153,39 @@ def open_search(flags: Flags, sentences: int | None) -> tuple[Translator, Run, R
             raise UserError("--attention_dir needs a checkpoint: an exported search does not tell where it looked")
     elif not has_text(translator):
         raise UserError("give the vocabulary of these weights: --src_vocab_fpath, --trg_vocab_fpath")
+    copies = flags.n_best if flags.sampling else 1
+    sentences = None if lines is None else lines * copies
     own = Runner(opened, flags, runs=sentences)
     role = "sample" if flags.sampling else "search"
     made_of = made_of_search(translator.config, flags) if role == "search" else None
-    program = own.program(role, lambda: build_program(role, translator.config, flags), made_of)
-    return translator, runner(own.engine, program), own
+    program = own.program(role, lambda: build_program(role, translator, flags), made_of)
+    rows = flags.test_batch_size if sentences is None else max(1, min(flags.test_batch_size, sentences))
+    run = partial(translate, runner(own.engine, program), translator, batch_size=1 if flags.interactive else rows)
+    return translator, own, partial(draws, run, copies) if flags.sampling else run
 
 
-def build_program(role: str, config: Transformer, flags: Flags) -> Interface:
+def draws(run: Search, copies: int, sentences: Sequence[str]) -> list[list[Hypothesis]]:
+    """So many random translations of each sentence, the most probable first."""
+    drawn = iter(run([sentence for sentence in sentences for _ in range(copies)]))
+    return [
+        sorted(
+            (hypothesis for some in itertools.islice(drawn, copies) for hypothesis in some),
+            key=lambda item: -item.score,
+        )
+        for _ in sentences
+    ]
+
+
+def build_program(role: str, translator: Translator, flags: Flags) -> Interface:
     """The Program that translates, `search` or `sample`, or the one for raw arrays, `score`; built with Paddle."""
     from neural_machine_translation.network import sampling_program, scoring_program, search_program
 
     if role == "score":
-        return scoring_program(config)
+        return scoring_program(translator.config)
     if role == "search":
-        return search_program(config, flags.search())
-    options = {"temperature": flags.temperature, "top_k": flags.top_k}
-    return sampling_program(config, max_out_len=flags.max_out_len, **options)
+        return search_program(translator.config, flags.search())
+    options = {"temperature": flags.temperature, "top_k": flags.top_k, "forbidden": translator.target.unspeakable}
+    return sampling_program(translator.config, max_out_len=flags.max_out_len, **options)
 
 
 def to_stderr(line: str) -> None:
@@ -154,7 +194,10 @@ def to_stderr(line: str) -> None:
 
 
 def lines_to_translate(flags: Flags) -> Iterator[tuple[str, str]]:
-    """(place, sentence) of everything to translate."""
+    """(place, line) of everything to translate."""
+    if flags.interactive:
+        yield from asked_lines()
+        return
     if flags.test_file_pattern is not None:
         pairs = read_tsv(flags.test_file_pattern)
         yield from ((pairs.where(index), source) for index, source in enumerate(pairs.sources))
@@ -164,35 +207,34 @@ def lines_to_translate(flags: Flags) -> Iterator[tuple[str, str]]:
         yield from ((everyday.where(index), everyday.sources[index]) for index in range(0, len(everyday), 10))
 
 
-def answer_lines(flags: Flags, translator: Translator, run: Run) -> None:
-    """Translate standard input line by line until it ends."""
+def asked_lines() -> Iterator[tuple[str, str]]:
+    """Lines of standard input, each asked for when the one before has been answered."""
     prompt = "> " if sys.stdin.isatty() else ""
-    while True:
+    for number in itertools.count(1):
         print(prompt, end="", flush=True)
         line = sys.stdin.readline()
         if not line:
             return
-        warn = lambda index, message: print(f"warning: {message}", file=sys.stderr)  # noqa: E731
-        hypotheses = translate(run, translator, [line.strip()], batch_size=1, warn=warn)[0]
-        show(None, hypotheses[: flags.n_best], flags)
-        sys.stdout.flush()
+        yield f"standard input:{number}", line.rstrip("\r\n")
 
 
-def show(text: str | None, hypotheses: list[Hypothesis], flags: Flags) -> None:
-    """Print the translations of one sentence: the text alone, or with scores if several were asked for."""
+def show(line: Line, number: int, flags: Flags) -> None:
+    """Print the translation of a line; of several asked for, always so many lines: number, rank, score and text in columns."""
+    texts = [f"{item.text}{'' if item.complete else CUT}" for item in line.hypotheses]
     if flags.n_best == 1:
-        print(hypotheses[0].text)
+        print(texts[0], flush=True)
         return
-    if text is not None:
-        print(text)
-    for hypothesis in hypotheses:
-        print(f"{hypothesis.score:9.4f}  {hypothesis.text}")
+    scores = [item.score for item in line.hypotheses]
+    missing = flags.n_best - len(texts)
+    ranked = zip(scores + [-math.inf] * missing, texts + [""] * missing, strict=True)
+    for rank, (score, text) in enumerate(ranked, 1):
+        print(number, rank, f"{score:.4f}", text, sep="\t", flush=True)
 
 
-def to_record(place: str, text: str, hypotheses: list[Hypothesis]) -> dict[str, Any]:
+def to_record(line: Line) -> dict[str, Any]:
     """A line of --output_file."""
-    translations = [{"text": item.text, "score": item.score, "complete": item.complete} for item in hypotheses]
-    return {"place": place, "source": text, "translations": translations}
+    translations = [{"text": item.text, "score": item.score, "complete": item.complete} for item in line.hypotheses]
+    return {"place": line.place, "source": line.text, "translations": translations}
 
 
 def check_words(feed: Mapping[str, np.ndarray], translator: Translator) -> None:

@@ -1,5 +1,6 @@
 """The Programs of translation."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from fluid.interface import Input
@@ -100,11 +101,13 @@ def search_program(config: Transformer, search: Search) -> Program:
     return build(network, WORDS[:1], name="search", independent_rows=True)
 
 
-def sampling_program(config: Transformer, *, max_out_len: int, temperature: float, top_k: int) -> Program:
-    """Input `src_word` [N, S] int64, outputs `ids` [N, 1, T] int64 and `scores` [N, 1]."""
+def sampling_program(
+    config: Transformer, *, max_out_len: int, temperature: float, top_k: int, forbidden: Sequence[int] = ()
+) -> Program:
+    """Input `src_word` [N, S] int64, outputs `ids` [N, 1, T] int64, none of them `forbidden`, and `scores` [N, 1]."""
 
     def network(src_word: Value, training: bool) -> dict[str, Value]:
-        options = {"max_out_len": max_out_len, "temperature": temperature, "top_k": top_k}
+        options = {"max_out_len": max_out_len, "temperature": temperature, "top_k": top_k, "forbidden": forbidden}
         return sample(create_parameters(config), config, src_word, **options)
 
     return build(network, WORDS[:1], name="sample")

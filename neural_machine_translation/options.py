@@ -54,6 +54,12 @@ class SearchFlags:
 
         return Search(self.beam_size, self.length_penalty, self.alpha, self.max_out_len)
 
+    @property
+    def signature(self) -> str:
+        """What figures depend on beside sacreBLEU's own, in its style."""
+        power = f":{self.alpha:g}" if self.length_penalty == "gnmt" else ""
+        return f"beam:{self.beam_size}|penalty:{self.length_penalty}{power}"
+
 
 SEARCH = tuple(item.name for item in fields(SearchFlags))
 """Flags that a search Program is built with."""

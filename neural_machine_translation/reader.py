@@ -8,6 +8,8 @@ Reader processes import this module; it imports neither paddle nor jax.
 
 import glob
 import os
+import re
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +17,7 @@ from typing import Literal
 
 from fluid.buckets import Buckets
 from fluid.errors import DataError
-from fluid.text import read_lines
+from fluid.text import decoded_lines, each_line, read_lines
 from fluid.workers import Allocate
 from neural_machine_translation.indices import BOS, EOS
 from neural_machine_translation.vocabulary import Vocabulary
@@ -27,6 +29,9 @@ FIELDS = ("src_word", "trg_word", "lbl_word")
 """Inputs of the networks: [sentences, words] each."""
 BUCKETS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 """Lengths that sentences are padded to; the longest one in use is the network's `max_length`."""
+
+LIKE_A_PATH = re.compile(r"[/\\*]|\.\w+$")
+"""What a single word that is no sentence looks like: a place among folders, a pattern, a file with an extension."""
 
 SortType = Literal["pool", "global", "none"]
 MESSAGES_SHOWN = 5
@@ -225,14 +230,14 @@ def used_buckets(max_length: int, longest: int | None = None) -> tuple[int, ...]
 
 
 def input_lines(words: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """What the words of a command line ask to translate, as (place, sentence).
+    """What the words of a command line ask to translate, as (place, sentence), read as it is asked for.
 
     A word is a file, a folder (its *.txt), a pattern, `-` for standard input, `@LIST` for a file that names files, or
-    else a sentence itself if it holds a blank. Raises DataError for what is none of these.
+    else a sentence itself, unless it looks like the name of a file. Raises DataError for what is none of these.
     """
     for word in words:
         if word == "-":
-            yield from ((f"standard input:{number}", line) for number, line in enumerate(_standard_input(), 1))
+            yield from _numbered("standard input", decoded_lines(sys.stdin.buffer, "standard input"))
         elif word.startswith("@"):
             yield from input_lines(read_lines(word[1:]))
         elif os.path.isdir(word):
@@ -242,18 +247,12 @@ def input_lines(words: Sequence[str]) -> Iterator[tuple[str, str]]:
             yield from input_lines(inside)
         elif os.path.isfile(word) or glob.glob(word):
             for name in [word] if os.path.isfile(word) else sorted(glob.glob(word)):
-                yield from ((f"{name}:{number}", line) for number, line in enumerate(read_lines(name), 1))
-        elif any(letter.isspace() for letter in word):
+                yield from _numbered(name, each_line(name))
+        elif any(letter.isspace() for letter in word) or not LIKE_A_PATH.search(word):
             yield "command line", word
         else:
-            raise DataError(f"{word}: no such file, folder or pattern (a sentence of one word goes through `-`)")
+            raise DataError(f"{word}: no such file, folder or pattern (text that looks like one goes through `-`)")
 
 
-def _standard_input() -> Iterator[str]:
-    import sys
-
-    for number, line in enumerate(sys.stdin.buffer, 1):
-        try:
-            yield line.decode("utf-8").rstrip("\r\n")
-        except UnicodeDecodeError:
-            raise DataError(f"standard input:{number}: is not UTF-8 text") from None
+def _numbered(name: str, lines: Iterator[str]) -> Iterator[tuple[str, str]]:
+    yield from ((f"{name}:{number}", line) for number, line in enumerate(lines, 1))

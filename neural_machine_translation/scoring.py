@@ -112,10 +112,11 @@ def draw_attentions(
     translator: Translator,
     sentences: Sequence[str],
     hypotheses: Sequence[Hypothesis],
+    after: int = 0,
 ) -> list[Path]:
-    """A heat-map FOLDER/attention_N.png for each translation."""
+    """A heat-map FOLDER/attention_N.png for each translation, the first of them `after` + 1."""
     drawn = []
-    for number, (sentence, hypothesis) in enumerate(zip(sentences, hypotheses, strict=True), 1):
+    for number, (sentence, hypothesis) in enumerate(zip(sentences, hypotheses, strict=True), after + 1):
         weights, source, target = cross_attention(engine, scoring, translator, sentence, hypothesis.words)
         drawn.append(pictures.draw_attention(folder / f"attention_{number}.png", weights, source, target))
     return drawn

@@ -21,6 +21,7 @@ from fluid.checkpoint import Meta
 from fluid.config import BatchFlags, Count, Decay, TrainFlags, defaults
 from fluid.data import Plan
 from fluid.engine import Engine
+from fluid.errors import UserError
 from fluid.interface import Interface
 from fluid.metrics import measure
 from fluid.optimizers import OptimizerFlags, counts_epochs, schedule
@@ -69,7 +70,6 @@ MULTIPLE = "sentences_in_multiples_of"
     adam_epsilon=1e-9,
     label_smoothing=0.1,
     test_batch_size=32,
-    beam_size=4,
 )
 class Flags(SearchFlags, OptimizerFlags, BatchFlags, TrainFlags):
     """Train a Transformer that translates."""
@@ -255,6 +255,7 @@ def describe(
 
         names = [item.name for item in fields(NetworkFlags) if item.name not in ("checkpoint", "newest")]
         opened = open_model(NetworkFlags(**{name: getattr(flags, name) for name in names}))
+        refuse_idle_flags(flags, opened.facts, described=opened.report is None)
         return opened.facts, opened.state
     source, target = vocabularies(flags, pairs)
     sizes = SIZES[flags.model] | {
@@ -271,6 +272,24 @@ def describe(
         **sizes,
     )
     return Translator(config, source, target, flags.languages), None
+
+
+def refuse_idle_flags(flags: Flags, translator: Translator, described: bool) -> None:
+    """Raise UserError for flags of another network than that of --pretrained_model, which they cannot change.
+
+    Weights that are `described` bring their vocabularies too.
+    """
+    config = dataclasses.asdict(translator.config)
+    decided = {**config, "vocab_size": translator.source.size, "languages": translator.languages}
+    sizes = SIZES[flags.model]
+    if {name: config[name] for name in sizes} != sizes:
+        decided["model"] = "another"
+    if described:
+        decided |= dict.fromkeys(("src_vocab_fpath", "trg_vocab_fpath"), "its own")
+    named = [name for name in NETWORK_FLAGS if name in configuration.named(flags)]
+    if idle := [name for name in named if name in decided and decided[name] != getattr(flags, name)]:
+        shown = "; ".join(f"--{name} {getattr(flags, name)} (it has {decided[name]})" for name in idle)
+        raise UserError(f"--pretrained_model {flags.pretrained_model} decides the network; leave out {shown}")
 
 
 def vocabularies(flags: Flags, pairs: TextPairs) -> tuple[Vocabulary, Vocabulary]:

@@ -1,5 +1,6 @@
 """Translating sentences: the one way from text to text, used while training, by eval.py and by infer.py."""
 
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -87,4 +88,10 @@ def translate(
 def _hypothesis(translator: Translator, ids: np.ndarray, score: np.ndarray) -> Hypothesis:
     ends = np.flatnonzero(ids == EOS)
     words = ids[: ends[0]] if len(ends) else ids
-    return Hypothesis(translator.target.decode(words), float(score), tuple(words.tolist()), len(ends) > 0)
+    text = one_line(translator.target.decode(words))
+    return Hypothesis(text, float(score), tuple(words.tolist()), len(ends) > 0)
+
+
+def one_line(text: str) -> str:
+    """The text with a blank for every character that ends a line or controls a terminal."""
+    return "".join(" " if unicodedata.category(letter) in ("Cc", "Zl", "Zp") else letter for letter in text)

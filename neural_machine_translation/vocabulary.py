@@ -64,6 +64,11 @@ class SentencePiece:
         """One word as people see it, with a bar where a new word begins."""
         return self.processor.id_to_piece(int(index)).replace("▁", "|")
 
+    @property
+    def unspeakable(self) -> list[int]:
+        """Words that no text consists of: `<s>`, `<unk>`, and single bytes, of which hardly any row is a letter."""
+        return [BOS, UNK, *(index for index in range(self.size) if self.processor.is_byte(index))]
+
     def to_facts(self) -> dict[str, Any]:
         """As JSON-able data."""
         return {"kind": "sentencepiece", "model": base64.b85encode(zlib.compress(self.model, 9)).decode()}
@@ -79,8 +84,8 @@ class WordList:
 
     @cached_property
     def index(self) -> dict[str, int]:
-        """Word -> index."""
-        return {word: number for number, word in enumerate(self.words)}
+        """Word -> index. `<s>` and `<e>` that stand in a text are words like others, and unknown: they begin and end nothing."""
+        return {word: number for number, word in enumerate(self.words) if number not in (BOS, EOS)}
 
     @cached_property
     def detokenizer(self) -> Any:
@@ -114,6 +119,11 @@ class WordList:
     def word(self, index: int) -> str:
         """One word."""
         return self.words[int(index)]
+
+    @property
+    def unspeakable(self) -> list[int]:
+        """Words that no text consists of: `<s>` and `<unk>`."""
+        return [BOS, UNK]
 
     def to_facts(self) -> dict[str, Any]:
         """As JSON-able data."""

@@ -19,6 +19,7 @@ from fluid.deployment import deploy
 from fluid.metrics import measure
 from fluid.run import console, script
 from fluid.weights import Opened
+from fluid.weights.opening import SETTINGS
 from ocr_recognition.metrics import Accuracy, calibration_of, reliability
 from ocr_recognition.network import evaluation_program, inference_program
 from ocr_recognition.opening import open_recognizer
@@ -60,6 +61,7 @@ def main(flags: Flags) -> Path:
         lambda state: accuracy(recognizer, state, flags),
         task=TASK,
         facts={"recognizer": recognizer.to_facts()},
+        of_the_model={SETTINGS: {"beam_size": flags.beam_size}},
         examples=[example(recognizer, rows) for rows in (1, 3)],
     )
 

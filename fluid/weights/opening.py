@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from fluid import checkpoint
 from fluid import programs as captures
-from fluid.config import WeightsFlags
+from fluid.config import WeightsFlags, as_built
 from fluid.errors import CheckpointError, UserError, WeightsError
 from fluid.formats.legacy import is_optimizer_state
 from fluid.programs import Captured
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 EXPORTED = "signature.json"
 """`fluid.export.SIGNATURE`, without importing Paddle."""
+SETTINGS = "settings"
+"""Among the facts of an exported model: the flags that it was built with."""
 
 Facts = TypeVar("Facts")
 Flags = TypeVar("Flags")
@@ -58,11 +60,15 @@ class Opened(Generic[Facts]):
     """The task's folder, where Programs may come along (`fluid.shipped`)."""
 
     def settle(self, flags: Flags, *names: str) -> Flags:
-        """`flags`; of Programs from files those in `names` are what the Programs were built with.
+        """`flags`; of Programs from files and of an exported model those in `names` are what they were built with.
 
         Raises UserError if one of them is named otherwise.
         """
-        return flags if self.captured is None else self.captured.settle(flags, names)
+        if self.captured is not None:
+            return self.captured.settle(flags, names)
+        if self.exported is None or SETTINGS not in self.exported.facts:
+            return flags
+        return as_built(flags, self.exported.facts[SETTINGS], names, f"{self.source} was", "export it again")
 
 
 @dataclass(frozen=True)

@@ -238,7 +238,8 @@ def test_input_words(tmp_path):
     expected = [(f"{tmp_path / 'a.txt'}:{line}", text) for line, text in ((1, "one"), (2, ""), (3, "two"))]
     for word in (str(tmp_path / "a.txt"), str(tmp_path), str(tmp_path / "*.txt"), f"@{tmp_path / 'list'}"):
         assert list(input_lines([word])) == expected
-    assert list(input_lines(["How are you?"])) == [("command line", "How are you?")]
+    for sentence in ("How are you?", "Hello", "Hello!", "e-mail"):
+        assert list(input_lines([sentence])) == [("command line", sentence)]
     with pytest.raises(DataError, match=r"nothing\.txt: no such file"):
         list(input_lines(["nothing.txt"]))
 

@@ -1,5 +1,6 @@
 """The scripts end to end: training, resuming, evaluating, translating and exporting agree; bad input is refused."""
 
+import dataclasses
 import io
 import json
 import os
@@ -75,17 +76,20 @@ def test_inference_agrees_with_the_exported_model(trained, tmp_path, capsys):
     lines = tmp_path / "lines.txt"
     lines.write_text("1 2 3\n\n9 8 7 6 5\n4\n")
     common = {"beam_size": 3, "n_best": 2, "test_batch_size": 2}
-    direct = infer.main(infer.Flags(inputs=(str(lines),), checkpoint=folder, engine="paddle", **common))
+    flags = infer.Flags(inputs=(str(lines),), checkpoint=folder, engine="paddle", **common)
+    direct = [line.hypotheses for line in infer.translated(flags)]
     assert [len(some) for some in direct] == [2, 1, 2, 2]
     export.main(export.Flags(checkpoint=folder, export_dir=tmp_path / "exported", beam_size=3))
-    exported = infer.main(
-        infer.Flags(
-            inputs=(str(lines),), exported_model=tmp_path / "exported", output_file=tmp_path / "out.jsonl", **common
-        )
+    flags = infer.Flags(
+        inputs=(str(lines),), exported_model=tmp_path / "exported", output_file=tmp_path / "out.jsonl", **common
     )
+    assert infer.main(flags) == 4
+    exported = [line.hypotheses for line in infer.translated(flags)]
     for one, other in zip(direct, exported, strict=True):
         assert [item.text for item in one] == [item.text for item in other]
         assert [item.score for item in one] == pytest.approx([item.score for item in other], rel=1e-4)
+    with pytest.raises(UserError, match=r"exported was built with --beam_size 3, not 4: export it again"):
+        next(infer.translated(dataclasses.replace(flags, beam_size=4)))
     records = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [record["place"] for record in records] == [f"{lines}:{number}" for number in (1, 2, 3, 4)]
     capsys.readouterr()
@@ -127,17 +131,17 @@ def test_interactive_mode_answers_each_line(trained, monkeypatch, capsys):
     monkeypatch.setattr(sys, "stdin", io.StringIO("1 2 3\n4 5\n"))
     infer.main(infer.Flags(interactive=True, checkpoint=folder, engine="paddle", beam_size=3))
     answers = capsys.readouterr().out.splitlines()
-    expected = infer.main(infer.Flags(inputs=("1 2 3", "4 5"), checkpoint=folder, engine="paddle", beam_size=3))
-    assert answers == [some[0].text for some in expected]
+    infer.main(infer.Flags(inputs=("1 2 3", "4 5"), checkpoint=folder, engine="paddle", beam_size=3))
+    assert answers == capsys.readouterr().out.splitlines()
     capsys.readouterr()
 
 
 def test_sampling_gives_what_was_asked_for(trained, capsys):
     folder, _ = trained
     flags = infer.Flags(inputs=("1 2 3",), checkpoint=folder, engine="paddle", sampling=True, n_best=3, max_out_len=6)
-    found = infer.main(flags)[0]
+    found = next(infer.translated(flags)).hypotheses
     assert len(found) == 3 and found == sorted(found, key=lambda item: -item.score)
-    assert infer.main(flags)[0] == found, "the same seed draws the same"
+    assert next(infer.translated(flags)).hypotheses == found, "the same seed draws the same"
     capsys.readouterr()
 
 
