@@ -34,12 +34,13 @@ class Found:
 
 
 def in_pixels(
-    rows: np.ndarray, height: int, width: int, class_names: Sequence[str], *, wanted: Collection[int] | None = None
+    rows: np.ndarray, picture: np.ndarray, class_names: Sequence[str], *, wanted: Collection[int] | None = None
 ) -> list[Found]:
-    """Detections [n, 6], class, score and a box in 0..1, of a picture of this size, the best first.
+    """Detections [n, 6], class, score and a box in 0..1, of a picture [H, W, 3], the best first.
 
     Of all classes, or of the `wanted` ones. What lies outside of the picture altogether is left out.
     """
+    height, width = picture.shape[:2]
     corners = rows[:, 2:].astype(np.float64).clip(0, 1) * [width, height, width, height]
     found = [
         Found(int(row[0]), class_names[int(row[0])], float(row[1]), (box[0], box[1], box[2], box[3]))

@@ -130,7 +130,7 @@ def find_all(
     ):
         # An exported model was made with limits of its own.
         own = own[own[:, 1] > flags.conf]
-        yield place, picture, in_pixels(own, *picture.shape[:2], detector.class_names, wanted=wanted)[: flags.max_det]
+        yield place, picture, in_pixels(own, picture, detector.class_names, wanted=wanted)[: flags.max_det]
 
 
 def in_words(found: Sequence[Found]) -> str:

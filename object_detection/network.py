@@ -105,10 +105,30 @@ def training_programs(
 ) -> dict[str, Program]:
     """The training Program `train`, with accumulated gradients the pair of `train` and `apply`."""
     network, inputs = training_network(detector, max_boxes=max_boxes, freeze=freeze, conv_lr=conv_lr)
-    common = {"optimizer": lambda: optimizer(flags), "schedule": rate, "ema_decay": flags.averaging}
+
+    def made() -> paddle.optimizer.Optimizer:
+        return optimizer(flags)
+
     if flags.accumulate_batches == 1:
-        return {"train": build(network, inputs, name="train", training=True, **common)}
-    train, apply = build_accumulating(network, inputs, name="train", batches=flags.accumulate_batches, **common)
+        program = build(
+            network,
+            inputs,
+            name="train",
+            training=True,
+            optimizer=made,
+            schedule=rate,
+            ema_decay=flags.averaging,
+        )
+        return {"train": program}
+    train, apply = build_accumulating(
+        network,
+        inputs,
+        name="train",
+        batches=flags.accumulate_batches,
+        optimizer=made,
+        schedule=rate,
+        ema_decay=flags.averaging,
+    )
     return {"train": train, "apply": apply}
 
 

@@ -87,7 +87,7 @@ def draw_worst(path: Path, table: np.ndarray, data: DataSet, matrices: np.ndarra
         picture, item = data.picture(int(index)), data.objects[index]
         own = table[(table[:, 0] == index) & (table[:, 2] >= SCORE)][:, 1:]
         truth = np.concatenate([item.labels[:, None], np.ones((len(item.labels), 1)), item.boxes], axis=1)
-        both = [draw(picture, in_pixels(boxes, *picture.shape[:2], data.class_names)) for boxes in (truth, own)]
+        both = [draw(picture, in_pixels(boxes, picture, data.class_names)) for boxes in (truth, own)]
         pair = Image.fromarray(
             np.concatenate([np.pad(x, ((0, 0), (0, 8), (0, 0)), constant_values=255) for x in both], axis=1)
         )

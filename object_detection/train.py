@@ -154,7 +154,7 @@ def main(flags: Flags) -> Outcome:
         check_data(flags, lambda data: describe(flags, data))
         return Outcome(step=0, nothing_left=True)
     settled = settle(flags, TASK, free=FREE)
-    flags = replace(settled.flags, pretrained_model=starting_weights(settled.flags))
+    settled.flags = flags = replace(settled.flags, pretrained_model=starting_weights(settled.flags))
     settled.refuse_changes(*NETWORK_FLAGS)
     data, validation = training_data(flags), open_sound_part(flags, "val", flags.val_split)
     detector = describe(flags, data, settled.facts)
@@ -237,13 +237,17 @@ def build_programs(flags: Flags, detector: Detector, data: DataSet, steps_per_ep
     from object_detection.network import inference_program, nms_of, prediction_program, training_programs
 
     rate = recipes.learning_rate(flags, steps_per_epoch, coco=data.origin.endswith(".json"))
-    options = {
-        "max_boxes": flags.max_boxes or data.most_boxes(MOST_BOXES),
-        "freeze": freezing(flags),
-        "conv_lr": flags.conv_lr or (0.1 if flags.pretrained_model else 1.0),
+    programs: dict[str, Interface] = {
+        **training_programs(
+            flags,
+            detector,
+            rate,
+            max_boxes=flags.max_boxes or data.most_boxes(MOST_BOXES),
+            freeze=freezing(flags),
+            conv_lr=flags.conv_lr or (0.1 if flags.pretrained_model else 1.0),
+        ),
+        "predict": prediction_program(detector, nms_of(flags)),
     }
-    training = training_programs(flags, detector, rate, **options)
-    programs = {**training, "predict": prediction_program(detector, nms_of(flags))}
     return {**programs, "infer": inference_program(detector, nms_of(flags))} if flags.capture else programs
 
 

@@ -10,7 +10,6 @@ test. A tile has the objects of which at least half lies in it.
 
 import argparse
 import io
-import sys
 import xml.etree.ElementTree as ElementTree
 import zipfile
 from collections.abc import Iterator
@@ -84,7 +83,8 @@ def main() -> None:
     (flags.target / "label_list").write_text("tree\n")
     with zipfile.ZipFile(flags.wheel) as wheel:
         for split, photograph in SPLITS.items():
-            names, objects = [], 0
+            names: list[str] = []
+            objects = 0
             for image, boxes in tiles(*read(wheel, photograph)):
                 names.append(f"{split}_{len(names):03d}")
                 image.save(flags.target / "JPEGImages" / f"{names[-1]}.jpg", quality=85)
@@ -95,4 +95,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

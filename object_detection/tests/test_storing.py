@@ -24,11 +24,11 @@ PICTURE = np.zeros((40, 60, 3), np.uint8)
 
 def test_pixels_names_and_order() -> None:
     """Cut at the edges, best first; what lies outside is left out."""
-    best, other = in_pixels(ROWS, 40, 60, NAMES)
+    best, other = in_pixels(ROWS, PICTURE, NAMES)
     assert best == Found(0, "cat", 0.75, (pytest.approx(6), pytest.approx(8), pytest.approx(18), pytest.approx(16)))
     assert other.box == pytest.approx((0, 10, 30, 40)) and other.name == "é t"
-    assert in_pixels(ROWS, 40, 60, NAMES, wanted={1, 2}) == [other]
-    assert in_pixels(ROWS[:0], 40, 60, NAMES) == []
+    assert in_pixels(ROWS, PICTURE, NAMES, wanted={1, 2}) == [other]
+    assert in_pixels(ROWS[:0], PICTURE, NAMES) == []
 
 
 def test_classes_by_name_and_number() -> None:
@@ -43,7 +43,7 @@ def test_classes_by_name_and_number() -> None:
 def stored(tmp_path: Path) -> Path:
     folder = tmp_path / "found"
     with storage(folder, ALL, NAMES) as writer:
-        writer.add("a/one.jpg", PICTURE, in_pixels(ROWS, 40, 60, NAMES))
+        writer.add("a/one.jpg", PICTURE, in_pixels(ROWS, PICTURE, NAMES))
         writer.add("b/one.png", PICTURE, [])
     return folder
 
@@ -121,7 +121,7 @@ def test_frames_become_a_video(tmp_path: Path) -> None:
     video.release()
     with storage(tmp_path, ["pictures", "json"], NAMES, frame_step=4) as writer:
         for place in (f"{source}#0", f"{source}#4", "camera:0#0"):
-            writer.add(place, PICTURE, in_pixels(ROWS, 40, 60, NAMES))
+            writer.add(place, PICTURE, in_pixels(ROWS, PICTURE, NAMES))
     written = cv2.VideoCapture(str(tmp_path / "pictures" / "film.mp4"))
     assert written.get(cv2.CAP_PROP_FPS) == 5
     assert written.read()[0] and written.read()[0] and not written.read()[0]
