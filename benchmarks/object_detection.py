@@ -1,6 +1,6 @@
 """MobileNet-SSD300 beside the same network in PyTorch on one GPU: training, inference with suppression, suppression alone.
 
-    python benchmarks/object_detection.py capture graphs                        with Paddle: writes the Programs
+    python benchmarks/object_detection.py capture graphs                        with Paddle: writes the Programs and their inputs
     python benchmarks/object_detection.py time graphs --json out.json           without: needs JAX, torch and torchvision
     python benchmarks/object_detection.py reader --images 512                   augmented training images a second of one core
 
@@ -8,15 +8,17 @@ Both sides have the weights that come along, so that as many boxes are found and
 the batches are crops. PyTorch gets what makes it fast: channels_last, autocast to bfloat16, fused SGD, torch.compile (with
 CUDA graphs for a single image), a matching in one round where SSD's bipartite one takes several, and torchvision's NMS of all
 classes of an image at once. `network` is without suppression, `nms` without the network; results of single images are waited
-for, batches follow one another.
+for, batches follow one another. Each side is a process: they compile a job at the same time and are timed one after the other.
 """
 
 import argparse
 import json
+import multiprocessing
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,7 @@ JOBS = (("train", 64), ("detect", 1), ("detect", 64), ("network", 1), ("network"
 PROFILED = 5
 """Steps, with --profile."""
 HEADS = (22, 24, 26, 28, 30, 32)
+CROPS = 8
 
 
 def capture(folder: Path) -> None:
@@ -86,7 +89,8 @@ def capture(folder: Path) -> None:
     for name, program in programs.items():
         graphs.save_graph(folder / f"{name}.json", capture_program(program))
     np.save(folder / "priors.npy", priors)
-    np.savez_compressed(folder / "batch.npz", **crops(8))
+    np.savez_compressed(folder / "batch.npz", **crops(CROPS))
+    write_raw(folder)
     print(f"{folder}: {', '.join(programs)}")
 
 
@@ -124,34 +128,42 @@ def normalised(images: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray((images[..., ::-1].transpose(0, 3, 1, 2).astype(np.float32) - 127.5) * 0.007843)
 
 
-def time_zoo(
-    folder: Path, jobs: list[tuple[str, int]], device: str, precision: str, seconds: float, profile: bool
-) -> Iterator[dict[str, Any]]:
-    """The captured Programs on the xla engine, a row a job."""
+@dataclass
+class Timed:
+    """What is timed, on either side."""
+
+    step: Callable[[], dict[str, Any]]
+    """Starts a step."""
+    wait: Callable[[dict[str, Any]], dict[str, np.ndarray]]
+    """Waits for its results and gets them."""
+
+
+def zoo(arguments: argparse.Namespace, job: str, batch: int) -> Timed:
+    """The captured Program on the xla engine."""
     from fluid.engine.xla import create
     from fluid.engine.xla import graph as graphs
     from fluid.weights import compact
 
     import jax
 
-    for job, batch in jobs:
-        engine = create(device, precision)
-        graph = graphs.load_graph(folder / f"{job}.json")
-        engine.load(random_state(graph, np.random.default_rng(0)) | compact.read(WEIGHTS)[0])
-        feed = feed_of(job, batch, folder)
-        fetch = {"train": ["loss"], "network": ["loc", "conf"]}.get(job, ["detections", "detections_num"])
+    engine = create(arguments.device, arguments.precision)
+    graph = graphs.load_graph(arguments.folder / f"{job}.json")
+    engine.load(random_state(graph, np.random.default_rng(0)) | compact.read(WEIGHTS)[0])
+    feed = feed_of(job, batch, arguments.folder)
+    feed.update(engine.put(feed, graph))
+    fetch = {"train": ["loss"], "network": ["loc", "conf"]}.get(job, ["detections", "detections_num"])
+    return Timed(lambda: engine.run(graph, feed, 0, fetch), jax.device_get)
 
-        def step(engine: Any = engine, graph: Any = graph, feed: Any = feed, fetch: Any = fetch) -> dict[str, Any]:
-            return engine.run(graph, feed, 0, fetch)
 
-        feed.update(engine.put(feed, graph))
-        yield row_of("zoo", job, batch, step, jax.device_get, seconds)
-        if profile:
-            with tempfile.TemporaryDirectory() as name:
-                with jax.profiler.trace(name):
-                    for _ in range(PROFILED):
-                        jax.block_until_ready(step())
-                print_kernels(name, PROFILED, 12)
+def profile(timed: Timed) -> None:
+    """Print the kernels that take the time of the zoo's step."""
+    import jax
+
+    with tempfile.TemporaryDirectory() as name:
+        with jax.profiler.trace(name):
+            for _ in range(PROFILED):
+                jax.block_until_ready(timed.step())
+        print_kernels(name, PROFILED, 12)
 
 
 def feed_of(job: str, batch: int, folder: Path) -> dict[str, Any]:
@@ -163,40 +175,58 @@ def feed_of(job: str, batch: int, folder: Path) -> dict[str, Any]:
         return {"image": data["image"]}
     if job == "network":
         return {"image": normalised(data["image"])}
-    return repeated(raw_file(folder), batch)
+    return repeated(folder / "raw.npz", batch)
 
 
-def raw_file(folder: Path) -> Path:
-    """What the network makes of the crops; computed when it is first needed."""
-    file = folder / "raw.npz"
-    if not file.exists():
-        from fluid.engine.xla import create
-        from fluid.engine.xla import graph as graphs
-        from fluid.weights import compact
+def write_raw(folder: Path) -> None:
+    """Write what the network makes of the crops."""
+    from fluid.engine.xla import create
+    from fluid.engine.xla import graph as graphs
+    from fluid.weights import compact
 
-        engine = create("auto", "fp32")
-        engine.load(compact.read(WEIGHTS)[0])
-        graph = graphs.load_graph(folder / "network.json")
-        found = engine.run(graph, {"image": normalised(repeated(folder / "batch.npz", 8)["image"])}, 0, ["loc", "conf"])
-        np.savez(file, offsets=np.asarray(found["loc"]), logits=np.asarray(found["conf"]))
-    return file
+    engine = create("auto", "fp32")
+    engine.load(compact.read(WEIGHTS)[0])
+    graph = graphs.load_graph(folder / "network.json")
+    found = engine.run(graph, feed_of("network", CROPS, folder), 0, ["loc", "conf"])
+    np.savez(folder / "raw.npz", offsets=np.asarray(found["loc"]), logits=np.asarray(found["conf"]))
 
 
-def row_of(
-    who: str, job: str, batch: int, step: Callable[[], Any], wait: Callable[[Any], Any], seconds: float
-) -> dict[str, Any]:
-    """Images a second, and how many boxes were found, by which one sees that both sides do the same."""
-    began = time.perf_counter()
-    first = wait(step())
-    compiled = time.perf_counter() - began
-    one = (lambda: wait(step())) if batch == 1 else step
-    result = measure(one, (lambda outputs: outputs) if batch == 1 else wait, batch, seconds)
-    row = {"who": who, "job": job, "batch": batch, **result, "first_step_s": compiled}
-    if "detections" in first:
-        row["found"] = int((first["detections"][..., 1] > 0.3).sum())
-    elif "loss" in first:
-        row["loss"] = float(first["loss"])
-    return row
+def side(who: str, arguments: argparse.Namespace, meet: Any, turn: Any, rows: Any) -> None:
+    """Compile each job and, when the other sides have compiled it too, put its row into the queue `rows`; None at the end."""
+    try:
+        for job, batch in arguments.jobs:
+            timed = zoo(arguments, job, batch) if who == "zoo" else pytorch(arguments, job, batch, how=who)
+            began = time.perf_counter()
+            first = timed.wait(timed.step())
+            compiled = time.perf_counter() - began
+            meet.wait()
+            with turn:
+                row = row_of(who, job, batch, timed, arguments.seconds)
+                rows.put({**row, "first_step_s": compiled, **seen(first)})
+                if arguments.profile and who == "zoo":
+                    profile(timed)
+            meet.wait()
+    except BaseException:
+        meet.abort()
+        raise
+    finally:
+        rows.put(None)
+
+
+def row_of(who: str, job: str, batch: int, timed: Timed, seconds: float) -> dict[str, Any]:
+    """Images a second, after the first step."""
+    if batch == 1:
+        result = measure(lambda: timed.wait(timed.step()), lambda outputs: outputs, batch, seconds)
+    else:
+        result = measure(timed.step, timed.wait, batch, seconds)
+    return {"who": who, "job": job, "batch": batch, **result}
+
+
+def seen(outputs: dict[str, np.ndarray]) -> dict[str, Any]:
+    """How many boxes were found, or the loss, by which one sees that both sides do the same."""
+    if "detections" in outputs:
+        return {"found": int((outputs["detections"][..., 1] > 0.3).sum())}
+    return {"loss": float(outputs["loss"])} if "loss" in outputs else {}
 
 
 def shown(row: dict[str, Any], others: list[dict[str, Any]]) -> str:
@@ -207,7 +237,7 @@ def shown(row: dict[str, Any], others: list[dict[str, Any]]) -> str:
     ratio = f", zoo is {ours[0]['median'] / row['median']:.2f} x" if ours and row["who"] != "zoo" else ""
     extra = "".join(f", {name} {row[name]:.6g}" for name in ("found", "loss") if name in row)
     return (
-        f"{row['job']} {row['batch']}: {row['who']:14} {row['median']:,.0f} images/s "
+        f"{row['job']} {row['batch']}: {row['who']:8} {row['median']:,.0f} images/s "
         f"({1000 * row['batch'] / row['median']:.2f} ms; {row['min']:,.0f} to {row['max']:,.0f}), first step "
         f"{row['first_step_s']:.1f} s{extra}{ratio}"
     )
@@ -331,28 +361,25 @@ def torch_detect(offsets: Any, logits: Any, priors: Any) -> dict[str, Any]:
     return {"detections": torch.nn.utils.rnn.pad_sequence(detections, batch_first=True)}
 
 
-def time_torch(
-    folder: Path, jobs: list[tuple[str, int]], device: str, how: str, seconds: float
-) -> Iterator[dict[str, Any]]:
+def pytorch(arguments: argparse.Namespace, job: str, batch: int, *, how: str) -> Timed:
     """The same in PyTorch."""
     import torch
 
     torch.backends.cudnn.benchmark = True
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    priors = torch.from_numpy(np.load(folder / "priors.npy")).to(device)
-    for job, batch in jobs:
-        torch._dynamo.reset()
-        feed = {name: torch.from_numpy(array).to(device) for name, array in feed_of(job, batch, folder).items()}
-        if job in ("train", "detect"):
-            feed["image"] = torch.from_numpy(normalised(feed["image"].cpu().numpy())).to(device)
-        if "image" in feed:
-            feed["image"] = feed["image"].to(memory_format=torch.channels_last)
-        step = torch_step(torch_network(device), job, batch, device, how, priors, feed)
+    torch._dynamo.reset()
+    device = "cuda" if arguments.device == "gpu" else "cpu"
+    priors = torch.from_numpy(np.load(arguments.folder / "priors.npy")).to(device)
+    feed = {name: torch.from_numpy(array).to(device) for name, array in feed_of(job, batch, arguments.folder).items()}
+    if job in ("train", "detect"):
+        feed["image"] = torch.from_numpy(normalised(feed["image"].cpu().numpy())).to(device)
+    if "image" in feed:
+        feed["image"] = feed["image"].to(memory_format=torch.channels_last)
 
-        def wait(outputs: dict[str, Any]) -> dict[str, np.ndarray]:
-            return {name: value.detach().float().cpu().numpy() for name, value in outputs.items()}
+    def wait(outputs: dict[str, Any]) -> dict[str, np.ndarray]:
+        return {name: value.detach().float().cpu().numpy() for name, value in outputs.items()}
 
-        yield row_of(f"torch {how}", job, batch, step, wait, seconds)
+    return Timed(torch_step(torch_network(device), job, batch, device, how, priors, feed), wait)
 
 
 def torch_step(
@@ -447,23 +474,32 @@ def main() -> None:
     if arguments.command == "reader":
         rows.append(time_reader(arguments.images))
     else:
-        jobs = [(job, int(batch)) for job, _, batch in (item.partition(":") for item in arguments.jobs)]
-        for row in timed(arguments, jobs):
+        arguments.jobs = [(job, int(batch)) for job, _, batch in (item.partition(":") for item in arguments.jobs)]
+        for row in in_turn(arguments):
             rows.append(row)
             print(shown(row, rows), flush=True)
             write_json(arguments, rows)
     write_json(arguments, rows)
 
 
-def timed(arguments: argparse.Namespace, jobs: list[tuple[str, int]]) -> Iterator[dict[str, Any]]:
-    """The rows of both sides as they come."""
-    torch_device = "cuda" if arguments.device == "gpu" else "cpu"
-    for who in arguments.who:
-        if who == "zoo":
-            how = (arguments.device, arguments.precision, arguments.seconds, arguments.profile)
-            yield from time_zoo(arguments.folder, jobs, *how)
+def in_turn(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """The rows of all sides as they come. Raises SystemExit if one of them fails."""
+    context = multiprocessing.get_context("spawn")
+    meet, turn, rows = context.Barrier(len(arguments.who)), context.Lock(), context.Queue()
+    sides = [context.Process(target=side, args=(who, arguments, meet, turn, rows)) for who in arguments.who]
+    for process in sides:
+        process.start()
+    working = len(sides)
+    while working:
+        row = rows.get()
+        if row is None:
+            working -= 1
         else:
-            yield from time_torch(arguments.folder, jobs, torch_device, who, arguments.seconds)
+            yield row
+    for process in sides:
+        process.join()
+    if any(process.exitcode for process in sides):
+        raise SystemExit("error: a side failed, see above")
 
 
 def write_json(arguments: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
