@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .errors import ConvertError
+from .errors import ConvertError, check_is_file_itself
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 MAX_AXES = 32  # Caffe's kMaxBlobAxes
@@ -114,8 +114,7 @@ class _Reader:
                 raise ConvertError(f"{path}: the file is empty")
             file.seek(0)
             start = file.read(64)
-            if start.startswith(b"version https://git-lfs"):
-                raise ConvertError(f"{path}: a Git LFS pointer, not the file; fetch it with `git lfs pull`")
+            check_is_file_itself(path, start)
             if start.startswith(b"\x89HDF"):
                 raise ConvertError(
                     f"{path}: a snapshot in HDF5; save it as .caffemodel with Caffe's snapshot_format: BINARYPROTO"

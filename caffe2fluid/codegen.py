@@ -7,19 +7,25 @@ import re
 
 from . import operators
 from .layers import Node
-from .names import Names, comment, quoted
+from .names import BUILTINS, MODULES, Names, comment, quoted
 from .translate import Translation
 
 WIDTH = 120
+OF_MODULE = {"build", "load_weights", "inputs_of", "main", "INPUTS", "OUTPUTS", *MODULES, *vars(operators)}
+
+
+def input_variables(translation: Translation) -> dict[str, str]:
+    """The arguments of ``forward`` by input blob, which are also the names of the inference model's inputs."""
+    own = {name for node in translation.nodes for name in node.sources}
+    names = Names({"self", "blob", "float", *OF_MODULE, *own})
+    return {name: names(name) for name in translation.network.inputs}
 
 
 def module_source(translation: Translation, source: str) -> str:
     """The text of the module; ``source`` is the name of the prototxt, for the docstring."""
     network = translation.network
-    reserved = {"build", "load_weights", "inputs_of", "main", "INPUTS", "OUTPUTS", "sys", *vars(operators)}
-    class_name = Names(reserved)(network.name[:1].upper() + network.name[1:] or "Net")
-    arguments = Names({"self", "blob"})
-    inputs = {name: arguments(name) for name in network.inputs}
+    class_name = Names(OF_MODULE | BUILTINS)(network.name[:1].upper() + network.name[1:] or "Net")
+    inputs = input_variables(translation)
     total = sum(_count(p.shape) for p in translation.parameters.values())
     shapes = {name: translation.free_shapes[name] for name in network.inputs}
     lines = [
@@ -59,7 +65,8 @@ def module_source(translation: Translation, source: str) -> str:
         f"            {quoted(name)}: paddle.static.data({quoted(argument)}, INPUTS[{quoted(name)}]),\n"
         for name, argument in inputs.items()
     )
-    lines += ["        return blob", "", "", _FOOTER.replace("Network()", f"{class_name}()").replace("FEEDS", feeds)]
+    parts = {"Network()": f"{class_name}()", "FEEDS": feeds}
+    lines += ["        return blob", "", "", re.sub(r"Network\(\)|FEEDS", lambda found: parts[found[0]], _FOOTER)]
     return "\n".join(lines)
 
 

@@ -18,11 +18,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from caffe2fluid import quiet_paddle  # noqa: F401 before paddle
 from caffe2fluid.caffemodel import read_caffemodel, read_mean
-from caffe2fluid.codegen import module_source
-from caffe2fluid.converted import CODE, FLUID, INFERENCE, REPORT, WEIGHTS, write_inference_model
+from caffe2fluid.codegen import input_variables, module_source
+from caffe2fluid.converted import CODE, FLUID, INFERENCE, OURS, REPORT, WEIGHTS, write_inference_model
 from caffe2fluid.custom import load_custom_layers
 from caffe2fluid.errors import ConvertError, run_script
-from caffe2fluid.names import Names
 from caffe2fluid.network import Network, read_network
 from caffe2fluid.storage import replaced_folder, write_arrays, write_fluid_folder, write_safetensors
 from caffe2fluid.translate import Translation, translate
@@ -40,8 +39,12 @@ def convert(
     allow_missing: bool = False,
     code_path: str | Path | None = None,
     data_path: str | Path | None = None,
+    overwrite: bool = False,
 ) -> Translation:
     """Converts a net; see the flags of the script. Raises ConvertError, and then has written nothing."""
+    for path in (code_path, data_path):
+        if path and Path(path).exists() and not overwrite:
+            raise ConvertError(f"{path} exists; add --overwrite to write it again, or choose another name")
     network = read_network(prototxt, phase, level, stages, input_shapes)
     weights = read_caffemodel(caffemodel) if caffemodel else None
     translation = translate(network, weights, phase, allow_missing)
@@ -50,7 +53,7 @@ def convert(
         raise ConvertError("--data-output-path needs --caffemodel with all weights of the net")
     source = module_source(translation, Path(prototxt).name)
     if output:
-        with replaced_folder(Path(output), REPORT) as folder:
+        with replaced_folder(Path(output), OURS, overwrite) as folder:
             (folder / CODE).write_text(source, "utf-8")
             report = make_report(translation, Path(prototxt), Path(caffemodel) if caffemodel else None)
             (folder / REPORT).write_text(json.dumps(report, indent=1), "utf-8")
@@ -71,7 +74,7 @@ def convert(
 def make_report(translation: Translation, prototxt: Path, caffemodel: Path | None) -> dict:
     """What report.json holds."""
     network, shapes = translation.network, translation.free_shapes
-    variables = Names({"self", "blob"})
+    variables = input_variables(translation)
 
     layers = []
     for node in translation.nodes:
@@ -94,7 +97,7 @@ def make_report(translation: Translation, prototxt: Path, caffemodel: Path | Non
         "prototxt": prototxt.name,
         "caffemodel": caffemodel.name if caffemodel else None,
         "phase": translation.phase,
-        "inputs": [{"name": name, "shape": shapes[name], "variable": variables(name)} for name in network.inputs],
+        "inputs": [{"name": name, "shape": shapes[name], "variable": variables[name]} for name in network.inputs],
         "outputs": [{"name": name, "shape": shapes[name]} for name in translation.outputs],
         "parameters": sum(layer["parameter_count"] for layer in layers),
         "multiply_adds": sum(layer["multiply_adds"] for layer in layers),
@@ -162,7 +165,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("def_path", metavar="NET.prototxt", help="definition of the net: deploy or train_val, any age")
     parser.add_argument("--caffemodel", metavar="FILE", help="weights")
-    parser.add_argument("--output", "-o", metavar="DIR", help="folder for everything; an earlier result is replaced")
+    parser.add_argument("--output", "-o", metavar="DIR", help="folder for everything")
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace the files of an earlier result; other files in its folder stay",
+    )
     parser.add_argument("--code-output-path", "--code_output_path", metavar="X.py", help="write only the code here")
     parser.add_argument(
         "--data-output-path",
@@ -184,7 +192,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--custom_layers", "--custom-layers", action="append", default=[], metavar="FILE.py")
     parser.add_argument(
-        "--allow_missing", "--allow-missing", action="store_true", help="initialise missing weights at random"
+        "--allow_missing",
+        "--allow-missing",
+        action="store_true",
+        help="layers without weights start as their fillers say",
     )
     return parser.parse_args(argv)
 
@@ -204,6 +215,7 @@ def main(argv: list[str] | None = None) -> int:
         allow_missing=args.allow_missing,
         code_path=args.code_output_path,
         data_path=args.data_output_path,
+        overwrite=args.overwrite,
     )
     print_table(translation)
     for note in translation.notes:

@@ -16,6 +16,8 @@ from . import quiet_paddle  # noqa: F401 before paddle
 from .errors import ConvertError
 
 CODE, WEIGHTS, FLUID, INFERENCE, REPORT = "model.py", "weights.safetensors", "fluid", "inference", "report.json"
+OURS = (CODE, WEIGHTS, FLUID, INFERENCE, REPORT)
+"""What convert.py writes into its folder, the mark of a converted net last."""
 
 
 @dataclass

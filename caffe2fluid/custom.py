@@ -26,7 +26,8 @@ import numpy as np
 
 from .errors import ConvertError
 from .layers.node import LAYERS, Node, Parameter, arguments
-from .prototxt import Message, Symbol
+from .names import literal
+from .prototxt import Message, Symbol, is_infinite
 
 COMMON_MESSAGES = {"param", "include", "exclude", "transform_param", "loss_param", "python_param"}
 
@@ -50,7 +51,7 @@ def register(
         shapes = _call(node, shape, node.shapes if several else node.shape, **_accepted(shape, fields))
         if not shapes or not isinstance(shapes[0], (list, tuple)):
             shapes = [shapes]
-        keywords = {key: repr(value) for key, value in _accepted(layer, fields).items()}
+        keywords = {key: literal(value) for key, value in _accepted(layer, fields).items()}
         if weights is not None:
             if node.blobs is None:
                 raise node.error("a custom layer with weights needs --caffemodel to know their shapes")
@@ -59,6 +60,7 @@ def register(
         inputs = f"[{', '.join(node.inputs)}]" if several else node.x
         node.sources[layer.__name__] = textwrap.dedent(inspect.getsource(layer))
         call = f"{layer.__name__}({arguments(inputs, repr(node.layer.name), **keywords)})"
+        node.uses_blobs(*range(len(node.blobs or []) if weights is not None else 0))
         for index, top_shape in enumerate(shapes):
             node.output(f"{call}[{index}]" if len(shapes) > 1 else call, [int(dim) for dim in top_shape])
 
@@ -98,12 +100,16 @@ def _fields(params: Message) -> dict[str, Any]:
 
     result: dict[str, Any] = {}
     for name in params.fields:
-        if name.endswith("_param") and name not in COMMON_MESSAGES:
-            result |= _fields_of(params.message(name))
+        if name.endswith("_param"):
+            message = params.message(name)
+            message.used.update(message.fields)  # which of them count is the custom layer's business
+            result |= _fields_of(message) if name not in COMMON_MESSAGES else {}
     return result
 
 
 def _plain(value: Any) -> Any:
+    if is_infinite(value):
+        return float(value)
     if isinstance(value, Symbol):
         return {"true": True, "false": False}.get(value, str(value))
     return value

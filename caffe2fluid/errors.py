@@ -16,6 +16,14 @@ class UnsupportedError(ConvertError):
     """A layer type, or an option of one, that has no translation."""
 
 
+def check_is_file_itself(path: object, start: bytes) -> None:
+    """Raises ConvertError where a file begins as what a failed download leaves in its place."""
+    if start.startswith(b"version https://git-lfs"):
+        raise ConvertError(f"{path}: a Git LFS pointer, not the file; fetch it with `git lfs pull`")
+    if start.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise ConvertError(f"{path}: a web page, not the file; download the file itself (the raw one)")
+
+
 def run_script(main: Callable[[], int | None]) -> None:
     """Runs ``main`` and leaves the process: 0 or what it returned, 1 with one line for an error, 130 for Ctrl-C."""
     for stream in (sys.stdout, sys.stderr):

@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
         raise ConvertError(f"{weights} does not exist; give the weights with --weights, or convert with --caffemodel")
     blobs = ",".join(known_blobs(converted, args.blobs)) if args.blobs else None
     target = Path(args.export_dir) if args.export_dir else converted.folder / INFERENCE
-    with replaced_folder(target, "model.json") as folder:
+    with replaced_folder(target, ("model.pdiparams", "model.json"), overwrite=True) as folder:
         write_inference_model(converted.folder, folder, weights, blobs)
     print(f"{target}: model.json, model.pdiparams; outputs {blobs or ', '.join(converted.outputs)}")
     return 0

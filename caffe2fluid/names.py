@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import builtins
 import keyword
+import math
 import re
+from typing import Any
 
 MAX_LENGTH = 80
+MODULES = {"paddle", "nn", "np", "F", "sys"}
+BUILTINS = set(dir(builtins))
 
 
 class Names:
@@ -42,3 +47,15 @@ def quoted(text: str) -> str:
     """Source of a string, in double quotes where that is as easy to read."""
     source = repr(text)
     return f'"{source[1:-1]}"' if source.startswith("'") and '"' not in source else source
+
+
+def literal(value: Any) -> str:
+    """Source of numbers, strings, None and lists or dictionaries of them; also of infinity and NaN, whose repr is none."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return f'float("{value}")'
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{literal(key)}: {literal(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        inner = ", ".join(map(literal, value))
+        return f"[{inner}]" if isinstance(value, list) else f"({inner}{',' * (len(value) == 1)})"
+    return repr(value)

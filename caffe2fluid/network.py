@@ -8,6 +8,7 @@ from pathlib import Path
 
 from .caffemodel import V1_TYPES
 from .errors import ConvertError
+from .fields import OF_LAYERS, OF_NETS, RULES, unknown
 from .prototxt import Message, Symbol, read_prototxt
 
 MAX_COUNT = (1 << 31) - 1  # a Caffe blob counts its values in an int
@@ -69,6 +70,11 @@ def read_network(
     name = message.text("name", "")
     state = message.message("state")
     level, stages = state.integer("level", level), [*stages, *state.texts("stage")]
+    if "layers" in message and "layer" in message:
+        raise ConvertError(
+            f"{path}: both `layers` (the format until 2014) and `layer`, so their order is unknown, and Caffe refuses it "
+            "too; write all of them as `layer`"
+        )
     messages = [_upgrade_v1(m) for m in _upgrade_v0(message.messages("layers"))] if "layers" in message else []
     messages += message.messages("layer")
     layers = [_layer(m) for m in messages if _included(m, phase, level, set(stages))]
@@ -77,6 +83,8 @@ def read_network(
         raise ConvertError(f"{path}: no layers{hint}")
 
     network = Network(name, {}, [])
+    if strangers := unknown(message, OF_NETS):
+        network.notes.append(f"fields of the net that were not understood and have no effect: {', '.join(strangers)}")
     wanted = dict(input_shapes or {})
     missing: list[str] = []
     _declared_inputs(message, network, wanted, missing)
@@ -189,6 +197,9 @@ def _add_input(network: Network, name: str, shape: list[int] | None, wanted: dic
 
 def _data_layer(layer: Layer, network: Network, wanted: dict, missing: list[str]) -> None:
     params = layer.params
+    strange = [name for name in unknown(params, OF_LAYERS) if not name.endswith("_param") and name not in RULES]
+    if strange:
+        network.notes.append(f"{layer.name}: fields that were not understood and have no effect: {', '.join(strange)}")
     transform = params.message("transform_param")
     if "transform_param" in params:
         network.transform = transform
@@ -273,6 +284,7 @@ _V0_FIELDS = {
     "source": "source", "batchsize": "batch_size", "concat_dim": "concat_dim", "new_height": "new_height",
     "new_width": "new_width",
 }  # fmt: skip
+_V0_OTHERS = {"name", "type", "blobs", "blobs_lr", "weight_decay", "rand_skip", "hdf5_output_param"}
 _V0_TRANSFORM = {"scale": "scale", "meanfile": "mean_file", "cropsize": "crop_size", "mirror": "mirror"}
 
 
@@ -290,16 +302,18 @@ def _upgrade_v0(messages: list[Message]) -> list[Message]:
         if kind not in _V0_TYPES:
             raise ConvertError(f"{message.where}: the layer type {kind!r} is none of Caffe's first format")
         upgraded = Message(message.where, {"name": [inner.text("name", "")], "type": [_V0_TYPES[kind]]})
-        body = Message(message.where)
+        body, unknown_fields = Message(message.where), {}
         for old, values in inner.fields.items():
             if old in _V0_FIELDS:
                 body.fields[_V0_FIELDS[old]] = values
+            elif old not in _V0_TRANSFORM and old not in _V0_OTHERS:
+                unknown_fields[old] = values
         if any(bottom in padding for bottom in bottoms):
             if kind not in ("conv", "pool") or len(bottoms) != 1:
                 raise ConvertError(f"{message.where}: reads a padding layer, which only conv and pool layers can")
             source, pad = padding[bottoms[0]]
             bottoms, body.fields["pad"] = [source], [pad]
-        upgraded.fields |= {"bottom": list(bottoms), "top": message.texts("top")}
+        upgraded.fields |= {"bottom": list(bottoms), "top": message.texts("top"), **unknown_fields}
         if kind in _V0_MESSAGES:
             upgraded.fields[_V0_MESSAGES[kind]] = [body]
         transform = {new: inner.values(old) for old, new in _V0_TRANSFORM.items() if old in inner}

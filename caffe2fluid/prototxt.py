@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .errors import ConvertError
+from .errors import ConvertError, check_is_file_itself
 
 MAX_BYTES = 16 << 20  # the largest published prototxt is below 1 MiB
 MAX_DEPTH = 100  # protobuf's own limit
@@ -34,6 +34,11 @@ _ESCAPED = {"n": b"\n", "t": b"\t", "r": b"\r", "a": b"\a", "b": b"\b", "f": b"\
 
 class Symbol(str):
     """A bare word: an enumeration value, ``true``, ``inf``."""
+
+
+def is_infinite(value: Any) -> bool:
+    """Whether a value is the word for an infinity."""
+    return isinstance(value, Symbol) and value.lower().lstrip("-") in ("inf", "infinity")
 
 
 class Message:
@@ -71,14 +76,14 @@ class Message:
         return value
 
     def _number(self, name: str, value: Any) -> float:
-        if isinstance(value, Symbol) and value.lower().lstrip("-") in ("inf", "infinity", "nan"):
+        if is_infinite(value):
             return float(value)
         if isinstance(value, (int, float)):
             try:
                 return float(value)
             except OverflowError:
                 pass
-        raise self._fail(name, value, "a number")
+        raise self._fail(name, value, "a number (nan is none)")
 
     def _text(self, name: str, value: Any) -> str:
         if not isinstance(value, str) or isinstance(value, Symbol):
@@ -152,6 +157,7 @@ def read_prototxt(path: str | Path) -> Message:
     if size > MAX_BYTES:
         raise ConvertError(f"{path}: {size:,} bytes; a prototxt is text of at most {MAX_BYTES:,} bytes")
     content = path.read_bytes()
+    check_is_file_itself(path, content[:64])
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError:

@@ -7,7 +7,7 @@ import os
 import shutil
 import struct
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,15 +18,20 @@ from .layers.node import Parameter
 
 
 @contextmanager
-def replaced_folder(path: Path, marker: str) -> Iterator[Path]:
+def replaced_folder(path: Path, ours: Sequence[str], overwrite: bool) -> Iterator[Path]:
     """A temporary folder beside ``path`` that takes its place when the block ends well, and leaves no trace if not.
 
-    An existing folder is replaced only if it is empty or contains ``marker``. Raises ConvertError otherwise.
+    ``ours`` are the names of what this script writes there; an existing folder must have the last of them, the mark of an
+    earlier result, or be empty. What else it holds stays. Raises ConvertError otherwise, and unless ``overwrite`` for
+    every earlier result.
     """
     path = path.resolve()
-    if path.exists() and (not path.is_dir() or (any(path.iterdir()) and not (path / marker).is_file())):
+    if path.exists() and (not path.is_dir() or (any(path.iterdir()) and not (path / ours[-1]).is_file())):
+        raise ConvertError(f"{path} exists and is no earlier result of this script; choose another folder or remove it")
+    if path.exists() and any(path.iterdir()) and not overwrite:
         raise ConvertError(
-            f"{path} exists and is no earlier result of this script; choose another --output or remove it"
+            f"{path} holds an earlier result, perhaps with changes of yours: add --overwrite to write "
+            f"{', '.join(ours)} again (other files stay), or choose another folder"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
@@ -34,14 +39,32 @@ def replaced_folder(path: Path, marker: str) -> Iterator[Path]:
         yield temporary
         temporary.chmod(0o755)
         if path.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-            os.replace(path, old / "old")
-            os.replace(temporary, path)
-            shutil.rmtree(old)
+            _exchange(temporary, path, ours)
         else:
             os.replace(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _exchange(new: Path, path: Path, ours: Sequence[str]) -> None:
+    """Puts the entries of ``new`` into ``path`` in the place of ``ours``; where that fails, all is as before."""
+    old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    moved: list[tuple[Path, Path]] = []
+    try:
+        for name in ours:
+            if (path / name).exists():
+                moved.append((path / name, old / name))
+                os.replace(*moved[-1])
+        for entry in sorted(new.iterdir()):
+            moved.append((entry, path / entry.name))
+            os.replace(*moved[-1])
+    except BaseException:
+        for source, target in reversed(moved):
+            if target.exists() and not source.exists():
+                os.replace(target, source)
+        raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def write_safetensors(path: Path, parameters: dict[str, Parameter]) -> None:

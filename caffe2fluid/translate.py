@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
 import paddle
 
 from .caffemodel import LayerWeights
 from .errors import ConvertError, UnsupportedError
+from .fields import of_layer
 from .layers import LAYERS, Node
 from .layers.node import Parameter
-from .names import Names, quoted
+from .layers.normalization import has_own_affine
+from .names import MODULES, Names, quoted
 from .network import Layer, Network, output_blobs
 
 CUSTOM_LAYER_HELP = (
@@ -64,21 +67,47 @@ def translate(
     if problems:
         raise UnsupportedError(_unsupported(problems))
     result = _translate(network, weights, phase)
-    missing = [name for node in result.nodes for name in node.missing]
-    if missing and not allow_missing:
-        raise ConvertError(
-            f"the caffemodel lacks {len(missing)} parameters: {_list(missing)}. If the net shall get new ones to be trained, "
-            "add --allow_missing: they are then initialised at random"
-        )
-    result.notes += [f"not in the caffemodel, initialised at random: {name}" for name in missing]
     if weights is not None:
-        used = {layer.name for layer in network.layers}
-        unused = [name for name in weights if name not in used]
-        if unused:
-            result.notes.append(f"layers of the caffemodel that the prototxt does not have: {_list(unused)}")
+        _look_at_weights(weights, result, allow_missing)
     result.free_shapes = dict(result.shapes)
     _look_at_batch(network, weights, phase, result)
     return result
+
+
+def _look_at_weights(weights: dict[str, LayerWeights], result: Translation, allow_missing: bool) -> None:
+    """Notes for all that the caffemodel and the translation do not share, and for weights that are no numbers.
+
+    Parameters that it lacks get what training starts with. Raises ConvertError for them unless ``allow_missing``.
+    """
+    strangers = [name for name in weights if name not in {layer.name for layer in result.network.layers}]
+    lacking = [node for node in result.nodes if node.missing]
+    missing = [name for node in lacking for name in node.missing]
+    if missing and not allow_missing:
+        layers = f"layers of the prototxt without weights: {_list([node.layer.name for node in lacking])}"
+        others = (
+            f"\n  layers of the caffemodel that the prototxt does not have: {_list(strangers)}" if strangers else ""
+        )
+        raise ConvertError(
+            f"the caffemodel lacks {len(missing)} parameters: {_list(missing)}\n  {layers}{others}\n"
+            "If the net shall get new ones to be trained, add --allow_missing: they then start as their fillers say"
+        )
+    for node in lacking:
+        for name in node.missing:
+            node.parameters[name].load = node.parameters[name].initial
+    result.notes += [f"not in the caffemodel, starts as its filler says: {name}" for name in missing]
+    if strangers:
+        result.notes.append(f"layers of the caffemodel that the prototxt does not have: {_list(strangers)}")
+    used = {pair for node in result.nodes for pair in node.used_blobs}
+    for layer in result.network.layers:
+        for index, blob in enumerate(weights[layer.name].blobs if layer.name in weights else []):
+            if (layer.name, index) not in used:
+                shape = list(blob.shape)
+                result.notes.append(
+                    f"{layer.name}: blob {index} of the caffemodel, of shape {shape}, has no use in the prototxt's layer"
+                )
+            elif not np.isfinite(np.sum(blob)) and not np.isfinite(blob).all():
+                count = int((~np.isfinite(blob)).sum())
+                result.notes.append(f"{layer.name}: {count} values of blob {index} are NaN or infinite")
 
 
 def _type_of(layer: Layer) -> str:
@@ -97,10 +126,10 @@ def _unsupported(problems: list[str]) -> str:
 
 
 def _translate(network: Network, weights: dict[str, LayerWeights] | None, phase: str) -> Translation:
-    reserved = {"self", "blob", "paddle", "nn", "np", "F", *dir(paddle.nn.Layer), *vars(paddle.nn.Layer())}
+    reserved = {"self", "blob", *MODULES, *dir(paddle.nn.Layer), *vars(paddle.nn.Layer())}
     names = Names(reserved)
     ids = [names(layer.name) for layer in network.layers]
-    folded = _scales_to_fold(network)
+    folded = _scales_to_fold(network, weights or {})
     gone = set(folded.values())
     shapes = {name: list(shape) for name, shape in network.inputs.items()}
     result = Translation(network, phase, [], shapes, output_blobs(network), list(network.notes))
@@ -137,7 +166,7 @@ def _translate(network: Network, weights: dict[str, LayerWeights] | None, phase:
         if len(node.values) not in (0, len(tops)):
             raise node.error(f"has {len(tops)} tops, {layer.type} gives {len(node.values)}")
         shapes.update(zip(tops, node.output_shapes, strict=False))
-        unread = node.unread_fields()
+        unread = of_layer(layer.params) + (of_layer(scale.params) if scale else [])
         if unread:
             result.notes.append(
                 f"{layer.name}: fields that were not understood and have no effect: {', '.join(unread)}"
@@ -149,7 +178,7 @@ def _translate(network: Network, weights: dict[str, LayerWeights] | None, phase:
     return result
 
 
-def _scales_to_fold(network: Network) -> dict[int, int]:
+def _scales_to_fold(network: Network, weights: dict[str, LayerWeights]) -> dict[int, int]:
     """BatchNorm -> Scale, as indices: one learned factor a channel, nobody else reads what the BatchNorm wrote."""
     version: dict[str, int] = {}
     written: dict[int, tuple[str, int]] = {}
@@ -163,7 +192,8 @@ def _scales_to_fold(network: Network) -> dict[int, int]:
     result = {}
     for index, layer in enumerate(network.layers):
         reading = readers.get(written.get(index, ("", -1)), [])
-        if layer.type != "BatchNorm" or len(reading) != 1 or "scale_bias" in layer.params.message("batch_norm_param"):
+        blobs = weights[layer.name].blobs if layer.name in weights else None
+        if layer.type != "BatchNorm" or len(reading) != 1 or has_own_affine(layer, blobs):
             continue
         scale = network.layers[reading[0]]
         params = scale.params.message("scale_param")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from ..names import quoted
+from ..names import literal, quoted
 from .node import Node, register_layer, same
 
 
@@ -22,18 +22,20 @@ def leaky(x: str, slope: float) -> str:
     if slope == 0:
         return f"F.relu({x})"
     if 0 < slope <= 1:
-        return f"paddle.maximum({x}, {x} * {slope!r})"
-    return f"F.relu({x}) - F.relu(-{x}) * {slope!r}"
+        return f"paddle.maximum({x}, {x} * {literal(slope)})"
+    return f"F.relu({x}) - F.relu(-{x}) * {literal(slope)}"
 
 
 @register_layer("ReLU6")
 def relu6(node: Node) -> None:
     params = node.params("relu6_param")
     slope, limit = params.number("negative_slope", 0.0), params.number("threshold", 6.0)
+    if not limit >= 0:
+        raise node.error(f"threshold {limit}")
     if slope == 0 and limit == 6:
         node.output(f"F.relu6({node.x})", node.shape)
     else:
-        node.output(f"paddle.clip({leaky(node.x, slope)}, max={limit!r})", node.shape)
+        node.output(f"paddle.clip({leaky(node.x, slope)}, max={literal(limit)})", node.shape)
 
 
 @register_layer("PReLU")
@@ -53,7 +55,8 @@ def prelu(node: Node) -> None:
 
 @register_layer("ELU")
 def elu(node: Node) -> None:
-    node.output(f"F.elu({node.x}, {node.params('elu_param').number('alpha', 1.0)!r})", node.shape)
+    alpha = node.params("elu_param").number("alpha", 1.0)
+    node.output(f"F.elu({node.x}, {literal(alpha)})", node.shape)
 
 
 @register_layer("BNLL")
@@ -75,7 +78,7 @@ def tanh(node: Node) -> None:
 @register_layer("Swish")
 def swish(node: Node) -> None:
     beta = node.params("swish_param").number("beta", 1.0)
-    inner = node.x if beta == 1 else f"{node.x} * {beta!r}"
+    inner = node.x if beta == 1 else f"{node.x} * {literal(beta)}"
     node.output(f"{node.x} * F.sigmoid({inner})", node.shape)
 
 
@@ -83,7 +86,7 @@ def swish(node: Node) -> None:
 def hard_sigmoid(node: Node) -> None:
     params = node.params("hardsigmoid_param")
     alpha, beta = params.number("alpha", 0.2), params.number("beta", 0.5)
-    node.output(f"paddle.clip({node.x} * {alpha!r} + {beta!r}, 0.0, 1.0)", node.shape)
+    node.output(f"paddle.clip({node.x} * {literal(alpha)} + {literal(beta)}, 0.0, 1.0)", node.shape)
 
 
 @register_layer("HardSwish")
@@ -99,8 +102,8 @@ def absolute(node: Node) -> None:
 def _affine(x: str, scale: float, shift: float) -> str:
     """Source of scale * x + shift, a term to be used as an argument."""
     if scale != 1:
-        x = f"{x} * {scale!r}"
-    return f"{x} + {shift!r}" if shift else x
+        x = f"{x} * {literal(scale)}"
+    return f"{x} + {literal(shift)}" if shift else x
 
 
 @register_layer("Power")
@@ -110,12 +113,12 @@ def power(node: Node) -> None:
     exponent, scale, shift = params.number("power", 1.0), params.number("scale", 1.0), params.number("shift", 0.0)
     if exponent * scale == 0:
         constant = 1.0 if exponent == 0 else _real_power(shift, exponent)
-        node.output(f"paddle.full_like({node.x}, {float_source(constant)})", node.shape)
+        node.output(f"paddle.full_like({node.x}, {literal(constant)})", node.shape)
     elif exponent == 1:
         changed = scale != 1 or shift != 0
         node.output(_affine(node.x, scale, shift) if changed else same(node.x), node.shape)
     else:
-        node.output(f"paddle.pow({_affine(node.x, scale, shift)}, {exponent!r})", node.shape)
+        node.output(f"paddle.pow({_affine(node.x, scale, shift)}, {literal(exponent)})", node.shape)
 
 
 @register_layer("Exp")
@@ -137,13 +140,13 @@ def logarithm(node: Node) -> None:
     if base != -1 and (base <= 0 or base == 1):
         raise node.error(f"base {base} has no logarithm")
     value = f"paddle.log({_affine(node.x, scale, shift)})"
-    node.output(value if base == -1 else f"{value} * {1 / math.log(base)!r}", node.shape)
+    node.output(value if base == -1 else f"{value} * {literal(1 / math.log(base))}", node.shape)
 
 
 @register_layer("Threshold")
 def threshold(node: Node) -> None:
     limit = node.params("threshold_param").number("threshold", 0.0)
-    node.output(f"paddle.cast({node.x} > {limit!r}, 'float32')", node.shape)
+    node.output(f"paddle.cast({node.x} > {literal(limit)}, 'float32')", node.shape)
 
 
 @register_layer("Dropout")
@@ -152,12 +155,7 @@ def dropout(node: Node) -> None:
     ratio = node.params("dropout_param").number("dropout_ratio", 0.5)
     if not 0 <= ratio <= 1:
         raise node.error(f"dropout_ratio {ratio} is not between 0 and 1")
-    node.output(f"{node.sublayer(f'nn.Dropout({ratio!r})')}({node.x})", node.shape)
-
-
-def float_source(value: float) -> str:
-    """Python source of any float."""
-    return repr(value) if math.isfinite(value) else f'float("{value}")'
+    node.output(f"{node.sublayer(f'nn.Dropout({literal(ratio)})')}({node.x})", node.shape)
 
 
 def _real_power(base: float, exponent: float) -> float:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import re
 from typing import Any
 
 from .. import operators
 from ..names import quoted
+from ..param_str import parse_param_str
 from ..prototxt import Message
 from .node import Node, Parameter, arguments, register_layer
 
@@ -143,18 +143,50 @@ def psroi_pooling(node: Node) -> None:
     _pooled_rois(node, "psroi_pooling", params, channels, [group, group])
 
 
+_PROPOSAL_SETTINGS = {
+    "feat_stride": "feat_stride", "base_size": "base_size", "anchor_base_size": "base_size", "scales": "scales",
+    "anchor_scales": "scales", "ratios": "ratios", "anchor_ratios": "ratios",
+}  # fmt: skip
+
+
+def _proposal_settings(node: Node) -> dict[str, Any]:
+    """What ``param_str`` of rpn.proposal_layer sets: whole numbers, and lists of numbers for scales and ratios."""
+    text = node.layer.params.message("python_param").text("param_str", "")
+    try:
+        entries = parse_param_str(text)
+    except ValueError as error:
+        raise node.error(f"param_str {text[:60]!r}: {error}") from None
+    result: dict[str, Any] = {}
+    for name, value in entries.items():
+        known = _PROPOSAL_SETTINGS.get(name)
+        if known is None:
+            raise node.error(
+                f"param_str has {name!r}, which has no translation; known are {', '.join(_PROPOSAL_SETTINGS)}"
+            )
+        several = known in ("scales", "ratios")
+        values = value if isinstance(value, list) and several else [value]
+        kinds = (int, float) if several else int
+        if not values or any(isinstance(item, bool) or not isinstance(item, kinds) for item in values):
+            raise node.error(
+                f"param_str: {name} is {value!r}, not {'a list of numbers' if several else 'a whole number'}"
+            )
+        result[known] = [float(item) for item in values] if several else value
+    return result
+
+
 @register_layer("Proposal", "ProposalLayer")
 def proposal(node: Node) -> None:
     """Region proposals of Faster R-CNN (Ren et al., https://arxiv.org/abs/1506.01497): rows [image, x1, y1, x2, y2].
 
-    The field names of the C++ layers; of the Python layer rpn.proposal_layer, feat_stride and its fixed settings.
+    The field names of the C++ layers; those of the Python layer rpn.proposal_layer, and its fixed settings for the rest.
     """
     node.needs_bottoms(3, 3)
     params = node.params("proposal_param")
-    python = node.layer.params.message("python_param")
-    stride = re.search(r"""['"]?feat_stride['"]?\s*:\s*(\d{1,6})""", python.text("param_str", ""))
-    ratios = params.numbers("ratio") or [0.5, 1.0, 2.0]
-    scales = params.numbers("scale") or [8.0, 16.0, 32.0]
+    python = _proposal_settings(node)
+    stride = params.integer("feat_stride", python.get("feat_stride", 16))
+    base_size = params.integer("base_size", python.get("base_size", 16))
+    ratios = params.numbers("ratio") or python.get("ratios", [0.5, 1.0, 2.0])
+    scales = params.numbers("scale") or python.get("scales", [8.0, 16.0, 32.0])
     scores, deltas, info = node.shapes
     count = len(ratios) * len(scales)
     if (
@@ -166,11 +198,13 @@ def proposal(node: Node) -> None:
         raise node.error(f"bottoms of shapes {node.shapes} for {count} anchors")
     if any(not 0 < value < 1 << 16 for value in ratios + scales):
         raise node.error(f"ratio {ratios}, scale {scales}")
+    if not 0 < stride < 1 << 16 or not 0 < base_size < 1 << 16:
+        raise node.error(f"feat_stride {stride}, base_size {base_size}")
     keywords = {
-        "base_size": params.integer("base_size", 16),
+        "base_size": base_size,
         "ratios": ratios,
         "scales": scales,
-        "stride": params.integer("feat_stride", int(stride.group(1)) if stride else 16),
+        "stride": stride,
         "layer_size": scores[2:],
     }
     anchors = _constant(node, "anchors", [math.prod(scores[2:]) * count, 4], "anchor_boxes", keywords)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from ..names import literal
 from .node import Node, register_layer
 
 
@@ -19,7 +20,7 @@ def eltwise(node: Node) -> None:
         raise node.error(f"{len(coefficients)} coefficients for a {operation} of {len(node.inputs)} bottoms")
     if operation == "SUM":
         terms = zip(node.inputs, coefficients or [1.0] * len(node.inputs), strict=True)
-        value = " + ".join(x if factor == 1 else f"{x} * {factor!r}" for x, factor in terms)
+        value = " + ".join(x if factor == 1 else f"{x} * {literal(factor)}" for x, factor in terms)
     elif operation == "PROD":
         value = " * ".join(node.inputs)
     else:

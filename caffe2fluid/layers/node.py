@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,19 +9,13 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConvertError, UnsupportedError
-from ..names import quoted
+from ..fillers import fill, is_fixed
+from ..names import literal, quoted
 from ..network import Layer, check_shape
 from ..prototxt import Message
 
 LAYERS: dict[str, Callable[[Node], None]] = {}
 """Translation by Caffe layer type."""
-
-# Fields that say how a layer trains or which code runs it: nothing that a forward pass depends on.
-IGNORED_FIELDS = {
-    "weight_filler", "bias_filler", "filler", "scale_filler", "slope_filler", "data_filler", "engine", "force_nd_im2col",
-    "stable_prod_grad", "moving_average_fraction", "momentum", "visualize", "visualize_threshold", "save_output_param",
-    "debug_info", "frozen", "shift_filler", "do_all_reduce", "icnet", "lr_mult", "decay_mult",
-}  # fmt: skip
 
 
 def register_layer(*types: str) -> Callable[[Callable[[Node], None]], Callable[[Node], None]]:
@@ -46,10 +39,14 @@ class SharedParameter:
 
 @dataclass
 class Parameter:
-    """A parameter of the converted net: ``load`` gives its array, None where the caffemodel has none."""
+    """A parameter of the converted net: ``load`` gives its array, None where the caffemodel has none.
+
+    ``initial`` gives what a net starts with that gets it by training.
+    """
 
     shape: list[int]
     load: Callable[[], np.ndarray] | None
+    initial: Callable[[], np.ndarray] | None = None
 
 
 @dataclass
@@ -79,8 +76,8 @@ class Node:
     sources: dict[str, str] = field(default_factory=dict)  # of custom layers: code by function name
     missing: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    used_blobs: set[tuple[str, int]] = field(default_factory=set)  # of the caffemodel: layer and index
     multiply_adds: int = 0
-    _messages: list[tuple[str, Message]] = field(default_factory=list)
 
     @property
     def x(self) -> str:
@@ -107,15 +104,11 @@ class Node:
 
     def params(self, name: str) -> Message:
         """The message of that name (convolution_param, ...), empty if absent."""
-        message = self.layer.params.message(name)
-        self._messages.append((name, message))
-        return message
+        return self.layer.params.message(name)
 
-    def unread_fields(self) -> list[str]:
-        """Fields of the layer's messages that the translation did not look at."""
-        return [
-            f"{name}.{key}" for name, message in self._messages for key in message.unused() if key not in IGNORED_FIELDS
-        ]
+    def uses_blobs(self, *indices: int) -> None:
+        """Says that these blobs of the layer have their effect, so that they are not reported."""
+        self.used_blobs.update((self.layer.name, index) for index in indices)
 
     def error(self, what: str) -> ConvertError:
         return ConvertError(f"{self.layer.where} ({self.layer.type}): {what}")
@@ -167,16 +160,27 @@ class Node:
         *,
         stored: Sequence[int] | None = None,
         filler: str = "",
-        blobs: list[np.ndarray] | None = None,
+        of_scale: bool = False,
     ) -> str:
         """Registers the parameter ``<id>_<suffix>`` and returns its name.
 
         ``stored`` is the shape of Caffe's blob ``index`` (default: ``shape``) and ``convert`` what makes the parameter
-        of it. Raises ConvertError if the blob in the caffemodel has another shape.
+        of it; ``of_scale``: it is a blob of the Scale layer that is folded in. Raises ConvertError if the blob in the
+        caffemodel has another shape.
         """
         name = f"{self.id}_{suffix}"
         stored = check_shape(shape if stored is None else stored, self.layer.where)
-        blobs = self.blobs if blobs is None else blobs
+        blobs, layer = (self.scale_blobs, self.scale) if of_scale else (self.blobs, self.layer)
+        self.used_blobs.add((layer.name, index))
+        spec = self._filler(layer, filler)
+
+        def finished(array: np.ndarray) -> np.ndarray:
+            array = array.reshape(stored).astype(np.float32, copy=False)
+            return np.ascontiguousarray(convert(array) if convert else array, dtype=np.float32).reshape(shape)
+
+        def initial() -> np.ndarray:
+            return finished(fill(spec, suffix, name, stored))
+
         load = None
         if blobs is not None and index < len(blobs):
             blob = blobs[index]
@@ -188,20 +192,14 @@ class Node:
                 )
 
             def load() -> np.ndarray:
-                array = blob.reshape(stored).astype(np.float32, copy=False)
-                return np.ascontiguousarray(convert(array) if convert else array, dtype=np.float32).reshape(shape)
+                return finished(blob)
 
+        elif blobs is not None and is_fixed(spec):
+            self.notes.append(f"{layer.name}: not in the caffemodel, filled as its {filler} says")
+            load = initial
         elif blobs is not None:
-            fill = self._filled(filler, stored)
-            if fill is None:
-                self.missing.append(name)
-            else:
-                self.notes.append(f"{self.layer.name}: not in the caffemodel, filled as its {filler} says")
-
-                def load() -> np.ndarray:
-                    return np.ascontiguousarray(convert(fill) if convert else fill, dtype=np.float32).reshape(shape)
-
-        self.parameters[name] = Parameter(list(shape), load)
+            self.missing.append(name)
+        self.parameters[name] = Parameter(list(shape), load, initial)
         return name
 
     def parameter(
@@ -216,6 +214,7 @@ class Node:
         """A parameter outside of any sublayer: creates it or takes the shared one; returns the expression."""
         shared = self.shared_with(index)
         if shared is not None:
+            self.uses_blobs(index)
             if shared.shape != list(shape) or shared.layout != layout:
                 raise self.unsupported(f"blob {index} of shape {list(shape)} shares one of shape {shared.shape}")
             return shared.expression
@@ -226,29 +225,19 @@ class Node:
         self.publish(index, f"self.{attribute}", shape, layout)
         return f"self.{attribute}"
 
-    def _filled(self, filler: str, shape: list[int]) -> np.ndarray | None:
-        """What a filler that is no random one puts into a blob."""
-        for _, message in self._messages:
-            if not filler or filler not in message:
-                continue
-            spec = message.message(filler)
-            kind = spec.text("type", "constant")
-            if kind == "constant":
-                return np.full(shape, spec.number("value", 0.0), np.float32)
-            if kind == "bilinear" and len(shape) == 4 and shape[2] == shape[3]:
-                size = shape[3]
-                factor = math.ceil(size / 2)
-                center = (2 * factor - 1 - factor % 2) / (2 * factor)
-                ramp = 1 - np.abs(np.arange(size) / factor - center)
-                return np.broadcast_to(np.outer(ramp, ramp), shape).astype(np.float32)
+    def _filler(self, layer: Layer, filler: str) -> Message | None:
+        for values in layer.params.fields.values() if filler else ():
+            for message in values:
+                if isinstance(message, Message) and filler in message:
+                    return message.message(filler)
         return None
 
 
 def arguments(*positional: Any, **keywords: Any) -> str:
     """Source of an argument list; keywords that are None are left out. Strings are taken as source."""
-    parts = [value if isinstance(value, str) else repr(value) for value in positional]
+    parts = [value if isinstance(value, str) else literal(value) for value in positional]
     parts += [
-        f"{key}={value if isinstance(value, str) else repr(value)}"
+        f"{key}={value if isinstance(value, str) else literal(value)}"
         for key, value in keywords.items()
         if value is not None
     ]

@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from ..names import quoted
+from ..network import Layer
 from ..prototxt import Message
 from .node import Node, Parameter, arguments, pair, register_layer
 
@@ -170,6 +171,17 @@ def _fixed(node: Node, suffix: str, channels: int, value: float) -> str:
     return f"paddle.ParamAttr(name={quoted(name)}, trainable=False)"
 
 
+def has_own_affine(layer: Layer, blobs: list[np.ndarray] | None) -> bool:
+    """Whether a BatchNorm scales and shifts by itself.
+
+    NVIDIA's Caffe (src/caffe/layers/batch_norm_layer.cpp): if scale_bias says so or one of its fillers is there; and a
+    caffemodel with five blobs comes from such a layer, unless the prototxt says otherwise.
+    """
+    params = layer.params.message("batch_norm_param")
+    filled = "scale_filler" in params or "bias_filler" in params
+    return params.flag("scale_bias", params.flag("use_alpha_beta", filled or len(blobs or []) == 5))
+
+
 @register_layer("BatchNorm", "BatchNormKyle")
 def batch_norm(node: Node) -> None:
     """Normalisation with running statistics; a Scale layer that alone reads the result is folded in.
@@ -178,31 +190,32 @@ def batch_norm(node: Node) -> None:
     """
     params = node.params("batch_norm_param")
     channels = node.shape[1] if len(node.shape) > 1 else 1
-    own_affine = params.flag("scale_bias", params.flag("use_alpha_beta", False))
+    own_affine = has_own_affine(node.layer, node.blobs)
     if any(map(node.shared_with, range(3))):
-        owners = {node.shared_with(index).expression for index in range(3) if node.shared_with(index)}
-        if len(owners) != 1 or not all(node.shared_with(index) for index in range(3)) or own_affine:
-            raise node.unsupported("shares a part of its statistics")
-        node.output(f"{owners.pop()}({node.x})", node.shape)
+        _share_statistics(node, own_affine)
         return
+    if node.blobs and len(node.blobs) < 3:
+        raise node.error(f"{len(node.blobs)} blobs in the caffemodel; mean, variance and their factor are 3")
+    node.uses_blobs(2)
+    factor = float(node.blobs[2].reshape(-1)[0]) if node.blobs and node.blobs[2].size else 1.0
+    if factor == 0:
+        node.notes.append(f"{node.layer.name}: its statistics are of no samples (factor 0), so mean and variance are 0")
 
-    def divided(blob):
-        factor = node.blobs[2].reshape(-1)[0] if len(node.blobs) > 2 and node.blobs[2].size else 1.0
+    def divided(blob: np.ndarray) -> np.ndarray:
         return blob * (0.0 if factor == 0 else 1.0 / factor)
 
     weight, offset = _fixed(node, "scale", channels, 1.0), _fixed(node, "offset", channels, 0.0)
     if node.scale is not None:
         affine = node.scale.params.message("scale_param")
-        weight = quoted(node.weight("scale", 0, [channels], blobs=node.scale_blobs))
+        weight = quoted(node.weight("scale", 0, [channels], filler="filler", of_scale=True))
         if affine.flag("bias_term", False):
-            offset = quoted(node.weight("offset", 1, [channels], blobs=node.scale_blobs))
+            offset = quoted(node.weight("offset", 1, [channels], filler="bias_filler", of_scale=True))
         node.multiply_adds = math.prod(node.shape[1:])
     elif own_affine:
-        weight, offset = quoted(node.weight("scale", 3, [channels])), quoted(node.weight("offset", 4, [channels]))
+        weight = quoted(node.weight("scale", 3, [channels], filler="scale_filler"))
+        offset = quoted(node.weight("offset", 4, [channels], filler="bias_filler"))
     node.weight("mean", 0, [channels], divided)
     node.weight("variance", 1, [channels], divided)
-    if node.blobs is not None and len(node.blobs) < 3:
-        raise node.error(f"{len(node.blobs)} blobs in the caffemodel; mean, variance and their factor are 3")
     # At test time a stored flag `true` is the default; only `false` (batch statistics even then) says something.
     fixed = params.flag("use_global_stats", node.phase == "TEST")
     use_global_stats = fixed if fixed != (node.phase == "TEST") else None
@@ -222,6 +235,15 @@ def batch_norm(node: Node) -> None:
     node.output(f"{sublayer}({node.x})", node.shape)
 
 
+def _share_statistics(node: Node, own_affine: bool) -> None:
+    """The sublayer of the layer whose statistics this one names as its own."""
+    node.uses_blobs(*range(3))
+    owners = {node.shared_with(index).expression for index in range(3) if node.shared_with(index)}
+    if len(owners) != 1 or not all(node.shared_with(index) for index in range(3)) or own_affine:
+        raise node.unsupported("shares a part of its statistics")
+    node.output(f"{owners.pop()}({node.x})", node.shape)
+
+
 @register_layer("BN", "CuDNNBatchNorm", "CuDNNBN")
 def fork_batch_norm(node: Node) -> None:
     """``BN`` of two forks: PSPNet's and ICNet's (slope, bias, mean, variance) and SegNet's (scale, shift)."""
@@ -229,7 +251,7 @@ def fork_batch_norm(node: Node) -> None:
     if any(map(node.shared_with, range(4))):
         raise node.unsupported("shares parameters")
     channels = node.shape[1] if len(node.shape) > 1 else 1
-    frozen_affine = "bn_mode" in params if node.blobs is None else len(node.blobs) == 2
+    frozen_affine = len(node.blobs) == 2 if node.blobs else "bn_mode" in params
     if frozen_affine:
         if params.choice("bn_mode", ["LEARN", "INFERENCE"], "INFERENCE") == "LEARN" and node.phase == "TRAIN":
             raise node.unsupported("bn_mode: LEARN; convert the net that SegNet's compute_bn_statistics.py wrote")
@@ -238,11 +260,12 @@ def fork_batch_norm(node: Node) -> None:
         offset = node.parameter("offset", 1, [channels, *ones], stored=[channels])
         node.output(f"{node.x} * {scale} + {offset}", node.shape)
         return
-    if node.blobs is not None and len(node.blobs) != 4:
+    if node.blobs and len(node.blobs) != 4:
         raise node.unsupported(
             f"{len(node.blobs)} blobs; known are 4 (PSPNet: slope, bias, mean, variance) and 2 (SegNet)"
         )
-    weight, offset = node.weight("scale", 0, [channels]), node.weight("offset", 1, [channels])
+    weight = node.weight("scale", 0, [channels], filler="slope_filler")
+    offset = node.weight("offset", 1, [channels], filler="bias_filler")
     node.weight("mean", 2, [channels])
     node.weight("variance", 3, [channels])
     frozen = params.flag("frozen", False) and node.phase == "TRAIN"

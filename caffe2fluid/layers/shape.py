@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from ..names import literal
 from .node import Node, arguments, register_layer, same
 
 
@@ -172,7 +173,7 @@ def reduction(node: Node) -> None:
     if operation == "MEAN":
         factor /= math.prod(node.shape[axis:])
     value = f"paddle.sum({x}, {list(range(axis, len(node.shape)))})"
-    node.output(value if factor == 1 else f"{value} * {factor!r}", node.shape[:axis])
+    node.output(value if factor == 1 else f"{value} * {literal(factor)}", node.shape[:axis])
 
 
 @register_layer("Reverse")

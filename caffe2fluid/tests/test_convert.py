@@ -11,6 +11,7 @@ from pathlib import Path
 
 from caffe2fluid.convert import convert, main
 from caffe2fluid.converted import Predictor, load_module, open_converted, run_blobs
+from caffe2fluid.custom import load_custom_layers
 from caffe2fluid.errors import ConvertError
 from caffe2fluid.layers.node import LAYERS
 from caffe2fluid.network import read_network
@@ -49,6 +50,15 @@ def small(tmp_path):
     prototxt.write_text(SMALL)
     model.write_bytes(caffemodel(random_weights(translate(read_network(prototxt), None))))
     return prototxt, model
+
+
+@pytest.fixture
+def layer_table():
+    """Restores the table of translations."""
+    before = dict(LAYERS)
+    yield
+    LAYERS.clear()
+    LAYERS.update(before)
 
 
 def test_report(small, tmp_path):
@@ -158,6 +168,46 @@ def test_batch_norm_in_training_normalises_with_the_batch(small, tmp_path):
     assert normalised[0].attrs()["momentum"] == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize(
+    "name", ["F", "paddle", "np", "nn", "float", "self", "blob", "l2_norm", "INPUTS", "sys", "input", "class", "Net"]
+)
+def test_inputs_may_be_called_like_anything_in_the_code(name, tmp_path):
+    text = f'input: "{name}" input_shape {{ dim: 1 dim: 2 dim: 3 dim: 3 }}\n'
+    text += f'layer {{ name: "n" type: "Normalize" bottom: "{name}" top: "n" norm_param {{ scale_filler {{ value: 1 }} }} }}'
+    text += 'layer { name: "r" type: "ReLU" bottom: "n" top: "r" }'
+    text += 'layer { name: "p" type: "Power" bottom: "r" top: "p" power_param { shift: -inf } }'
+    (tmp_path / "net.prototxt").write_text(text)
+    (tmp_path / "net.caffemodel").write_bytes(caffemodel({"n": ("Normalize", [np.ones(1)])}))
+    result = run(translate_files(tmp_path / "net.prototxt", tmp_path / "net.caffemodel"), {name: np.ones((1, 2, 3, 3))})
+    np.testing.assert_allclose(result["r"], np.sqrt(1 / 18) * np.ones((1, 2, 3, 3)), rtol=1e-5)
+
+
+def test_a_custom_layer_s_function_is_not_hidden_by_an_input(tmp_path, layer_table):
+    (tmp_path / "layers.py").write_text(CUSTOM)
+    (tmp_path / "net.prototxt").write_text(
+        'input: "clamp_layer" input_dim: 1 input_dim: 2 input_dim: 5 input_dim: 5\n'
+        'layer { name: "c" type: "Clamp" bottom: "clamp_layer" top: "c" clamp_param { low: -inf high: 0.25 } }'
+    )
+    (tmp_path / "net.caffemodel").write_bytes(caffemodel({"c": ("Clamp", [np.array([2.0, 3.0])])}))
+    load_custom_layers([tmp_path / "layers.py"])
+    translation = translate_files(tmp_path / "net.prototxt", tmp_path / "net.caffemodel")
+    result = run(translation, {"clamp_layer": np.ones((1, 2, 5, 5))})["c"]
+    np.testing.assert_allclose(result[0, :, 0, 0], [0.5, 0.75])
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["myFEEDSnet", "FEEDS", "Network", "Network()", "dict", "build", "float", "main", "KeyError", "np", "1net", ""],
+)
+def test_nets_may_have_any_name(name, tmp_path):
+    (tmp_path / "net.prototxt").write_text(
+        f'name: "{name}" input: "FEEDS" input_shape {{ dim: 1 dim: 2 }} input: "Network()" input_shape {{ dim: 1 dim: 2 }}\n'
+        'layer { name: "e" type: "Eltwise" bottom: "FEEDS" bottom: "Network()" top: "e" }'
+    )
+    feed = {"FEEDS": np.ones((1, 2)), "Network()": np.full((1, 2), 2.0)}
+    np.testing.assert_array_equal(run(translate_files(tmp_path / "net.prototxt"), feed)["e"], [[3, 3]])
+
+
 HOSTILE = [
     "__import__('os').system('touch HACKED')",
     '"); import os; os.system("touch HACKED") #',
@@ -242,16 +292,75 @@ def test_shared_parameters_are_one(tmp_path):
     np.testing.assert_array_equal(result["fc_a"], result["fc_b"])
 
 
-def test_an_earlier_result_is_replaced_whole_and_nothing_else_is(small, tmp_path):
-    convert(*small, tmp_path / "out")
-    (tmp_path / "out/stale").write_text("x")
-    convert(*small, tmp_path / "out")
-    assert not (tmp_path / "out/stale").exists()
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_an_edited_result_is_kept_unless_asked(small, tmp_path):
+    """--overwrite replaces what the script wrote, weights of layers that are gone included; the user's files stay."""
+    out = tmp_path / "out"
+    convert(*small, out)
+    first = contents(out)
+    (out / "model.py").write_text("edited")
+    (out / "fluid/stale").write_text("of an earlier net")
+    (out / "mine").mkdir()
+    (out / "mine/notes.txt").write_text("x")
+    before = contents(out)
+    with pytest.raises(ConvertError, match="out holds an earlier result.*--overwrite"):
+        convert(*small, out)
+    assert contents(out) == before
+    assert main([str(small[0]), "--caffemodel", str(small[1]), "--output", str(out), "--overwrite"]) == 0
+    graph = "inference/model.json"  # numbers its operations anew each time
+    again = contents(out)
+    del again[graph], first[graph]
+    assert again == first | {"mine/notes.txt": b"x"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "small.caffemodel", "small.prototxt"]
+
+
+@pytest.mark.parametrize("flag", ["--code-output-path", "--data-output-path"])
+def test_single_files_are_kept_unless_asked(small, tmp_path, flag):
+    target = tmp_path / "X.npz"
+    target.write_text("mine")
+    words = [str(small[0]), "--caffemodel", str(small[1]), flag, str(target)]
+    with pytest.raises(ConvertError, match="X.npz exists; add --overwrite"):
+        main(words)
+    assert target.read_text() == "mine"
+    main([*words, "--overwrite"])
+    assert target.read_bytes() != b"mine"
+
+
+def test_an_exchange_that_fails_changes_nothing(small, tmp_path, monkeypatch):
+    """At each of its steps."""
+    out = tmp_path / "out"
+    convert(*small, out)
+    (out / "model.py").write_text("edited")
+    before, replace, failed = contents(out), os.replace, []
+    for step in range(10):
+        calls = iter(range(100))
+
+        def failing(source, target, calls=calls, step=step):
+            if next(calls) == step:
+                raise OSError(28, "No space left on device")
+            replace(source, target)
+
+        monkeypatch.setattr(os, "replace", failing)
+        try:
+            convert(*small, out, overwrite=True)
+        except OSError:
+            failed.append(step)
+            assert contents(out) == before
+        else:
+            break
+    assert failed == list(range(10))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "small.caffemodel", "small.prototxt"]
+
+
+def test_what_is_no_earlier_result_is_never_replaced(small, tmp_path):
     precious = tmp_path / "precious"
     precious.mkdir()
     (precious / "thesis.tex").write_text("x")
     with pytest.raises(ConvertError, match="no earlier result"):
-        convert(*small, precious)
+        convert(*small, precious, overwrite=True)
     assert [path.name for path in precious.iterdir()] == ["thesis.tex"]
 
 
@@ -274,15 +383,6 @@ def clamp_weights(blobs):
 
 register(kind="Clamp", shape=clamp_shape, layer=clamp_layer, weights=clamp_weights)
 """
-
-
-@pytest.fixture
-def layer_table():
-    """Restores the table of translations."""
-    before = dict(LAYERS)
-    yield
-    LAYERS.clear()
-    LAYERS.update(before)
 
 
 def test_custom_layers(tmp_path, layer_table):

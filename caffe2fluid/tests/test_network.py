@@ -108,6 +108,10 @@ def test_last_layer_in_place_is_the_output(tmp_path):
         (INPUT + 'layer { name: "x" top: "y" }', "has no type"),
         (INPUT + relu("a", "include { phase: TEST } exclude { phase: TRAIN }"), "include and exclude"),
         (INPUT, "nothing to convert"),
+        (INPUT.replace("layer {", "layers {") + relu("a"), "both `layers` .* and `layer`"),
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 12\n", "Git LFS pointer"),
+        ("\n<!DOCTYPE html>\n<html><head>", "a web page, not the file"),
+        ("<html>", "a web page, not the file"),
         ('net: "train_val.prototxt" base_lr: 0.01', "is this a solver"),
         (INPUT.replace("dim: 8", "dim: -8", 1) + relu("a"), "has the dimension -8"),
         (INPUT.replace("dim: 8", "dim: 0", 1) + relu("a"), "is empty"),
@@ -136,6 +140,8 @@ def test_what_contradicts_itself(text, message, tmp_path):
         ('type: "Tile" tile_param { tiles: 50000000 }', "larger than a Caffe blob"),
         ('type: "Slice" slice_param { slice_point: 9 }', "slice points"),
         ('type: "Eltwise"', "has 1 bottoms, Eltwise takes at least 2"),
+        ('type: "Power" power_param { shift: nan }', "shift must be a number .nan is none., but is 'nan'"),
+        ('type: "ReLU6" relu6_param { threshold: -inf }', "threshold -inf"),
         ('type: "Dropout" dropout_param { dropout_ratio: 1.5 }', "not between 0 and 1"),
     ],
 )
@@ -149,6 +155,37 @@ def test_bad_parameters_name_layer_and_line(layer, message, tmp_path):
 def test_misspelt_fields_are_noted(tmp_path):
     layer = 'layer { name: "p" type: "Pooling" bottom: "data" top: "p" pooling_param { kernel_size: 2 strid: 2 } }'
     assert any("pooling_param.strid" in note for note in translate_files(write(tmp_path, INPUT + layer)).notes)
+
+
+NUMBERS = {
+    "ReLU": ("relu_param { negative_slope: %s }", lambda x, v: np.maximum(x, 0) + v * np.minimum(x, 0)),
+    "ELU": ("elu_param { alpha: %s }", lambda x, v: np.where(x > 0, x, v * np.expm1(x))),
+    "Swish": ("swish_param { beta: %s }", lambda x, v: x / (1 + np.exp(-v * x))),
+    "Power": ("power_param { scale: %s }", lambda x, v: x * v),
+    "Exp": ("exp_param { scale: %s }", lambda x, v: np.exp(x * v)),
+    "Log": ("log_param { shift: %s }", lambda x, v: np.log(x + v)),
+    "Threshold": ("threshold_param { threshold: %s }", lambda x, v: x > v),
+    "Eltwise": ('bottom: "data" eltwise_param { coeff: 1 coeff: %s }', lambda x, v: x + x * v),
+    "Reduction": ("reduction_param { axis: 1 coeff: %s }", lambda x, v: x.sum((1, 2, 3)) * v),
+    "HardSigmoid": ("hardsigmoid_param { alpha: %s }", lambda x, v: np.clip(x * v + 0.5, 0, 1)),
+    "Pad": (
+        "pad_param { pad_l: 1 pad_value: %s }",
+        lambda x, v: np.pad(x, ((0, 0), (0, 0), (0, 0), (1, 0)), constant_values=v),
+    ),
+}
+
+
+@pytest.mark.parametrize("value", ["inf", "-inf", "1e400"])
+@pytest.mark.parametrize("kind", NUMBERS)
+def test_numbers_that_are_none_in_python(kind, value, tmp_path):
+    """Caffe computes with them; so does the code, or the message names the layer."""
+    body, formula = NUMBERS[kind]
+    path = write(tmp_path, INPUT + f'layer {{ name: "l" type: "{kind}" bottom: "data" top: "l" {body % value} }}')
+    x = np.random.default_rng(0).standard_normal((2, 3, 8, 8)).astype(np.float32)
+    with np.errstate(all="ignore"):
+        expected = np.asarray(formula(x.astype(np.float64), float(value)), np.float64).astype(np.float32)
+    result = run(translate_files(path), {"data": x})["l"]
+    np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-38)
 
 
 def test_all_unknown_layers_in_one_error(tmp_path):
@@ -175,7 +212,7 @@ def test_weights_of_another_shape(tmp_path):
 
 def test_missing_weights(tmp_path):
     files = write(tmp_path, INPUT + CONVOLUTION % "", {"other": ("Convolution", [np.zeros((2, 3, 3, 3))])})
-    with pytest.raises(ConvertError, match="lacks 1 parameters: c_weights.*--allow_missing"):
+    with pytest.raises(ConvertError, match="(?s)lacks 1 parameters: c_weights.*--allow_missing"):
         translate_files(*files)
 
 
