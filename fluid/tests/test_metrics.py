@@ -70,7 +70,7 @@ def test_neither_does_the_order_of_a_plan(expected):
     assert_equal(found.result(), expected)
 
 
-@pytest.mark.parametrize("processes, devices, batch_size", [(1, 4, 6), (2, 2, 3), (2, 1, 7)])
+@pytest.mark.parametrize("processes, devices, batch_size", [(1, 8, 12), (2, 4, 4), (2, 1, 7)])
 def test_processes_and_devices_share_the_work(expected, tmp_path, processes, devices, batch_size):
     """Twenty-three samples leave shares that are not full, and some that are empty."""
     result = tmp_path / "result.json"

@@ -79,11 +79,13 @@ def toy_command(output_dir: Path, *more: str) -> list[str]:
 
 
 def test_a_run_goes_on_with_another_number_of_devices_and_of_hosts(tmp_path):
-    """5 steps on four devices, 6 in two processes, the rest on one device: as if never interrupted."""
+    """5 steps on eight devices, 6 in two processes of four each, the rest on one device: as if never interrupted."""
     toy.main(ToyFlags(output_dir=tmp_path / "one", seed=5, eval_every=100, engine="xla", device="cpu", dropout=0.0))
     output = tmp_path / "many"
-    four = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
-    subprocess.run(toy_command(output, "--max_steps", "5"), env=four, check=True, timeout=120, capture_output=True)
+    eight, four = (
+        {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"} for devices in (8, 4)
+    )
+    subprocess.run(toy_command(output, "--max_steps", "5"), env=eight, check=True, timeout=120, capture_output=True)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         coordinator = f"127.0.0.1:{free.getsockname()[1]}"
@@ -91,6 +93,7 @@ def test_a_run_goes_on_with_another_number_of_devices_and_of_hosts(tmp_path):
     processes = [
         subprocess.Popen(
             toy_command(output, *hosts, "--host_id", number),
+            env=four,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

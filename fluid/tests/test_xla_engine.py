@@ -824,10 +824,10 @@ def on_devices(folder: Path, devices: int, hosts: int = 1) -> list[Any]:
 
 
 @pytest.mark.parametrize("statistics_batch", [None, 2])
-def test_four_devices_and_two_processes_equal_one_device(statistics_batch: int | None, tmp_path: Path) -> None:
+def test_eight_devices_of_one_process_and_of_two_equal_one(statistics_batch: int | None, tmp_path: Path) -> None:
     train, evaluate = image_program(rate=0.3), image_program("eval", optimizer=None)
     train.statistics_batch = statistics_batch
-    state, feed = initialise(train, seed=14), image_feed(8)
+    state, feed = initialise(train, seed=14), image_feed(16)
     graphs.save(tmp_path, [capture(train), capture(evaluate)], state)
     np.savez(tmp_path / "feed.npz", **feed)
     engine = create("cpu", seed=5)
@@ -836,15 +836,15 @@ def test_four_devices_and_two_processes_equal_one_device(statistics_batch: int |
     per_sample = np.asarray(engine.run(evaluate, feed)["losses"])
     wanted = engine.state()
 
-    ((devices, four, rows, _),) = on_devices(tmp_path, 4)
-    assert devices == 4
-    assert np.allclose(four, losses, rtol=1e-5) and np.allclose(rows, per_sample, rtol=1e-4)
-    results = on_devices(tmp_path, 2, hosts=2)
-    for host, (devices, two, rows, total) in enumerate(results):
-        assert devices == 2
-        assert np.allclose(two, losses, rtol=1e-5)
-        assert np.allclose(rows, per_sample[4 * host : 4 * host + 4], rtol=1e-4)
-        assert np.allclose(total, [per_sample.sum(), 8], rtol=1e-4)
+    ((devices, eight, rows, _),) = on_devices(tmp_path, 8)
+    assert devices == 8
+    assert np.allclose(eight, losses, rtol=1e-5) and np.allclose(rows, per_sample, rtol=1e-4)
+    results = on_devices(tmp_path, 8, hosts=2)
+    for host, (devices, found, rows, total) in enumerate(results):
+        assert devices == 8
+        assert np.allclose(found, losses, rtol=1e-5)
+        assert np.allclose(rows, per_sample[8 * host : 8 * host + 8], rtol=1e-4)
+        assert np.allclose(total, [per_sample.sum(), 16], rtol=1e-4)
     for file in ("result_1_0.npz", "result_2_0.npz", "result_2_1.npz"):
         with np.load(tmp_path / file) as found:
             for name, value in wanted.items():
