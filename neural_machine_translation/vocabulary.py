@@ -64,6 +64,10 @@ class SentencePiece:
         """One word as people see it, with a bar where a new word begins."""
         return self.processor.id_to_piece(int(index)).replace("▁", "|")
 
+    def begins_word(self, index: int) -> bool:
+        """Whether a blank precedes it in the text, if it is not its beginning."""
+        return self.processor.id_to_piece(int(index)).startswith("▁")
+
     @property
     def unspeakable(self) -> list[int]:
         """Words that no text consists of: `<s>`, `<unk>`, and single bytes, of which hardly any row is a letter."""
@@ -119,6 +123,10 @@ class WordList:
     def word(self, index: int) -> str:
         """One word."""
         return self.words[int(index)]
+
+    def begins_word(self, index: int) -> bool:
+        """Whether a blank precedes it in the text, if it is not its beginning: always."""
+        return True
 
     @property
     def unspeakable(self) -> list[int]:

@@ -7,6 +7,7 @@ from fluid.program import initialise
 from neural_machine_translation.decode import Search
 from neural_machine_translation.indices import BOS, EOS
 from neural_machine_translation.network import evaluation_program, sampling_program, scoring_program, search_program
+from neural_machine_translation.score_pairs import scores
 from neural_machine_translation.scoring import forced_scores
 from neural_machine_translation.translate import runner, translate
 from neural_machine_translation.translator import Transformer, Translator
@@ -174,3 +175,19 @@ def test_top_k_sampling_keeps_to_the_best(state):
         0, 0
     ]
     assert set(ids[:, 0, 0].tolist()) == set(np.argsort(logits)[-2:].tolist())
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5])
+def test_scores_of_pairs_do_not_depend_on_their_company(state, rows):
+    engine, program = engine_with(state), evaluation_program(CONFIG)
+    pairs = [("a b c d", "d c"), ("c", ""), ("b b b", "a b c d a b c d"), ("a", " ".join("abcd" * 8)), ("d", "a")]
+    found = scores(engine, program, TRANSLATOR, pairs, rows, alignment=True)
+    assert found[3].log_probability == -np.inf, "longer than the network"
+    for number in (0, 1, 2, 4):
+        source, target = pairs[number]
+        words = [TRANSLATOR.target.encode(target)]
+        total = forced_scores(engine, program, TRANSLATOR, [source], words)
+        assert found[number].log_probability == pytest.approx(float(total[0]), rel=1e-4)
+        assert found[number].words == len(words[0]) + 1
+        assert [link[1] for link in found[number].alignment] == list(range(len(words[0])))
+        assert all(0 <= link[0] < len(source.split()) for link in found[number].alignment)

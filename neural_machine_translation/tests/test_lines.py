@@ -4,7 +4,8 @@ import itertools
 import re
 from pathlib import Path
 
-from neural_machine_translation import infer
+from fluid.errors import DataError
+from neural_machine_translation import infer, score_pairs
 from neural_machine_translation.lines import Rules, split, translate_lines
 from neural_machine_translation.markup import ITEM, keeps_numbers, pieces, protect
 from neural_machine_translation.translate import Hypothesis, one_line
@@ -118,6 +119,21 @@ def test_a_translation_is_one_line():
 def test_begin_and_end_words_in_a_text_are_unknown_words():
     digits = WordList((*SPECIAL_WORDS, *"0123456789"))
     assert digits.encode("1 <e> 2 <s> <unk>").tolist() == [4, 2, 5, 2, 2]
+
+
+def test_the_network_that_comes_along_knows_which_word_belongs_to_which(capsys, tmp_path):
+    pairs = [
+        "The children are playing in the garden.\tDie Kinder spielen im Garten.",
+        "Hello.\tDie Kinder spielen im Garten.",
+    ]
+    (tmp_path / "pairs.tsv").write_text("\n".join(pairs), encoding="utf-8")
+    assert score_pairs.main(score_pairs.Flags(inputs=(str(tmp_path / "pairs.tsv"),), alignment=True, device="cpu")) == 2
+    right, wrong = (line.split("\t") for line in capsys.readouterr().out.splitlines())
+    assert right[2] == "0-0 1-1 3-2 4-3 6-4"
+    assert float(right[0]) > -4 > -20 > float(wrong[0]) and right[1] == wrong[1]
+    (tmp_path / "pairs.tsv").write_text("one\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"pairs.tsv:1: 1 fields where a sentence, a tab and its translation"):
+        score_pairs.main(score_pairs.Flags(inputs=(str(tmp_path / "pairs.tsv"),), device="cpu"))
 
 
 @pytest.fixture(scope="module")
