@@ -138,12 +138,9 @@ def main(flags: Flags) -> Outcome:
     newbob = newbob_of(flags, programs, settled.facts)
     engine = settled.start_engine(None, batch_size=flags.batch_size)
     with settled.open(
-        engine,
-        programs,
         facts={"recogniser": recogniser.to_facts()},
         data=fingerprints(parts),
         load=(lambda state: weights_of(flags, state)) if flags.pretrained_model is not None else None,
-        length=length,
     ) as session:
         announce(session, recogniser, source, dev)
         dim = recogniser.sizes.frame_dim

@@ -87,8 +87,6 @@ def main(flags: Flags) -> Outcome:
         on_device = flags.memory_device == "device" or (flags.memory_device == "auto" and engine.on_gpu)
         programs = settled.programs(lambda: build_programs(flags, agent, on_device, flags.capture is not None))
         with settled.open(
-            engine,
-            programs,
             initial=lambda: initial_state(programs["train"], flags.seed),
             facts={"agent": agent.to_facts()},
             load=(lambda state: start_from(flags, state, programs["act"])) if flags.pretrained_model else None,

@@ -3,7 +3,10 @@
     settled = settle(flags, TASK)                  # what is continued gives the flags that were not named
     flags = settled.flags
     ...                                            # the task's own: data, facts, Programs
-    with settled.open(engine, programs, length=length, initial=..., facts=..., data=...) as session:
+    length = settled.length(...)
+    programs = settled.programs(lambda: ...)
+    engine = settled.start_engine(...)
+    with settled.open(facts=..., data=..., load=...) as session:
         outcome = session.train(open_batches, unit="images", evaluations=[...])
 
 A run that is continued remembers what it was started with; Programs from files remember what they were built with.
@@ -82,7 +85,10 @@ class Settled(Generic[Flags]):
     captured: Captured | None = None
     changes: dict[str, tuple[Any, Any]] = field(default_factory=dict)
     """Flags of the run that are named anew -> value before and now."""
-    _built: list[Interface] = field(default_factory=list)
+    planned: Length | None = None
+    """How long the run is, once `length` has been asked; for the trainer's loop."""
+    _programs: dict[str, Interface] = field(default_factory=dict)
+    _engine: Engine | None = None
     _engine_reason: str = ""
 
     @property
@@ -132,7 +138,8 @@ class Settled(Generic[Flags]):
                 )
         total = position.step + (num_epochs - position.epoch) * steps_per_epoch
         total = min(total, self.flags.max_steps or total)
-        return Length(steps_per_epoch, total, batches_per_epoch, accumulate, batch_size, position, note)
+        self.planned = Length(steps_per_epoch, total, batches_per_epoch, accumulate, batch_size, position, note)
+        return self.planned
 
     def refuse_other_length(self, length: Length) -> None:
         """Raise DataError if Programs from files, whose schedule counts epochs, were built for data of another length."""
@@ -145,7 +152,7 @@ class Settled(Generic[Flags]):
     def programs(self, build: Callable[[], Mapping[str, Interface]]) -> Mapping[str, Interface]:
         """The Programs by role: those from files, else what `build` makes with Paddle. `start_engine` chooses by them."""
         programs = self.captured.programs if self.captured is not None else build()
-        self._built += programs.values()
+        self._programs |= programs
         return programs
 
     def start_engine(
@@ -169,7 +176,7 @@ class Settled(Generic[Flags]):
             flags.seed,
             hosts=None if one_machine else flags.hosts,
             runs=runs,
-            programs=self._built,
+            programs=list(self._programs.values()),
         )
         if batch_size is not None:
             engine.check_batch_size(batch_size)
@@ -177,39 +184,38 @@ class Settled(Generic[Flags]):
             reason = self.captured.reason
         elif self.resumed is not None and "engine" not in self.changes:
             reason = "that of the run"
-        self._engine_reason = reason
+        self._engine, self._engine_reason = engine, reason
         self.flags = replace(flags, engine="paddle" if engine.name == "paddle" else "xla")
         return engine
 
     @contextmanager
     def open(
         self,
-        engine: Engine,
-        programs: Mapping[str, Interface],
         *,
         initial: Callable[[], State] | None = None,
         facts: Mapping[str, Any],
         data: Mapping[str, str] | None = None,
         load: Callable[[State], tuple[State, object]] | None = None,
-        length: Length | None = None,
         beside: str = "",
     ) -> Iterator["Session[Flags]"]:
         """The second stage: the state on the engine, the run's folder claimed, the opening lines said.
 
+        The engine is that of `start_engine`, which comes before; the Programs are those of `programs`, among them `train`, and
+        with gradient accumulation `apply`.
+
         Args:
-            engine: from `start_engine`.
-            programs: by role; `train`, and with gradient accumulation `apply`.
             initial: makes the state that training starts from; by default the initialisers of the Programs.
             facts: what else has to be known to use the weights, kept in checkpoints; a continued run must have the same.
             data: fingerprints of the parts of the data; a continued run must have the same, or --other_data.
             load: puts the weights of --pretrained_model into a state; returns it with what is to be said about that.
                 Programs from files that hold their initial values begin with those; captured as distributions alone they
                 call it too, where Paddle may be missing.
-            length: of the run, where the trainer's loop is used.
             beside: prefix of arrays in a checkpoint that do not belong to the engine's state.
 
         Raises CheckpointError if another network is being continued, DataError for other data; UserError as `Run`.
         """
+        assert self._engine is not None
+        engine, programs = self._engine, self._programs
         with stop_on_signals():
             resumed, flags = self.resumed, self.flags
             if self.captured is not None:
@@ -238,7 +244,7 @@ class Settled(Generic[Flags]):
             with Run(
                 flags.output_dir, flags, task=self.task, resumed=resumed, writes=engine.host_id == 0, records=records
             ) as run:
-                session = Session(run, engine, flags, meta, programs, length, resumed, others, state)
+                session = Session(run, engine, flags, meta, programs, self.planned, resumed, others, state)
                 run.say(
                     f"engine {engine.name} on {engine.device} ({self._engine_reason}), {flags.precision}, seed {flags.seed}"
                 )

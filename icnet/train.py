@@ -139,12 +139,9 @@ def main(flags: Flags) -> Outcome:
     engine = settled.start_engine(length.total_steps * flags.accumulate_batches, batch_size=flags.batch_size)
 
     with settled.open(
-        engine,
-        programs,
         facts={"segmenter": segmenter.to_facts()},
         data={"training images": name_of(train_pairs), "test images": name_of(test_pairs)},
         load=(lambda state: start_from(flags, state)) if flags.pretrained_model else None,
-        length=length,
     ) as session:
         session.run.say(
             f"ICNet of width {flags.width:g}: {session.update.parameter_count:,} parameters, {len(segmenter.classes)} classes, "

@@ -148,15 +148,12 @@ def main(flags: Flags) -> Outcome:
     length = settled.length(batches, flags.num_epochs, batch_size=flags.batch_size, accumulate=flags.accumulate_batches)
     settled.refuse_other_length(length)
     programs = settled.programs(lambda: build_programs(flags, classifier, length.steps_per_epoch))
-    engine = settled.start_engine(length.total_steps * flags.accumulate_batches, batch_size=flags.batch_size)
+    settled.start_engine(length.total_steps * flags.accumulate_batches, batch_size=flags.batch_size)
 
     with settled.open(
-        engine,
-        programs,
         facts={"classifier": classifier.to_facts()},
         data={"training images": name_of(train_source), "test images": name_of(test_source)},
         load=(lambda state: start_from(flags, state, classifier)) if flags.pretrained_model else None,
-        length=length,
     ) as session:
         session.run.say(
             f"{flags.model}: {session.update.parameter_count:,} parameters, {classifier.class_dim} classes, "

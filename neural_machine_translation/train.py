@@ -179,12 +179,9 @@ def main(flags: Flags) -> Outcome:
     programs = {**measuring, **updating}
 
     with settled.open(
-        engine,
-        programs,
         facts={"translator": translator.to_facts()},
         data={"training pairs": name_of(train_pairs), "dev pairs": name_of(dev_pairs)},
         load=(lambda state: load_into(state, start, allow_partial=flags.allow_partial)) if start is not None else None,
-        length=length,
     ) as session:
         session.meta.extra[MULTIPLE] = multiple
         announce(session.run, flags, translator, source, dev_pairs, session.update.parameter_count)

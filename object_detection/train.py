@@ -163,16 +163,13 @@ def main(flags: Flags) -> Outcome:
     length = settled.length(batches, flags.num_epochs, batch_size=flags.batch_size, accumulate=flags.accumulate_batches)
     settled.refuse_other_length(length)
     programs = settled.programs(lambda: build_programs(flags, detector, data, length.steps_per_epoch))
-    engine = settled.start_engine(length.total_steps * flags.accumulate_batches, batch_size=flags.batch_size)
+    settled.start_engine(length.total_steps * flags.accumulate_batches, batch_size=flags.batch_size)
     source = training_source(flags, data, programs["train"])
 
     with settled.open(
-        engine,
-        programs,
         facts={"detector": detector.facts()},
         data={"training images": fingerprint_of(data), "validation images": fingerprint_of(validation)},
         load=loader(flags, programs["predict"]),
-        length=length,
     ) as session:
         session.run.say(
             f"{detector.model}: {session.update.parameter_count:,} parameters, {len(detector.class_names)} classes, "

@@ -106,12 +106,9 @@ def main(flags: Flags) -> Outcome:
     engine = settled.start_engine(runs, batch_size=flags.batch_size)
 
     with settled.open(
-        engine,
-        programs,
         facts={"recognizer": recognizer.to_facts()},
         data=fingerprints(train_words, test_words),
         load=(lambda state: start_from(flags, state, recognizer)) if flags.pretrained_model else None,
-        length=length,
     ) as session:
         session.run.say(
             f"{recognizer.model}: {session.update.parameter_count:,} parameters, {len(recognizer.alphabet)} characters; "

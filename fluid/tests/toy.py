@@ -82,7 +82,7 @@ def main(flags: ToyFlags) -> Outcome:
     length = settled.length(
         len(source) // flags.batch_size, epochs, batch_size=flags.batch_size, accumulate=flags.accumulate
     )
-    length = replace(length, total_steps=min(flags.total_steps, flags.max_steps or flags.total_steps))
+    settled.planned = replace(length, total_steps=min(flags.total_steps, flags.max_steps or flags.total_steps))
     programs = settled.programs(lambda: build_programs(flags))
     engine = settled.start_engine(batch_size=flags.batch_size)
     shard = (engine.host_id, engine.num_hosts)
@@ -92,11 +92,8 @@ def main(flags: ToyFlags) -> Outcome:
         return training_batches(source, flags.batch_size, shard=shard, **options)
 
     with settled.open(
-        engine,
-        programs,
         facts={"classes": list(flags.classes)},
         data={"points": fingerprint(f"{len(source)} points")},
-        length=length,
     ) as session:
         evaluation = programs["eval"]
         weights = MeasuredWeights(engine, session.update, evaluation.state_names, flags)

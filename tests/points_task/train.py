@@ -53,11 +53,8 @@ def main(flags: Flags) -> Outcome:
 
     options = {"seed": flags.seed, "num_workers": flags.num_workers, "shard": shard}
     with settled.open(
-        engine,
-        programs,
         facts={"net": net.to_facts()},
         data={"points": fingerprint(f"{len(source)} and {len(validation)} generated points")},
-        length=length,
     ) as session:
         return session.train(
             lambda start: training_batches(source, flags.batch_size, start=start, **options),
