@@ -1,5 +1,6 @@
 """Words in a larger picture whose places are known: quadrilaterals, each made an upright rectangle."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from fluid.errors import DataError
@@ -30,6 +31,14 @@ def read_boxes(path: Path) -> list[np.ndarray]:
     if not boxes:
         raise DataError(f"{path}: holds no box; it must have one a line, x1,y1,x2,y2,x3,y3,x4,y4")
     return boxes
+
+
+def refuse_outside(path: Path, boxes: Sequence[np.ndarray], shape: tuple[int, ...]) -> None:
+    """Raise DataError for a box of which no part is in the picture [H, W, ...]."""
+    height, width = shape[:2]
+    for number, corners in enumerate(boxes, 1):
+        if (corners.max(axis=0) <= 0).any() or (corners.min(axis=0) >= (width, height)).any():
+            raise DataError(f"{path}: box {number} lies outside of the picture, which is {width} x {height} pixels")
 
 
 def rectify(picture: np.ndarray, corners: np.ndarray) -> np.ndarray:

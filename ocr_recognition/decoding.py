@@ -6,7 +6,7 @@ Without any of it, and with a beam of 1, this is `readings.readings`. Imports no
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -99,12 +99,18 @@ class Search:
     def _of_frames(self, recognizer: Recognizer, sure: np.ndarray) -> Reading:
         """Of log-probabilities [T, classes]."""
         label = self._best_prefix(recognizer, sure)
-        if self.lexicon:
-            labels = [self._label(recognizer, word) for word in self._nearest(recognizer.text_of(label))]
-            likely = [likelihood(sure, one, recognizer.blank) for one in labels]
-            if labels and max(likely) > -math.inf:
-                label = labels[int(np.argmax(likely))]
-        return align(sure, label, recognizer.blank)
+        found = align(sure, label, recognizer.blank)
+        if not self.lexicon:
+            return found
+        labels = [self._label(recognizer, word) for word in self._nearest(recognizer.text_of(label))]
+        likely = [likelihood(sure, one, recognizer.blank) for one in labels]
+        if max(likely) == -math.inf:
+            return found
+        best = labels[int(np.argmax(likely))]
+        # A word of which the picture shows more than its letters is no more probable than all of it.
+        lost = min(max(likely) - likelihood(sure, label, recognizer.blank), 0.0)
+        listed = align(sure, best, recognizer.blank)
+        return replace(listed, confidence=listed.confidence * math.exp(lost / max(len(best), 1)))
 
     def _of_attention(
         self, recognizer: Recognizer, first: Reading, row: int, outputs: Mapping[str, np.ndarray]
@@ -121,7 +127,8 @@ class Search:
             text = recognizer.text_of(best.label)
             word = min(self._nearest(text), key=lambda word: edit_distance(word, text))
             if word != text:
-                best = Reading(self._label(recognizer, word), best.confidence, ())
+                kept = 1 - edit_distance(word, text) / max(len(word), len(text))
+                best = Reading(self._label(recognizer, word), best.confidence * kept, ())
         return best
 
     def _best_prefix(self, recognizer: Recognizer, sure: np.ndarray) -> tuple[int, ...]:

@@ -29,7 +29,7 @@ from fluid.records import json_lines, make_folder
 from fluid.run import console, script
 from fluid.runner import Runner, run_arrays
 from ocr_recognition import pictures
-from ocr_recognition.boxes import read_boxes, rectify
+from ocr_recognition.boxes import read_boxes, rectify, refuse_outside
 from ocr_recognition.opening import open_recognizer
 from ocr_recognition.options import ALIASES, RETIRED, ReadingFlags
 from ocr_recognition.reader import read_list
@@ -135,8 +135,10 @@ def named_pictures(
         return
     boxes = read_boxes(flags.boxes) if flags.boxes is not None else []
     for place, picture in media.pictures(names, unreadable=unreadable):
-        if not boxes:
+        if flags.boxes is None:
             yield place, picture
+            continue
+        refuse_outside(flags.boxes, boxes, picture.shape)
         yield from ((f"{place} box {number}", rectify(picture, box)) for number, box in enumerate(boxes, 1))
 
 

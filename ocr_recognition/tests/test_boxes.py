@@ -1,7 +1,7 @@
 """Words in a larger picture: their quadrilaterals made upright, and files that name them."""
 
 from fluid.errors import DataError
-from ocr_recognition.boxes import read_boxes, rectify
+from ocr_recognition.boxes import read_boxes, rectify, refuse_outside
 from ocr_recognition.recognize import Try, padded, tries
 
 import cv2
@@ -43,6 +43,14 @@ def test_a_bad_file_is_one_message(tmp_path, content: str, message: str) -> None
     path.write_text(content)
     with pytest.raises(DataError, match=message):
         read_boxes(path)
+
+
+def test_a_box_outside_of_the_picture_is_named(tmp_path) -> None:
+    inside = np.array([[-5.0, -5.0], [3, -5], [3, 4], [-5, 4]])
+    refuse_outside(tmp_path, [inside], (20, 30, 3))
+    for move in ((-9, 0), (0, -9), (35, 0), (0, 25)):
+        with pytest.raises(DataError, match="box 2 lies outside of the picture, which is 30 x 20 pixels"):
+            refuse_outside(tmp_path, [inside, inside + move], (20, 30, 3))
 
 
 def test_tries_turn_and_invert() -> None:

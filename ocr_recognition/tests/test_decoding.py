@@ -79,6 +79,15 @@ def test_a_lexicon_gives_its_most_probable_word() -> None:
         assert ABC.text_of(found.label) == best
 
 
+def test_a_word_that_leaves_letters_out_is_not_sure() -> None:
+    logits = np.full((1, 5, 4), -9.0, np.float32)
+    logits[0, range(5), [0, BLANK, 1, BLANK, 2]] = 9.0
+    (right,) = Search(lexicon=("abc", "c")).read(ABC, {"logits": logits}, WIDTH)
+    (wrong,) = Search(lexicon=("c", "a")).read(ABC, {"logits": logits}, WIDTH)
+    assert ABC.text_of(right.label) == "abc" and right.confidence > 0.99
+    assert wrong.confidence < 0.01
+
+
 def test_a_language_model_decides_between_alike_readings() -> None:
     logits = np.full((1, 3, 4), -9.0, np.float32)
     logits[0, 0, 0] = logits[0, 1, 3] = 9.0
@@ -117,7 +126,7 @@ def test_attention_reads_its_hypotheses() -> None:
     (other,) = Search(language=CharacterModel(["ac"] * 9)).read(recognizer, given, WIDTH)
     assert recognizer.text_of(other.label) == "ac" and other.spans == ()
     (listed,) = Search(lexicon=("bb", "aba")).read(recognizer, given, WIDTH)
-    assert recognizer.text_of(listed.label) == "aba"
+    assert recognizer.text_of(listed.label) == "aba" and listed.confidence == pytest.approx(sure * 2 / 3)
 
 
 def test_what_cannot_be_searched_is_one_message(tmp_path) -> None:
