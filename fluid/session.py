@@ -208,8 +208,8 @@ class Settled(Generic[Flags]):
             facts: what else has to be known to use the weights, kept in checkpoints; a continued run must have the same.
             data: fingerprints of the parts of the data; a continued run must have the same, or --other_data.
             load: puts the weights of --pretrained_model into a state; returns it with what is to be said about that.
-                Programs from files that hold their initial values begin with those; captured as distributions alone they
-                call it too, where Paddle may be missing.
+                Programs from files that hold their initial values begin with those, unless other weights are named now;
+                captured as distributions alone they call it too, where Paddle may be missing.
             beside: prefix of arrays in a checkpoint that do not belong to the engine's state.
 
         Raises CheckpointError if another network is being continued, DataError for other data; UserError as `Run`.
@@ -232,7 +232,7 @@ class Settled(Generic[Flags]):
                 check_fits(own, state, resumed)
                 state, meta = own, resumed.meta
                 meta.extra |= facts
-            elif load is not None and (self.captured is None or not self.captured.is_complete):
+            elif load is not None and not self._has_weights():
                 state, report = load(state)
                 for program in programs.values():
                     restart_averages(state, program)
@@ -254,6 +254,14 @@ class Settled(Generic[Flags]):
                     run.say_resumed(resumed)
                     self._say_changes(session, data_changed)
                 yield session
+
+    def _has_weights(self) -> bool:
+        """Whether the values that Programs from files hold are those of --pretrained_model already."""
+        if self.captured is None or not self.captured.is_complete:
+            return False
+        asked = getattr(self.flags, "pretrained_model", None)
+        named = "pretrained_model" in configuration.named(self.flags)
+        return not named or asked == self.captured.settings.get("pretrained_model")
 
     def _check_facts(self, facts: Mapping[str, Any]) -> None:
         assert self.resumed is not None

@@ -126,6 +126,34 @@ def test_programs_from_files_train_to_the_same_bits(tmp_path, capsys):
         toy.main(ToyFlags(programs=tmp_path / "programs", engine="paddle"))
 
 
+@dataclass
+class Beginning(ToyFlags):
+    pretrained_model: str | None = None
+
+
+def test_programs_with_values_begin_with_other_weights_where_some_are_named(tmp_path):
+    asked: list[str | None] = []
+
+    def begin(**options: object) -> bool:
+        flags = Beginning(device="cpu", seed=5, lr=0.05, output_dir=tmp_path / f"run{len(asked)}", **options)  # type: ignore[arg-type]
+        settled = settle(flags, "toy", free=("pretrained_model", "lr"))
+        settled.programs(dict)
+        engine = settled.start_engine()
+        before = len(asked)
+
+        def load(state):
+            asked.append(settled.flags.pretrained_model)
+            return {name: np.zeros_like(array) for name, array in state.items()}, "told"
+
+        with settled.open(facts={}, load=load):
+            assert (len(asked) > before) == (not engine.state(["fc1_w"])["fc1_w"].any())
+        return len(asked) > before
+
+    toy.main(ToyFlags(capture=tmp_path / "programs", device="cpu", seed=5, lr=0.05))
+    assert begin(programs=tmp_path / "programs", pretrained_model="other") and asked == ["other"]
+    assert not begin(programs=tmp_path / "programs")
+
+
 def test_named_flags():
     parsed = configuration.parse(ToyFlags, ["--lr=0.2", "--use_gpu", "False"])
     assert configuration.named(parsed) == {"lr", "device"}
