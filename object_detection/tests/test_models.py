@@ -22,9 +22,9 @@ TINY = dataclasses.replace(
     find_model("ssd_mobilenet_v1"),
     width=0.1,
     image_size=64,
-    priors={"conv2d_5": PriorMap(8, (0.2,), ratios=(2.0,)), "conv2d_13": PriorMap(2, (0.5,), (0.8,))},
+    priors={"conv2d_3": PriorMap(16, (0.2,), ratios=(2.0,)), "conv2d_5": PriorMap(8, (0.5,), (0.8,))},
 )
-"""With maps of 8 and of 2 cells; what would lie behind them is not built."""
+"""With maps of 16 and of 8 cells; what would lie behind them is not built."""
 
 
 def program(model: Model, num_classes: int = 20) -> Program:
@@ -107,7 +107,7 @@ def test_both_engines_and_every_gradient() -> None:
         return build(network, inputs, name="train", training=True, optimizer=optimizer)
 
     found = [gradients(make, feed, engine) for engine in (PaddleEngine(), create("cpu"))]
-    assert len(found[0]) == 3 * (1 + 2 * 13) + 8
+    assert len(found[0]) == 3 * (1 + 2 * 5) + 8
     for name, gradient in found[0].items():
         assert gradient.any(), name
         assert np.abs(gradient - found[1][name]).max() < 1e-4 * np.abs(gradient).max(), name

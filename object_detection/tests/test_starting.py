@@ -7,7 +7,7 @@ from typing import Any
 from fluid import cache
 from fluid.errors import UserError, WeightsError
 from fluid.formats import legacy
-from fluid.program import initialise
+from fluid.program import Program, initialise
 from fluid.weights import compact, registry
 from object_detection.detector import (
     COCO_CLASSES,
@@ -19,7 +19,7 @@ from object_detection.detector import (
     NetworkFlags,
     classes_of,
 )
-from object_detection.network import prediction_program
+from object_detection.network import Freeze, prediction_program
 from object_detection.nms import Nms
 from object_detection.opening import open_detector
 from object_detection.starting import load_weights, matches
@@ -61,7 +61,7 @@ def archived(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, released: dict[str
         legacy.write_folder(folder, {**arrays, **moments})
         place = registry.cache_folder(ENTRIES[name])
         place.mkdir(parents=True)
-        with tarfile.open(place / ENTRIES[name].archive_name, "w:gz") as file:
+        with tarfile.open(place / ENTRIES[name].archive_name, "w:gz", compresslevel=1) as file:
             file.add(folder, arcname=name)
         return arrays
 
@@ -138,9 +138,20 @@ def changed(before: dict[str, np.ndarray], after: dict[str, np.ndarray]) -> set[
     return {name for name in before if not np.array_equal(before[name], after[name])}
 
 
-def test_what_is_frozen_stays() -> None:
-    programs = {freeze: training(freeze=freeze) for freeze in ("none", "statistics", "backbone")}
-    moved = {freeze: changed(*after_one_step(program)) for freeze, program in programs.items()}
+@pytest.fixture(scope="module")
+def programs() -> dict[Freeze, Program]:
+    choices: tuple[Freeze, ...] = ("none", "statistics", "backbone")
+    return {freeze: training(freeze=freeze) for freeze in choices}
+
+
+@pytest.fixture(scope="module")
+def steps(programs: dict[Freeze, Program]) -> dict[Freeze, tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]:
+    """The state before and after an update, by what is frozen."""
+    return {freeze: after_one_step(program) for freeze, program in programs.items()}
+
+
+def test_what_is_frozen_stays(programs: Any, steps: Any) -> None:
+    moved = {freeze: changed(*states) for freeze, states in steps.items()}
     statistics = {name for name in moved["none"] if name.endswith((".w_1", ".w_2"))}
     assert statistics and moved["statistics"] == moved["none"] - statistics
     assert moved["backbone"] == {name for name in moved["statistics"] if matches(name, DETECTION_VARIABLES)}
@@ -149,8 +160,8 @@ def test_what_is_frozen_stays() -> None:
     ]
 
 
-def test_convolutions_learn_at_a_rate_of_their_own() -> None:
-    (before, full), (_, tenth) = (after_one_step(training(freeze="statistics", conv_lr=rate)) for rate in (1.0, 0.1))
+def test_convolutions_learn_at_a_rate_of_their_own(steps: Any) -> None:
+    (before, full), (_, tenth) = steps["statistics"], after_one_step(training(freeze="statistics", conv_lr=0.1))
     for name in changed(before, full):
         own = before[name].ndim == 4 and not matches(name, HEAD_VARIABLES)
         expected = (full[name] - before[name]) * (0.1 if own else 1)
