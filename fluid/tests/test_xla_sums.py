@@ -1,6 +1,6 @@
-"""Sums of products that a loop adds up, made after it."""
+"""What loops need not do step by step: sums of products, outputs made of few others, sums over rows."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from fluid.engine.xla.sums import scan
@@ -98,3 +98,78 @@ def test_what_never_changes_is_made_before_the_loop() -> None:
         jax.tree.leaves(scan(iteration, carry, items)), jax.tree.leaves(lax.scan(iteration, carry, items)), strict=True
     ):
         np.testing.assert_allclose(np.asarray(one, np.float32), np.asarray(other, np.float32), rtol=1e-2, atol=1e-2)
+
+
+def lstm_like(carry: Any, item: Any) -> tuple[Any, Any]:
+    """A recurrence that keeps what a gradient would need, and sums over rows."""
+    gates = lax.dot_general(carry["state"], ROTATION, (((1,), (0,)), ((), ()))) + item["y"]
+    opened, other = jnp.tanh(gates), 1 / (1 + jnp.exp(-gates))
+    state = opened * other
+    peep = (state * carry["state"]).sum(axis=0).reshape(1, OUTSIDE)
+    zero = np.float32(0)
+    left = lax.pad(peep, zero, [(0, 0, 0), (0, OUTSIDE, 0)])
+    right = lax.pad(opened.sum(axis=0).reshape(1, OUTSIDE), zero, [(0, 0, 0), (OUTSIDE, 0, 0)])
+    both = carry["rows"] + left + right
+    kept = {"opened": opened, "other": other, "masked": item["y"] > 0, "gates": gates[None], "same": jnp.full(2, 3.0)}
+    return {**carry, "state": state, "rows": both}, {**kept, "before": carry["state"]}
+
+
+ROTATION = jnp.asarray(np.random.default_rng(4).normal(size=(OUTSIDE, OUTSIDE)), jnp.float32)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_outputs_and_sums_over_rows_are_made_after_the_loop(reverse: bool) -> None:
+    """Of five outputs and two sums the loop hands out the state before a step and the one product."""
+    carry, items = made(5)
+    carry["rows"] = jnp.ones((1, 2 * OUTSIDE))
+    (loop,) = loops_of(lambda *given: scan(lstm_like, *given, reverse=reverse), carry, items)
+    body = loop.params["jaxpr"].jaxpr
+    assert [value.aval.shape for value in body.outvars[loop.params["num_carry"] :]] == [(ROWS, OUTSIDE)] * 2
+    assert "reduce_sum" not in str(body)
+    for one, other in zip(
+        jax.tree.leaves(scan(lstm_like, carry, items, reverse=reverse)),
+        jax.tree.leaves(lax.scan(lstm_like, carry, items, reverse=reverse)),
+        strict=True,
+    ):
+        assert (one.shape, one.dtype) == (other.shape, other.dtype)
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+
+
+def test_what_is_made_of_something_much_larger_is_handed_out_itself() -> None:
+    carry, items = made(6)
+
+    def iteration(carry: Any, item: Any) -> tuple[Any, Any]:
+        large = lax.dot_general(carry["state"], jnp.tile(ROTATION, (1, 9)), (((1,), (0,)), ((), ())))
+        return {**carry, "state": jnp.tanh(carry["state"])}, jnp.tanh(large[:, :OUTSIDE])
+
+    (loop,) = loops_of(lambda *given: scan(iteration, *given), carry, items)
+    shapes = [value.aval.shape for value in loop.params["jaxpr"].jaxpr.outvars]
+    assert (ROWS, OUTSIDE) in shapes and (ROWS, 9 * OUTSIDE) not in shapes
+    np.testing.assert_allclose(scan(iteration, carry, items)[1], lax.scan(iteration, carry, items)[1], rtol=1e-6)
+
+
+def read_row_by_row(carry: Any, item: Any) -> tuple[Any, Any]:
+    """The gradient of an array that a loop reads a row of in each step, and the place of that row."""
+    state = jnp.tanh(carry["state"] + item["y"])
+    spread = lax.dynamic_update_slice(
+        lax.broadcast(np.float32(0), (STEPS, ROWS, OUTSIDE)), state[None], (item["place"], 0, 0)
+    )
+    return {"state": state, "gradient": carry["gradient"] + spread}, item["place"].reshape(1) + 1
+
+
+@pytest.mark.parametrize("places", [range(STEPS), [0, 1, 2, 3, 3, 5]])
+def test_rows_that_steps_write_one_after_the_other_are_stacked(places: Sequence[int]) -> None:
+    """Where it is known that each step writes the row of its number; a row that is written twice is added up in the loop."""
+    carry, items = made(7)
+    items["place"] = np.array(places, np.int32)
+    carry = {"state": carry["state"], "gradient": jnp.ones((STEPS, ROWS, OUTSIDE))}
+
+    (loop,) = loops_of(lambda carry, x: scan(read_row_by_row, carry, {**items, "x": x}), carry, items["x"])
+    carried = [value.aval.shape for value in loop.params["jaxpr"].jaxpr.outvars[: loop.params["num_carry"]]]
+    assert ((STEPS, ROWS, OUTSIDE) in carried) == (len(set(places)) < STEPS)
+    after, outputs = scan(read_row_by_row, carry, items, reverse=True)
+    assert isinstance(outputs, np.ndarray), "known while tracing"
+    expected, wanted = lax.scan(read_row_by_row, carry, items, reverse=True)
+    np.testing.assert_array_equal(outputs, wanted)
+    np.testing.assert_allclose(after["gradient"], expected["gradient"], rtol=1e-5)
+    np.testing.assert_allclose(after["state"], expected["state"], rtol=1e-5)

@@ -309,8 +309,9 @@ def _run_scan(loop: _Loop, followed: _Followed) -> None:
     registers = {number: opened(env[number].buffer, found, order) for number, found in plans.items()}
     items = {
         "taken": {number: taken for number, (_, taken) in registers.items()},
-        "index": jnp.arange(count, dtype=jnp.int32)[order],
-        "known": {number: jnp.asarray(np.stack(values)[order]) for number, values in followed.history.items()},
+        # Not on the device yet: what follows from these alone is known while the loop is traced.
+        "index": np.arange(count, dtype=np.int32)[order],
+        "known": {number: np.stack(values)[order] for number, values in followed.history.items()},
         "popped": {number: popped_frames(number) for number in loop.popped},
     }
     carry: dict[str, Any] = {
