@@ -1,4 +1,4 @@
-"""Features by the package kaldi-io (`pip install kaldi-io`) instead of the readers here, where somebody asks for it.
+"""Features by the package kaldi-io (extra `kaldi-io`) instead of the readers here, where somebody asks for it.
 
 It runs the commands of script files ("copy-feats ... |"), which the readers here never do; so only read files of your own with it.
 Where NumPy is newer than the package, it passes over compressed features with a printed warning: here that is an error.
@@ -42,7 +42,7 @@ def _package() -> ModuleType:
     try:
         place = Path(str(importlib.metadata.distribution("kaldi-io").locate_file("kaldi_io/kaldi_io.py")))
     except importlib.metadata.PackageNotFoundError:
-        raise UserError("--reader kaldi_io needs the package: pip install kaldi-io") from None
+        raise UserError("--reader kaldi_io needs the package: pip install '.[kaldi-io]'") from None
     spec = importlib.util.spec_from_file_location("kaldi_io_of_the_package", place)
     if spec is None or spec.loader is None:
         raise UserError(f"{place}: not a package; install kaldi-io again")

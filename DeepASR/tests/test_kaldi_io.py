@@ -6,6 +6,7 @@ golden/tables.ark was written by kaldi_native_io 1.23 (Kaldi's code, Apache-2.0)
 import gzip
 import os
 import struct
+import sys
 from pathlib import Path
 
 from DeepASR import kaldi_io
@@ -234,12 +235,28 @@ def read_mat_scp(path):
 """
 
 
-def test_the_package_kaldi_io_reads_if_asked(
+def test_the_package_kaldi_io_reads_what_the_readers_here_read(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """The package itself, which knows no compressed kind but the first, and with NumPy 2.4 none."""
+    wanted = {"a": matrix(2), "b": matrix(5)}
+    with ArchiveWriter(tmp_path / "feats.ark", tmp_path / "feats.scp") as writer:
+        for name, array in wanted.items():
+            writer.write(name, array)
+    for path in (tmp_path / "feats.scp", tmp_path / "feats.ark"):
+        found = dict(read_features(path, "kaldi_io"))
+        assert list(found) == list(wanted)
+        for name, array in wanted.items():
+            np.testing.assert_array_equal(found[name], array)
+    assert not capsys.readouterr().out
+
+
+def test_what_the_package_kaldi_io_passes_over_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     """By a stand-in of its name and interface, which passes over utterances as the real one does."""
-    with pytest.raises(UserError, match="pip install kaldi-io"):
-        list(read_features(tmp_path / "feats.scp", "kaldi_io"))
+    with monkeypatch.context() as without:
+        without.setattr(sys, "path", [str(tmp_path)])
+        with pytest.raises(UserError, match=r"pip install '.\[kaldi-io\]'"):
+            list(read_features(tmp_path / "feats.scp", "kaldi_io"))
     (tmp_path / "kaldi_io").mkdir()
     (tmp_path / "kaldi_io" / "kaldi_io.py").write_text(STAND_IN)
     (tmp_path / "kaldi_io-0.9.8.dist-info").mkdir()
