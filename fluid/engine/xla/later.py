@@ -5,6 +5,7 @@ each step, a write of its own. Most are made of few others by additions, product
 the few, and the rest follows after it, as arrays of all steps. Sums of a gradient over the rows of a batch are made there, too.
 """
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -49,7 +50,7 @@ def plan(jaxpr: Jaxpr, wanted: Sequence[Var], items: Collection[Var], summed: Co
     open_ends: set[Var] = set()
     for value in wanted:
         known = sources[value]
-        if value in summed or all(source.aval.size <= LARGER * value.aval.size for source in known):
+        if value in summed or all(size(source) <= LARGER * size(value) for source in known):
             kept.update(dict.fromkeys(known))
             open_ends.add(value)
         else:
@@ -73,7 +74,17 @@ def sum_over_rows(value: Var, jaxpr: Jaxpr, items: Collection[Var]) -> bool:
         return False
     (operand,) = equation.invars
     known = _sources(jaxpr, items)
-    return isinstance(operand, Var) and all(source.aval.size <= LARGER * operand.aval.size for source in known[operand])
+    return isinstance(operand, Var) and all(size(source) <= LARGER * size(operand) for source in known[operand])
+
+
+def size(value: Var) -> int:
+    """Numbers that a value consists of."""
+    return math.prod(shape(value))
+
+
+def shape(value: Var) -> tuple[int, ...]:
+    """Of a value; a random key is a number."""
+    return getattr(value.aval, "shape", ())
 
 
 def _sources(jaxpr: Jaxpr, items: Collection[Var]) -> dict[Var, frozenset[Var]]:

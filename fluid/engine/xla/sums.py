@@ -78,12 +78,12 @@ def scan(iteration: Iteration, carry: Any, items: Any, *, reverse: bool = False)
         after[place] = leaves[place] + known[row].reshape(leaves[place].shape)
     for place, found in terms.items():
         after[place] = sum((known[term].sum(axis=0) for term in found), leaves[place])
-    results = []
+    results: list[Any] = []
     for value in jaxpr.outvars[count:]:
         if isinstance(value, Literal):
             results.append(jnp.full(steps, value.val))
         else:
-            numbers = later.numbers(closed, value, given) if value.aval.size == 1 else None
+            numbers = later.numbers(closed, value, given) if later.size(value) == 1 else None
             results.append(known[value] if numbers is None else numbers)
     return (
         jax.tree.unflatten(tree, [after[place] for place in range(count)]),
@@ -165,10 +165,10 @@ def _rows(closed: ClosedJaxpr, count: int, items: Mapping[Var, Any]) -> dict[int
         empty, row, start, *others = written.invars
         filled = producers.get(empty) if isinstance(empty, Var) else None
         is_empty = filled is not None and filled.primitive.name == "broadcast_in_dim" and _is_zero(filled.invars[0])
-        shape = (1, *jaxpr.invars[place].aval.shape[1:])
-        if is_empty and all(map(_is_zero, others)) and isinstance(row, Var) and row.aval.shape == shape:
+        rows = later.shape(jaxpr.invars[place])
+        if is_empty and all(map(_is_zero, others)) and isinstance(row, Var) and later.shape(row) == (1, *rows[1:]):
             steps = later.numbers(closed, start, items) if isinstance(start, Var) else None
-            if steps is not None and np.array_equal(steps, np.arange(jaxpr.invars[place].aval.shape[0])):
+            if steps is not None and np.array_equal(steps, np.arange(rows[0])):
                 found[place] = row
     return found
 
