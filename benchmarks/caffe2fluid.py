@@ -84,9 +84,7 @@ def speed(args: argparse.Namespace) -> None:
             converted = open_converted(out)
             predictor = Predictor(converted)
             net = cv2.dnn.readNetFromCaffe(str(prototxt), str(model))
-            image = (
-                np.random.default_rng(0).standard_normal([d or 1 for d in converted.inputs["data"]], np.float32) * 50
-            )
+            image = np.random.default_rng(0).standard_normal([1, *converted.sizes["data"][1:]], np.float32) * 50
             ours = predictor({"data": image})[converted.outputs[0]]
             net.setInput(image)
             theirs = net.forward()

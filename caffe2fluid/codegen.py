@@ -44,7 +44,7 @@ def module_source(translation: Translation, source: str) -> str:
         "import paddle.nn as nn",
         "import paddle.nn.functional as F",
         "",
-        f"INPUTS = {{{', '.join(f'{quoted(name)}: {shape}' for name, shape in shapes.items())}}}  # None: any batch size",
+        f"INPUTS = {{{', '.join(f'{quoted(name)}: {shape}' for name, shape in shapes.items())}}}  # None: any size",
         f"OUTPUTS = [{', '.join(map(quoted, translation.outputs))}]",
         "",
     ]

@@ -116,10 +116,11 @@ def from_dump(converted: Converted, path: Path) -> tuple[dict[str, np.ndarray], 
 def random_feed(converted: Converted, seed: int) -> dict[str, np.ndarray]:
     """Values in the range of images without their mean: normal, standard deviation 50."""
     generator = np.random.default_rng(seed)
-    return {
-        name: (generator.standard_normal([dim or 1 for dim in shape]) * 50).astype(np.float32)
+    shapes = {
+        name: [dim or size for dim, size in zip(shape, converted.sizes[name], strict=True)]
         for name, shape in converted.inputs.items()
     }
+    return {name: (generator.standard_normal(shape) * 50).astype(np.float32) for name, shape in shapes.items()}
 
 
 def from_engine(

@@ -40,6 +40,7 @@ def convert(
     code_path: str | Path | None = None,
     data_path: str | Path | None = None,
     overwrite: bool = False,
+    any_size: bool = False,
 ) -> Translation:
     """Converts a net; see the flags of the script. Raises ConvertError, and then has written nothing."""
     for path in (code_path, data_path):
@@ -47,7 +48,7 @@ def convert(
             raise ConvertError(f"{path} exists; add --overwrite to write it again, or choose another name")
     network = read_network(prototxt, phase, level, stages, input_shapes)
     weights = read_caffemodel(caffemodel) if caffemodel else None
-    translation = translate(network, weights, phase, allow_missing)
+    translation = translate(network, weights, phase, allow_missing, any_size)
     parameters = translation.parameters
     if data_path and not translation.has_weights:
         raise ConvertError("--data-output-path needs --caffemodel with all weights of the net")
@@ -97,7 +98,10 @@ def make_report(translation: Translation, prototxt: Path, caffemodel: Path | Non
         "prototxt": prototxt.name,
         "caffemodel": caffemodel.name if caffemodel else None,
         "phase": translation.phase,
-        "inputs": [{"name": name, "shape": shapes[name], "variable": variables[name]} for name in network.inputs],
+        "inputs": [
+            {"name": name, "shape": shapes[name], "size": size, "variable": variables[name]}
+            for name, size in network.inputs.items()
+        ],
         "outputs": [{"name": name, "shape": shapes[name]} for name in translation.outputs],
         "parameters": sum(layer["parameter_count"] for layer in layers),
         "multiply_adds": sum(layer["multiply_adds"] for layer in layers),
@@ -190,6 +194,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         metavar="NAME=N,C,H,W",
         help="shape of an input that the prototxt does not give, or another one; may be repeated",
     )
+    parser.add_argument(
+        "--any_size",
+        "--dynamic",
+        action="store_true",
+        help="images of any size: priors and anchors are computed from the size that comes; an error if the net cannot",
+    )
     parser.add_argument("--custom_layers", "--custom-layers", action="append", default=[], metavar="FILE.py")
     parser.add_argument(
         "--allow_missing",
@@ -216,8 +226,12 @@ def main(argv: list[str] | None = None) -> int:
         code_path=args.code_output_path,
         data_path=args.data_output_path,
         overwrite=args.overwrite,
+        any_size=args.any_size,
     )
     print_table(translation)
+    for name in translation.network.inputs:
+        sizes = " x ".join("any" if size is None else str(size) for size in translation.free_shapes[name])
+        print(f"input {_printable(name)}: {sizes}")
     for note in translation.notes:
         print(f"note: {_printable_line(note)}")
     if args.output:

@@ -29,8 +29,13 @@ class Converted:
 
     @property
     def inputs(self) -> dict[str, list[int | None]]:
-        """Shape by blob name; None where any size of the batch fits."""
+        """Shape by blob name; None where any size fits."""
         return {entry["name"]: entry["shape"] for entry in self.report["inputs"]}
+
+    @property
+    def sizes(self) -> dict[str, list[int]]:
+        """Shape by blob name as the prototxt has it, which fits in any case."""
+        return {entry["name"]: entry["size"] for entry in self.report["inputs"]}
 
     @property
     def outputs(self) -> list[str]:
@@ -140,9 +145,22 @@ class Predictor:
                 handle = self._predictor.get_input_handle(self._names[name])
                 handle.reshape(array.shape)
                 handle.copy_from_cpu(array)
-        self._predictor.run()
+        try:
+            self._predictor.run()
+        except (RuntimeError, ValueError) as error:
+            raise ConvertError(f"the net takes no {_sizes(feed)}: {_reason(error)}") from None
         handles = map(self._predictor.get_output_handle, self._predictor.get_output_names())
         return dict(zip(self.outputs, (handle.copy_to_cpu() for handle in handles), strict=True))
+
+
+def _sizes(feed: dict[str, np.ndarray]) -> str:
+    return ", ".join(f"{name} of shape {list(np.shape(array))}" for name, array in feed.items())
+
+
+def _reason(error: Exception) -> str:
+    """The line of Paddle's message that says what is wrong."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return next((line for line in reversed(lines) if "Error" in line or "Invalid" in line), lines[-1] if lines else "")
 
 
 class Recorder(dict):
@@ -183,7 +201,10 @@ def run_blobs(converted: Converted, feed: dict[str, np.ndarray], only: Iterable[
         if network.state_dict():
             module.load_weights(network, str(converted.folder / WEIGHTS), scope)
         arrays = {f"input_{i}": array for i, array in enumerate(feed.values())}
-        fetched = executor.run(main, feed=arrays, fetch_list=[value for _, value in wanted])
+        try:
+            fetched = executor.run(main, feed=arrays, fetch_list=[value for _, value in wanted])
+        except (RuntimeError, ValueError) as error:
+            raise ConvertError(f"the net takes no {_sizes(feed)}: {_reason(error)}") from None
     return [(name, array) for (name, _), array in zip(wanted, fetched, strict=True)]
 
 

@@ -58,7 +58,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--output", metavar="BLOB", help="the scores (default: the last output)")
     parser.add_argument("--test_batch_size", "--batch_size", type=int, default=16)
     parser.add_argument("--json", metavar="FILE", help="write the result here")
-    return parsed(parser, argv, "test_batch_size")
+    args = parsed(parser, argv, "test_batch_size")
+    if args.size == "image":
+        parser.error("--size image: images of one batch have one size; give it, --size 240x320")
+    return args
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -22,6 +22,11 @@ def parser_of(description: str | None) -> ArgumentParser:
     shown.add_argument(
         "--resize", metavar="N|HxW|short:N", help="size before the middle is cut out (default: the size of the input)"
     )
+    shown.add_argument(
+        "--size",
+        metavar="N|HxW|image",
+        help="size of the input, where the net takes any: `image` keeps each image's own",
+    )
     return parser
 
 

@@ -23,10 +23,10 @@ class Preprocessing:
 
     ``size`` and ``crop`` are [height, width]: the image is stretched to ``size`` (``short`` instead scales its shorter
     side), then ``crop`` is cut from the middle. ``mean``: one value, one per channel in the order of the net, or an
-    image [C, H, W] of the size before or after cropping.
+    image [C, H, W] of the size before or after cropping. Without ``crop`` an image keeps its size.
     """
 
-    crop: tuple[int, int]
+    crop: tuple[int, int] | None
     channels: int = 3
     size: tuple[int, int] | None = None
     short: int | None = None
@@ -37,19 +37,20 @@ class Preprocessing:
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """[H, W, 3] uint8 red-green-blue -> [C, *crop] float32. Raises ConvertError for a mean that does not fit."""
         height, width = image.shape[:2]
+        crop = self.crop or (height, width)
         if self.short:
             factor = self.short / min(height, width)
-            target = (max(round(height * factor), self.crop[0]), max(round(width * factor), self.crop[1]))
+            target = (max(round(height * factor), crop[0]), max(round(width * factor), crop[1]))
         else:
-            target = self.size or self.crop
+            target = self.size or crop
         if self.channels == 1:
             image = (image @ np.array([0.299, 0.587, 0.114])).round()[:, :, None]
         elif not self.rgb:
             image = image[:, :, ::-1]
         pixels = resize_bilinear(image, *target).transpose(2, 0, 1)
         if self.mean is not None and self.mean.shape[1:] == pixels.shape[1:] and self.mean.ndim == 3:
-            return self._crop(pixels - self.mean) * np.float32(self.scale)
-        pixels = self._crop(pixels)
+            return _middle(pixels - self.mean, crop) * np.float32(self.scale)
+        pixels = _middle(pixels, crop)
         if self.mean is not None:
             try:
                 pixels = pixels - self.mean
@@ -57,9 +58,10 @@ class Preprocessing:
                 raise ConvertError(f"a mean of shape {self.mean.shape} for images {pixels.shape}") from None
         return np.ascontiguousarray(pixels * np.float32(self.scale), dtype=np.float32)
 
-    def _crop(self, pixels: np.ndarray) -> np.ndarray:
-        top, left = ((full - part) // 2 for full, part in zip(pixels.shape[1:], self.crop, strict=True))
-        return pixels[:, top : top + self.crop[0], left : left + self.crop[1]]
+
+def _middle(pixels: np.ndarray, crop: tuple[int, int]) -> np.ndarray:
+    top, left = ((full - part) // 2 for full, part in zip(pixels.shape[1:], crop, strict=True))
+    return pixels[:, top : top + crop[0], left : left + crop[1]]
 
 
 def resize_bilinear(image: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -120,11 +122,14 @@ def from_flags(args: Namespace, converted: Converted) -> tuple[str, Preprocessin
     images = {name: shape for name, shape in converted.inputs.items() if len(shape) == 4 and shape[1] in (1, 3)}
     if len(images) != 1 or len(converted.inputs) != 1:
         raise ConvertError(f"the net takes no single image but {converted.inputs}; use --feed with arrays")
-    name, (_, channels, height, width) = next(iter(images.items()))
+    name, (_, channels, *free) = next(iter(images.items()))
+    height, width = _input_size(args.size, free, converted.sizes[name][2:])
     transform = converted.report["transform"] or {}
-    result = Preprocessing((height, width), channels, rgb=args.rgb)
+    result = Preprocessing((height, width) if height else None, channels, rgb=args.rgb)
     result.scale = args.scale if args.scale is not None else transform.get("scale", 1.0)
     result.mean = _mean(args.mean, transform, channels)
+    if args.resize and not height:
+        raise ConvertError("--resize and --size image contradict each other")
     if args.resize:
         kind, _, size = args.resize.rpartition(":")
         try:
@@ -140,6 +145,22 @@ def from_flags(args: Namespace, converted: Converted) -> tuple[str, Preprocessin
         else:
             result.size = (sizes[0], sizes[-1])
     return name, result
+
+
+def _input_size(flag: str | None, free: list[int | None], size: list[int]) -> tuple[int, int]:
+    """Height and width that the net is shown: those of --size, of the prototxt, or 0 where each image keeps its own."""
+    if flag is None:
+        return size[0], size[1]
+    if None not in free:
+        raise ConvertError(
+            f"--size {flag}: the net takes images of {size[0]}x{size[1]} only; convert it with --any_size"
+        )
+    if flag == "image":
+        return 0, 0
+    parts = flag.lower().split("x")
+    if len(parts) not in (1, 2) or not all(part.isdecimal() and 0 < int(part) < 1 << 16 for part in parts):
+        raise ConvertError(f"--size {flag}: write 240, 240x320 or image")
+    return int(parts[0]), int(parts[-1])
 
 
 def _mean(flag: str | None, transform: dict, channels: int) -> np.ndarray | None:

@@ -12,7 +12,13 @@ import paddle
 import paddle.nn.functional as F
 
 DEPENDENCIES = {
-    "prior_boxes": ["prior_box_ratios"],
+    "spatial_size": ["size_of"],
+    "crop_like": ["size_of"],
+    "resize_by": ["size_of", "spatial_size", "resize_bilinear"],
+    "prior_boxes": ["prior_box_ratios", "prior_box_sizes"],
+    "prior_boxes_of": ["prior_box_ratios", "prior_box_sizes", "grid"],
+    "anchor_boxes_of": ["anchors_of_cell", "grid"],
+    "anchor_boxes": ["anchors_of_cell"],
     "detection_output": ["decode_boxes"],
     "roi_pooling": ["group_rois"],
     "psroi_pooling": ["group_rois"],
@@ -25,12 +31,25 @@ def lrn_within_channel(x, size, alpha, beta):
     return x * paddle.pow(mean_square * alpha + 1.0, -beta)
 
 
-def mean_variance_norm(x, axes, count, epsilon):
-    """Subtracts the mean over the axes of ``count`` values; divides by standard deviation + epsilon unless None."""
-    x = x - paddle.sum(x, axes, keepdim=True) / count
-    if epsilon is None:
-        return x
-    return x / (paddle.sqrt(paddle.sum(x * x, axes, keepdim=True) / count) + epsilon)
+def lrn_across_channels(x, size, alpha, beta, k):
+    """Local response normalisation over ``size`` neighbouring channels of [N, C, H, W].
+
+    Not F.local_response_norm, which Paddle 3.3 refuses to build for images of any size.
+    """
+    square = F.pad(paddle.unsqueeze(x * x, 1), [0, 0, 0, 0, size // 2, size // 2], data_format="NCDHW")
+    mean = paddle.squeeze(F.avg_pool3d(square, [size, 1, 1], 1), 1)
+    return x / paddle.pow(mean * alpha + k, beta)
+
+
+def mean_variance_norm(x, axes, epsilon):
+    """Subtracts the mean over the axes; divides by standard deviation + epsilon unless None."""
+
+    def mean(values):  # not paddle.mean, about which oneDNN prints lines
+        count = paddle.sum(paddle.ones_like(values[:1]), axes, keepdim=True)
+        return paddle.sum(values, axes, keepdim=True) / count
+
+    x = x - mean(x)
+    return x if epsilon is None else x / (paddle.sqrt(mean(x * x)) + epsilon)
 
 
 def l2_norm(x, scale, axes, epsilon):
@@ -47,6 +66,23 @@ def caffe_argmax(x, top_k, axis, size):
     return paddle.cast(size - 1 - order, "float32"), paddle.take_along_axis(backward, order, axis)
 
 
+def size_of(x, axis):
+    """A number, or a tensor where the graph takes any size."""
+    return x.shape[axis] if x.shape[axis] > 0 else paddle.shape(x)[axis]
+
+
+def spatial_size(x):
+    """Height and width of [N, C, H, W]."""
+    return [size_of(x, 2), size_of(x, 3)]
+
+
+def crop_like(x, like, axis, offsets):
+    """Cuts the sizes of ``like`` out of x, in the axes from ``axis`` on, starting at the offsets."""
+    for place, offset in enumerate(offsets, axis):
+        x = paddle.slice(x, [place], [offset], [offset + size_of(like, place)])
+    return x
+
+
 def resize_bilinear(x, size):
     """[N, C, H, W] -> [N, C, *size] with aligned corners.
 
@@ -56,6 +92,12 @@ def resize_bilinear(x, size):
         paddle.unsqueeze(x, 2), [1, *size], mode="trilinear", align_corners=True, data_format="NCDHW"
     )
     return paddle.squeeze(volume, 2)
+
+
+def resize_by(x, shrink, zoom):
+    """Bilinear resizing of [N, C, H, W] with aligned corners, by whole numbers."""
+    sizes = [(size - 1) // shrink + 1 for size in spatial_size(x)]
+    return resize_bilinear(x, [size + (size - 1) * (zoom - 1) for size in sizes])
 
 
 def unpool(x, mask, size):
@@ -112,10 +154,10 @@ def prior_box_ratios(aspect_ratios, flip):
     return ratios
 
 
-def prior_boxes(layer_size, image_size, min_sizes, max_sizes, aspect_ratios, flip, clip, variances, steps, offset):
-    """SSD's prior boxes and their variances: [1, 2, H * W * boxes * 4], float32; sizes and steps are [height, width].
+def prior_box_sizes(min_sizes, max_sizes, aspect_ratios, flip):
+    """Width and height of each prior box of a place, pixels: [boxes, 2].
 
-    At each place, for each min_size: its square, the square of sqrt(min_size * max_size), the other aspect ratios.
+    For each min_size: its square, the square of sqrt(min_size * max_size), the other aspect ratios.
     """
     sizes = []
     for index, size in enumerate(min_sizes):
@@ -124,7 +166,12 @@ def prior_boxes(layer_size, image_size, min_sizes, max_sizes, aspect_ratios, fli
             sizes.append((np.sqrt(np.float32(size * max_sizes[index])),) * 2)
         for ratio in prior_box_ratios(aspect_ratios, flip)[1:]:
             sizes.append((size * np.sqrt(ratio), size / np.sqrt(ratio)))
-    half = np.array(sizes, np.float32).astype(np.float64) / 2  # [boxes, (width, height)]
+    return np.array(sizes, np.float32)
+
+
+def prior_boxes(layer_size, image_size, min_sizes, max_sizes, aspect_ratios, flip, clip, variances, steps, offset):
+    """SSD's prior boxes and their variances: [1, 2, H * W * boxes * 4], float32; sizes and steps are [height, width]."""
+    half = prior_box_sizes(min_sizes, max_sizes, aspect_ratios, flip).astype(np.float64) / 2
     centers_y, centers_x = np.meshgrid(
         *((np.arange(n, dtype=np.float32) + np.float32(offset)) * np.float32(s) for n, s in zip(layer_size, steps)),
         indexing="ij",
@@ -134,6 +181,27 @@ def prior_boxes(layer_size, image_size, min_sizes, max_sizes, aspect_ratios, fli
     boxes = boxes.clip(0, 1) if clip else boxes
     spread = np.broadcast_to(np.array(variances), boxes.shape)
     return np.stack([boxes.ravel(), spread.ravel()])[None].astype(np.float32)
+
+
+def grid(x):
+    """Row and column of each place of [N, C, H, W]: two of [H, W], float32."""
+    ones = paddle.ones_like(x[0, 0])
+    return paddle.cumsum(ones, 0) - 1.0, paddle.cumsum(ones, 1) - 1.0
+
+
+def prior_boxes_of(x, image, image_size, min_sizes, max_sizes, aspect_ratios, flip, clip, variances, steps, offset):
+    """The same as ``prior_boxes`` for a feature map of any size; image_size and steps may be None: those of the blobs."""
+    half = prior_box_sizes(min_sizes, max_sizes, aspect_ratios, flip) / 2
+    edges = []
+    for axis, position in enumerate(grid(x)):
+        size = image_size[axis] if image_size else paddle.cast(paddle.shape(image)[axis + 2], "float32")
+        step = steps[axis] if steps else size / paddle.cast(paddle.shape(x)[axis + 2], "float32")
+        center, reach = paddle.unsqueeze((position + offset) * step, 2), paddle.assign(half[:, 1 - axis])
+        edges.append([(center - reach) / size, (center + reach) / size])
+    boxes = paddle.stack([edges[1][0], edges[0][0], edges[1][1], edges[0][1]], 3)  # [H, W, boxes, 4]
+    boxes = paddle.clip(boxes, 0.0, 1.0) if clip else boxes
+    spread = paddle.ones_like(boxes) * paddle.assign(np.array(variances, np.float32))
+    return paddle.unsqueeze(paddle.stack([paddle.flatten(boxes), paddle.flatten(spread)]), 0)
 
 
 def decode_boxes(location, priors, code_type, variance_encoded):
@@ -172,18 +240,17 @@ def detection_output(
     location: [N, P * 4]; confidence: [N, P * classes]; priors: [1, 2, P * 4]. If nothing is found in the whole batch
     there is one row per image: its index, then -1.
     """
-    count = priors.shape[2] // 4
     groups = 1 if share_location else num_classes
-    location = paddle.reshape(location, [-1, count, groups, 4])
+    location = paddle.reshape(location, [0, -1, groups, 4])
     boxes = decode_boxes(location, priors, code_type, variance_encoded)
-    scores = paddle.reshape(confidence, [-1, count, num_classes])
+    scores = paddle.reshape(confidence, [0, -1, num_classes])
     image = paddle.cumsum(paddle.ones_like(scores[:, :1, 0]), 0) - 1.0  # [N, 1]: 0, 1, ...
     nms = (threshold, nms_top_k, keep_top_k, nms_threshold, True, nms_eta, background)
     if share_location:
         boxes, scores, per_image = boxes[:, :, 0], paddle.transpose(scores, [0, 2, 1]), None
     else:
+        per_image = paddle.cast(paddle.sum(paddle.ones_like(scores[:, :, 0]), 1), "int32")
         boxes, scores = paddle.flatten(boxes, 0, 1), paddle.flatten(scores, 0, 1)
-        per_image = paddle.cast(paddle.ones_like(image[:, 0]) * count, "int32")
     rows, _, found = paddle._C_ops.multiclass_nms3(boxes, scores, per_image, *nms)
     # In double precision, because oneDNN's kernels (single precision) crash on tensors without rows.
     rows, found, image = (paddle.cast(value, "float64") for value in (rows, found, image))
@@ -225,8 +292,8 @@ def psroi_pooling(x, rois, size, scale):
     return paddle.gather(paddle.vision.ops.psroi_pool(x, boxes, counts, tuple(size), scale), inverse)
 
 
-def anchor_boxes(base_size, ratios, scales, stride, layer_size):
-    """Anchors of every place of the feature map: [H * W * ratios * scales, 4], pixels."""
+def anchors_of_cell(base_size, ratios, scales):
+    """Anchors of the first place: [ratios * scales, 4], pixels."""
     anchors = []
     for ratio in ratios:
         width = np.sqrt(base_size * base_size / ratio)
@@ -234,9 +301,22 @@ def anchor_boxes(base_size, ratios, scales, stride, layer_size):
         for scale in scales:
             half = (np.array([width, height]) * scale - 1) / 2
             anchors.append(np.concatenate([(base_size - 1) / 2 - half, (base_size - 1) / 2 + half]))
+    return np.array(anchors)
+
+
+def anchor_boxes(base_size, ratios, scales, stride, layer_size):
+    """Anchors of every place of the feature map: [H * W * ratios * scales, 4], pixels."""
     y, x = np.meshgrid(np.arange(layer_size[0]) * stride, np.arange(layer_size[1]) * stride, indexing="ij")
     shifts = np.stack([x, y, x, y], -1)[:, :, None]
-    return (shifts + np.array(anchors)).reshape(-1, 4).astype(np.float32)
+    return (shifts + anchors_of_cell(base_size, ratios, scales)).reshape(-1, 4).astype(np.float32)
+
+
+def anchor_boxes_of(x, base_size, ratios, scales, stride):
+    """The same as ``anchor_boxes`` for a feature map of any size."""
+    rows, columns = grid(x)
+    shifts = paddle.unsqueeze(paddle.stack([columns, rows, columns, rows], 2) * float(stride), 2)
+    anchors = paddle.assign(anchors_of_cell(base_size, ratios, scales).astype(np.float32))
+    return paddle.reshape(shifts + anchors, [-1, 4])
 
 
 def region_proposals(scores, deltas, info, anchors, min_size, nms_threshold, before_nms, after_nms):

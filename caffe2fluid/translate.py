@@ -10,6 +10,7 @@ import paddle
 from .caffemodel import LayerWeights
 from .errors import ConvertError, UnsupportedError
 from .fields import of_layer
+from .free_sizes import find_free_sizes
 from .layers import LAYERS, Node
 from .layers.node import Parameter
 from .layers.normalization import has_own_affine
@@ -24,11 +25,7 @@ CUSTOM_LAYER_HELP = (
 
 @dataclass
 class Translation:
-    """A translated network.
-
-    ``dynamic_batch``: the code is right for any size of axis 0 of the inputs. ``free_shapes``: shapes by blob, None
-    where that size shows; those of the prototxt if it must not change.
-    """
+    """A translated network. ``free_shapes``: shapes by blob, None where the code is right for any size."""
 
     network: Network
     phase: str
@@ -36,7 +33,6 @@ class Translation:
     shapes: dict[str, list[int]]
     outputs: list[str]
     notes: list[str] = field(default_factory=list)
-    dynamic_batch: bool = False
     free_shapes: dict[str, list[int | None]] = field(default_factory=dict)
 
     @property
@@ -53,11 +49,12 @@ def translate(
     weights: dict[str, LayerWeights] | None,
     phase: str = "TEST",
     allow_missing: bool = False,
+    any_size: bool = False,
 ) -> Translation:
-    """Translates all layers. ``weights`` is None without a caffemodel.
+    """Translates all layers. ``weights`` is None without a caffemodel; ``any_size``: images of any size must fit.
 
     Raises UnsupportedError that lists every layer without translation, and ConvertError for a layer that contradicts
-    itself or its weights, or (unless ``allow_missing``) has none in the caffemodel.
+    itself or its weights, (unless ``allow_missing``) has none in the caffemodel, or fits one size only against ``any_size``.
     """
     problems = [
         f"{layer.name} ({_type_of(layer)}): this layer type is unknown"
@@ -66,11 +63,14 @@ def translate(
     ]
     if problems:
         raise UnsupportedError(_unsupported(problems))
-    result = _translate(network, weights, phase)
+    result = _translate(network, weights, phase, any_size)
     if weights is not None:
         _look_at_weights(weights, result, allow_missing)
-    result.free_shapes = dict(result.shapes)
-    _look_at_batch(network, weights, phase, result)
+    find_free_sizes(
+        result,
+        lambda inputs: _translate(Network(network.name, inputs, network.layers), weights, phase, any_size),
+        required=any_size,
+    )
     return result
 
 
@@ -125,7 +125,8 @@ def _unsupported(problems: list[str]) -> str:
     return "no translation for\n  " + "\n  ".join(problems) + f"\n{CUSTOM_LAYER_HELP}"
 
 
-def _translate(network: Network, weights: dict[str, LayerWeights] | None, phase: str) -> Translation:
+def _translate(network: Network, weights: dict[str, LayerWeights] | None, phase: str, any_size: bool) -> Translation:
+    """The translation for the sizes that the inputs have now."""
     reserved = {"self", "blob", *MODULES, *dir(paddle.nn.Layer), *vars(paddle.nn.Layer())}
     names = Names(reserved)
     ids = [names(layer.name) for layer in network.layers]
@@ -156,6 +157,7 @@ def _translate(network: Network, weights: dict[str, LayerWeights] | None, phase:
             shared=shared,
             scale=scale,
             scale_blobs=blobs_of(scale) if scale else None,
+            any_size=any_size,
         )
         try:
             LAYERS[_type_of(layer)](node)
@@ -175,6 +177,7 @@ def _translate(network: Network, weights: dict[str, LayerWeights] | None, phase:
         result.nodes.append(node)
     if problems:
         raise UnsupportedError(_unsupported(problems))
+    result.free_shapes = dict(result.shapes)
     return result
 
 
@@ -202,25 +205,3 @@ def _scales_to_fold(network: Network, weights: dict[str, LayerWeights]) -> dict[
         if scale.type == "Scale" and len(scale.bottoms) == 1 and len(scale.tops) == 1 and per_channel and not sharing:
             result[index] = reading[0]
     return result
-
-
-def _look_at_batch(network: Network, weights: dict | None, phase: str, result: Translation) -> None:
-    """Translates with one more item in the batch: if that gives the very same code, the code fits any batch.
-
-    Tried for all inputs together, then for those that have the batch size of the first one.
-    """
-    first = next(iter(network.inputs.values()))[0]
-    for grows in (lambda shape: True, lambda shape: shape[0] == first):
-        larger = {name: [shape[0] + 1, *shape[1:]] if grows(shape) else shape for name, shape in network.inputs.items()}
-        try:
-            other = _translate(Network(network.name, larger, network.layers), weights, phase)
-        except ConvertError:
-            continue
-        pairs = list(zip(result.nodes, other.nodes, strict=True))
-        if all(a.init == b.init and a.values == b.values for a, b in pairs):
-            result.dynamic_batch = True
-            result.free_shapes = {
-                name: [dim if dim == grown else None for dim, grown in zip(shape, other.shapes[name], strict=True)]
-                for name, shape in result.shapes.items()
-            }
-            return

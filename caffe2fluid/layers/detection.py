@@ -31,7 +31,7 @@ def _constant(node: Node, suffix: str, shape: list[int], function: str, keywords
 
 @register_layer("PriorBox")
 def prior_box(node: Node) -> None:
-    """Depends on sizes only, so it is computed once, at conversion; Caffe truncates min_size and max_size to int."""
+    """Computed once, at conversion, unless images of any size are wanted; Caffe truncates min_size and max_size to int."""
     node.needs_bottoms(2, 2)
     params = node.params("prior_box_param")
     if any(len(shape) != 4 for shape in node.shapes):
@@ -44,14 +44,15 @@ def prior_box(node: Node) -> None:
     ratios = params.numbers("aspect_ratio")
     if any(not 0 < ratio < math.inf for ratio in ratios):
         raise node.error(f"aspect_ratio {ratios}")
-    image = _by_axis(node, params, "img", "img_size", node.shapes[1][2:])
-    layer = node.shape[2:]
-    steps = _by_axis(node, params, "step", "step", None) or [size / n for size, n in zip(image, layer, strict=True)]
+    fixed_image, fixed_steps = (
+        _by_axis(node, params, *names, None) for names in (("img", "img_size"), ("step", "step"))
+    )
+    image, layer = fixed_image or node.shapes[1][2:], node.shape[2:]
+    steps = fixed_steps or [size / n for size, n in zip(image, layer, strict=True)]
     variances = params.numbers("variance") or [0.1]
     if len(variances) not in (1, 4):
         raise node.error(f"{len(variances)} values of variance; wanted 1 or 4")
     keywords = {
-        "layer_size": layer,
         "image_size": image,
         "min_sizes": [int(size) for size in minima],
         "max_sizes": [int(size) for size in maxima],
@@ -65,7 +66,14 @@ def prior_box(node: Node) -> None:
     boxes = operators.prior_box_ratios(ratios, keywords["flip"])
     count = math.prod(layer) * (len(boxes) * len(minima) + len(maxima))
     shape = [1, 2, count * 4]
-    node.output(f"paddle.assign({_constant(node, 'priors', shape, 'prior_boxes', keywords)})", shape)
+    if node.any_size:
+        call = arguments(
+            *node.inputs, **keywords | {"image_size": fixed_image or "None", "steps": fixed_steps or "None"}
+        )
+        node.output(f"{node.helper('prior_boxes_of')}({call})", shape)
+        return
+    priors = _constant(node, "priors", shape, "prior_boxes", {"layer_size": layer, **keywords})
+    node.output(f"paddle.assign({priors})", shape)
 
 
 def _by_axis(node: Node, params: Message, prefix: str, both: str, default: list | None) -> list | None:
@@ -205,9 +213,12 @@ def proposal(node: Node) -> None:
         "ratios": ratios,
         "scales": scales,
         "stride": stride,
-        "layer_size": scores[2:],
     }
-    anchors = _constant(node, "anchors", [math.prod(scores[2:]) * count, 4], "anchor_boxes", keywords)
+    if node.any_size:
+        anchors = f"{node.helper('anchor_boxes_of')}({arguments(node.x, **keywords)})"
+    else:
+        keywords["layer_size"] = scores[2:]
+        anchors = _constant(node, "anchors", [math.prod(scores[2:]) * count, 4], "anchor_boxes", keywords)
     keep = params.integer("post_nms_topn", 300)
     call = arguments(
         *node.inputs,

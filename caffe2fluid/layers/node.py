@@ -55,6 +55,7 @@ class Node:
 
     ``inputs`` are Python expressions of the bottoms and ``shapes`` their shapes. ``blobs`` are the arrays of the
     caffemodel, None if there is no caffemodel. ``scale`` is a Scale layer that is folded into this BatchNorm.
+    ``any_size``: what depends on the sizes alone is computed by the graph, and not at conversion.
     """
 
     layer: Layer
@@ -67,6 +68,7 @@ class Node:
     shared: dict[str, SharedParameter]
     scale: Layer | None = None
     scale_blobs: list[np.ndarray] | None = None
+    any_size: bool = False
 
     init: list[str] = field(default_factory=list)
     values: list[str] = field(default_factory=list)

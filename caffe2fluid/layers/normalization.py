@@ -31,39 +31,51 @@ def pool_expression(
 ) -> tuple[str, list[int]]:
     """Source of a pooling of [N, C, H, W] with Caffe's sizes and divisors, and the sizes [h, w] of its output.
 
-    The padding behind the image is made as long as the last window wants it, instead of Paddle's ceil_mode, which
-    gives other sizes where there is padding.
+    The source is right for any size of the image. Rounding up is rounding down with stride - 1 more behind the image, and
+    no window starts in the padding behind it if that is at most kernel - 1 long.
     """
     out = pool_sizes(sizes, kernel, stride, pad, ceil)
-    # Without padding a window may start behind the image; Caffe writes what its loops leave: nothing, or 0 / 0.
-    inside = [min(o, (n - 1 + p) // s + 1) for o, n, s, p in zip(out, sizes, stride, pad, strict=True)]
-    behind = [max((o - 1) * s + k - n - p, 0) for o, n, k, s, p in zip(inside, sizes, kernel, stride, pad, strict=True)]
-    full = [min(last, p) for last, p in zip(behind, pad, strict=True)]
-    ends = [last - p for last, p in zip(behind, pad, strict=True)]
+    if ceil and not any(pad) and any(k < s for k, s in zip(kernel, stride, strict=True)):
+        return _pool_with_gaps(x, sizes, method, kernel, stride), out
+    name = "max" if method == "MAX" else "avg"
+    if not any(pad):
+        call = arguments(x, pair(kernel), pair(stride), ceil_mode=True if ceil and max(stride) > 1 else None)
+        return f"F.{name}_pool2d({call})", out
+    behind = [min(p + s - 1, k - 1) if ceil else p for k, s, p in zip(kernel, stride, pad, strict=True)]
     if method == "MAX":
-        value = f"F.max_pool2d({arguments(x, pair(kernel), pair(stride), _sides(pad, behind))})"
-    elif not any(pad):
-        value = f"F.avg_pool2d({arguments(x, pair(kernel), pair(stride), _sides(pad, behind))})"
-    elif max(ends) <= 0:
-        value = f"F.avg_pool2d({arguments(x, pair(kernel), pair(stride), _sides(pad, full), exclusive=False)})"
-    else:
-        # Caffe's divisor counts the padding but not what rounding up adds behind it.
-        padded = f"F.pad({x}, {[pad[1], full[1], pad[0], full[0]]})"
-        rest = _sides([0, 0], [max(end, 0) for end in ends])
-        value = f"F.avg_pool2d({arguments(padded, pair(kernel), pair(stride), rest)})"
-    if inside != out:
-        rest = [o - i for o, i in zip(out, inside, strict=True)]
-        if method == "MAX":
-            return f"F.pad({value}, [0, {rest[1]}, 0, {rest[0]}], value=-3.4028234663852886e38)", out
-        # The divisor of such a window is 0 if it starts right at the end of the image, else negative: NaN or 0.
-        at_end = [int(r and i * s == n) for r, i, s, n in zip(rest, inside, stride, sizes, strict=True)]
-        after = [r - e for r, e in zip(rest, at_end, strict=True)]
-        if any(after):
-            value = f"F.pad({value}, [0, {after[1]}, 0, {after[0]}])"
-        if any(at_end):  # a model file cannot hold the NaN itself
-            end = f"[0, {at_end[1]}, 0, {at_end[0]}]"
-            value = f"F.pad({value}, {end}) / F.pad(paddle.ones_like({value}), {end})"
-    return value, out
+        return f"F.max_pool2d({arguments(x, pair(kernel), pair(stride), _sides(pad, behind))})", out
+    if behind == pad:
+        return f"F.avg_pool2d({arguments(x, pair(kernel), pair(stride), pair(pad), exclusive=False)})", out
+    # Caffe's divisor counts the padding but not what rounding up adds behind it.
+    padded = f"F.pad({x}, {[pad[1], pad[1], pad[0], pad[0]]})"
+    rest = _sides([0, 0], [last - p for last, p in zip(behind, pad, strict=True)])
+    return f"F.avg_pool2d({arguments(padded, pair(kernel), pair(stride), rest)})", out
+
+
+def _pool_with_gaps(x: str, sizes: list[int], method: str, kernel: list[int], stride: list[int]) -> str:
+    """Source of a pooling without padding whose stride is longer than its kernel, for images of this size.
+
+    A window may then start behind the image; Caffe writes what its loops leave: nothing, or 0 / 0.
+    """
+    out = pool_sizes(sizes, kernel, stride, [0, 0], True)
+    inside = [min(o, (n - 1) // s + 1) for o, n, s in zip(out, sizes, stride, strict=True)]
+    behind = [max((i - 1) * s + k - n, 0) for i, n, k, s in zip(inside, sizes, kernel, stride, strict=True)]
+    name = "max" if method == "MAX" else "avg"
+    value = f"F.{name}_pool2d({arguments(x, pair(kernel), pair(stride), _sides([0, 0], behind))})"
+    if inside == out:
+        return value
+    rest = [o - i for o, i in zip(out, inside, strict=True)]
+    if method == "MAX":
+        return f"F.pad({value}, [0, {rest[1]}, 0, {rest[0]}], value=-3.4028234663852886e38)"
+    # The divisor of such a window is 0 if it starts right at the end of the image, else negative: NaN or 0.
+    at_end = [int(r and i * s == n) for r, i, s, n in zip(rest, inside, stride, sizes, strict=True)]
+    after = [r - e for r, e in zip(rest, at_end, strict=True)]
+    if any(after):
+        value = f"F.pad({value}, [0, {after[1]}, 0, {after[0]}])"
+    if any(at_end):  # a model file cannot hold the NaN itself
+        end = f"[0, {at_end[1]}, 0, {at_end[0]}]"
+        value = f"F.pad({value}, {end}) / F.pad(paddle.ones_like({value}), {end})"
+    return value
 
 
 def _sides(before: list[int], behind: list[int]) -> int | list[int]:
@@ -119,8 +131,9 @@ def pooling(node: Node) -> None:
     if method != "MAX":
         raise node.error("only MAX pooling has a second top, the positions of the maxima")
     pool = arguments(node.x, pair(kernel), pair(stride), pair(pad), return_mask=True, ceil_mode=ceil or None)
+    cut = f"[:, :, :{out[0]}, :{out[1]}]" if ceil and any(pad) else ""
     for index in (0, 1):
-        value = f"F.max_pool2d({pool})[{index}][:, :, :{out[0]}, :{out[1]}]"
+        value = f"F.max_pool2d({pool})[{index}]{cut}"
         node.output(value if index == 0 else f"paddle.cast({value}, 'float32')", [batch, channels, *out])
 
 
@@ -287,7 +300,6 @@ def fork_batch_norm(node: Node) -> None:
 
 @register_layer("LRN")
 def local_response_normalization(node: Node) -> None:
-    """Caffe divides alpha by local_size; Paddle >= 2 takes the mean over the window, which is the same."""
     params = node.params("lrn_param")
     size, alpha = params.integer("local_size", 5), params.number("alpha", 1.0)
     beta, k = params.number("beta", 0.75), params.number("k", 1.0)
@@ -296,7 +308,7 @@ def local_response_normalization(node: Node) -> None:
     node.needs_axes(4)
     if params.choice("norm_region", ["ACROSS_CHANNELS", "WITHIN_CHANNEL"], "ACROSS_CHANNELS") == "ACROSS_CHANNELS":
         call = arguments(node.x, size, alpha=alpha, beta=beta, k=k)
-        node.output(f"F.local_response_norm({call})", node.shape)
+        node.output(f"{node.helper('lrn_across_channels')}({call})", node.shape)
     else:
         call = arguments(node.x, size, alpha=alpha, beta=beta)
         node.output(f"{node.helper('lrn_within_channel')}({call})", node.shape)
@@ -309,8 +321,7 @@ def mean_variance_normalization(node: Node) -> None:
     axes = [1, 2, 3] if params.flag("across_channels", False) else [2, 3]
     epsilon = params.number("eps", 1e-9)
     scaled = params.flag("normalize_variance", True)
-    count = math.prod(node.shape[axis] for axis in axes)
-    call = arguments(node.x, axes, count, epsilon if scaled else None)
+    call = arguments(node.x, axes, epsilon if scaled else None)
     node.output(f"{node.helper('mean_variance_norm')}({call})", node.shape)
 
 

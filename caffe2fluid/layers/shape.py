@@ -90,11 +90,12 @@ def reshape(node: Node) -> None:
         shape[shape.index(-1)] = total // known
     if math.prod(shape) != math.prod(node.shape) or min(shape, default=1) < 0:
         raise node.error(f"{node.shape} cannot be reshaped to {shape}")
-    target = list(shape)
-    if -1 in wanted:
-        target[start + wanted.index(-1)] = -1
-    if target and ((start > 0 and target[0] >= 0) or (start == 0 and wanted and wanted[0] == 0)):
-        target[0] = 0  # the batch keeps its size, whatever it is
+    # What is copied is written so, and not as a number: then the code is right for other sizes, too.
+    target = [0] * start + wanted + shape[start + len(wanted) :]
+    if len(wanted) == end - start:
+        target[start + len(wanted) :] = [0] * (count - end)
+    elif -1 not in wanted and len(shape) > start + len(wanted):
+        target[-1] = -1
     node.output(f"paddle.reshape({node.x}, {target})", shape)
 
 
@@ -121,12 +122,11 @@ def crop(node: Node) -> None:
     ranges = list(zip(offsets, like[axis:], strict=True))
     if any(start < 0 or start + size > full for (start, size), full in zip(ranges, x[axis:], strict=True)):
         raise node.error(f"offsets {offsets} leave no {like[axis:]} of {x}")
-    cuts = [
-        ":" if size == full else f"{start}:{start + size}" for (start, size), full in zip(ranges, x[axis:], strict=True)
-    ]
-    while cuts and cuts[-1] == ":":
-        cuts.pop()
-    node.output(f"{node.x}[{', '.join([':'] * axis + cuts)}]" if cuts else same(node.x), x[:axis] + like[axis:])
+    out = x[:axis] + like[axis:]
+    while axis < 2 and offsets and offsets[0] == 0 and x[axis] == like[axis]:
+        axis, offsets = axis + 1, offsets[1:]
+    call = arguments(*node.inputs, axis, offsets)
+    node.output(f"{node.helper('crop_like')}({call})" if offsets else same(node.x), out)
 
 
 @register_layer("Tile")
@@ -170,9 +170,10 @@ def reduction(node: Node) -> None:
     operation = params.choice("operation", ["", "SUM", "ASUM", "SUMSQ", "MEAN"], "SUM")
     axis, factor = node.axis(params.integer("axis", 0)), params.number("coeff", 1.0)
     x = {"ASUM": f"paddle.abs({node.x})", "SUMSQ": f"paddle.square({node.x})"}.get(operation, node.x)
+    axes = list(range(axis, len(node.shape)))
+    value = f"paddle.sum({x}, {axes})"
     if operation == "MEAN":
-        factor /= math.prod(node.shape[axis:])
-    value = f"paddle.sum({x}, {list(range(axis, len(node.shape)))})"
+        value += f" / paddle.sum(paddle.ones_like({x}), {axes})"
     node.output(value if factor == 1 else f"{value} * {literal(factor)}", node.shape[:axis])
 
 
@@ -286,9 +287,16 @@ def interp(node: Node) -> None:
         target = [params.integer("height", 0), params.integer("width", 0)]
     if len(target) != 2 or min(target) < 1:
         raise node.error("gives no size: wanted are height and width, zoom_factor, shrink_factor or a second bottom")
-    x = node.x if begin == end == 0 else f"{node.x}[:, :, {-begin}:{height + end}, {-begin}:{width + end}]"
-    resize = f"{node.helper('resize_bilinear')}({x}, {target})" if target != sizes else ""
-    node.output(resize or (x if begin or end else same(x)), [batch, channels, *target])
+    inner = f"{-begin or ''}:{end or ''}"
+    x = node.x if begin == end == 0 else f"{node.x}[:, :, {inner}, {inner}]"
+    if len(node.inputs) == 2:
+        size = f"{node.helper('spatial_size')}({node.inputs[1]})"
+        value = f"{node.helper('resize_bilinear')}({x}, {size})"
+    elif zoom or shrink:
+        value = f"{node.helper('resize_by')}({x}, {shrink or 1}, {zoom or 1})" if max(zoom, shrink) > 1 else x
+    else:
+        value = f"{node.helper('resize_bilinear')}({x}, {target})" if target != sizes else x
+    node.output(value if value != node.x else same(value), [batch, channels, *target])
 
 
 @register_layer("Upsample")

@@ -64,7 +64,7 @@ def layer_table():
 def test_report(small, tmp_path):
     convert(*small, tmp_path / "out")
     report = json.loads((tmp_path / "out/report.json").read_text())
-    assert report["inputs"] == [{"name": "data", "shape": [None, 3, 8, 8], "variable": "data"}]
+    assert report["inputs"] == [{"name": "data", "shape": [None, 3, 8, 8], "size": [4, 3, 8, 8], "variable": "data"}]
     assert report["outputs"] == [{"name": "fc", "shape": [None, 2]}]
     # convolution 4*3*3*3, batch normalisation 4 * 4, inner product 4*8*8 * 2 + 2
     assert report["parameters"] == 108 + 16 + 514

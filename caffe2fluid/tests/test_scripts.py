@@ -111,7 +111,7 @@ def test_arrays_in_and_out(tmp_path):
     [
         ({"data": np.zeros((2, 3, 8, 8)), "x": np.zeros(1)}, "x unknown"),
         ({}, "data missing"),
-        ({"data": np.zeros((2, 3, 8))}, r"has the shape \[2, 3, 8\], the net takes \[None, 3, 8, 8\]"),
+        ({"data": np.zeros((2, 3, 8))}, r"has the shape \[2, 3, 8\], the net takes \[None, 3, None, None\]"),
         ({"data": np.zeros((0, 3, 8, 8))}, "has the shape"),
         ({"data": np.array("text")}, "must be numbers"),
         ({"data": np.array([{}], dtype=object)}, "is no archive of arrays"),
