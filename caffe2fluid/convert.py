@@ -41,12 +41,13 @@ def convert(
     data_path: str | Path | None = None,
     overwrite: bool = False,
     any_size: bool = False,
+    logits: bool = False,
 ) -> Translation:
     """Converts a net; see the flags of the script. Raises ConvertError, and then has written nothing."""
     for path in (code_path, data_path):
         if path and Path(path).exists() and not overwrite:
             raise ConvertError(f"{path} exists; add --overwrite to write it again, or choose another name")
-    network = read_network(prototxt, phase, level, stages, input_shapes)
+    network = read_network(prototxt, phase, level, stages, input_shapes, logits)
     weights = read_caffemodel(caffemodel) if caffemodel else None
     translation = translate(network, weights, phase, allow_missing, any_size)
     parameters = translation.parameters
@@ -200,6 +201,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         action="store_true",
         help="images of any size: priors and anchors are computed from the size that comes; an error if the net cannot",
     )
+    parser.add_argument(
+        "--logits", action="store_true", help="a SoftmaxWithLoss leaves its input, not its probabilities"
+    )
     parser.add_argument("--custom_layers", "--custom-layers", action="append", default=[], metavar="FILE.py")
     parser.add_argument(
         "--allow_missing",
@@ -227,6 +231,7 @@ def main(argv: list[str] | None = None) -> int:
         data_path=args.data_output_path,
         overwrite=args.overwrite,
         any_size=args.any_size,
+        logits=args.logits,
     )
     print_table(translation)
     for name in translation.network.inputs:

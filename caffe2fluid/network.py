@@ -25,6 +25,9 @@ DROPPED_LAYERS = {
     "SigmoidCrossEntropyLoss", "ContrastiveLoss", "MultiBoxLoss", "SmoothL1Loss", "DetectionEvaluate", "HDF5Output",
     "CtcLoss", "LabelsequenceAccuracy",
 }  # fmt: skip
+# Layers without bottoms that compute, and layers that may stand between labels and a loss.
+SOURCES = {"Parameter", "ContinuationIndicator"}
+PASSING = {"Slice", "Split", "Silence", "Reshape", "Flatten", "Concat", "Permute", "Power", "Eltwise"}
 
 
 @dataclass
@@ -61,10 +64,12 @@ def read_network(
     level: int = 0,
     stages: Sequence[str] = (),
     input_shapes: dict[str, list[int]] | None = None,
+    logits: bool = False,
 ) -> Network:
     """Reads a prototxt of any generation (V0, V1, current) as Caffe does in ``phase``.
 
-    ``input_shapes`` gives or replaces the shapes of inputs by blob name. Raises ConvertError.
+    ``input_shapes`` gives or replaces the shapes of inputs by blob name, and makes inputs of blobs that no layer of the
+    phase writes. A SoftmaxWithLoss leaves its probabilities unless ``logits``. Raises ConvertError.
     """
     message = read_prototxt(path)
     name = message.text("name", "")
@@ -86,27 +91,27 @@ def read_network(
     if strangers := unknown(message, OF_NETS):
         network.notes.append(f"fields of the net that were not understood and have no effect: {', '.join(strangers)}")
     wanted = dict(input_shapes or {})
-    missing: list[str] = []
-    _declared_inputs(message, network, wanted, missing)
+    _declared_inputs(message, network, wanted)
     for layer in layers:
-        if layer.type in DATA_LAYERS:
-            _data_layer(layer, network, wanted, missing)
+        if layer.type in DATA_LAYERS or (not layer.bottoms and layer.type not in SOURCES):
+            _data_layer(layer, network, wanted)
         else:
             network.layers.append(layer)
-    if missing:
-        flags = " ".join(f"--input_shape '{blob}=1,3,224,224'" for blob in missing)
-        raise ConvertError(
-            f"{path}: the shapes of the inputs {', '.join(missing)} are not in the file; give them: {flags}"
-        )
+    _blobs_from_outside(network, wanted)
     if wanted:
         known = ", ".join(network.inputs) or "none"
         raise ConvertError(f"--input_shape names {', '.join(wanted)}; the inputs of {path} are: {known}")
-    _check_graph(network)
-    _drop(network)
+    _check_graph(network, {top for other in messages for top in other.texts("top")}, phase)
+    _drop(network, logits)
     if not network.layers:
         raise ConvertError(f"{path}: nothing to convert, only data layers and layers of training")
     if not network.inputs:
         raise ConvertError(f"{path}: no layer reads an input of the net")
+    if missing := [blob for blob, shape in network.inputs.items() if not shape]:
+        flags = " ".join(f"--input_shape '{blob}=1,3,224,224'" for blob in missing)
+        raise ConvertError(
+            f"{path}: the shapes of the inputs {', '.join(missing)} are not in the file; give them: {flags}"
+        )
     return network
 
 
@@ -171,7 +176,7 @@ def _included(message: Message, phase: str, level: int, stages: set[str]) -> boo
     return any(map(holds, includes)) if includes else not any(map(holds, excludes))
 
 
-def _declared_inputs(message: Message, network: Network, wanted: dict, missing: list[str]) -> None:
+def _declared_inputs(message: Message, network: Network, wanted: dict) -> None:
     """``input:`` with ``input_shape`` or with four ``input_dim`` each."""
     names, shapes, dims = message.texts("input"), message.messages("input_shape"), message.integers("input_dim")
     for index, name in enumerate(names):
@@ -180,22 +185,27 @@ def _declared_inputs(message: Message, network: Network, wanted: dict, missing: 
             shape = shapes[index].integers("dim")
         elif len(dims) >= 4 * index + 4:
             shape = dims[4 * index : 4 * index + 4]
-        _add_input(network, name, shape, wanted, missing, message.where)
+        _add_input(network, name, shape, wanted, message.where)
 
 
-def _add_input(network: Network, name: str, shape: list[int] | None, wanted: dict, missing: list, where: str) -> None:
+def _add_input(network: Network, name: str, shape: list[int] | None, wanted: dict, where: str) -> None:
+    """An input of that shape; an empty one if nothing gives it, because not every input (a label) needs one."""
     if name in network.inputs:
         raise ConvertError(f"{where}: two inputs are called {name!r}")
-    shape = wanted.pop(name, shape)
-    if not shape:
-        missing.append(name)
-        return
-    network.inputs[name] = check_shape(shape, f"{where}, input {name!r}")
-    if 0 in shape:
-        raise ConvertError(f"{where}: the input {name!r} of shape {shape} is empty")
+    network.inputs[name] = check_shape(wanted.pop(name, shape) or [], f"{where}, input {name!r}")
+    if 0 in network.inputs[name]:
+        raise ConvertError(f"{where}: the input {name!r} of shape {network.inputs[name]} is empty")
 
 
-def _data_layer(layer: Layer, network: Network, wanted: dict, missing: list[str]) -> None:
+def _blobs_from_outside(network: Network, wanted: dict) -> None:
+    """Inputs of what --input_shape names and no layer of this phase writes."""
+    written = {top for layer in network.layers for top in layer.tops}
+    read = {bottom for layer in network.layers for bottom in layer.bottoms}
+    for blob in [blob for blob in wanted if blob in read - written]:
+        _add_input(network, blob, None, wanted, "--input_shape")
+
+
+def _data_layer(layer: Layer, network: Network, wanted: dict) -> None:
     params = layer.params
     strange = [name for name in unknown(params, OF_LAYERS) if not name.endswith("_param") and name not in RULES]
     if strange:
@@ -217,48 +227,101 @@ def _data_layer(layer: Layer, network: Network, wanted: dict, missing: list[str]
     else:
         source = Message(layer.where)
         for name in ("data_param", "image_data_param", "window_data_param", "hdf5_data_param"):
-            if name in params:
+            if name in params and layer.type in DATA_LAYERS:
                 source = params.message(name)
         batch = source.integer("batch_size", 1)
         crop = transform.integer("crop_size", source.integer("crop_size", 0))
-        height = crop or source.integer("new_height", 0)
-        width = crop or source.integer("new_width", 0)
+        resized = _resized(transform.message("resize_param"))
+        height = crop or resized[0] or source.integer("new_height", 0)
+        width = crop or resized[1] or source.integer("new_width", 0)
         gray = transform.flag("force_gray", False) or not source.flag("is_color", True)
         if height and width and layer.type != "HDF5Data":
             shapes = [[batch, 1 if gray else 3, height, width], [batch]]
     if shapes and len(shapes) < len(layer.tops):
         shapes = shapes * len(layer.tops) if len(shapes) == 1 else shapes
     for index, top in enumerate(layer.tops):
-        _add_input(network, top, shapes[index] if index < len(shapes) else None, wanted, missing, layer.where)
+        _add_input(network, top, shapes[index] if index < len(shapes) else None, wanted, layer.where)
 
 
-def _check_graph(network: Network) -> None:
+def _resized(params: Message) -> tuple[int, int]:
+    """Height and width that SSD's data layers resize to; 0 where they depend on the image."""
+    modes = ["", "WARP", "FIT_SMALL_SIZE", "FIT_LARGE_SIZE_AND_PAD"]
+    if params.choice("resize_mode", modes, "WARP") == "FIT_SMALL_SIZE":
+        return 0, 0
+    return params.integer("height", 0), params.integer("width", 0)
+
+
+def _check_graph(network: Network, known_elsewhere: set[str], phase: str) -> None:
     known = set(network.inputs)
     for layer in network.layers:
         for blob in layer.bottoms:
             if blob not in known:
-                raise ConvertError(f"{layer.where}: reads the blob {blob!r}, which no layer before it writes")
+                where = f"{layer.where}: reads the blob {blob!r}, which no layer before it writes"
+                other = "train" if phase == "TEST" else "test"
+                raise ConvertError(
+                    f"{where} in this phase. Convert the other one with --phase {other}, or make the blob an input: "
+                    f"--input_shape '{blob}=1,3,224,224'"
+                    if blob in known_elsewhere
+                    else where
+                )
         for blob in layer.tops:
             if blob in known and blob not in layer.bottoms:
                 raise ConvertError(f"{layer.where}: writes the blob {blob!r}, which another layer wrote already")
         known.update(layer.tops)
 
 
-def _drop(network: Network) -> None:
-    """Removes the layers of training, what reads their results, and inputs that then nobody reads (labels)."""
+def _drop(network: Network, logits: bool) -> None:
+    """Removes the layers of training, what reads their results or feeds them alone, and inputs that nobody reads then."""
     gone: set[str] = set()
     kept: list[Layer] = []
+    losses = [layer for layer in network.layers if layer.type == "SoftmaxWithLoss"]
+    names = {blob for layer in network.layers for blob in layer.tops} | network.inputs.keys()
     for layer in network.layers:
         if layer.type in DROPPED_LAYERS or layer.type.endswith(("Loss", "LossLayer")) or gone & set(layer.bottoms):
-            network.notes.append(f"dropped {layer.name} ({layer.type}): needed for training only")
+            probabilities = None if logits or gone & set(layer.bottoms) else _probabilities(layer, len(losses), names)
+            left = f"; its probabilities are {probabilities.tops[0]}" if probabilities else ""
+            network.notes.append(f"dropped {layer.name} ({layer.type}): needed for training only{left}")
             gone.update(set(layer.tops) - set(layer.bottoms))
+            kept += [probabilities] if probabilities else []
         else:
             kept.append(layer)
     network.layers = kept
-    read = {blob for layer in kept for blob in layer.bottoms}
+    _drop_labels(network)
+    read = {blob for layer in network.layers for blob in layer.bottoms}
     for blob in [blob for blob in network.inputs if blob not in read]:
         network.notes.append(f"dropped the input {blob}: no layer that remains reads it")
         del network.inputs[blob]
+
+
+def _probabilities(loss: Layer, losses: int, names: set[str]) -> Layer | None:
+    """The Softmax inside a SoftmaxWithLoss, as a layer: what a deploy prototxt has in its place."""
+    if loss.type != "SoftmaxWithLoss" or not loss.bottoms:
+        return None
+    name = "prob" if losses == 1 else f"{loss.bottoms[0]}_prob"
+    while name in names:
+        name += "_"
+    names.add(name)
+    kept = {key: values for key, values in loss.params.fields.items() if key == "softmax_param"}
+    return Layer(name, "Softmax", loss.bottoms[:1], [name], Message(loss.where, kept), loss.where)
+
+
+def _drop_labels(network: Network) -> None:
+    """Removes layers that only pass labels to the layers that are gone: of inputs of unknown shape, nobody needs them."""
+    labels = {blob for blob, shape in network.inputs.items() if not shape}
+    passing: list[Layer] = []
+    for layer in network.layers:
+        if layer.bottoms and set(layer.bottoms) <= labels and layer.type in PASSING:
+            passing.append(layer)
+            labels.update(layer.tops)
+    while True:
+        read = {blob for layer in network.layers if layer not in passing for blob in layer.bottoms}
+        needed = [layer for layer in passing if set(layer.tops) & read]
+        if not needed:
+            break
+        passing = [layer for layer in passing if layer not in needed]
+    for layer in passing if len(passing) < len(network.layers) else ():
+        network.notes.append(f"dropped {layer.name} ({layer.type}): it passes labels on, which training needs only")
+        network.layers.remove(layer)
 
 
 # Old formats. V0 (until October 2013): layers { layer { name type <all fields> } bottom top }, padding as own layers.

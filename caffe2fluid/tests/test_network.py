@@ -65,8 +65,9 @@ def test_training_net(tmp_path):
     """
     network = read_network(write(tmp_path, text))
     assert network.inputs == {"data": [4, 3, 8, 8]}
-    assert [layer.name for layer in network.layers] == ["ip"]
-    assert output_blobs(network) == ["ip"]
+    assert [(layer.name, layer.type) for layer in network.layers] == [("ip", "InnerProduct"), ("prob", "Softmax")]
+    assert output_blobs(network) == ["prob"]
+    assert output_blobs(read_network(write(tmp_path, text), logits=True)) == ["ip"]
     assert len([note for note in network.notes if note.startswith("dropped")]) == 4
     assert network.transform.number("scale") == 0.5
 
@@ -94,6 +95,98 @@ def test_shapes_from_outside(tmp_path):
     assert read_network(path, input_shapes={"data": [1, 1, 4, 4]}).inputs == {"data": [1, 1, 4, 4]}
     with pytest.raises(ConvertError, match="--input_shape names nothing"):
         read_network(path, input_shapes={"data": [1, 1, 4, 4], "nothing": [1]})
+
+
+IP = """layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip" inner_product_param { num_output: 3 } }
+    layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }\n"""
+PYTHON = """layer { name: "d" type: "Python" top: "data" top: "label" %s
+    python_param { module: "m" layer: "VOCSegDataLayer" param_str: "1" } }\n"""
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        PYTHON % "",
+        'layer { name: "d" type: "HDF5Data" top: "data" top: "label" hdf5_data_param { source: "x" batch_size: 9 } }\n',
+        'layer { name: "d" type: "SomebodysData" top: "data" top: "label" some_param { batch_size: 9 } }\n',
+    ],
+)
+def test_layers_that_bring_data_become_inputs(source, tmp_path):
+    """Labels, that only layers read which are dropped, need no shape."""
+    path = write(tmp_path, source + IP)
+    with pytest.raises(
+        ConvertError, match="the inputs data are not in the file; give them: --input_shape 'data=1,3,224,224'$"
+    ):
+        read_network(path)
+    assert read_network(path, input_shapes={"data": [1, 3, 8, 8]}).inputs == {"data": [1, 3, 8, 8]}
+
+
+@pytest.mark.parametrize(
+    "passing",
+    [
+        'layer { name: "f" type: "Flatten" bottom: "label" top: "flat" }\n',
+        'layer { name: "s" type: "Slice" bottom: "label" top: "flat" top: "other" }\n'
+        'layer { name: "q" type: "Silence" bottom: "other" }\n',
+    ],
+)
+def test_what_passes_labels_on_goes_with_them(passing, tmp_path):
+    text = PYTHON % "" + passing + IP.replace('bottom: "label"', 'bottom: "flat"')
+    network = read_network(write(tmp_path, text), input_shapes={"data": [1, 3, 8, 8]})
+    assert [layer.name for layer in network.layers] == ["ip", "prob"]
+    kept = read_network(
+        write(tmp_path, text + relu("r", bottom="flat")), input_shapes={"data": [1, 3, 8, 8], "label": [1, 2]}
+    )
+    assert "label" in kept.inputs and kept.layers[0].bottoms == ["label"]
+
+
+@pytest.mark.parametrize(("phase", "other"), [("TEST", "train"), ("TRAIN", "test")])
+def test_data_of_the_other_phase(phase, other, tmp_path):
+    path = write(tmp_path, PYTHON % f"include {{ phase: {other.upper()} }}" + IP)
+    with pytest.raises(
+        ConvertError, match=f"with --phase {other}, or make the blob an input: --input_shape 'data=1,3,224,224'"
+    ):
+        read_network(path, phase)
+    shapes = {"data": [1, 3, 8, 8], "label": [1]}
+    assert read_network(path, phase, input_shapes=shapes).inputs == {"data": [1, 3, 8, 8]}
+
+
+@pytest.mark.parametrize(
+    ("transform", "size"),
+    [
+        ("resize_param { prob: 1 resize_mode: WARP height: 300 width: 200 }", [300, 200]),
+        ("resize_param { resize_mode: FIT_LARGE_SIZE_AND_PAD height: 300 width: 200 }", [300, 200]),
+        ("crop_size: 64 resize_param { height: 300 width: 200 }", [64, 64]),
+        ("resize_param { resize_mode: FIT_SMALL_SIZE height: 300 width: 200 }", None),
+    ],
+)
+def test_sizes_that_ssd_s_data_layers_give(transform, size, tmp_path):
+    text = f"""layer {{ name: "d" type: "AnnotatedData" top: "data" top: "label" transform_param {{ {transform} }}
+        data_param {{ source: "x" batch_size: 4 }} annotated_data_param {{ }} }}\n""" + relu("r")
+    if size is None:
+        with pytest.raises(ConvertError, match="--input_shape 'data="):
+            read_network(write(tmp_path, text))
+    else:
+        assert read_network(write(tmp_path, text)).inputs == {"data": [4, 3, *size]}
+
+
+def test_probabilities_of_several_losses(tmp_path):
+    """Each beside its logits, along the loss's axis; a blob called prob keeps its name."""
+    loss = 'layer { name: "%s" type: "SoftmaxWithLoss" bottom: "%s" bottom: "label" top: "%s" softmax_param { axis: 2 } }\n'
+    label = 'input: "label" input_shape { dim: 2 }\n'
+    text = (
+        INPUT.replace("layer", label + "layer", 1)
+        + relu("a")
+        + relu("b")
+        + loss % ("l1", "a", "l1")
+        + loss % ("l2", "b", "l2")
+    )
+    network = read_network(write(tmp_path, text))
+    assert output_blobs(network) == ["a_prob", "b_prob"]
+    x = np.random.default_rng(0).standard_normal((2, 3, 8, 8))
+    result = run(translate_files(tmp_path / "net.prototxt"), {"data": x})
+    np.testing.assert_allclose(result["b_prob"].sum(2), 1, rtol=1e-5)
+    text = label + INPUT + relu("prob") + loss % ("l", "prob", "l")
+    assert output_blobs(read_network(write(tmp_path, text))) == ["prob_"]
 
 
 def test_last_layer_in_place_is_the_output(tmp_path):

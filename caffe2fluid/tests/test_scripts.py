@@ -165,6 +165,18 @@ def test_cropping_the_middle():
     assert images.Preprocessing((4, 4), short=4)(image).shape == (3, 4, 4)
 
 
+def test_running_a_net_of_a_stranger_runs_none_of_its_code(folder, tmp_path):
+    """Only what says so runs model.py."""
+    shutil.copytree(folder / "net", tmp_path / "net")
+    (tmp_path / "net/model.py").write_text("raise SystemExit('model.py ran')")
+    (folder / "one.txt").write_text("red.png 2\n")
+    words = [str(tmp_path / "net"), str(folder / "red.png"), "--fetch", str(tmp_path / "out.npz")]
+    assert infer.main(words) == 0
+    assert eval.main([str(tmp_path / "net"), str(folder / "one.txt")]) == 0
+    with pytest.raises(SystemExit, match="model.py ran"):
+        infer.main([*words, "--blobs", "fc"])
+
+
 # export.py
 
 
