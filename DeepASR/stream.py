@@ -1,7 +1,7 @@
 """Recognise speech while it comes in, and show what was understood so far.
 
     python stream.py speech.wav                                            a file as if it were being spoken
-    arecord -q -t raw -f S16_LE -r 16000 -c 1 | python stream.py -         a microphone: raw 16-bit samples on standard input
+    arecord -q -t wav -f S16_LE -r 16000 | python stream.py -              a microphone: WAV or raw 16-bit samples
 
 A pause ends an utterance. At the end it says how long a piece of sound took to be understood.
 """
@@ -16,7 +16,8 @@ from typing import Annotated
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from DeepASR.audio import read_audio, resample
+from DeepASR.audio import read_audio
+from DeepASR.incoming import incoming
 from DeepASR.opening import USED, Network, open_decoder, open_recogniser
 from DeepASR.options import ALIASES, RETIRED_IN_USE, SearchFlags
 from DeepASR.streaming import LATE, Listener, Said
@@ -35,15 +36,15 @@ class Flags(SearchFlags):
     """Recognise speech while it comes in."""
 
     recording: Annotated[str | None, tyro.conf.Positional] = None
-    """WAV or FLAC file, or - for raw 16-bit samples on standard input; by default an example that comes along."""
+    """WAV or FLAC file, or - for standard input: raw 16-bit samples, or WAV; by default an example that comes along."""
     chunk: Positive = 0.16
     """Seconds of sound that are taken at a time."""
     pause: NotNegative = 0.8
     """Seconds of silence that end an utterance; 0: none does."""
     rate: Count = 16_000
-    """Samples a second on standard input."""
+    """Samples a second of raw samples."""
     channels: Count = 1
-    """Channels on standard input, which are averaged."""
+    """Channels of raw samples, which are averaged."""
 
 
 def main(flags: Flags) -> list[Said]:
@@ -95,10 +96,7 @@ def pieces(recording: str, flags: Flags, rate: int) -> Iterator[np.ndarray]:
         for start in range(0, len(samples), size):
             yield samples[start : start + size]
         return
-    width = 2 * flags.channels
-    while data := sys.stdin.buffer.read(width * max(1, round(flags.chunk * flags.rate))):
-        whole = np.frombuffer(data[: len(data) // width * width], "<i2").reshape(-1, flags.channels)
-        yield resample(whole.mean(axis=1), flags.rate, rate)
+    yield from incoming(sys.stdin.buffer, seconds=flags.chunk, rate=flags.rate, channels=flags.channels, wanted=rate)
 
 
 if __name__ == "__main__":

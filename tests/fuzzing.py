@@ -678,6 +678,19 @@ def recording(folder: Path) -> Target:
     return Target(seeds, lambda data: read_audio(data, 16_000), (DataError,), damaged)
 
 
+def sound_stream(folder: Path) -> Target:
+    from DeepASR.incoming import incoming
+    from fluid.errors import DataError
+
+    import numpy as np
+    import soundfile
+
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.random.default_rng(0).uniform(-0.5, 0.5, (800, 2)), 8000, format="WAV")
+    given = {"seconds": 0.02, "rate": 8000, "channels": 1, "wanted": 16_000}
+    return Target([buffer.getvalue()], lambda data: list(incoming(io.BytesIO(data), **given)), (DataError,), damaged)
+
+
 def corpus(folder: Path) -> Target:
     import shutil
 
@@ -768,7 +781,7 @@ TARGETS: dict[str, tuple[Callable[[Path], Target], int]] = {
         *((image, 6000), (image_list, 4000), (voc, 4000), (coco, 4000), (yolo, 4000)),
         *((polygons, 4000), (labels, 4000), (segmentation_lists, 4000)),
         *((words, 4000), (dictionary, 4000), (font, 2000), (word_set, 4000), (npz, 4000), (named_pictures, 4000)),
-        *((vocabulary, 4000), (sentences, 4000), (corpus, 1000)),
+        *((vocabulary, 4000), (sentences, 4000), (corpus, 1000), (sound_stream, 2000)),
         *(
             (kaldi_archive, 10_000),
             (kaldi_script, 4000),
