@@ -27,6 +27,8 @@ from icnet.streets.files import drawn_streets
 import cv2
 import numpy as np
 
+GREY = (0.299, 0.587, 0.114)
+"""How much red, green and blue give to the brightness of a pixel (ITU-R BT.601)."""
 VALIDATION = 10
 """Without parts of its own, every tenth pair of a folder is for validation."""
 
@@ -142,7 +144,7 @@ def read_label(path: str, pairs: Pairs) -> np.ndarray:
     if "labelTrainIds" in os.path.basename(path):
         table = np.where(np.arange(256) < len(pairs.classes), np.arange(256), IGNORE).astype(np.uint8)
         return table[values]
-    label = pairs.classes.of_id[values]
+    label = cv2.LUT(values, pairs.classes.of_id)
     if not pairs.classes.others_ignored and (wrong := set(np.unique(values[label == IGNORE])) - {IGNORE}):
         raise DataError(f"{path}: {_what_ids(wrong, pairs.classes)}; `--check_data True` lists all faults")
     return label
@@ -196,12 +198,11 @@ def changed(
 
 
 def _with_other_colors(image: np.ndarray, amount: float, rng: np.random.Generator) -> np.ndarray:
-    """Other saturation, then other contrast and brightness: both in whole numbers, several times faster than in floats."""
+    """Other saturation, contrast and brightness, as one affine map of the colours."""
     brightness, contrast, saturation = rng.uniform(1 - amount, 1 + amount, 3)
-    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    image = cv2.addWeighted(image, saturation, grey, 1 - saturation, 0)
-    table = (np.arange(256) - 128) * contrast * brightness + 128 * brightness
-    return cv2.LUT(image, np.clip(table, 0, 255).astype(np.uint8))
+    colors = saturation * np.eye(3) + (1 - saturation) * np.array(GREY)
+    offset = np.full((3, 1), 128 * (1 - contrast))
+    return cv2.transform(image, brightness * np.concatenate([contrast * colors, offset], axis=1).astype(np.float32))
 
 
 def image_size(path: str) -> tuple[int, int]:
