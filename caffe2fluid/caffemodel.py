@@ -76,13 +76,26 @@ class LayerWeights:
     blobs: list[np.ndarray] = field(default_factory=list)
 
 
-def read_caffemodel(path: str | Path) -> dict[str, LayerWeights]:
+class Caffemodel(dict[str, LayerWeights]):
+    """Layers with blobs by name."""
+
+    def __init__(self, data: mmap.mmap):
+        super().__init__()
+        self._data = data
+
+    def release(self) -> None:
+        """Gives back the memory that looking at the blobs took; they are read from the file again when needed."""
+        if hasattr(self._data, "madvise"):
+            self._data.madvise(mmap.MADV_DONTNEED)
+
+
+def read_caffemodel(path: str | Path) -> Caffemodel:
     """Reads all layers that have blobs, by name (V0, V1 and current format).
 
     Raises ConvertError where the file is no such file, is cut short, or contradicts itself.
     """
     reader = _Reader(path)
-    layers: dict[str, LayerWeights] = {}
+    layers = Caffemodel(reader.data)
     count = 0
     for number, wire, value in reader.fields(0, reader.size):
         if wire == BYTES and number in (2, 100):

@@ -2,8 +2,8 @@
 
     python caffe2fluid/convert.py deploy.prototxt --caffemodel net.caffemodel --output DIR
 
-writes DIR/model.py (code to read, edit and train), DIR/weights.safetensors, DIR/fluid/ (one file a variable),
-DIR/inference/ (an inference model) and DIR/report.json. Without --caffemodel: code and report.
+writes DIR/model.py (code to read, edit and train), DIR/weights.safetensors, DIR/inference/ (an inference model, whose
+parameters infer.py or --inference adds) and DIR/report.json. Without --caffemodel: code and report.
 """
 
 from __future__ import annotations
@@ -19,11 +19,21 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from caffe2fluid import quiet_paddle  # noqa: F401 before paddle
 from caffe2fluid.caffemodel import read_caffemodel, read_mean
 from caffe2fluid.codegen import input_variables, module_source
-from caffe2fluid.converted import CODE, FLUID, INFERENCE, OURS, REPORT, WEIGHTS, write_inference_model
+from caffe2fluid.converted import (
+    CODE,
+    FLUID,
+    INFERENCE,
+    OURS,
+    REPORT,
+    WEIGHTS,
+    inference_parameters,
+    open_converted,
+    write_inference_graph,
+)
 from caffe2fluid.custom import load_custom_layers
 from caffe2fluid.errors import ConvertError, run_script
 from caffe2fluid.network import Network, read_network
-from caffe2fluid.storage import replaced_folder, write_arrays, write_fluid_folder, write_safetensors
+from caffe2fluid.storage import read_weights, replaced_folder, write_arrays, write_fluid_folder, write_safetensors
 from caffe2fluid.translate import Translation, translate
 
 
@@ -42,6 +52,8 @@ def convert(
     overwrite: bool = False,
     any_size: bool = False,
     logits: bool = False,
+    fluid: bool = False,
+    inference: bool = False,
 ) -> Translation:
     """Converts a net; see the flags of the script. Raises ConvertError, and then has written nothing."""
     for path in (code_path, data_path):
@@ -58,15 +70,20 @@ def convert(
         with replaced_folder(Path(output), OURS, overwrite) as folder:
             (folder / CODE).write_text(source, "utf-8")
             report = make_report(translation, Path(prototxt), Path(caffemodel) if caffemodel else None)
-            (folder / REPORT).write_text(json.dumps(report, indent=1), "utf-8")
             if translation.has_weights:
-                write_safetensors(folder / WEIGHTS, parameters)
-                write_fluid_folder(folder / FLUID, parameters)
-                write_inference_model(folder, folder / INFERENCE)
+                write_safetensors(folder / WEIGHTS, parameters, weights.release if weights else lambda: None)
+                report["inference"] = write_inference_graph(folder, folder / INFERENCE)
+            if translation.has_weights and fluid:
+                write_fluid_folder(folder / FLUID, read_weights(folder / WEIGHTS))
+            (folder / REPORT).write_text(json.dumps(report, indent=1), "utf-8")
+            if inference:
+                inference_parameters(open_converted(folder))
     if data_path:
         target = Path(data_path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        write_safetensors(target, parameters) if target.suffix == ".safetensors" else write_arrays(target, parameters)
+        write_safetensors(target, parameters, lambda: None) if target.suffix == ".safetensors" else write_arrays(
+            target, parameters
+        )
     if code_path:
         Path(code_path).parent.mkdir(parents=True, exist_ok=True)
         Path(code_path).write_text(source, "utf-8")
@@ -107,6 +124,7 @@ def make_report(translation: Translation, prototxt: Path, caffemodel: Path | Non
         "parameters": sum(layer["parameter_count"] for layer in layers),
         "multiply_adds": sum(layer["multiply_adds"] for layer in layers),
         "transform": _transform(network, prototxt),
+        "inference": None,
         "layers": layers,
         "notes": translation.notes,
     }
@@ -201,6 +219,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         action="store_true",
         help="images of any size: priors and anchors are computed from the size that comes; an error if the net cannot",
     )
+    parser.add_argument("--fluid", action="store_true", help="the weights also as Fluid kept them, one file a variable")
+    parser.add_argument(
+        "--inference", action="store_true", help="the parameters of the inference model now, and not when it first runs"
+    )
     parser.add_argument(
         "--logits", action="store_true", help="a SoftmaxWithLoss leaves its input, not its probabilities"
     )
@@ -232,6 +254,8 @@ def main(argv: list[str] | None = None) -> int:
         overwrite=args.overwrite,
         any_size=args.any_size,
         logits=args.logits,
+        fluid=args.fluid,
+        inference=args.inference,
     )
     print_table(translation)
     for name in translation.network.inputs:
@@ -240,7 +264,8 @@ def main(argv: list[str] | None = None) -> int:
     for note in translation.notes:
         print(f"note: {_printable_line(note)}")
     if args.output:
-        parts = [CODE, REPORT] + ([WEIGHTS, f"{FLUID}/", f"{INFERENCE}/"] if translation.has_weights else [])
+        copies = [f"{FLUID}/"] if args.fluid else []
+        parts = [CODE, REPORT] + ([WEIGHTS, f"{INFERENCE}/", *copies] if translation.has_weights else [])
         print(f"{args.output}: {', '.join(parts)}")
         if not translation.has_weights:
             print("note: no weights and no inference model, because some parameters have no values")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import warnings
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +14,10 @@ import numpy as np
 
 from . import quiet_paddle  # noqa: F401 before paddle
 from .errors import ConvertError
+from .storage import read_arrays, read_weights, write_combined
 
 CODE, WEIGHTS, FLUID, INFERENCE, REPORT = "model.py", "weights.safetensors", "fluid", "inference", "report.json"
+PARAMETERS = "model.pdiparams"
 OURS = (CODE, WEIGHTS, FLUID, INFERENCE, REPORT)
 """What convert.py writes into its folder, the mark of a converted net last."""
 
@@ -63,22 +65,70 @@ def load_module(path: Path) -> Any:
     return module
 
 
-def write_inference_model(folder: Path, target: Path, weights: Path | None = None, blobs: str | None = None) -> None:
-    """Writes target/model.json and .pdiparams of a folder that holds code and, unless others are named, weights.
+def write_inference_graph(folder: Path, target: Path, blobs: str | None = None) -> dict[str, list[int]]:
+    """Writes target/model.json, by the code of the folder; returns the shapes of the parameters that belong to it.
 
-    ``blobs`` names other outputs than the net's own, with commas. Raises ConvertError if something does not fit.
+    ``blobs`` names other outputs than the net's own, with commas.
     """
     import paddle
 
     dynamic = paddle.in_dynamic_mode()
+    paddle.enable_static()
     try:
-        with warnings.catch_warnings(), paddle.static.scope_guard(paddle.static.Scope()):
-            warnings.filterwarnings("ignore", message="no variable in your model")
-            load_module(folder / CODE).main(str(weights or folder / WEIGHTS), str(target), blobs)
-    except (KeyError, ValueError) as error:
-        raise ConvertError(f"{folder / CODE}: {error.args[0]}") from None
+        module = load_module(folder / CODE)
+        _, program, _, inputs, values = module.build()
+        outputs = [values[name] for name in (blobs.split(",") if blobs else module.OUTPUTS)]
+        feeds = module.inputs_of(outputs, inputs.values())
+        program = paddle.static.normalize_program(program, feeds, outputs)
+        target.mkdir(parents=True, exist_ok=True)
+        paddle.core.serialize_pir_program(program, f"{target}/model.json", True, False, True)
     finally:
         paddle.disable_static() if dynamic else paddle.enable_static()
+    operations = [op for op in program.global_block().ops if op.name() == "builtin.parameter"]
+    return {op.attrs()["parameter_name"]: list(op.result(0).shape) for op in operations}
+
+
+def write_inference_model(folder: Path, target: Path, weights: Path | None = None, blobs: str | None = None) -> None:
+    """Writes target/model.json and .pdiparams of a folder that holds code and, unless others are named, weights.
+
+    Raises ConvertError if something does not fit.
+    """
+    source = weights or folder / WEIGHTS
+    parameters = write_inference_graph(folder, target, blobs)
+    if parameters:
+        write_combined(target / PARAMETERS, _chosen(source, read_weights(source), parameters))
+
+
+def _chosen(source: Path, arrays: dict[str, np.ndarray], parameters: dict[str, list[int]]) -> dict[str, np.ndarray]:
+    for name, shape in parameters.items():
+        if name not in arrays:
+            raise ConvertError(f"{source} has no {name}")
+        if list(arrays[name].shape) != shape:
+            raise ConvertError(f"{source}: {name} is {list(arrays[name].shape)}, the network wants {shape}")
+    return {name: arrays[name] for name in parameters}
+
+
+def inference_parameters(converted: Converted) -> Path:
+    """inference/model.pdiparams: written now, from the weights, unless it is there.
+
+    Raises ConvertError where the net was converted without weights.
+    """
+    path = converted.folder / INFERENCE / PARAMETERS
+    shapes = converted.report["inference"]
+    if shapes is None:
+        raise ConvertError(f"{converted.folder} has no inference model: the net was converted without weights")
+    if shapes and not path.is_file():
+        source = converted.folder / WEIGHTS
+        arrays = _chosen(source, read_weights(source), shapes)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            temporary = Path(file.name)
+        try:
+            write_combined(temporary, arrays)
+            temporary.chmod(0o644)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    return path
 
 
 def known_blobs(converted: Converted, words: str) -> list[str]:
@@ -125,10 +175,8 @@ class Predictor:
     def __init__(self, converted: Converted, onednn: bool = True, threads: int = 1):
         from paddle import inference
 
-        base = converted.folder / INFERENCE / "model"
-        if not base.with_suffix(".json").is_file():
-            raise ConvertError(f"{converted.folder} has no inference model: the net was converted without weights")
-        config = inference.Config(f"{base}.json", f"{base}.pdiparams")
+        parameters = inference_parameters(converted)
+        config = inference.Config(str(parameters.with_suffix(".json")), str(parameters))
         config.disable_gpu()
         config.disable_glog_info()
         config.set_cpu_math_library_num_threads(threads)
@@ -212,17 +260,6 @@ def _is_network(value: Any) -> bool:
     import paddle
 
     return isinstance(value, type) and issubclass(value, paddle.nn.Layer) and value.__module__ == "converted_model"
-
-
-def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
-    """The arrays of an .npz file by name. Raises ConvertError; never executes a pickle."""
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except FileNotFoundError:
-        raise ConvertError(f"{path} does not exist") from None
-    except Exception as error:
-        raise ConvertError(f"{path} is no archive of arrays as np.savez writes it ({error})") from None
 
 
 def read_feed(path: str | Path) -> dict[str, np.ndarray]:

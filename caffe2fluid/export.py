@@ -14,7 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from caffe2fluid.converted import INFERENCE, WEIGHTS, known_blobs, open_converted, write_inference_model
-from caffe2fluid.errors import ConvertError, run_script
+from caffe2fluid.errors import run_script
 from caffe2fluid.storage import replaced_folder
 
 
@@ -31,8 +31,6 @@ def main(argv: list[str] | None = None) -> int:
 
     converted = open_converted(args.model)
     weights = Path(args.weights) if args.weights else converted.folder / WEIGHTS
-    if not weights.is_file():
-        raise ConvertError(f"{weights} does not exist; give the weights with --weights, or convert with --caffemodel")
     blobs = ",".join(known_blobs(converted, args.blobs)) if args.blobs else None
     target = Path(args.export_dir) if args.export_dir else converted.folder / INFERENCE
     with replaced_folder(target, ("model.pdiparams", "model.json"), overwrite=True) as folder:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
+import mmap
 import os
 import shutil
 import struct
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from .errors import ConvertError
-from .layers.node import Parameter
+from .layers.node import PIECE, Parameter
 
 
 @contextmanager
@@ -67,14 +70,14 @@ def _exchange(new: Path, path: Path, ours: Sequence[str]) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def write_safetensors(path: Path, parameters: dict[str, Parameter]) -> None:
-    """Streams float32 arrays one by one, so that a file of any size needs the memory of its largest array.
+def write_safetensors(path: Path, parameters: dict[str, Parameter], release: Callable[[], None]) -> None:
+    """Streams float32 arrays piece by piece, so that a file of any size needs little memory.
 
-    Format: https://huggingface.co/docs/safetensors
+    ``release`` gives back what reading the pieces took. Format: https://huggingface.co/docs/safetensors
     """
     header, offset = {}, 0
     for name, parameter in parameters.items():
-        size = 4 * int(np.prod(parameter.shape, dtype=np.int64))
+        size = 4 * math.prod(parameter.shape)
         header[name] = {"dtype": "F32", "shape": parameter.shape, "data_offsets": [offset, offset + size]}
         offset += size
     encoded = json.dumps(header).encode()
@@ -82,19 +85,73 @@ def write_safetensors(path: Path, parameters: dict[str, Parameter]) -> None:
     with open(path, "wb") as file:
         file.write(struct.pack("<Q", len(encoded)) + encoded)
         for parameter in parameters.values():
-            parameter.load().astype("<f4", copy=False).tofile(file)
+            for piece in parameter.pieces():
+                piece.astype("<f4", copy=False).tofile(file)
+            release()
 
 
-def write_fluid_folder(path: Path, parameters: dict[str, Parameter]) -> None:
-    """One file a variable in the format that Fluid's ``save_vars`` wrote: version, LoD, TensorDesc, data."""
+_DTYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}
+
+
+def read_weights(path: Path) -> dict[str, np.ndarray]:
+    """Arrays by name of a .safetensors file (mapped, not loaded) or of an archive of arrays. Raises ConvertError."""
+    if not path.is_file():
+        raise ConvertError(f"{path} does not exist; give the weights with --weights, or convert with --caffemodel")
+    if path.suffix != ".safetensors":
+        return read_arrays(path)
+    try:
+        with open(path, "rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            header = json.loads(file.read(min(length, 1 << 28)))
+        start, result = 8 + length, {}
+        for name, entry in header.items():
+            if name != "__metadata__":
+                first, shape = entry["data_offsets"][0], tuple(entry["shape"])
+                dtype = np.dtype(_DTYPES[entry["dtype"]])
+                empty = math.prod(shape) == 0
+                result[name] = np.zeros(shape, dtype) if empty else np.memmap(path, dtype, "r", start + first, shape)
+        return result
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, struct.error, OSError) as error:
+        raise ConvertError(f"{path} is no whole file of safetensors in F32, F16 or F64 ({error})") from None
+
+
+def write_combined(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """The parameters of an inference model: one after the other, sorted by name, each as Fluid kept it."""
+    with open(path, "wb") as file:
+        for name in sorted(arrays):
+            _write_variable(file, arrays[name])
+
+
+def write_fluid_folder(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """One file a variable in the format that Fluid's ``save_vars`` wrote."""
     path.mkdir(parents=True)
-    for name, parameter in parameters.items():
-        dims = b"".join(b"\x10" + _varint(dim) for dim in parameter.shape)
-        description = b"\x08\x05" + dims  # data_type FP32, then each dimension
-        header = struct.pack("<IQIi", 0, 0, 0, len(description)) + description
+    for name, array in arrays.items():
         with open(path / name, "wb") as file:
-            file.write(header)
-            parameter.load().astype("<f4", copy=False).tofile(file)
+            _write_variable(file, array)
+
+
+def _write_variable(file: BinaryIO, array: np.ndarray) -> None:
+    """Version, LoD, TensorDesc, data. A mapped array is copied by pieces and leaves the memory again."""
+    dims = b"".join(b"\x10" + _varint(dim) for dim in array.shape)
+    description = b"\x08\x05" + dims  # data_type FP32, then each dimension
+    file.write(struct.pack("<IQIi", 0, 0, 0, len(description)) + description)
+    flat = array.reshape(-1)
+    for start in range(0, flat.size, PIECE):
+        flat[start : start + PIECE].astype("<f4", copy=False).tofile(file)
+    mapped = getattr(array, "_mmap", None)
+    if mapped is not None and hasattr(mapped, "madvise"):
+        mapped.madvise(mmap.MADV_DONTNEED)
+
+
+def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file by name. Raises ConvertError; never executes a pickle."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except FileNotFoundError:
+        raise ConvertError(f"{path} does not exist") from None
+    except Exception as error:
+        raise ConvertError(f"{path} is no archive of arrays as np.savez writes it ({error})") from None
 
 
 def write_arrays(path: Path, parameters: dict[str, Parameter]) -> None:

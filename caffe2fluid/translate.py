@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import paddle
 
-from .caffemodel import LayerWeights
+from .caffemodel import Caffemodel, LayerWeights
 from .errors import ConvertError, UnsupportedError
 from .fields import of_layer
 from .free_sizes import find_free_sizes
@@ -46,7 +46,7 @@ class Translation:
 
 def translate(
     network: Network,
-    weights: dict[str, LayerWeights] | None,
+    weights: Caffemodel | None,
     phase: str = "TEST",
     allow_missing: bool = False,
     any_size: bool = False,
@@ -74,7 +74,7 @@ def translate(
     return result
 
 
-def _look_at_weights(weights: dict[str, LayerWeights], result: Translation, allow_missing: bool) -> None:
+def _look_at_weights(weights: Caffemodel, result: Translation, allow_missing: bool) -> None:
     """Notes for all that the caffemodel and the translation do not share, and for weights that are no numbers.
 
     Parameters that it lacks get what training starts with. Raises ConvertError for them unless ``allow_missing``.
@@ -108,6 +108,7 @@ def _look_at_weights(weights: dict[str, LayerWeights], result: Translation, allo
             elif not np.isfinite(np.sum(blob)) and not np.isfinite(blob).all():
                 count = int((~np.isfinite(blob)).sum())
                 result.notes.append(f"{layer.name}: {count} values of blob {index} are NaN or infinite")
+        weights.release()
 
 
 def _type_of(layer: Layer) -> str:

@@ -131,7 +131,7 @@ def inner_product(node: Node) -> None:
     transpose, bias = params.flag("transpose", False), params.flag("bias_term", True)
     load = {
         "stored": [inputs, units] if transpose else [units, inputs],
-        "convert": None if transpose else (lambda blob: blob.T),  # Paddle keeps [inputs, units]
+        "transposed": not transpose,  # Paddle keeps [inputs, units]
         "filler": "weight_filler",
     }
     layout = "linear, transposed" if transpose else "linear"

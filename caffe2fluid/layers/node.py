@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,9 @@ from ..fillers import fill, is_fixed
 from ..names import literal, quoted
 from ..network import Layer, check_shape
 from ..prototxt import Message
+
+PIECE = 1 << 22
+"""Values that are written at once."""
 
 LAYERS: dict[str, Callable[[Node], None]] = {}
 """Translation by Caffe layer type."""
@@ -47,6 +50,17 @@ class Parameter:
     shape: list[int]
     load: Callable[[], np.ndarray] | None
     initial: Callable[[], np.ndarray] | None = None
+    transposed: np.ndarray | None = None  # the blob whose transpose it is, so that it can be written by pieces
+
+    def pieces(self) -> Iterator[np.ndarray]:
+        """The array in parts of its first axis."""
+        if self.transposed is None:
+            yield self.load()
+            return
+        rows, columns = self.transposed.shape
+        step = max(PIECE // max(rows, 1), 1)
+        for start in range(0, columns, step):
+            yield np.ascontiguousarray(self.transposed[:, start : start + step].T)
 
 
 @dataclass
@@ -163,11 +177,12 @@ class Node:
         stored: Sequence[int] | None = None,
         filler: str = "",
         of_scale: bool = False,
+        transposed: bool = False,
     ) -> str:
         """Registers the parameter ``<id>_<suffix>`` and returns its name.
 
         ``stored`` is the shape of Caffe's blob ``index`` (default: ``shape``) and ``convert`` what makes the parameter
-        of it; ``of_scale``: it is a blob of the Scale layer that is folded in. Raises ConvertError if the blob in the
+        of it (``transposed``: its transpose); ``of_scale``: it is a blob of the Scale layer that is folded in. Raises ConvertError if the blob in the
         caffemodel has another shape.
         """
         name = f"{self.id}_{suffix}"
@@ -178,12 +193,13 @@ class Node:
 
         def finished(array: np.ndarray) -> np.ndarray:
             array = array.reshape(stored).astype(np.float32, copy=False)
-            return np.ascontiguousarray(convert(array) if convert else array, dtype=np.float32).reshape(shape)
+            array = convert(array) if convert else array.T if transposed else array
+            return np.ascontiguousarray(array, dtype=np.float32).reshape(shape)
 
         def initial() -> np.ndarray:
             return finished(fill(spec, suffix, name, stored))
 
-        load = None
+        load, source = None, None
         if blobs is not None and index < len(blobs):
             blob = blobs[index]
             squeezed = [dim for dim in blob.shape if dim != 1]
@@ -196,12 +212,14 @@ class Node:
             def load() -> np.ndarray:
                 return finished(blob)
 
+            source = blob.reshape(stored) if transposed else None
+
         elif blobs is not None and is_fixed(spec):
             self.notes.append(f"{layer.name}: not in the caffemodel, filled as its {filler} says")
             load = initial
         elif blobs is not None:
             self.missing.append(name)
-        self.parameters[name] = Parameter(list(shape), load, initial)
+        self.parameters[name] = Parameter(list(shape), load, initial, source)
         return name
 
     def parameter(

@@ -13,6 +13,7 @@ from caffe2fluid.convert import convert, main
 from caffe2fluid.converted import Predictor, load_module, open_converted, run_blobs
 from caffe2fluid.custom import load_custom_layers
 from caffe2fluid.errors import ConvertError
+from caffe2fluid.layers import node
 from caffe2fluid.layers.node import LAYERS
 from caffe2fluid.network import read_network
 from caffe2fluid.tests.tools import caffemodel, load_source, random_weights, run, translate_files
@@ -61,6 +62,10 @@ def layer_table():
     LAYERS.update(before)
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
 def test_report(small, tmp_path):
     convert(*small, tmp_path / "out")
     report = json.loads((tmp_path / "out/report.json").read_text())
@@ -75,7 +80,7 @@ def test_report(small, tmp_path):
 
 def test_the_three_forms_of_the_weights_agree(small, tmp_path):
     """safetensors, one file a variable as Fluid wrote it, and the inference model."""
-    convert(*small, tmp_path / "out", data_path=tmp_path / "weights.npy")
+    convert(*small, tmp_path / "out", data_path=tmp_path / "weights.npy", fluid=True)
     weights = load_file(tmp_path / "out/weights.safetensors")
     names = {"bn_scale", "bn_offset", "bn_mean", "bn_variance", "conv_1_weights", "fc_weights", "fc_biases"}
     assert set(weights) == names
@@ -90,6 +95,47 @@ def test_the_three_forms_of_the_weights_agree(small, tmp_path):
         assert list(dims[1::2]) == list(array.shape) if max(array.shape) < 128 else dims
         np.testing.assert_array_equal(np.frombuffer(content[20 + length :], "<f4").reshape(array.shape), array)
         np.testing.assert_array_equal(archive[name], array)
+
+
+def test_one_copy_of_the_weights_unless_asked(small, tmp_path):
+    """The inference model's parameters come from them when it first runs, from a folder of one's own or not."""
+    convert(*small, tmp_path / "out")
+    assert {*contents(tmp_path / "out")} == {"model.py", "report.json", "weights.safetensors", "inference/model.json"}
+    convert(*small, tmp_path / "whole", inference=True)
+    x = {"data": np.random.default_rng(0).standard_normal((1, 3, 8, 8)).astype(np.float32)}
+    lazy, whole = (Predictor(open_converted(tmp_path / name))(x)["fc"] for name in ("out", "whole"))
+    np.testing.assert_array_equal(lazy, whole)
+    parameters = [(tmp_path / name / "inference/model.pdiparams").read_bytes() for name in ("out", "whole")]
+    assert parameters[0] == parameters[1]
+    assert sorted(path.name for path in (tmp_path / "out/inference").iterdir()) == ["model.json", "model.pdiparams"]
+
+
+def test_large_weights_are_written_by_pieces(tmp_path, monkeypatch):
+    """The transpose that Paddle keeps of an InnerProduct, with pieces of 64 values."""
+    monkeypatch.setattr(node, "PIECE", 64)
+    (tmp_path / "net.prototxt").write_text(
+        'input: "data" input_dim: 1 input_dim: 50 input_dim: 1 input_dim: 1\n'
+        'layer { name: "fc" type: "InnerProduct" bottom: "data" top: "fc" inner_product_param { num_output: 7 } }'
+    )
+    weights, bias = np.random.default_rng(0).standard_normal((7, 50)), np.arange(7.0)
+    (tmp_path / "net.caffemodel").write_bytes(caffemodel({"fc": ("InnerProduct", [weights, bias])}))
+    convert(tmp_path / "net.prototxt", tmp_path / "net.caffemodel", tmp_path / "out", fluid=True)
+    written = load_file(tmp_path / "out/weights.safetensors")
+    np.testing.assert_array_equal(written["fc_weights"], weights.T.astype(np.float32))
+    x = np.random.default_rng(1).standard_normal((1, 50, 1, 1))
+    result = Predictor(open_converted(tmp_path / "out"))({"data": x})["fc"]
+    np.testing.assert_allclose(result, x.reshape(1, 50) @ weights.T + bias, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\x05\0\0\0\0\0\0\0[1,2]", b"\xff" * 20, b'\x0e\0\0\0\0\0\0\0{"a": {"b": 1}}']
+)
+def test_damaged_weights_are_one_message(small, tmp_path, content):
+    convert(*small, tmp_path / "out")
+    (tmp_path / "out/weights.safetensors").write_bytes(content)
+    with pytest.raises(ConvertError, match="weights.safetensors is no whole file of safetensors"):
+        Predictor(open_converted(tmp_path / "out"))
+    assert {*contents(tmp_path / "out/inference")} == {"model.json"}
 
 
 def test_model_py_runs_as_in_2018(small, tmp_path):
@@ -244,7 +290,7 @@ def test_hostile_names_are_data(tmp_path):
     prototxt, model = tmp_path / "net.prototxt", tmp_path / "net.caffemodel"
     prototxt.write_text(text, "utf-8")
     model.write_bytes(caffemodel(weights))
-    convert(prototxt, model, tmp_path / "out")
+    convert(prototxt, model, tmp_path / "out", fluid=True)
     converted = open_converted(tmp_path / "out")
     x = np.random.default_rng(0).standard_normal((1, 2, 5, 5)).astype(np.float32)
     for result in (dict(run_blobs(converted, {HOSTILE[0]: x})), Predictor(converted)({HOSTILE[0]: x})):
@@ -292,14 +338,10 @@ def test_shared_parameters_are_one(tmp_path):
     np.testing.assert_array_equal(result["fc_a"], result["fc_b"])
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
-
-
 def test_an_edited_result_is_kept_unless_asked(small, tmp_path):
     """--overwrite replaces what the script wrote, weights of layers that are gone included; the user's files stay."""
     out = tmp_path / "out"
-    convert(*small, out)
+    convert(*small, out, fluid=True)
     first = contents(out)
     (out / "model.py").write_text("edited")
     (out / "fluid/stale").write_text("of an earlier net")
@@ -309,7 +351,7 @@ def test_an_edited_result_is_kept_unless_asked(small, tmp_path):
     with pytest.raises(ConvertError, match="out holds an earlier result.*--overwrite"):
         convert(*small, out)
     assert contents(out) == before
-    assert main([str(small[0]), "--caffemodel", str(small[1]), "--output", str(out), "--overwrite"]) == 0
+    assert main([str(small[0]), "--caffemodel", str(small[1]), "--output", str(out), "--overwrite", "--fluid"]) == 0
     graph = "inference/model.json"  # numbers its operations anew each time
     again = contents(out)
     del again[graph], first[graph]
@@ -351,7 +393,7 @@ def test_an_exchange_that_fails_changes_nothing(small, tmp_path, monkeypatch):
             assert contents(out) == before
         else:
             break
-    assert failed == list(range(10))
+    assert failed == list(range(8))  # four files go, four come
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "small.caffemodel", "small.prototxt"]
 
 
