@@ -124,7 +124,7 @@ def build(
         _declare_carry(program, carry or {})
         if optimizer is not None:
             _check_created_once(program)
-            parameters = _trainable_values(program.main)
+            parameters = trainable_values(program.main)
             _, pairs = optimizer().minimize(program.values["loss"])
             _check_gradients(program, parameters, pairs)
             _add_averages(program, parameters, ema_decay)
@@ -157,7 +157,7 @@ def build_accumulating(
         _add_network(accumulate, network, training=True)
         _declare_outputs(accumulate, batch_axes or {}, updates=True)
         _check_created_once(accumulate)
-        parameters = _trainable_values(accumulate.main)
+        parameters = trainable_values(accumulate.main)
         gradients = paddle.static.append_backward(accumulate.values["loss"], parameter_list=parameters)
         _check_gradients(accumulate, parameters, gradients)
         _add_guard(accumulate, [])
@@ -354,7 +354,7 @@ def _finish(program: Program) -> Program:
         elif op.name() == "pd_op.data" and op.results()[0].persistable:
             program.state_names.append(attributes["name"])
     program.state_names = list(dict.fromkeys(program.state_names))
-    parameters = _trainable_values(program.main)
+    parameters = trainable_values(program.main)
     program.recurrent = _is_recurrent(program.main)
     program.trainable = [value.name for value in parameters]
     program.parameter_count = sum(int(np.prod(value.shape)) for value in parameters)
@@ -389,13 +389,15 @@ def _values_read(op: paddle.pir.Operation) -> set[int]:
     return read.union(*(_values_read(inner) for block in op.blocks() for inner in block.ops))
 
 
-def _trainable_values(main: paddle.static.Program) -> list[Value]:
+def trainable_values(main: paddle.static.Program | None = None) -> list[Value]:
+    """The parameters of a Program, by default of the one that is being built, that an optimizer is to change."""
+    main = paddle.static.default_main_program() if main is None else main
     return [value for value in main.global_block().all_parameters() if value.trainable]
 
 
 def _check_created_once(program: Program) -> None:
     """Raise ValueError where an optimizer would silently update one parameter several times a step."""
-    names = [value.name for value in _trainable_values(program.main)]
+    names = [value.name for value in trainable_values(program.main)]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(

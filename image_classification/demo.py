@@ -1,4 +1,4 @@
-"""The newcomer's tour: train a small classifier on the embedded images, evaluate it, classify photographs.
+"""The newcomer's tour: train a small classifier on the embedded images, evaluate and use it; classify photographs.
 
     ./zoo demo
 
@@ -18,6 +18,7 @@ from fluid.config import Count
 from fluid.run import console, script
 from image_classification import eval as evaluation
 from image_classification import infer, train
+from image_classification.classifier import IMAGENET
 from image_classification.reader import embedded_dataset
 
 from rich.panel import Panel
@@ -39,9 +40,9 @@ class Flags(train.Flags):
 def main(flags: Flags) -> None:
     """Run the tour."""
     began = time.perf_counter()
-    heading("1/3  training on 4,000 images of clothes, ten classes")
+    heading("1/4  training on 4,000 images of clothes, ten classes")
     outcome = train.main(flags)
-    heading("2/3  evaluating the final weights on 1,000 other images")
+    heading("2/4  evaluating the final weights on 1,000 other images")
     # Not the best checkpoint: that was chosen by these very images.
     common = {
         "checkpoint": flags.output_dir,
@@ -53,7 +54,7 @@ def main(flags: Flags) -> None:
     result = evaluation.main(
         evaluation.Flags(**common, data_dir=flags.data_dir, per_class=True, output_dir=flags.output_dir / "eval")
     )
-    heading("3/3  classifying test images, and photographs of things it has never seen")
+    heading("3/4  classifying test images with it")
     clothes = flags.output_dir / "clothes.txt"
     clothes.write_text("".join((embedded_dataset() / "val_list.txt").read_text().splitlines(keepends=True)[::50]))
     infer.main(
@@ -61,9 +62,11 @@ def main(flags: Flags) -> None:
             image_list=clothes, data_dir=embedded_dataset(), top_k=3, output_dir=flags.output_dir / "clothes", **common
         )
     )
-    infer.main(infer.Flags(top_k=3, output_dir=flags.output_dir / "photographs", **common))
+    heading("4/4  classifying photographs with the MobileNetV2 that comes along, which knows 1,000 kinds of things")
+    del common["checkpoint"], common["newest"]
+    infer.main(infer.Flags(pretrained_model=IMAGENET, top_k=3, output_dir=flags.output_dir / "photographs", **common))
 
-    table = Table(title=f"{flags.model} after {time.perf_counter() - began:.0f} s")
+    table = Table(title=f"{flags.model or 'SmallNet'} after {time.perf_counter() - began:.0f} s")
     table.add_column("what")
     table.add_column("value", justify="right")
     table.add_row("test top-1", f"{result['acc1']:.4f}")
@@ -76,7 +79,7 @@ def main(flags: Flags) -> None:
         (folder / "curves.png", "loss and accuracy by step"),
         (folder / "eval" / "confusion.png", "what is taken for what"),
         (folder / "clothes" / "sheet.png", "test images and their predictions"),
-        (folder / "photographs" / "sheet.png", "photographs: the network has to choose one of its ten classes"),
+        (folder / "photographs" / "sheet.png", "photographs and what they were taken for"),
     ):
         console.print(f"{path}: {what}", markup=False)
 

@@ -2,7 +2,7 @@
 
 python export.py --checkpoint output --export_dir exported
 python infer.py --exported_model exported photo.jpg
-python export.py --storage int8                            8-bit weights too, in exported/weights.safetensors
+python export.py --checkpoint output --storage int8        8-bit weights too, in exported/weights.safetensors
 """
 
 import sys
@@ -20,7 +20,7 @@ from fluid.deployment import deploy
 from fluid.errors import UserError
 from fluid.metrics import measure
 from fluid.run import script
-from image_classification.classifier import TASK, Classifier, NetworkFlags
+from image_classification.classifier import IMAGENET, TASK, Classifier, NetworkFlags
 from image_classification.metrics import Accuracy
 from image_classification.network import evaluation_program, inference_program
 from image_classification.opening import open_classifier
@@ -39,7 +39,7 @@ class Flags(NetworkFlags, ExportFlags):
 
 def main(flags: Flags) -> Path:
     """Export; returns the folder."""
-    opened = open_classifier(flags)
+    opened = open_classifier(flags, IMAGENET)
     classifier = opened.facts
     return deploy(
         opened,

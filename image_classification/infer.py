@@ -32,9 +32,10 @@ from fluid.pictures import draw_sheet
 from fluid.records import json_lines, make_folder, writing
 from fluid.run import console, script
 from fluid.runner import Runner, run_arrays
-from image_classification.classifier import Classifier, NetworkFlags
+from image_classification.classifier import IMAGENET, Classifier, NetworkFlags
 from image_classification.opening import open_classifier, open_runner
 from image_classification.reader import EMBEDDED, evaluation_image, read_list
+from image_classification.shipped import made_of_evaluation
 
 import numpy as np
 import tyro
@@ -83,7 +84,7 @@ RETIRED = {"with_mem_opt": "the engines plan memory themselves", "save_inference
 def main(flags: Flags) -> list[dict[str, Any]]:
     """Classify, print and write; returns the records of predictions.jsonl."""
     arrays = flags.arrays()
-    opened = open_classifier(flags)
+    opened = open_classifier(flags, IMAGENET)
     classifier = opened.facts
     if arrays is not None:
         run_arrays(Runner(opened, flags), lambda: build_program("infer", classifier), *arrays)
@@ -131,7 +132,7 @@ def outputs_of(
     runner: Runner, classifier: Classifier, pictures: Iterator[Named], batch_size: int, name: str
 ) -> Iterator[tuple[str, np.ndarray, int | None, np.ndarray]]:
     """(place, what the network sees [H, W, 3] uint8, label, output `name`) of each picture."""
-    program = runner.program("eval", lambda: build_program("eval", classifier))
+    program = runner.program("eval", lambda: build_program("eval", classifier), made_of_evaluation(classifier))
     if name not in program.outputs and program.layers and name not in program.layers:
         raise UserError(
             f"--feature {name}: {classifier.model} has no such layer."

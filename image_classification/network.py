@@ -1,23 +1,16 @@
-"""The Programs of image classification, and the fitting of weights to them."""
+"""The Programs of image classification."""
 
 from collections.abc import Callable
-from pathlib import Path
 
-from fluid import weights
 from fluid.interface import Input
-from fluid.program import Program, Value, build
-from fluid.weights import Bare, Report, registry
-from image_classification.classifier import FOLDER, Classifier
+from fluid.program import Program, Value, build, trainable_values
+from image_classification.classifier import Classifier
+from image_classification.finetuning import Tuning
 from image_classification.models import find_model
-from image_classification.models.auto_names import rename_automatic
-from image_classification.models.torch_names import from_torch
 
 import numpy as np
 import paddle
 import paddle.nn.functional as F
-
-AUXILIARY_VARIABLES = ("conv_o[12]_*", "fc_o[12]_*", "out[12]_*")
-"""Those of GoogLeNet's auxiliary heads, which only training needs."""
 
 
 def normalise(image: Value, classifier: Classifier) -> Value:
@@ -34,7 +27,11 @@ def heads(classifier: Classifier, image: Value, training: bool) -> tuple[Value, 
 
 
 def training_network(
-    classifier: Classifier, *, label_smoothing: float = 0.0, mixup: bool = False
+    classifier: Classifier,
+    *,
+    label_smoothing: float = 0.0,
+    mixup: bool = False,
+    tuning: Tuning = Tuning(),  # noqa: B008
 ) -> tuple[Callable[..., dict[str, Value]], list[Input]]:
     """The network of a training Program and its inputs.
 
@@ -54,7 +51,10 @@ def training_network(
             # The batch is in random order, so its reverse is as good a partner as any permutation.
             x = mixup_weight * x + (1.0 - mixup_weight) * paddle.flip(x, [0])
             target = mixup_weight * target + (1.0 - mixup_weight) * paddle.flip(target, [0])
-        logits = heads(classifier, x, training)
+        with tuning.statistics():
+            logits = heads(classifier, x, training)
+        # Paddle lists what was created last first.
+        tuning.set_up(trainable_values()[::-1], logits)
         soft = target is not label
         losses = [F.cross_entropy(head, target, soft_label=soft) for head in logits]
         loss = losses[0]
@@ -101,44 +101,3 @@ def label_ranks(logits: Value, label: Value) -> Value:
     earlier = paddle.logical_and(logits == own, paddle.arange(logits.shape[1]) < label)
     # Not `logits > own`: a label whose logit is NaN comes last.
     return paddle.sum(paddle.cast(paddle.logical_or(paddle.logical_not(logits <= own), earlier), "int32"), axis=1)
-
-
-def load_weights(
-    state: dict[str, np.ndarray],
-    spec: str | Path,
-    classifier: Classifier,
-    *,
-    exclude: tuple[str, ...] = (),
-    allow_partial: bool = False,
-    replace_head: bool = True,
-) -> tuple[dict[str, np.ndarray], Report]:
-    """Put weights into `state`, whatever they are stored as and however their variables are called.
-
-    Args:
-        state: holds every variable of the network with its initial value; others are left alone.
-        spec: a registered name, or a file or folder of any format that `fluid.weights.read_weights` knows.
-        classifier: the network, by whose layers automatic names of 2018 and PyTorch's names are translated.
-        exclude: parameters to leave at their initial values.
-        allow_partial: accept weights that fit only in part.
-        replace_head: accept a head for another number of classes, as fine-tuning does.
-
-    Raises:
-        WeightsError: more differs than was allowed, or the weights cannot be read.
-    """
-    program = inference_program(classifier)
-    own = {name: state[name] for name in program.state_names}
-    entry = registry.identify(spec, FOLDER)
-    arrays = Bare(str(spec), FOLDER, entry).read(names=own)
-    if weights.has_automatic_names(arrays):
-        arrays = rename_automatic(arrays, program)
-    elif any(name.endswith(".weight") for name in arrays):
-        arrays = from_torch(classifier.model, arrays)
-    loaded, report = weights.load_into(
-        own,
-        arrays,
-        head=None if replace_head else (),
-        exclude=exclude,
-        optional=(entry.optional if entry else ()) + AUXILIARY_VARIABLES,
-        allow_partial=allow_partial,
-    )
-    return {**state, **loaded}, report

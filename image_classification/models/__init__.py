@@ -17,7 +17,7 @@ from image_classification.models.dpn import dpn
 from image_classification.models.googlenet import googlenet
 from image_classification.models.inception_v4 import inception_v4
 from image_classification.models.mobilenet_v1 import mobilenet_v1
-from image_classification.models.mobilenet_v2 import mobilenet_v2
+from image_classification.models.mobilenet_v2 import TENSORFLOW, mobilenet_v2
 from image_classification.models.resnet import resnet
 from image_classification.models.se_resnext import se_resnext
 from image_classification.models.small_net import small_net
@@ -95,6 +95,9 @@ def _models() -> Iterator[Model]:
         yield Model(_scaled("MobileNetV1", scale), partial(mobilenet_v1, scale=scale), "arXiv:1704.04861")
     for scale in (0.25, 0.5, 0.75, 1.0, 1.5, 2.0):
         yield Model(_scaled("MobileNetV2", scale), partial(mobilenet_v2, scale=scale), "arXiv:1801.04381")
+    # images in -1..1
+    half = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+    yield Model("MobileNetV2_tf", partial(mobilenet_v2, form=TENSORFLOW), "arXiv:1801.04381", **half)
     for depth in (68, 92, 98, 107, 131):
         yield Model(f"DPN{depth}", partial(dpn, depth=depth), "arXiv:1707.01629")
     for depth in (50, 101, 152):

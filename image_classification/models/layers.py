@@ -6,6 +6,8 @@ registered under the layer's name, so that it can be fetched as a feature.
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from fluid.program import name_layer
 
@@ -36,7 +38,7 @@ def conv(
     size: int | tuple[int, int],
     *,
     stride: int = 1,
-    padding: int | tuple[int, int] | None = None,
+    padding: int | tuple[int, int] | str | None = None,
     groups: int = 1,
     act: str | None = None,
     bias: bool = False,
@@ -44,7 +46,7 @@ def conv(
     bias_init: Init = None,
     name: str,
 ) -> Value:
-    """Convolution [N, C, H, W] -> [N, filters, H', W']; the default padding keeps H and W at stride 1."""
+    """Convolution [N, C, H, W] -> [N, filters, H', W']; the default padding keeps H and W at stride 1, SAME is TensorFlow's."""
     height, width = (size, size) if isinstance(size, int) else size
     layer = paddle.nn.Conv2D(
         x.shape[1],
@@ -59,17 +61,31 @@ def conv(
     return name_layer(name, activation(layer(x), act))
 
 
-def batch_norm(x: Value, *, act: str | None = None, training: bool, name: str) -> Value:
-    """Batch normalisation of [N, C, H, W] (Ioffe & Szegedy 2015) with Fluid's epsilon 1e-5 and momentum 0.9."""
+_statistics_are_kept = False
+
+
+@contextmanager
+def kept_statistics() -> Iterator[None]:
+    """Inside it batch normalisation takes the statistics that it has, in training too, and leaves them as they are."""
+    global _statistics_are_kept
+    _statistics_are_kept = True
+    try:
+        yield
+    finally:
+        _statistics_are_kept = False
+
+
+def batch_norm(x: Value, *, act: str | None = None, training: bool, name: str, epsilon: float = 1e-5) -> Value:
+    """Batch normalisation of [N, C, H, W] (Ioffe & Szegedy 2015), by default with Fluid's epsilon; momentum 0.9."""
     layer = paddle.nn.BatchNorm2D(
         x.shape[1],
         momentum=0.9,
-        epsilon=1e-5,
+        epsilon=epsilon,
         weight_attr=ParamAttr(name=f"{name}_scale"),
         bias_attr=ParamAttr(name=f"{name}_offset"),
         name=name,
     )
-    layer.training = training
+    layer.training = training and not _statistics_are_kept
     return name_layer(name, activation(layer(x), act))
 
 
@@ -79,17 +95,18 @@ def conv_bn(
     size: int | tuple[int, int],
     *,
     stride: int = 1,
-    padding: int | tuple[int, int] | None = None,
+    padding: int | tuple[int, int] | str | None = None,
     groups: int = 1,
     act: str | None = "relu",
     init: Init = None,
     training: bool,
     name: str,
     bn_name: str | None = None,
+    epsilon: float = 1e-5,
 ) -> Value:
     """Convolution without bias, batch normalisation (named `NAME_bn` unless `bn_name` is given), activation."""
     x = conv(x, filters, size, stride=stride, padding=padding, groups=groups, init=init, name=name)
-    return batch_norm(x, act=act, training=training, name=bn_name or f"{name}_bn")
+    return batch_norm(x, act=act, training=training, name=bn_name or f"{name}_bn", epsilon=epsilon)
 
 
 def fc(

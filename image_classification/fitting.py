@@ -1,0 +1,69 @@
+"""Weights of any origin put into a network: translated, compared, reported. Needs Paddle only to translate names."""
+
+from collections.abc import Collection
+from pathlib import Path
+
+from fluid import weights
+from fluid.weights import Bare, Report, registry
+from image_classification.classifier import FOLDER, Classifier
+
+import numpy as np
+
+AUXILIARY_VARIABLES = ("conv_o[12]_*", "fc_o[12]_*", "out[12]_*")
+"""Those of GoogLeNet's auxiliary heads, which only training needs."""
+
+
+def load_weights(
+    state: dict[str, np.ndarray],
+    spec: str | Path,
+    classifier: Classifier,
+    *,
+    names: Collection[str] | None = None,
+    exclude: tuple[str, ...] = (),
+    allow_partial: bool = False,
+    replace_head: bool = True,
+) -> tuple[dict[str, np.ndarray], Report]:
+    """Put weights into `state`, whatever they are stored as and however their variables are called.
+
+    Args:
+        state: holds every variable of the network with its initial value; others are left alone.
+        spec: a registered name, or a file or folder of any format that `fluid.weights.read_weights` knows.
+        classifier: the network, by whose layers automatic names of 2018 and PyTorch's names are translated.
+        names: of the network's variables; without them it is built.
+        exclude: parameters to leave at their initial values.
+        allow_partial: accept weights that fit only in part.
+        replace_head: accept a head for another number of classes, as fine-tuning does.
+
+    Raises:
+        WeightsError: more differs than was allowed, or the weights cannot be read.
+    """
+    if names is None:
+        from image_classification.network import inference_program
+
+        names = inference_program(classifier).state_names
+    own = {name: state[name] for name in names}
+    entry = registry.identify(spec, FOLDER)
+    arrays = translated(Bare(str(spec), FOLDER, entry).read(names=own), own, classifier)
+    loaded, report = weights.load_into(
+        own,
+        arrays,
+        head=None if replace_head else (),
+        exclude=exclude,
+        optional=(entry.optional if entry else ()) + AUXILIARY_VARIABLES,
+        allow_partial=allow_partial,
+    )
+    return {**state, **loaded}, report
+
+
+def translated(arrays: dict[str, np.ndarray], names: Collection[str], classifier: Classifier) -> dict[str, np.ndarray]:
+    """The same under the names of the network, where they carry automatic names of 2018 or those of PyTorch."""
+    if weights.has_automatic_names(arrays):
+        from image_classification.models.auto_names import rename_automatic
+        from image_classification.network import inference_program
+
+        return rename_automatic(arrays, inference_program(classifier))
+    if not arrays.keys() & set(names) and any(name.endswith(".weight") for name in arrays):
+        from image_classification.models.torch_names import from_torch
+
+        return from_torch(classifier.model, arrays)
+    return arrays
