@@ -152,7 +152,7 @@ class Learner:
         self.recent: deque[float] = deque(maxlen=RECENT)
         self.episodes = 0
         self.returns = np.zeros(recipe.num_envs)
-        self.outputs = Window(programs["train"])
+        self.outputs = Window(programs["train"], engine)
         """Scalars of the updates since they were last read."""
         self._unread: tuple[np.ndarray, Any] | None = None
         self._observation = environment.reset(seed)

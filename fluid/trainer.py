@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from fluid import keeper
 from fluid.checkpoint import Meta, Resumed
@@ -169,8 +169,8 @@ class Updates:
         self.run, self.engine, self.program, self.apply = run, engine, program, apply
         self.open_batches, self.position, self.step = open_batches, position, step
         self.batches_per_step, self.steps_per_epoch = batches_per_step, steps_per_epoch
-        self.window = Window(program)
-        self.applied = Window(apply or program)
+        self.window = Window(program, engine)
+        self.applied = Window(apply or program, engine)
         self.total_samples, self.total_wait, self.skipped = 0, 0.0, 0
         self._reported_samples, self._reported_wait, self._accumulated = 0, 0.0, 0
         self._fetch = [name for name, output in program.outputs.items() if output.scalar or name == FINITE]
@@ -213,10 +213,9 @@ class Updates:
         return True
 
     def _next_batch(self) -> Batch | None:
-        began = time.perf_counter()
         with outside():
             batch = next(self._batches, None)
-        self.total_wait += time.perf_counter() - began
+        self.total_wait = self._batches.waited
         for message in batch.bad if batch is not None else ():
             self.skipped += 1
             self.run.say_everywhere(f"skipped an unreadable sample: {message}")
@@ -274,45 +273,27 @@ class Updates:
         return state
 
 
-@runtime_checkable
-class Copied(Protocol):
-    """An array on a device whose copy to the host can be begun before it is needed."""
-
-    def copy_to_host_async(self) -> None:
-        """Begin the copy."""
-
-
 class Window:
-    """The scalars of a Program's latest runs; reading them waits for the device."""
+    """The scalars of a Program's latest runs on an engine; reading them waits for the device."""
 
-    def __init__(self, program: Interface):
+    def __init__(self, program: Interface, engine: Engine):
         self.program = program
         self._steps: list[int] = []
-        self._outputs: list[Mapping[str, Any]] = []
-        self._checked = self._on_host = 0
+        self._outputs = engine.collect()
+        self._checked = 0
 
     def add(self, step: int, outputs: Mapping[str, Any]) -> None:
         """Keep the outputs of a run, or of several that begin with `step`, [K, ...]."""
         self._steps.append(step)
-        self._outputs.append(outputs)
+        self._outputs.add(outputs)
 
     def __len__(self) -> int:
         return len(self._outputs)
 
-    def _read(self) -> list[Mapping[str, Any]]:
-        """The outputs, on the host: all copies are under way before the first is waited for, and none is made twice."""
-        latest = self._outputs[self._on_host :]
-        for value in (value for outputs in latest for value in outputs.values()):
-            if isinstance(value, Copied):
-                value.copy_to_host_async()
-        self._outputs[self._on_host :] = [{name: np.asarray(value) for name, value in item.items()} for item in latest]
-        self._on_host = len(self._outputs)
-        return self._outputs
-
     def take_broken(self) -> tuple[int, list[str]] | None:
         """The first step since the last call that made something infinite or NaN, and the names of that."""
-        self._read()
-        for step, outputs in zip(self._steps[self._checked :], self._outputs[self._checked :], strict=True):
+        latest = self._outputs.read()[self._checked :]
+        for step, outputs in zip(self._steps[self._checked :], latest, strict=True):
             finite = outputs[FINITE].reshape(-1, len(self.program.guarded))
             for index, row in enumerate(finite):
                 if not row.all():
@@ -323,16 +304,72 @@ class Window:
 
     def take_means(self) -> dict[str, float]:
         """The mean of each scalar, by its weight where it has one; then the window is empty."""
-        means = {}
-        for name in self.program.scalars if self._outputs else ():
-            values, weight = self._all(name), self.program.weight_of(name)
-            weights = np.ones_like(values) if weight is None else self._all(weight)
+        means, runs = {}, self._outputs.read()
+
+        def every(name: str) -> np.ndarray:
+            return np.concatenate([outputs[name].reshape(-1).astype(np.float64) for outputs in runs])
+
+        for name in self.program.scalars if runs else ():
+            values, weight = every(name), self.program.weight_of(name)
+            weights = np.ones_like(values) if weight is None else every(weight)
             means[name] = float(np.average(values, weights=weights if weights.sum() else None))
-        self._steps, self._outputs, self._checked, self._on_host = [], [], 0, 0
+        self._outputs.clear()
+        self._steps, self._checked = [], 0
         return means
 
-    def _all(self, name: str) -> np.ndarray:
-        return np.concatenate([outputs[name].reshape(-1).astype(np.float64) for outputs in self._read()])
+
+class Ahead(Iterator[Batch]):
+    """Batches that a thread reads ahead, each on its way to the device before the one ahead of it is used.
+
+    The thread only reads: if it copied, too, it would get in the way of the one that launches the steps. On an H100, the small
+    Transformer's step took 7.9 to 8.6 ms that way, 6.8 to 7.5 with the copies begun between the launches.
+    """
+
+    def __init__(self, engine: Engine, program: Interface, depth: int):
+        self._engine, self._program = engine, program
+        self._read: queue.Queue[Any] = queue.Queue(maxsize=depth)
+        self._following: Any = None
+        self.ended = threading.Event()
+        self.unseen: list[BaseException] = []
+        """Errors of the reader that `next` has not raised."""
+        self.waited = 0.0
+        """Seconds spent waiting for the reader."""
+
+    def read(self, source: Iterator[Batch]) -> None:
+        """What the thread does, up to the end of the source or of its use."""
+        try:
+            for batch in source:
+                self._offer(batch)
+                if self.ended.is_set():
+                    return
+            self._offer(StopIteration())
+        except BaseException as error:
+            self.unseen.append(error)
+            self._offer(error)
+
+    def _offer(self, item: Any) -> None:
+        while not self.ended.is_set():
+            try:
+                return self._read.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+
+    def __next__(self) -> Batch:
+        if self._following is None:
+            began = time.perf_counter()
+            item = self._read.get()
+            self.waited += time.perf_counter() - began
+            self._following = self._put(item)
+        batch = self._following
+        if isinstance(batch, BaseException):
+            self.unseen.clear()
+            raise batch
+        # Nobody waits for the batch after this one if it is not read yet.
+        self._following = None if self._read.empty() else self._put(self._read.get())
+        return batch
+
+    def _put(self, item: Any) -> Any:
+        return replace(item, feed=dict(self._engine.put(item.feed, self._program))) if isinstance(item, Batch) else item
 
 
 @contextmanager
@@ -342,52 +379,21 @@ def prefetch(
     program: Interface,
     depth: int = 2,
     late: Callable[[BaseException], None] = lambda error: None,
-) -> Iterator[Iterator[Batch]]:
+) -> Iterator[Ahead]:
     """Read ahead in a thread and start copying each batch to the device.
 
     Errors of the reader surface in `next`; one in batches that nobody asked for any more is told to `late`, unless another
     error is on its way.
     """
-    ready: queue.Queue[Any] = queue.Queue(maxsize=depth)
-    ended = threading.Event()
-    unseen: list[BaseException] = []
-
-    def offer(item: Any) -> None:
-        while not ended.is_set():
-            try:
-                return ready.put(item, timeout=0.1)
-            except queue.Full:
-                continue
-
-    def read() -> None:
-        try:
-            for batch in source:
-                offer(replace(batch, feed=dict(engine.put(batch.feed, program))))
-                if ended.is_set():
-                    return
-            offer(StopIteration())
-        except BaseException as error:
-            unseen.append(error)
-            offer(error)
-
-    def take() -> Iterator[Batch]:
-        while True:
-            item = ready.get()
-            if isinstance(item, StopIteration):
-                return
-            if isinstance(item, BaseException):
-                unseen.clear()
-                raise item
-            yield item
-
-    thread = threading.Thread(target=read, daemon=True, name="prefetch")
+    ahead = Ahead(engine, program, depth)
+    thread = threading.Thread(target=ahead.read, args=(source,), daemon=True, name="prefetch")
     thread.start()
     try:
-        yield take()
+        yield ahead
     finally:
-        ended.set()
+        ahead.ended.set()
         thread.join(timeout=10)
-    for error in unseen:
+    for error in ahead.unseen:
         late(error)
 
 
@@ -436,11 +442,9 @@ def benchmark(
     with open_batches(0) as source, prefetch(source, engine, program) as batches:
         for index in range(warmup):
             np.asarray(engine.run(program, next(batches).feed, step=index)["loss"])
-        began, wait, samples = time.perf_counter(), 0.0, 0
+        began, waited, samples = time.perf_counter(), batches.waited, 0
         for index in range(steps):
-            waiting = time.perf_counter()
             item = next(batches)
-            wait += time.perf_counter() - waiting
             samples += item.size
             outputs = engine.run(program, item.feed, step=index)
         np.asarray(outputs["loss"])
@@ -449,7 +453,7 @@ def benchmark(
         "synthetic": synthetic,
         "reader": reader,
         "real": hosts * samples / seconds,
-        "data_wait": wait / seconds,
+        "data_wait": (batches.waited - waited) / seconds,
         "batch_size": hosts * batch.size,
         "steps": steps,
     }

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from fluid.engine.collected import Outputs
 from fluid.errors import EngineError
 from fluid.interface import Interface
 
@@ -75,6 +76,10 @@ class Engine(ABC):
     def put(self, feed: Mapping[str, Any], program: Interface) -> Mapping[str, Any]:
         """Start copying a feed of `program` to the device; `run` accepts the result in place of the feed."""
         return feed
+
+    def collect(self) -> Outputs:
+        """A place to keep the outputs of many runs, to be read together."""
+        return Outputs()
 
     def compile(self, jobs: Sequence[tuple[Interface, Mapping[str, Any]]]) -> None:
         """Compile what each Program needs for feeds of these shapes, all at once, before the first of them comes up.

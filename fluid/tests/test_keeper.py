@@ -48,7 +48,7 @@ def test_outputs_that_are_not_scalars_are_never_fetched(tmp_path):
 
 def test_a_mean_counts_each_by_its_weight():
     program = Interface(name="w", outputs=dict.fromkeys(["loss", "loss_weight", "rate"], Output(None, scalar=True)))
-    window = Window(program)
+    window = Window(program, Counting())
     window.add(1, {"loss": np.float32(2), "loss_weight": np.float32(1), "rate": np.float32(1)})
     window.add(2, {"loss": np.float32([5, 0]), "loss_weight": np.float32([3, 0]), "rate": np.float32([2, 3])})
     assert window.take_means() == {"loss": pytest.approx(17 / 4), "rate": pytest.approx(2)}

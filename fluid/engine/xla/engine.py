@@ -11,11 +11,13 @@ from weakref import WeakKeyDictionary
 
 from fluid import cache
 from fluid.engine.base import Engine
+from fluid.engine.collected import Outputs
 from fluid.engine.xla import distributed
 from fluid.engine.xla.compiled import Compiled, Scalars, State
 from fluid.engine.xla.devices import Devices, find_devices
 from fluid.engine.xla.graph import Graph
 from fluid.engine.xla.precision import find_policy
+from fluid.engine.xla.rows import Rows
 from fluid.engine.xla.tuning import for_platform
 from fluid.interface import Interface
 
@@ -125,6 +127,9 @@ class XlaEngine(Engine):
         with self._counted(program, fetch) as compiled:
             outputs = compiled.run_many(stacked, scalars)
         return {name: distributed.own_rows(value) for name, value in outputs.items()}
+
+    def collect(self) -> Outputs:
+        return Rows() if self.on_gpu else super().collect()
 
     def compile(self, jobs: Sequence[tuple[Interface, Mapping[str, Any]]]) -> None:
         """See `Engine.compile`. The first step of each shape then finds its code in the cache on disk.
