@@ -61,6 +61,9 @@ def caffe_argmax(x, top_k, axis, size):
     """The indices (float32) and values of the top_k largest along the axis of that size; the last of equal
     values counts first."""
     backward = paddle.flip(x, axis)
+    if top_k == 1:
+        index, value = paddle.argmax(backward, axis, keepdim=True), paddle.max(x, axis, keepdim=True)
+        return paddle.cast(size - 1 - index, "float32"), value
     order = paddle.argsort(backward, axis, descending=True, stable=True)
     order = paddle.slice(order, [axis], [0], [top_k])
     return paddle.cast(size - 1 - order, "float32"), paddle.take_along_axis(backward, order, axis)
@@ -108,18 +111,52 @@ def unpool(x, mask, size):
     return F.max_unpool2d(x, paddle.cast(mask, "int32"), kernel, strides, output_size=size)
 
 
-def caffe_lstm(x, continues, steps, units, w_x, bias, w_hidden, x_static=None, w_static=None, hidden=None, cell=None):
+def caffe_lstm(x, continues, steps, units, w_x, bias, w_hidden, x_static=None, w_static=None):
     """Caffe's LSTM: outputs [T, N, units] and the last hidden and cell state [1, N, units].
 
     x: [T, N, features]; continues: [T, N], 0 where a sequence starts. Rows of the weights: gates i, f, o, g.
     Donahue et al., https://arxiv.org/abs/1411.4389
+
+    One operation for all steps, which knows no starts inside. So each unit is there twice, with the same gates and cell: one
+    is read back, and its output gate is shut before a start; the other one is the output. Starts shut the forget gates.
+    """
+    shut = -1e4  # the sigmoid of it is 0
+    start = paddle.unsqueeze(1.0 - paddle.cast(continues, x.dtype), 2)
+    before_start = paddle.concat([start[1:], paddle.zeros_like(start[:1])], 0)
+    inputs, w_inputs = [x, start, before_start], [w_x]
+    if x_static is not None:
+        fixed = paddle.flatten(x_static, 1)
+        inputs.insert(1, paddle.expand(paddle.unsqueeze(fixed, 0), [steps, -1, -1]))
+        w_inputs.append(w_static)
+
+    def twice(weights):
+        i, f, o, g = paddle.split(weights, 4, 0)
+        return paddle.concat([i, i, f, f, g, g, o, o], 0)
+
+    gates = np.zeros((8 * units, 2), "float32")
+    gates[2 * units : 4 * units, 0] = shut
+    gates[6 * units : 7 * units, 1] = shut
+    w_input = paddle.concat([twice(paddle.concat(w_inputs, 1)), paddle.assign(gates)], 1)
+    w_back = twice(w_hidden)
+    w_back = paddle.concat([w_back, paddle.zeros_like(w_back)], 1)
+    zero = paddle.zeros_like(paddle.matmul(x[:1], w_x, transpose_y=True)[:, :, :units])
+    zero = paddle.concat([zero, zero], 2)
+    bias = twice(bias)
+    outputs, _, last = paddle._C_ops.rnn(
+        paddle.concat(inputs, 2), [zero, zero], [w_input, w_back, bias, paddle.zeros_like(bias)], None,
+        paddle.zeros([1], "uint8"), 0.0, False, w_input.shape[1], 2 * units, 1, "LSTM", 0, False,
+    )  # fmt: skip
+    return outputs[:, :, units:], last[0][:, :, units:], last[1][:, :, units:]
+
+
+def caffe_lstm_from(x, continues, steps, units, w_x, bias, w_hidden, hidden, cell, x_static=None, w_static=None):
+    """The same as ``caffe_lstm`` from a state on, step by step.
+
+    With states from outside the operation for all steps never ends in the CPU predictor of Paddle 3.3 with oneDNN.
     """
     projected = paddle.matmul(x, w_x, transpose_y=True) + bias
     static = 0.0 if x_static is None else paddle.matmul(paddle.flatten(x_static, 1), w_static, transpose_y=True)
-    zero = paddle.zeros_like(projected[0, :, :units])
-    h = zero if hidden is None else hidden[0]
-    c = zero if cell is None else cell[0]
-    outputs = []
+    h, c, outputs = hidden[0], cell[0], []
     for t in range(steps):
         keep = paddle.unsqueeze(continues[t], 1)
         gates = projected[t] + static + paddle.matmul(h * keep, w_hidden, transpose_y=True)

@@ -37,6 +37,8 @@ def _recurrent(node: Node, gates: int, matrices: list[tuple[str, list[int]]], fu
         names = ["hidden", "cell"][:states]
         weights |= dict(zip(names, node.inputs[2 + static :], strict=True))
     x = node.x if len(rest) == 1 else f"paddle.flatten({node.x}, 2)"
+    if exposed and function == "caffe_lstm":
+        function = "caffe_lstm_from"
     call = f"{node.helper(function)}({arguments(x, node.inputs[1], steps, units, **weights)})"
     node.multiply_adds = steps * gates * units * (features + units)
     node.output(f"{call}[0]", [steps, batch, units])

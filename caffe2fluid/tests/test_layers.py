@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from caffe2fluid.convert import convert
 from caffe2fluid.converted import Predictor, open_converted, read_arrays, run_blobs
-from caffe2fluid.tests.tools import MICRO, LayerReferences, relative, run, translate_files
+from caffe2fluid.operators import caffe_lstm, caffe_lstm_from
+from caffe2fluid.tests.tools import MICRO, LayerReferences, load_source, relative, run, translate_files
 
 import numpy as np
+import paddle
 import pytest
 
 REFERENCES = LayerReferences()
@@ -89,3 +91,41 @@ def test_any_batch_size(name, tmp_path):
             np.testing.assert_allclose(three[blob][0, 0][:, 1:], np.concatenate([rows[:, 1:]] * 3), rtol=1e-6)
         else:
             np.testing.assert_allclose(three[blob], np.concatenate([one[blob]] * 3), rtol=1e-5, atol=1e-6)
+
+
+def test_lstm_is_one_operation_that_trains(tmp_path):
+    """Whatever the number of steps; its gradients, with starts inside, are those of the recurrence step by step."""
+    steps, items, features, units = 7, 3, 5, 4
+    generator = np.random.default_rng(0)
+    continues = (generator.uniform(size=(steps, items)) > 0.4).astype(np.float32)
+    shapes = {
+        "x": (steps, items, features),
+        "w_x": (4 * units, features),
+        "bias": (4 * units,),
+        "w_h": (4 * units, units),
+    }
+    arrays = {name: generator.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    paddle.disable_static()
+    try:
+        results = []
+        for function in (caffe_lstm, caffe_lstm_from):
+            given = {name: paddle.to_tensor(array, stop_gradient=False) for name, array in arrays.items()}
+            x, w_x, bias, w_h = given.values()
+            zero = [paddle.zeros([1, items, units])] * (2 if function is caffe_lstm_from else 0)
+            values = function(x, paddle.to_tensor(continues), steps, units, w_x, bias, w_h, *zero)
+            paddle.sum(paddle.sin(values[0]) + values[1] * values[2]).backward()
+            results.append([*values, *(tensor.grad for tensor in given.values())])
+    finally:
+        paddle.enable_static()
+    for ours, theirs in zip(*results, strict=True):
+        np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-4, atol=1e-5)
+    lengths = []
+    for steps in (2, 50):
+        text = f'input: "x" input_shape {{ dim: {steps} dim: 2 dim: 3 }} input: "cont" input_shape {{ dim: {steps} dim: 2 }}'
+        (tmp_path / "net.prototxt").write_text(
+            text
+            + 'layer { name: "l" type: "LSTM" bottom: "x" bottom: "cont" top: "l" recurrent_param { num_output: 4 } }'
+        )
+        program = load_source(translate_files(tmp_path / "net.prototxt")).build()[1]
+        lengths.append(len(program.global_block().ops))
+    assert lengths[0] == lengths[1]
