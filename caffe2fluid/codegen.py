@@ -7,11 +7,23 @@ import re
 
 from . import operators
 from .layers import Node
-from .names import BUILTINS, MODULES, Names, comment, quoted
+from .names import BUILTINS, MODULES, Names, comment, literal, quoted
 from .translate import Translation
 
 WIDTH = 120
-OF_MODULE = {"build", "load_weights", "inputs_of", "main", "INPUTS", "OUTPUTS", *MODULES, *vars(operators)}
+OF_MODULE = {
+    "build",
+    "load_weights",
+    "save_weights",
+    "set_rates",
+    "MULTIPLIERS",
+    "inputs_of",
+    "main",
+    "INPUTS",
+    "OUTPUTS",
+    *MODULES,
+    *vars(operators),
+}
 
 
 def input_variables(translation: Translation) -> dict[str, str]:
@@ -46,6 +58,7 @@ def module_source(translation: Translation, source: str) -> str:
         "",
         f"INPUTS = {{{', '.join(f'{quoted(name)}: {shape}' for name, shape in shapes.items())}}}  # None: any size",
         f"OUTPUTS = [{', '.join(map(quoted, translation.outputs))}]",
+        *_multipliers(translation),
         "",
     ]
     lines += _helpers(translation.nodes)
@@ -68,6 +81,16 @@ def module_source(translation: Translation, source: str) -> str:
     parts = {"Network()": f"{class_name}()", "FEEDS": feeds}
     lines += ["        return blob", "", "", re.sub(r"Network\(\)|FEEDS", lambda found: parts[found[0]], _FOOTER)]
     return "\n".join(lines)
+
+
+def _multipliers(translation: Translation) -> list[str]:
+    """Source of the parameters that train at another rate or decay than the rest."""
+    others = {name: p.multipliers for name, p in translation.parameters.items() if p.multipliers != (1.0, 1.0)}
+    entries = [f"    {quoted(name)}: {literal(pair)}," for name, pair in others.items()]
+    return [
+        "# What Caffe's solver multiplies the learning rate and the weight decay of a parameter by (others: 1, 1).",
+        *(["MULTIPLIERS = {", *entries, "}"] if entries else ["MULTIPLIERS = {}"]),
+    ]
 
 
 def _count(shape: list[int]) -> int:
@@ -118,16 +141,32 @@ def _helpers(nodes: list[Node]) -> list[str]:
     return [f"\n{source.rstrip()}\n" for source in [*sources, *custom.values()]]
 
 
-_FOOTER = '''def build(training=False):
-    """The net as static graph: its network object, Program, startup Program, inputs and blobs by name."""
+_FOOTER = '''def build(training=False, weight_decay=0.0):
+    """The net as static graph: its network object, Program, startup Program, inputs and blobs by name.
+
+    For training, each parameter gets its learning rate and its share of the weight decay (give the optimizer none).
+    """
     main, startup = paddle.static.Program(), paddle.static.Program()
     with paddle.static.program_guard(main, startup), paddle.utils.unique_name.guard():
         network = Network()
-        if not training:
+        if training:
+            set_rates(network, weight_decay)
+        else:
             network.eval()
         inputs = {
 FEEDS        }
         return network, main, startup, inputs, network(*inputs.values())
+
+
+def set_rates(network, weight_decay=0.0):
+    """Gives each parameter the learning rate and weight decay of the prototxt; a rate of 0 fixes it."""
+    for parameter in network.parameters():
+        rate, decay = MULTIPLIERS.get(parameter.name, (1.0, 1.0))
+        parameter.optimize_attr["learning_rate"] = rate
+        if weight_decay:
+            parameter.regularizer = paddle.regularizer.L2Decay(weight_decay * decay)
+        if rate == 0:
+            parameter.stop_gradient = True
 
 
 def load_weights(network, path, scope=None):
@@ -150,6 +189,18 @@ def load_weights(network, path, scope=None):
         else:
             tensor = (scope or paddle.static.global_scope()).find_var(parameter.name).get_tensor()
             tensor.set(array, paddle.CPUPlace())
+
+
+def save_weights(network, path, scope=None):
+    """Writes the weights of the network, built as static graph or not, as load_weights and export.py read them."""
+    from safetensors.numpy import save_file
+
+    scope, weights = scope or paddle.static.global_scope(), {}
+    for parameter in network.state_dict().values():
+        dynamic = paddle.in_dynamic_mode()
+        value = parameter.numpy() if dynamic else np.array(scope.find_var(parameter.name).get_tensor())
+        weights[parameter.name] = np.ascontiguousarray(value)
+    save_file(weights, path)
 
 
 def inputs_of(outputs, inputs):

@@ -46,6 +46,14 @@ class Layer:
         """The name of each parameter blob (``param { name: }``), None where it is the layer's own."""
         return [spec.text("name", "") or None for spec in self.params.messages("param")]
 
+    def multipliers(self, index: int) -> tuple[float, float]:
+        """What the solver multiplies learning rate and weight decay by for this blob; ``blobs_lr`` in V1."""
+        specs = self.params.messages("param")
+        if index < len(specs) and not self.params.values("blobs_lr"):
+            return specs[index].number("lr_mult", 1.0), specs[index].number("decay_mult", 1.0)
+        rates, decays = self.params.numbers("blobs_lr"), self.params.numbers("weight_decay")
+        return rates[index] if index < len(rates) else 1.0, decays[index] if index < len(decays) else 1.0
+
 
 @dataclass
 class Network:
@@ -347,7 +355,7 @@ _V0_FIELDS = {
     "source": "source", "batchsize": "batch_size", "concat_dim": "concat_dim", "new_height": "new_height",
     "new_width": "new_width",
 }  # fmt: skip
-_V0_OTHERS = {"name", "type", "blobs", "blobs_lr", "weight_decay", "rand_skip", "hdf5_output_param"}
+_V0_OTHERS = {"name", "type", "blobs", "rand_skip", "hdf5_output_param"}
 _V0_TRANSFORM = {"scale": "scale", "meanfile": "mean_file", "cropsize": "crop_size", "mirror": "mirror"}
 
 

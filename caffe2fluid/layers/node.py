@@ -50,6 +50,7 @@ class Parameter:
     shape: list[int]
     load: Callable[[], np.ndarray] | None
     initial: Callable[[], np.ndarray] | None = None
+    multipliers: tuple[float, float] = (1.0, 1.0)  # of learning rate and weight decay
     transposed: np.ndarray | None = None  # the blob whose transpose it is, so that it can be written by pieces
 
     def pieces(self) -> Iterator[np.ndarray]:
@@ -219,7 +220,7 @@ class Node:
             load = initial
         elif blobs is not None:
             self.missing.append(name)
-        self.parameters[name] = Parameter(list(shape), load, initial, source)
+        self.parameters[name] = Parameter(list(shape), load, initial, layer.multipliers(index), source)
         return name
 
     def parameter(

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from caffe2fluid import export
 from caffe2fluid.convert import convert, main
 from caffe2fluid.converted import Predictor, load_module, open_converted, run_blobs
 from caffe2fluid.custom import load_custom_layers
@@ -202,6 +203,80 @@ def test_fine_tuning(small, tmp_path):
         assert np.abs(after[name] - before[name]).max() > 1e-4, name
     batch = dict(run_blobs(open_converted(tmp_path / "out"), {"data": images}))
     assert batch["fc"].shape == (32, 2)
+
+
+def test_the_readme_s_training_runs_as_printed(tmp_path):
+    """From its folder, and what it wrote is exported and runs."""
+    readme = (ROOT / "caffe2fluid/README.md").read_text()
+    snippet = readme.split("## Train", 1)[1].split("```python\n", 1)[1].split("```", 1)[0]
+    (tmp_path / "net.prototxt").write_text(
+        'input: "data" input_shape { dim: 1 dim: 3 dim: 227 dim: 227 }\n'
+        'layer { name: "pool" type: "Pooling" bottom: "data" top: "pool" pooling_param { pool: AVE global_pooling: true } }\n'
+        'layer { name: "fc8" type: "InnerProduct" bottom: "pool" top: "fc8" inner_product_param { num_output: 2 } }'
+    )
+    (tmp_path / "net.caffemodel").write_bytes(caffemodel({"fc8": ("InnerProduct", [np.zeros((2, 3)), np.zeros(2)])}))
+    net = tmp_path / "net"
+    convert(tmp_path / "net.prototxt", tmp_path / "net.caffemodel", net)
+    labels = np.arange(40)[:, None] % 2
+    images = np.broadcast_to(labels[:, :, None, None] * 60.0 - 30, (40, 3, 227, 227)).astype(np.float32)
+    np.save(net / "labels.npy", labels)
+    np.save(net / "images.npy", images)
+    done = subprocess.run([sys.executable, "-c", snippet], cwd=net, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout.split()[-1]) < 0.1
+    assert export.main([str(net), "--weights", str(net / "trained.safetensors")]) == 0
+    scores = Predictor(open_converted(net))({"data": images[:2]})["fc8"]
+    assert list(scores.argmax(1)) == [0, 1]
+
+
+RATES = """input: "data" input_shape { dim: 2 dim: 3 }
+layer { name: "a" type: "InnerProduct" bottom: "data" top: "a" inner_product_param { num_output: 3 }
+        param { lr_mult: 1 decay_mult: 1 } param { lr_mult: 2 decay_mult: 0 } }
+layer { name: "b" type: "InnerProduct" bottom: "a" top: "b" inner_product_param { num_output: 2 }
+        param { lr_mult: 0 } param { lr_mult: 3 decay_mult: 5 } }
+"""
+OLD_RATES = RATES.replace("layer {", "layers {").replace('"InnerProduct"', "INNER_PRODUCT")
+OLD_RATES = OLD_RATES.replace(
+    "param { lr_mult: 1 decay_mult: 1 } param { lr_mult: 2 decay_mult: 0 }",
+    "blobs_lr: 1 blobs_lr: 2 weight_decay: 1 weight_decay: 0",
+)
+OLD_RATES = OLD_RATES.replace(
+    "param { lr_mult: 0 } param { lr_mult: 3 decay_mult: 5 }", "blobs_lr: 0 blobs_lr: 3 weight_decay: 1 weight_decay: 5"
+)
+
+
+@pytest.mark.parametrize("text", [RATES, OLD_RATES], ids=["layer", "layers"])
+def test_rates_and_decays_of_the_prototxt(text, tmp_path):
+    """One step of plain descent: parameter - rate * lr_mult * (gradient + decay * decay_mult * parameter)."""
+    (tmp_path / "net.prototxt").write_text(text)
+    generator = np.random.default_rng(0)
+    blobs = {"a": [generator.standard_normal((3, 3)), np.ones(3)], "b": [generator.standard_normal((2, 3)), np.ones(2)]}
+    (tmp_path / "net.caffemodel").write_bytes(
+        caffemodel({key: ("InnerProduct", value) for key, value in blobs.items()})
+    )
+    convert(tmp_path / "net.prototxt", tmp_path / "net.caffemodel", tmp_path / "out")
+    module = load_module(tmp_path / "out/model.py")
+    x = generator.standard_normal((2, 3)).astype(np.float32)
+    network, program, startup, inputs, values = module.build(training=True, weight_decay=0.1)
+    with paddle.static.program_guard(program, startup), paddle.utils.unique_name.guard():
+        loss = paddle.sum(values["b"])
+        paddle.optimizer.SGD(0.5).minimize(loss)
+    scope = paddle.static.Scope()
+    with paddle.static.scope_guard(scope):
+        executor = paddle.static.Executor(paddle.CPUPlace())
+        executor.run(startup)
+        module.load_weights(network, str(tmp_path / "out/weights.safetensors"))
+        executor.run(program, feed={"data": x}, fetch_list=[loss])
+        module.save_weights(network, str(tmp_path / "trained.safetensors"))
+    before, after = (load_file(tmp_path / name) for name in ("out/weights.safetensors", "trained.safetensors"))
+    w_b = before["b_weights"]
+    to_a = np.ones((2, 2)) @ w_b.T
+    gradients = {"a_weights": x.T @ to_a, "a_biases": to_a.sum(0), "b_biases": np.full(2, 2.0)}
+    multipliers = {"a_weights": (1, 1), "a_biases": (2, 0), "b_biases": (3, 5)}
+    for name, (rate, decay) in multipliers.items():
+        expected = before[name] - 0.5 * rate * (gradients[name] + 0.1 * decay * before[name])
+        np.testing.assert_allclose(after[name], expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(after["b_weights"], w_b)
 
 
 def test_batch_norm_in_training_normalises_with_the_batch(small, tmp_path):
