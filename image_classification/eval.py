@@ -21,10 +21,11 @@ from fluid.metrics import measure
 from fluid.pictures import draw_confusion
 from fluid.records import write_result
 from fluid.run import console, script
+from image_classification.classes import open_matched
 from image_classification.classifier import IMAGENET, SMALL, Classifier, NetworkFlags
 from image_classification.metrics import Accuracy
 from image_classification.opening import open_classifier, open_runner
-from image_classification.reader import ImageSource, open_images
+from image_classification.reader import ImageSource
 
 import numpy as np
 from rich.table import Table
@@ -39,6 +40,8 @@ class Flags(NetworkFlags, BatchFlags, ResultFlags, ExportedFlags, EngineFlags):
     """Folder of the data set; by default the embedded images."""
     split: Literal["val", "train"] = "val"
     """Which part of the data."""
+    class_map: tuple[str, ...] = ()
+    """Classes that the data call otherwise than the network, NAME_IN_THE_DATA=CLASS_OF_THE_NETWORK; others are matched by name."""
     per_class: bool = False
     """Print the accuracy of each class too."""
 
@@ -57,7 +60,7 @@ def main(flags: Flags) -> dict[str, float]:
     # The embedded images are clothes, which only SmallNet knows.
     opened = open_classifier(flags, SMALL if flags.data_dir is None else IMAGENET)
     classifier = opened.facts
-    images = open_images(flags.data_dir, flags.split, classifier.class_dim)
+    images = open_matched(flags.data_dir, flags.split, classifier, flags.class_map)
     runner = open_runner(opened, flags, batches_for_all(len(images), flags.test_batch_size))
     console.print(f"{classifier.model}, {runner.how}; {len(images)} images of {images.origin}", markup=False)
     accuracy = measure(

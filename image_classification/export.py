@@ -20,11 +20,12 @@ from fluid.deployment import deploy
 from fluid.errors import UserError
 from fluid.metrics import measure
 from fluid.run import script
+from image_classification.classes import open_matched
 from image_classification.classifier import IMAGENET, TASK, Classifier, NetworkFlags
 from image_classification.metrics import Accuracy
 from image_classification.network import evaluation_program, inference_program
 from image_classification.opening import open_classifier
-from image_classification.reader import ImageSource, class_names, open_images
+from image_classification.reader import ImageSource, class_names
 
 import numpy as np
 
@@ -55,7 +56,7 @@ def accuracy(classifier: Classifier, state: dict[str, np.ndarray], flags: Flags)
     """Loss and accuracies of a classifier with these weights. Raises UserError where there are no images of its classes."""
     if flags.data_dir is None and classifier.class_names != class_names(None):
         raise UserError(f"--storage {flags.storage} is measured, on images of the network's classes: give --data_dir")
-    images = open_images(flags.data_dir, "val", classifier.class_dim)
+    images = open_matched(flags.data_dir, "val", classifier)
     source = ImageSource(images, classifier.preprocess)
     program, metric = evaluation_program(classifier), Accuracy(classifier.class_dim)
     engine, _ = engines.create("auto", "auto", "fp32", 0, runs=batches_for_all(len(source), 100), programs=[program])

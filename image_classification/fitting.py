@@ -1,10 +1,11 @@
 """Weights of any origin put into a network: translated, compared, reported. Needs Paddle only to translate names."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from fluid import weights
-from fluid.weights import Bare, Report, registry
+from fluid import checkpoint, weights
+from fluid.weights import Bare, Report, compact, registry
+from image_classification.classes import labels_of
 from image_classification.classifier import FOLDER, Classifier
 
 import numpy as np
@@ -22,6 +23,7 @@ def load_weights(
     exclude: tuple[str, ...] = (),
     allow_partial: bool = False,
     replace_head: bool = True,
+    source_names: Sequence[str] = (),
 ) -> tuple[dict[str, np.ndarray], Report]:
     """Put weights into `state`, whatever they are stored as and however their variables are called.
 
@@ -33,6 +35,8 @@ def load_weights(
         exclude: parameters to leave at their initial values.
         allow_partial: accept weights that fit only in part.
         replace_head: accept a head for another number of classes, as fine-tuning does.
+        source_names: names of the classes of the weights, where they say it. With those of `classifier` they tell which
+            columns of the head are taken over; a class that the weights do not know keeps its initial values.
 
     Raises:
         WeightsError: more differs than was allowed, or the weights cannot be read.
@@ -44,6 +48,8 @@ def load_weights(
     own = {name: state[name] for name in names}
     entry = registry.identify(spec, FOLDER)
     arrays = translated(Bare(str(spec), FOLDER, entry).read(names=own), own, classifier)
+    if source_names and classifier.class_names and list(source_names) != list(classifier.class_names):
+        arrays |= matched_head(arrays, own, classifier.class_names, source_names)
     loaded, report = weights.load_into(
         own,
         arrays,
@@ -53,6 +59,37 @@ def load_weights(
         allow_partial=allow_partial,
     )
     return {**state, **loaded}, report
+
+
+def matched_head(
+    arrays: dict[str, np.ndarray], own: dict[str, np.ndarray], names: Sequence[str], source_names: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """The arrays of the head with a column for each of `names`: that of the class of this name, or the initial one."""
+    columns = labels_of(names, source_names, {})
+    known = [label for label, column in enumerate(columns) if column is not None]
+    taken = [column for column in columns if column is not None]
+    head = {}
+    # Paddle lists what was created last first: the last matrix, and its offsets.
+    for name in list(own)[:2]:
+        array, stored = own[name], arrays.get(name)
+        if stored is not None and stored.shape == (*array.shape[:-1], len(source_names)):
+            head[name] = array.copy()
+            head[name][..., known] = stored[..., taken]
+    return head
+
+
+def names_of_classes(spec: str | Path) -> Sequence[str]:
+    """What weights say of their classes' names; nothing where they do not."""
+    entry = registry.identify(spec, FOLDER)
+    path = entry.file if entry is not None else Path(spec)
+    if path is None or not path.exists():
+        return ()
+    if checkpoint.is_checkpoint(path):
+        facts = checkpoint.read_meta(checkpoint.find_best(path)).extra
+    else:
+        description = compact.describe(path) if path.is_file() and path.suffix == ".safetensors" else None
+        facts = dict(description.facts) if description is not None else {}
+    return facts.get("classifier", {}).get("class_names", ())
 
 
 def translated(arrays: dict[str, np.ndarray], names: Collection[str], classifier: Classifier) -> dict[str, np.ndarray]:

@@ -32,9 +32,10 @@ from fluid.pictures import draw_sheet
 from fluid.records import json_lines, make_folder, writing
 from fluid.run import console, script
 from fluid.runner import Runner, run_arrays
+from image_classification.classes import with_labels_of
 from image_classification.classifier import IMAGENET, Classifier, NetworkFlags
 from image_classification.opening import open_classifier, open_runner
-from image_classification.reader import EMBEDDED, evaluation_image, read_list
+from image_classification.reader import EMBEDDED, class_names, evaluation_image, read_list
 from image_classification.shipped import made_of_evaluation
 
 import numpy as np
@@ -58,6 +59,8 @@ class Flags(NetworkFlags, BatchFlags, ArrayFlags, ExportedFlags, EngineFlags):
     """A list file of 2018, `path label` a line; the predictions are then checked against the labels."""
     data_dir: Path | None = None
     """What the paths of --image_list are relative to; by default its own folder."""
+    class_map: tuple[str, ...] = ()
+    """Classes that the list's data call otherwise than the network, NAME_IN_THE_DATA=CLASS_OF_THE_NETWORK."""
     frame_step: Count = 1
     """Of a video or camera, classify every so many frames."""
     top_k: Annotated[Count, Was("topk")] = 5
@@ -89,7 +92,7 @@ def main(flags: Flags) -> list[dict[str, Any]]:
     if arrays is not None:
         run_arrays(Runner(opened, flags), lambda: build_program("infer", classifier), *arrays)
         return []
-    files = find_files(flags, classifier.class_dim)
+    files = find_files(flags, classifier)
     endless = any(media.is_moving(name) for name, _ in files)
     runner = open_runner(opened, flags, None if endless else batches_for_all(len(files), flags.test_batch_size))
     console.print(f"{classifier.model}, {runner.how}", markup=False)
@@ -111,11 +114,14 @@ def build_program(role: str, classifier: Classifier) -> Interface:
     return evaluation_program(classifier) if role == "eval" else inference_program(classifier)
 
 
-def find_files(flags: Flags, class_dim: int) -> list[tuple[str, int | None]]:
+def find_files(flags: Flags, classifier: Classifier) -> list[tuple[str, int | None]]:
     """What the flags name, in order, with labels where a list tells. Raises DataError for what does not exist."""
     if flags.image_list is None:
         return [(name, None) for name in media.find(flags.images or (str(EMBEDDED / "photographs"),))]
-    listed = read_list(flags.image_list, flags.data_dir or flags.image_list.parent, class_dim)
+    folder = flags.data_dir or flags.image_list.parent
+    by_name = bool(classifier.class_names and class_names(folder, "val"))
+    listed = read_list(flags.image_list, folder, 2**31 if by_name else classifier.class_dim)
+    listed = with_labels_of(listed, folder, "val", classifier.class_names, flags.class_map)
     return [(listed.path(index), int(listed.labels[index])) for index in range(len(listed))]
 
 

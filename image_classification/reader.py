@@ -13,7 +13,8 @@ fluid/media.py.
 
 import hashlib
 import os
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -189,9 +190,9 @@ def scan_folders(data_dir: str | os.PathLike, split: str, class_dim: int) -> Ima
     """List DATA_DIR/SPLIT/CLASS/..., classes numbered as they are in DATA_DIR/train. Raises DataError as `open_images`."""
     folder = Path(data_dir) / split
     reference = Path(data_dir) / "train" if (Path(data_dir) / "train").is_dir() else folder
-    classes = _subfolders(reference)
-    found = _subfolders(folder)
-    if unknown := sorted(set(found) - set(classes)):
+    # A file system may spell an accent as a character of its own.
+    classes, found = ({_composed(name): name for name in _subfolders(place)} for place in (reference, folder))
+    if unknown := sorted(found.keys() - classes.keys()):
         raise DataError(f"{folder / unknown[0]}: there is no class of this name in {reference}")
     if not found:
         raise DataError(f"{folder}: holds no folder; expected one folder of images a class")
@@ -200,27 +201,24 @@ def scan_folders(data_dir: str | os.PathLike, split: str, class_dim: int) -> Ima
     names, labels = [], []
     for label, name in enumerate(classes):
         before = len(names)
-        for place, folders, files in os.walk(folder / name):
-            folders.sort()
-            inside = os.path.relpath(place, data_dir)
-            names += [
-                os.fsencode(os.path.join(inside, file))
-                for file in sorted(files)
-                if file.lower().endswith(EXTENSIONS) and not file.startswith(".")
-            ]
-        if name in found and len(names) == before:
-            raise DataError(f"{folder / name}: holds no image ({', '.join(EXTENSIONS)})")
+        if name in found:
+            names += _images_below(folder / found[name], Path(data_dir))
+            if len(names) == before:
+                raise DataError(f"{folder / found[name]}: holds no image ({', '.join(EXTENSIONS)})")
         labels += [label] * (len(names) - before)
     return _image_list(str(folder), str(data_dir), names, labels, None)
 
 
-def class_names(data_dir: str | os.PathLike | None) -> list[str] | None:
-    """Names of the classes in the order of their labels, or None if the data set does not tell."""
+def class_names(data_dir: str | os.PathLike | None, split: str = "train") -> list[str] | None:
+    """Names of the classes in the order of the labels of a part, or None if the data set does not tell."""
     folder = embedded_dataset() if data_dir is None else Path(data_dir)
     if (folder / "class_names.txt").is_file():
         return _read_names(folder / "class_names.txt")
-    if (folder / "train").is_dir() and not (folder / "train_list.txt").is_file():
-        return [as_text(name) for name in _subfolders(folder / "train")]
+    if (folder / f"{split}_list.txt").is_file():
+        return None
+    for place in (folder / "train", folder / split):
+        if place.is_dir():
+            return [as_text(_composed(name)) for name in _subfolders(place)]
     return None
 
 
@@ -240,6 +238,17 @@ def embedded_dataset() -> Path:
             if not place.is_dir():  # no other process was faster
                 raise DataError(f"the embedded data set {archive} could not be unpacked: {error}") from None
     return place
+
+
+def count_classes(images: ImageList) -> int:
+    """As many classes as the labels ask for. Raises DataError, with its line, for a label that none of these images explains."""
+    largest = int(images.labels.argmax())
+    if (count := int(images.labels[largest]) + 1) > max(len(images), 2):
+        raise DataError(
+            f"{images.where(largest)}: label {count - 1} would make {count} classes of {len(images)} images; labels are "
+            "numbered from 0 without gaps: correct it, or give --class_dim"
+        )
+    return count
 
 
 # Reading
@@ -421,12 +430,31 @@ def _check_files_exist(images: ImageList, names: list[bytes]) -> None:
     raise DataError(f"{images.where(missing[0])}: no such file{hint}{more}; paths are relative to {images.root}")
 
 
+def _images_below(folder: Path, root: Path) -> Iterator[bytes]:
+    """Paths relative to `root`, in order. Links to folders are followed, each folder once; what is hidden is passed over."""
+    seen = set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if (real := os.path.realpath(place)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        inside = os.path.relpath(place, root)
+        for file in sorted(files):
+            if file.lower().endswith(EXTENSIONS) and not file.startswith("."):
+                yield os.fsencode(os.path.join(inside, file))
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
 def _subfolders(folder: Path) -> list[str]:
     return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
 
 
 def _read_names(path: Path) -> list[str]:
     try:
-        return read_plain(path).decode().splitlines()
+        return read_plain(path).decode("utf-8-sig").rstrip().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as UTF-8 text, one class name a line ({error})") from None

@@ -31,9 +31,9 @@ from fluid.session import Session, fingerprint, settle
 from fluid.trainer import Outcome
 from image_classification import recipes
 from image_classification.classifier import TASK, Classifier
-from image_classification.fitting import load_weights
+from image_classification.fitting import load_weights, names_of_classes
 from image_classification.metrics import Accuracy
-from image_classification.reader import Augment, ImageSource, Preprocess, class_names, open_images
+from image_classification.reader import Augment, ImageSource, Preprocess, class_names, count_classes, open_images
 from image_classification.report import finish
 from image_classification.scaled import scaled_copy
 
@@ -246,6 +246,7 @@ def start_from(
         names=program.state_names,
         exclude=flags.finetune_exclude_pretrained_params,
         allow_partial=flags.allow_partial,
+        source_names=names_of_classes(flags.pretrained_model),
     )
 
 
@@ -263,7 +264,7 @@ def describe(flags: Flags, captured: Captured | None = None) -> Classifier:
     model = find_model(flags.model)
     class_dim = flags.class_dim
     if class_dim is None:
-        class_dim = len(names) if names else int(open_images(flags.data_dir, "train", 2**31).labels.max()) + 1
+        class_dim = len(names) if names else count_classes(open_images(flags.data_dir, "train", 2**31))
     image_shape = flags.image_shape or model.image_shape
     own_short = model.resize_short * min(image_shape[1:]) // min(model.image_shape[1:])
     return Classifier(

@@ -7,7 +7,7 @@ import tarfile
 from pathlib import Path
 
 from fluid.errors import DataError, UserError
-from image_classification import prepare_fashion_mnist, prepare_imagenet
+from image_classification import prepare_fashion_mnist, prepare_imagenet, prepare_stamps
 from image_classification.reader import ImageSource, Preprocess, class_names, open_images
 
 import numpy as np
@@ -209,3 +209,26 @@ def test_imagenet_with_wrong_files(imagenet):
     (source / prepare_imagenet.DEVKIT).unlink()
     with pytest.raises(DataError, match=r"devkit_t12\.tar\.gz: no such file; it comes from"):
         prepare_imagenet.main(imagenet)
+
+
+def test_stamps_are_split_by_thing(tmp_path):
+    for kind in prepare_stamps.KINDS:
+        for name in ("one1", "one2", "two", "three", "four"):
+            path = tmp_path / "source" / kind / "photographs" / f"{name}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGBA", (30, 50), (200, 30, 30, 255)).save(path)
+        drawing = tmp_path / "source" / kind / "cartoon" / "drawing.png"
+        drawing.parent.mkdir()
+        drawing.write_bytes(b"")
+    config = prepare_stamps.Config(tmp_path / "data", tmp_path / "source", views=2)
+    prepare_stamps.main(config)
+    things = {
+        split: {path.stem.rpartition("_")[0] for path in (tmp_path / "data" / split).rglob("*.jpg")}
+        for split in ("train", "val")
+    }
+    assert not things["train"] & things["val"] and things["train"] | things["val"] == {"one1", "two", "three", "four"}
+    assert len(open_images(tmp_path / "data", "train", 5)) == 5 * 2 * 2
+    with pytest.raises(UserError, match="exists"):
+        prepare_stamps.main(config)
+    with pytest.raises(DataError, match="apt install tuxpaint-stamps-default"):
+        prepare_stamps.main(prepare_stamps.Config(tmp_path / "other", tmp_path / "nowhere"))

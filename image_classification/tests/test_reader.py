@@ -484,3 +484,44 @@ def test_archive_is_what_the_build_script_packs(tmp_path):
     assert build.pack(tmp_path) == packed
     with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
         assert {(member.mtime, member.uid, member.uname) for member in archive} == {(0, 0, "")}
+
+
+# What file systems and editors leave behind
+
+
+def tree(folder, *names):
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(PHOTOGRAPH)
+
+
+def test_hidden_files_and_folders_are_no_samples_and_links_are(tmp_path):
+    tree(
+        tmp_path, "d/train/a/1.jpg", "d/train/a/._1.jpg", "d/train/a/.ipynb_checkpoints/1-checkpoint.jpg", "else/2.jpg"
+    )
+    tree(tmp_path, "d/train/b/x.JFIF", "d/train/b/y.jpe")
+    os.symlink(tmp_path / "else", tmp_path / "d" / "train" / "a" / "more")
+    os.symlink("..", tmp_path / "d" / "train" / "a" / "up")
+    images = open_images(tmp_path / "d", "train", 2)
+    found = [os.path.relpath(images.path(index), tmp_path / "d" / "train") for index in range(len(images))]
+    assert "a/1.jpg" in found and "a/more/2.jpg" in found and found[-2:] == ["b/x.JFIF", "b/y.jpe"]
+    assert not any("/." in name for name in found)
+
+
+def test_accents_meet_however_they_are_spelt(tmp_path):
+    tree(tmp_path, "train/caf\u00e9/1.jpg", "train/tee/1.jpg", "val/cafe\u0301/2.jpg")
+    assert open_images(tmp_path, "val", 2).labels.tolist() == [0]
+    assert class_names(tmp_path, "val") == ["café", "tee"]
+
+
+def test_a_mark_at_the_start_and_blank_lines_at_the_end_are_no_names(tmp_path):
+    (tmp_path / "class_names.txt").write_bytes("\ufeffcat\r\ndog\r\n\r\n\n".encode())
+    assert class_names(tmp_path) == ["cat", "dog"]
+
+
+def test_a_label_that_no_number_of_images_explains(tmp_path):
+    write_images(tmp_path, "a.png", "b.png")
+    images = read_list(write_list(tmp_path, "a.png 0\nb.png 999999\n"), tmp_path, 2**31)
+    with pytest.raises(DataError, match=r"train_list\.txt:2: .*label 999999 would make 1000000 classes of 2 images"):
+        reader.count_classes(images)
