@@ -15,7 +15,7 @@ from fluid.program import Program, build, initialise
 from fluid.schedule import Constant
 from fluid.tests.golden_values import golden_value
 from ocr_recognition.alphabet import Alphabet
-from ocr_recognition.model import crnn, crnn_ctc, decode, encode
+from ocr_recognition.model import DEEP, crnn, crnn_ctc, decode, encode
 from ocr_recognition.network import evaluation_program
 from ocr_recognition.preprocess import Preprocess
 from ocr_recognition.readings import readings
@@ -46,7 +46,9 @@ def logits(model: str, pixel: Any, width: Any, training: bool) -> Any:
         # As many characters as `decode` is asked for: here the begin sign and two others.
         word = paddle.zeros_like(width).unsqueeze(1) + paddle.to_tensor([0, 7, 3])
         return decode(encode(pixel, width, training), word, CLASSES)
-    return {"crnn_ctc": crnn_ctc, "crnn": crnn}[model](pixel, width, CLASSES, training)[0]
+    return {"crnn_ctc": crnn_ctc, "crnn_small": partial(crnn, sizes=DEEP["crnn_small"])}[model](
+        pixel, width, CLASSES, training
+    )[0]
 
 
 def network(model: str, pixel: Any, width: Any, training: bool) -> dict[str, Any]:
@@ -97,7 +99,7 @@ def test_crnn_ctc_computes_what_fluid_computed(engine: str) -> None:
     assert np.abs(have.reshape(-1, 96) - wanted).max() < 1e-5 * np.abs(wanted).max()
 
 
-@pytest.mark.parametrize("model", ["crnn_ctc", "attention", "crnn"])
+@pytest.mark.parametrize("model", ["crnn_ctc", "attention", "crnn_small"])
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_word_gives_the_same_alone_and_in_any_batch(model: str, engine: str) -> None:
     program, running = evaluation(model), ENGINES[engine]()
@@ -108,15 +110,15 @@ def test_a_word_gives_the_same_alone_and_in_any_batch(model: str, engine: str) -
         name: array + 0.1 * rng.random(array.shape, np.float32) for name, array in state.items() if array.ndim == 1
     }
     running.load(state)
-    words = [word(width, seed) for seed, width in enumerate((24, 37, 64, 5))]
+    words = [word(width, seed) for seed, width in enumerate((37, 5))]
     alone = [np.asarray(running.run(program, batch([image], image.shape[2]))["logits"])[0] for image in words]
-    for to in (64, 72, 104):
+    for to in (40, 72, 104):
         together = np.asarray(running.run(program, batch(words, to))["logits"])
         for one, row in zip(alone, together, strict=True):
             np.testing.assert_allclose(row[: len(one)], one, rtol=1e-4, atol=1e-4 * np.abs(one).max())
 
 
-@pytest.mark.parametrize("model", ["crnn_ctc", "attention", "crnn"])
+@pytest.mark.parametrize("model", ["crnn_ctc", "attention", "crnn_small"])
 def test_padding_changes_no_update_and_every_parameter_learns(model: str) -> None:
     def loss(pixel: Any, width: Any, training: bool) -> dict[str, Any]:
         frames = logits(model, pixel, width, training)
@@ -135,7 +137,7 @@ def test_padding_changes_no_update_and_every_parameter_learns(model: str) -> Non
     feeds[2]["pixel"] *= np.float32(1 + 1e-6)
     losses, ends = [], []
     for feed in feeds:
-        engine = create("cpu")
+        engine = PaddleEngine()
         engine.load(state)
         losses.append(float(engine.run(program, feed)["loss"]))
         ends.append(engine.state())
