@@ -40,17 +40,17 @@ HELD_OUT = frozenset(
 """Families kept for tests of fonts never trained on."""
 
 WEIGHTS = {
-    "sans": 0.24,
+    "sans": 0.30,
     "condensed": 0.14,
     "slab": 0.08,
-    "serif": 0.15,
+    "serif": 0.18,
     "rounded": 0.06,
-    "display": 0.12,
+    "display": 0.10,
     "script": 0.08,
     "uncial": 0.03,
     "stencil": 0.01,
     "dot matrix": 0.04,
-    "segments": 0.05,
+    "segments": 0.03,
     "outlined": 0.02,
     "typewriter": 0.04,
 }

@@ -9,7 +9,7 @@ from fluid.errors import DataError
 from fluid.workers import Allocate
 from ocr_recognition.alphabet import Alphabet
 from ocr_recognition.fonts import open_fonts
-from ocr_recognition.generator import ASPECTS, WordMaker, width_at
+from ocr_recognition.generator import ASPECTS, EFFECTS, WordMaker, width_at
 from ocr_recognition.preprocess import Preprocess
 from ocr_recognition.reader import blank, bucket_edges, collate, sample
 from ocr_recognition.word_set import WordSet, gather, unpadded, write_set
@@ -19,6 +19,9 @@ import numpy as np
 
 EDGES = (1.5, 2.5, 4.0, 5.5, 8.0, ASPECTS[1])
 """Widths of the buckets, as multiples of the height."""
+
+GENTLE = 0.5
+"""How often effects are drawn of simple words, as a part of how often they are of others."""
 
 # Drafts by which the buckets' shares are found, and the fewest of them for which a bucket is kept.
 _DRAFTS, _RARE = 2000, 10
@@ -33,7 +36,8 @@ class Recipe:
     columns_a_frame: int | None = 8
     """Of the network, so that CTC can align every word; None for a network without frames."""
     style: str = "general"
-    """general: all that signs, plates and titles say; simple: digits and lower-case words of three to six letters."""
+    """general: all that signs, plates and titles say; simple: digits and lower-case words of three to six letters, with
+    half as many effects."""
     part: Part = "train"
     """Which words and fonts: those kept for tests, the others, or all."""
     given: tuple[str, ...] = ()
@@ -53,7 +57,10 @@ class Recipe:
 
     def maker(self) -> WordMaker:
         """What makes them. Raises DataError for fonts that cannot be opened."""
-        return WordMaker(open_fonts(self.fonts_dir, self.part), self.texts, self.columns_a_frame, self.height)
+        share = GENTLE if self.style == "simple" else 1.0
+        rates = {effect: share * rate for effect, rate in EFFECTS.items()}
+        fonts = open_fonts(self.fonts_dir, self.part)
+        return WordMaker(fonts, self.texts, self.columns_a_frame, self.height, rates=rates)
 
 
 class GeneratedSource:

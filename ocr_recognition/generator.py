@@ -8,7 +8,7 @@ letters are drawn, bent and seen in perspective, laid over a background, lit, co
 noisy, compressed. Every change is gentle enough that a person still reads the word.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
@@ -40,25 +40,27 @@ EFFECTS = {
     "outlined": 0.06,
     "shadowed letters": 0.06,
     "embossed": 0.03,
-    "dot matrix": 0.04,
+    "dot matrix": 0.07,
     "stencilled": 0.03,
     "neighbours": 0.2,
-    "framed": 0.08,
+    "framed": 0.14,
     "panel": 0.1,
     "cut": 0.12,
-    "low contrast": 0.2,
+    "low contrast": 0.12,
     "photograph": 0.25,
     "cloud": 0.25,
     "gradient": 0.25,
     "highlight": 0.1,
     "shadow": 0.12,
-    "occluded": 0.08,
+    "occluded": 0.14,
     "blur": 0.4,
     "motion": 0.06,
-    "noise": 0.4,
+    "sharpened": 0.25,
+    "enlarged": 0.15,
+    "noise": 0.3,
     "jpeg": 0.4,
 }
-"""How often each is drawn. Half of all words are light on dark, which is counted as "light"."""
+"""How often each is drawn, where a maker does not say otherwise. Half of all words are light on dark, which is counted as "light"."""
 _GEOMETRY = ("spaced", "stretched", "sheared", "rotated", "perspective", "curved", "bouncing", "cut")
 _STYLES = ("outlined", "shadowed letters", "embossed", "dot matrix", "stencilled", "bold")
 _TRIES = 5000
@@ -103,6 +105,8 @@ class Draft:
     letter_size: float
     """The same, or less where letters are narrow: what blur is measured by."""
     effects: set[str]
+    rates: Mapping[str, float]
+    """How often each of EFFECTS is drawn."""
 
 
 @dataclass
@@ -115,6 +119,8 @@ class WordMaker:
     """Of the network: a word gets at least the frames that its label needs at a height of `height`; None is any width."""
     height: int = 48
     backgrounds: Backgrounds = field(default_factory=Backgrounds)
+    rates: Mapping[str, float] = field(default_factory=lambda: EFFECTS)
+    """How often each effect is drawn."""
 
     def make(self, rng: np.random.Generator, widths: tuple[int, int] = (0, 1 << 30)) -> Made:
         """A word whose picture, resized to `height`, is wider than widths[0] and at most widths[1].
@@ -133,7 +139,7 @@ class WordMaker:
                 text = text.upper()
             if not font.draws(text):
                 continue
-            draft = draft_word(text, font, rng)
+            draft = draft_word(text, font, rng, self.rates)
             if draft is not None and self._fits(draft, widths):
                 return draft
         raise DataError(
@@ -162,10 +168,10 @@ def width_at(shape: tuple[int, int], height: int) -> int:
 # Drafting
 
 
-def draft_word(text: str, font: Font, rng: np.random.Generator) -> Draft | None:
+def draft_word(text: str, font: Font, rng: np.random.Generator, rates: Mapping[str, float]) -> Draft | None:
     """Places, quadrilateral and box of a word; None if its picture would be too narrow or too wide."""
     random = rng.random
-    effects = {name for name in _GEOMETRY if random() < EFFECTS[name]}
+    effects = {name for name in _GEOMETRY if random() < rates[name]}
     spacing = UNIT * (_between(rng, 0.12, 0.6) if "spaced" in effects else _between(rng, -0.02, 0.05))
     if font.kind in ("script", "dot matrix"):
         # Letters that join, and dots on one grid.
@@ -203,7 +209,7 @@ def draft_word(text: str, font: Font, rng: np.random.Generator) -> Draft | None:
         return None
     letter_height = UNIT * (corners[3][1] - corners[0][1]) / (bottom - top)
     letter_size = min(letter_height, 2 * (corners[1][0] - corners[0][0]) / len(text))
-    return Draft(text, font, pens, lifts, box, bend, corners, shape, letter_height, letter_size, effects)
+    return Draft(text, font, pens, lifts, box, bend, corners, shape, letter_height, letter_size, effects, rates)
 
 
 def _seen(
@@ -263,7 +269,7 @@ def draw(draft: Draft, fonts: Sequence[Font], backgrounds: Backgrounds, rng: np.
     """The picture of a draft, [h, w] uint8; what is done to it joins the draft's effects."""
     effects = draft.effects
     rest = (name for name in EFFECTS if name not in _GEOMETRY and name not in _STYLES)
-    effects |= {name for name in rest if rng.random() < EFFECTS[name]}
+    effects |= {name for name in rest if rng.random() < draft.rates[name]}
     style = _style(draft, rng)
     if style:
         effects.add(style)
@@ -281,7 +287,7 @@ def _style(draft: Draft, rng: np.random.Generator) -> str | None:
         return "dot matrix" if rng.random() < 0.6 else None
     draw = rng.random()
     for style in _STYLES:
-        draw -= EFFECTS[style]
+        draw -= draft.rates[style]
         if draw < 0:
             fine = draft.font.kind in _FINE or draft.letter_height < 28
             fine = fine or (style == "dot matrix" and draft.letter_height < 45)
@@ -410,11 +416,11 @@ def _add_frame(
     mask: np.ndarray, origin: tuple[float, float], draft: Draft, size: int, rng: np.random.Generator
 ) -> None:
     """Lines around the word or under it, as of signs and plates."""
-    scale, gap = size / UNIT, size * _between(rng, 0.1, 0.35)
+    scale, gap = size / UNIT, size * _between(rng, 0.08, 0.4)
     left, top, right, bottom = (side * scale for side in draft.box)
     x0, x1 = round(origin[0] + left - gap), round(origin[0] + right + gap)
     y0, y1 = round(origin[1] + top - gap), round(origin[1] + bottom + gap)
-    thickness = max(round(size * _between(rng, 0.03, 0.08)), 1)
+    thickness = max(round(size * _between(rng, 0.03, 0.14)), 1)
     if rng.random() < 0.6:
         cv2.rectangle(mask, (x0, y0), (x1, y1), 255, thickness)
     else:
@@ -480,8 +486,8 @@ def _shifted(mask: np.ndarray, right: int, down: int) -> np.ndarray:
 
 
 def _dots(mask: np.ndarray, font: Font, origin: tuple[float, float], size: int, rng: np.random.Generator) -> np.ndarray:
-    """The letters as dots on a grid, as displays have them."""
-    pitch = size * PIXELS.get(font.family, 1 / _between(rng, 15, 20))
+    """The letters as dots or squares on a grid, as displays have them."""
+    pitch = size * PIXELS.get(font.family, 1 / _between(rng, 11, 20))
     # Dots of such families are where their own are.
     right, down = origin if font.family in PIXELS else (0.0, 0.0)
     columns, rows = np.arange(mask.shape[1]) + 0.5 - right, np.arange(mask.shape[0]) + 0.5 - down
@@ -489,6 +495,8 @@ def _dots(mask: np.ndarray, font: Font, origin: tuple[float, float], size: int, 
         cells = cv2.resize(mask, None, fx=1 / pitch, fy=1 / pitch, interpolation=cv2.INTER_AREA)
         mask = cv2.resize((cells > 110).astype(np.uint8) * 255, mask.shape[::-1], interpolation=cv2.INTER_NEAREST)
         pitch = mask.shape[1] / cells.shape[1]
+        if rng.random() < 0.5:
+            return mask
     across, along = np.abs(columns / pitch % 1 - 0.5), np.abs(rows / pitch % 1 - 0.5)
     if rng.random() < 0.5:
         return mask * ((along[:, None] ** 2 + across**2) < 0.22)
@@ -579,9 +587,14 @@ def _light(picture: np.ndarray, draft: Draft, contrast: float, rng: np.random.Ge
 
 
 def _occlude(picture: np.ndarray, rng: np.random.Generator) -> None:
-    """Branches, wires, dirt: narrow enough that letters are still known by what is left of them."""
+    """A pole, branches, wires, dirt: narrow enough that letters are still known by what is left of them."""
     height, width = picture.shape
     level = float(_between(rng, 0, 255))
+    if rng.random() < 0.3:
+        x, lean = rng.random() * width, height * _between(rng, -0.25, 0.25)
+        thickness = max(round(height * _between(rng, 0.06, 0.16)), 2)
+        cv2.line(picture, (round(x - lean), -1), (round(x + lean), height), level, thickness, cv2.LINE_AA)
+        return
     for _ in range(1 + int(rng.random() * 2)):
         draw = rng.random()
         x, y = rng.random() * width, rng.random() * height
@@ -597,7 +610,7 @@ def _occlude(picture: np.ndarray, rng: np.random.Generator) -> None:
 def _photographed(
     picture: np.ndarray, draft: Draft, contrast: float, backgrounds: Backgrounds, rng: np.random.Generator
 ) -> np.ndarray:
-    """Blur, noise and compression, [h, w] uint8."""
+    """Blur, sharpening, noise and compression, [h, w] uint8."""
     effects = draft.effects
     if "motion" in effects:
         effects.discard("blur")
@@ -615,6 +628,12 @@ def _photographed(
             picture = cv2.filter2D(picture, -1, kernel)
         else:
             effects.discard("motion")
+    if "enlarged" in effects:
+        picture = _enlarged(picture, draft, rng)
+    if "sharpened" in effects:
+        # As cameras do.
+        soft = cv2.GaussianBlur(picture, (0, 0), _between(rng, 0.8, 1.6))
+        picture = picture + np.float32(_between(rng, 0.4, 1.5)) * (picture - soft)
     if "noise" in effects:
         picture = picture + backgrounds.grain(rng, *picture.shape) * np.float32(
             _between(rng, 1, min(contrast * 0.16, 20))
@@ -625,6 +644,17 @@ def _photographed(
         _, packed = cv2.imencode(".jpg", grey, [cv2.IMWRITE_JPEG_QUALITY, quality])
         return np.asarray(cv2.imdecode(packed, cv2.IMREAD_GRAYSCALE))
     return grey
+
+
+def _enlarged(picture: np.ndarray, draft: Draft, rng: np.random.Generator) -> np.ndarray:
+    """A word seen from afar, its letters 14 to 24 pixels high, enlarged to the size that it has."""
+    if draft.letter_size <= 24:
+        draft.effects.discard("enlarged")
+        return picture
+    part = _between(rng, 14, 24) / draft.letter_size
+    rows, columns = (max(round(length * part), 8) for length in picture.shape)
+    small = cv2.resize(picture, (columns, rows), interpolation=cv2.INTER_AREA)
+    return cv2.resize(small, picture.shape[::-1], interpolation=cv2.INTER_CUBIC)
 
 
 def _between(rng: np.random.Generator, low: float, high: float) -> float:

@@ -55,7 +55,7 @@ class DataFlags:
     """Fonts of made words, instead of those that come along."""
     words_an_epoch: Count = 6400
     """How many words are made for a pass."""
-    buckets: Annotated[int, Range(1, 6)] = 6
+    buckets: Annotated[int, Range(1, 6)] = 4
     """Widths that batches of made words are padded to, at most; each is compiled once."""
     num_words: Count = 500
     """How many words are made to measure on, in fonts and of lists that are not trained on."""

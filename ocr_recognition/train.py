@@ -68,7 +68,7 @@ class Flags(DataFlags, OptimizerFlags, BatchFlags, TrainFlags):
     """attention: most characters of a word."""
     batch_size: Count = 16
     """Words in a batch, over all devices."""
-    num_epochs: Count = 8
+    num_epochs: Count = 6
     """Passes over the words."""
     pretrained_model: str | None = None
     """Weights: those to start from, of this network; where other characters are to be read, all but the head."""
