@@ -23,7 +23,7 @@ DATA_LAYERS = {
 DROPPED_LAYERS = {
     "Accuracy", "SoftmaxWithLoss", "EuclideanLoss", "HingeLoss", "InfogainLoss", "MultinomialLogisticLoss",
     "SigmoidCrossEntropyLoss", "ContrastiveLoss", "MultiBoxLoss", "SmoothL1Loss", "DetectionEvaluate", "HDF5Output",
-    "CtcLoss", "LabelsequenceAccuracy",
+    "CtcLoss", "LabelsequenceAccuracy", "SegAccuracy",
 }  # fmt: skip
 # Layers without bottoms that compute, and layers that may stand between labels and a loss.
 SOURCES = {"Parameter", "ContinuationIndicator"}
@@ -285,6 +285,8 @@ def _drop(network: Network, logits: bool) -> None:
     losses = [layer for layer in network.layers if layer.type == "SoftmaxWithLoss"]
     names = {blob for layer in network.layers for blob in layer.tops} | network.inputs.keys()
     for layer in network.layers:
+        if layer.type == "MarginInnerProduct":  # the label and the weight of the margin are for training
+            layer.bottoms, layer.tops = layer.bottoms[:1], layer.tops[:1]
         if layer.type in DROPPED_LAYERS or layer.type.endswith(("Loss", "LossLayer")) or gone & set(layer.bottoms):
             probabilities = None if logits or gone & set(layer.bottoms) else _probabilities(layer, len(losses), names)
             left = f"; its probabilities are {probabilities.tops[0]}" if probabilities else ""

@@ -167,6 +167,14 @@ def caffe_lstm_from(x, continues, steps, units, w_x, bias, w_hidden, hidden, cel
     return paddle.stack(outputs), paddle.unsqueeze(h, 0), paddle.unsqueeze(c, 0)
 
 
+def lstm_unit(cell, gates, continues):
+    """The next cell state and output of an LSTM: [1, N, units] each; gates i, f, o, g."""
+    i, f, o, g = paddle.split(gates, 4, 2)
+    kept = F.sigmoid(f) * paddle.unsqueeze(continues, 2)
+    cell = kept * cell + F.sigmoid(i) * paddle.tanh(g)
+    return cell, F.sigmoid(o) * paddle.tanh(cell)
+
+
 def caffe_rnn(
     x, continues, steps, units, w_x, bias, w_hidden, w_output, bias_output, x_static=None, w_static=None, hidden=None
 ):
@@ -303,7 +311,9 @@ def detection_output(
     nothing = paddle.concat([image, paddle.tile(-paddle.ones_like(image), [1, 6])], 1)
     none_found = paddle.cast(paddle.sum(found) == 0, "float64")
     wanted = paddle.concat([paddle.ones_like(rows[:, 0]), paddle.ones_like(image[:, 0]) * none_found], 0)
-    rows = paddle.gather(paddle.concat([rows, nothing], 0), paddle.flatten(paddle.nonzero(wanted)))
+    rows = paddle.gather(
+        paddle.concat([rows, nothing], 0), paddle.flatten(paddle.nonzero(paddle.cast(wanted, "int32")))
+    )
     rows = paddle.cast(rows, "float32")
     return paddle.reshape(rows, [1, 1, -1, 7])
 

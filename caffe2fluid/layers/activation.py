@@ -59,6 +59,20 @@ def elu(node: Node) -> None:
     node.output(f"F.elu({node.x}, {literal(alpha)})", node.shape)
 
 
+@register_layer("SeLu", "SELU")
+def selu(node: Node) -> None:
+    """lambda * x, below 0 lambda * alpha * (exp(x) - 1) (Klambauer et al., https://arxiv.org/abs/1706.02515)."""
+    params = node.params("selu_param")
+    alpha, scale = params.number("alpha", 1.67326324), params.number("lambda", 1.050700987)
+    node.output(f"F.elu({node.x}, {literal(alpha)}) * {literal(scale)}", node.shape)
+
+
+@register_layer("Mish")
+def mish(node: Node) -> None:
+    """x * tanh(log(1 + exp(x))) (Misra, https://arxiv.org/abs/1908.08681)."""
+    node.output(f"{node.x} * paddle.tanh(F.softplus({node.x}, beta=1, threshold=20))", node.shape)
+
+
 @register_layer("BNLL")
 def bnll(node: Node) -> None:
     """log(1 + exp(x)); above 50 float32 cannot tell it from x."""
@@ -156,6 +170,16 @@ def dropout(node: Node) -> None:
     if not 0 <= ratio <= 1:
         raise node.error(f"dropout_ratio {ratio} is not between 0 and 1")
     node.output(f"{node.sublayer(f'nn.Dropout({literal(ratio)})')}({node.x})", node.shape)
+
+
+@register_layer("SpatialDropout")
+def spatial_dropout(node: Node) -> None:
+    """Drops whole channels in training (ENet's Caffe), and does nothing at test time."""
+    node.needs_axes(4)
+    ratio = node.params("dropout_param").number("dropout_ratio", 0.5)
+    if not 0 <= ratio < 1:
+        raise node.error(f"dropout_ratio {ratio} is not between 0 and 1")
+    node.output(f"{node.sublayer(f'nn.Dropout2D({literal(ratio)})')}({node.x})", node.shape)
 
 
 def _real_power(base: float, exponent: float) -> float:

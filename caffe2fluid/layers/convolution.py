@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from ..names import quoted
 from ..prototxt import Message
 from .node import Node, arguments, pair, register_layer
@@ -149,6 +151,27 @@ def inner_product(node: Node) -> None:
         value = f"{sublayer}({x})"
     node.multiply_adds = inputs * units * math.prod(outer[1:])
     node.output(f"paddle.reshape({value}, [{units}])" if axis == 0 else value, [*outer, units])
+
+
+@register_layer("MarginInnerProduct")
+def margin_inner_product(node: Node) -> None:
+    """SphereFace's (Liu et al., https://arxiv.org/abs/1704.08063) without the margin, which is for the labelled class in
+    training: an InnerProduct whose rows have the length 1."""
+    params = node.params("margin_inner_product_param")
+    units, axis = params.integer("num_output"), node.axis(params.integer("axis", 1))
+    inputs = math.prod(node.shape[axis:])
+    if units < 1 or axis == 0:
+        raise node.error(f"num_output {units}, axis {axis}")
+    for name in ("type", "base", "gamma", "power", "iteration", "lambda_min"):
+        params.values(name)
+    weight = node.weight(
+        "weights", 0, [inputs, units], lambda blob: (blob / np.linalg.norm(blob, axis=1, keepdims=True)).T,
+        stored=[units, inputs], filler="weight_filler",
+    )  # fmt: skip
+    x = f"paddle.flatten({node.x}, {axis})" if axis < len(node.shape) - 1 else node.x
+    node.multiply_adds = inputs * units
+    sublayer = node.sublayer(f"nn.Linear({inputs}, {units}, weight_attr={quoted(weight)}, bias_attr=False)")
+    node.output(f"{sublayer}({x})", [*node.shape[:axis], units])
 
 
 @register_layer("Im2col")

@@ -340,6 +340,13 @@ def l2_normalize(node: Node) -> None:
     node.output(f"{node.helper('l2_norm')}({call})", node.shape)
 
 
+@register_layer("L2Normalization")
+def l2_normalization(node: Node) -> None:
+    """Each item of the batch divided by its length (metric learning's forks)."""
+    axes = list(range(1, len(node.shape)))
+    node.output(f"{node.x} / paddle.sqrt(paddle.sum({node.x} * {node.x}, {axes}, keepdim=True))", node.shape)
+
+
 @register_layer("Softmax")
 def softmax(node: Node) -> None:
     axis = node.axis(node.params("softmax_param").integer("axis", 1))

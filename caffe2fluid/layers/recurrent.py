@@ -58,3 +58,30 @@ def rnn(node: Node) -> None:
     units = node.params("recurrent_param").integer("num_output")
     matrices = [("w_hidden", [units, units]), ("w_output", [units, units]), ("bias_output", [units])]
     _recurrent(node, 1, matrices, "caffe_rnn", states=1)
+
+
+@register_layer("LSTMUnit")
+def lstm_unit(node: Node) -> None:
+    """One step of an LSTM: the last cell state [1, N, units], gates [1, N, 4 * units] and continuation [1, N]."""
+    node.needs_bottoms(3, 3)
+    cell, gates, continues = node.shapes
+    if len(cell) != 3 or gates != [*cell[:2], 4 * cell[2]] or continues != cell[:2]:
+        raise node.error(f"bottoms of shapes {node.shapes}")
+    call = f"{node.helper('lstm_unit')}({arguments(*node.inputs)})"
+    for index in range(2):
+        node.output(f"{call}[{index}]", cell)
+
+
+@register_layer("ContinuationIndicator")
+def continuation_indicator(node: Node) -> None:
+    """[time_step, batch_size]: 0 at the first step, then 1; with ``flag`` 1 everywhere (the sequence goes on)."""
+    params = node.params("continuation_indicator_param")
+    steps, batch = params.integer("time_step"), params.integer("mini_batch", params.integer("batch_size", 1))
+    if node.inputs:
+        raise node.unsupported("with a bottom that says which sequences go on")
+    if steps < 1 or batch < 1:
+        raise node.error(f"time_step {steps}, batch_size {batch}")
+    first = 1.0 if params.flag("flag", False) else 0.0
+    rest = [f"paddle.ones([{steps - 1}, {batch}])"] if steps > 1 else []
+    parts = [f"paddle.full([1, {batch}], {first})", *rest]
+    node.output(f"paddle.concat([{', '.join(parts)}], 0)", [steps, batch])

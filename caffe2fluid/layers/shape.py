@@ -108,6 +108,39 @@ def permute(node: Node) -> None:
     node.output(f"paddle.transpose({node.x}, {order})", [node.shape[axis] for axis in order])
 
 
+@register_layer("Transpose")
+def transpose(node: Node) -> None:
+    """Axis i of the top is axis dim(i) of the bottom."""
+    order = node.params("transpose_param").integers("dim")
+    if sorted(order) != list(range(len(node.shape))):
+        raise node.error(f"dim {order} for a blob of shape {node.shape}")
+    node.output(f"paddle.transpose({node.x}, {order})", [node.shape[axis] for axis in order])
+
+
+@register_layer("Reorg")
+def reorg(node: Node) -> None:
+    """Darknet's reordering of a plane's squares into channels, or with ``reverse`` back (YOLOv2).
+
+    Its own: the channels are read as if they were divided already, so that this is no space_to_depth.
+    """
+    node.needs_axes(4)
+    params = node.params("reorg_param")
+    stride, back = params.integer("stride", 2), params.flag("reverse", False)
+    batch, channels, height, width = node.shape
+    squares = stride * stride
+    if stride < 1 or channels % squares or (not back and (height % stride or width % stride)):
+        raise node.error(f"stride {stride} does not divide a blob of shape {node.shape}")
+    fewer = channels // squares
+    if back:
+        inner, order = [-1, stride, stride, fewer, height, width], [0, 3, 4, 1, 5, 2]
+        shape = [fewer, height * stride, width * stride]
+    else:
+        inner, order = [-1, fewer, height, stride, width, stride], [0, 3, 5, 1, 2, 4]
+        shape = [channels * squares, height // stride, width // stride]
+    value = f"paddle.transpose(paddle.reshape({node.x}, {inner}), {order})"
+    node.output(f"paddle.reshape({value}, {[-1, *shape]})", [batch, *shape])
+
+
 @register_layer("Crop")
 def crop(node: Node) -> None:
     """Cuts the first bottom to the sizes of the second, from ``axis`` on."""

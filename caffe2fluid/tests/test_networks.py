@@ -154,14 +154,14 @@ def test_face_ssd(tmp_path):
 
 
 def test_references_cover_the_table():
-    """Every layer type that has a translation is compared with Caffe or OpenCV, or with numpy in test_network.py."""
+    """Every layer type that has a translation is compared with Caffe or OpenCV, or with NumPy in test_network.py and test_forks.py."""
     from caffe2fluid.layers import LAYERS
     from caffe2fluid.tests.tools import MICRO
 
     texts = [path.read_text() for path in MICRO.glob("*.prototxt")]
     texts += [entry["prototxt"] for entry in LayerReferences().index.values()]
     texts += [f'"{name.partition(",")[0]}"' for name in FORKS]
-    texts.append((Path(__file__).parent / "test_network.py").read_text())
+    texts += [(Path(__file__).parent / name).read_text() for name in ("test_network.py", "test_forks.py")]
     aliases = {"DepthwiseConv", "ConvolutionDepthWise", "CuDNNBatchNorm",
                "CuDNNBN", "ProposalLayer"}  # fmt: skip
     missing = [name for name in LAYERS if name not in aliases and not any(f'"{name}"' in text for text in texts)]
