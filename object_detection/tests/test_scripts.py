@@ -147,6 +147,7 @@ def test_any_batch_engine_and_the_exported_model_measure_the_same(
     assert f"Test model {weights}, map {reference['map']:.4f}" in said
 
 
+@pytest.mark.full
 def test_two_devices_measure_the_same(weights: Path, reference: dict[str, float], tmp_path: Path) -> None:
     """The rows of a batch, and so the rounds of their suppression, are shared between them."""
     code = (
