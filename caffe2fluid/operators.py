@@ -20,6 +20,8 @@ DEPENDENCIES = {
     "anchor_boxes_of": ["anchors_of_cell", "grid"],
     "anchor_boxes": ["anchors_of_cell"],
     "detection_output": ["decode_boxes"],
+    "yolo2_detections": ["yolo_boxes", "suppressed"],
+    "yolo3_detections": ["yolo_boxes", "suppressed"],
     "roi_pooling": ["group_rois"],
     "psroi_pooling": ["group_rois"],
 }
@@ -396,3 +398,54 @@ def region_proposals(scores, deltas, info, anchors, min_size, nms_threshold, bef
     before = paddle.unsqueeze(paddle.cumsum(paddle.cast(found, "float32"), 0), 0)
     owner = paddle.sum(paddle.cast(position > before, "float32"), 1, keepdim=True)
     return paddle.concat([owner, rows[:, 2:]], 1), rows[:, 1]
+
+
+def yolo_boxes(x, anchors):
+    """Corners [P, 4] in fractions of the image and the other values [P, 1 + classes] of one image [1, boxes * .., S, S].
+
+    anchors: width and height of each box, in cells.
+    """
+    side, boxes = x.shape[3], len(anchors)
+    values = paddle.reshape(
+        paddle.transpose(paddle.reshape(x, [boxes, -1, side, side]), [2, 3, 0, 1]), [side, side, boxes, -1]
+    )
+    row, column = np.meshgrid(np.arange(side), np.arange(side), indexing="ij")
+    cells = paddle.assign(np.stack([column, row], 2)[:, :, None].astype("float32"))
+    center = (F.sigmoid(values[:, :, :, :2]) + cells) / float(side)
+    half = paddle.exp(values[:, :, :, 2:4]) * paddle.assign(np.array(anchors, "float32")) / (2.0 * side)
+    corners = paddle.concat([center - half, center + half], 3)
+    return paddle.flatten(corners, 0, 2), paddle.flatten(values[:, :, :, 4:], 0, 2)
+
+
+def suppressed(boxes, scores, labels, threshold, overlap):
+    """SSD's rows [1, 1, rows, 7] of the boxes [M, 4] that are left, whatever their labels; one of -1 if none is."""
+    rows, index, _ = paddle._C_ops.multiclass_nms3(
+        paddle.unsqueeze(boxes, 0), paddle.reshape(scores, [1, 1, -1]), None, threshold, -1, -1, overlap, True, 1.0, -1
+    )
+    # In double precision, because oneDNN's kernels (single precision) crash on tensors without rows.
+    rows = paddle.cast(rows, "float64")
+    label = paddle.gather(paddle.cast(labels, "float64"), paddle.flatten(index))
+    rows = paddle.concat([paddle.zeros_like(rows[:, :1]), paddle.unsqueeze(label, 1) + 1.0, rows[:, 1:]], 1)
+    nothing = paddle.assign(np.array([[0.0] + [-1.0] * 6]))
+    none_found = paddle.cast(paddle.sum(paddle.ones_like(rows)) == 0, "int32")
+    wanted = paddle.concat([paddle.cast(paddle.ones_like(rows[:, 0]), "int32"), paddle.reshape(none_found, [1])], 0)
+    rows = paddle.gather(paddle.concat([rows, nothing], 0), paddle.flatten(paddle.nonzero(wanted)))
+    return paddle.reshape(paddle.cast(rows, "float32"), [1, 1, -1, 7])
+
+
+def yolo2_detections(maps, anchors, num_classes, threshold, overlap):
+    """YOLOv2's boxes, each with its likeliest class: [1, 1, rows, 7] of 0, label from 1, score, xmin, ymin, xmax, ymax."""
+    boxes, values = yolo_boxes(maps[0], anchors[0])
+    classes = F.softmax(values[:, 1:], 1)
+    scores = F.sigmoid(values[:, 0]) * paddle.max(classes, 1)
+    return suppressed(boxes, scores, paddle.argmax(classes, 1), threshold, overlap)
+
+
+def yolo3_detections(maps, anchors, num_classes, threshold, overlap):
+    """YOLOv3's boxes of all its maps, each with every class: rows as those of ``yolo2_detections``."""
+    pairs = [yolo_boxes(x, pairs) for x, pairs in zip(maps, anchors)]
+    boxes, values = (paddle.concat(parts, 0) for parts in zip(*pairs))
+    scores = F.sigmoid(values[:, :1]) * F.sigmoid(values[:, 1:])
+    labels = paddle.cumsum(paddle.ones_like(scores), 1) - 1.0
+    boxes = paddle.tile(paddle.unsqueeze(boxes, 1), [1, num_classes, 1])
+    return suppressed(paddle.flatten(boxes, 0, 1), paddle.flatten(scores), paddle.flatten(labels), threshold, overlap)

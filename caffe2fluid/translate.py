@@ -136,6 +136,7 @@ def _translate(network: Network, weights: dict[str, LayerWeights] | None, phase:
     shapes = {name: list(shape) for name, shape in network.inputs.items()}
     result = Translation(network, phase, [], shapes, output_blobs(network), list(network.notes))
     shared: dict = {}
+    writers: dict[str, str] = {}
     problems = []
 
     def blobs_of(layer: Layer):
@@ -159,6 +160,7 @@ def _translate(network: Network, weights: dict[str, LayerWeights] | None, phase:
             scale=scale,
             scale_blobs=blobs_of(scale) if scale else None,
             any_size=any_size,
+            writers=[writers.get(blob, "") for blob in layer.bottoms],
         )
         try:
             LAYERS[_type_of(layer)](node)
@@ -169,6 +171,7 @@ def _translate(network: Network, weights: dict[str, LayerWeights] | None, phase:
         if len(node.values) not in (0, len(tops)):
             raise node.error(f"has {len(tops)} tops, {layer.type} gives {len(node.values)}")
         shapes.update(zip(tops, node.output_shapes, strict=False))
+        writers.update(dict.fromkeys(tops, layer.type))
         unread = of_layer(layer.params) + (of_layer(scale.params) if scale else [])
         if unread:
             result.notes.append(

@@ -59,7 +59,7 @@ def elu(node: Node) -> None:
     node.output(f"F.elu({node.x}, {literal(alpha)})", node.shape)
 
 
-@register_layer("SeLu", "SELU")
+@register_layer("SeLu", "SeLU", "SELU")
 def selu(node: Node) -> None:
     """lambda * x, below 0 lambda * alpha * (exp(x) - 1) (Klambauer et al., https://arxiv.org/abs/1706.02515)."""
     params = node.params("selu_param")
@@ -176,7 +176,11 @@ def dropout(node: Node) -> None:
 def spatial_dropout(node: Node) -> None:
     """Drops whole channels in training (ENet's Caffe), and does nothing at test time."""
     node.needs_axes(4)
-    ratio = node.params("dropout_param").number("dropout_ratio", 0.5)
+    own = "spatial_dropout_param" in node.layer.params
+    params = node.params("spatial_dropout_param" if own else "dropout_param")
+    ratio = params.number("dropout_ratio", 0.5)
+    if params.flag("sample_weights_test", False):
+        raise node.unsupported("sample_weights_test: it drops at random at test time, too")
     if not 0 <= ratio < 1:
         raise node.error(f"dropout_ratio {ratio} is not between 0 and 1")
     node.output(f"{node.sublayer(f'nn.Dropout2D({literal(ratio)})')}({node.x})", node.shape)

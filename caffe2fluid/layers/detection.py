@@ -232,3 +232,64 @@ def proposal(node: Node) -> None:
     node.output(f"{function}({call})[0]", [scores[0] * keep, 5])
     if len(node.layer.tops) > 1:
         node.output(f"{function}({call})[1]", [scores[0] * keep])
+
+
+@register_layer("YoloDetectionOutput")
+def yolo_detection_output(node: Node) -> None:
+    """Boxes of YOLOv2 (https://arxiv.org/abs/1612.08242): each of its likeliest class, one suppression for all classes."""
+    params = node.params("yolo_detection_output_param")
+    node.needs_bottoms(1, 1)
+    params.integer("side", 13)
+    params.text("label_map_file", "")
+    coordinates = params.integer("coords", 4)
+    boxes = params.integer("num_box", 5)
+    anchors = _yolo_anchors(node, params, boxes)
+    _yolo_output(node, params, "yolo2_detections", boxes, coordinates, [anchors[:boxes]])
+
+
+@register_layer("Yolov3DetectionOutput")
+def yolov3_detection_output(node: Node) -> None:
+    """Boxes of YOLOv3 (https://arxiv.org/abs/1804.02767): with each class above the threshold, one suppression for all."""
+    params = node.params("yolov3_detection_output_param")
+    boxes, mask = params.integer("num_box", 3), params.integers("mask")
+    groups, scales = params.integer("mask_group_num", 2), params.integers("anchors_scale")
+    if not len(node.inputs) == groups == len(scales) or len(mask) != groups * boxes or min(scales, default=0) < 1:
+        raise node.error(
+            f"{len(node.inputs)} bottoms, mask_group_num {groups}, {len(mask)} mask, {len(scales)} anchors_scale"
+        )
+    known = _yolo_anchors(node, params, max(mask) + 1)
+    anchors = []
+    for index, (shape, scale) in enumerate(zip(node.shapes, scales, strict=True)):
+        side = shape[-1] * scale  # the anchors are in pixels of an image of that side
+        chosen = mask[index * boxes : (index + 1) * boxes]
+        anchors.append([[known[k][0] * shape[-1] / side, known[k][1] * shape[-1] / side] for k in chosen])
+    _yolo_output(node, params, "yolo3_detections", boxes, 4, anchors)
+
+
+def _yolo_anchors(node: Node, params: Message, least: int) -> list[list[float]]:
+    """Pairs of width and height."""
+    biases = params.numbers("biases")
+    if least < 1 or len(biases) % 2 or len(biases) < 2 * least:
+        raise node.error(f"{len(biases)} biases for {least} boxes")
+    return [biases[index : index + 2] for index in range(0, len(biases), 2)]
+
+
+def _yolo_output(
+    node: Node, params: Message, function: str, boxes: int, coordinates: int, anchors: list[list[list[float]]]
+) -> None:
+    """``anchors`` by bottom, in cells."""
+    classes = params.integer("num_classes")
+    for shape in node.shapes:
+        if (
+            len(shape) != 4
+            or shape[0] != 1
+            or shape[1] != boxes * (5 + classes)
+            or shape[2] != shape[3]
+            or coordinates != 4
+        ):
+            raise node.error(
+                f"bottoms of shapes {node.shapes} for {boxes} boxes and {classes} classes; wanted are squares of one image"
+            )
+    threshold, overlap = params.number("confidence_threshold", 0.01), params.number("nms_threshold", 0.45)
+    call = arguments(f"[{', '.join(node.inputs)}]", anchors, classes, threshold, overlap)
+    node.output(f"{node.helper(function)}({call})", [1, 1, 1, 7])

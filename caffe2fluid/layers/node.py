@@ -84,6 +84,7 @@ class Node:
     scale: Layer | None = None
     scale_blobs: list[np.ndarray] | None = None
     any_size: bool = False
+    writers: list[str] = field(default_factory=list)  # types of the layers that wrote the bottoms
 
     init: list[str] = field(default_factory=list)
     values: list[str] = field(default_factory=list)
@@ -268,6 +269,11 @@ def arguments(*positional: Any, **keywords: Any) -> str:
 def pair(values: Sequence[int]) -> int | list[int]:
     """One number for all axes if they agree, else the list: what Paddle's kernel_size, stride, ... take."""
     return values[0] if len(set(values)) == 1 else list(values)
+
+
+def transposed_before(node: Node) -> bool:
+    """Whether the first bottom is a transpose: oneDNN's pass in Paddle 3.3 fuses one with a reshape into a wrong type."""
+    return bool(node.writers) and node.writers[0] in ("Permute", "Transpose")
 
 
 def same(x: str) -> str:

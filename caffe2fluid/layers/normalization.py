@@ -342,7 +342,9 @@ def l2_normalize(node: Node) -> None:
 
 @register_layer("L2Normalization")
 def l2_normalization(node: Node) -> None:
-    """Each item of the batch divided by its length (metric learning's forks)."""
+    """Each item of the batch divided by its length (metric learning's forks, which differ about feature maps)."""
+    if math.prod(node.shape[2:]) != 1:
+        raise node.unsupported(f"a blob of shape {node.shape}: forks normalise a feature map in different ways")
     axes = list(range(1, len(node.shape)))
     node.output(f"{node.x} / paddle.sqrt(paddle.sum({node.x} * {node.x}, {axes}, keepdim=True))", node.shape)
 

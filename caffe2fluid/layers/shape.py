@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from ..names import literal
-from .node import Node, arguments, register_layer, same
+from .node import Node, arguments, register_layer, same, transposed_before
 
 
 @register_layer("Concat")
@@ -96,7 +96,8 @@ def reshape(node: Node) -> None:
         target[start + len(wanted) :] = [0] * (count - end)
     elif -1 not in wanted and len(shape) > start + len(wanted):
         target[-1] = -1
-    node.output(f"paddle.reshape({node.x}, {target})", shape)
+    x = same(node.x) if transposed_before(node) else node.x
+    node.output(f"paddle.reshape({x}, {target})", shape)
 
 
 @register_layer("Permute")
@@ -138,7 +139,7 @@ def reorg(node: Node) -> None:
         inner, order = [-1, fewer, height, stride, width, stride], [0, 3, 5, 1, 2, 4]
         shape = [channels * squares, height // stride, width // stride]
     value = f"paddle.transpose(paddle.reshape({node.x}, {inner}), {order})"
-    node.output(f"paddle.reshape({value}, {[-1, *shape]})", [batch, *shape])
+    node.output(f"paddle.reshape({same(value)}, {[-1, *shape]})", [batch, *shape])
 
 
 @register_layer("Crop")

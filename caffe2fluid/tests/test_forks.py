@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from caffe2fluid.errors import ConvertError
 from caffe2fluid.tests.tools import caffemodel, run, translate_files
 
 import numpy as np
@@ -51,13 +52,14 @@ def test_reorg(reverse, tmp_path):
     np.testing.assert_array_equal(ours, reorg(X, 2, reverse))
 
 
-@pytest.mark.parametrize("kind", ["SeLu", "SELU"])
+@pytest.mark.parametrize("kind", ["SeLu", "SeLU", "SELU"])
 @pytest.mark.parametrize(
     ("body", "alpha", "scale"), [("", 1.67326324, 1.050700987), ("alpha: 1.5 lambda: 0.9", 1.5, 0.9)]
 )
 def test_selu(kind, body, alpha, scale, tmp_path):
-    """SeLuLayer::Forward_cpu in src/caffe/layers/selu_layer.cpp: x > 0 ? lambda * x : lambda * alpha * (exp(x) - 1), with
-    the defaults that its repository's README gives."""
+    """SeLuLayer::Forward_cpu in src/caffe/layers/selu_layer.cpp (github.com/fireae/caffe_latte,
+    715da18e3ab1764e3795b8757d95bff8ccbf0df1; as SeLU in foss-for-synopsys-dwc-arc-processors/synopsys-caffe): x > 0 ?
+    lambda * x : lambda * alpha * (exp(x) - 1)."""
     (ours,) = converted(tmp_path, kind, f"selu_param {{ {body} }}")
     np.testing.assert_allclose(ours, np.where(X > 0, scale * X, scale * alpha * (np.exp(X) - 1)), rtol=1e-5, atol=1e-6)
 
@@ -73,9 +75,13 @@ def test_mish(tmp_path):
 
 
 def test_spatial_dropout_does_nothing_at_test_time(tmp_path):
-    """SpatialDropoutLayer::Forward_cpu in src/caffe/layers/spatial_dropout_layer.cpp copies unless it trains."""
-    (ours,) = converted(tmp_path, "SpatialDropout", "dropout_param { dropout_ratio: 0.1 }")
-    np.testing.assert_array_equal(ours, X)
+    """SpatialDropoutLayer::Forward_cpu in src/caffe/layers/spatial_dropout_layer.cpp (github.com/jtetrea/caffe-enet,
+    fe04743803b4448715cfedbb587e8f5b8f5c06a4) copies unless it trains."""
+    for message in ("spatial_dropout_param", "dropout_param"):
+        (ours,) = converted(tmp_path, "SpatialDropout", f"{message} {{ dropout_ratio: 0.1 }}")
+        np.testing.assert_array_equal(ours, X)
+    with pytest.raises(ConvertError, match="sample_weights_test"):
+        converted(tmp_path, "SpatialDropout", "spatial_dropout_param { sample_weights_test: true }")
 
 
 @pytest.mark.parametrize("flag", [False, True])
@@ -118,15 +124,17 @@ def test_margin_inner_product(margin, tmp_path):
 
 
 def test_l2_normalization(tmp_path):
-    """L2NormalizationLayer::Forward_cpu of the forks for metric learning, src/caffe/layers/l2normalization_layer.cpp: each
-    item times the power -0.5 of the sum of its squares."""
-    (ours,) = converted(tmp_path, "L2Normalization")
-    expected = np.stack([item * (item.astype(np.float64) ** 2).sum() ** -0.5 for item in X])
+    """L2NormalizationLayer::Forward_cpu of the forks for metric learning, src/caffe/layers/l2normalization_layer.cpp
+    (github.com/hyphhh/mycaffe, d39b6f35e199cb962a74ba7599021da64fc1907f): each item times the power -0.5 of the sum of its squares."""
+    x = X.reshape(2, -1, 1, 1)
+    (ours,) = converted(tmp_path, "L2Normalization", inputs={"data": x})
+    expected = np.stack([item * (item.astype(np.float64) ** 2).sum() ** -0.5 for item in x])
     np.testing.assert_allclose(ours, expected, rtol=1e-5)
 
 
 def test_transpose(tmp_path):
-    """TransposeLayer::permute of Microsoft's and the warp-ctc forks, src/caffe/layers/transpose_layer.cpp: axis i of the top
+    """TransposeLayer::permute of Microsoft's and the warp-ctc forks, src/caffe/layers/transpose_layer.cpp
+    (github.com/dlunion/CC4.0, 1225991c1d6547dfdbe38bd5619cb34602e9303b): axis i of the top
     is axis dim(i) of the bottom."""
     (ours,) = converted(tmp_path, "Transpose", "transpose_param { dim: 3 dim: 0 dim: 2 dim: 1 }")
     np.testing.assert_array_equal(ours, X.transpose(3, 0, 2, 1))
@@ -134,9 +142,6 @@ def test_transpose(tmp_path):
 
 def test_lstm_unit(tmp_path):
     """LSTMUnitLayer::Forward_cpu in src/caffe/layers/lstm_unit_layer.cpp of github.com/BVLC/caffe."""
-
-    def sigmoid(values):
-        return 1 / (1 + np.exp(-values))
 
     generator = np.random.default_rng(2)
     cell, gates = generator.standard_normal((1, 3, 4)), generator.standard_normal((1, 3, 16))
@@ -152,3 +157,95 @@ def test_lstm_unit(tmp_path):
     ours = converted(tmp_path, "LSTMUnit", inputs=inputs, tops=("c_t", "h_t"))
     np.testing.assert_allclose(ours[0], new, rtol=1e-5)
     np.testing.assert_allclose(ours[1], hidden, rtol=1e-5)
+
+
+def sigmoid(values):
+    return 1 / (1 + np.exp(-values))
+
+
+def iou(one, other):
+    """box_iou: of center, width, height; 0 where they do not meet."""
+    sides = []
+    for axis in range(2):
+        low = max(box[axis] - box[axis + 2] / 2 for box in (one, other))
+        high = min(box[axis] + box[axis + 2] / 2 for box in (one, other))
+        sides.append(high - low)
+    common = sides[0] * sides[1] if min(sides) >= 0 else 0.0
+    return common / (one[2] * one[3] + other[2] * other[3] - common)
+
+
+def rows_of(predictions, threshold):
+    """ApplyNms over all classes, and the rows that Forward_cpu writes; predictions: (score, class, box)."""
+    kept = []
+    for score, label, box in sorted(predictions, key=lambda entry: -entry[0]):
+        if all(iou(box, other) < threshold for _, _, other in kept):
+            kept.append((score, label, box))
+    if not kept:
+        return np.array([[0.0] + [-1.0] * 6])
+    return np.array(
+        [[0, label + 1, score, x - w / 2, y - h / 2, x + w / 2, y + h / 2] for score, label, (x, y, w, h) in kept]
+    )
+
+
+def yolo2(x, biases, boxes, classes, threshold, overlap):
+    """YoloDetectionOutputLayer::Forward_cpu in src/caffe/layers/yolo_detection_output_layer.cpp
+    (github.com/eric612/MobileNet-YOLO, f36b52bc0d1660d22d761a12752838fd4e024da4)."""
+    side, found = x.shape[3], []
+    for j in range(side):
+        for i in range(side):
+            for n in range(boxes):
+                v = x[0, n * (5 + classes) : (n + 1) * (5 + classes), j, i].astype(np.float64)
+                box = ((i + sigmoid(v[0])) / side, (j + sigmoid(v[1])) / side,
+                       np.exp(v[2]) * biases[2 * n] / side, np.exp(v[3]) * biases[2 * n + 1] / side)  # fmt: skip
+                likely = np.exp(v[5:] - v[5:].max())
+                score = sigmoid(v[4]) * (likely / likely.sum()).max()
+                if score >= threshold:
+                    found.append((score, int(v[5:].argmax()), box))
+    return rows_of(found, overlap)
+
+
+def yolo3(maps, biases, mask, scales, boxes, classes, threshold, overlap):
+    """Yolov3DetectionOutputLayer::Forward_cpu in src/caffe/layers/yolov3_detection_output_layer.cpp
+    (github.com/eric612/MobileNet-YOLO, 187077622991175e0be785261386b921ff773106)."""
+    found = []
+    for t, x in enumerate(maps):
+        side = x.shape[3]
+        for s in range(side * side):
+            for n in range(boxes):
+                v = x[0, n * (5 + classes) : (n + 1) * (5 + classes), s // side, s % side].astype(np.float64)
+                k = mask[n + t * boxes]
+                size = side * scales[t]
+                box = ((s % side + sigmoid(v[0])) / side, (s // side + sigmoid(v[1])) / side,
+                       np.exp(v[2]) * biases[2 * k] / size, np.exp(v[3]) * biases[2 * k + 1] / size)  # fmt: skip
+                scores = sigmoid(v[5:]) * sigmoid(v[4])
+                found += [(score, c, box) for c, score in enumerate(scores) if score > threshold]
+    return rows_of(found, overlap)
+
+
+@pytest.mark.parametrize("threshold", [0.2, 0.999])
+def test_yolo_v2(threshold, tmp_path):
+    x = np.random.default_rng(3).standard_normal((1, 2 * 8, 5, 5)).astype(np.float32)
+    biases = [1.0, 1.5, 3.0, 2.0]
+    body = " ".join(f"biases: {bias}" for bias in biases)
+    body = f"num_classes: 3 num_box: 2 coords: 4 side: 5 confidence_threshold: {threshold} nms_threshold: 0.3 {body}"
+    (ours,) = converted(
+        tmp_path, "YoloDetectionOutput", f"yolo_detection_output_param {{ {body} }}", inputs={"data": x}
+    )
+    theirs = yolo2(x, biases, 2, 3, threshold, 0.3)
+    assert (len(theirs) > 5) == (threshold < 0.5)
+    np.testing.assert_allclose(ours[0, 0], theirs, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.999])
+def test_yolo_v3(threshold, tmp_path):
+    generator = np.random.default_rng(4)
+    maps = {name: generator.standard_normal((1, 2 * 8, n, n)).astype(np.float32) for name, n in (("a", 3), ("b", 6))}
+    biases, mask, scales = [4.0, 5, 9, 8, 20, 17, 30, 33], [2, 3, 0, 1], [32, 16]
+    body = " ".join(
+        [*(f"biases: {b}" for b in biases), *(f"mask: {m}" for m in mask), *(f"anchors_scale: {s}" for s in scales)]
+    )
+    body = f"num_classes: 3 num_box: 2 mask_group_num: 2 confidence_threshold: {threshold} nms_threshold: 0.4 {body}"
+    (ours,) = converted(tmp_path, "Yolov3DetectionOutput", f"yolov3_detection_output_param {{ {body} }}", inputs=maps)
+    theirs = yolo3(list(maps.values()), biases, mask, scales, 2, 3, threshold, 0.4)
+    assert (len(theirs) > 5) == (threshold < 0.5)
+    np.testing.assert_allclose(ours[0, 0], theirs, rtol=1e-4, atol=1e-6)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from caffe2fluid.convert import convert
 from caffe2fluid.converted import Predictor, open_converted, read_arrays, run_blobs
 from caffe2fluid.operators import caffe_lstm, caffe_lstm_from
-from caffe2fluid.tests.tools import MICRO, LayerReferences, load_source, relative, run, translate_files
+from caffe2fluid.tests.tools import MICRO, LayerReferences, caffemodel, load_source, relative, run, translate_files
 
 import numpy as np
 import paddle
@@ -129,3 +129,28 @@ def test_lstm_is_one_operation_that_trains(tmp_path):
         program = load_source(translate_files(tmp_path / "net.prototxt")).build()[1]
         lengths.append(len(program.global_block().ops))
     assert lengths[0] == lengths[1]
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        'type: "Reshape" reshape_param { shape { dim: 2 dim: 4 dim: -1 } }',
+        'type: "Flatten"',
+        'type: "InnerProduct" inner_product_param { num_output: 3 weight_filler { type: "constant" value: 0.1 } bias_filler { value: 0 } }',
+    ],
+)
+def test_a_transpose_of_fixed_size_and_what_follows(layer, tmp_path):
+    """In the predictor, whose passes fuse the two."""
+    text = 'input: "data" input_shape { dim: 2 dim: 3 dim: 4 dim: 5 }\n'
+    text += 'layer { name: "p" type: "Permute" bottom: "data" top: "p" permute_param { order: 0 order: 2 order: 3 order: 1 } }\n'
+    text += f'layer {{ name: "l" bottom: "p" top: "l" {layer} }}\n'
+    text += 'layer { name: "f" type: "Reshape" bottom: "data" top: "f" reshape_param { shape { dim: 2 dim: 60 } } }'
+    (tmp_path / "net.prototxt").write_text(text)
+    (tmp_path / "net.caffemodel").write_bytes(caffemodel({"none": ("ReLU", [np.zeros(1)])}))
+    convert(tmp_path / "net.prototxt", tmp_path / "net.caffemodel", tmp_path / "out")
+    converted = open_converted(tmp_path / "out")
+    assert None not in converted.inputs["data"]
+    feed = {"data": np.random.default_rng(0).standard_normal((2, 3, 4, 5)).astype(np.float32)}
+    expected = dict(run_blobs(converted, feed, ["l"]))["l"]
+    for onednn in (True, False):
+        assert relative(Predictor(converted, onednn)(feed)["l"], expected) < TOLERANCE
