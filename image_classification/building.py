@@ -7,18 +7,11 @@ from fluid.optimizers import optimizer
 from fluid.program import Program, build, build_accumulating
 from fluid.schedule import Schedule
 from image_classification.classifier import Classifier
-from image_classification.finetuning import Freeze, Tuning
+from image_classification.finetuning import Tuning
 from image_classification.network import training_network
 
 if TYPE_CHECKING:
     from image_classification.train import Flags
-
-
-def frozen(flags: "Flags") -> Freeze:
-    """What is not trained."""
-    if flags.freeze != "auto":
-        return flags.freeze
-    return "none" if flags.pretrained_model is None else "statistics"
 
 
 def training_programs(flags: "Flags", classifier: Classifier, rate: Schedule) -> dict[str, Program]:
@@ -30,7 +23,7 @@ def training_programs(flags: "Flags", classifier: Classifier, rate: Schedule) ->
         classifier,
         label_smoothing=flags.label_smoothing,
         mixup=flags.use_mixup,
-        tuning=Tuning(frozen(flags), flags.freeze_params, flags.head_lr, flags.first_layer_lr),
+        tuning=Tuning(flags.freeze, flags.freeze_params, flags.head_lr, flags.first_layer_lr),
     )
     common = {
         "optimizer": lambda: optimizer(flags),

@@ -8,6 +8,9 @@ from fluid.engine import Engine
 
 import numpy as np
 
+MOST_IN_PICTURE = 1000
+"""Classes up to which a confusion matrix is drawn: 8,000 took 4 GB."""
+
 
 def hits(logits: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
     """Whether each label is among the k largest logits: logits [N, C], labels [N] -> bool [N].
@@ -52,17 +55,27 @@ class Accuracy:
         self.confusion = engine.total(self.confusion)
 
     def result(self) -> dict[str, float]:
-        """`loss`, `acc1` and `acc5` as means over all samples, accuracies in 0..1."""
+        """`loss`, `acc1` and `acc5` as means over all samples, accuracies in 0..1; and the means of `by_class` over the classes
+        that have samples: `balanced_acc`, `precision`, `f1`."""
+        recall, precision, f1 = self.by_class()
         return {
             "loss": self.loss_sum / self.samples,
             "acc1": self.top1 / self.samples,
             "acc5": self.top5 / self.samples,
+            "balanced_acc": float(np.nanmean(recall)),
+            "precision": float(np.nanmean(precision)),
+            "f1": float(np.nanmean(f1)),
         }
 
-    def per_class(self) -> np.ndarray:
-        """Top-1 accuracy of each class, [class_dim]; not a number for a class without samples."""
-        totals = self.confusion.sum(axis=1)
-        return np.where(totals > 0, self.confusion.diagonal() / np.maximum(totals, 1), np.nan)
+    def by_class(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Recall, precision and F1 of each class, [class_dim]; not a number for a class without samples.
+
+        Recall is the class's top-1 accuracy. The precision of a class that is never predicted is 0.
+        """
+        right, samples, predicted = self.confusion.diagonal(), self.confusion.sum(axis=1), self.confusion.sum(axis=0)
+        recall, precision = right / np.maximum(samples, 1), right / np.maximum(predicted, 1)
+        f1 = 2 * right / np.maximum(samples + predicted, 1)
+        return tuple(np.where(samples > 0, values, np.nan) for values in (recall, precision, f1))
 
 
 def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -37,12 +37,14 @@ class Recipe:
     lr_strategy: str = "cosine_decay"
     label_smoothing: float = 0.0
     use_mixup: bool = False
+    freeze: str | None = None
+    lower_scale: float | None = None
 
 
 STEPS = "piecewise_decay"
 MIXED = {"label_smoothing": 0.1, "use_mixup": True}
-FINE_TUNING = Recipe(32, 0.02, 15, 4e-5)
-"""From weights of another data set."""
+FINE_TUNING = Recipe(32, 0.02, 8, 4e-5, freeze="backbone", lower_scale=0.3)
+"""From weights of another data set: the head alone learns, which takes little time and data, and cannot spoil the rest."""
 FROM_SCRATCH = {
     SMALL_NET: Recipe(64, 0.1, 40, 5e-4),
     "AlexNet": Recipe(256, 0.01, 120, 1e-4, STEPS),

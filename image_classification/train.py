@@ -65,9 +65,9 @@ class Flags(OptimizerFlags, BatchFlags, TrainFlags):
     """Parameters not to take from --pretrained_model; a head for another number of classes is found without it."""
     allow_partial: bool = False
     """Accept weights that fit only in part."""
-    freeze: Literal["auto", "none", "statistics", "backbone"] = "auto"
-    """What is not trained: the statistics of batch normalisation, or all but the head; auto keeps the statistics where training
-    starts from weights."""
+    freeze: Literal["none", "statistics", "backbone"] = "none"
+    """What is not trained: the statistics of batch normalisation, or all but the head; the recipe of fine-tuning says the
+    latter."""
     freeze_params: tuple[str, ...] = ()
     """Parameters that are not trained, by patterns such as 'conv[1-4]*'."""
     head_lr: Positive = 1.0

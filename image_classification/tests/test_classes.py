@@ -1,5 +1,6 @@
 """Classes are matched by name wherever weights meet data."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -85,3 +86,13 @@ def test_columns_of_a_head_follow_their_names():
     head = matched_head(stored, own, ["c", "new"], ["a", "b", "c"])
     assert head["fc_offset"].tolist() == [2, 0] and head["fc_weights"].tolist() == [[2, 0], [5, 0], [8, 0]]
     assert "c" not in head
+
+
+def test_figures_of_each_class_are_printed_and_written(tmp_path, capsys):
+    folder = clothes(tmp_path / "a", {"sandal": "sandal", "ankle boot": "ankle boot"})
+    accuracy(folder, per_class=True, output_dir=tmp_path / "found")
+    said = capsys.readouterr().out
+    assert "precision" in said and "F1" in said and "ankle boot" in said and "trouser" not in said
+    classes = json.loads((tmp_path / "found" / "result.json").read_text())["classes"]
+    assert [(record["name"], record["images"]) for record in classes] == [("sandal", 6), ("ankle boot", 6)]
+    assert all(0 <= record[figure] <= 1 for record in classes for figure in ("recall", "precision", "f1"))

@@ -24,8 +24,25 @@ def test_rows_that_fill_a_batch_do_not_count():
     accuracy.add({"logits": logits[:2]}, Batch({"label": np.array([0, 0])}, size=0, epoch=0, index=1, padding=2))
     assert accuracy.confusion.tolist() == [[0, 0, 0], [0, 1, 0], [1, 0, 0]]
     expected = np.mean([np.log(np.exp([-2, 0, -1]).sum()), 5 + np.log(1 + 2 * np.exp(-5))])
-    assert accuracy.result() == {"loss": pytest.approx(expected), "acc1": 0.5, "acc5": 1.0}
-    np.testing.assert_array_equal(accuracy.per_class(), [np.nan, 1, 0])
+    means = {"balanced_acc": 0.5, "precision": 0.5, "f1": 0.5}
+    assert accuracy.result() == {"loss": pytest.approx(expected), "acc1": 0.5, "acc5": 1.0, **means}
+    np.testing.assert_array_equal(accuracy.by_class()[0], [np.nan, 1, 0])
+
+
+def test_figures_by_class_are_those_of_the_confusion_matrix():
+    """Against the definitions, counted sample by sample; the last class has no samples and is predicted once."""
+    accuracy = Accuracy(class_dim=4)
+    labels, predicted = np.array([0, 0, 0, 1, 1, 2, 2, 2]), np.array([0, 0, 1, 1, 0, 0, 1, 3])
+    accuracy.add({"logits": np.eye(4, dtype=np.float32)[predicted]}, Batch({"label": labels}, size=8, epoch=0, index=0))
+    recall, precision, f1 = accuracy.by_class()
+    np.testing.assert_allclose(recall, [2 / 3, 1 / 2, 0, np.nan])
+    np.testing.assert_allclose(precision, [2 / 4, 1 / 3, 0, np.nan])
+    np.testing.assert_allclose(f1, [4 / 7, 2 / 5, 0, np.nan])
+    result = accuracy.result()
+    assert result["acc1"] == 3 / 8 and result["balanced_acc"] == pytest.approx((2 / 3 + 1 / 2) / 3)
+    assert result["precision"] == pytest.approx((2 / 4 + 1 / 3) / 3) and result["f1"] == pytest.approx(
+        (4 / 7 + 2 / 5) / 3
+    )
 
 
 def test_cross_entropy_counts_a_logit_as_at_most_64_below_the_largest():

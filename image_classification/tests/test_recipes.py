@@ -30,6 +30,7 @@ def test_the_size_of_the_pictures_chooses_the_network(tmp_path):
     assert applied("--data_dir", small).model == "SmallNet"
     flags = applied("--data_dir", large)
     assert (flags.model, flags.pretrained_model) == ("MobileNetV2_tf", "mobilenet_v2_imagenet")
+    assert flags.freeze == "backbone" and applied("--data_dir", large, "--freeze", "none").freeze == "none"
     assert flags.lr < 0.1 and flags.l2_decay < 5e-4 and flags.batch_size < 64
     assert applied("--data_dir", large, "--image_shape", "3,28,28").model == "SmallNet"
     assert applied("--data_dir", large, "--model", "SmallNet").lr == train.Flags.lr
