@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from fluid.errors import DataError
 from object_detection.annotations import DataSet, has_split, open_data, without_faults
 from object_detection.shapes import draw_shapes
 
@@ -35,6 +36,8 @@ def open_part(flags: DataFlags, part: Literal["train", "val"], split: str | None
     if flags.data_dir is None and flags.data == "shapes":
         return draw_shapes(part)
     folder = flags.data_dir or TREES
+    if not folder.is_dir():
+        raise DataError(f"--data_dir {folder}: no such folder")
     if split is not None:
         return open_data(folder, Path(split).stem.removeprefix("instances_"))
     present = [name for name in USUAL[part] if has_split(folder, name)]

@@ -94,6 +94,11 @@ def test_parts_with_other_classes(tmp_path: Path) -> None:
         train.main(narrow(data_dir=data))
 
 
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="--data_dir .*nowhere: no such folder"):
+        train.main(train.Flags(data_dir=tmp_path / "nowhere"))
+
+
 def test_contradicting_starts() -> None:
     with pytest.raises(UserError, match="--from_scratch and --pretrained_model"):
         train.main(train.Flags(from_scratch=True, pretrained_model="ssd_mobilenet_v1_voc"))
@@ -190,7 +195,7 @@ def test_it_learns(tmp_path: Path) -> None:
         "--seed",
         str(seed),
         "--max_steps",
-        "30",
+        "36",
         "--log_every",
         "6",
         "--output_dir",
