@@ -29,7 +29,7 @@ Strategy = Literal[
 class OptimizerFlags(AverageFlags):
     """How parameters follow their gradients."""
 
-    optimizer: Literal["momentum", "sgd", "adam", "rmsprop", "adadelta"] = "momentum"
+    optimizer: Literal["momentum", "sgd", "adam", "adamw", "rmsprop", "adadelta"] = "momentum"
     """Update rule."""
     lr: NotNegative = 0.1
     """Learning rate: the largest; noam: the factor of its formula."""
@@ -49,6 +49,8 @@ class OptimizerFlags(AverageFlags):
     """polynomial_decay: exponent."""
     momentum_rate: Decay = 0.9
     """Momentum of momentum and rmsprop."""
+    nesterov: bool = False
+    """Momentum looks a step ahead (Nesterov)."""
     beta1: Decay = 0.9
     """Adam: decay of the first moment."""
     beta2: Decay = 0.999
@@ -56,7 +58,10 @@ class OptimizerFlags(AverageFlags):
     adam_epsilon: Annotated[Positive, Was("eps")] = 1e-8
     """Adam: added to the denominator."""
     l2_decay: NotNegative = 0.0
-    """L2 decay of all parameters, as in 2018."""
+    """L2 decay of all parameters, as in 2018; adamw: decay of the parameters themselves (Loshchilov & Hutter,
+    arXiv:1711.05101)."""
+    decay_vectors: bool = True
+    """Decay biases and the scales and offsets of normalisation, too."""
     grad_clip: Positive | None = None
     """Clip the global norm of the gradients to this."""
     accumulate_batches: Count = 1
@@ -71,6 +76,7 @@ def optimizer(flags: OptimizerFlags) -> "paddle.optimizer.Optimizer":
     """The update rule; its learning rate is the Program's schedule."""
     import paddle
 
+    vectors = set() if flags.decay_vectors else _undecayed_vectors()
     common = {
         "learning_rate": flags.lr,
         "weight_decay": flags.l2_decay or None,
@@ -78,15 +84,30 @@ def optimizer(flags: OptimizerFlags) -> "paddle.optimizer.Optimizer":
     }
     match flags.optimizer:
         case "momentum":
-            return paddle.optimizer.Momentum(momentum=flags.momentum_rate, **common)
+            return paddle.optimizer.Momentum(momentum=flags.momentum_rate, use_nesterov=flags.nesterov, **common)
         case "sgd":
             return paddle.optimizer.SGD(**common)
         case "adam":
             return paddle.optimizer.Adam(beta1=flags.beta1, beta2=flags.beta2, epsilon=flags.adam_epsilon, **common)
+        case "adamw":
+            common["weight_decay"] = flags.l2_decay
+            rates = {"beta1": flags.beta1, "beta2": flags.beta2, "epsilon": flags.adam_epsilon}
+            return paddle.optimizer.AdamW(apply_decay_param_fun=lambda name: name not in vectors, **rates, **common)
         case "adadelta":
             return paddle.optimizer.Adadelta(rho=0.95, epsilon=1e-6, **common)
         case _:
             return paddle.optimizer.RMSProp(momentum=flags.momentum_rate, **common)
+
+
+def _undecayed_vectors() -> set[str]:
+    """The names of the vectors among the parameters of the Program being built, which are freed of decay."""
+    import paddle
+
+    parameters = paddle.static.default_main_program().global_block().all_parameters()
+    vectors = [parameter for parameter in parameters if len(parameter.shape) < 2]
+    for parameter in vectors:
+        parameter.regularizer = paddle.regularizer.L2Decay(0.0)
+    return {parameter.name for parameter in vectors}
 
 
 def schedule(

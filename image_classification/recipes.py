@@ -43,7 +43,7 @@ class Recipe:
 
 STEPS = "piecewise_decay"
 MIXED = {"label_smoothing": 0.1, "use_mixup": True}
-FINE_TUNING = Recipe(32, 0.02, 8, 4e-5, freeze="backbone", lower_scale=0.3)
+FINE_TUNING = Recipe(32, 0.05, 12, 4e-5, freeze="backbone", lower_scale=0.5)
 """From weights of another data set: the head alone learns, which takes little time and data, and cannot spoil the rest."""
 FROM_SCRATCH = {
     SMALL_NET: Recipe(64, 0.1, 40, 5e-4),

@@ -1,10 +1,15 @@
 """Update rules and learning rates by flags."""
 
+from fluid import engine as engines
 from fluid import schedule as schedules
 from fluid.config import from_dict, parse
 from fluid.errors import UserError
+from fluid.interface import Input
 from fluid.optimizers import OptimizerFlags, optimizer, schedule
+from fluid.program import build, initialise
 
+import numpy as np
+import paddle
 import pytest
 
 
@@ -52,7 +57,7 @@ def test_the_warm_up_has_one_unit():
         rate(warmup_steps=5, warmup_epochs=1.0)
 
 
-@pytest.mark.parametrize("name", ["momentum", "sgd", "adam", "rmsprop"])
+@pytest.mark.parametrize("name", ["momentum", "sgd", "adam", "adamw", "rmsprop"])
 def test_every_update_rule_can_be_made(name):
     made = optimizer(OptimizerFlags(optimizer=name, lr=0.25, l2_decay=1e-4, grad_clip=1.0))
     assert type(made).__name__.lower() == name and made.get_lr() == 0.25
@@ -86,3 +91,41 @@ def test_spellings_of_label_smoothing(words, expected):
 def test_runs_of_earlier_versions_mean_the_same(kept, expected):
     flags = from_dict(OptimizerFlags, kept)
     assert flags.label_smoothing == expected and flags.adam_epsilon == kept.get("eps", 1e-8)
+
+
+def updated(engine: str, steps: int = 1, gradient: float = 0.0, **flags) -> tuple[np.ndarray, np.ndarray]:
+    """A matrix and a vector of ones after updates in which the loss has this gradient by each number."""
+
+    def network(x, training):
+        one = paddle.nn.initializer.Constant(1.0)
+        weight = paddle.create_parameter([2, 3], "float32", attr=paddle.ParamAttr(name="w", initializer=one))
+        bias = paddle.create_parameter([3], "float32", attr=paddle.ParamAttr(name="b", initializer=one))
+        return {"loss": gradient * (paddle.sum(weight) + paddle.sum(bias)) + 0.0 * paddle.sum(x)}
+
+    rule = lambda: optimizer(OptimizerFlags(lr=0.1, l2_decay=0.5, **flags))  # noqa: E731
+    rate = schedules.Constant(0.1)
+    program = build(network, [Input("x", (None,))], name="t", training=True, optimizer=rule, schedule=rate)
+    chosen, _ = engines.create(engine, "cpu", "fp32", 0, programs=[program])
+    chosen.load(initialise(program, seed=0))
+    for step in range(steps):
+        chosen.run(program, {"x": np.ones(1, np.float32)}, step)
+    state = chosen.state()
+    return np.asarray(state["w"]), np.asarray(state["b"])
+
+
+@pytest.mark.parametrize("engine", ["paddle", "xla"])
+def test_vectors_may_be_left_without_decay(engine):
+    for name in ("momentum", "sgd", "adam", "adamw"):
+        decayed, kept = updated(engine, optimizer=name, decay_vectors=False)
+        assert (decayed < 0.99).all() and (kept == 1).all(), name
+        assert (updated(engine, optimizer=name)[1] < 0.99).all(), name
+    # AdamW decays the parameters by themselves; added to the gradient, Adam makes a whole step of it.
+    np.testing.assert_allclose(updated(engine, optimizer="adamw")[0], 0.95, rtol=1e-6)
+    np.testing.assert_allclose(updated(engine, optimizer="adam")[0], 0.9, rtol=1e-5)
+
+
+@pytest.mark.parametrize("engine", ["paddle", "xla"])
+def test_nesterov_looks_a_step_ahead(engine):
+    flags = {"gradient": 1.0, "steps": 1, "decay_vectors": False, "momentum_rate": 0.5}
+    assert updated(engine, **flags)[1] == pytest.approx(1 - 0.1)
+    assert updated(engine, nesterov=True, **flags)[1] == pytest.approx(1 - 0.1 * 1.5)
