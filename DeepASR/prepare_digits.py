@@ -3,7 +3,7 @@
     git clone https://github.com/Jakobovski/free-spoken-digit-dataset
     ./zoo prepare DeepASR digits --recordings free-spoken-digit-dataset/recordings --data_dir digits
 
-Each recording `DIGIT_SPEAKER_TAKE.wav` comes twice in strings of 1 to 7 of its speaker, with pauses of .05 to .3 s, another level
+Each recording `DIGIT_SPEAKER_TAKE.wav` comes twice in strings of 1 to 5 of its speaker, with pauses of .05 to .3 s, another level
 and noise; takes below 10 are kept for test, in strings of 3 to 7. Synthetic English voices (extra `synth`) are mixed in, since four
 speakers are few.
 Alignments come from a flat start for each speaker by himself, so that a speaker who is left out of training had no part in it.
@@ -43,7 +43,7 @@ LEXICON = Lexicon(
     {word: (tuple(f"{phone}_{word}" for phone in said.split()),) for word, said in PRONUNCIATIONS.items()}
 )
 WORDS = tuple(PRONUNCIATIONS)
-TRAINED_SIZES, TESTED_SIZES = (1, 7), (3, 7)
+TRAINED_SIZES, TESTED_SIZES = (1, 5), (3, 7)
 """Digits of a string."""
 _NAME = re.compile(r"(\d)_([a-z]+)_(\d+)")
 

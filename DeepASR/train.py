@@ -84,7 +84,7 @@ class Flags(AugmentationFlags, OptimizerFlags, BatchFlags, TrainFlags):
 
     batch_size: Count = 16
     """Utterances in a batch, or pieces of long ones, over all devices."""
-    num_epochs: Annotated[Count, Was("pass_num")] = 10
+    num_epochs: Annotated[Count, Was("pass_num")] = 8
     """Passes over the training utterances."""
     newbob: bool = False
     """Instead of --lr_strategy: halve the learning rate after each evaluation, once dev's frame accuracy grows by less than

@@ -46,8 +46,9 @@ from scipy.special import softmax
 SCALES = ("0.1", "0.15", "0.2", "0.3", "0.5")
 GAUSSIAN_SCALE = 0.1
 DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
-RECIPE = ("--hidden_dim 192 --proj_dim 96 --filters 8 --batch_size 16 --num_epochs 20 --lr 0.004 --running_mean 40 --speed 0.1 "
-          "--warp 0.08 --volume 6 --microphone 3 --noise 0.3 --time_masks 1 --frequency_masks 1")  # fmt: skip
+RECIPE = ("--filters 12 --batch_size 32 --num_epochs 50 --lr 0.005 --lr_strategy cosine_decay_warmup --warmup_steps 60 "
+          "--split_frames 320 --running_mean 40 --speed 0.1 --warp 0.1 --volume 6 --microphone 3 --noise 0.3 --time_masks 2 "
+          "--frequency_masks 1")  # fmt: skip
 
 
 @dataclass
