@@ -12,6 +12,7 @@ fluid/media.py.
 """
 
 import hashlib
+import math
 import os
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -31,6 +32,8 @@ import numpy as np
 
 Interpolation = Literal["linear", "area", "cubic", "lanczos"]
 EMBEDDED = Path(__file__).parent / "data"
+KEPT_BYTES = 64_000_000
+"""What the evaluation images of a set may take to be kept in memory."""
 INTERPOLATIONS: dict[Interpolation, int] = {
     "linear": cv2.INTER_LINEAR,
     "area": cv2.INTER_AREA,
@@ -257,13 +260,18 @@ def count_classes(images: ImageList) -> int:
 class ImageSource:
     """Samples {"image": [H, W, 3] uint8 RGB, "label": int64} of an `ImageList`, for `fluid.data`.
 
-    With `augment` the image is changed at random, as training wants it; without, it is its `evaluation_image`.
+    With `augment` the image is changed at random, as training wants it; without, it is its `evaluation_image`. Where all
+    evaluation images together are small, as of the embedded data set, they stay in memory once they are read.
     """
 
     def __init__(self, images: ImageList, preprocess: Preprocess, augment: Augment | None = None) -> None:
         self.images = images
         self.preprocess = preprocess
         self.augment = augment
+        fixed = augment is None or (augment.crop == "shifted" and not augment.rotate)
+        self._kept: dict[int, np.ndarray] | None = (
+            {} if fixed and len(images) * math.prod(preprocess.image_shape) <= KEPT_BYTES else None
+        )
 
     def __len__(self) -> int:
         return len(self.images)
@@ -272,15 +280,27 @@ class ImageSource:
         return self.images.where(index)
 
     def load(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        kept = None if self._kept is None else self._kept.get(index)
         try:
-            data = read_bytes(self.images.path(index))
-            if self.augment is None:
-                image = evaluation_image(decode_image(data), self.preprocess)
-            else:
-                image = training_image(data, self.preprocess, self.augment, rng)
+            image = self._changed(kept, rng) if kept is not None else self._read(index, rng)
         except DataError as error:
             raise DataError(f"{self.where(index)}: {error}") from None
         return {"image": image, "label": self.images.labels[index]}
+
+    def _read(self, index: int, rng: np.random.Generator) -> np.ndarray:
+        data = read_bytes(self.images.path(index))
+        if self._kept is None and self.augment is not None:
+            return training_image(data, self.preprocess, self.augment, rng)
+        image = evaluation_image(decode_image(data), self.preprocess)
+        if self._kept is not None:
+            self._kept[index] = image
+        return self._changed(image, rng)
+
+    def _changed(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """An evaluation image as training wants it, if it does."""
+        if self.augment is None:
+            return image
+        return _finished(_shift(image, self.augment.max_shift, rng), self.augment, rng)
 
 
 def normalise(images: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
@@ -316,6 +336,11 @@ def training_image(data: bytes, preprocess: Preprocess, augment: Augment, rng: n
         image = _shift(evaluation_image(image, preprocess), augment.max_shift, rng)
     else:
         image = _random_resized_crop(data, preprocess, augment, rng)
+    return _finished(image, augment, rng)
+
+
+def _finished(image: np.ndarray, augment: Augment, rng: np.random.Generator) -> np.ndarray:
+    """A crop with the changes that follow it."""
     if augment.color_jitter:
         image = _jitter_colors(image, rng)
     if augment.flip and rng.random() < 0.5:

@@ -525,3 +525,28 @@ def test_a_label_that_no_number_of_images_explains(tmp_path):
     images = read_list(write_list(tmp_path, "a.png 0\nb.png 999999\n"), tmp_path, 2**31)
     with pytest.raises(DataError, match=r"train_list\.txt:2: .*label 999999 would make 1000000 classes of 2 images"):
         reader.count_classes(images)
+
+
+@pytest.mark.parametrize("augment", [None, Augment(crop="shifted"), Augment(crop="shifted", color_jitter=True)])
+def test_small_sets_are_read_once_and_are_what_they_were(tmp_path, augment):
+    write_images(tmp_path, "a.png", "b.png")
+    images = read_list(write_list(tmp_path, "a.png 0\nb.png 1\n"), tmp_path, 2)
+    source, fresh = ImageSource(images, SMALL, augment), ImageSource(images, SMALL, augment)
+    first = [source.load(index, np.random.default_rng(index))["image"].copy() for index in (0, 1)]
+    for name in ("a.png", "b.png"):
+        os.remove(tmp_path / name)
+    for index in (0, 1):
+        again = source.load(index, np.random.default_rng(index))["image"]
+        np.testing.assert_array_equal(again, first[index])
+    with pytest.raises(DataError, match="no such file"):
+        fresh.load(0, np.random.default_rng(0))
+
+
+def test_large_sets_are_not_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(reader, "KEPT_BYTES", 10)
+    write_images(tmp_path, "a.png")
+    source = ImageSource(read_list(write_list(tmp_path, "a.png 0\n"), tmp_path, 1), SMALL, Augment(crop="shifted"))
+    source.load(0, np.random.default_rng(0))
+    os.remove(tmp_path / "a.png")
+    with pytest.raises(DataError):
+        source.load(0, np.random.default_rng(0))
