@@ -24,6 +24,7 @@ if __package__ in (None, ""):
 from fluid import config as configuration
 from fluid import media
 from fluid.arrays import write_npz
+from fluid.checkpoint import free_name
 from fluid.config import ArrayFlags, BatchFlags, Count, EngineFlags, ExportedFlags, Was, defaults, nearest
 from fluid.data import batches_for_all
 from fluid.errors import DataError, UserError
@@ -43,6 +44,7 @@ import tyro
 
 Named = tuple[str, np.ndarray, int | None]
 """Place, picture [H, W, 3] uint8, and the label where a list tells it."""
+RESULTS = ("predictions.jsonl", "predictions.csv", "sheet.png")
 ON_SHEET = 100
 """So many pictures are shown on sheet.png."""
 
@@ -68,7 +70,8 @@ class Flags(NetworkFlags, BatchFlags, ArrayFlags, ExportedFlags, EngineFlags):
     feature: str | None = None
     """Write this layer's output to features.npz instead of classifying."""
     output_dir: Path = Path("predictions")
-    """Folder for results: predictions.jsonl, predictions.csv and sheet.png, or features.npz."""
+    """Folder for results: predictions.jsonl, predictions.csv and sheet.png, or features.npz. Those of an earlier call are moved
+    aside."""
     feed: Path | None = None
     """Raw inputs: an .npz with `image` [N, 3, H, W] float32, normalised already."""
     fetch: Path | None = None
@@ -153,6 +156,8 @@ def outputs_of(
 def classify(runner: Runner, classifier: Classifier, pictures: Iterator[Named], flags: Flags) -> list[dict[str, Any]]:
     """Print and write the best classes of each picture."""
     folder = make_folder(flags.output_dir)
+    if moved := set_aside(folder):
+        console.print(f"the results of an earlier call are now in {moved}", markup=False)
     records, seen = [], []
     with json_lines(folder / "predictions.jsonl") as write, media.until_interrupted(flags.images):
         for place, image, label, logits in outputs_of(runner, classifier, pictures, flags.test_batch_size, "logits"):
@@ -168,6 +173,19 @@ def classify(runner: Runner, classifier: Classifier, pictures: Iterator[Named], 
     if records:
         write_results(folder, records, seen)
     return records
+
+
+def set_aside(folder: Path) -> Path | None:
+    """Move the results of an earlier call into FOLDER/before, before.1, ...; where, None if there are none."""
+    results = [folder / name for name in RESULTS if (folder / name).is_file()]
+    if not results:
+        return None
+    target = free_name(folder / "before")
+    with writing(target):
+        target.mkdir()
+        for path in results:
+            path.rename(target / path.name)
+    return target
 
 
 def best_classes(classifier: Classifier, logits: np.ndarray, count: int) -> list[dict[str, Any]]:

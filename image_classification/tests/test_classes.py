@@ -9,6 +9,7 @@ from image_classification import eval as evaluation
 from image_classification import infer, train
 from image_classification.classes import labels_of
 from image_classification.classifier import SMALL
+from image_classification.duplicates import in_both
 from image_classification.fitting import matched_head
 from image_classification.reader import class_names, embedded_dataset, open_images
 
@@ -96,3 +97,28 @@ def test_figures_of_each_class_are_printed_and_written(tmp_path, capsys):
     classes = json.loads((tmp_path / "found" / "result.json").read_text())["classes"]
     assert [(record["name"], record["images"]) for record in classes] == [("sandal", 6), ("ankle boot", 6)]
     assert all(0 <= record[figure] <= 1 for record in classes for figure in ("recall", "precision", "f1"))
+
+
+def test_pictures_in_both_parts_are_told(tmp_path, capsys):
+    for split in ("train", "val"):
+        clothes(tmp_path / "data", {"bag": "bag", "coat": "coat"}, split, each=4)
+    name = next((tmp_path / "data" / "val" / "bag").iterdir()).name
+    for path in [*(tmp_path / "data" / "val").rglob("*.png")]:
+        if path.name != name:
+            path.write_bytes(path.read_bytes() + b"0")
+    pairs = in_both(*(open_images(tmp_path / "data", split, 2) for split in ("train", "val")))
+    assert [Path(test).name for _, test in pairs] == [name] and pairs[0][0].endswith(f"train/bag/{name}")
+    train.main(train.Flags(data_dir=tmp_path / "data", output_dir=tmp_path / "run", batch_size=4, max_steps=1))
+    assert "1 of 8 test images are among the training images, too" in " ".join(capsys.readouterr().out.split())
+
+
+def test_results_of_an_earlier_call_are_kept(tmp_path):
+    folder = clothes(tmp_path / "a", {"bag": "bag"}, each=2)
+    flags = infer.Flags(images=(str(folder),), pretrained_model=SMALL, output_dir=tmp_path / "found")
+    first = infer.main(flags)
+    infer.main(flags)
+    infer.main(flags)
+    for kept in ("before", "before.1", ""):
+        lines = (tmp_path / "found" / kept / "predictions.jsonl").read_text().splitlines()
+        assert [json.loads(line) for line in lines] == first
+        assert (tmp_path / "found" / kept / "sheet.png").is_file()
