@@ -130,28 +130,22 @@ class ICNet:
         # TensorFlow's SAME: with stride 2 at the bottom and the right alone.
         padding = dilation * (kernel - 1) + 1 - stride if kernel > 1 else 0
         sides = [padding // 2, padding - padding // 2] * 2
-        scale, offset, mean, variance = self._statistics(f"{name}_bn", channels, x)
-        if self.training:
-            y = F.conv2d(x, weight, None, stride, sides, dilation)
-            y = F.batch_norm(y, mean, variance, scale, offset, training=True, momentum=MOMENTUM, epsilon=EPSILON)
-        else:  # one pass over the features less: with fixed statistics the normalisation is part of the weights
-            factor = scale * paddle.rsqrt(variance + EPSILON)
-            y = F.conv2d(x, weight * factor.reshape([-1, 1, 1, 1]), offset - mean * factor, stride, sides, dilation)
+        y = self._normalise(F.conv2d(x, weight, None, stride, sides, dilation), f"{name}_bn")
         return F.relu(y) if relu else y
 
-    def _statistics(self, name: str, channels: int, like: Value) -> list[Value]:
-        """Scale, offset, mean and variance of a batch normalisation, each [channels]."""
-        start = {"w_0": 1.0, "b_0": 0.0, "w_1": 0.0, "w_2": 1.0}
-        return [
-            self._parameter(
-                f"{name}.{suffix}",
-                [channels],
-                paddle.nn.initializer.Constant(value),
-                like,
-                trainable=suffix in ("w_0", "b_0"),
-            )
-            for suffix, value in start.items()
-        ]
+    def _normalise(self, x: Value, name: str) -> Value:
+        zero, one = paddle.nn.initializer.Constant(0.0), paddle.nn.initializer.Constant(1.0)
+        scale, offset = (
+            self._parameter(f"{name}.{suffix}", [x.shape[1]], start, x)
+            for suffix, start in (("w_0", one), ("b_0", zero))
+        )
+        mean, variance = (
+            self._parameter(f"{name}.{suffix}", [x.shape[1]], start, x, trainable=False)
+            for suffix, start in (("w_1", zero), ("w_2", one))
+        )
+        return F.batch_norm(
+            x, mean, variance, scale, offset, training=self.training, momentum=MOMENTUM, epsilon=EPSILON
+        )
 
     def _parameter(
         self,
