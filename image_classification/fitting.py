@@ -5,9 +5,9 @@ from pathlib import Path
 
 from fluid import checkpoint, weights
 from fluid.weights import Bare, Report, compact, registry
+from image_classification import caffe_names
 from image_classification.classes import labels_of
 from image_classification.classifier import FOLDER, Classifier
-from image_classification.models import caffe_names
 
 import numpy as np
 

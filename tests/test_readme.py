@@ -46,8 +46,8 @@ def script_of(readme: Path, words: list[str]) -> tuple[Path, list[str]] | None:
             return ROOT / rest[0] / "train.py", rest[1:]
         case "launch":
             return ROOT / rest[1] / "train.py", rest[2:]
-        case "prepare":
-            return ROOT / rest[0] / f"prepare_{rest[1]}.py", rest[2:]
+        case "prepare" | "score":
+            return ROOT / rest[0] / f"{command}_{rest[1]}.py", rest[2:]
         case "benchmark":
             return ROOT / "benchmarks" / f"{rest[0]}.py", rest[1:]
     module = ROOT / "fluid" / "commands" / f"{command}.py"

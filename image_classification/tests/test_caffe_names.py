@@ -1,10 +1,10 @@
 """Caffe's VGG nets under our names."""
 
 from fluid.errors import WeightsError
+from image_classification.caffe_names import CAFFE_MEAN, from_caffe, is_caffe
 from image_classification.classifier import Classifier
 from image_classification.fitting import translated
 from image_classification.models import find_model
-from image_classification.models.caffe_names import CAFFE_MEAN, from_caffe, is_caffe
 from image_classification.reader import Preprocess
 from image_classification.tests.networks import build_classifier, shapes
 

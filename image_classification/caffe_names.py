@@ -12,7 +12,6 @@ normalisation, GoogLeNet has the latter, ResNet-50 its strides in other convolut
 from collections.abc import Mapping, Sequence
 
 from fluid.errors import WeightsError
-from image_classification.models.vgg import DEPTHS
 
 import numpy as np
 
@@ -32,6 +31,8 @@ def from_caffe(
 
     Raises WeightsError where `model` is no VGG with biases, or the arrays are of another one.
     """
+    from image_classification.models.vgg import DEPTHS
+
     depth = next((depth for depth in DEPTHS if model == f"VGG{depth}_bias"), None)
     if depth is None:
         raise WeightsError(
