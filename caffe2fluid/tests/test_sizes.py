@@ -194,7 +194,7 @@ def test_pictures_of_any_size(tmp_path, capsys):
         infer.main([str(tmp_path / "fixed"), *words[1:], "--size", "image"])
 
 
-@pytest.mark.parametrize("name", ["P-Net", "FCN", "LRN", "Interp to a blob", "global"])
+@pytest.mark.parametrize("name", ["P-Net", "FCN", "Interp to a blob", "global"])
 def test_onnx(name, tmp_path):
     """ONNX Runtime on what paddle2onnx makes of the exported model."""
     need_onnx()
