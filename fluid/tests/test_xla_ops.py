@@ -380,13 +380,6 @@ row(
 )
 row(
     "reduce",
-    "argmax_of_few",
-    lambda x: (paddle.argmax(x, 1), paddle.argmax(x, -2, keepdim=True), paddle.argmax(x, 0)),
-    integers(2, 5, 3),
-    gradient=False,
-)
-row(
-    "reduce",
     "norm",
     lambda x: (paddle.norm(x), paddle.norm(x, 2, 1), paddle.norm(x, 1, 0), paddle.norm(x, np.inf, 1)),
     normal(3, 4),

@@ -13,9 +13,6 @@ from jax import lax
 
 Array = jax.Array
 
-FEW = 64
-"""Values that `argmax` compares one after the other where they do not lie side by side."""
-
 
 def _axes(op: Call, axis: Any, rank: int) -> tuple[int, ...]:
     """Axes to reduce; none named means all."""
@@ -143,27 +140,7 @@ def log_softmax(op: Call, x: Array) -> Array:
 
 @rule("argmax")
 def argmax(op: Call, x: Array, axis: Any) -> Array:
-    if not op["flatten"] and x.ndim > 1:
-        place = op.integer(axis, "axis") % x.ndim
-        if place < x.ndim - 1 and 1 < x.shape[place] <= FEW:
-            return _running_argmax(x, place, op["keepdims"])
     return _place(op, x, axis, jnp.argmax)
-
-
-def _running_argmax(x: Array, axis: int, keepdims: bool) -> Array:
-    """The first of the largest, compared one after the other: elementwise, so that what makes `x` is not stored first.
-
-    XLA reduces pairs of value and place across rows several times slower. What is not a number counts as largest.
-    """
-    best = lax.index_in_dim(x, 0, axis, keepdims)
-    place = jnp.zeros(best.shape, jnp.int32)
-    for number in range(1, x.shape[axis]):
-        other = lax.index_in_dim(x, number, axis, keepdims)
-        larger = other > best
-        if jnp.issubdtype(x.dtype, jnp.floating):
-            larger |= jnp.isnan(other) & ~jnp.isnan(best)
-        best, place = jnp.where(larger, other, best), jnp.where(larger, number, place)
-    return place
 
 
 @rule("argmin")
