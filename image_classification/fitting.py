@@ -5,6 +5,7 @@ from pathlib import Path
 
 from fluid import checkpoint, weights
 from fluid.weights import Bare, Report, compact, registry
+from image_classification import caffe_names
 from image_classification.classes import labels_of
 from image_classification.classifier import FOLDER, Classifier
 
@@ -94,8 +95,6 @@ def names_of_classes(spec: str | Path) -> Sequence[str]:
 
 def translated(arrays: dict[str, np.ndarray], names: Collection[str], classifier: Classifier) -> dict[str, np.ndarray]:
     """The same under the names of the network, where they carry automatic names of 2018, those of PyTorch or Caffe's."""
-    from image_classification.models import caffe_names
-
     if caffe_names.is_caffe(arrays):
         return caffe_names.from_caffe(classifier.model, arrays, classifier.mean, classifier.std)
     if weights.has_automatic_names(arrays):
