@@ -4,7 +4,6 @@ This module is also the script that the test starts, because the number of devic
 """
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from fluid.errors import EngineError
 from fluid.interface import Input
 from fluid.program import Program, build, initialise
 from fluid.schedule import Constant
+from fluid.tests.devices import with_devices
 
 import numpy as np
 import paddle
@@ -125,11 +125,8 @@ PROBES: list[Callable[[], Any]] = [
 @pytest.fixture(scope="module")
 def on_two_devices() -> dict[str, Any]:
     """What each probe returned."""
-    environment = {
-        **os.environ,
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
-    }
-    done = subprocess.run([sys.executable, __file__], capture_output=True, text=True, env=environment, check=False)
+    command = [sys.executable, __file__]
+    done = subprocess.run(command, capture_output=True, text=True, env=with_devices(2), check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -1,7 +1,6 @@
 """What is measured depends on the samples alone: not on batches, devices, processes or engines."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ from fluid import engine as engines
 from fluid.errors import DataError
 from fluid.metrics import measure
 from fluid.tests import measured
+from fluid.tests.devices import with_devices
 
 import numpy as np
 import pytest
@@ -75,10 +75,9 @@ def test_processes_and_devices_share_the_work(expected, tmp_path, processes, dev
     """Twenty-three samples leave shares that are not full, and some that are empty."""
     result = tmp_path / "result.json"
     start = [] if processes == 1 else ["-m", "fluid.commands.launch", str(processes)]
-    flags = f"--xla_force_host_platform_device_count={devices}"
     done = subprocess.run(
         [sys.executable, *start, str(SCRIPT), str(result), str(batch_size)],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": flags},
+        env={**with_devices(devices), "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=120,

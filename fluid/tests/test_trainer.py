@@ -14,6 +14,7 @@ from fluid.engine import Engine
 from fluid.errors import CheckpointError, DivergenceError
 from fluid.run import events
 from fluid.tests import toy
+from fluid.tests.devices import with_devices
 from fluid.tests.toy import ToyFlags
 
 import numpy as np
@@ -82,9 +83,7 @@ def test_a_run_goes_on_with_another_number_of_devices_and_of_hosts(tmp_path):
     """5 steps on eight devices, 6 in two processes of four each, the rest on one device: as if never interrupted."""
     toy.main(ToyFlags(output_dir=tmp_path / "one", seed=5, eval_every=100, engine="xla", device="cpu", dropout=0.0))
     output = tmp_path / "many"
-    eight, four = (
-        {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"} for devices in (8, 4)
-    )
+    eight, four = with_devices(8), with_devices(4)
     subprocess.run(toy_command(output, "--max_steps", "5"), env=eight, check=True, timeout=120, capture_output=True)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

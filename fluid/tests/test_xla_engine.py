@@ -24,6 +24,7 @@ from fluid.errors import EngineError
 from fluid.interface import Input, Interface
 from fluid.program import LEARNING_RATE, Program, build, initialise
 from fluid.schedule import Constant, Piecewise
+from fluid.tests.devices import with_devices
 
 import jax
 import jax.numpy as jnp
@@ -801,10 +802,7 @@ distributed.wait_for_hosts("end")
 def on_devices(folder: Path, devices: int, hosts: int = 1) -> list[Any]:
     """Results of each process: devices seen, training losses, per-sample losses, sums over hosts."""
     port = 20000 + os.getpid() % 20000
-    environment = {
-        **os.environ,
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices // hosts}",
-    }
+    environment = with_devices(devices // hosts)
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", ON_DEVICES, str(folder), str(ROOT), f"127.0.0.1:{port}", str(hosts), str(host)],
@@ -872,8 +870,8 @@ def test_with_statistics_of_their_own_rows_devices_exchange_only_gradients(tmp_p
     for program.statistics_batch in (None, 2):
         graphs.save(tmp_path, [capture(program)], initialise(program, seed=0))
         dump = tmp_path / f"dump_{program.statistics_batch}"
-        flags = f"--xla_force_host_platform_device_count=4 --xla_dump_to={dump} --xla_dump_hlo_as_text"
-        environment = {**os.environ, "XLA_FLAGS": flags, "JAX_ENABLE_COMPILATION_CACHE": "0"}
+        environment = with_devices(4, f"--xla_dump_to={dump}", "--xla_dump_hlo_as_text")
+        environment["JAX_ENABLE_COMPILATION_CACHE"] = "0"
         command = [sys.executable, "-c", script, str(tmp_path), str(ROOT)]
         done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
         assert done.returncode == 0, done.stderr
@@ -898,7 +896,7 @@ def test_devices_run_independent_rows_each_by_itself(tmp_path: Path) -> None:
     )
     program = build(network, [Input("x", (None,))], name="doubling")
     command = [sys.executable, "-c", script, str(tmp_path), str(ROOT)]
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    environment = with_devices(4)
     found = []
     for program.independent_rows in (False, True):
         graphs.save(tmp_path, [capture(program)], {})
@@ -931,10 +929,7 @@ def test_a_batch_that_devices_cannot_share(tmp_path: Path) -> None:
     engine = create("cpu")
     engine.load(state)
     wanted = np.asarray(engine.run(evaluate, feed)["losses"])
-    environment = {
-        **os.environ,
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
-    }
+    environment = with_devices(4)
     command = [sys.executable, "-c", script, str(tmp_path), str(ROOT)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert "has 6 rows along its axis of samples (0), which 4 devices cannot share evenly" in done.stdout, done.stderr

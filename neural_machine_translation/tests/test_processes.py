@@ -1,6 +1,5 @@
 """Any number of devices and processes translates and trains alike, also where batches of words do not divide by them."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -9,6 +8,7 @@ from pathlib import Path
 from fluid import checkpoint
 from fluid.checkpoint import Meta
 from fluid.run import events
+from fluid.tests.devices import with_devices
 from neural_machine_translation import train
 
 import numpy as np
@@ -23,8 +23,7 @@ WORDS = (
 
 def run(output: Path, *words: str, devices: int = 1, processes: int = 1) -> str:
     start = [] if processes == 1 else ["-m", "fluid.commands.launch", str(processes)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    environment["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
+    environment = {**with_devices(devices), "PYTHONPATH": str(ROOT)}
     script = str(ROOT / "neural_machine_translation" / "train.py")
     done = subprocess.run(
         [sys.executable, *start, script, "--output_dir", str(output), *WORDS.split(), *words],

@@ -3,7 +3,6 @@
 import dataclasses
 import io
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 from fluid import checkpoint, weights
 from fluid.errors import UserError
 from fluid.export import ExportedModel
+from fluid.tests.devices import with_devices
 from fluid.tests.extras import need_onnx
 from fluid.trainer import Outcome
 from neural_machine_translation import eval as evaluate
@@ -99,8 +99,7 @@ def test_several_devices_translate_like_one(capsys):
     """Each of four searches for its own sentences."""
     sentences = ["The children are playing in the garden.", "Where is the train station?", "Open the window!"]
     command = [sys.executable, str(ROOT / "neural_machine_translation" / "infer.py"), "--engine", "xla", *sentences]
-    four = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
-    done = subprocess.run(command, capture_output=True, text=True, env=four, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=with_devices(4), check=False)
     assert done.returncode == 0, done.stderr
     infer.main(infer.Flags(inputs=tuple(sentences), engine="xla", device="cpu"))
     assert done.stdout == capsys.readouterr().out

@@ -1,7 +1,6 @@
 """The scripts on data as people have them: faults, classes that do not fit, any batch, exported models, shapes."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from fluid import config as configuration
 from fluid.errors import DataError, UserError
 from fluid.program import initialise
 from fluid.run import events
+from fluid.tests.devices import with_devices
 from fluid.weights import compact
 from object_detection import eval as evaluation_script
 from object_detection import export, shapes, train
@@ -161,7 +161,7 @@ def test_two_devices_measure_the_same(weights: Path, reference: dict[str, float]
     )
     words = f"--data shapes --conf 0.2 --max_det 20 --engine xla --test_batch_size 10 --pretrained_model {weights}"
     root = str(Path(__file__).resolve().parents[2])
-    environment = {**os.environ, "PYTHONPATH": root, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    environment = {**with_devices(2), "PYTHONPATH": root}
     command = [sys.executable, "-c", code, *words.split(), "--output_dir", str(tmp_path / "two")]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert ended.returncode == 0 and "2 x cpu" in ended.stdout, ended.stdout + ended.stderr
