@@ -17,6 +17,7 @@ from unittest import mock
 from fluid import checkpoint
 from fluid.keeper import Evaluation, Keeper, Trainee
 from fluid.run import events
+from fluid.tests.devices import with_devices
 from fluid.tests.gradients import without_gradient
 from fluid.tests.tasks import (
     ROOT,
@@ -165,20 +166,40 @@ def test_a_folder_that_cannot_be_written_is_one_message(task: Task, run: Path) -
     assert str(file) in refused(call(task, "export", *words))
 
 
-def test_two_devices_equal_one(task: Task) -> None:
-    common = ["--engine", "xla", *task.words("devices")]
-    one = train(task, task.place / "one", *common)
-    words = training_words(task, task.place / "two", *common)
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
-    command = [sys.executable, task.folder / "train.py", *words]
-    ended = subprocess.run(list(map(str, command)), cwd=task.place, env=environment, capture_output=True, text=True)
-    assert ended.returncode == 0, ended.stderr
-    assert "2 x cpu" in ended.stdout, ended.stdout
-    figures = [events(run, "eval")[-1][task.tiny.METRIC] for run in (one, task.place / "two")]
+XLA = ("--engine", "xla", "--device", "cpu")
+
+
+@pytest.fixture(scope="module")
+def built(task: Task) -> Path:
+    """A run of three steps on one device by the compiling engine; with flags by which two devices compute the same."""
+    return train(task, task.place / "built", *XLA, *task.words("devices"))
+
+
+@pytest.fixture(scope="module")
+def programs(task: Task) -> Path:
+    """The Programs of that run, as files."""
+    return captured(task, "programs", *task.words("devices"))
+
+
+def captured(task: Task, name: str, *words: object) -> Path:
+    """The Programs of a run with these flags, in a folder of that name."""
+    programs, unused = task.place / name, task.place / "unused"
+    done(call(task, "train", *training_words(task, unused, *words, "--capture", programs)))
+    assert not unused.exists()
+    return programs
+
+
+def test_two_devices_equal_one(task: Task, built: Path, programs: Path) -> None:
+    one, two, whole = built, task.place / "two", task.tiny.STEPS[1]
+    if still := task.words("still"):
+        one, programs = train(task, task.place / "one", *XLA, *still), captured(task, "still", *still)
+    words = ["train", "--programs", programs, "--max_steps", whole, "--output_dir", two]
+    assert "2 x cpu" in without_paddle(task, words, devices=2)
+    figures = [events(run, "eval")[-1][task.tiny.METRIC] for run in (one, two)]
     assert figures[0] == pytest.approx(figures[1], rel=1e-3)
-    losses = [[row["loss"] for row in events(run, "train")] for run in (one, task.place / "two")]
+    losses = [[row["loss"] for row in events(run, "train")] for run in (one, two)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
-    floats = [{name: a for name, a in state(run).items() if a.dtype.kind == "f"} for run in (one, task.place / "two")]
+    floats = [{name: a for name, a in state(run).items() if a.dtype.kind == "f"} for run in (one, two)]
     assert distance(*floats) < 1e-4
 
 
@@ -375,14 +396,14 @@ print(repr(results))
 """Runs scripts one after the other, in one process since it is the imports that take time, and prints what they return."""
 
 
-def without_paddle(task: Task, *commands: list[object]) -> str:
+def without_paddle(task: Task, *commands: list[object], devices: int = 1) -> str:
     """Run scripts where Paddle cannot be imported, each its name and its flags; returns what they print."""
     calls = [[task.folder / f"{script}.py", *words, "--device", "cpu"] for script, *words in commands]
     words = json.dumps([list(map(str, call)) for call in calls])
     ended = subprocess.run(
         [sys.executable, "-c", WITHOUT_PADDLE, words],
         cwd=task.place,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**with_devices(devices), "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
     )
@@ -390,16 +411,12 @@ def without_paddle(task: Task, *commands: list[object]) -> str:
     return ended.stdout
 
 
-def test_programs_from_files_need_no_paddle(task: Task, run: Path) -> None:
+def test_programs_from_files_need_no_paddle(task: Task, run: Path, built: Path, programs: Path) -> None:
     """Training, going on, evaluation and inference are what they are with Paddle, to the bit."""
-    xla = ("--engine", "xla", "--device", "cpu")
-    built = train(task, task.place / "built", *xla)
-    programs, output, (some, whole) = task.place / "programs", task.place / "from_files", task.tiny.STEPS
-    done(call(task, "train", *training_words(task, task.place / "unused", "--capture", programs)))
-    assert not (task.place / "unused").exists()
+    output, (some, whole) = task.place / "from_files", task.tiny.STEPS
     evaluation, weights = [*task.data(), *task.words("eval")], ["--newest", True, "--checkpoint"]
-    expected = done(call(task, "eval", *evaluation, *weights, built, *xla)).result
-    outputs = raw(task, "built.npz", *task.words("infer"), *weights, built, *xla)
+    expected = done(call(task, "eval", *evaluation, *weights, built, *XLA)).result
+    outputs = raw(task, "built.npz", *task.words("infer"), *weights, built, *XLA)
     plain = getattr(task.tiny, "WITHOUT_PADDLE", ())
     said = without_paddle(
         task,

@@ -22,9 +22,10 @@ TRAIN = (*SIZES, "--optimizer", "momentum")
 EVAL = ("--batch_size", 3)
 INFER = OUTPUTS
 EXPORT = OUTPUTS
+DEVICES: tuple[object, ...] = ()
 # Statistics of few samples and relu flips make per cents of the gradients out of rounding: what is compared is the loss
 # and the statistics of a step.
-DEVICES = ("--optimizer", "sgd", "--lr", 0)
+STILL = ("--optimizer", "sgd", "--lr", 0)
 OTHER_NETWORK = ("--width", 0.5, "--reduce_zero_label", True)
 OTHER_DATA = "*/train/**/*_000001_*"
 WITHOUT_PADDLE = [["data/leftImg8bit/val", "--write", "label", "side"]]

@@ -27,6 +27,8 @@ OTHER_NETWORK = ("--image_size", 96)
 OTHER_DATA = "ImageSets/Main/train.txt"
 WITHOUT_PADDLE = [["--test_batch_size", 2]]
 STORAGE: tuple[object, ...] = ()
+# With seed 0 the loss of the second step hangs on rounding by 1 %, where it chooses boxes; the other steps agree to 2e-7.
+DEVICES = ("--seed", 1)
 DISCRETE = ("detections", "detections_num")
 NO_GRADIENT: dict[str, str] = {}
 EXCEPTIONS: dict[str, str] = {}
