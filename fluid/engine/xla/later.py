@@ -87,15 +87,19 @@ def shape(value: Var) -> tuple[int, ...]:
     return getattr(value.aval, "shape", ())
 
 
-def _sources(jaxpr: Jaxpr, items: Collection[Var]) -> dict[Var, frozenset[Var]]:
-    """By value: what has to be kept of a step, beside items, to make it again; itself where that costs too much."""
-    sources: dict[Var, frozenset[Var]] = dict.fromkeys([*jaxpr.constvars, *items], frozenset())
-    sources |= {value: frozenset([value]) for value in jaxpr.invars if value not in sources}
+def _sources(jaxpr: Jaxpr, items: Collection[Var]) -> dict[Var, tuple[Var, ...]]:
+    """By value: what has to be kept of a step, beside items, to make it again; itself where that costs too much.
+
+    In the order of the iteration: sets of variables come in the order of their addresses, and the same Program must be the
+    same code in every process.
+    """
+    sources: dict[Var, tuple[Var, ...]] = dict.fromkeys([*jaxpr.constvars, *items], ())
+    sources |= {value: (value,) for value in jaxpr.invars if value not in sources}
     for equation in jaxpr.eqns:
         known = [sources[value] for value in equation.invars if isinstance(value, Var)]
-        again = frozenset().union(*known)
+        again = tuple(dict.fromkeys(source for some in known for source in some))
         for value in equation.outvars:
-            sources[value] = again if _simple(equation) else frozenset([value])
+            sources[value] = again if _simple(equation) else (value,)
     return sources
 
 
