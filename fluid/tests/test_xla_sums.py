@@ -173,3 +173,17 @@ def test_rows_that_steps_write_one_after_the_other_are_stacked(places: Sequence[
     np.testing.assert_array_equal(outputs, wanted)
     np.testing.assert_allclose(after["gradient"], expected["gradient"], rtol=1e-5)
     np.testing.assert_allclose(after["state"], expected["state"], rtol=1e-5)
+
+
+def test_the_same_loop_is_the_same_code_however_often_it_is_traced() -> None:
+    """What is compiled is looked for by its text: an order that memory decides would never be found again."""
+
+    def traced() -> Any:
+        def many_parts(carry: Any, item: Any) -> tuple[Any, Any]:
+            parts = [jnp.sin(carry + number * item) for number in range(6)]
+            return jnp.tanh(sum(parts)), jnp.exp(parts[0] * parts[1] + parts[2] * parts[3] - parts[4] / (2 + parts[5]))
+
+        return jax.make_jaxpr(lambda *given: scan(many_parts, *given))(jnp.ones(4), jnp.ones((3, 4)))
+
+    # All are kept, so that each has its variables at other addresses.
+    assert len({str(jaxpr) for jaxpr in [traced() for _ in range(8)]}) == 1
