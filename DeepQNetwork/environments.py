@@ -14,6 +14,7 @@ which is what a value after a time limit has to be bootstrapped from.
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+from fluid import PROCESSORS
 from fluid.config import nearest
 from fluid.errors import UserError
 
@@ -126,7 +127,7 @@ def make(
         name: a game in any spelling `game_id` knows, or a gymnasium id such as CartPole-v1.
         num_envs: how many run side by side.
         protocol: a key of PROTOCOLS; only Atari games have one.
-        threads: threads for the emulators; 0 leaves the number to ale-py.
+        threads: threads for the emulators; 0: one a processor that this process may use.
         saveable: one game whose emulator state can be saved, for runs that resume to the same bits.
 
     Raises UserError for a name that is neither, with the nearest one.
@@ -173,7 +174,8 @@ class AtariVector:
         self._vector = ale_py.AtariVectorEnv(
             game,
             num_envs,
-            num_threads=threads,
+            # Left to itself, ale-py starts one for each processor of the machine.
+            num_threads=threads or PROCESSORS,
             max_num_frames_per_episode=protocol.max_frames,
             repeat_action_probability=protocol.sticky,
             img_height=height,

@@ -12,9 +12,9 @@ from types import TracebackType
 if sys.version_info < (3, 11):  # noqa: UP036 run from a checkout, nothing has looked at the version
     raise SystemExit(f"error: {sys.executable} is Python {sys.version.split()[0]}; 3.11, 3.12 or 3.13 is needed")
 
-CPU_THREADS = int(os.environ.get("OMP_NUM_THREADS", 0)) or (
-    len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-)
+PROCESSORS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+"""Those that this process may use: `taskset`, a batch system or a container may leave it few of the machine's."""
+CPU_THREADS = int(os.environ.get("OMP_NUM_THREADS", 0)) or PROCESSORS
 """Threads of one computation on the CPU. Read here because Paddle sets OMP_NUM_THREADS to 1 when it is imported."""
 
 # Paddle's start-up messages and its remarks on its own code are not the user's concern.

@@ -17,10 +17,11 @@ from typing import Annotated
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from fluid import PROCESSORS
 from fluid import config as configuration
 from fluid.config import Count, Range
 from fluid.run import script
-from image_classification.scaled import PROCESSORS, QUALITY, copy_scaled
+from image_classification.scaled import QUALITY, copy_scaled
 
 
 @dataclass

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
+from fluid import PROCESSORS
 from fluid.errors import DataError, UserError
 from fluid.files import read_plain
 from fluid.media import decode_image
@@ -16,7 +17,6 @@ import cv2
 import numpy as np
 
 QUALITY = 92
-PROCESSORS = os.cpu_count() or 1
 
 
 def copy_scaled(

@@ -7,7 +7,6 @@ python train.py --data_dir words --model crnn --height 48
 python prepare_words.py --sheet words.png
 """
 
-import os
 import sys
 import time
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from fluid import PROCESSORS
 from fluid.config import Count, Natural, parse
 from fluid.errors import UserError
 from fluid.run import script
@@ -57,7 +57,7 @@ class Config:
     """Of the network that is to read them by CTC, 8 for those of 2018: no word is too narrow for it; 0 for attention."""
     seed: Natural = 0
     """Of all that is random."""
-    num_workers: Natural = len(os.sched_getaffinity(0))
+    num_workers: Natural = PROCESSORS
     """Processes that make words."""
 
 

@@ -1,5 +1,7 @@
 """Environments: the pixels of 2018, episodes and their ends, saved emulators, and what becomes of wrong names."""
 
+import os
+
 from DeepQNetwork.agent import Agent
 from DeepQNetwork.environments import PROTOCOLS, AtariGame, ControlVector, action_names, game_id, is_atari, make
 from DeepQNetwork.episodes import States, play
@@ -65,6 +67,15 @@ def test_threads_and_single_game_show_the_same(protocol):
         assert (one.action[0], one.reward[0]) == (other.action[0], other.reward[0])
         rewards += abs(int(one.reward[0]))
     assert rewards >= 2, "a stretch without points compares little"
+    vector.close()
+
+
+def test_emulators_have_the_processors_of_this_process(monkeypatch):
+    """Not the machine's: threads that share the few it may use would stand in the way of the one that learns."""
+    monkeypatch.setattr("DeepQNetwork.environments.PROCESSORS", 1)
+    before = set(os.listdir("/proc/self/task"))
+    vector = make("Pong", 2)
+    assert len(set(os.listdir("/proc/self/task")) - before) == 1
     vector.close()
 
 

@@ -1,12 +1,11 @@
 """Drawn streets as files, in the layout of Cityscapes."""
 
-import os
 import shutil
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
-from fluid import cache, files
+from fluid import PROCESSORS, cache, files
 from fluid.errors import DataError
 from icnet.streets.scene import draw_street
 
@@ -62,7 +61,7 @@ def write_streets(folder: Path, size: tuple[int, int], counts: dict[str, int], p
         for split in counts:
             for kind in ("leftImg8bit", "gtFine"):
                 (partial / kind / split / CITY).mkdir(parents=True)
-        processes = processes or min(os.cpu_count() or 1, 32)
+        processes = processes or min(PROCESSORS, 32)
         if processes > 1 and len(tasks) > EXAMPLES:
             with ProcessPoolExecutor(processes, mp_context=get_context("forkserver")) as pool:
                 for _ in pool.map(_write_street, tasks, chunksize=4):
