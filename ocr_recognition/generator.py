@@ -40,6 +40,7 @@ EFFECTS = {
     "outlined": 0.06,
     "shadowed letters": 0.06,
     "embossed": 0.03,
+    "unsteady": 0.12,
     "dot matrix": 0.07,
     "stencilled": 0.03,
     "neighbours": 0.2,
@@ -67,6 +68,7 @@ _TRIES = 5000
 _IN_RELIEF = ("outlined", "shadowed letters", "embossed")
 # Styles of which other styles would leave too little.
 _FINE = ("script", "outlined", "dot matrix", "segments", "uncial", "stencil")
+_ON_A_GRID = ("dot matrix", "segments")
 _DIMMING = ("photograph", "cloud", "shadow", "highlight", "occluded", "gradient")
 # Pixels of the letters' canvas around the ink, as parts of an em.
 _PAD = 0.4
@@ -270,6 +272,8 @@ def draw(draft: Draft, fonts: Sequence[Font], backgrounds: Backgrounds, rng: np.
     effects = draft.effects
     rest = (name for name in EFFECTS if name not in _GEOMETRY and name not in _STYLES)
     effects |= {name for name in rest if rng.random() < draft.rates[name]}
+    if draft.font.kind in _ON_A_GRID:
+        effects.discard("unsteady")
     style = _style(draft, rng)
     if style:
         effects.add(style)
@@ -332,6 +336,8 @@ def _seen_letters(
     size = next((size for size in SIZES if size >= need), SIZES[-1])
     above = 1.5 if "neighbours" in draft.effects else _PAD
     mask, origin = _letters(draft, size, above)
+    if "unsteady" in draft.effects:
+        mask = _unsteady(mask, size, rng)
     if "neighbours" in draft.effects:
         _add_neighbours(mask, origin, draft, size, rng)
     if "framed" in draft.effects and not draft.bend:
@@ -385,6 +391,17 @@ def _stamp(mask: np.ndarray, glyph: Glyph, x: float, y: float) -> None:
     if place.size:
         part = glyph.mask[skip_top : skip_top + place.shape[0], skip_left : skip_left + place.shape[1]]
         np.maximum(place, part, out=place)
+
+
+def _unsteady(mask: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    """The letters as a hand draws them: no line is quite straight, no letter as wide or high as the same one beside it."""
+    rows, columns = mask.shape
+    moves = rng.standard_normal((2, 2 + 3 * rows // size, 2 + 3 * columns // size), np.float32)
+    moves *= np.float32(size * _between(rng, 0.015, 0.05))
+    across, down = (cv2.resize(move, (columns, rows), interpolation=cv2.INTER_CUBIC) for move in moves)
+    across += np.arange(columns, dtype=np.float32)
+    down += np.arange(rows, dtype=np.float32)[:, None]
+    return cv2.remap(mask, across, down, cv2.INTER_LINEAR)
 
 
 def _add_neighbours(

@@ -20,14 +20,14 @@ import numpy as np
 
 FOLDER = Path(__file__).resolve().parent / "data"
 KINDS: Mapping[str, float] = {
-    "word": 0.38,
-    "name": 0.08,
+    "word": 0.42,
+    "name": 0.09,
     "line": 0.06,
     "digits": 0.08,
     "price": 0.05,
     "plate": 0.06,
     "punctuated": 0.07,
-    "letters": 0.22,
+    "letters": 0.17,
 }
 """How often each kind of text is drawn."""
 SIMPLE: Mapping[str, float] = {"word": 0.7, "digits": 0.3}
@@ -203,7 +203,7 @@ def _punctuated(texts: Texts, rng: np.random.Generator) -> str:
 def _letters(texts: Texts, rng: np.random.Generator) -> str:
     size = int(rng.integers(texts.lengths[0], min(texts.lengths[1], 9) + 1))
     draw = rng.random()
-    some = texts.letters if draw < 0.6 else _SMALL if draw < 0.75 else _CAPITALS + _DIGITS
+    some = texts.letters if draw < 0.7 else _SMALL if draw < 0.9 else _CAPITALS + _DIGITS
     return "".join(_one(rng, some) for _ in range(size))
 
 

@@ -39,10 +39,12 @@ FAMILIES = {
     "staatliches 400, poiret-one 400, germania-one 400",
     "script": "courgette 400, dancing-script 600, kaushan-script 400, lobster 400, pacifico 400, "
     "damion 400, neucha 400, cookie 400, patrick-hand 400, indie-flower 400, kalam 700, "
-    "architects-daughter 400, knewave 400, berkshire-swash 400",
+    "architects-daughter 400, knewave 400, berkshire-swash 400, caveat 700, handlee 400, gochi-hand 400, "
+    "sriracha 400, comic-neue 700, covered-by-your-grace 400, sedgwick-ave 400, shadows-into-light 400",
     "uncial": "uncial-antiqua 400, medievalsharp 400, unifrakturmaguntia 400",
     "stencil": "saira-stencil-one 400",
-    "dot matrix": "tiny5 400, press-start-2p 400, vt323 400, pixelify-sans 600",
+    "dot matrix": "tiny5 400, press-start-2p 400, vt323 400, pixelify-sans 600, silkscreen 400, jersey-10 400, jersey-20 400, "
+    "dotgothic16 400, handjet 600",
     "outlined": "bungee-shade 400, londrina-solid 400",
     "typewriter": "courier-prime 400 700, inconsolata 600, share-tech-mono 400, ibm-plex-mono 500",
 }
