@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Literal
 
 from fluid.buckets import Buckets
-from fluid.errors import DataError
+from fluid.data import PlainPlan, Plan
+from fluid.errors import DataError, UserError
 from fluid.text import decoded_lines, each_line, read_lines
 from fluid.workers import Allocate
 from neural_machine_translation.indices import BOS, EOS
-from neural_machine_translation.vocabulary import Vocabulary
+from neural_machine_translation.vocabulary import SentencePiece, Vocabulary
 
 import numpy as np
 
@@ -34,6 +35,8 @@ LIKE_A_PATH = re.compile(r"[/\\*]|\.\w+$")
 """What a single word that is no sentence looks like: a place among folders, a pattern, a file with an extension."""
 
 SortType = Literal["pool", "global", "none"]
+Words = tuple[np.ndarray, np.ndarray]
+"""Word indices of a pair."""
 MESSAGES_SHOWN = 5
 
 
@@ -140,6 +143,7 @@ class PairSource:
         max_length: longest sentence, special words included.
         batch_size: words in a training batch (padding included), or sentences if not `use_token_batch`; decides shapes.
         strict: an empty or overlong sentence is an error; otherwise it is left out and named in `left_out`.
+        cuts: other ways to cut every pair into words, `random_cuts`; batches then name the one of theirs.
 
     Raises DataError if no pair is left, or (`strict`) for the first one that cannot be used.
     """
@@ -154,32 +158,42 @@ class PairSource:
         batch_size: int,
         use_token_batch: bool = True,
         strict: bool = False,
+        cuts: Sequence[Sequence[Words]] = (),
     ):
         encoded = list(zip(source.encode_all(pairs.sources), target.encode_all(pairs.targets), strict=True))
         kept, self.left_out = usable_pairs(pairs, encoded, max_length, strict)
         self._files, self._places = pairs.files, np.asarray([pairs.places[index] for index in kept])
-        self.words = np.concatenate([words for index in kept for words in encoded[index]])
-        self.sizes = np.asarray([[len(words) for words in encoded[index]] for index in kept])
-        self.starts = np.concatenate([[0], np.cumsum(self.sizes)])
-        self.target_words = int(self.sizes[:, 1].sum()) + len(kept)
-        lengths = self.sizes.max(axis=1) + 2  # of the longer side, special words included
+        self.cuts = len(cuts)
+        flat = [
+            words
+            for cut in cuts or [encoded]
+            for index in kept
+            for words in (cut if max(map(len, cut[index])) + 2 <= max_length else encoded)[index]
+        ]
+        self.words = np.concatenate(flat)
+        sizes = np.asarray([len(words) for words in flat]).reshape(-1, len(kept), 2)
+        self.starts = np.concatenate([[0], np.cumsum(sizes)])
+        self.target_words = int(sizes[0, :, 1].sum()) + len(kept)
+        lengths = sizes.max(axis=(0, 2)) + 2  # of the longer side in its longest cut, special words included
         edges = used_buckets(max_length, int(lengths.max()))
         self.buckets = Buckets(lengths, edges, batch_size, by="size" if use_token_batch else "rows")
 
     def __len__(self) -> int:
-        return len(self.sizes)
+        return len(self._places)
 
     def where(self, index: int) -> str:
         """FILE:LINE of a pair."""
         file, line = self._places[index]
         return f"{self._files[file]}:{line}"
 
-    def load_all(self, indices: np.ndarray, whole: np.ndarray, allocate: Allocate) -> dict[str, np.ndarray]:
-        """The share `indices` of the batch `whole`, padded with `<e>` to the edge of its bucket."""
+    def load_all(
+        self, indices: np.ndarray, whole: np.ndarray, allocate: Allocate, cut: int = 0
+    ) -> dict[str, np.ndarray]:
+        """The share `indices` of the batch `whole`, cut in this way, padded with `<e>` to the edge of its bucket."""
         shape = len(indices), self.buckets.edge(whole)
         feed = allocate(dict.fromkeys(FIELDS, (shape, np.int64)))
         source_words, target_words, labels = (feed[name] for name in FIELDS)
-        first, middle, last = (self.starts[2 * indices + part] for part in range(3))
+        first, middle, last = (self.starts[2 * (cut * len(self) + indices) + part] for part in range(3))
         source_words[:, 0] = target_words[:, 0] = BOS
         self._pad(source_words[:, 1:], first, middle)
         self._pad(labels, middle, last)
@@ -191,8 +205,37 @@ class PairSource:
         rows[...] = np.where(at < end[:, None], self.words.take(at, mode="clip"), EOS)
 
 
+def random_cuts(
+    pairs: TextPairs, source: Vocabulary, target: Vocabulary, *, dropout: float, number: int
+) -> list[list[Words]]:
+    """The pairs cut into words at random, in `number` ways, always the same; see `SentencePiece.encode_at_random`.
+
+    They do not depend on a run's seed, on which the number of batches would depend then. Raises UserError for a
+    vocabulary of whole words, whose text was cut beforehand.
+    """
+    if not (isinstance(source, SentencePiece) and isinstance(target, SentencePiece)):
+        raise UserError(
+            "--bpe_dropout cuts text anew, which takes a sentencepiece vocabulary; --src_vocab_fpath is a list of words"
+        )
+    return [
+        list(
+            zip(
+                source.encode_at_random(pairs.sources, dropout, seed=2 * cut),
+                target.encode_at_random(pairs.targets, dropout, seed=2 * cut + 1),
+                strict=True,
+            )
+        )
+        for cut in range(number)
+    ]
+
+
+def cut_in_turn(plan: PlainPlan, cuts: int) -> Plan:
+    """The batches of `plan`, those of each epoch in the next of so many cuts (0: there is but one)."""
+    return (lambda epoch: [(indices, epoch % cuts) for indices in plan(epoch)]) if cuts else plan
+
+
 def usable_pairs(
-    pairs: TextPairs, encoded: Sequence[tuple[np.ndarray, np.ndarray]], max_length: int, strict: bool
+    pairs: TextPairs, encoded: Sequence[Words], max_length: int, strict: bool
 ) -> tuple[list[int], list[str]]:
     """Indices of the pairs that can be trained on, and messages about the others; see `PairSource`."""
     kept, left_out = [], []

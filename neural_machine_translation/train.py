@@ -39,8 +39,10 @@ from neural_machine_translation.reader import (
     SortType,
     TextPairs,
     blank,
+    cut_in_turn,
     digit_pairs,
     open_pairs,
+    random_cuts,
     sorted_together,
 )
 from neural_machine_translation.scoring import draw_attentions
@@ -92,6 +94,10 @@ class Flags(SearchFlags, OptimizerFlags, BatchFlags, TrainFlags):
     """Begin, end and unknown word: the first three of a vocabulary."""
     vocab_size: Count = 2000
     """Words of the vocabulary trained by default."""
+    bpe_dropout: Decay = 0.0
+    """Share of merges left out where training text is cut into pieces, so that it is cut in several ways."""
+    bpe_cuts: Count = 8
+    """bpe_dropout: in so many ways, one an epoch, in turn."""
 
     model: Literal["base", "big", "small", "tiny"] = "tiny"
     """Sizes of the network: base and big of the paper, small and tiny for small data."""
@@ -208,12 +214,13 @@ def length_of(settled: Settled[Flags], source: PairSource) -> Length:
 
 def training_plan(flags: Flags, source: PairSource) -> Plan:
     """How the pairs are divided into batches."""
-    return source.buckets.training_plan(
+    plan = source.buckets.training_plan(
         seed=flags.seed,
         pool_size=sorted_together(flags.sort_type, flags.pool_size, len(source)),
         shuffle=flags.shuffle,
         shuffle_batches=flags.shuffle_batch,
     )
+    return cut_in_turn(plan, source.cuts)
 
 
 def name_of(pairs: TextPairs) -> str:
@@ -309,9 +316,13 @@ def sources(
     flags: Flags, translator: Translator, train_pairs: TextPairs, dev_pairs: TextPairs
 ) -> tuple[PairSource, PairSource]:
     """Training and dev pairs as word indices."""
-    common = {"source": translator.source, "target": translator.target, "max_length": translator.config.max_length}
+    vocabularies = {"source": translator.source, "target": translator.target}
+    common = {**vocabularies, "max_length": translator.config.max_length}
+    training = {**common, "batch_size": flags.batch_size, "use_token_batch": flags.use_token_batch}
+    if flags.bpe_dropout:
+        training["cuts"] = random_cuts(train_pairs, **vocabularies, dropout=flags.bpe_dropout, number=flags.bpe_cuts)
     return (
-        PairSource(train_pairs, batch_size=flags.batch_size, use_token_batch=flags.use_token_batch, **common),
+        PairSource(train_pairs, **training),
         PairSource(dev_pairs, batch_size=flags.test_batch_size, use_token_batch=False, strict=True, **common),
     )
 

@@ -7,9 +7,11 @@ beforehand. In both, `<s>`, `<e>` and `<unk>` are the first three.
 
 import base64
 import io
+import itertools
+import random
 import re
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -51,6 +53,52 @@ class SentencePiece:
     def encode_all(self, texts: Sequence[str]) -> list[np.ndarray]:
         """`encode` of many sentences, in threads."""
         return [np.asarray(indices, np.int32) for indices in self.processor.encode(list(texts), num_threads=-1)]
+
+    def encode_at_random(self, texts: Sequence[str], dropout: float, seed: int) -> list[np.ndarray]:
+        """`encode` of many sentences, each word cut at random: BPE-dropout (Provilkov et al., arXiv:1910.13267).
+
+        Every merge that could be next is left out with the probability `dropout`. A word is cut in the same way wherever
+        it stands in the texts. `seed` decides, which sentencepiece's own random numbers are not for two processes.
+        """
+        rng = random.Random(seed)
+        cut: dict[tuple[int, ...], list[int]] = {}
+
+        def recut(indices: np.ndarray) -> Iterator[int]:
+            for word in np.split(indices, np.flatnonzero(self._begins[indices[1:]]) + 1):
+                key = tuple(word.tolist())
+                if key not in cut:
+                    cut[key] = self._cut_at_random(key, dropout, rng)
+                yield from cut[key]
+
+        return [np.fromiter(recut(indices), np.int32) for indices in self.encode_all(texts)]
+
+    def _cut_at_random(self, word: Sequence[int], dropout: float, rng: random.Random) -> list[int]:
+        pieces, numbers = [self.processor.id_to_piece(index) for index in word], self._numbers
+        if not all(piece in numbers for piece in pieces):
+            return list(word)
+        parts = list("".join(pieces))
+        # Pieces are numbered in the order of their merges.
+        while merges := [
+            (numbers[pair], place)
+            for place, pair in enumerate(map("".join, itertools.pairwise(parts)))
+            if pair in numbers and rng.random() >= dropout
+        ]:
+            _, place = min(merges)
+            parts[place : place + 2] = ["".join(parts[place : place + 2])]
+        return [numbers[part] for part in parts]
+
+    @cached_property
+    def _begins(self) -> np.ndarray:
+        return np.array([self.begins_word(index) for index in range(self.size)])
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        own = self.processor
+        return {
+            own.id_to_piece(index): index
+            for index in range(self.size)
+            if not (own.is_control(index) or own.is_unknown(index) or own.is_byte(index) or own.is_unused(index))
+        }
 
     def decode(self, indices: Iterable[int]) -> str:
         """The sentence of word indices."""

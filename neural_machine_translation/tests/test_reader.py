@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fluid.data import evaluation_batches, training_batches
-from fluid.errors import DataError
+from fluid.errors import DataError, UserError
 from fluid.workers import empty_arrays
 from neural_machine_translation.prepare_debian import Resemblance, from_dictionary, informal_copies, usable
 from neural_machine_translation.reader import (
@@ -17,9 +17,11 @@ from neural_machine_translation.reader import (
     PairSource,
     TextPairs,
     blank,
+    cut_in_turn,
     digit_pairs,
     input_lines,
     open_pairs,
+    random_cuts,
     read_parallel,
     read_tsv,
     sorted_together,
@@ -124,6 +126,32 @@ def test_an_epoch_holds_every_pair_in_few_shapes(sort_type, use_token_batch):
     assert shapes <= {blank["src_word"].shape for blank in source.buckets.blanks(blank)}
     assert all(np.array_equal(a, b) for a, b in zip(plan(1), plan(1), strict=True))
     assert any(not np.array_equal(a, b) for a, b in zip(plan(0), plan(1), strict=True))
+
+
+def test_text_is_cut_at_random_the_same_way_each_time():
+    vocabulary = train_sentencepiece(["the cat sat", "the hat sat", "that cat", "that hat"] * 4, 40)
+    texts = ["the cat  sat", "that hat", "unheard-of \u2603", ""]
+    whole = vocabulary.encode_at_random(texts, 0.0, seed=1)
+    assert [words.tolist() for words in whole] == [words.tolist() for words in vocabulary.encode_all(texts)]
+    pairs = TextPairs(["the cat sat", "that hat"] * 8, ["that cat", "the hat sat"] * 8, ["f"], [(0, 1)] * 16)
+    sides = {"source": vocabulary, "target": vocabulary}
+    cuts = random_cuts(pairs, **sides, dropout=0.5, number=3)
+    source = PairSource(pairs, **sides, max_length=64, batch_size=16, use_token_batch=False, cuts=cuts)
+    plan = cut_in_turn(source.buckets.training_plan(seed=1), source.cuts)
+    feeds = []
+    for epoch in range(4):
+        ((indices, cut),) = plan(epoch)
+        feeds.append(source.load_all(indices, indices, empty_arrays, cut))
+        texts = [vocabulary.decode(words[words > 2]) for words in feeds[-1]["lbl_word"]]
+        assert texts == [pairs.targets[index] for index in indices]
+    longest = [(feed["lbl_word"] > 2).sum() for feed in feeds]
+    assert len(set(longest[:3])) > 1, "each epoch in another cut"
+    assert longest[3] == longest[0]
+    assert digest(words for cut in cuts for pair in cut for words in pair) == "288d5a68293f5bf8", "in every process"
+    with pytest.raises(UserError, match="list of words"):
+        random_cuts(pairs, LETTERS, LETTERS, dropout=0.1, number=1)
+    room = int(PairSource(pairs, **sides, max_length=64, batch_size=64).buckets.lengths.max())
+    assert len(PairSource(pairs, **sides, max_length=room, batch_size=64, cuts=cuts)) == 16, "usual where too long"
 
 
 def digest(arrays: Iterable[np.ndarray]) -> str:
