@@ -35,20 +35,23 @@ class ICNet:
         training: whether batch normalisation takes statistics of the batch.
         width: factor of the number of channels of every layer; 1 is the released network.
         rounding: of 1/32 of the height and the width, where they are no multiples of 32.
+        zoom: by how much an image is enlarged first, to sides that are the nearest multiples of 16.
     """
 
     classes: int
     training: bool
     width: float = 1.0
     rounding: Rounding = "floor"
+    zoom: float = 1.0
     parameters: dict[str, Value] = field(default_factory=dict, repr=False)
 
     def __call__(self, image: Value) -> tuple[Value, Value, Value]:
-        """Logits `sub4` [N, classes, H/16, W/16], `sub24` (at 1/8) and `sub124` (at 1/4).
+        """Logits `sub4` [N, classes, H/16, W/16], `sub24` (at 1/8) and `sub124` (at 1/4), of an enlarged image of its size.
 
         `image` is [N, 3, H, W] float, blue, green and red minus their means; H and W are multiples of 16, at least 128.
         """
-        height, width = image.shape[2:]
+        height, width = (max(SMALLEST_SIDE, round(side * self.zoom / 16) * 16) for side in image.shape[2:])
+        image = gather_bilinear(image, (height, width))
         half = gather_bilinear(image, (height // 2, width // 2))
         middle = self._stem(half)
         deep = self._deep(middle, (self._part(height), self._part(width)))

@@ -138,7 +138,7 @@ def label_places(length: int, count: int, grid: LabelGrid) -> list[int]:
     """
     padded = padded_side(length)
     if grid == "steps":
-        return list(range(0, length, padded // count))
+        return [place for pixel in range(count) if (place := pixel * padded // count) < length]
     places = [(2 * pixel * (padded - 1) + count - 1) // (2 * (count - 1)) for pixel in range(count)]
     return [place for place in places if place < length]
 
@@ -234,4 +234,4 @@ def inference_program(
 
 
 def _network(segmenter: Segmenter, training: bool) -> ICNet:
-    return ICNet(len(segmenter.classes), training, segmenter.width, segmenter.rounding)
+    return ICNet(len(segmenter.classes), training, segmenter.width, segmenter.rounding, segmenter.zoom)

@@ -48,7 +48,7 @@ def _fit(bare: Bare, flags: NetworkFlags) -> tuple[Segmenter, dict[str, np.ndarr
     if first is not None and scaled(256, width) != first.shape[0]:
         raise UserError(f"--width {width:g} contradicts {bare.spec}, whose conv5_4_k1 has {first.shape[0]} channels")
     count = 19 if head is None else head.shape[0]
-    segmenter = Segmenter(width, flags.rounding or "floor", CITYSCAPES if count == 19 else numbered(count))
+    segmenter = Segmenter(width, flags.rounding or "floor", classes=CITYSCAPES if count == 19 else numbered(count))
     initial = initialise(inference_program(segmenter, (SMALLEST_SIDE, SMALLEST_SIDE)), seed=0)
     optional = bare.entry.optional if bare.entry else ()
     return segmenter, *load_into(initial, arrays, optional=optional, allow_partial=flags.allow_partial)

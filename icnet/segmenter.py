@@ -31,6 +31,8 @@ class Segmenter:
     """Factor of the channels of every layer."""
     rounding: Literal["ceil", "floor"] = "floor"
     """Of 1/32 of a side: ceil in July 2018, floor since August 2018."""
+    zoom: float = 1.0
+    """By how much images are enlarged before the network sees them."""
     classes: Classes = CITYSCAPES
     size: tuple[int, int] = (1024, 2048)
     """Height and width of the pictures that it learnt from."""
@@ -40,6 +42,7 @@ class Segmenter:
         return {
             "width": self.width,
             "rounding": self.rounding,
+            "zoom": self.zoom,
             "classes": self.classes.to_facts(),
             "size": list(self.size),
         }
@@ -49,9 +52,9 @@ class Segmenter:
         """The inverse of `to_facts`; raises UserError if something is missing."""
         try:
             height, width = facts["size"]
-            return Segmenter(
-                facts["width"], facts["rounding"], Classes.from_facts(facts["classes"]), (int(height), int(width))
-            )
+            classes = Classes.from_facts(facts["classes"])
+            zoom = facts.get("zoom", 1.0)  # weights stored before there was any do not name it
+            return Segmenter(facts["width"], facts["rounding"], zoom, classes, (int(height), int(width)))
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(
                 f"the weights do not say which network they are for ({error} is missing or wrong)"

@@ -54,6 +54,8 @@ class Flags(OptimizerFlags, BatchFlags, TrainFlags):
     """Factor of the channels of every layer; 1 is the network of the paper."""
     rounding: Literal["ceil", "floor"] = "floor"
     """Of 1/32 of a side that is no multiple of 32: ceil in July 2018, floor since August 2018."""
+    zoom: Positive = 1.0
+    """Images are enlarged by this before the network sees them: for thin things in small pictures."""
     crop: tuple[Count, Count] = (192, 384)
     """Height and width of what is cut out of each training image."""
     batch_size: Count = 8
@@ -114,7 +116,7 @@ RECIPE = {
 """What --recipe 2018 sets."""
 ALIASES: dict[str, str] = {"checkpoint_path": "output_dir"}
 RETIRED: dict[str, str] = {}
-NETWORK_FLAGS = ("width", "rounding", "reduce_zero_label")
+NETWORK_FLAGS = ("width", "rounding", "zoom", "reduce_zero_label")
 """Flags that make another network of a run, or other classes."""
 FREE = ("data_dir", "num_workers", "test_batch_size", "max_bad_samples", "check_data")
 """Flags that Programs from files were not built with."""
@@ -130,7 +132,7 @@ def main(flags: Flags) -> Outcome:
         check_all(train_pairs, test_pairs)
     source = Source(train_pairs, augmentation(flags))
     groups = by_size(test_pairs)
-    segmenter = Segmenter(flags.width, flags.rounding, train_pairs.classes, next(iter(groups)))
+    segmenter = Segmenter(flags.width, flags.rounding, flags.zoom, train_pairs.classes, next(iter(groups)))
     batches = batches_per_epoch(source, flags.batch_size)
     epochs = epochs_of(flags, batches)
     length = settled.length(batches, epochs, batch_size=flags.batch_size, accumulate=flags.accumulate_batches)
@@ -165,11 +167,11 @@ def with_recipe(flags: Flags) -> Flags:
 
 
 def with_network_of_weights(flags: Flags) -> Flags:
-    """The flags with width and rounding of the weights to start from, where the command line does not name them."""
+    """The flags with width, rounding and zoom of the weights to start from, where the command line does not name them."""
     if flags.pretrained_model is None or flags.checkpoint is not None or flags.programs is not None:
         return flags
     facts = open_segmenter(starting(flags)).facts
-    network = {"width": facts.width, "rounding": facts.rounding}
+    network = {"width": facts.width, "rounding": facts.rounding, "zoom": facts.zoom}
     named = configuration.named(flags)
     return configuration.with_named(flags, {name: value for name, value in network.items() if name not in named})
 

@@ -134,6 +134,24 @@ def test_the_smaller_forms() -> None:
     assert np.abs(outputs["ceil"]["sub4"] - outputs["floor"]["sub4"]).max() > 1e-3
 
 
+def test_a_zoomed_network_sees_enlarged_images() -> None:
+    """1.5 times 128 and 176 are 192 and, to the next multiple of 16, 256; labels have the image's own size."""
+    image = np.random.default_rng(0).uniform(-100, 100, (1, 3, 128, 176)).astype(np.float32)
+    enlarged = image
+    for axis, after in ((2, 192), (3, 256)):
+        places = np.linspace(0, image.shape[axis] - 1, after)
+        enlarged = np.apply_along_axis(lambda line, p=places: np.interp(p, np.arange(len(line)), line), axis, enlarged)
+    plain = inference_program(SLIM, (192, 256), ["sub124"], normalised=True)
+    zoomed = inference_program(Segmenter(0.25, zoom=1.5), (128, 176), ["sub124", "labels"], normalised=True)
+    engine = PaddleEngine()
+    engine.load(initialise(plain, seed=1))
+    expected = engine.run(plain, {"image": enlarged.astype(np.float32)})["sub124"]
+    outputs = engine.run(zoomed, {"image": image})
+    assert np.abs(outputs["sub124"] - expected).max() < 1e-4 * np.abs(expected).max()
+    assert outputs["labels"].shape == (1, 128, 176)
+    assert label_places(128, 48, "steps")[:4] == [0, 2, 5, 8] and len(label_places(128, 48, "corners")) == 48
+
+
 @pytest.mark.parametrize(
     ("side", "padded"), [(1, 128), (100, 128), (128, 128), (144, 144), (150, 160), (720, 720), (721, 736)]
 )
