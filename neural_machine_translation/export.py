@@ -1,9 +1,11 @@
-"""Write a model as a Paddle inference model: the whole beam search, or forced scoring.
+"""Write a model for deployment: a Paddle inference model of the whole beam search or of forced scoring, or one for CTranslate2.
 
 python export.py --checkpoint output --export_dir exported
 python infer.py --exported_model exported "Where is the manual?"
+python export.py --format ctranslate2 --storage int8
 """
 
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +20,8 @@ from fluid.config import BatchFlags, ExportFlags
 from fluid.deployment import deploy
 from fluid.errors import UserError
 from fluid.program import Program
-from fluid.run import script
+from fluid.run import console, script
+from fluid.weights import Opened
 from fluid.weights.opening import SETTINGS
 from neural_machine_translation.indices import BOS, EOS
 from neural_machine_translation.metrics import quality
@@ -34,8 +37,10 @@ import numpy as np
 
 @dataclass
 class Flags(NetworkFlags, SearchFlags, BatchFlags, ExportFlags):
-    """Write a model as a Paddle inference model."""
+    """Write a model for deployment."""
 
+    format: Literal["paddle", "ctranslate2"] = "paddle"
+    """paddle: a Paddle inference model, with --onnx for ONNX Runtime too. ctranslate2: a folder that CTranslate2 loads."""
     data_dir: Path | None = None
     """Data set on whose test part --storage is measured; by default the embedded sentences."""
     what: Literal["search", "scoring"] = "search"
@@ -46,6 +51,8 @@ def main(flags: Flags) -> Path:
     """Export as `flags` say; returns the folder."""
     opened = open_model(flags)
     translator = opened.facts
+    if flags.format == "ctranslate2":
+        return to_ctranslate2(opened, flags)
     search = flags.search()
     program = (
         search_program(translator.config, search) if flags.what == "search" else scoring_program(translator.config)
@@ -60,6 +67,29 @@ def main(flags: Flags) -> Path:
         of_the_model={"what": flags.what, SETTINGS: {name: getattr(flags, name) for name in SEARCH}},
         examples=[_sentences(program, translator, rows) for rows in (1, 3)],
     )
+
+
+def to_ctranslate2(opened: Opened[Translator], flags: Flags) -> Path:
+    """Write a model for CTranslate2, see what it thinks of some sentences, and say what was written.
+
+    Raises UserError for flags that it cannot hold, and if in float32 it computes something else than the network.
+    """
+    from neural_machine_translation import for_ctranslate2
+
+    if idle := [f"--{name}" for name in ("what", "onnx", "data_dir", *SEARCH) if name in configuration.named(flags)]:
+        raise UserError(
+            f"a model for CTranslate2 does not hold {', '.join(idle)}: beam and length penalty are said when it runs"
+        )
+    storage = for_ctranslate2.STORAGES[flags.storage or "fp32"]
+    folder = for_ctranslate2.write(opened.facts, opened.state, flags.export_dir, storage)
+    difference = for_ctranslate2.difference(folder, opened.facts, opened.state)
+    if storage == "float32" and difference > for_ctranslate2.TOLERANCE:
+        shutil.rmtree(folder)
+        raise UserError(f"CTranslate2 computes something else: log-probabilities differ by {difference:.2g} a word")
+    size = sum(file.stat().st_size for file in folder.iterdir())
+    said = f"log-probabilities differ by {difference:.1g} a word"
+    console.print(f"{opened.source} for CTranslate2 in {folder}: {size / 1e6:.1f} MB, {storage}; {said}", markup=False)
+    return folder
 
 
 def bleu(translator: Translator, state: dict[str, np.ndarray], flags: Flags) -> dict[str, float]:

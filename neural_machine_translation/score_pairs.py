@@ -22,11 +22,10 @@ from fluid.errors import DataError, UserError
 from fluid.interface import Interface
 from fluid.run import script
 from fluid.runner import Runner
-from neural_machine_translation.indices import BOS, EOS
 from neural_machine_translation.options import ALIASES, RETIRED, NetworkFlags, with_pairs
 from neural_machine_translation.reader import input_lines, used_buckets
-from neural_machine_translation.scoring import has_text, open_model
-from neural_machine_translation.translator import Translator, pad
+from neural_machine_translation.scoring import feed_of, has_text, open_model
+from neural_machine_translation.translator import Translator
 from neural_machine_translation.vocabulary import Vocabulary
 
 import numpy as np
@@ -115,7 +114,7 @@ def scores(
     for first in range(0, len(fitting), rows):
         group = fitting[first : first + rows]
         length = next(edge for edge in used_buckets(translator.config.max_length) if edge >= longest[group[-1]])
-        feed = _feed([encoded[index] for index in group] + [encoded[group[-1]]] * (rows - len(group)), length)
+        feed = feed_of([encoded[index] for index in group] + [encoded[group[-1]]] * (rows - len(group)), length)
         found = engine.run(program, feed, fetch=["nll", *[layer] * alignment])
         nll = np.asarray(found["nll"])
         weights = np.asarray(found[layer]).mean(axis=1) if alignment else itertools.repeat(None)
@@ -123,14 +122,6 @@ def scores(
             links = [] if looked is None else _links(translator, *encoded[index], looked)
             results[index] = Score(-float(nll[row]), len(encoded[index][1]) + 1, links)
     return results
-
-
-def _feed(encoded: Sequence[tuple[np.ndarray, np.ndarray]], length: int) -> dict[str, np.ndarray]:
-    return {
-        "src_word": pad([np.concatenate([[BOS], source, [EOS]]) for source, _ in encoded], length),
-        "trg_word": pad([np.concatenate([[BOS], target]) for _, target in encoded], length),
-        "lbl_word": pad([np.concatenate([target, [EOS]]) for _, target in encoded], length),
-    }
 
 
 def _links(

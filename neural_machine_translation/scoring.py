@@ -73,15 +73,19 @@ def forced_scores(
     translations: Sequence[Sequence[int]],
 ) -> np.ndarray:
     """Log-probability, [N], of given translations (word indices without `<e>`), `<e>` included."""
-    source = [np.concatenate([[BOS], words, [EOS]]) for words in translator.source.encode_all(sentences)]
-    begun = [np.asarray([BOS, *words]) for words in translations]
-    ended = [np.asarray([*words, EOS]) for words in translations]
-    feed = {
-        "src_word": pad(source, max(map(len, source))),
-        "trg_word": pad(begun, max(map(len, begun))),
-        "lbl_word": pad(ended, max(map(len, ended))),
-    }
+    encoded = list(zip(translator.source.encode_all(sentences), map(np.asarray, translations), strict=True))
+    longest = max(len(words) for pair in encoded for words in pair)
+    feed = feed_of(encoded, longest + 2)
     return -np.asarray(engine.run(evaluation, feed)["nll"])
+
+
+def feed_of(pairs: Sequence[Sequence[np.ndarray]], length: int) -> dict[str, np.ndarray]:
+    """Pairs of word indices, without special words, as a feed of forced decoding, padded to `length`."""
+    return {
+        "src_word": pad([np.concatenate([[BOS], source, [EOS]]) for source, _ in pairs], length),
+        "trg_word": pad([np.concatenate([[BOS], target]) for _, target in pairs], length),
+        "lbl_word": pad([np.concatenate([target, [EOS]]) for _, target in pairs], length),
+    }
 
 
 def cross_attention(
