@@ -7,7 +7,7 @@ the bands, noise adds energies. SpecAugment (Park et al., arXiv:1904.08779) hide
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from DeepASR.transforms import DELTAS
 from fluid.config import Decay, Natural, NotNegative, Share
@@ -45,6 +45,16 @@ class AugmentationFlags:
 
 LONGEST_MASK, LARGEST_SHARE = 20, 4
 """Frames of a hidden stretch; a hidden group is at most this part of all bands."""
+UNSTRETCHED = 0.4
+"""Share of the utterances that keep pace and vocal tract."""
+
+
+def for_one(flags: AugmentationFlags, rng: np.random.Generator) -> AugmentationFlags:
+    """The flags for one utterance: features between frames and bands are smoother than any that will be heard, so some of
+    the utterances are not stretched."""
+    if (flags.speed or flags.warp) and rng.random() < UNSTRETCHED:
+        return replace(flags, speed=0.0, warp=0.0)
+    return flags
 
 
 def another_voice(features: np.ndarray, flags: AugmentationFlags, rng: np.random.Generator) -> np.ndarray:

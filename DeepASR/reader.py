@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from DeepASR.augmentation import AugmentationFlags, another_pace, another_voice, longest, masked
+from DeepASR.augmentation import AugmentationFlags, another_pace, another_voice, for_one, longest, masked
 from DeepASR.corpus import Part
 from DeepASR.recogniser import Normalisation
 from DeepASR.transforms import CONTEXT, DELAY, DELTAS, NOT_COUNTED, delay_labels, hold_last, speaker_means
@@ -90,16 +90,17 @@ class Utterances:
         """`x` [length + 10, 3 * dim], a piece between its neighbours, and `label` [length]."""
         name, start, end = self.pieces[index]
         features, label = self._part[name], self._part.alignments[name]
+        augmentation = for_one(self._augmentation, rng)
         if self._is_whole(name, start, end):
-            features, label = another_pace(features, label, self._augmentation, rng)
+            features, label = another_pace(features, label, augmentation, rng)
             end = len(features) + DELAY
         mean = features.mean(axis=0)
-        features = another_voice(features, self._augmentation, rng)
+        features = another_voice(features, augmentation, rng)
         if name in self._means:
             # What changes this utterance changes all that its speaker says.
             mean = self._means[name] + features.mean(axis=0) - mean
         x = hold_last(self._normalisation.apply(self._normalisation.centred(features, mean)))
-        x = masked(x, self._augmentation, rng)
+        x = masked(x, augmentation, rng)
         padded = np.pad(x, ((CONTEXT, CONTEXT), (0, 0)), mode="edge")
         return {"x": padded[start : end + 2 * CONTEXT], "label": delay_labels(label)[start:end]}
 

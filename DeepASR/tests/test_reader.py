@@ -3,7 +3,7 @@
 from pathlib import Path
 from types import SimpleNamespace
 
-from DeepASR.augmentation import AugmentationFlags, another_pace, another_voice, masked
+from DeepASR.augmentation import AugmentationFlags, another_pace, another_voice, for_one, masked
 from DeepASR.corpus import Part
 from DeepASR.reader import LONGER_BY, LONGEST_UNCUT, SHORTEST_PIECE, Utterances, cut, edges_of
 from DeepASR.recogniser import Normalisation
@@ -96,6 +96,15 @@ def test_another_pace_keeps_labels_at_their_frames() -> None:
         np.testing.assert_allclose(slower[:, 0], moved, atol=0.5001)
         lengths.add(len(moved))
     assert min(lengths) >= 83 and max(lengths) <= 125 and len(lengths) > 5
+
+
+def test_some_utterances_are_not_stretched() -> None:
+    rng = np.random.default_rng()
+    flags = AugmentationFlags(speed=0.2, warp=0.1, volume=6, time_masks=1)
+    drawn = [for_one(flags, rng) for _ in range(400)]
+    kept = [one for one in drawn if one != flags]
+    assert 90 < len(kept) < 230
+    assert {(one.speed, one.warp, one.volume, one.time_masks) for one in kept} == {(0, 0, 6, 1)}
 
 
 def test_each_change_changes_what_it_says() -> None:
