@@ -175,7 +175,9 @@ def open_data(flags: Flags) -> tuple[Corpus, dict[str, Part]]:
     else:
         corpus = open_corpus(flags.data_dir)
         parts = {name: corpus.part(name) for name in ("train", "dev")}
-    return corpus, {name: part.without(flags.without_speakers) for name, part in parts.items()}
+    # Not everybody need be in dev.
+    in_dev = set(parts["dev"].speakers.values()).intersection(flags.without_speakers)
+    return corpus, {"train": parts["train"].without(flags.without_speakers), "dev": parts["dev"].without(in_dev)}
 
 
 def sources(flags: Flags, parts: Mapping[str, Part], normalisation: Normalisation) -> tuple[Utterances, Utterances]:
