@@ -58,6 +58,8 @@ class Flags:
     """Folder to write."""
     synthetic: Natural = 300
     """Strings of synthetic voices to train on."""
+    voices: Path | None = None
+    """Folder of more such files, of voices that only training hears."""
     times: Count = 2
     """How often each recording comes in the strings to train on."""
     tested_takes: Natural = 10
@@ -78,13 +80,12 @@ def main(flags: Flags) -> None:
     others = {key: samples for key, samples in takes.items() if key[2] >= flags.tested_takes}
     train = [item for number in range(flags.times) for item in strings(others, f"train{number}", rng, flags)]
     spoken = list(synthetic(flags.synthetic, rng, flags)) if flags.synthetic else []
+    test = list(strings(tested, "test", rng, flags, TESTED_SIZES))
+    if flags.voices is not None:
+        spoken += strings(read_takes(flags.voices), "voice", rng, flags)
     # Every 15th string says when to stop.
     dev = train[::15]
-    parts = {
-        "train": [item for item in train if item not in dev] + spoken,
-        "dev": dev,
-        "test": list(strings(tested, "test", rng, flags, TESTED_SIZES)),
-    }
+    parts = {"train": [item for item in train if item not in dev] + spoken, "dev": dev, "test": test}
     about = {
         "language": "strings of English digits",
         "examples": "digits",
