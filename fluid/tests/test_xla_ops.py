@@ -380,6 +380,13 @@ row(
 )
 row(
     "reduce",
+    "argmax_of_planes",
+    lambda x: (paddle.argmax(x, 1), paddle.argmin(x, 1, keepdim=True)),
+    distinct(2, 5, 3, 4),
+    gradient=False,
+)
+row(
+    "reduce",
     "norm",
     lambda x: (paddle.norm(x), paddle.norm(x, 2, 1), paddle.norm(x, 1, 0), paddle.norm(x, np.inf, 1)),
     normal(3, 4),

@@ -13,6 +13,9 @@ from jax import lax
 
 Array = jax.Array
 
+PLANES = 64
+"""Up to so many classes of a map are compared one after the other: XLA's own way takes a CPU six times as long for 19."""
+
 
 def _axes(op: Call, axis: Any, rank: int) -> tuple[int, ...]:
     """Axes to reduce; none named means all."""
@@ -152,7 +155,19 @@ def _place(op: Call, x: Array, axis: Any, function: Any) -> Array:
     if op["flatten"]:
         y = function(x)
         return y.reshape((1,) * x.ndim) if op["keepdims"] else y
-    return function(x, op.integer(axis, "axis"), keepdims=op["keepdims"])
+    axis = op.integer(axis, "axis") % x.ndim
+    if axis == x.ndim - 1 or x.shape[axis] > PLANES:
+        return function(x, axis, keepdims=op["keepdims"])
+    return _place_of_planes(jnp.moveaxis(x, axis, 0), jnp.greater if function is jnp.argmax else jnp.less, op, axis)
+
+
+def _place_of_planes(planes: Array, better: Any, op: Call, axis: int) -> Array:
+    """The first best of some planes at each place, one comparison after the other: elementwise, so XLA fuses it."""
+    best, place = planes[0], jnp.zeros(planes.shape[1:], jnp.int32)
+    for number in range(1, len(planes)):
+        wins = better(planes[number], best)
+        best, place = jnp.where(wins, planes[number], best), jnp.where(wins, number, place)
+    return jnp.expand_dims(place, axis) if op["keepdims"] else place
 
 
 @rule("topk")
