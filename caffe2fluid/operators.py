@@ -24,6 +24,12 @@ DEPENDENCIES = {
     "yolo3_detections": ["yolo_boxes", "suppressed"],
     "roi_pooling": ["group_rois"],
     "psroi_pooling": ["group_rois"],
+    "roi_align": ["group_rois"],
+    "roi_corners": ["group_rois"],
+    "scaled_size": ["size_of"],
+    "resize_from_corner": ["size_of"],
+    "resize_nearest": ["size_of", "scaled_size"],
+    "deformable_convolution": ["grid", "size_of"],
 }
 
 
@@ -57,6 +63,12 @@ def mean_variance_norm(x, axes, epsilon):
 def l2_norm(x, scale, axes, epsilon):
     """Divides [N, C, H, W] by its L2 norm over the axes and multiplies by the scale [C or 1, 1, 1]."""
     return x / paddle.sqrt(paddle.sum(x * x, axes, keepdim=True) + epsilon) * scale
+
+
+def unit_length(x, axes, least):
+    """x divided by its L2 norm over the axes; unchanged where the sum of squares is not above ``least``."""
+    square = paddle.sum(x * x, axes, keepdim=True)
+    return x / paddle.sqrt(paddle.where(square > least, square, paddle.ones_like(square)))
 
 
 def caffe_argmax(x, top_k, axis, size):
@@ -103,6 +115,80 @@ def resize_by(x, shrink, zoom):
     """Bilinear resizing of [N, C, H, W] with aligned corners, by whole numbers."""
     sizes = [(size - 1) // shrink + 1 for size in spatial_size(x)]
     return resize_bilinear(x, [size + (size - 1) * (zoom - 1) for size in sizes])
+
+
+def scaled_size(x, scale):
+    """The whole parts of height and width of [N, C, H, W] times scale [vertical, horizontal]."""
+    sizes = [size_of(x, 2), size_of(x, 3)]
+    return [
+        int(np.float32(size) * np.float32(factor))
+        if isinstance(size, int)
+        else paddle.cast(paddle.cast(size, "float32") * factor, "int64")
+        for size, factor in zip(sizes, scale)
+    ]
+
+
+def resize_from_corner(x, size):
+    """Bilinear resizing of [N, C, H, W] to [N, C, *size]: row i is at i * H / size[0], and beyond the last one is 0."""
+    for axis, wanted in zip((2, 3), size):
+        length = size_of(x, axis)
+        step = length / wanted if isinstance(length, int) else paddle.cast(length, "float32") / wanted
+        place = paddle.cast(paddle.arange(wanted), "float32") * step
+        stored = paddle.cast(paddle.arange(length), "float32")
+        weights = F.relu(1.0 - paddle.abs(paddle.unsqueeze(place, 1) - paddle.unsqueeze(stored, 0)))
+        x = paddle.matmul(weights, x) if axis == 2 else paddle.matmul(x, weights, transpose_y=True)
+    return x
+
+
+def resize_nearest(x, ratio):
+    """[N, C, H, W] enlarged by the ratio: row i is row i / ratio, rounded down."""
+    for axis, length in zip((2, 3), scaled_size(x, [ratio, ratio])):
+        index = paddle.cast(paddle.cast(paddle.arange(length), "float32") / ratio, "int64")
+        x = paddle.index_select(x, index, axis)
+    return x
+
+
+def correlation(x, y, kernel, reach, stride, step, pad, difference):
+    """FlowNet's comparison of each patch of x with the patches of y around it: [N, displacements, H, W].
+
+    Displacements go from -reach to reach by ``step``, row by row; a value is the mean over patch and channels of products,
+    or of absolute differences. Fischer et al., https://arxiv.org/abs/1504.06852
+    """
+    channels, radius = x.shape[1], reach // step
+    x, y = F.pad(x, [pad] * 4), F.pad(y, [pad] * 4)
+    x, maps = x[:, :, reach : -reach or None, reach : -reach or None], []
+    for down in range(-radius, radius + 1):
+        for right in range(-radius, radius + 1):
+            top, left = reach + down * step, reach + right * step
+            other = y[:, :, top : top - 2 * reach or None, left : left - 2 * reach or None]
+            maps.append(paddle.sum(paddle.abs(x - other) if difference else x * other, 1, keepdim=True))
+    return F.avg_pool2d(paddle.concat(maps, 1), kernel, stride) / float(channels)
+
+
+def deformable_convolution(x, offset, weight, bias, stride, pad, dilation, groups, offset_groups):
+    """A convolution whose taps are moved by offset [N, offset groups * taps * (down, right), h, w].
+
+    A tap outside of x counts as 0, and one behind the last row or column as that one.
+    Dai et al., https://arxiv.org/abs/1703.06211
+    """
+    kernel = weight.shape[2:]
+    channels, taps = x.shape[1] // offset_groups, kernel[0] * kernel[1]
+    places, inside = [], 1.0
+    for axis, start in enumerate(grid(offset)):
+        tap = np.indices(kernel)[axis].ravel() * dilation[axis] - float(pad[axis])
+        tap = paddle.assign(np.tile(tap, offset_groups)[:, None, None].astype("float32"))
+        place = offset[:, axis::2] + start * float(stride[axis]) + tap
+        size = paddle.cast(paddle.shape(x)[axis + 2], "float32")
+        inside = inside * paddle.cast(place >= 0, "float32") * paddle.cast(place < size, "float32")
+        places.append(place * 2.0 / paddle.clip(size - 1.0, min=1.0) - 1.0)
+    places, columns = paddle.stack(places[::-1], 4), []
+    for group in range(offset_groups):
+        own = slice(group * taps, (group + 1) * taps)
+        part, points = x[:, group * channels : (group + 1) * channels], paddle.flatten(places[:, own], 1, 2)
+        values = F.grid_sample(part, points, padding_mode="border", align_corners=True)
+        columns.append(values * paddle.unsqueeze(paddle.flatten(inside[:, own], 1, 2), 1))
+    columns = paddle.reshape(paddle.concat(columns, 1), [0, x.shape[1] * taps, -1, size_of(offset, 3)])
+    return F.conv2d(columns, paddle.reshape(weight, [weight.shape[0], -1, 1, 1]), bias, groups=groups)
 
 
 def unpool(x, mask, size):
@@ -339,6 +425,36 @@ def psroi_pooling(x, rois, size, scale):
     """Position-sensitive average pooling of each region: [R, C / bins, *size]."""
     boxes, counts, inverse = group_rois(x, rois)
     return paddle.gather(paddle.vision.ops.psroi_pool(x, boxes, counts, tuple(size), scale), inverse)
+
+
+def roi_align(x, rois, size, scale, sampling):
+    """The mean of sampling x sampling values in each of size bins of each region, 0: as many as it is large; [R, C, *size]."""
+    boxes, counts, inverse = group_rois(x, rois)
+    pooled = paddle.vision.ops.roi_align(x, boxes, counts, tuple(size), scale, sampling or -1, aligned=False)
+    return paddle.gather(pooled, inverse)
+
+
+def roi_corners(x, rois, size, scale, margin):
+    """The values at the corners of size bins of each region, which is enlarged by margin: [R, C, size[0] + 1, size[1] + 1].
+
+    Corners outside of x, and of regions without an area, are 0. Each is the middle of a bin of a region larger by half a bin.
+    """
+    rois = paddle.reshape(rois, [-1, 5])
+    border = (rois[:, 3:] - rois[:, 1:3] + 1.0) * margin
+    low, high = (rois[:, 1:3] - border) * scale, (rois[:, 3:] + border) * scale
+    step = (high - low) / paddle.assign(np.array(size[::-1], "float32"))
+    boxes = paddle.concat([rois[:, :1], low - step * 0.5, high + step * 0.5], 1)
+    inside = paddle.cast(paddle.min(step, 1) > 0, "float32")
+    for axis in (0, 1):
+        corner = paddle.assign(np.arange(size[axis] + 1, dtype="float32"))
+        place = low[:, 1 - axis, None] + step[:, 1 - axis, None] * corner
+        limit = paddle.cast(paddle.shape(x)[axis + 2], "float32")
+        found = paddle.cast(place >= 0, "float32") * paddle.cast(place <= limit, "float32")
+        inside = paddle.unsqueeze(inside, -1) * (paddle.unsqueeze(found, 1) if axis else found)
+    boxes, counts, inverse = group_rois(x, boxes)
+    bins = (size[0] + 1, size[1] + 1)
+    values = paddle.gather(paddle.vision.ops.roi_align(x, boxes, counts, bins, 1.0, 1, aligned=True), inverse)
+    return values * paddle.unsqueeze(inside, 1)
 
 
 def anchors_of_cell(base_size, ratios, scales):

@@ -117,6 +117,58 @@ def deconvolution(node: Node) -> None:
     _convolve(node, transposed=True)
 
 
+@register_layer("DeformableConvolution")
+def deformable_convolution(node: Node) -> None:
+    """Pairs of bottoms: values, and how far each tap is moved (Dai et al., https://arxiv.org/abs/1703.06211)."""
+    node.needs_axes(4)
+    params = node.params("deformable_convolution_param")
+    kernel, stride, pad, dilation = spatial_sizes(node, params, 2)
+    channels, filters = node.shape[1], params.integer("num_output")
+    group, moved = params.integer("group", 1), params.integer("deformable_group", 1)
+    if node.axis(params.integer("axis", 1)) != 1 or len(node.inputs) % 2 or filters < 1:
+        raise node.error(f"bottoms of shapes {node.shapes} into num_output {filters}")
+    if min(group, moved) < 1 or channels % group or filters % group or channels % moved:
+        raise node.error(f"{channels} channels and num_output {filters} do not divide into {group} and {moved} groups")
+    weight = node.parameter(
+        "weights", 0, [filters, channels // group, *kernel], layout="filters", filler="weight_filler"
+    )
+    bias = params.flag("bias_term", True)
+    offset = node.parameter("biases", 1, [filters], filler="bias_filler") if bias else "None"
+    pairs = zip(node.inputs[::2], node.shapes[::2], node.inputs[1::2], node.shapes[1::2], strict=True)
+    for x, shape, moves, shape_moves in pairs:
+        sizes = _sizes_out(node, shape[2:], kernel, stride, pad, dilation)
+        if shape[1] != channels or shape_moves != [shape[0], 2 * moved * math.prod(kernel), *sizes]:
+            raise node.error(f"bottoms of shapes {node.shapes} for a kernel of {kernel} and {moved} groups of offsets")
+        node.multiply_adds += math.prod(sizes) * filters * channels // group * math.prod(kernel)
+        call = arguments(x, moves, weight, offset, stride, pad, dilation, group, moved)
+        node.output(f"{node.helper('deformable_convolution')}({call})", [shape[0], filters, *sizes])
+
+
+@register_layer("Correlation")
+def correlation(node: Node) -> None:
+    """FlowNet (Fischer et al., https://arxiv.org/abs/1504.06852)."""
+    node.needs_bottoms(2, 2)
+    node.needs_axes(4)
+    params = node.params("correlation_param")
+    if "kernel_size" not in params or "max_displacement" not in params:
+        raise node.unsupported("without kernel_size and max_displacement: another fork's layer than FlowNet's")
+    kernel, reach = params.integer("kernel_size"), params.integer("max_displacement")
+    pad, stride, step = params.integer("pad", 0), params.integer("stride_1", 1), params.integer("stride_2", 1)
+    difference = params.choice("correlation_type", ["MULTIPLY", "SUBTRACT"], "MULTIPLY") == "SUBTRACT"
+    params.flag("do_abs", False)  # its code reads it, and then never asks
+    if node.shapes[1] != node.shape or kernel % 2 == 0 or min(reach, pad) < 0 or min(kernel, stride, step) < 1:
+        raise node.error(f"bottoms of shapes {node.shapes}, kernel_size {kernel}, max_displacement {reach}")
+    sizes = [-(-(n + 2 * (pad - reach) - kernel + 1) // stride) for n in node.shape[2:]]
+    if min(sizes) < 1:
+        raise node.error(
+            f"max_displacement {reach} and kernel_size {kernel} do not fit into {node.shape[2:]} with pad {pad}"
+        )
+    displacements = (2 * (reach // step) + 1) ** 2
+    call = arguments(*node.inputs, kernel, reach, stride, step, pad, difference)
+    node.multiply_adds = displacements * math.prod(sizes) * node.shape[1] * kernel**2
+    node.output(f"{node.helper('correlation')}({call})", [node.shape[0], displacements, *sizes])
+
+
 @register_layer("InnerProduct")
 def inner_product(node: Node) -> None:
     params = node.params("inner_product_param")

@@ -124,13 +124,18 @@ def detection_output(node: Node) -> None:
     node.output(f"{node.helper('detection_output')}({call})", [1, 1, rows * location[0], 7])
 
 
-def _pooled_rois(node: Node, function: str, params: Message, channels: int, size: list[int]) -> None:
+def _pooled_rois(
+    node: Node, function: str, params: Message, channels: int, size: list[int], *more: float, corners: int = 0
+) -> None:
+    """``more``: arguments of the function after the scale; ``corners`` more of rows and columns than bins."""
     node.needs_bottoms(2, 2)
     scale = params.number("spatial_scale", 1.0)
     rois = node.shapes[1]
-    if len(node.shape) != 4 or math.prod(rois[1:]) != 5 or min(size) < 1 or not 0 < scale < math.inf:
+    rows = rois[0] if math.prod(rois[1:]) == 5 else math.prod(rois) // 5 if rois[-1:] == [5] else 0
+    if len(node.shape) != 4 or not rows or not 1 <= min(size) <= max(size) < 1 << 16 or not 0 < scale < math.inf:
         raise node.error(f"bottoms of shapes {node.shapes} into {size} bins at scale {scale}")
-    node.output(f"{node.helper(function)}({arguments(*node.inputs, size, scale)})", [rois[0], channels, *size])
+    call = f"{node.helper(function)}({arguments(*node.inputs, size, scale, *more)})"
+    node.output(call, [rows, channels, *(n + corners for n in size)])
 
 
 @register_layer("ROIPooling")
@@ -139,6 +144,25 @@ def roi_pooling(node: Node) -> None:
     params = node.params("roi_pooling_param")
     size = [params.integer("pooled_h"), params.integer("pooled_w")]
     _pooled_rois(node, "roi_pooling", params, node.shape[1], size)
+
+
+@register_layer("ROIAlign")
+def roi_align(node: Node) -> None:
+    """Mask R-CNN (He et al., https://arxiv.org/abs/1703.06870): the mean of points in each bin; or, with ``pad_ratio``,
+    the corners of the bins (Cascade R-CNN, https://arxiv.org/abs/1712.00726). Other forks' layers of that name differ."""
+    own = "roi_align_param" in node.layer.params
+    params = node.params("roi_align_param" if own else "roi_pooling_param")
+    size = [params.integer("pooled_h", 0), params.integer("pooled_w", 0)]
+    if "aligned_h" in params or params.integer("roi_end_mode", 0) or not (own or "pad_ratio" in params):
+        raise node.unsupported(
+            "forks compute different things by its fields; known are roi_align_param { pooled_h, pooled_w, spatial_scale, "
+            "sampling_ratio } (Mask R-CNN) and roi_pooling_param { pooled_h, pooled_w, spatial_scale, pad_ratio } "
+            "(Cascade R-CNN; write pad_ratio: 0 if it is that one)"
+        )
+    if own:
+        _pooled_rois(node, "roi_align", params, node.shape[1], size, max(params.integer("sampling_ratio", 0), 0))
+    else:
+        _pooled_rois(node, "roi_corners", params, node.shape[1], size, params.number("pad_ratio"), corners=1)
 
 
 @register_layer("PSROIPooling")

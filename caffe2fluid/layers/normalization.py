@@ -342,10 +342,22 @@ def l2_normalize(node: Node) -> None:
 
 @register_layer("L2Normalization")
 def l2_normalization(node: Node) -> None:
-    """Each item of the batch divided by its length (metric learning's forks, which differ about feature maps)."""
-    if math.prod(node.shape[2:]) != 1:
-        raise node.unsupported(f"a blob of shape {node.shape}: forks normalise a feature map in different ways")
+    """Each item of the batch divided by its length (metric learning's forks); ``l2n_param`` names an axis, or all values."""
+    params = node.params("l2n_param")
     axes = list(range(1, len(node.shape)))
+    if "l2n_param" in node.layer.params:
+        if "norm_region" in params:
+            raise node.unsupported("norm_region; write l2n_param { is_global: false axis: 1 } for ACROSS_CHANNELS")
+        whole, axis = params.flag("is_global", True), node.axis(params.integer("axis", 0))
+        axes = list(range(len(node.shape))) if whole else [axis]
+        call = arguments(node.x, axes, abs(params.number("eps", 1e-10)))
+        node.output(f"{node.helper('unit_length')}({call})", node.shape)
+        return
+    if math.prod(node.shape[2:]) != 1:
+        node.notes.append(
+            f"{node.layer.name}: each item is divided by the length of all its {math.prod(node.shape[1:])} values, as most "
+            "forks do; for one that normalises each place over its channels, write l2n_param { is_global: false axis: 1 }"
+        )
     node.output(f"{node.x} / paddle.sqrt(paddle.sum({node.x} * {node.x}, {axes}, keepdim=True))", node.shape)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from ..names import literal
 from .node import Node, arguments, register_layer, same, transposed_before
 
@@ -331,6 +333,49 @@ def interp(node: Node) -> None:
     else:
         value = f"{node.helper('resize_bilinear')}({x}, {target})" if target != sizes else x
     node.output(value if value != node.x else same(value), [batch, channels, *target])
+
+
+@register_layer("Resize")
+def resize(node: Node) -> None:
+    """Forks have four layers of that name, told by their fields: bilinear from the corner on, to a size or by factors
+    (DenseBox, happynear's Caffe), and two that take the nearest row and column, by a ratio or to a multiple."""
+    node.needs_axes(4)
+    node.needs_bottoms(1, 1)
+    params = node.params("resize_param")
+    batch, channels, *sizes = node.shape
+    value, given = node.x, params.fields.keys()
+    if "resize_ratio" in given and not given & {"height", "width", "is_pyramid_test"}:
+        params.choice("type", ["NEAREST"], "NEAREST")
+        ratio = params.number("resize_ratio")
+        target = _scaled(sizes, [ratio, ratio])
+        value = f"{node.helper('resize_nearest')}({value}, {literal(ratio)})"
+    elif {"top_height", "top_width"} <= given:
+        target = [params.integer("top_height"), params.integer("top_width")]
+        for axis, (wanted, n) in enumerate(zip(target, sizes, strict=True), 2):
+            if wanted % n:
+                raise node.error(f"{wanted} is no multiple of {n}")
+            value = f"paddle.repeat_interleave({value}, {wanted // n}, {axis})"
+    elif params.flag("is_pyramid_test", False):
+        scale = [params.number("out_height_scale"), params.number("out_width_scale")]
+        target = _scaled(sizes, scale)
+        value = f"{node.helper('resize_from_corner')}({value}, {node.helper('scaled_size')}({value}, {literal(scale)}))"
+    elif {"height", "width"} <= given and not given & {"function_type", "type", "resize_ratio"}:
+        target = [params.integer("height"), params.integer("width")]
+        value = f"{node.helper('resize_from_corner')}({value}, {target})"
+    else:
+        raise node.unsupported(
+            "its fields are those of no fork that is known: height and width, is_pyramid_test with out_height_scale and "
+            "out_width_scale, resize_ratio, or top_height and top_width"
+        )
+    if min(target) < 1:
+        raise node.error(f"the output would have the size {target}")
+    node.output(value, [batch, channels, *target])
+
+
+def _scaled(sizes: list[int], scale: list[float]) -> list[int]:
+    """Whole parts of the products, as Caffe's single precision has them; 0 for a scale that is none."""
+    factors = [factor if 0 < factor < 1 << 16 else 0.0 for factor in scale]
+    return [int(np.float32(n) * np.float32(factor)) for n, factor in zip(sizes, factors, strict=True)]
 
 
 @register_layer("Upsample")
