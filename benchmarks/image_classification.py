@@ -253,7 +253,8 @@ def files(arguments: argparse.Namespace) -> None:
     from fluid.engine.xla import create
     from fluid.engine.xla import graph as graphs
     from fluid.trainer import benchmark
-    from image_classification.reader import Augment, ImageSource, Preprocess, open_images
+    from image_classification.augment import Augment
+    from image_classification.reader import ImageSource, Preprocess, open_images
 
     import numpy as np
 

@@ -25,9 +25,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from fluid.config import parse
 from fluid.data import Source, training_batches
 from fluid.media import decode_image
+from image_classification.augment import Augment
 from image_classification.reader import (
     EMBEDDED,
-    Augment,
     ImageSource,
     Preprocess,
     evaluation_image,
@@ -42,6 +42,7 @@ from PIL import Image
 
 PHOTOGRAPH_SIZE = (500, 375)
 CROP = 224
+EVERYTHING = Augment(rotate=True, color_jitter=True, randaugment=2, random_erasing=0.25)
 
 
 @dataclass
@@ -101,6 +102,7 @@ def contestants(contents: list[bytes]) -> dict[str, Callable[[int, np.random.Gen
         "zoo: with rotation and colour jitter": lambda i, rng: training_image(
             contents[i], preprocess, Augment(rotate=True, color_jitter=True), rng
         ),
+        "zoo: with every augmentation": lambda i, rng: training_image(contents[i], preprocess, EVERYTHING, rng),
         "zoo: evaluation crop, uint8": lambda i, rng: evaluation_image(decode_image(contents[i]), preprocess),
         "Pillow: training crop, bilinear, uint8": lambda i, rng: pillow_crop(contents[i], rng, bilinear, False),
         "Pillow: training crop, Lanczos, float32 (as in 2018)": lambda i, rng: pillow_crop(

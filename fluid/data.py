@@ -98,6 +98,7 @@ class Batch:
     bad: list[str] = field(default_factory=list)  # messages of the samples that were replaced
     padding: int = 0  # rows after the real ones, which repeat the last of them
     where: Callable[[int], str] = "row {}".format  # the sample of a row, for messages
+    indices: np.ndarray | None = None  # the sample of each row, where batches come from a source
 
     @property
     def mask(self) -> np.ndarray:
@@ -394,6 +395,7 @@ class Batches(Iterator[Batch]):
                 messages,
                 len(task.indices) - task.size,
                 lambda row: self._reader.where(int(task.indices[row])),
+                task.indices,
             )
             self._feed_mask(batch)
         except Ended:

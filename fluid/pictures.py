@@ -11,6 +11,10 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 GREEN, RED, GREY = (34, 139, 84), (190, 50, 50), (90, 90, 90)
+MOST_CLASSES = 40
+"""More would not have names in a confusion matrix."""
+FAR = 5
+"""So many times the range of most values lies outside what a diagram shows."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +55,29 @@ def draw_curves(
             axis.errorbar([row["step"] for row in rows], values, bars, fmt="o-", ms=4, capsize=2, label="evaluation")
         axis.set(title=panel.title, xlabel=steps, yscale="log" if panel.log_scale else "linear")
         axis.grid(alpha=0.3)
+        if not panel.log_scale:
+            _keep_readable(axis)
         if axis.get_legend_handles_labels()[0]:
             axis.legend(frameon=False)
     figure.suptitle(title)
     figure.savefig(path, dpi=120)
     return path
+
+
+def _keep_readable(axis: Any) -> None:
+    """Cut off what lies far outside of where most values are, a first evaluation say, and tell it at the edge."""
+    drawn = [(x, y) for line in axis.get_lines() for x, y in zip(line.get_xdata(), line.get_ydata()) if np.isfinite(y)]
+    if len(drawn) < 4:
+        return
+    values = np.array([y for _, y in drawn])
+    low, high = np.quantile(values, [0.1, 0.9])
+    room = max(high - low, 1e-9)
+    if values.max() > high + FAR * room:
+        top = values[values <= high + FAR * room].max() + 0.1 * room
+        axis.set_ylim(top=top)
+        for x, y in drawn:
+            if y > top:
+                axis.annotate(f"{y:.3g}", (x, top), ha="center", va="top", fontsize=8, color="tab:red")
 
 
 def draw_confusion(path: Path, confusion: np.ndarray, names: Sequence[str], *, title: str = "") -> Path:
@@ -76,6 +98,28 @@ def draw_confusion(path: Path, confusion: np.ndarray, names: Sequence[str], *, t
                 axis.text(column, row, str(confusion[row, column]), ha="center", va="center", color=color, fontsize=8)
     figure.savefig(path, dpi=120)
     return path
+
+
+def most_confused(
+    labels: np.ndarray, predicted: np.ndarray, classes: int, name_of: Callable[[int], str], most: int = MOST_CLASSES
+) -> tuple[np.ndarray, list[str], str]:
+    """A confusion matrix that can be looked at, its names and a title: `labels` and `predicted` [N] of 0..classes-1.
+
+    More than `most` classes are grouped: those of the most mistakes, from or to them, have a row each, the others share the
+    last one.
+    """
+    kept, title = np.arange(classes), ""
+    if classes > most:
+        wrong = labels != predicted
+        mistakes = sum(np.bincount(of[wrong], minlength=classes) for of in (labels, predicted))
+        kept = np.sort(np.argsort(-mistakes, kind="stable")[: most - 1])
+        title = f"the {most - 1} of {classes:,} classes that are confused most"
+    size = min(classes, most)
+    place = np.full(classes, size - 1)
+    place[kept] = np.arange(len(kept))
+    matrix = np.bincount(place[labels] * size + place[predicted], minlength=size * size).reshape(size, size)
+    names = [name_of(int(label)) for label in kept]
+    return matrix, names + (["others"] if classes > most else []), title
 
 
 def draw_sheet(

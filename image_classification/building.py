@@ -10,19 +10,24 @@ from image_classification.classifier import Classifier
 from image_classification.finetuning import Tuning
 from image_classification.network import training_network
 
+import numpy as np
+
 if TYPE_CHECKING:
     from image_classification.train import Flags
 
 
-def training_programs(flags: "Flags", classifier: Classifier, rate: Schedule) -> dict[str, Program]:
-    """The training Program `train`, with accumulated gradients the pair of `train` and `apply`."""
+def training_programs(
+    flags: "Flags", classifier: Classifier, rate: Schedule, weights: np.ndarray | None
+) -> dict[str, Program]:
+    """The training Program `train`, with accumulated gradients the pair of `train` and `apply`; `weights` of the classes."""
     group = flags.statistics_batch
     if group is not None and (group < 1 or flags.batch_size % group):
         raise UserError(f"--statistics_batch {group} does not divide --batch_size {flags.batch_size}")
     network, inputs = training_network(
         classifier,
         label_smoothing=flags.label_smoothing,
-        mixup=flags.use_mixup,
+        mixing=flags.share_shape(*classifier.preprocess.image_shape[1:]),
+        weights=weights,
         tuning=Tuning(flags.freeze, flags.freeze_params, flags.head_lr, flags.first_layer_lr),
     )
     common = {

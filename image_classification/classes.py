@@ -47,7 +47,7 @@ def labels_of(theirs: Sequence[str], ours: Sequence[str], renamed: Mapping[str, 
 
 
 def open_matched(
-    data_dir: Path | None, split: Literal["val", "train"], classifier: Classifier, class_map: Sequence[str] = ()
+    data_dir: Path | None, split: Literal["val", "train", "test"], classifier: Classifier, class_map: Sequence[str] = ()
 ) -> ImageList:
     """Images under the labels that a network has for their classes; raises as `open_images` and `with_labels_of`."""
     by_name = bool(classifier.class_names and class_names(data_dir, split))

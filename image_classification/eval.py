@@ -8,7 +8,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -18,16 +18,17 @@ from fluid.config import BatchFlags, EngineFlags, ExportedFlags, ResultFlags, de
 from fluid.data import batches_for_all
 from fluid.interface import Interface
 from fluid.metrics import measure
-from fluid.pictures import draw_confusion
 from fluid.records import write_result
 from fluid.run import console, script
+from fluid.runner import Runner
 from image_classification.classes import open_matched
 from image_classification.classifier import IMAGENET, SMALL, Classifier, NetworkFlags
-from image_classification.metrics import MOST_IN_PICTURE, Accuracy
+from image_classification.metrics import Accuracy
 from image_classification.opening import open_classifier, open_runner
-from image_classification.reader import ImageSource
+from image_classification.reader import ImageList, ImageSource
+from image_classification.report import draw_mistakes, draw_what_is_confused, records_by_class, records_of_mistakes
+from image_classification.views import MeanOfViews, NumViews, ViewSource
 
-import numpy as np
 from rich.table import Table
 
 
@@ -38,8 +39,10 @@ class Flags(NetworkFlags, BatchFlags, ResultFlags, ExportedFlags, EngineFlags):
 
     data_dir: Path | None = None
     """Folder of the data set; by default the embedded images."""
-    split: Literal["val", "train"] = "val"
+    split: Literal["val", "train", "test"] = "val"
     """Which part of the data."""
+    views: NumViews = 1
+    """Views of each image whose probabilities are averaged: 1 the centre, 2 and mirrored, 5 centre and corners, 10 both."""
     class_map: tuple[str, ...] = ()
     """Classes that the data call otherwise than the network, NAME_IN_THE_DATA=CLASS_OF_THE_NETWORK; others are matched by name."""
     per_class: bool = False
@@ -61,36 +64,51 @@ def main(flags: Flags) -> dict[str, float]:
     opened = open_classifier(flags, SMALL if flags.data_dir is None else IMAGENET)
     classifier = opened.facts
     images = open_matched(flags.data_dir, flags.split, classifier, flags.class_map)
-    runner = open_runner(opened, flags, batches_for_all(len(images), flags.test_batch_size))
+    runner = open_runner(opened, flags, batches_for_all(len(images) * flags.views, flags.test_batch_size))
     console.print(f"{classifier.model}, {runner.how}; {len(images)} images of {images.origin}", markup=False)
-    accuracy = measure(
-        runner.engine,
-        runner.program("eval", lambda: build_program(classifier)),
-        ImageSource(images, classifier.preprocess),
-        Accuracy(classifier.class_dim),
-        batch_size=flags.test_batch_size,
-        num_workers=flags.num_workers,
-    )
+    accuracy = count(runner, classifier, images, flags)
     result = accuracy.result()
     if flags.per_class:
         print_per_class(accuracy, classifier)
-    # Among five classes each is one of the five best.
-    top5 = f", test_acc5 {result['acc5']:.5f}" if classifier.class_dim > 5 else ""
+    top5 = f", test_acc5 {result['acc5']:.5f}" if "acc5" in result else ""
     console.print(
         f"Test_loss {result['loss']:.5f}, test_acc1 {result['acc1']:.5f}{top5}, mean of the classes: accuracy "
         f"{result['balanced_acc']:.5f}, precision {result['precision']:.5f}, F1 {result['f1']:.5f} "
         f"({accuracy.samples} images, {time.perf_counter() - began:.1f} s)"
     )
     if flags.output_dir is not None:
-        found = {"weights": opened.source, "list": images.origin, "images": accuracy.samples, **result}
-        write_result(flags.output_dir, {**found, "classes": records_by_class(accuracy, classifier)})
-        written = "result.json"
-        if classifier.class_dim <= MOST_IN_PICTURE:
-            names = [classifier.name_of(label) for label in range(classifier.class_dim)]
-            draw_confusion(flags.output_dir / "confusion.png", accuracy.confusion, names)
-            written += ", confusion.png"
-        console.print(f"written to {flags.output_dir}: {written}", markup=False)
+        found = {
+            "weights": opened.source,
+            "list": images.origin,
+            "images": accuracy.samples,
+            "views": flags.views,
+            **result,
+        }
+        source = ImageSource(images, classifier.preprocess)
+        records = {
+            "classes": records_by_class(accuracy, classifier),
+            "mistakes": records_of_mistakes(accuracy, source, classifier),
+        }
+        write_result(flags.output_dir, {**found, **records})
+        drawn = [
+            draw_what_is_confused(flags.output_dir, accuracy, classifier),
+            *draw_mistakes(flags.output_dir, accuracy, source, classifier),
+        ]
+        console.print(
+            f"written to {flags.output_dir}: result.json, {', '.join(path.name for path in drawn)}", markup=False
+        )
     return result
+
+
+def count(runner: Runner, classifier: Classifier, images: ImageList, flags: Flags) -> Accuracy:
+    """What the network makes of every image, in one view or several."""
+    accuracy, program = Accuracy(classifier.class_dim), runner.program("eval", lambda: build_program(classifier))
+    common = {"batch_size": flags.test_batch_size, "num_workers": flags.num_workers}
+    if flags.views == 1:
+        return measure(runner.engine, program, ImageSource(images, classifier.preprocess), accuracy, **common)
+    source = ViewSource(images, classifier.preprocess, flags.views)
+    measure(runner.engine, program, source, MeanOfViews(accuracy, flags.views), **common)
+    return accuracy
 
 
 def build_program(classifier: Classifier) -> Interface:
@@ -98,21 +116,6 @@ def build_program(classifier: Classifier) -> Interface:
     from image_classification.network import evaluation_program
 
     return evaluation_program(classifier)
-
-
-def records_by_class(accuracy: Accuracy, classifier: Classifier) -> list[dict[str, Any]]:
-    """Each class that has samples: its name, figures, and what it was most often taken for."""
-    wrong = accuracy.confusion - np.diag(accuracy.confusion.diagonal())
-    images = accuracy.confusion.sum(axis=1)
-    records = []
-    for label, (recall, precision, f1) in enumerate(zip(*accuracy.by_class(), strict=True)):
-        if images[label]:
-            other = int(wrong[label].argmax())
-            figures = {"recall": float(recall), "precision": float(precision), "f1": float(f1)}
-            confused = {"taken_for": classifier.name_of(other), "times": int(wrong[label, other])}
-            record = {"class": label, "name": classifier.name_of(label), "images": int(images[label]), **figures}
-            records.append(record | (confused if confused["times"] else {}))
-    return records
 
 
 def print_per_class(accuracy: Accuracy, classifier: Classifier) -> None:

@@ -15,6 +15,7 @@ import itertools
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,6 +30,7 @@ from fluid.config import ArrayFlags, BatchFlags, Count, EngineFlags, ExportedFla
 from fluid.data import batches_for_all
 from fluid.errors import DataError, UserError
 from fluid.interface import Interface
+from fluid.picture_files import prepared
 from fluid.pictures import draw_sheet
 from fluid.records import json_lines, make_folder, writing
 from fluid.run import console, script
@@ -36,15 +38,16 @@ from fluid.runner import Runner, run_arrays
 from image_classification.classes import with_labels_of
 from image_classification.classifier import IMAGENET, Classifier, NetworkFlags
 from image_classification.opening import open_classifier, open_runner
-from image_classification.reader import EMBEDDED, class_names, evaluation_image, read_list
+from image_classification.reader import EMBEDDED, class_names, read_list
 from image_classification.shipped import made_of_evaluation
+from image_classification.views import NumViews, mean_logits, views_of
 
 import numpy as np
 import tyro
 
 Named = tuple[str, np.ndarray, int | None]
-"""Place, picture [H, W, 3] uint8, and the label where a list tells it."""
-RESULTS = ("predictions.jsonl", "predictions.csv", "sheet.png")
+"""Place, views [V, H, W, 3] uint8, and the label where a list tells it."""
+RESULTS = ("predictions.jsonl", "predictions.csv", "sheet.png", "features.npz")
 ON_SHEET = 100
 """So many pictures are shown on sheet.png."""
 
@@ -65,6 +68,8 @@ class Flags(NetworkFlags, BatchFlags, ArrayFlags, ExportedFlags, EngineFlags):
     """Classes that the list's data call otherwise than the network, NAME_IN_THE_DATA=CLASS_OF_THE_NETWORK."""
     frame_step: Count = 1
     """Of a video or camera, classify every so many frames."""
+    views: NumViews = 1
+    """Views of each picture whose probabilities are averaged: 1 the centre, 2 and mirrored, 5 centre and corners, 10 both."""
     top_k: Annotated[Count, Was("topk")] = 5
     """Classes to name for each image."""
     feature: str | None = None
@@ -90,6 +95,8 @@ RETIRED = {"with_mem_opt": "the engines plan memory themselves", "save_inference
 def main(flags: Flags) -> list[dict[str, Any]]:
     """Classify, print and write; returns the records of predictions.jsonl."""
     arrays = flags.arrays()
+    if flags.feature is not None and flags.views > 1:
+        raise UserError("--views averages probabilities; --feature is of one view")
     opened = open_classifier(flags, IMAGENET)
     classifier = opened.facts
     if arrays is not None:
@@ -100,7 +107,7 @@ def main(flags: Flags) -> list[dict[str, Any]]:
     runner = open_runner(opened, flags, None if endless else batches_for_all(len(files), flags.test_batch_size))
     console.print(f"{classifier.model}, {runner.how}", markup=False)
     unreadable: list[DataError] = []
-    pictures = read_all(files, flags.frame_step, unreadable.append)
+    pictures = read_all(files, classifier, flags, unreadable.append)
     if flags.feature is not None:
         records = extract(runner, classifier, pictures, flags)
     else:
@@ -129,12 +136,18 @@ def find_files(flags: Flags, classifier: Classifier) -> list[tuple[str, int | No
 
 
 def read_all(
-    files: list[tuple[str, int | None]], step: int, unreadable: Callable[[DataError], None]
+    files: list[tuple[str, int | None]], classifier: Classifier, flags: Flags, unreadable: Callable[[DataError], None]
 ) -> Iterator[Named]:
-    """Every picture of these files."""
-    for name, label in files:
-        for place, picture in media.pictures([name], step=step, unreadable=unreadable):
-            yield place, picture, label
+    """Every picture of these files, as the network is to see it."""
+    found = prepared(
+        [name for name, _ in files],
+        partial(views_of, preprocess=classifier.preprocess, views=flags.views),
+        step=flags.frame_step,
+        batch_size=flags.test_batch_size,
+        num_workers=flags.num_workers,
+        unreadable=unreadable,
+    )
+    yield from ((place, seen, files[number][1]) for number, place, seen in found)
 
 
 def outputs_of(
@@ -148,16 +161,15 @@ def outputs_of(
             f"{nearest(name, list(program.layers))} All layers: {', '.join(program.layers)}"
         )
     while batch := list(itertools.islice(pictures, batch_size)):
-        seen = np.stack([evaluation_image(picture, classifier.preprocess) for _, picture, _ in batch])
+        seen = np.concatenate([views for _, views, _ in batch])
         rows = np.asarray(runner.engine.run(program, {"image": seen}, fetch=[name])[name])
-        yield from ((place, image, label, row) for (place, _, label), image, row in zip(batch, seen, rows, strict=True))
+        rows = mean_logits(rows, len(seen) // len(batch))
+        yield from ((place, views[0], label, row) for (place, views, label), row in zip(batch, rows, strict=True))
 
 
 def classify(runner: Runner, classifier: Classifier, pictures: Iterator[Named], flags: Flags) -> list[dict[str, Any]]:
     """Print and write the best classes of each picture."""
-    folder = make_folder(flags.output_dir)
-    if moved := set_aside(folder):
-        console.print(f"the results of an earlier call are now in {moved}", markup=False)
+    folder = empty_folder(flags.output_dir)
     records, seen = [], []
     with json_lines(folder / "predictions.jsonl") as write, media.until_interrupted(flags.images):
         for place, image, label, logits in outputs_of(runner, classifier, pictures, flags.test_batch_size, "logits"):
@@ -175,17 +187,17 @@ def classify(runner: Runner, classifier: Classifier, pictures: Iterator[Named], 
     return records
 
 
-def set_aside(folder: Path) -> Path | None:
-    """Move the results of an earlier call into FOLDER/before, before.1, ...; where, None if there are none."""
-    results = [folder / name for name in RESULTS if (folder / name).is_file()]
-    if not results:
-        return None
-    target = free_name(folder / "before")
-    with writing(target):
-        target.mkdir()
-        for path in results:
-            path.rename(target / path.name)
-    return target
+def empty_folder(folder: Path) -> Path:
+    """The folder for results; those of an earlier call are moved into FOLDER/before, before.1, ..., and that is said."""
+    results = [make_folder(folder) / name for name in RESULTS if (folder / name).is_file()]
+    if results:
+        target = free_name(folder / "before")
+        with writing(target):
+            target.mkdir()
+            for path in results:
+                path.rename(target / path.name)
+        console.print(f"the results of an earlier call are now in {target}", markup=False)
+    return folder
 
 
 def best_classes(classifier: Classifier, logits: np.ndarray, count: int) -> list[dict[str, Any]]:
@@ -228,7 +240,7 @@ def extract(runner: Runner, classifier: Classifier, pictures: Iterator[Named], f
             places.append(place)
             features.append(output)
     if places:
-        path = make_folder(flags.output_dir) / "features.npz"
+        path = empty_folder(flags.output_dir) / "features.npz"
         write_npz(path, {"features": np.stack(features), "images": np.array(places)})
         console.print(f"{flags.feature} {[len(places), *features[0].shape]} written to {path}", markup=False)
     return []

@@ -1,15 +1,19 @@
 """Accuracy of a classifier, exact over a whole set whatever the batch size."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from fluid.data import Batch
 from fluid.engine import Engine
 
 import numpy as np
 
-MOST_IN_PICTURE = 1000
-"""Classes up to which a confusion matrix is drawn: 8,000 took 4 GB."""
+SEEN = np.dtype(
+    [
+        *(("index", "i8"), ("label", "i4"), ("predicted", "i4")),
+        *(("loss", "f4"), ("predicted_loss", "f4"), ("top1", "?"), ("top5", "?")),
+    ]
+)
+"""Of each sample: its number in the source, cross-entropy of its label and of the best class, hits."""
 
 
 def hits(logits: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
@@ -25,43 +29,50 @@ def hits(logits: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
     return (rank < k) & ~np.isnan(own[:, 0])
 
 
-@dataclass
 class Accuracy:
-    """Counts over the samples seen so far, of a Program whose `logits` are [N, class_dim] and a source with a `label`."""
+    """Counts over the samples seen so far, of a Program whose `logits` are [N, class_dim] and a source with a `label`.
 
-    class_dim: int
-    samples: int = 0
-    loss_sum: float = 0.0
-    top1: int = 0
-    top5: int = 0
+    A few numbers are kept of each sample and nothing of each pair of classes: of 8,000 classes these are 64 million.
+    """
 
-    def __post_init__(self) -> None:
-        self.confusion = np.zeros((self.class_dim, self.class_dim), np.int64)
-        """[true class, predicted class] counts."""
+    def __init__(self, class_dim: int) -> None:
+        self.class_dim = class_dim
+        self.samples = 0
+        self._parts: list[np.ndarray] = [np.zeros(0, SEEN)]
+
+    @property
+    def seen(self) -> np.ndarray:
+        """What is known of each sample, [N] of type SEEN."""
+        if len(self._parts) > 1:
+            self._parts = [np.concatenate(self._parts)]
+        return self._parts[0]
 
     def add(self, outputs: Mapping[str, np.ndarray], batch: Batch) -> None:
         """Count a batch."""
         logits, labels = outputs["logits"][batch.mask], batch.feed["label"][batch.mask]
-        self.samples += len(labels)
-        self.loss_sum += float(np.sum(cross_entropy(logits, labels), dtype=np.float64))
-        self.top1 += int(hits(logits, labels, 1).sum())
-        self.top5 += int(hits(logits, labels, 5).sum())
-        np.add.at(self.confusion, (labels, logits.argmax(axis=1)), 1)
+        rows = np.zeros(len(labels), SEEN)
+        rows["index"] = self.samples + np.arange(len(labels)) if batch.indices is None else batch.indices[batch.mask]
+        rows["label"], rows["predicted"] = labels, logits.argmax(axis=1)
+        rows["loss"], rows["predicted_loss"] = (cross_entropy(logits, rows[name]) for name in ("label", "predicted"))
+        rows["top1"], rows["top5"] = hits(logits, labels, 1), hits(logits, labels, 5)
+        self._parts.append(rows)
+        self.samples += len(rows)
 
     def merge(self, engine: Engine) -> None:
-        """Add up what the hosts of a distributed run have counted."""
-        sums = engine.total(np.array([self.samples, self.loss_sum, self.top1, self.top5], np.float64))
-        self.samples, self.loss_sum, self.top1, self.top5 = int(sums[0]), float(sums[1]), int(sums[2]), int(sums[3])
-        self.confusion = engine.total(self.confusion)
+        """Unite what the hosts of a distributed run have counted."""
+        rows = engine.gather(self.seen.view(np.uint8).reshape(-1, SEEN.itemsize)).copy().view(SEEN)[:, 0]
+        self._parts, self.samples = [rows[np.argsort(rows["index"], kind="stable")]], len(rows)
 
     def result(self) -> dict[str, float]:
-        """`loss`, `acc1` and `acc5` as means over all samples, accuracies in 0..1; and the means of `by_class` over the classes
-        that have samples: `balanced_acc`, `precision`, `f1`."""
+        """`loss`, `acc1` and, of more than five classes, `acc5` as means over all samples, accuracies in 0..1; and the means
+        of `by_class` over the classes that have samples: `balanced_acc`, `precision`, `f1`."""
         recall, precision, f1 = self.by_class()
+        seen = self.seen
         return {
-            "loss": self.loss_sum / self.samples,
-            "acc1": self.top1 / self.samples,
-            "acc5": self.top5 / self.samples,
+            "loss": float(np.mean(seen["loss"], dtype=np.float64)),
+            "acc1": float(seen["top1"].mean()),
+            # Among five classes each is one of the five best.
+            **({"acc5": float(seen["top5"].mean())} if self.class_dim > 5 else {}),
             "balanced_acc": float(np.nanmean(recall)),
             "precision": float(np.nanmean(precision)),
             "f1": float(np.nanmean(f1)),
@@ -72,10 +83,24 @@ class Accuracy:
 
         Recall is the class's top-1 accuracy. The precision of a class that is never predicted is 0.
         """
-        right, samples, predicted = self.confusion.diagonal(), self.confusion.sum(axis=1), self.confusion.sum(axis=0)
+        labels, guesses = self.seen["label"], self.seen["predicted"]
+        counted = (np.bincount(of, minlength=self.class_dim) for of in (labels[labels == guesses], labels, guesses))
+        right, samples, predicted = counted
         recall, precision = right / np.maximum(samples, 1), right / np.maximum(predicted, 1)
         f1 = 2 * right / np.maximum(samples + predicted, 1)
         return tuple(np.where(samples > 0, values, np.nan) for values in (recall, precision, f1))
+
+    def confused(self) -> dict[int, tuple[int, int]]:
+        """Class -> what it was most often taken for, and how often; the lowest of equals. Others are always right."""
+        wrong = self.seen[self.seen["label"] != self.seen["predicted"]]
+        pairs, times = np.unique(np.stack([wrong["label"], wrong["predicted"]]), axis=1, return_counts=True)
+        order = np.lexsort((-pairs[1], times, pairs[0]))
+        return {int(pairs[0, i]): (int(pairs[1, i]), int(times[i])) for i in order}
+
+    def worst(self, count: int) -> np.ndarray:
+        """The mistakes of which the network was surest, [up to count] of type SEEN: the largest losses among them first."""
+        wrong = self.seen[self.seen["label"] != self.seen["predicted"]]
+        return wrong[np.argsort(-wrong["loss"], kind="stable")[:count]]
 
 
 def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:

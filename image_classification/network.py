@@ -6,6 +6,7 @@ from fluid.interface import Input
 from fluid.program import Program, Value, build, trainable_values
 from image_classification.classifier import Classifier
 from image_classification.finetuning import Tuning
+from image_classification.mixing import SHARE
 from image_classification.models import find_model
 
 import numpy as np
@@ -30,41 +31,75 @@ def training_network(
     classifier: Classifier,
     *,
     label_smoothing: float = 0.0,
-    mixup: bool = False,
+    mixing: tuple[int, int] | None = None,
+    weights: np.ndarray | None = None,
     tuning: Tuning = Tuning(),  # noqa: B008
 ) -> tuple[Callable[..., dict[str, Value]], list[Input]]:
     """The network of a training Program and its inputs.
 
-    Inputs: `image` [N, H, W, 3] uint8, `label` [N] int64 and, with `mixup`, `mixup_weight` [1] float32 in 0..1. Outputs:
-    `loss`, `acc1`, `acc5`, means over the batch; with mixup (Zhang et al., arXiv:1710.09412) the accuracies speak of the
-    image with the larger weight. Auxiliary heads add their losses with the weights of the model's paper.
+    Inputs: `image` [N, H, W, 3] uint8, `label` [N] int64 and, with `mixing`, `own_share` of that shape, float32: the share
+    of each pixel that is the image's own. Outputs: `loss`, `acc1` and, of more than five classes, `acc5`, means over the batch;
+    the accuracies speak of an image's own label. Auxiliary heads add their losses with the weights of the model's paper.
+
+    Args:
+        classifier: what is trained.
+        label_smoothing: share of the target that is spread over all classes.
+        mixing: [H, W], or [1, 1] for the same share everywhere; see `mixing.py`.
+        weights: what each class counts in the loss, [class_dim].
+        tuning: what is trained, and how fast.
     """
 
-    def network(image: Value, label: Value, training: bool, mixup_weight: Value | None = None) -> dict[str, Value]:
+    def network(image: Value, label: Value, training: bool, own_share: Value | None = None) -> dict[str, Value]:
         x = normalise(image, classifier)
-        target = label
-        if mixup or label_smoothing:
+        target, counts = label, None
+        if mixing or label_smoothing:
             target = F.one_hot(label, classifier.class_dim)
             if label_smoothing:
                 target = F.label_smooth(target, epsilon=label_smoothing)
-        if mixup:
-            # The batch is in random order, so its reverse is as good a partner as any permutation.
-            x = mixup_weight * x + (1.0 - mixup_weight) * paddle.flip(x, [0])
-            target = mixup_weight * target + (1.0 - mixup_weight) * paddle.flip(target, [0])
+        if weights is not None:
+            counts = paddle.gather(paddle.assign(weights), label)
+        if mixing:
+            x = own_share * x + (1.0 - own_share) * paddle.flip(x, [0])
+            share = paddle.mean(own_share)
+            target, counts = mixture(target, counts, share)
         with tuning.statistics():
             logits = heads(classifier, x, training)
         # Paddle lists what was created last first.
         tuning.set_up(trainable_values()[::-1], logits)
         soft = target is not label
-        losses = [F.cross_entropy(head, target, soft_label=soft) for head in logits]
+        losses = [mean_loss(head, target, counts, soft) for head in logits]
         loss = losses[0]
         for weight, auxiliary in zip(find_model(classifier.model).aux_weights, losses[1:]):
             loss = loss + weight * auxiliary
         ranks = label_ranks(logits[0], label)
-        return {"loss": loss, **{f"acc{k}": paddle.mean(paddle.cast(ranks < k, "float32")) for k in (1, 5)}}
+        # Among five classes each is one of the five best.
+        shown = (1, 5) if classifier.class_dim > 5 else (1,)
+        return {"loss": loss, **{f"acc{k}": paddle.mean(paddle.cast(ranks < k, "float32")) for k in shown}}
 
     inputs = [image_input(classifier), Input("label", (None,), "int64")]
-    return network, inputs + ([Input("mixup_weight", (1,), batch=None)] if mixup else [])
+    return network, inputs + ([Input(SHARE, mixing, batch=None)] if mixing else [])
+
+
+def mixture(target: Value, counts: Value | None, share: Value) -> tuple[Value, Value | None]:
+    """Targets [N, C] mixed with those of the batch's reverse, and what each row counts [N]; `share` is a row's own.
+
+    A row's target sums to 1, which the gradient of the cross-entropy in Paddle takes for granted, also where classes count
+    differently.
+    """
+    if counts is None:
+        return share * target + (1.0 - share) * paddle.flip(target, [0]), None
+    own = share * counts
+    total = own + (1.0 - share) * paddle.flip(counts, [0])
+    part = (own / paddle.clip(total, min=1e-12)).unsqueeze(1)
+    return part * target + (1.0 - part) * paddle.flip(target, [0]), total
+
+
+def mean_loss(logits: Value, target: Value, counts: Value | None, soft: bool) -> Value:
+    """Mean cross-entropy of logits [N, C] against labels [N], or targets [N, C] if `soft`, rows counting as `counts` [N] say."""
+    if counts is None:
+        return F.cross_entropy(logits, target, soft_label=soft)
+    losses = F.cross_entropy(logits, target, soft_label=soft, reduction="none").reshape([-1])
+    return paddle.mean(losses * counts)
 
 
 def evaluation_program(classifier: Classifier) -> Program:

@@ -26,6 +26,7 @@ from fluid.files import read_plain
 from fluid.formats.archive import unpack
 from fluid.media import EXTENSIONS, decode_image, read_bytes, read_named
 from fluid.text import as_text
+from image_classification.augment import Augment, finished, rotation, shift
 
 import cv2
 import numpy as np
@@ -64,36 +65,6 @@ class Preprocess:
             raise UserError(f"--resize_short_size {self.resize_short}: must be at least 1")
 
 
-@dataclass(frozen=True)
-class Augment:
-    """Random changes of a training image, in this order: rotation, crop, colour jitter, flip."""
-
-    crop: Literal["resized", "shifted"] = "resized"
-    """resized: a random part, as `lower_scale` to `upper_ratio` say, resized to the input (Inception paper, arXiv
-    1409.4842); shifted: the evaluation image moved by up to `max_shift` pixels, for small images (ResNet paper, arXiv
-    1512.03385, section 4.2)."""
-    lower_scale: float = 0.08
-    """Smallest part of the image's area that a crop covers."""
-    lower_ratio: float = 3 / 4
-    """Smallest width : height of a crop."""
-    upper_ratio: float = 4 / 3
-    """Largest width : height of a crop."""
-    max_shift: int = 3
-    """Pixels in each direction; what is uncovered becomes black."""
-    flip: bool = True
-    """Mirror every second image."""
-    rotate: bool = False
-    """Rotate by up to 10 degrees in either direction."""
-    color_jitter: bool = False
-    """Change brightness, contrast and saturation by factors of 0.5 to 1.5, in random order."""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.lower_scale <= 1:
-            raise UserError(f"--lower_scale {self.lower_scale}: must be above 0 and at most 1")
-        if not 0 < self.lower_ratio <= self.upper_ratio:
-            raise UserError(f"--lower_ratio {self.lower_ratio}: must be above 0 and at most --upper_ratio")
-
-
 # Data sets
 
 
@@ -127,7 +98,9 @@ class ImageList:
         return self.path(index) if self.lines is None else f"{self.origin}:{self.lines[index]}: {self.path(index)}"
 
 
-def open_images(data_dir: str | os.PathLike | None, split: Literal["train", "val"], class_dim: int) -> ImageList:
+def open_images(
+    data_dir: str | os.PathLike | None, split: Literal["train", "val", "test"], class_dim: int
+) -> ImageList:
     """Find the images of one split of a data set, and check the whole list before anything else is done.
 
     Args:
@@ -148,7 +121,8 @@ def open_images(data_dir: str | os.PathLike | None, split: Literal["train", "val
     what = "holds neither" if folder.is_dir() else "is not a folder; expected there"
     raise DataError(
         f"{folder} {what} {split}_list.txt (lines `path label`) nor a folder {split}/ with one folder of images a class. "
-        "Give another --data_dir, or leave it out for the embedded data set"
+        "Give another --data_dir, or leave it out for the embedded data set; `./zoo prepare image_classification split` "
+        "divides one folder of classes"
     )
 
 
@@ -201,15 +175,27 @@ def scan_folders(data_dir: str | os.PathLike, split: str, class_dim: int) -> Ima
         raise DataError(f"{folder}: holds no folder; expected one folder of images a class")
     if len(classes) > class_dim:
         raise DataError(f"{reference}: has {len(classes)} class folders, more than --class_dim {class_dim}")
+    return _scanned(folder, Path(data_dir), {label: found[name] for label, name in enumerate(classes) if name in found})
+
+
+def class_folders(folder: str | os.PathLike) -> tuple[ImageList, list[str]]:
+    """The images of FOLDER/CLASS/..., and the classes' names, in alphabetical order. Raises DataError as `open_images`."""
+    classes = {_composed(name): name for name in _subfolders(Path(folder))} if Path(folder).is_dir() else {}
+    if not classes:
+        raise DataError(f"{folder}: holds no folder; expected one folder of images a class")
+    return _scanned(Path(folder), Path(folder), dict(enumerate(classes.values()))), [*map(as_text, classes)]
+
+
+def _scanned(folder: Path, root: Path, classes: dict[int, str]) -> ImageList:
+    """The images of FOLDER/CLASS for each class by its label, paths relative to `root`."""
     names, labels = [], []
-    for label, name in enumerate(classes):
+    for label, name in classes.items():
         before = len(names)
-        if name in found:
-            names += _images_below(folder / found[name], Path(data_dir))
-            if len(names) == before:
-                raise DataError(f"{folder / found[name]}: holds no image ({', '.join(EXTENSIONS)})")
+        names += _images_below(folder / name, root)
+        if len(names) == before:
+            raise DataError(f"{folder / name}: holds no image ({', '.join(EXTENSIONS)})")
         labels += [label] * (len(names) - before)
-    return _image_list(str(folder), str(data_dir), names, labels, None)
+    return _image_list(str(folder), str(root), names, labels, None)
 
 
 def class_names(data_dir: str | os.PathLike | None, split: str = "train") -> list[str] | None:
@@ -300,7 +286,7 @@ class ImageSource:
         """An evaluation image as training wants it, if it does."""
         if self.augment is None:
             return image
-        return _finished(_shift(image, self.augment.max_shift, rng), self.augment, rng)
+        return finished(shift(image, self.augment.max_shift, rng), self.augment, rng)
 
 
 def normalise(images: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
@@ -313,17 +299,34 @@ def normalise(images: np.ndarray, mean: Sequence[float], std: Sequence[float]) -
 def evaluation_image(image: np.ndarray, preprocess: Preprocess) -> np.ndarray:
     """Resize [h, w, 3] so that the short side is `resize_short`, and cut the centre out: [H, W, 3].
 
+    The crop of a `scaled_image` [h', w', 3] starts at ((h' - H) // 2, (w' - W) // 2).
+    """
+    image = scaled_image(image, preprocess)
+    _, height, width = preprocess.image_shape
+    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+    return image[top : top + height, left : left + width]
+
+
+def scaled_image(image: np.ndarray, preprocess: Preprocess) -> np.ndarray:
+    """[h, w, 3] resized so that the short side is `resize_short`: [h', w', 3].
+
     Both sides are scaled by s = resize_short / min(h, w), or by the least that covers the crop if that is more, and
-    rounded to the nearest integer, halves to even; the crop starts at ((h' - H) // 2, (w' - W) // 2). No low-pass filter
-    precedes the interpolation, as in OpenCV's plain resize, with which the releases since 2019 were measured.
+    rounded to the nearest integer, halves to even. No low-pass filter precedes the interpolation, as in OpenCV's plain
+    resize, with which the releases since 2019 were measured.
     """
     _, crop_height, crop_width = preprocess.image_shape
     height, width = image.shape[:2]
     scale = max(preprocess.resize_short / min(height, width), crop_height / height, crop_width / width)
     height, width = max(round(height * scale), crop_height), max(round(width * scale), crop_width)
-    image = _resize(image, height, width, preprocess)
-    top, left = (height - crop_height) // 2, (width - crop_width) // 2
-    return image[top : top + crop_height, left : left + crop_width]
+    return _resize(image, height, width, preprocess)
+
+
+def read_picture(images: ImageList, index: int) -> np.ndarray:
+    """One of the pictures as it is, [h, w, 3]. Raises DataError that says where it stands."""
+    try:
+        return decode_image(read_bytes(images.path(index)))
+    except DataError as error:
+        raise DataError(f"{images.where(index)}: {error}") from None
 
 
 def training_image(data: bytes, preprocess: Preprocess, augment: Augment, rng: np.random.Generator) -> np.ndarray:
@@ -332,20 +335,13 @@ def training_image(data: bytes, preprocess: Preprocess, augment: Augment, rng: n
     if augment.crop == "shifted":
         image = decode_image(data)
         if augment.rotate:
-            image = _rotate(image, rng)
-        image = _shift(evaluation_image(image, preprocess), augment.max_shift, rng)
+            height, width = image.shape[:2]
+            turned = rotation(height, width, rng)
+            image = cv2.warpAffine(image, turned, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+        image = shift(evaluation_image(image, preprocess), augment.max_shift, rng)
     else:
         image = _random_resized_crop(data, preprocess, augment, rng)
-    return _finished(image, augment, rng)
-
-
-def _finished(image: np.ndarray, augment: Augment, rng: np.random.Generator) -> np.ndarray:
-    """A crop with the changes that follow it."""
-    if augment.color_jitter:
-        image = _jitter_colors(image, rng)
-    if augment.flip and rng.random() < 0.5:
-        image = image[:, ::-1]
-    return image
+    return finished(image, augment, rng)
 
 
 def _random_resized_crop(data: bytes, preprocess: Preprocess, augment: Augment, rng: np.random.Generator) -> np.ndarray:
@@ -365,8 +361,19 @@ def _random_resized_crop(data: bytes, preprocess: Preprocess, augment: Augment, 
     top, left = box[0] * height // full[0], box[1] * width // full[1]
     bottom, right = top + max(box[2] * height // full[0], 1), left + max(box[3] * width // full[1], 1)
     if augment.rotate:
-        image = _rotate(image, rng)
+        # One interpolation for both: the rotated image is not needed but for this part of it.
+        part = _part_of((top, left, bottom, right), out_height, out_width)
+        matrix = np.vstack([rotation(height, width, rng), [0, 0, 1]]) @ part
+        flags = INTERPOLATIONS[preprocess.interpolation] | cv2.WARP_INVERSE_MAP
+        return cv2.warpAffine(image, matrix[:2], (out_width, out_height), flags=flags)
     return _resize(image[top:bottom, left:right], out_height, out_width, preprocess)
+
+
+def _part_of(box: tuple[int, int, int, int], height: int, width: int) -> np.ndarray:
+    """From the pixels of a part (top, left, bottom, right), resized, to those of the image: a matrix [3, 3]."""
+    top, left, bottom, right = box
+    x, y = (right - left) / width, (bottom - top) / height
+    return np.array([[x, 0, left + x / 2 - 0.5], [0, y, top + y / 2 - 0.5], [0, 0, 1]])
 
 
 def _random_box(height: int, width: int, augment: Augment, rng: np.random.Generator) -> tuple[int, int, int, int]:
@@ -385,36 +392,6 @@ def _resize(image: np.ndarray, height: int, width: int, preprocess: Preprocess) 
     if image.shape[:2] == (height, width):
         return image
     return cv2.resize(image, (width, height), interpolation=INTERPOLATIONS[preprocess.interpolation])
-
-
-def _shift(image: np.ndarray, max_shift: int, rng: np.random.Generator) -> np.ndarray:
-    height, width = image.shape[:2]
-    padded = np.zeros((height + 2 * max_shift, width + 2 * max_shift, 3), np.uint8)
-    padded[max_shift : max_shift + height, max_shift : max_shift + width] = image
-    top, left = rng.integers(0, 2 * max_shift + 1, 2)
-    return padded[top : top + height, left : left + width]
-
-
-def _rotate(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    height, width = image.shape[:2]
-    matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), rng.uniform(-10, 10), 1)
-    return cv2.warpAffine(image, matrix, (width, height))
-
-
-def _jitter_colors(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    values = np.arange(256, dtype=np.float32)
-    for change in rng.permutation(3):
-        factor = rng.uniform(0.5, 1.5)
-        if change == 0:  # brightness
-            image = cv2.LUT(image, np.clip(values * factor, 0, 255).astype(np.uint8))
-            continue
-        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-        if change == 1:  # contrast
-            middle = grey.mean()
-            image = cv2.LUT(image, np.clip(middle + (values - middle) * factor, 0, 255).astype(np.uint8))
-        else:  # saturation
-            image = cv2.addWeighted(image, factor, cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB), 1 - factor, 0)
-    return image
 
 
 # Files

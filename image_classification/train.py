@@ -12,13 +12,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fluid import config as configuration
-from fluid.config import BatchFlags, Count, Natural, Positive, Share, TrainFlags, defaults
+from fluid.config import BatchFlags, Count, Natural, Positive, Range, Share, TrainFlags, defaults
 from fluid.data import Batch, batches_per_epoch
 from fluid.errors import UserError
 from fluid.evaluator import Evaluator
@@ -30,11 +30,14 @@ from fluid.run import console, script
 from fluid.session import Session, fingerprint, settle
 from fluid.trainer import Outcome
 from image_classification import recipes
+from image_classification.augment import Augment
+from image_classification.balance import Repeated, balanced_plan, class_weights
 from image_classification.classifier import TASK, Classifier
 from image_classification.duplicates import in_both, remark
 from image_classification.fitting import load_weights, names_of_classes
 from image_classification.metrics import Accuracy
-from image_classification.reader import Augment, ImageSource, Preprocess, class_names, count_classes, open_images
+from image_classification.mixing import MixingFlags, mixed
+from image_classification.reader import ImageSource, Preprocess, class_names, count_classes, open_images
 from image_classification.report import finish
 from image_classification.scaled import scaled_copy
 
@@ -43,7 +46,7 @@ import numpy as np
 
 @dataclass
 @defaults(l2_decay=5e-4, test_batch_size=100)
-class Flags(OptimizerFlags, BatchFlags, TrainFlags):
+class Flags(MixingFlags, OptimizerFlags, BatchFlags, TrainFlags):
     """Train an image classifier."""
 
     data_dir: Path | None = None
@@ -78,10 +81,11 @@ class Flags(OptimizerFlags, BatchFlags, TrainFlags):
 
     statistics_batch: Count | None = None
     """Images that share batch statistics, say those of one GPU; by default the whole batch. Needs xla."""
-    use_mixup: bool = False
-    """Train on mixtures of two images (Zhang et al., arXiv:1710.09412)."""
-    mixup_alpha: Positive = 0.2
-    """Parameter of the Beta distribution that the mixture is drawn from."""
+    class_weights: str | None = None
+    """What classes count in the loss: `balanced` as much as one another, whatever the number of their images, or a file of lines
+    `CLASS WEIGHT`; by default every image counts the same."""
+    balanced_sampling: bool = False
+    """Draw as many images of each class as of any other, those of small classes several times."""
 
     augment: Literal["auto", "resized", "shifted", "none"] = "auto"
     """Training crops: resized (random area and ratio), shifted (by a few pixels); auto shifts images below 65 pixels."""
@@ -99,6 +103,12 @@ class Flags(OptimizerFlags, BatchFlags, TrainFlags):
     """Rotate by up to 10 degrees."""
     color_jitter: bool = False
     """Change brightness, contrast and saturation by up to half."""
+    randaugment: Natural = 0
+    """So many of the 14 changes of RandAugment, drawn anew for each image (Cubuk et al., arXiv:1909.13719); usual is 2."""
+    randaugment_magnitude: Annotated[float, Range(0, 30)] = 9
+    """Their strength, 0 to 30."""
+    random_erasing: Share = 0.0
+    """Share of the images of which a rectangle becomes noise (Zhong et al., arXiv:1708.04896); usual is 0.25."""
     resize_short_size: Count | None = None
     """Short side of an evaluation image before its central crop; by default the network's own."""
     interpolation: Literal["linear", "area", "cubic", "lanczos"] = "linear"
@@ -160,7 +170,15 @@ NETWORK_FLAGS = (
     ),
 )
 """Flags that make another network of a run."""
-FREE = ("data_dir", "num_workers", "test_batch_size", "max_bad_samples", "prescale_short_side", "from_scratch")
+AUGMENTATION = (
+    *("lower_scale", "lower_ratio", "upper_ratio", "max_shift", "flip", "rotate", "color_jitter"),
+    *("randaugment", "randaugment_magnitude", "random_erasing"),
+)
+"""Flags that are fields of `Augment`, too."""
+FREE = (
+    *("data_dir", "num_workers", "test_batch_size", "max_bad_samples", "prescale_short_side", "from_scratch"),
+    *("augment", "balanced_sampling", *AUGMENTATION),
+)
 """Flags that Programs from files were not built with."""
 
 
@@ -175,7 +193,8 @@ def main(flags: Flags) -> Outcome:
     batches = batches_per_epoch(train_source, flags.batch_size)
     length = settled.length(batches, flags.num_epochs, batch_size=flags.batch_size, accumulate=flags.accumulate_batches)
     settled.refuse_other_length(length)
-    programs = settled.programs(lambda: build_programs(flags, classifier, length.steps_per_epoch))
+    labels = train_source.images.labels
+    programs = settled.programs(lambda: build_programs(flags, classifier, labels, length.steps_per_epoch))
     settled.start_engine(length.total_steps * flags.accumulate_batches, batch_size=flags.batch_size)
 
     with settled.open(
@@ -195,7 +214,7 @@ def main(flags: Flags) -> Outcome:
             lambda start: open_batches(session, train_source, start),
             unit="images",
             evaluations=[Evaluation("eval", evaluator, decides="acc1", higher_is_better=True)],
-            finish=lambda outcome: finish(session.run, outcome, evaluator.measured, classifier),
+            finish=lambda outcome: finish(session.run, outcome, evaluator.measured, classifier, test_source),
         )
 
 
@@ -218,12 +237,18 @@ def name_of(source: ImageSource) -> str:
 @contextmanager
 def open_batches(session: Session[Flags], source: ImageSource, start: int) -> Iterator[Iterator[Batch]]:
     """The training batches from a position on."""
-    flags = session.flags
-    with session.batches(source, start, max_bad=flags.max_bad_samples) as batches:
-        yield with_mixup(batches, flags) if flags.use_mixup else batches
+    flags, plan = session.flags, None
+    _, height, width = source.preprocess.image_shape
+    if flags.balanced_sampling:
+        plan = balanced_plan(source.images.labels, flags.batch_size, flags.seed)
+    samples = Repeated(source) if flags.balanced_sampling else source
+    with session.batches(samples, start, plan=plan, max_bad=flags.max_bad_samples) as batches:
+        yield mixed(batches, flags, flags.seed, height, width)
 
 
-def build_programs(flags: Flags, classifier: Classifier, steps_per_epoch: int) -> dict[str, Interface]:
+def build_programs(
+    flags: Flags, classifier: Classifier, labels: np.ndarray, steps_per_epoch: int
+) -> dict[str, Interface]:
     """The Programs by role, built with Paddle; with --capture that of infer.py too."""
     from image_classification.building import training_programs
     from image_classification.network import evaluation_program, inference_program
@@ -234,7 +259,8 @@ def build_programs(flags: Flags, classifier: Classifier, steps_per_epoch: int) -
         num_epochs=flags.num_epochs,
         warmup_steps=round(WARMUP_EPOCHS * steps_per_epoch),
     )
-    programs = {**training_programs(flags, classifier, rate), "eval": evaluation_program(classifier)}
+    weights = class_weights(flags.class_weights, labels, classifier.class_dim, classifier.class_names)
+    programs = {**training_programs(flags, classifier, rate, weights), "eval": evaluation_program(classifier)}
     return {**programs, "infer": inference_program(classifier)} if flags.capture else programs
 
 
@@ -294,24 +320,10 @@ def augmentation(flags: Flags, preprocess: Preprocess) -> Augment | None:
     if flags.augment == "none":
         return None
     small = max(preprocess.image_shape[1:]) <= 64
-    return Augment(
-        crop=("shifted" if small else "resized") if flags.augment == "auto" else flags.augment,
-        lower_scale=flags.lower_scale,
-        lower_ratio=flags.lower_ratio,
-        upper_ratio=flags.upper_ratio,
-        max_shift=flags.max_shift,
-        flip=flags.flip,
-        rotate=flags.rotate,
-        color_jitter=flags.color_jitter,
-    )
-
-
-def with_mixup(batches: Iterator[Batch], flags: Flags) -> Iterator[Batch]:
-    """Add each batch's `mixup_weight`, a function of (seed, position) like everything else about a batch."""
-    for batch in batches:
-        rng = np.random.default_rng((flags.seed, 3, batch.index))
-        weight = np.array([rng.beta(flags.mixup_alpha, flags.mixup_alpha)], np.float32)
-        yield replace(batch, feed={**batch.feed, "mixup_weight": weight})
+    crop: Literal["resized", "shifted"] = "shifted" if small else "resized"
+    if flags.augment != "auto":
+        crop = flags.augment
+    return Augment(crop, **{name: getattr(flags, name) for name in AUGMENTATION})
 
 
 if __name__ == "__main__":

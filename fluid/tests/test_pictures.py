@@ -69,3 +69,12 @@ def test_a_sheet_shows_each_picture_with_the_colour_of_its_verdict(tmp_path):
         assert (sheet[top : top + 150, left : left + 150] == image[0, 0]).all()
         caption = sheet[top + 150 : top + 184, left : left + 150]
         assert np.abs(caption - color).sum(axis=2).min() < 30
+
+
+@pytest.mark.parametrize("first, told", [(900.0, ["900"]), (2.5, []), (float("nan"), [])])
+def test_a_value_far_outside_does_not_flatten_the_curves(tmp_path, monkeypatch, first, told):
+    train = [{"step": step, "loss": 2 / step} for step in range(1, 40)]
+    evaluations = [{"step": 1, "loss": first}, *({"step": step, "loss": 0.2} for step in range(10, 40, 10))]
+    (axis,) = drawn(monkeypatch, tmp_path / "curves.png", [Panel("loss", "loss", "loss")], train, evaluations)
+    assert 2 < axis.get_ylim()[1] < 3
+    assert [text.get_text() for text in axis.texts] == told

@@ -67,3 +67,30 @@ def test_patterns_that_fit_nothing_and_nothing_to_train():
         trained(Tuning(frozen=("convolution",)))
     with pytest.raises(UserError, match="leave nothing to train"):
         trained(Tuning(frozen=("*",)))
+
+
+@pytest.mark.parametrize("share, smoothing", [(None, 0.0), (0.25, 0.0), (0.25, 0.1)])
+def test_classes_count_as_their_weights_say(share, smoothing):
+    """The loss and its gradient by the logits against the formula: the mean over the rows of weight x cross-entropy."""
+    weights = np.linspace(0, 2, 10).astype(np.float32)
+    mixing = None if share is None else (1, 1)
+    network, inputs = training_network(CLASSIFIER, weights=weights, mixing=mixing, label_smoothing=smoothing)
+    made = lambda: optimizer(OptimizerFlags(optimizer="sgd", lr=1.0))  # noqa: E731
+    program = build(network, inputs, name="train", training=True, optimizer=made, schedule=Constant(1.0))
+    feed, before = batch(np.random.default_rng(3)), initialise(program, seed=1)
+    if share is not None:
+        feed["own_share"] = np.array([[share]], np.float32)
+    engine = PaddleEngine()
+    engine.load(before)
+    found = engine.run(program, feed, fetch=["loss", "fc4"])
+
+    def target(labels: np.ndarray) -> np.ndarray:
+        return weights[labels][:, None] * ((1 - smoothing) * np.eye(10)[labels] + smoothing / 10)
+
+    own, other = target(feed["label"]), target(feed["label"][::-1])
+    targets = own if share is None else share * own + (1 - share) * other
+    logits = found["fc4"].astype(np.float64)
+    logarithms = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    assert found["loss"] == pytest.approx(-(targets * logarithms).sum() / 8, rel=1e-5)
+    gradient = (targets.sum(axis=1, keepdims=True) * np.exp(logarithms) - targets).mean(axis=0)
+    np.testing.assert_allclose(before["fc4_offset"] - engine.state()["fc4_offset"], gradient, rtol=1e-4, atol=1e-6)

@@ -7,7 +7,7 @@ import tarfile
 from pathlib import Path
 
 from fluid.errors import DataError, UserError
-from image_classification import prepare_fashion_mnist, prepare_imagenet, prepare_stamps
+from image_classification import prepare_fashion_mnist, prepare_imagenet, prepare_split, prepare_stamps
 from image_classification.reader import ImageSource, Preprocess, class_names, open_images
 
 import numpy as np
@@ -232,3 +232,66 @@ def test_stamps_are_split_by_thing(tmp_path):
         prepare_stamps.main(config)
     with pytest.raises(DataError, match="apt install tuxpaint-stamps-default"):
         prepare_stamps.main(prepare_stamps.Config(tmp_path / "other", tmp_path / "nowhere"))
+
+
+# One folder of classes
+
+
+@pytest.fixture
+def photographs(tmp_path) -> Path:
+    """Twenty pictures of one class, ten of another, among each a copy; and one picture that is in both."""
+    rng = np.random.default_rng(0)
+    for name, count in (("big", 20), ("small", 10)):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(count):
+            pixels = rng.integers(0, 256, (6, 6, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{number:02}.png")
+        copied = tmp_path / "photos" / name / "03.png"
+        (copied.parent / "zz copy.png").write_bytes(copied.read_bytes())
+    return tmp_path / "photos"
+
+
+def parts(folder: Path) -> dict[str, set[str]]:
+    found = {}
+    for part in ("train", "val", "test"):
+        images = open_images(folder, part, 2)
+        found[part] = {images.path(index) for index in range(len(images))}
+        counts = np.bincount(images.labels).tolist()
+        assert len(counts) == 2 and counts[0] >= counts[1] > 0
+    return found
+
+
+def test_a_split_is_stratified_reproducible_and_keeps_copies_together(photographs, tmp_path, capsys):
+    make = lambda name, seed: prepare_split.main(prepare_split.Config(photographs, tmp_path / name, 0.2, 0.1, seed))  # noqa: E731
+    for name, seed in (("one", 1), ("again", 1), ("other", 2)):
+        make(name, seed)
+    out = capsys.readouterr().out
+    assert "images of 2 classes" in out and "2 copies of other pictures" in out
+    one, again, other = (parts(tmp_path / name) for name in ("one", "again", "other"))
+    assert one == again != other
+    assert sum(map(len, one.values())) == 32 and len(set().union(*one.values())) == 32
+    assert len(one["val"]) in (6, 7, 8) and len(one["test"]) in (3, 4, 5)
+    contents = [{Path(path).read_bytes() for path in paths} for paths in one.values()]
+    assert not (contents[0] & contents[1] or contents[0] & contents[2] or contents[1] & contents[2])
+    assert class_names(tmp_path / "one") == ["big", "small"]
+    # Names do not matter, contents do.
+    for number, path in enumerate(sorted(photographs.rglob("*.png"))):
+        path.rename(path.with_name(f"renamed {number}.png"))
+    make("renamed", 1)
+    renamed = {part: {Path(path).read_bytes() for path in paths} for part, paths in parts(tmp_path / "renamed").items()}
+    assert list(renamed.values()) == contents
+
+
+def test_a_split_that_cannot_be_is_refused(photographs, tmp_path, capsys):
+    config = prepare_split.Config(photographs, tmp_path / "new", 0.5, 0.5)
+    with pytest.raises(UserError, match="leave nothing to train on"):
+        prepare_split.main(config)
+    with pytest.raises(DataError, match="small: 10 different images are too few for a part `test`"):
+        prepare_split.main(prepare_split.Config(photographs, tmp_path / "new", 0.5, 0.04))
+    with pytest.raises(DataError, match="holds no folder"):
+        prepare_split.main(prepare_split.Config(photographs / "big", tmp_path / "new"))
+    (photographs / "small" / "05.png").write_bytes((photographs / "big" / "05.png").read_bytes())
+    prepare_split.main(prepare_split.Config(photographs, tmp_path / "new"))
+    assert "one picture in several classes" in capsys.readouterr().out
+    with pytest.raises(UserError, match="exists"):
+        prepare_split.main(prepare_split.Config(photographs, tmp_path / "new"))

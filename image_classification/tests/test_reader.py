@@ -15,10 +15,10 @@ from fluid import data, media
 from fluid.errors import DataError, UserError
 from fluid.media import decode_image, read_image
 from fluid.tests.drawn import encode, picture
-from image_classification import prepare_fashion_mnist, reader
+from image_classification import augment, prepare_fashion_mnist, reader
+from image_classification.augment import Augment
 from image_classification.data import build
 from image_classification.reader import (
-    Augment,
     ImageSource,
     Preprocess,
     class_names,
@@ -461,13 +461,13 @@ def test_rotation_turns_by_up_to_ten_degrees(crop):
 
 def test_colour_jitter_changes_brightness_contrast_and_saturation():
     image = picture(64, 64)
-    changed = [reader._jitter_colors(image, np.random.default_rng(seed)) for seed in range(200)]
+    changed = [augment.jitter_colors(image, np.random.default_rng(seed)) for seed in range(200)]
     assert all(c.shape == image.shape and c.dtype == np.uint8 for c in changed)
     brightness = np.array([c.mean() for c in changed]) / image.mean()
     assert 0.45 < brightness.min() < 0.6 and 1.3 < brightness.max() < 1.6
     grey = np.full((8, 8, 3), 100, np.uint8)
     for seed in range(20):  # grey stays grey, and a uniform image has no contrast to change
-        result = reader._jitter_colors(grey, np.random.default_rng(seed))
+        result = augment.jitter_colors(grey, np.random.default_rng(seed))
         assert np.ptp(result) <= 1 and 49 <= result.mean() <= 150
 
 

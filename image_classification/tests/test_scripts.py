@@ -75,11 +75,14 @@ def test_a_run_leaves_records_and_pictures(trained):
     "more",
     [
         {},
-        {"use_mixup": True, "label_smoothing": 0.1, "use_ema": True, "ema_decay": 0.9},
+        {
+            **{"use_mixup": True, "use_cutmix": True, "label_smoothing": 0.1, "use_ema": True, "ema_decay": 0.9},
+            **{"class_weights": "balanced", "balanced_sampling": True, "randaugment": 2, "random_erasing": 0.5},
+        },
         {"accumulate_batches": 2},
         {"statistics_batch": 8, "engine": "xla"},
     ],
-    ids=["plain", "mixup, smoothing, average", "accumulated", "statistics of half a batch"],
+    ids=["plain", "mixtures, balance, average", "accumulated", "statistics of half a batch"],
 )
 def test_resume_inside_an_epoch_is_exact(tmp_path, data, more):
     more = {**more, "seed": 9, "eval_every": 100, "rotate": True, "color_jitter": True}
