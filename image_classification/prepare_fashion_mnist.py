@@ -1,8 +1,8 @@
 """Turn Fashion-MNIST (60,000 + 10,000 images, 28 x 28) into image files and lists that the reader takes.
 
     sudo apt install dataset-fashion-mnist
-    python image_classification/prepare_fashion_mnist.py --output_dir data/fashion_mnist
-    python image_classification/train.py --data_dir data/fashion_mnist
+    ./zoo prepare image_classification fashion_mnist --output_dir data/fashion_mnist
+    ./zoo train image_classification --data_dir data/fashion_mnist
 
 Result:
 

@@ -1,7 +1,7 @@
 """Unpack ILSVRC2012 from the three official files into the folders and lists that the reader takes.
 
-    python image_classification/prepare_imagenet.py --source_dir ~/Downloads --output_dir data/ILSVRC2012
-    python image_classification/train.py --data_dir data/ILSVRC2012 --model ResNet50
+    ./zoo prepare image_classification imagenet --source_dir ~/Downloads --output_dir data/ILSVRC2012
+    ./zoo train image_classification --data_dir data/ILSVRC2012 --model ResNet50
 
 SOURCE_DIR must hold, as https://image-net.org hands them out after registration,
 

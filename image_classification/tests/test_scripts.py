@@ -284,6 +284,42 @@ def test_unreadable_images_are_replaced_in_training_and_refused_in_evaluation(da
         evaluation.main(evaluation.Flags(data_dir=copy, checkpoint=tmp_path / "run", num_workers=1))
 
 
+def test_several_views_and_the_worst_mistakes(trained, data, tmp_path):
+    common = {"checkpoint": trained, "newest": True, "views": 10, "resize_short_size": 32}
+    measured = evaluation.main(
+        evaluation.Flags(data_dir=data, output_dir=tmp_path / "eval", test_batch_size=7, **common)
+    )
+    result = json.loads((tmp_path / "eval" / "result.json").read_text())
+    assert result["views"] == 10 and result["acc1"] == measured["acc1"] and result["images"] == TEST
+    assert {path.name for path in (tmp_path / "eval").iterdir()} == {"result.json", "confusion.png", "mistakes.png"}
+    wrong = {record["image"]: record for record in result["mistakes"]}
+    assert len(wrong) == TEST - round(measured["acc1"] * TEST)
+    records = infer.main(
+        infer.Flags(image_list=data / "val_list.txt", output_dir=tmp_path / "infer", num_workers=1, **common)
+    )
+    assert {record["image"] for record in records if not record["correct"]} == wrong.keys()
+    for record in records:
+        if record["image"] in wrong:
+            best = record["predictions"][0]
+            assert wrong[record["image"]]["taken_for"] == best["name"]
+            assert wrong[record["image"]]["score"] == pytest.approx(best["score"], abs=2e-5)
+    with pytest.raises(UserError, match="--views averages probabilities"):
+        infer.main(infer.Flags(feature="pool3", **common))
+
+
+def test_files_that_cannot_be_read_are_passed_over_counted_and_named(trained, data, tmp_path):
+    (tmp_path / "bad.png").write_bytes(b"junk")
+    good = sorted(str(path) for path in (data / "images").glob("val *.png"))[:3]
+    with pytest.raises(DataError, match=r"1 of 4 files cannot be read:\n.*bad\.png: not an image"):
+        infer.main(
+            infer.Flags(
+                images=(good[0], str(tmp_path / "bad.png"), *good[1:]), checkpoint=trained, output_dir=tmp_path / "p"
+            )
+        )
+    lines = (tmp_path / "p" / "predictions.jsonl").read_text().splitlines()
+    assert [json.loads(line)["image"] for line in lines] == good
+
+
 SCRIPTS = {"train.py": train, "eval.py": evaluation, "infer.py": infer, "export.py": export}
 
 
