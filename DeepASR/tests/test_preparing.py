@@ -1,5 +1,6 @@
 """Preparing data: what is wrong is told before anything is computed, and what is written trains."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -130,16 +131,23 @@ def test_features_of_a_stream_are_those_of_the_whole() -> None:
 
 
 def test_digit_strings_use_every_recording_once(tmp_path: Path) -> None:
-    takes = tmp_path / "takes"
-    takes.mkdir()
+    takes, voices = tmp_path / "takes", tmp_path / "voices"
+    for folder in (takes, voices):
+        folder.mkdir()
     for digit in range(10):
         for take in (0, 10, 11):
             soundfile.write(takes / f"{digit}_anna_{take}.wav", tone(0.4, 200 + 40 * digit), RATE)
-    prepare_digits(DigitFlags(takes, tmp_path / "digits", synthetic=0, times=2))
+        soundfile.write(voices / f"{digit}_robot_0.wav", tone(0.4, 300 + 40 * digit), RATE)
+    prepare_digits(DigitFlags(takes, tmp_path / "digits", synthetic=0, times=2, voices=voices))
     corpus = open_corpus(tmp_path / "digits")
     assert corpus.lexicon == LEXICON and corpus.unit == "wer"
-    words = {name: " ".join(corpus.part(name).texts.values()).split() for name in ("train", "dev", "test")}
-    assert all((words["train"] + words["dev"]).count(word) == 4 and words["test"].count(word) == 1 for word in WORDS)
+    words: Counter[tuple[str, str, str]] = Counter()
+    for name in ("train", "dev", "test"):
+        part = corpus.part(name)
+        words.update((name, part.speakers[key], word) for key, text in part.texts.items() for word in text.split())
+    for word in WORDS:
+        assert words["train", "anna", word] + words["dev", "anna", word] == 4 and words["test", "anna", word] == 1
+        assert (words["train", "robot", word], words["dev", "robot", word], words["test", "robot", word]) == (1, 0, 0)
 
 
 def test_scoring_prints_the_line_of_2018_and_counts_what_is_missing(

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from DeepASR.corpus import open_corpus
-from DeepASR.recipes import aishell, asterisk
+from DeepASR.prepare_digits import read_takes
+from DeepASR.recipes import aishell, asterisk, voices
 from DeepASR.recipes.stages import sweep
 from fluid.errors import DataError, UserError
 
@@ -169,3 +170,27 @@ def test_prompts_that_are_not_there_are_told(prompts: asterisk.Flags, tmp_path: 
 def test_a_sweep_leaves_the_scale_with_the_fewest_errors(tmp_path: Path) -> None:
     sweep(tmp_path / "new" / "scale.txt", "--sweep", "0.001", "0.2", output_dir=tmp_path / "measured")
     assert (tmp_path / "new" / "scale.txt").read_text() == "0.2\n"
+
+
+def test_a_synthetic_voice_becomes_takes_without_silence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    word = rng.normal(size=4000) * 0.1
+    soundfile.write(tmp_path / "said.wav", np.concatenate([np.zeros(3000), word, np.zeros(5000)]), RATE)
+    program = tmp_path / "flite"
+    program.write_text(f"#!/bin/sh\ncat {tmp_path}/said.wav\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    monkeypatch.setattr(voices, "FLITE", {"kal16": 105})
+    monkeypatch.setattr(voices, "WORDS", ("zero", "one"))
+    folder = tmp_path / "voices"
+    assert voices.main(voices.Flags(folder, ("flite",))) == 30
+    takes = read_takes(folder)
+    assert set(takes) == {(digit, "flitekal", take) for digit in (0, 1) for take in range(15)}
+    assert all(2000 <= len(samples) <= 2800 and np.abs(samples).max() > 15_000 for samples in takes.values())
+    program.write_text("#!/bin/sh\necho no such voice >&2\nexit 1\n")
+    with pytest.raises(UserError, match="flite -voice kal16: no such voice"):
+        voices.main(voices.Flags(folder, ("flite",)))
+    program.unlink()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match="apt-get install flite"):
+        voices.main(voices.Flags(folder, ("flite",)))
