@@ -25,7 +25,7 @@ from DeepASR.opening import USED, Named, Network, build_inference, open_decoder,
 from DeepASR.options import ALIASES, RETIRED_IN_USE, SearchFlags, with_small_devices
 from DeepASR.recogniser import Recogniser
 from DeepASR.recordings import find
-from DeepASR.transcripts import Transcriber, Transcript, write_transcripts
+from DeepASR.transcripts import Transcriber, Transcript, file_of, write_transcripts
 from fluid import config as configuration
 from fluid.config import ArrayFlags, Natural, NotNegative, defaults
 from fluid.errors import DataError, UserError
@@ -55,8 +55,10 @@ class Flags(ArrayFlags, SearchFlags):
     """Alternatives to write of each recording, and with them how sure each word is."""
     pause: NotNegative = 0.0
     """Seconds of silence at which recordings are divided, each stretch of speech recognised by itself; 0: they are not."""
+    pictures: bool = False
+    """Draw what the network answered of each recording, and the path of the words that were heard through it."""
     output_dir: Path = Path("transcripts")
-    """Folder for results: transcripts.jsonl, .txt, .ctm and .srt."""
+    """Folder for results: transcripts.jsonl, .txt, .ctm and .srt, and pictures (.png)."""
     feed: Path | None = None
     """Raw inputs: an .npz with `feature` [N, T, 3, 11, frame_dim] float32 and `length` [N]."""
     fetch: Path | None = None
@@ -80,6 +82,8 @@ def main(flags: Flags) -> list[Transcript]:
     for name, posterior in network.posteriors(inputs.read(), speakers_of(flags, recogniser, inputs)):
         transcripts.append(transcriber.transcribe(name, posterior))
         console.print(f"{name}: {transcripts[-1].text}", markup=False)
+        if flags.pictures:
+            transcriber.draw(flags.output_dir / file_of(len(transcripts) - 1, name, "png"), transcripts[-1], posterior)
     write_transcripts(flags.output_dir, transcripts)
     if inputs.unreadable:
         raise DataError("\n".join(inputs.unreadable))

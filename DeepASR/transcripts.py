@@ -11,6 +11,7 @@ from DeepASR.decoder import Decoder, confidences
 from DeepASR.features import FRAME_SHIFT
 from DeepASR.forced_alignment import align_words
 from DeepASR.metrics import Unit
+from DeepASR.pictures import draw_alignment
 from DeepASR.recogniser import Recogniser
 from DeepASR.voice_activity import speech
 from fluid.errors import DataError, UserError
@@ -104,6 +105,20 @@ class Transcriber:
             speech=tuple((round(start * FRAME_SHIFT, 2), round(end * FRAME_SHIFT, 2)) for start, end in stretches),
         )
 
+    def draw(self, path: Path, transcript: Transcript, posterior: np.ndarray) -> None:
+        """A picture of posteriors [T, classes] and the path through them of the words that were heard.
+
+        Raises UserError where words have no pronunciation that is known, and if it cannot be written.
+        """
+        lexicon = self._decoder.lexicon or self._recogniser.lexicon
+        words = [word.text for word in transcript.words]
+        if lexicon is None or (transcript.text and not words):
+            raise UserError(f"{transcript.name}: how its words are pronounced is not known: leave --pictures out")
+        make_folder(path.parent)
+        alignment = align_words(self._decoder.scores(posterior), lexicon, words)
+        with writing(path):
+            draw_alignment(path, posterior, alignment, lexicon)
+
     def _whole(self, name: str, posterior: np.ndarray) -> Transcript:
         heard = self._decoder.decode(posterior, name)
         words = tuple(self._timed(heard.words, posterior))
@@ -144,11 +159,16 @@ def write_transcripts(folder: Path, transcripts: Sequence[Transcript]) -> None:
     texts = {
         "transcripts.txt": "".join(f"{item.name} {item.text}\n" for item in transcripts),
         "transcripts.ctm": "".join(map(ctm, transcripts)),
-        **{f"{number:04d}_{Path(item.name).stem}.srt": srt(item) for number, item in enumerate(transcripts)},
+        **{file_of(number, item.name, "srt"): srt(item) for number, item in enumerate(transcripts)},
     }
     for name, text in texts.items():
         with writing(folder / name):
             (folder / name).write_text(text, encoding="utf-8", errors="surrogateescape")
+
+
+def file_of(number: int, name: str, ending: str) -> str:
+    """Name of a file about the recording of that number and name."""
+    return f"{number:04d}_{Path(name).stem}.{ending}"
 
 
 def ctm(transcript: Transcript) -> str:

@@ -54,7 +54,7 @@ def recogniser(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
 
 
 def test_recordings_are_recognised_and_written(tmp_path: Path) -> None:
-    found = infer.main(mandarin(infer.Flags, output_dir=tmp_path / "heard", n_best=2))
+    found = infer.main(mandarin(infer.Flags, output_dir=tmp_path / "heard", n_best=2, pictures=True))
     assert {Path(item.name).stem: item.text for item in found} == {
         name: text.replace(" ", "") for name, text in SAID.items()
     }
@@ -71,6 +71,7 @@ def test_recordings_are_recognised_and_written(tmp_path: Path) -> None:
     assert len(ctm) == 15 and all(len(line.split()) == 6 for line in ctm)
     srt = (tmp_path / "heard" / "0002_weather.srt").read_text()
     assert srt.startswith("1\n00:00:00,") and srt.endswith("明天 北京 天气 怎么样\n")
+    assert (tmp_path / "heard" / "0002_weather.png").stat().st_size > 5000
 
 
 @pytest.mark.parametrize("chunk", [0.08, 0.16, 0.64])
