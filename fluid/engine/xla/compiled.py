@@ -136,7 +136,7 @@ class Compiled:
     def forget(self) -> None:
         """Let go of what was made of the state."""
         self._read = None
-        self._prepared.clear()
+        self._prepared = {}
 
     def run(self, feed: Mapping[str, Any], scalars: Scalars, must_share: bool) -> dict[str, jax.Array]:
         """One step on arrays of the host or the devices, [rows, ...] each."""
@@ -260,11 +260,14 @@ class Compiled:
     def _evaluate(self, shapes: Any, read: list[jax.Array], feed: dict[str, jax.Array], scalars: Scalars) -> Any:
         """The outputs of a Program that changes nothing; what it makes of the state alone is kept until that changes."""
         halves = self._halves.find(shapes, lambda: self._two_halves(read, feed, scalars))
-        if halves.name not in self._prepared:
+        prepared = self._prepared.get(halves.name)
+        if prepared is None:
+            prepared = halves.before(read)
             wanted = {item.name for item in self._halves.values()}
-            self._prepared = {name: made for name, made in self._prepared.items() if name in wanted}
-            self._prepared[halves.name] = halves.before(read)
-        return halves.after(self._prepared[halves.name], feed, *scalars)
+            # A new dictionary: other threads may be here for feeds of other shapes.
+            kept = {name: made for name, made in self._prepared.items() if name in wanted}
+            self._prepared = kept | {halves.name: prepared}
+        return halves.after(prepared, feed, *scalars)
 
     def _two_halves(self, read: list[jax.Array], feed: dict[str, jax.Array], scalars: Scalars) -> _Halves:
         outputs = self._out_shardings()[1]

@@ -1,0 +1,70 @@
+"""Evaluations while a translator trains."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+from fluid.engine.base import Engine
+from neural_machine_translation import train
+from neural_machine_translation.indices import EOS
+from neural_machine_translation.reader import TextPairs
+
+import numpy as np
+
+FLAGS = {"n_layer": 1, "d_model": 16, "digit_copy": True, "test_batch_size": 4}
+
+
+class Recorder(Engine):
+    """Translates everything into one word, and remembers the shapes of what it was asked to compile and to run."""
+
+    name, device, on_gpu = "recorder", "none", True
+
+    def __init__(self) -> None:
+        self.compiled: list[Any] = []
+        self.ran: list[Any] = []
+
+    def load(self, state: Mapping[str, np.ndarray]) -> None:
+        raise NotImplementedError
+
+    def state(self, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
+        raise NotImplementedError
+
+    def compile(self, jobs: Sequence[tuple[Any, Mapping[str, Any]]]) -> None:
+        self.compiled.append([described(*job) for job in jobs])
+
+    def run(self, program: Any, feed: Mapping[str, Any], step: int = 0, fetch: Any = None) -> dict[str, Any]:
+        self.ran.append(described(program, feed))
+        rows = len(feed["src_word"])
+        ids = np.full((rows, 1, 2), EOS)
+        ids[:, :, 0] = 3
+        return {"ids": ids, "scores": np.zeros((rows, 1)), "nll": np.ones(rows), "words": np.ones(rows)}
+
+
+def described(program: Any, feed: Mapping[str, Any]) -> Any:
+    return program.name, {name: (array.shape, array.dtype) for name, array in feed.items()}
+
+
+def program(name: str, *inputs: str) -> Any:
+    return SimpleNamespace(name=name, inputs=dict.fromkeys(inputs), state_names=[], averages={})
+
+
+def test_what_an_evaluation_runs_on_a_gpu_was_compiled_at_once():
+    """Of each length; the first time, for then it is there."""
+    lines = [" ".join("1234567890" * 3)[: 2 * length - 1] for length in (2, 3, 5, 9, 12, 20, 21, 25, 26)]
+    pairs = TextPairs(lines, lines, ["digits"], [(0, number) for number in range(len(lines))])
+    flags = train.Flags(**FLAGS)
+    translator = train.describe(flags, pairs, None)[0]
+    programs = {
+        "eval": program("eval", "src_word", "trg_word", "lbl_word"),
+        "search": program("search", "src_word"),
+        "score": program("score", "src_word"),
+    }
+    engine = Recorder()
+    source = train.sources(flags, translator, pairs, pairs)[1]
+    evaluate = train.Evaluator(engine, program("train"), programs, translator, pairs, source, flags)
+    assert evaluate()["loss"] == 1.0
+    (compiled,) = engine.compiled
+    assert len(compiled) == 4, "two Programs for batches of 16 and of 32 words"
+    assert len(engine.ran) > 4 and all(item in compiled for item in engine.ran)
+    evaluate()
+    assert len(engine.compiled) == 1
