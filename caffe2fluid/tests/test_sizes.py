@@ -10,7 +10,6 @@ from caffe2fluid.errors import ConvertError
 from caffe2fluid.network import read_network
 from caffe2fluid.tests.tools import caffemodel, random_weights, relative, run, translate_files
 from caffe2fluid.translate import translate
-from fluid.tests.extras import need_onnx
 
 import numpy as np
 import pytest
@@ -192,20 +191,3 @@ def test_pictures_of_any_size(tmp_path, capsys):
     convert(*net(tmp_path, FIXED["InnerProduct"][1]), tmp_path / "fixed")
     with pytest.raises(ConvertError, match="the net takes images of 12x12 only; convert it with --any_size"):
         infer.main([str(tmp_path / "fixed"), *words[1:], "--size", "image"])
-
-
-@pytest.mark.parametrize("name", ["P-Net", "FCN", "Interp to a blob", "global"])
-def test_onnx(name, tmp_path):
-    """ONNX Runtime on what paddle2onnx makes of the exported model."""
-    need_onnx()
-    import onnxruntime
-    import paddle2onnx
-
-    convert(*net(tmp_path, FREE[name]), tmp_path / "out", inference=True)
-    converted, model = open_converted(tmp_path / "out"), tmp_path / "out/inference/model"
-    files = [f"{model}.json", f"{model}.pdiparams" if converted.report["inference"] else "", str(tmp_path / "net.onnx")]
-    paddle2onnx.export(*files, opset_version=17, optimize_tool="None")
-    x = X[:, :, :12, :12].copy()
-    session = onnxruntime.InferenceSession(str(tmp_path / "net.onnx"), providers=["CPUExecutionProvider"])
-    for ours, theirs in zip(session.run(None, {"data": x}), Predictor(converted)({"data": x}).values(), strict=True):
-        assert relative(ours, theirs) < 1e-5
