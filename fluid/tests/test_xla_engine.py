@@ -722,6 +722,41 @@ def test_compiled_ahead_no_step_compiles(empty_cache: None) -> None:
         jax.monitoring.unregister_event_listener(count)
 
 
+def positions(x: Any, training: bool) -> dict[str, Any]:
+    """Numbers that follow from shapes alone, of all sorts, [6], and the share of each in a row of four."""
+    index = paddle.arange(6, dtype="int64")
+    low = paddle.floor_divide(index * 3, paddle.full([1], 5, "int64"))
+    high = paddle.minimum(paddle.clip(low + 1, max=2), paddle.maximum(index, low))
+    share = paddle.cast(high - low, "float32") / paddle.full([1], 5, "float32")
+    rows = paddle.abs(paddle.expand(share.unsqueeze(1), [6, 4]) - paddle.full([1, 4], 0.3))
+    halves = paddle.stack([rows[0:3], paddle.concat([rows[3:5], rows[-1].unsqueeze(0)])])
+    kept = paddle.logical_and(paddle.logical_or(low > 1, high < 1), paddle.logical_not(low == high))
+    return {"low": low + x, "high": high + x, "rows": halves.squeeze() + paddle.full([1], 0.5) * x[0], "kept": kept & (x > 9)}
+
+
+def test_numbers_that_follow_from_shapes_are_computed_without_compiling() -> None:
+    """Exactly what Paddle computes."""
+    program = build(positions, [Input("x", (1,), "int64", batch=None)], name="positions")
+    feed, engine, compiled = {"x": np.full(1, 10)}, create("cpu"), []
+    wanted = PaddleEngine("cpu").run(program, feed)
+
+    def count(event: str, seconds: float, **facts: Any) -> None:
+        if "backend_compile" in event:
+            compiled.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(count)
+    try:
+        engine.lowered_text(program, feed)
+        assert not compiled
+        have = engine.run(program, feed)
+        assert compiled
+    finally:
+        jax.monitoring.unregister_event_duration_listener(count)
+    assert {name: array.tolist() for name, array in have.items()} == {
+        name: array.tolist() for name, array in wanted.items()
+    }
+
+
 def test_an_evaluation_sees_the_weights_of_the_last_update():
     train, evaluate = image_program("train"), image_program("eval", optimizer=None)
     feed = image_feed()

@@ -111,7 +111,7 @@ class Trace:
     def _apply_rule(self, operation: Operation) -> Sequence[Any]:
         entry, operands = RULES[operation.name], self.operands(operation)
         if not entry.random and all(is_known(value) for value in operands):
-            with jax.ensure_compile_time_eval():
+            with jax.ensure_compile_time_eval(), np.errstate(all="ignore"):
                 known = _as_tuple(entry.function(self._call(operation), *operands))
                 return jax.tree.map(np.asarray, list(known))
         wanted = self.gradients.wanted.get(operation.index)

@@ -3,10 +3,11 @@
 Where a function has a corner (relu, clip, maximum), its rule is written so that the gradient in the corner is Paddle's.
 """
 
+import operator
 from collections.abc import Callable
 
 from fluid.engine.xla.precision import Kind
-from fluid.engine.xla.rules.registry import ALL, Call, rule
+from fluid.engine.xla.rules.registry import ALL, Call, numbers, rule
 
 import jax
 import jax.numpy as jnp
@@ -33,15 +34,15 @@ def _spread(x: Array, y: Array) -> tuple[Array, Array]:
     return spread(x), spread(y)
 
 
-_simple("add add_ grad_add", lambda x, y: jnp.add(*_spread(x, y)))
-_simple("subtract subtract_", lambda x, y: jnp.subtract(*_spread(x, y)))
-_simple("multiply multiply_", lambda x, y: jnp.multiply(*_spread(x, y)))
-_simple("divide divide_", lambda x, y: jnp.divide(*_spread(x, y)))
-_simple("maximum", lambda x, y: jnp.where((x > y) | (x != x), x, y))
-_simple("minimum", lambda x, y: jnp.where((x < y) | (x != x), x, y))
+_simple("add add_ grad_add", lambda x, y: operator.add(*_spread(x, y)))
+_simple("subtract subtract_", lambda x, y: operator.sub(*_spread(x, y)))
+_simple("multiply multiply_", lambda x, y: operator.mul(*_spread(x, y)))
+_simple("divide divide_", lambda x, y: operator.truediv(*_spread(x, y)))
+_simple("maximum", lambda x, y: numbers(x, y).where((x > y) | (x != x), x, y))
+_simple("minimum", lambda x, y: numbers(x, y).where((x < y) | (x != x), x, y))
 _simple("fmax", jnp.fmax)
 _simple("fmin", jnp.fmin)
-_simple("floor_divide", jnp.floor_divide)
+_simple("floor_divide", operator.floordiv)
 _simple("remainder", jnp.remainder)
 _simple("elementwise_pow", jnp.power, Kind.FULL)
 _simple("atan2", jnp.arctan2, Kind.FULL)
@@ -52,10 +53,10 @@ _simple("less_than", lambda x, y: x < y)
 _simple("less_equal", lambda x, y: x <= y)
 _simple("greater_than", lambda x, y: x > y)
 _simple("greater_equal", lambda x, y: x >= y)
-_simple("logical_and", lambda x, y: jnp.logical_and(x, y))
-_simple("logical_or", lambda x, y: jnp.logical_or(x, y))
+_simple("logical_and", lambda x, y: numbers(x, y).logical_and(x, y))
+_simple("logical_or", lambda x, y: numbers(x, y).logical_or(x, y))
 _simple("logical_xor", lambda x, y: jnp.logical_xor(x, y))
-_simple("logical_not", jnp.logical_not)
+_simple("logical_not", lambda x: numbers(x).logical_not(x))
 _simple("bitwise_and", jnp.bitwise_and)
 _simple("bitwise_or", jnp.bitwise_or)
 _simple("bitwise_xor", jnp.bitwise_xor)
@@ -64,7 +65,7 @@ _simple("isfinite", jnp.isfinite)
 _simple("isnan", jnp.isnan)
 _simple("isinf", jnp.isinf)
 
-_simple("abs", jnp.abs)
+_simple("abs", abs)
 _simple("sign", jnp.sign)
 _simple("floor", jnp.floor)
 _simple("ceil", jnp.ceil)
@@ -145,6 +146,8 @@ def power(op: Call, x: Array) -> Array:
 @rule("clip", "clip_", images=ALL)
 def clip(op: Call, x: Array, low: Array, high: Array) -> Array:
     low, high = low.reshape(()).astype(x.dtype), high.reshape(()).astype(x.dtype)
+    if numbers(x, low, high) is np:
+        return np.clip(x, low, high)
     return jnp.where((x > low) & (x < high), x, lax.stop_gradient(jnp.clip(x, low, high)))
 
 

@@ -20,6 +20,7 @@ from fluid.engine.xla.tuning import Tuning
 from fluid.errors import EngineError
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 ALL = "all"
@@ -65,6 +66,15 @@ def rule(
         return function
 
     return register
+
+
+def numbers(*operands: Any) -> Any:
+    """`numpy` for operands that are known numbers, its twin of JAX for others.
+
+    What a Program computes from shapes alone is computed while tracing; by JAX, each operation would be compiled first,
+    for each shape anew.
+    """
+    return np if all(isinstance(operand, np.ndarray | np.generic) for operand in operands) else jnp
 
 
 class Call:

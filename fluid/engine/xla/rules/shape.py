@@ -3,7 +3,7 @@
 from typing import Any
 
 from fluid.engine.xla.precision import Kind
-from fluid.engine.xla.rules.registry import ALL, Call, rule
+from fluid.engine.xla.rules.registry import ALL, Call, numbers, rule
 
 import jax
 import jax.numpy as jnp
@@ -42,13 +42,13 @@ def flatten(op: Call, x: Array) -> Array:
 @rule("squeeze", "squeeze_")
 def squeeze(op: Call, x: Array, axis: Any) -> Array:
     axes = [item % max(x.ndim, 1) for item in op.integers(axis, "axis")] or range(x.ndim)
-    return jnp.squeeze(x, tuple(item for item in axes if x.shape[item] == 1))
+    return x.squeeze(tuple(item for item in axes if x.shape[item] == 1))
 
 
 @rule("unsqueeze", "unsqueeze_")
 def unsqueeze(op: Call, x: Array, axis: Any) -> Array:
     for item in op.integers(axis, "axis"):
-        x = jnp.expand_dims(x, item)
+        x = numbers(x).expand_dims(x, item)
     return x
 
 
@@ -66,7 +66,7 @@ def transpose_grad(op: Call, gradient: Array) -> Array:
 @rule("concat", images=("x",))
 def concat(op: Call, x: list[Array], axis: Any) -> Array:
     parts = [part for part in x if part.size] or x[:1]
-    return jnp.concatenate(parts, op.axis(op.integer(axis, "axis"), x[0].ndim))
+    return numbers(*parts).concatenate(parts, op.axis(op.integer(axis, "axis"), x[0].ndim))
 
 
 @rule("split", images=("x",))
@@ -85,7 +85,7 @@ def split_with_num(op: Call, x: Array, axis: Any) -> tuple[list[Array]]:
 
 @rule("stack")
 def stack(op: Call, x: list[Array]) -> Array:
-    return jnp.stack(x, op["axis"])
+    return numbers(*x).stack(x, op["axis"])
 
 
 @rule("unstack", "unbind")
@@ -120,7 +120,7 @@ def slice_axes(op: Call, x: Array, starts: Any, ends: Any) -> Array:
             if axis in dropped and index[axis].start == -1:
                 index[axis] = slice(-1, None)
             x = x[tuple(index)]
-    return jnp.squeeze(x, tuple(dropped))
+    return x.squeeze(tuple(dropped))
 
 
 @rule("strided_slice")
@@ -155,7 +155,7 @@ def expand_as(op: Call, x: Array, y: Array | None) -> Array:
 
 def _broadcast(x: Array, wanted: Any) -> Array:
     old = (1,) * (len(wanted) - x.ndim) + x.shape
-    return jnp.broadcast_to(x, [have if want == -1 else want for have, want in zip(old, wanted, strict=True)])
+    return numbers(x).broadcast_to(x, [have if want == -1 else want for have, want in zip(old, wanted, strict=True)])
 
 
 @rule("tile")
@@ -290,13 +290,13 @@ def unfold(op: Call, x: Array) -> Array:
 def full_like(op: Call, x: Array, value: Any) -> Array:
     """In bfloat16 where x is: it mostly starts a gradient of x."""
     dtype = x.dtype if x.dtype == jnp.bfloat16 else jnp.dtype(op.type().dtype)
-    return jnp.broadcast_to(jnp.asarray(value).reshape(()).astype(dtype), x.shape)
+    return numbers(x, value).broadcast_to(value.reshape(()).astype(dtype), x.shape)
 
 
 @rule("full_with_tensor", kind=Kind.OWN)
 def full_with_tensor(op: Call, value: Any, wanted: Any) -> Array:
     dtype = jnp.dtype(op.type().dtype)
-    return jnp.broadcast_to(jnp.asarray(value).reshape(()).astype(dtype), op.integers(wanted, "shape"))
+    return numbers(value).broadcast_to(value.reshape(()).astype(dtype), op.integers(wanted, "shape"))
 
 
 @rule("full_batch_size_like", kind=Kind.OWN)
