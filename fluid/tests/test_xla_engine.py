@@ -731,7 +731,12 @@ def positions(x: Any, training: bool) -> dict[str, Any]:
     rows = paddle.abs(paddle.expand(share.unsqueeze(1), [6, 4]) - paddle.full([1, 4], 0.3))
     halves = paddle.stack([rows[0:3], paddle.concat([rows[3:5], rows[-1].unsqueeze(0)])])
     kept = paddle.logical_and(paddle.logical_or(low > 1, high < 1), paddle.logical_not(low == high))
-    return {"low": low + x, "high": high + x, "rows": halves.squeeze() + paddle.full([1], 0.5) * x[0], "kept": kept & (x > 9)}
+    return {
+        "low": low + x,
+        "high": high + x,
+        "rows": halves.squeeze() + paddle.full([1], 0.5) * x[0],
+        "kept": kept & (x > 9),
+    }
 
 
 def test_numbers_that_follow_from_shapes_are_computed_without_compiling() -> None:

@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import Any, Generic, NamedTuple, TypeVar
 from weakref import WeakSet
 
@@ -127,6 +128,7 @@ class Compiled:
         """Spent on compiling and on the first run of each executable, which loads it onto the devices."""
         self._read: list[jax.Array] | None = None
         self._prepared: dict[str, Any] = {}
+        self._preparing = Lock()
 
     @property
     def shapes(self) -> int:
@@ -260,13 +262,13 @@ class Compiled:
     def _evaluate(self, shapes: Any, read: list[jax.Array], feed: dict[str, jax.Array], scalars: Scalars) -> Any:
         """The outputs of a Program that changes nothing; what it makes of the state alone is kept until that changes."""
         halves = self._halves.find(shapes, lambda: self._two_halves(read, feed, scalars))
-        prepared = self._prepared.get(halves.name)
-        if prepared is None:
-            prepared = halves.before(read)
-            wanted = {item.name for item in self._halves.values()}
-            # A new dictionary: other threads may be here for feeds of other shapes.
-            kept = {name: made for name, made in self._prepared.items() if name in wanted}
-            self._prepared = kept | {halves.name: prepared}
+        with self._preparing:  # Feeds of other shapes, which other threads may be here for, share it.
+            prepared = self._prepared.get(halves.name)
+            if prepared is None:
+                prepared = halves.before(read)
+                wanted = {item.name for item in self._halves.values()}
+                kept = {name: made for name, made in self._prepared.items() if name in wanted}
+                self._prepared = kept | {halves.name: prepared}
         return halves.after(prepared, feed, *scalars)
 
     def _two_halves(self, read: list[jax.Array], feed: dict[str, jax.Array], scalars: Scalars) -> _Halves:

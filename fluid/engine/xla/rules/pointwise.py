@@ -144,7 +144,7 @@ def power(op: Call, x: Array) -> Array:
 
 
 @rule("clip", "clip_", images=ALL)
-def clip(op: Call, x: Array, low: Array, high: Array) -> Array:
+def clip(op: Call, x: Array, low: Array, high: Array) -> Array | np.ndarray:
     low, high = low.reshape(()).astype(x.dtype), high.reshape(()).astype(x.dtype)
     if numbers(x, low, high) is np:
         return np.clip(x, low, high)
