@@ -248,6 +248,7 @@ def files(arguments: argparse.Namespace) -> None:
     """ResNet-50 training from 500 x 375 JPEG files: the step alone, the reader alone, and both together."""
     import tempfile
 
+    from benchmarks.reader import EVERYTHING
     from benchmarks.xla_step import random_state
     from fluid.data import training_batches
     from fluid.engine.xla import create
@@ -263,17 +264,16 @@ def files(arguments: argparse.Namespace) -> None:
     engine.load(random_state(graph, np.random.default_rng(0)))
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        for short in (375, 256):
-            data = write_photographs(Path(folder) / str(short), arguments.images, short)
-            source = ImageSource(open_images(data, "train", 1000), Preprocess(), Augment())
+        data = {short: write_photographs(Path(folder) / str(short), arguments.images, short) for short in (375, 256)}
+        for short, augment in ((375, Augment()), (375, EVERYTHING), (256, Augment()), (256, EVERYTHING)):
+            source = ImageSource(open_images(data[short], "train", 1000), Preprocess(), augment)
 
             def open_batches(start: int, source: ImageSource = source) -> Any:
                 return training_batches(source, arguments.batch, seed=0, start=start, num_workers=arguments.workers)
 
             result = benchmark(NoRecords(), engine, graph, open_batches, steps=arguments.steps)
-            row = {"short_side": short, "workers": arguments.workers} | {
-                name: round(value, 3) for name, value in result.items()
-            }
+            what = {"short_side": short, "every_augmentation": augment is EVERYTHING, "workers": arguments.workers}
+            row = what | {name: round(value, 3) for name, value in result.items()}
             rows.append(row)
             print(json.dumps(row), flush=True)
     if arguments.json is not None:

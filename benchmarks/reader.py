@@ -41,7 +41,7 @@ import PIL
 from PIL import Image
 
 PHOTOGRAPH_SIZE = (500, 375)
-CROP = 224
+CROP, BATCH = 224, 20
 EVERYTHING = Augment(rotate=True, color_jitter=True, randaugment=2, random_erasing=0.25)
 
 
@@ -71,7 +71,7 @@ def photographs(folder: Path, quality: int) -> list[bytes]:
             )
         contents.append((folder / path.name).read_bytes())
         lines.append(f"{path.name} 0\n")
-    (folder / "train_list.txt").write_text("".join(lines))
+    (folder / "train_list.txt").write_text("".join(lines * (-(-BATCH // len(lines)))))
     return contents
 
 
@@ -117,9 +117,9 @@ def measure(config: Config) -> dict[str, list[float]]:
         folder = Path(name)
         contents = photographs(folder, config.quality)
         functions = contestants(contents)
-        source = ImageSource(read_list(folder / "train_list.txt", folder, 1), Preprocess((3, CROP, CROP)), Augment())
+        source = ImageSource(read_list(folder / "train_list.txt", folder, 1), Preprocess((3, CROP, CROP)), EVERYTHING)
         rates: dict[str, list[float]] = {key: [] for key in functions}
-        batches = f"zoo: batches of 20 from {config.num_workers} workers"
+        batches = f"zoo: batches of {BATCH} from {config.num_workers} workers, every augmentation"
         rates[batches] = []
         for turn in range(config.rounds + 1):
             for key, function in functions.items():
@@ -134,11 +134,11 @@ def measure(config: Config) -> dict[str, list[float]]:
 
 def batch_rate(source: Source, config: Config) -> float:
     """Images a second through `fluid.data`, once the workers are there."""
-    with training_batches(source, 20, seed=0, num_workers=config.num_workers) as batches:
+    with training_batches(source, BATCH, seed=0, num_workers=config.num_workers) as batches:
         for _ in range(2 * config.num_workers + 2):
             next(batches)
         began = time.perf_counter()
-        for _ in range(2 * config.images // 20):
+        for _ in range(2 * config.images // BATCH):
             next(batches)
         return 2 * config.images / (time.perf_counter() - began)
 

@@ -101,23 +101,33 @@ def draw_confusion(path: Path, confusion: np.ndarray, names: Sequence[str], *, t
 
 
 def most_confused(
-    labels: np.ndarray, predicted: np.ndarray, classes: int, name_of: Callable[[int], str], most: int = MOST_CLASSES
+    labels: np.ndarray,
+    predicted: np.ndarray,
+    classes: int,
+    name_of: Callable[[int], str],
+    *,
+    counts: np.ndarray | None = None,
+    most: int = MOST_CLASSES,
 ) -> tuple[np.ndarray, list[str], str]:
     """A confusion matrix that can be looked at, its names and a title: `labels` and `predicted` [N] of 0..classes-1.
+
+    Of pairs that stand for several samples `counts` [N] says for how many.
 
     More than `most` classes are grouped: those of the most mistakes, from or to them, have a row each, the others share the
     last one.
     """
     kept, title = np.arange(classes), ""
+    counts = np.ones(len(labels), np.int64) if counts is None else counts
     if classes > most:
-        wrong = labels != predicted
-        mistakes = sum(np.bincount(of[wrong], minlength=classes) for of in (labels, predicted))
+        wrong = np.where(labels != predicted, counts, 0)
+        mistakes = sum(np.bincount(of, wrong, minlength=classes) for of in (labels, predicted))
         kept = np.sort(np.argsort(-mistakes, kind="stable")[: most - 1])
         title = f"the {most - 1} of {classes:,} classes that are confused most"
     size = min(classes, most)
     place = np.full(classes, size - 1)
     place[kept] = np.arange(len(kept))
-    matrix = np.bincount(place[labels] * size + place[predicted], minlength=size * size).reshape(size, size)
+    matrix = np.zeros((size, size), np.int64)
+    np.add.at(matrix, (place[labels], place[predicted]), counts)
     names = [name_of(int(label)) for label in kept]
     return matrix, names + (["others"] if classes > most else []), title
 

@@ -35,8 +35,8 @@ def finish(run: Run, outcome: Outcome, measured: Accuracy, classifier: Classifie
             f"{outcome.skipped_samples} unreadable training images were replaced; the log names those that this process read"
         )
     run.say(
-        f"checkpoints, the best one at {folder / 'best'}, which these test images have chosen: other images will tell less "
-        f"of it; pictures: {', '.join(map(str, drawn))}"
+        f"checkpoints; the best one, chosen by these very test images, at {folder / 'best'}; "
+        f"pictures: {', '.join(map(str, drawn))}"
     )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from fluid.pictures import draw_confusion
+from fluid.pictures import draw_confusion, most_confused
 from fluid.plots import new_figure
 from object_detection import boxes as box
 from object_detection.annotations import DataSet, Objects
@@ -31,13 +31,19 @@ def draw_evaluation(folder: Path, metric: Detections, data: DataSet, iou: float)
     table, classes = metric.table(), len(data.class_names)
     curves = voc_curves(table, data.objects, classes, iou)
     matrices = confusions(table, data.objects, classes, iou)
-    title = f"boxes of score {SCORE:g} and more, IoU {iou:g}"
-    names = [*data.class_names, NOTHING]
+    confusion, names, which = shown_confusion(matrices.sum(axis=0), [*data.class_names, NOTHING])
+    title = f"boxes of score {SCORE:g} and more, IoU {iou:g}" + (f"; {which}" if which else "")
     return [
         draw_precision_recall(folder / "precision_recall.png", curves, data.class_names, iou),
-        draw_confusion(folder / "confusion.png", matrices.sum(axis=0), names, title=title),
+        draw_confusion(folder / "confusion.png", confusion, names, title=title),
         draw_worst(folder / "worst.jpg", table, data, matrices),
     ]
+
+
+def shown_confusion(matrix: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, list[str], str]:
+    """As much of a confusion matrix as can be looked at, its names, and which part it is."""
+    rows, columns = matrix.nonzero()
+    return most_confused(rows, columns, len(names), names.__getitem__, counts=matrix[rows, columns])
 
 
 def best_threshold(curve: Curve) -> tuple[float, float]:

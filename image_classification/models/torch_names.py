@@ -31,6 +31,9 @@ from image_classification.models.vgg import DEPTHS as VGG_DEPTHS
 import numpy as np
 
 Arrays = dict[str, np.ndarray]
+OTHERWISE = (
+    "they are of a network that is not here, or not all of it, or under a prefix other than `module.` and `model.`"
+)
 
 
 def from_torch(model: str, state: Arrays) -> Arrays:
@@ -51,17 +54,29 @@ def from_torch(model: str, state: Arrays) -> Arrays:
             f"PyTorch weights cannot be converted for {model}: no PyTorch network computes the same. "
             f"They can for {', '.join(CONVERTERS)}"
         )
-    converter = Converter(model, state)
-    CONVERTERS[model](converter)
-    converter.check_all_used()
-    return converter.converted
+    converted, problem = _converted(model, state)
+    if problem is None:
+        return converted
+    others = [name for name in CONVERTERS if name != model and _converted(name, state)[1] is None]
+    raise WeightsError(f"{model}: {problem}; " + (f"they fit {', '.join(others)}" if others else OTHERWISE))
+
+
+def _converted(model: str, state: Arrays) -> tuple[Arrays, str | None]:
+    """The arrays under our names, and what is wrong with them."""
+    converter = Converter(state)
+    try:
+        CONVERTERS[model](converter)
+        converter.check_all_used()
+    except WeightsError as error:
+        return {}, str(error)
+    return converter.converted, None
 
 
 class Converter:
     """Takes arrays out of a PyTorch state dict and puts them under our names."""
 
-    def __init__(self, model: str, state: Arrays):
-        self.model, self.state = model, state
+    def __init__(self, state: Arrays):
+        self.state = state
         self.converted: Arrays = {}
         self.used: set[str] = set()
 
@@ -70,7 +85,9 @@ class Converter:
 
     def take(self, key: str) -> np.ndarray:
         if key not in self.state:
-            raise WeightsError(f"{self.model}: the PyTorch weights have no {key}; they are another network's")
+            under = next((name for name in self.state if name.endswith(f".{key}")), None)
+            instead = f" but {under}" if under else f", {len(self.used)} arrays were found before it"
+            raise WeightsError(f"the PyTorch weights have no {key}{instead}")
         self.used.add(key)
         return np.asarray(self.state[key])
 
@@ -104,10 +121,7 @@ class Converter:
     def check_all_used(self) -> None:
         left = [key for key in self.state if key not in self.used and not key.endswith("num_batches_tracked")]
         if left:
-            raise WeightsError(
-                f"{self.model}: {len(left)} of the PyTorch arrays, such as {left[0]}, have no place in this network; "
-                "they are another network's"
-            )
+            raise WeightsError(f"{len(left)} of the PyTorch arrays, such as {left[0]}, have no place in this network")
 
 
 def convert_resnet(read: Converter, *, depth: int, variant: str = "") -> None:
