@@ -80,7 +80,7 @@ class Flags(MixingFlags, OptimizerFlags, BatchFlags, TrainFlags):
     """Factor on the learning rate of the first layer; it grows by the same ratio from layer to layer, to 1 (layer-wise decay)."""
 
     statistics_batch: Count | None = None
-    """Images that share batch statistics, say those of one GPU; by default the whole batch. Needs xla."""
+    """Images that share batch statistics; by default 256 where the batch is a multiple, all of a smaller one. Needs xla."""
     class_weights: str | None = None
     """What classes count in the loss: `balanced` as much as one another, whatever the number of their images, or a file of lines
     `CLASS WEIGHT`; by default every image counts the same."""

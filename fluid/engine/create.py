@@ -48,8 +48,8 @@ def create(
 ) -> tuple[Engine, str]:
     """Choose and start an engine; returns it with the reason for the choice, one line for people.
 
-    `auto` takes a GPU through XLA where JAX sees one. On the CPU it takes XLA for Programs that are recurrent, and for others
-    if so many `runs` of one are to come (None: very many) that its faster ones pay for compiling; else Paddle's executor,
+    `auto` takes a GPU through XLA where JAX sees one. On the CPU it takes XLA for Programs that are recurrent or have a
+    `statistics_batch`, and for others if so many `runs` of one are to come (None: very many) that its faster ones pay for compiling; else Paddle's executor,
     the reference. Paddle's own CUDA build is used only when asked for (`engine="paddle", device="gpu"`). With `hosts`, or in
     a cluster whose environment says so, this process joins the others. Raises EngineError for what is not there.
     """
@@ -72,6 +72,11 @@ def create(
         return _xla("cpu", precision, seed, hosts), f"{precision} needs the xla engine, and no GPU is used"
     if hosts is not None and hosts != Hosts():
         return _xla("cpu", precision, seed, hosts), "several machines need the xla engine, and no GPU is used"
+    if grouped := [program for program in programs if program.statistics_batch is not None]:
+        reason = (
+            f"no GPU is used; '{grouped[0].name}' takes statistics of {grouped[0].statistics_batch} samples at a time"
+        )
+        return _xla("cpu", precision, seed, hosts), reason
     if recurrent := [program.name for program in programs if program.recurrent]:
         reason = (
             f"no GPU is used; '{recurrent[0]}' loops over its layers, at {LOOPS_COST} of what Paddle's executor needs"

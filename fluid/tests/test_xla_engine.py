@@ -603,6 +603,7 @@ KINDS = {
         *(({"runs": n - 1, "programs": KINDS[kind]}, "paddle", f"from {n} {kind}") for kind, n in PAYS_FROM.items()),
         *(({"runs": n, "programs": KINDS[kind]}, "xla", f"on, {n} to come") for kind, n in PAYS_FROM.items()),
         ({"programs": [*KINDS["batches"], Interface(name="search", recurrent=True)]}, "xla", "'search' loops over its"),
+        ({"programs": [Interface(name="train", statistics_batch=8)]}, "xla", "'train' takes statistics of 8 samples"),
         ({"programs": KINDS["batches"], "runs": None}, "xla", "very many runs"),
         ({"runs": None}, "xla", "very many runs"),
         ({"runs": None, "engine": "paddle"}, "paddle", "asked for"),

@@ -17,6 +17,7 @@ from fluid.tests.extras import need_onnx
 from fluid.weights import write_weights
 from image_classification import eval as evaluation
 from image_classification import export, infer, train
+from image_classification.building import statistics_batch
 from image_classification.classifier import NetworkFlags
 from image_classification.opening import open_classifier
 from image_classification.reader import class_names, embedded_dataset, evaluation_image, normalise
@@ -90,6 +91,23 @@ def test_resume_inside_an_epoch_is_exact(tmp_path, data, more):
     train.main(flags(data, tmp_path / "parts", max_steps=1, **more))
     train.main(flags(data, tmp_path / "parts", checkpoint=tmp_path / "parts", max_steps=1000, num_workers=2, **more))
     assert same_bits(tmp_path / "straight", tmp_path / "parts")
+
+
+@pytest.mark.parametrize(
+    ("given", "group"),
+    [
+        ({"batch_size": 64}, None),
+        ({"batch_size": 256}, None),
+        ({"batch_size": 384}, None),
+        ({"batch_size": 1024}, 256),
+        ({"batch_size": 1024, "engine": "paddle"}, None),
+        ({"batch_size": 1024, "statistics_batch": 128}, 128),
+        ({"batch_size": 1024, "statistics_batch": 1024}, None),
+    ],
+)
+def test_images_that_share_batch_statistics(given, group):
+    """As many as one GPU has where large batches are trained, on any number of GPUs."""
+    assert statistics_batch(train.Flags(**given)) == group
 
 
 def test_evaluation_agrees_everywhere(trained, data, tmp_path):
