@@ -47,7 +47,16 @@ class Beam:
 
 
 def beam_search(
-    step: Step, caches: Sequence[Value], beam: Beam, *, rows: Value | int, length: Value | int, bos: int, eos: int
+    step: Step,
+    caches: Sequence[Value],
+    beam: Beam,
+    *,
+    rows: Value | int,
+    length: Value | int,
+    bos: int,
+    eos: int,
+    staying: int = 0,
+    shut: Callable[[Value], Value] | None = None,
 ) -> dict[str, Value]:
     """The most probable sequences of each of N sentences.
 
@@ -56,6 +65,10 @@ def beam_search(
         caches: what it is first called with, after the word `bos`; the rows of a sentence lie together and are equal.
         rows: N.
         length: T, the most words of a hypothesis, `eos` included.
+        staying: so many of the first caches stay as `step` leaves them, where the others follow the hypotheses that go on.
+            Moving large ones costs more than a decoder that keeps in a small one which of their rows are a hypothesis's.
+        shut: place [1] -> [N, 1, V], `NEVER` for words that may not stand there and 0 for others; probabilities stay as
+            they are.
 
     Returns `ids` [N, K, T] int64 and `scores` [N, K] float32, best first: the log-probability of the words divided by the
     length penalty. A sentence is done when none of its growing hypotheses, as it stands, ranks above the worst of K
@@ -100,7 +113,7 @@ def beam_search(
         # The best words of each hypothesis first: a search over vocabulary x beam would sort far more.
         wide = min(2 * size, logits.shape[2])
         kept = min(2 * size, size * wide)
-        best, words = _best(logits, wide)
+        best, words = _best(logits if shut is None else logits + shut(place), wide)
         best = best - paddle.logsumexp(logits, axis=2, keepdim=True) + growing_score.unsqueeze(2)
         score, order = _best(best.reshape([0, size * wide]), kept)
         parent = order // wide
@@ -117,8 +130,9 @@ def beam_search(
         growing_score, order = _best(paddle.where(ended, _never(score), score), size)
         growing_ids = board.choose(ids, order)
         word = paddle.take_along_axis(word, order, axis=1)
-        next_caches = board.reorder(next_caches, paddle.take_along_axis(parent, order, axis=1))
-        return [place + 1, word, growing_score, growing_ids, finished_score, finished_ids, *next_caches]
+        moved = board.reorder(next_caches[staying:], paddle.take_along_axis(parent, order, axis=1))
+        hypotheses = [growing_score, growing_ids, finished_score, finished_ids]
+        return [place + 1, word, *hypotheses, *next_caches[:staying], *moved]
 
     start = [*board.first(bos), growing_score, board.ids, finished_score, board.ids, *caches]
     place, _, growing_score, growing_ids, finished_score, finished_ids, *_ = paddle.static.nn.while_loop(

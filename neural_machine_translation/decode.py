@@ -1,16 +1,19 @@
 """Decoding inside the Program: the Transformer as `fluid.search` calls it, with caches of fixed size."""
 
+import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fluid import search as searching
 from fluid.program import Value
-from fluid.search import Beam, LengthPenalty
+from fluid.search import NEVER, Beam, LengthPenalty
 from neural_machine_translation.indices import BOS, EOS
 from neural_machine_translation.model import decode_step, encode, memory_keys_values
 from neural_machine_translation.translator import Transformer
 
 import paddle
+import paddle.nn.functional as F
 
 __all__ = ["LengthPenalty", "Search", "beam_search", "sample"]
 
@@ -23,12 +26,27 @@ class Search(Beam):
     """Longest translation in words, `<e>` included; at most twice the source and 10 more are tried."""
 
 
+Network = tuple[Mapping[str, Value], Transformer]
+"""Parameters and form of a network."""
+
+
 def beam_search(
-    parameters: Mapping[str, Value], config: Transformer, search: Search, src_word: Value
+    networks: Sequence[Network], search: Search, src_word: Value, prefix: Value | None = None
 ) -> dict[str, Value]:
-    """The most probable translations of `src_word` [N, S] int64: see `fluid.search.beam_search`."""
-    decoder = Decoder(parameters, config, search.max_out_len, search.beam_size, src_word)
-    return searching.beam_search(decoder.step, decoder.caches, search, **decoder.bounds)
+    """The most probable translations of `src_word` [N, S] int64: see `fluid.search.beam_search`.
+
+    Several networks over the same words decide together: a word's probability is the mean of theirs. `prefix` [N, P] int64,
+    padded with `<e>`, says how each translation begins; its words count in the scores as the networks think of them.
+    """
+    further = 0 if prefix is None else paddle.shape(prefix)[1]
+    decoders = [
+        Decoder(parameters, config, search.max_out_len, search.beam_size, src_word, further)
+        for parameters, config in networks
+    ]
+    together = Together(decoders)
+    shut = None if prefix is None else Beginning(prefix, networks[0][1].trg_vocab_size).shut
+    options = {"staying": together.staying, "shut": shut, **decoders[0].bounds}
+    return searching.beam_search(together.step, together.caches, search, **options)
 
 
 def sample(
@@ -48,23 +66,72 @@ def sample(
 
 
 class Decoder:
-    """The encoded sentences, and the decoder for K hypotheses of each."""
+    """The encoded sentences, and the decoder for K hypotheses of each, of `further` words beside the usual ones."""
 
     def __init__(
-        self, parameters: Mapping[str, Value], config: Transformer, max_out_len: int, hypotheses: int, src_word: Value
+        self,
+        parameters: Mapping[str, Value],
+        config: Transformer,
+        max_out_len: int,
+        hypotheses: int,
+        src_word: Value,
+        further: Value | int = 0,
     ):
         self._parameters, self._config = parameters, config
         memory, self._source_bias = encode(parameters, config, src_word, training=False)
         self._memory = memory_keys_values(parameters, config, memory)
         sentences, words = paddle.shape(src_word)[0], paddle.shape(src_word)[1]
         longest = paddle.full([], min(max_out_len, config.max_length), "int64")
-        length = paddle.minimum(2 * words + 10, longest)
+        length = paddle.minimum(2 * words + 10 + further, longest)
         self.bounds = {"rows": sentences, "length": length, "bos": BOS, "eos": EOS}
-        empty = paddle.zeros([sentences * hypotheses, config.n_head, length, config.d_head], "float32")
-        self.caches = [empty] * (2 * config.n_layer)
+        shape = [sentences, config.n_head, length, hypotheses, config.d_head]
+        # Each its own: they are written in place.
+        keys_values = [paddle.zeros(shape, "float32") for _ in range(2 * config.n_layer)]
+        self.caches = [*keys_values, paddle.zeros([sentences * hypotheses, length], "int64")]
 
     def step(self, word: Value, place: Value, caches: Sequence[Value]) -> tuple[Value, list[Value]]:
         """Logits [N, K, V] after `word` [N, K] at `place`, and the caches with that place filled in."""
-        pairs = list(zip(caches[::2], caches[1::2], strict=True))
-        logits, pairs = decode_step(self._parameters, self._config, word, place, pairs, self._memory, self._source_bias)
-        return logits, [cache for pair in pairs for cache in pair]
+        *own, writer = caches
+        pairs = list(zip(own[::2], own[1::2], strict=True))
+        sentences = {"memory": self._memory, "source_bias": self._source_bias}
+        logits, pairs, writer = decode_step(self._parameters, self._config, word, place, pairs, writer, **sentences)
+        return logits, [*(cache for pair in pairs for cache in pair), writer]
+
+
+class Together:
+    """Decoders that decide together; of one of them alone it is that."""
+
+    def __init__(self, decoders: Sequence[Decoder]):
+        self._decoders = decoders
+        self.staying = sum(len(decoder.caches) - 1 for decoder in decoders)
+        self.caches = [cache for decoder in decoders for cache in decoder.caches[:-1]]
+        self.caches += [decoder.caches[-1] for decoder in decoders]
+
+    def step(self, word: Value, place: Value, caches: Sequence[Value]) -> tuple[Value, list[Value]]:
+        """As of a `Decoder`; of several, the logarithms of their mean probabilities."""
+        staying, moving = iter(caches[: self.staying]), caches[self.staying :]
+        found, kept, moved = [], [], []
+        for decoder, writer in zip(self._decoders, moving, strict=True):
+            logits, own = decoder.step(word, place, [*itertools.islice(staying, len(decoder.caches) - 1), writer])
+            found.append(logits)
+            kept += own[:-1]
+            moved.append(own[-1])
+        if len(found) == 1:
+            return found[0], [*kept, *moved]
+        every = paddle.stack([F.log_softmax(logits, axis=2) for logits in found])
+        return paddle.logsumexp(every, axis=0) - math.log(len(found)), [*kept, *moved]
+
+
+class Beginning:
+    """What each translation must begin with, [N, P], padded with `<e>`."""
+
+    def __init__(self, prefix: Value, words: int):
+        self._prefix, self._words = prefix, words
+        self._length = paddle.sum(paddle.cast(prefix != EOS, "int64"), axis=1)
+
+    def shut(self, place: Value) -> Value:
+        """`NEVER` for every word but the next of the beginning, [N, 1, V]; 0 behind its end."""
+        here = paddle.clip(place, max=paddle.shape(self._prefix)[1] - 1)
+        wanted = F.one_hot(paddle.gather(self._prefix, here, axis=1).squeeze(1), self._words)
+        inside = paddle.cast(place < self._length, "float32").unsqueeze(1)
+        return (inside * (1.0 - wanted) * NEVER).unsqueeze(1)

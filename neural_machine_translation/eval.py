@@ -6,6 +6,7 @@ python eval.py --test_file_pattern newstest.tsv --pretrained_model transformer_b
 """
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -24,7 +25,7 @@ from fluid.runner import Runner
 from neural_machine_translation.metrics import Perplexity, Quality, quality
 from neural_machine_translation.options import ALIASES, RETIRED, SEARCH, ModelFlags, with_pairs
 from neural_machine_translation.reader import PairSource, TextPairs, open_pairs
-from neural_machine_translation.scoring import has_text, open_model
+from neural_machine_translation.scoring import has_text, open_together
 from neural_machine_translation.translate import runner, translate
 from neural_machine_translation.translator import Transformer, Translator
 
@@ -49,7 +50,7 @@ class Flags(ModelFlags, ResultFlags):
 
 def main(flags: Flags) -> Quality:
     """Evaluate as `flags` say, print the result and return it."""
-    opened = open_model(flags)
+    opened, others = open_together(flags)
     flags, translator = opened.settle(flags, *SEARCH), opened.facts
     if not has_text(translator):
         raise UserError("give the vocabulary of these weights: --src_vocab_fpath, --trg_vocab_fpath")
@@ -60,7 +61,7 @@ def main(flags: Flags) -> Quality:
         languages=translator.languages,
     )
     own = Runner(opened, flags, runs=len(pairs))
-    search = own.program("search", lambda: build_program("search", translator.config, flags))
+    search = own.program("search", lambda: build_program("search", translator.config, flags, others))
     console.print(own.how, markup=False)
     rows = own.engine.shared_rows(flags.test_batch_size)
     perplexity = measure_perplexity(own, rows, translator, pairs, flags)
@@ -76,7 +77,10 @@ def main(flags: Flags) -> Quality:
     console.print(f"{len(pairs)} pairs of {', '.join(pairs.files)}", markup=False)
     if cut_off:
         console.print(f"{cut_off} translations reached --max_out_len and were cut off")
-    console.print(f"perplexity {perplexity.value:.3f} ({perplexity.loss:.4f} nats a word, {perplexity.words} words)")
+    of_first = " of the first network" if others else ""
+    console.print(
+        f"perplexity{of_first} {perplexity.value:.3f} ({perplexity.loss:.4f} nats a word, {perplexity.words} words)"
+    )
     console.print(f"chrF {result.chrf:.2f}  {result.chrf_signature}|{flags.signature}", markup=False)
     console.print(f"BLEU {result.bleu:.2f}  {result.bleu_signature}|{flags.signature}", markup=False)
     if flags.output_dir is not None:
@@ -100,11 +104,11 @@ def measure_perplexity(own: Runner, rows: int, translator: Translator, pairs: Te
     return measure(own.engine, program, source, Perplexity(), batch_size=rows, plan=plan)
 
 
-def build_program(role: str, config: Transformer, flags: Flags) -> Interface:
+def build_program(role: str, config: Transformer, flags: Flags, others: Sequence[Transformer] = ()) -> Interface:
     """The Program for perplexity, `eval`, or for translations, `search`; built with Paddle."""
     from neural_machine_translation.network import evaluation_program, search_program
 
-    return evaluation_program(config) if role == "eval" else search_program(config, flags.search())
+    return evaluation_program(config) if role == "eval" else search_program(config, flags.search(), others=others)
 
 
 if __name__ == "__main__":

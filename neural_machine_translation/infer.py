@@ -27,13 +27,15 @@ from fluid.interface import Interface
 from fluid.records import json_lines, make_folder
 from fluid.run import script
 from fluid.runner import Runner, run_arrays
+from fluid.weights import Opened
+from neural_machine_translation.guided import begun_lines, read_glossary, with_copies, with_terms
 from neural_machine_translation.lines import Line, Rules, Search, translate_lines
 from neural_machine_translation.options import ALIASES, RETIRED, SEARCH, ModelFlags, with_pairs
 from neural_machine_translation.reader import EMBEDDED, input_lines, read_tsv
-from neural_machine_translation.scoring import draw_attentions, has_text, open_model
+from neural_machine_translation.scoring import draw_attentions, has_text, open_model, open_together
 from neural_machine_translation.shipped import made_of_search
 from neural_machine_translation.translate import Hypothesis, runner, translate
-from neural_machine_translation.translator import Translator
+from neural_machine_translation.translator import Transformer, Translator
 from neural_machine_translation.vocabulary import SentencePiece
 
 import numpy as np
@@ -65,6 +67,12 @@ class Flags(ModelFlags, ArrayFlags, ExportedFlags):
     """Lines of more words (pieces of the vocabulary) are translated sentence by sentence; 0: as long as the network takes."""
     keep_markup: bool = True
     """Carry markup, places for values, addresses, options and numbers over as they are (text of sentencepiece)."""
+    prefix: bool = False
+    """Lines are a sentence, a tab and how its translation begins."""
+    terms: Path | None = None
+    """A glossary, lines of term, tab and what it must be called: where a term occurs, the translation holds that."""
+    replace_unknown: bool = False
+    """Copy the word that the network looked at most where it writes the unknown one."""
     interactive: bool = False
     """Translate standard input line by line, answering each at once."""
     output_file: Path | None = None
@@ -104,6 +112,9 @@ def translated(flags: Flags) -> Iterator[Line]:
     lines, known = counted(lines_to_translate(flags), window)
     translator, own, search = open_search(flags, known)
     score = own.program("score", lambda: build_program("score", translator, flags)) if flags.attention_dir else None
+    if flags.replace_unknown:
+        copying = own.program("score", lambda: build_program("score", translator, flags))
+        search = with_copies(search, own.engine, copying, translator)
     drawn, started = 0, time.monotonic()
     found = translate_lines(lines, search, rules(flags, translator), window=window, n_best=flags.n_best)
     for count, line in enumerate(found, 1):
@@ -125,12 +136,12 @@ def counted(lines: Iterator[tuple[str, str]], window: int) -> tuple[Iterator[tup
 
 
 def rules(flags: Flags, translator: Translator) -> Rules:
-    """What is done with lines before and after the network."""
+    """What is done with lines before and after the network; those with a beginning are translated as they are."""
     return Rules(
         words_of=lambda text: len(translator.source.encode(text)),
-        room=translator.config.max_length - 2,
-        split_over=flags.split_over,
-        keep_markup=flags.keep_markup and isinstance(translator.source, SentencePiece),
+        room=sys.maxsize if flags.prefix else translator.config.max_length - 2,
+        split_over=0 if flags.prefix else flags.split_over,
+        keep_markup=flags.keep_markup and isinstance(translator.source, SentencePiece) and not flags.prefix,
         warn=lambda message: to_stderr(f"warning: {message}"),
     )
 
@@ -140,28 +151,54 @@ def open_search(flags: Flags, lines: int | None) -> tuple[Translator, Runner, Se
 
     `lines` is how many are to be translated, None if nobody knows.
     """
-    opened = open_model(flags, say=to_stderr)
-    flags, translator, model = opened.settle(flags, *SEARCH), opened.facts, opened.exported
-    if not flags.sampling and flags.n_best > flags.beam_size:
-        raise UserError(f"--n_best {flags.n_best} must be between 1 and --beam_size {flags.beam_size}")
-    if model is not None:
-        if model.facts.get("what") != "search":
-            raise UserError(f"{flags.exported_model} was exported for scoring; translate with one of --what search")
-        if flags.sampling:
-            raise UserError("--sampling needs a checkpoint; the exported model is a beam search")
-        if flags.attention_dir is not None:
-            raise UserError("--attention_dir needs a checkpoint: an exported search does not tell where it looked")
-    elif not has_text(translator):
-        raise UserError("give the vocabulary of these weights: --src_vocab_fpath, --trg_vocab_fpath")
+    opened, others = open_together(flags, say=to_stderr)
+    flags, translator = opened.settle(flags, *SEARCH), opened.facts
+    check_search(flags, opened)
     copies = flags.n_best if flags.sampling else 1
     sentences = None if lines is None else lines * copies
     own = Runner(opened, flags, runs=sentences)
-    role = "sample" if flags.sampling else "search"
-    made_of = made_of_search(translator.config, flags) if role == "search" else None
-    program = own.program(role, lambda: build_program(role, translator, flags), made_of)
+    role, begun = "sample" if flags.sampling else "search", flags.prefix or flags.terms is not None
+    made_of = made_of_search(translator.config, flags) if role == "search" and not (begun or others) else None
+    program = own.program(role, lambda: build_program(role, translator, flags, others), made_of)
     rows = flags.test_batch_size if sentences is None else max(1, min(flags.test_batch_size, sentences))
-    run = partial(translate, runner(own.engine, program), translator, batch_size=1 if flags.interactive else rows)
-    return translator, own, partial(draws, run, copies) if flags.sampling else run
+    options = {"batch_size": 1 if flags.interactive else rows}
+    run = partial(translate, runner(own.engine, program), translator, **options)
+    if flags.sampling:
+        return translator, own, partial(draws, run, copies)
+    if not begun:
+        return translator, own, run
+
+    def from_beginnings(texts: Sequence[str], beginnings: Sequence[Sequence[int]]) -> list[list[Hypothesis]]:
+        return run(texts, beginnings=beginnings, warn=lambda _, message: to_stderr(f"warning: {message}"))
+
+    if flags.terms is not None:
+        return translator, own, with_terms(from_beginnings, translator, read_glossary(flags.terms))
+    return translator, own, begun_lines(from_beginnings, translator)
+
+
+def check_search(flags: Flags, opened: Opened[Translator]) -> None:
+    """Raise UserError for flags that contradict each other, or that the model cannot honour."""
+    model = opened.exported
+    if not flags.sampling and flags.n_best > flags.beam_size:
+        raise UserError(f"--n_best {flags.n_best} must be between 1 and --beam_size {flags.beam_size}")
+    if flags.prefix and flags.terms is not None:
+        raise UserError("--prefix and --terms each say what a translation holds; give one of them")
+    for name in ("prefix", "terms", "ensemble"):
+        if flags.sampling and getattr(flags, name):
+            raise UserError(f"--{name} is about searching; leave out --sampling")
+        if (model is not None or opened.captured is not None) and getattr(flags, name):
+            raise UserError(f"--{name} needs a checkpoint or weights: this search was written without it")
+    if model is None:
+        if not has_text(opened.facts):
+            raise UserError("give the vocabulary of these weights: --src_vocab_fpath, --trg_vocab_fpath")
+        return
+    if model.facts.get("what") != "search":
+        raise UserError(f"{flags.exported_model} was exported for scoring; translate with one of --what search")
+    if flags.sampling:
+        raise UserError("--sampling needs a checkpoint; the exported model is a beam search")
+    if flags.attention_dir is not None or flags.replace_unknown:
+        name = "replace_unknown" if flags.replace_unknown else "attention_dir"
+        raise UserError(f"--{name} needs a checkpoint: an exported search does not tell where it looked")
 
 
 def draws(run: Search, copies: int, sentences: Sequence[str]) -> list[list[Hypothesis]]:
@@ -176,14 +213,15 @@ def draws(run: Search, copies: int, sentences: Sequence[str]) -> list[list[Hypot
     ]
 
 
-def build_program(role: str, translator: Translator, flags: Flags) -> Interface:
+def build_program(role: str, translator: Translator, flags: Flags, others: Sequence[Transformer] = ()) -> Interface:
     """The Program that translates, `search` or `sample`, or the one for raw arrays, `score`; built with Paddle."""
     from neural_machine_translation.network import sampling_program, scoring_program, search_program
 
     if role == "score":
         return scoring_program(translator.config)
     if role == "search":
-        return search_program(translator.config, flags.search())
+        begun = flags.prefix or flags.terms is not None
+        return search_program(translator.config, flags.search(), others=others, begun=begun)
     options = {"temperature": flags.temperature, "top_k": flags.top_k, "forbidden": translator.target.unspeakable}
     return sampling_program(translator.config, max_out_len=flags.max_out_len, **options)
 

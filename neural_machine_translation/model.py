@@ -152,8 +152,11 @@ def position_table(config: Transformer) -> np.ndarray:
     return np.concatenate([np.sin(angles), np.cos(angles)], axis=1).astype(np.float32)
 
 
-def create_parameters(config: Transformer) -> dict[str, Value]:
-    """Create every parameter in the Program under construction, initialised as in Fluid (Xavier, uniform)."""
+def create_parameters(config: Transformer, owner: str = "") -> dict[str, Value]:
+    """Create every parameter in the Program under construction, initialised as in Fluid (Xavier, uniform).
+
+    There the names begin with `owner`, which tells several networks of one Program apart.
+    """
     created = {}
     for name, shape in parameter_shapes(config).items():
         trainable = name not in (SOURCE_POSITIONS, TARGET_POSITIONS)
@@ -167,7 +170,7 @@ def create_parameters(config: Transformer) -> dict[str, Value]:
             initializer = paddle.nn.initializer.Constant(
                 1.0 if name.startswith("layer_norm") and ".w_" in name else 0.0
             )
-        attributes = paddle.ParamAttr(name=name, initializer=initializer, trainable=trainable)
+        attributes = paddle.ParamAttr(name=f"{owner}{name}", initializer=initializer, trainable=trainable)
         created[name] = paddle.create_parameter(list(shape), "float32", attr=attributes)
     return created
 
@@ -238,33 +241,43 @@ def decode_step(
     word: Value,
     step: Value,
     own: list[tuple[Value, Value]],
+    writer: Value,
     memory: list[tuple[Value, Value]],
     source_bias: Value,
-) -> tuple[Value, list[tuple[Value, Value]]]:
+) -> tuple[Value, list[tuple[Value, Value]], Value]:
     """The decoder for one position of K hypotheses a sentence, with the keys and values of earlier positions given.
+
+    Keys and values stay where they were written when hypotheses change places: each asks all of its sentence's, and is
+    shown those of its own past.
 
     Args:
         word: [N, K] int64, the words at this position.
         step: [1] int64, the position.
-        own: per layer, keys and values of self-attention, [N * K, n_head, T, d_head]; entries from `step` on are ignored.
+        own: per layer, keys and values of self-attention, [N, n_head, T, K, d_head]; entries from `step` on are ignored.
+        writer: [N * K, T] int64, which of the K wrote what belongs to a hypothesis's past; entries from `step` on are ignored.
         memory: from `memory_keys_values`; source_bias: from `encode`.
 
     Returns:
-        logits [N, K, trg_vocab_size], and `own` with the entries of this position filled in.
+        logits [N, K, trg_vocab_size], and `own` and `writer` with the entries of this position filled in.
     """
     net = Network(parameters, config, training=False)
-    positions = paddle.arange(0, paddle.shape(own[0][0])[2], dtype="int64")
-    here = (positions == step).reshape([1, 1, -1, 1])
-    bias = (paddle.cast(positions > step, "float32") * MASKED).reshape([1, 1, 1, -1])
+    hypotheses = word.shape[1]
+    positions = paddle.arange(0, paddle.shape(writer)[1], dtype="int64")
+    number = paddle.arange(0, hypotheses, dtype="int64")
+    writer = paddle.where(
+        positions == step, number.reshape([1, -1, 1]), paddle.reshape(writer, [-1, hypotheses, paddle.shape(writer)[1]])
+    )
+    seen = paddle.logical_and(writer.unsqueeze(3) == number, (positions <= step).reshape([1, 1, -1, 1]))
+    bias = ((1.0 - paddle.cast(seen, "float32")) * MASKED).flatten(2).unsqueeze(1)
     inside = paddle.ones_like(paddle.cast(word, "float32"))
     x = net.embed(word, _target_table(config), TARGET_POSITIONS, inside, first=step)
     updated: list[tuple[Value, Value]] = []
     for layer, cache, pair in zip(decoder_layers(config), own, memory, strict=True):
-        x = net.sublayer(x, layer.norm, net.cached_attention, layer.fc, cache, here, bias, updated)
+        x = net.sublayer(x, layer.norm, net.cached_attention, layer.fc, cache, step, bias, updated)
         # The hypotheses of a sentence are its queries: the memory is not repeated for each of them.
         x = net.sublayer(x, layer.norm + 1, net.attention, pair, layer.fc + 4, source_bias)
         x = net.sublayer(x, layer.norm + 2, net.feed_forward, layer.fc + 8)
-    return net.output(net.final(x, final_norms(config)[1])), updated
+    return net.output(net.final(x, final_norms(config)[1])), updated, writer.flatten(0, 1)
 
 
 def is_inside(words: Value) -> Value:
@@ -340,16 +353,16 @@ class Network:
         x: Value,
         number: int,
         cache: tuple[Value, Value],
-        here: Value,
+        step: Value,
         bias: Value,
         updated: list[tuple[Value, Value]],
     ) -> Value:
-        """Attention of one position, x [N, K, d_model], to itself and earlier ones in `cache`, which is filled in where
-        `here` is true and appended to `updated`. Each hypothesis is a row of its own with one query."""
-        rows = x.reshape([-1, 1, self.config.d_model])
-        fresh = self.keys_values(rows, number)
-        updated.append(tuple(paddle.where(here, new, old) for new, old in zip(fresh, cache, strict=True)))
-        return self.attention(rows, updated[-1], number, bias).reshape([-1, x.shape[1], self.config.d_model])
+        """Attention of one position, x [N, K, d_model], to what `bias` [N, 1, K, T * K] shows of `cache`, in which the
+        position `step` is filled in first; it is appended to `updated`."""
+        here = (slice(None), slice(None), slice(step, step + 1))
+        fresh = [part.unsqueeze(2) for part in self.keys_values(x, number)]
+        updated.append(tuple(paddle.static.setitem(old, here, new) for new, old in zip(fresh, cache, strict=True)))
+        return self.attention(x, tuple(part.flatten(2, 3) for part in updated[-1]), number, bias)
 
     def attention(
         self, x: Value, keys_values: tuple[Value, Value], number: int, bias: Value, name: str | None = None

@@ -9,7 +9,7 @@ from fluid.schedule import Schedule
 from fluid.weights import Bare, Report, load_into
 from neural_machine_translation.decode import Search, beam_search, sample
 from neural_machine_translation.model import config_of, create_parameters, decode, encode, is_inside, parameter_shapes
-from neural_machine_translation.translator import Transformer
+from neural_machine_translation.translator import Transformer, of_other
 
 import numpy as np
 import paddle
@@ -17,6 +17,8 @@ import paddle.nn.functional as F
 
 WORDS = [Input(name, (None, None), "int64") for name in ("src_word", "trg_word", "lbl_word")]
 """Source [N, S], decoder input [N, T] (`<s> words`), label [N, T] (`words <e>`), each padded with `<e>`."""
+PREFIX = Input("prefix", (None, None), "int64")
+"""How translations begin [N, P], padded with `<e>`."""
 
 
 def losses(logits: Value, label: Value, label_smoothing: float) -> tuple[Value, Value, Value]:
@@ -92,13 +94,22 @@ def forced_logits(config: Transformer, src_word: Value, trg_word: Value) -> Valu
     return decode(parameters, config, trg_word, memory, bias, training=False)
 
 
-def search_program(config: Transformer, search: Search) -> Program:
-    """Input `src_word` [N, S] int64, outputs `ids` [N, beam_size, T] int64 and `scores` [N, beam_size]."""
+def search_program(
+    config: Transformer, search: Search, *, others: Sequence[Transformer] = (), begun: bool = False
+) -> Program:
+    """Input `src_word` [N, S] int64, outputs `ids` [N, beam_size, T] int64 and `scores` [N, beam_size].
 
-    def network(src_word: Value, training: bool) -> dict[str, Value]:
-        return beam_search(create_parameters(config), config, search, src_word)
+    The parameters of `others`, networks that decide together with this one, are named by `of_other`. With `begun` there is a
+    further input `prefix` [N, P], how each translation begins.
+    """
 
-    return build(network, WORDS[:1], name="search", independent_rows=True)
+    def network(src_word: Value, training: bool, prefix: Value | None = None) -> dict[str, Value]:
+        owners = ["", *(of_other(number, "") for number in range(len(others)))]
+        forms = [config, *others]
+        networks = [(create_parameters(form, owner), form) for form, owner in zip(forms, owners, strict=True)]
+        return beam_search(networks, search, src_word, prefix)
+
+    return build(network, [WORDS[0], *[PREFIX] * begun], name="search", independent_rows=True)
 
 
 def sampling_program(

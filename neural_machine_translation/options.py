@@ -69,6 +69,9 @@ SEARCH = tuple(item.name for item in fields(SearchFlags))
 class ModelFlags(NetworkFlags, SearchFlags, BatchFlags, EngineFlags):
     """Which model, and how it searches: shared by eval.py and infer.py."""
 
+    ensemble: tuple[str, ...] = ()
+    """Further runs, checkpoints or weights, with the same vocabulary, that decide about each word together with the first."""
+
 
 ALIASES = {
     "pass_num": "num_epochs",

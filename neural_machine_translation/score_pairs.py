@@ -24,9 +24,8 @@ from fluid.run import script
 from fluid.runner import Runner
 from neural_machine_translation.options import ALIASES, RETIRED, NetworkFlags, with_pairs
 from neural_machine_translation.reader import input_lines, used_buckets
-from neural_machine_translation.scoring import feed_of, has_text, open_model
+from neural_machine_translation.scoring import feed_of, has_text, open_model, word_numbers
 from neural_machine_translation.translator import Translator
-from neural_machine_translation.vocabulary import Vocabulary
 
 import numpy as np
 import tyro
@@ -134,12 +133,6 @@ def _links(
     looked = np.zeros((of_target.max(initial=-1) + 1, of_source.max() + 1))
     np.add.at(looked, (of_target[:, None], of_source[None]), weights[: len(target), 1 : 1 + len(source)])
     return [(int(row.argmax()), number) for number, row in enumerate(looked)]
-
-
-def word_numbers(vocabulary: Vocabulary, indices: np.ndarray) -> np.ndarray:
-    """The number of the text's word, from 0, that each word of the vocabulary is a part of, [len(indices)]."""
-    begins = np.array([vocabulary.begins_word(index) for index in indices], bool)
-    return np.maximum(np.cumsum(begins) - 1, 0)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Opening a model by flags, and forced decoding: what a network thinks of a given translation."""
 
-from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -11,10 +12,11 @@ from fluid.interface import Interface
 from fluid.weights import Bare, Opened, Report
 from neural_machine_translation import pictures
 from neural_machine_translation.indices import BOS, EOS
-from neural_machine_translation.options import NetworkFlags
+from neural_machine_translation.options import ModelFlags, NetworkFlags
+from neural_machine_translation.reader import used_buckets
 from neural_machine_translation.translate import Hypothesis
-from neural_machine_translation.translator import FOLDER, SHIPPED, Translator, pad
-from neural_machine_translation.vocabulary import SPECIAL_WORDS, WordList, read_vocabulary
+from neural_machine_translation.translator import FOLDER, SHIPPED, Transformer, Translator, of_other, pad
+from neural_machine_translation.vocabulary import SPECIAL_WORDS, Vocabulary, WordList, read_vocabulary
 
 import numpy as np
 
@@ -23,6 +25,28 @@ def open_model(flags: NetworkFlags, say: Callable[[str], None] | None = None) ->
     """The translator that flags name, ready to be used; raises UserError for what cannot be."""
     read, fit = Translator.from_facts, partial(fit_translator, flags=flags)
     return weights.open(FOLDER, flags, default=SHIPPED, key="translator", from_facts=read, fit=fit, say=say)
+
+
+def open_together(
+    flags: ModelFlags, say: Callable[[str], None] | None = None
+) -> tuple[Opened[Translator], list[Transformer]]:
+    """The translator that flags name, and the networks of `--ensemble`, whose weights join its own under `of_other`.
+
+    Raises UserError if they have other words than the first, or if it is an exported model or comes with its Programs.
+    """
+    opened = open_model(flags, say)
+    if not flags.ensemble:
+        return opened, []
+    if opened.exported is not None or opened.captured is not None:
+        raise UserError("--ensemble needs checkpoints or weights; exported models and --programs search by themselves")
+    others, state, first = [], dict(opened.state), opened.facts
+    for number, name in enumerate(flags.ensemble):
+        other = open_model(dataclasses.replace(flags, checkpoint=None, pretrained_model=name, ensemble=()), say)
+        if (other.facts.source, other.facts.target) != (first.source, first.target):
+            raise UserError(f"--ensemble {name}: has another vocabulary than {opened.source}")
+        others.append(other.facts.config)
+        state |= {of_other(number, own): array for own, array in other.state.items()}
+    return dataclasses.replace(opened, state=state), others
 
 
 def fit_translator(bare: Bare, flags: NetworkFlags) -> tuple[Translator, dict[str, np.ndarray], Report]:
@@ -88,6 +112,12 @@ def feed_of(pairs: Sequence[Sequence[np.ndarray]], length: int) -> dict[str, np.
     }
 
 
+def word_numbers(vocabulary: Vocabulary, indices: np.ndarray) -> np.ndarray:
+    """The number of the text's word, from 0, that each word of the vocabulary is a part of, [len(indices)]."""
+    begins = np.array([vocabulary.begins_word(index) for index in indices], bool)
+    return np.maximum(np.cumsum(begins) - 1, 0)
+
+
 def cross_attention(
     engine: Engine, scoring: Interface, translator: Translator, sentence: str, words: Sequence[int]
 ) -> tuple[np.ndarray, list[str], list[str]]:
@@ -97,11 +127,11 @@ def cross_attention(
     """
     source = np.concatenate([[BOS], translator.source.encode(sentence), [EOS]])
     layer = f"decoder_{translator.config.n_layer - 1}_cross_attention"
-    feed: Mapping[str, np.ndarray] = {
-        "src_word": source[None].astype(np.int64),
-        "trg_word": np.asarray([[BOS, *words]], np.int64),
-    }
-    weights = np.asarray(engine.run(scoring, feed, fetch=[layer])[layer])[0].mean(axis=0)
+    lengths = used_buckets(translator.config.max_length)
+    room = next(edge for edge in lengths if edge >= max(len(source), len(words) + 1))
+    feed = {"src_word": pad([source], room), "trg_word": pad([np.asarray([BOS, *words])], room)}
+    found = np.asarray(engine.run(scoring, feed, fetch=[layer])[layer])[0].mean(axis=0)
+    weights = found[: len(words) + 1, : len(source)]
     return (
         weights,
         [translator.source.word(index) for index in source],

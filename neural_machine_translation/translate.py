@@ -56,11 +56,13 @@ def translate(
     *,
     batch_size: int = 32,
     warn: Callable[[int, str], None] = lambda index, message: None,
+    beginnings: Sequence[Sequence[int]] | None = None,
 ) -> list[list[Hypothesis]]:
     """Hypotheses of each sentence, best first, in the order of the sentences.
 
     Sentences of similar length share a batch of always `batch_size` rows. An empty sentence has one empty hypothesis. One
-    that is too long for the network is cut, and `warn(index, message)` says so.
+    that is too long for the network is cut, and `warn(index, message)` says so. `beginnings` are word indices that the
+    translations begin with, for a search that takes them.
     """
     room = translator.config.max_length - 2
     buckets = used_buckets(translator.config.max_length)
@@ -78,7 +80,12 @@ def translate(
         group = order[first : first + batch_size]
         length = next(bucket for bucket in buckets if bucket >= len(encoded[group[-1]]))
         rows = [encoded[index] for index in group] + [encoded[group[-1]]] * (batch_size - len(group))
-        outputs = run({"src_word": pad(rows, length)})
+        feed = {"src_word": pad(rows, length)}
+        if beginnings is not None:
+            begun = [np.asarray(beginnings[index], np.int64) for index in group]
+            begun += [begun[-1]] * (batch_size - len(group))
+            feed["prefix"] = pad(begun, next(bucket for bucket in buckets if bucket >= max(map(len, begun))))
+        outputs = run(feed)
         ids, scores = np.asarray(outputs["ids"]), np.asarray(outputs["scores"])
         for row, index in enumerate(group):
             results[index] = [_hypothesis(translator, *pair) for pair in zip(ids[row], scores[row], strict=True)]

@@ -91,6 +91,11 @@ class Translator:
             ) from error
 
 
+def of_other(number: int, name: str) -> str:
+    """What a parameter of the network that decides as the number-th beside the first, from 0, is called in their Program."""
+    return f"other_{number}/{name}"
+
+
 def pad(sentences: list[np.ndarray], length: int) -> np.ndarray:
     """Sentences of word indices as one array [N, length] int64, filled up with `<e>`."""
     padded = np.full((len(sentences), length), EOS, np.int64)

@@ -100,9 +100,14 @@ class SentencePiece:
             if not (own.is_control(index) or own.is_unknown(index) or own.is_byte(index) or own.is_unused(index))
         }
 
-    def decode(self, indices: Iterable[int]) -> str:
-        """The sentence of word indices."""
-        return self.processor.decode([int(index) for index in indices])
+    def decode(self, indices: Iterable[int], unknown: Iterable[str] = ()) -> str:
+        """The sentence of word indices; `unknown` words stand, one after the other, where `<unk>` does."""
+        words, copies = [int(index) for index in indices], iter(unknown)
+        if UNK not in words:
+            return self.processor.decode(words)
+        surface = self.processor.decode([UNK])
+        own = self.processor
+        return own.decode([next(copies, surface) if word == UNK else own.id_to_piece(word) for word in words])
 
     def plain(self, text: str) -> str:
         """A line of a data set as people write it: here it is."""
@@ -159,9 +164,11 @@ class WordList:
         """`encode` of many sentences."""
         return [self.encode(text) for text in texts]
 
-    def decode(self, indices: Iterable[int]) -> str:
-        """The sentence of word indices, as people write it."""
-        return self.plain(" ".join(self.words[int(index)] for index in indices))
+    def decode(self, indices: Iterable[int], unknown: Iterable[str] = ()) -> str:
+        """The sentence of word indices, as people write it; `unknown` words stand, one after the other, where `<unk>` does."""
+        copies = iter(unknown)
+        words = (next(copies, self.words[UNK]) if index == UNK else self.words[int(index)] for index in indices)
+        return self.plain(" ".join(words))
 
     def plain(self, text: str) -> str:
         """A line of a data set as people write it: byte pairs joined, and put together again if there is a language."""

@@ -506,6 +506,14 @@ row(
     integers(5, 4),
     normal(4, 3),
 )
+row(
+    "index",
+    "set_value_with_tensor",
+    lambda x, v, i: paddle.static.setitem(x + 0.0, (slice(None), slice(i, i + 2)), v),
+    normal(4, 5, 2),
+    normal(4, 2, 2),
+    integers(3, 1),
+)
 row("index", "scatter_nd_add", paddle.scatter_nd_add, normal(5, 3), integers(5, 4, 1), normal(4, 3))
 row(
     "index", "index_put", lambda x, i, v: paddle.index_put(x, (i,), v), normal(5, 3), R.permutation(5)[:2], normal(2, 3)

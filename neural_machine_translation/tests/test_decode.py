@@ -10,7 +10,7 @@ from neural_machine_translation.network import evaluation_program, sampling_prog
 from neural_machine_translation.score_pairs import scores
 from neural_machine_translation.scoring import forced_scores
 from neural_machine_translation.translate import runner, translate
-from neural_machine_translation.translator import Transformer, Translator
+from neural_machine_translation.translator import Transformer, Translator, of_other
 from neural_machine_translation.vocabulary import SPECIAL_WORDS, WordList
 
 import numpy as np
@@ -191,3 +191,35 @@ def test_scores_of_pairs_do_not_depend_on_their_company(state, rows):
         assert found[number].words == len(words[0]) + 1
         assert [link[1] for link in found[number].alignment] == list(range(len(words[0])))
         assert all(0 <= link[0] < len(source.split()) for link in found[number].alignment)
+
+
+def test_translations_begin_as_they_must(state):
+    search = Search(beam_size=3, max_out_len=12)
+    engine = engine_with(state)
+    program = search_program(CONFIG, search, begun=True)
+    beginnings = np.array([[6, 4, 3], [EOS, EOS, EOS], [5, EOS, EOS]])
+    outputs = engine.run(program, {"src_word": SOURCE, "prefix": beginnings})
+    free = engine.run(search_program(CONFIG, search), {"src_word": SOURCE})
+    assert (outputs["ids"][0, :, :3] == beginnings[0]).all() and (outputs["ids"][2, :, 0] == 5).all()
+    assert words_of(outputs["ids"][1, 0]) == words_of(free["ids"][1, 0])
+    words = words_of(outputs["ids"][0, 0])
+    forced = forced_scores(engine, evaluation_program(CONFIG), TRANSLATOR, ["a b c d"], [words])
+    assert outputs["scores"][0, 0] == pytest.approx(forced[0] / search.penalty(len(words) + 1.0), rel=1e-4)
+
+
+def test_networks_decide_together_by_their_mean_probability(state):
+    search = Search(beam_size=252, max_out_len=3)
+    other = {name: array * (1.0 if "pos_enc" in name else 0.8) for name, array in state.items()}
+    both = {**state, **{of_other(0, name): array for name, array in other.items()}}
+    outputs = engine_with(both).run(search_program(CONFIG, search, others=[CONFIG]), {"src_word": SOURCE[:1]})
+    program, feed = scoring_program(CONFIG), {"src_word": SOURCE[:1]}
+    words = words_of(outputs["ids"][0, 0])
+    feed["trg_word"] = np.array([[BOS, *words]])
+    found = [engine_with(own).run(program, feed)["logits"][0] for own in (state, other)]
+    probabilities = np.mean([np.exp(own) / np.exp(own).sum(axis=1, keepdims=True) for own in found], axis=0)
+    score = sum(np.log(probabilities[place, word]) for place, word in enumerate((*words, EOS)))
+    assert outputs["scores"][0, 0] == pytest.approx(score / search.penalty(len(words) + 1.0), rel=1e-4)
+    same = {**state, **{of_other(0, name): array for name, array in state.items()}}
+    alone = engine_with(state).run(search_program(CONFIG, search), {"src_word": SOURCE})
+    twice = engine_with(same).run(search_program(CONFIG, search, others=[CONFIG]), {"src_word": SOURCE})
+    assert twice["scores"] == pytest.approx(alone["scores"], rel=1e-4)

@@ -74,6 +74,30 @@ def scatter(op: Call, x: Array, index: Array, updates: Array) -> Array:
     return x.at[index].set(jnp.zeros((), x.dtype)).at[index].add(updates.astype(x.dtype))
 
 
+@rule("set_value_with_tensor", "set_value_with_tensor_")
+def set_value_with_tensor(op: Call, x: Array, value: Array, starts: Any, ends: Any, steps: Any) -> Array:
+    """A window of x replaced by `value`, which has its shape: where it begins may depend on data, what it spans not."""
+    axes = op["axes"]
+    first, last = (
+        jnp.concatenate([jnp.asarray(item).reshape(-1) for item in (bound if isinstance(bound, list) else [bound])])
+        for bound in (starts, ends)
+    )
+    spans = [value.shape[axis] for axis in axes] if value.ndim == x.ndim else None
+    known = not isinstance(first - last, jax.core.Tracer)
+    if (
+        spans is None
+        or op["decrease_axes"]
+        or op["none_axes"]
+        or set(op.integers(steps, "step")) != {1}
+        or (known and (last - first).tolist() != spans)
+    ):
+        raise EngineError(f"{op.operation}: what is written must have the shape of a window without gaps")
+    shape = [value.shape[axis] if axis in axes else length for axis, length in enumerate(x.shape)]
+    begin = dict(zip(axes, first, strict=True))
+    window = jnp.broadcast_to(value.astype(x.dtype), shape)
+    return lax.dynamic_update_slice(x, window, [begin.get(axis, 0) for axis in range(x.ndim)])
+
+
 @rule("scatter_nd_add")
 def scatter_nd_add(op: Call, x: Array, index: Array, updates: Array) -> Array:
     return x.at[tuple(jnp.moveaxis(index, -1, 0))].add(updates.astype(x.dtype))
