@@ -53,6 +53,8 @@ class Config:
     """Folder with apt's Translation-en and Translation-de lists; by default they are fetched into packages_dir."""
     held_out: int = 200
     """Pairs of each large origin that are kept for dev, and as many for test."""
+    leave_out: tuple[str, ...] = ()
+    """Origins to do without, for their licences, say: names in the first column of sources.tsv."""
     seed: int = 0
     """Of the choice of held-out pairs."""
 
@@ -316,21 +318,26 @@ PROGRAMS = (
     "kstars-data", "marble-data", "nautilus-data", "plasma-desktop-data", "plasma-workspace-data", "rhythmbox-data",
     "shotwell-common", "solfege", "stellarium-data", "synaptic", "totem-common", "vlc-l10n",
 )  # fmt: skip
+DESCRIPTIONS = "package descriptions"
 ORIGINS = (
-    Origin("dictionary", ("trans-de-en",), r"/usr/share/trans/de-en$", from_dictionary, "GPL-2+"),
-    Origin("dialogues", ("fillets-ng-data",), r"/dialogs(_en|_de)?\.lua$", from_dialogues, "GPL-2+"),
-    Origin("games", GAMES, CATALOGUE, from_catalogues, "GPL-2+, some GPL-3+"),
+    Origin("dictionary", ("trans-de-en",), r"/usr/share/trans/de-en$", from_dictionary, "GPL-2.0-or-later"),
+    Origin("dialogues", ("fillets-ng-data",), r"/dialogs(_en|_de)?\.lua$", from_dialogues, "GPL-2.0-or-later"),
+    Origin("games", GAMES, CATALOGUE, from_catalogues, "GPL-2.0-or-later, some GPL-3.0-or-later"),
     Origin(
-        "string tables", ("freeorion-data",), r"/stringtables/(en|de)\.txt$", from_string_tables, "GPL-2, CC-BY-SA-3.0"
+        "string tables",
+        ("freeorion-data",),
+        r"/stringtables/(en|de)\.txt$",
+        from_string_tables,
+        "GPL-2.0-only, CC-BY-SA-3.0",
     ),
-    Origin("programs", PROGRAMS, CATALOGUE, from_catalogues, "GPL-2+, LGPL-2.1+, GPL-3+"),
+    Origin("programs", PROGRAMS, CATALOGUE, from_catalogues, "GPL-2.0-or-later, LGPL-2.1-or-later, GPL-3.0-or-later"),
     Origin("desktop help", ("gnome-user-docs",), r"/help/(C|de)/.*\.page$", from_pages, "CC-BY-SA-3.0"),
     Origin(
         "manuals",
         ("debian-handbook", "developers-reference", "developers-reference-de", "debian-faq", "debian-faq-de"),
         r"/((en-US|de-DE)/[^/]*\.html|[^/]*\.(en|de)\.html)$",
         from_books,
-        "GPL-2+, CC-BY-SA-3.0",
+        "GPL-2.0-or-later, CC-BY-SA-3.0",
     ),
     Origin(
         "office help",
@@ -448,7 +455,8 @@ def informal_copies(pairs: list[Pair], share: float, rng: random.Random) -> list
 
 def collect(config: Config) -> dict[str, list[Pair]]:
     """Usable pairs of each origin, each source once (its first translation counts)."""
-    fetch([name for origin in ORIGINS for name in origin.packages], config.packages_dir)
+    wanted = [origin for origin in ORIGINS if origin.name not in config.leave_out]
+    fetch([name for origin in wanted for name in origin.packages], config.packages_dir)
     seen: set[str] = set()
     result: dict[str, list[Pair]] = {}
 
@@ -461,13 +469,14 @@ def collect(config: Config) -> dict[str, list[Pair]]:
         result[name] = kept
         print(f"{name}: {len(kept)} pairs, {sum(len(source.split()) for source, _ in kept)} English words")
 
-    for origin in ORIGINS:
+    for origin in wanted:
         files: Files = {}
         for package in origin.packages:
             read = read_package(package, config.packages_dir, origin.wanted)
             files |= {f"{package}:{path}" if origin.wanted == CATALOGUE else path: data for path, data in read.items()}
         add(origin.name, origin.extract(files))
-    add("package descriptions", descriptions(config.descriptions_dir, config.packages_dir))
+    if DESCRIPTIONS not in config.leave_out:
+        add(DESCRIPTIONS, descriptions(config.descriptions_dir, config.packages_dir))
     return result
 
 
@@ -475,6 +484,9 @@ def main(config: Config) -> None:
     """Write the corpora."""
     if config.output_dir.exists():
         raise UserError(f"{config.output_dir}: exists already; remove it, or give another --output_dir")
+    known = [*(origin.name for origin in ORIGINS), DESCRIPTIONS]
+    if unknown := [name for name in config.leave_out if name not in known]:
+        raise UserError(f"--leave_out {unknown[0]!r}: no such origin; there are {', '.join(known)}")
     collected = collect(config)
     parts: dict[str, list[Pair]] = {"train": [], "dev": [], "test": []}
     for part in ("dev", "test"):
@@ -491,7 +503,7 @@ def main(config: Config) -> None:
     resembles = Resemblance([source for part in ("dev", "test") for source, _ in parts[part]] + everyday.sources)
     rows = [("origin", "pairs", "put out", "packages", "licence")]
     licences = {origin.name: (", ".join(origin.packages), origin.licence) for origin in ORIGINS}
-    licences["package descriptions"] = ("Translation-de of the archive", "that of each package")
+    licences[DESCRIPTIONS] = ("Translation-de of the archive", "that of each package")
     for name, pairs in collected.items():
         kept = [pair for pair in pairs if not resembles(pair[0])]
         parts["train"] += kept

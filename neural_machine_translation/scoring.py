@@ -24,7 +24,8 @@ import numpy as np
 def open_model(flags: NetworkFlags, say: Callable[[str], None] | None = None) -> Opened[Translator]:
     """The translator that flags name, ready to be used; raises UserError for what cannot be."""
     read, fit = Translator.from_facts, partial(fit_translator, flags=flags)
-    return weights.open(FOLDER, flags, default=SHIPPED, key="translator", from_facts=read, fit=fit, say=say)
+    options = {"key": "translator", "from_facts": read, "fit": fit, "free": ("corpora",), "say": say}
+    return weights.open(FOLDER, flags, default=SHIPPED, **options)
 
 
 def open_together(

@@ -260,7 +260,8 @@ def describe(
         names = [item.name for item in fields(NetworkFlags) if item.name not in ("checkpoint", "newest")]
         opened = open_model(NetworkFlags(**{name: getattr(flags, name) for name in names}))
         refuse_idle_flags(flags, opened.facts, described=opened.report is None)
-        return opened.facts, opened.state
+        corpora = (*opened.facts.corpora, name_of(pairs))
+        return dataclasses.replace(opened.facts, corpora=corpora), opened.state
     source, target = vocabularies(flags, pairs)
     sizes = SIZES[flags.model] | {
         name: getattr(flags, name)
@@ -275,7 +276,7 @@ def describe(
         weight_sharing=flags.weight_sharing,
         **sizes,
     )
-    return Translator(config, source, target, flags.languages), None
+    return Translator(config, source, target, flags.languages, (name_of(pairs),)), None
 
 
 def refuse_idle_flags(flags: Flags, translator: Translator, described: bool) -> None:

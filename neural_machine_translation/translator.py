@@ -67,6 +67,8 @@ class Translator:
     source: Vocabulary
     target: Vocabulary
     languages: tuple[str, str] = ("en", "de")
+    corpora: tuple[str, ...] = ()
+    """Fingerprints of the pairs that it was trained on, one set after the other; empty where nobody recorded them."""
 
     def to_facts(self) -> dict[str, Any]:
         """As JSON-able data."""
@@ -76,6 +78,7 @@ class Translator:
             "source": self.source.to_facts(),
             "target": None if shared else self.target.to_facts(),
             "languages": list(self.languages),
+            "corpora": list(self.corpora),
         }
 
     @staticmethod
@@ -84,7 +87,8 @@ class Translator:
         try:
             source = from_facts(facts["source"])
             target = source if facts["target"] is None else from_facts(facts["target"])
-            return Translator(Transformer(**facts["network"]), source, target, tuple(facts["languages"]))
+            network, languages = Transformer(**facts["network"]), tuple(facts["languages"])
+            return Translator(network, source, target, languages, tuple(facts.get("corpora", ())))
         except (KeyError, TypeError) as error:
             raise UserError(
                 f"the weights do not say how sentences are prepared for them ({error} is missing)"

@@ -5,7 +5,7 @@ import tarfile
 from pathlib import Path
 
 from fluid.errors import DataError, UserError
-from neural_machine_translation import prepare_wmt16
+from neural_machine_translation import prepare_debian, prepare_wmt16
 from neural_machine_translation.reader import read_tsv
 
 import pytest
@@ -65,3 +65,10 @@ def test_a_damaged_archive_leaves_nothing(archives, tmp_path):
     with pytest.raises(DataError, match="commoncrawl.tgz: is damaged"):
         prepare_wmt16.main(prepare_wmt16.Config(output_dir=tmp_path / "wmt16", archives_dir=archives))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["archives"]
+
+
+def test_an_origin_that_nobody_knows_is_not_left_out(tmp_path):
+    config = prepare_debian.Config(output_dir=tmp_path / "corpora", leave_out=("manuals", "letters"))
+    with pytest.raises(UserError, match="--leave_out 'letters': no such origin; there are dictionary"):
+        prepare_debian.main(config)
+    assert not list(tmp_path.iterdir())
