@@ -1,58 +1,132 @@
-"""Weights of the Caffe VGG nets, as `caffe2fluid` calls them, under the names of this folder.
+"""Weights of Caffe's nets, as `caffe2fluid` calls them, under the names of this folder.
 
-VGG_ILSVRC_16_layers and _19_layers of the paper's authors are `VGG16_bias` and `VGG19_bias` here, with two differences. They
-were shown blue, green, red in 0..255 less a mean: the first filters change their order and scale, and their biases take up
-what the means differ by (less than half of one of 255 steps; at the border, where padding counts as the mean, this is not
-exact). And our networks multiply by .5 behind each dropout in inference, so that the matrices behind it are doubled.
+The same are VGG_ILSVRC_16_layers and _19_layers of the paper's authors (`VGG16_bias`, `VGG19_bias`), ResNet-50, -101 and -152
+of theirs (`ResNet50_caffe` and so on) and the MobileNet of shicai/MobileNet-Caffe (`MobileNetV1`), with two differences. They
+were shown blue, green, red in 0..255 less a mean: the first filters change their order and scale, and what follows them takes
+up what the means differ by (less than one of 255 steps; at the border, where padding counts as the mean, this is not exact).
+And our VGG nets multiply by .5 behind each dropout in inference, so that the matrices behind it are doubled.
 
-No other of Caffe's classic nets computes what a network here does: AlexNet and CaffeNet have groups and response
-normalisation, GoogLeNet has the latter, ResNet-50 its strides in other convolutions.
+Other classic nets of Caffe compute what no network here does: AlexNet, CaffeNet and GoogLeNet have response normalisation,
+SE-ResNeXt and DPN pool first from the corner on, Inception-v4 averages over padding, shicai's MobileNetV2 has plain relus.
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 from fluid.errors import WeightsError
 
 import numpy as np
 
-CAFFE_MEAN = (123.68, 116.779, 103.939)
-"""Red, green, blue, as published with the nets."""
+Arrays = Mapping[str, np.ndarray]
 
 
-def is_caffe(arrays: Mapping[str, np.ndarray]) -> bool:
-    """Whether these are the weights of such a net as `caffe2fluid` calls them."""
-    return {"conv1_1_weights", "conv1_1_biases", "fc8_biases"} <= arrays.keys()
+@dataclass(frozen=True)
+class Family:
+    """Nets of one kind: what they are known by, our networks that compute the same, and how their images were prepared."""
+
+    name: str
+    mark: str
+    """A variable that only they have."""
+    models: str
+    """Pattern of our names."""
+    mean: tuple[float, float, float]
+    """Red, green, blue of 0..255, subtracted before ..."""
+    scale: float
+    """... they were multiplied by this."""
+    first: str
+    """Layer that sees the image."""
+    norm: str | None = None
+    """Batch normalisation behind it."""
+
+
+FAMILIES = (
+    Family("VGG", "conv1_1_biases", r"VGG\d+_bias", (123.68, 116.779, 103.939), 1.0, "conv1_1"),
+    # the mean colour of ResNet_mean.binaryproto
+    Family("ResNet", "res2a_branch2a_weights", r"ResNet\d+_caffe", (123.1516, 115.9029, 103.0626), 1.0, "conv1", "bn_conv1"),
+    Family("MobileNet", "conv2_1_dw_weights", r"MobileNetV1\w*", (123.68, 116.78, 103.94), 0.017, "conv1", "conv1_bn"),
+)  # fmt: skip
+
+
+def family_of(arrays: Arrays) -> Family | None:
+    """Whose weights these are, if `caffe2fluid` wrote them: nobody else here calls a bias `biases`."""
+    if not any(name.endswith("_biases") for name in arrays):
+        return None
+    return next((family for family in FAMILIES if family.mark in arrays), None)
 
 
 def from_caffe(
-    model: str, arrays: Mapping[str, np.ndarray], mean: Sequence[float], std: Sequence[float]
+    model: str, names: Collection[str], arrays: Arrays, mean: Sequence[float], std: Sequence[float]
 ) -> dict[str, np.ndarray]:
-    """All variables of `model`, for images normalised by `mean` and `std` (red, green, blue; shares of 255).
+    """All variables of `model`, whose names are `names`, for images normalised by `mean` and `std` (red, green, blue; of 1).
 
-    Raises WeightsError where `model` is no VGG with biases, or the arrays are of another one.
+    Raises WeightsError where `model` computes something else, or the arrays are of another net.
     """
-    from image_classification.models.vgg import DEPTHS
+    family = family_of(arrays)
+    if family is None or not re.fullmatch(family.models, model):
+        from image_classification.models import MODELS
 
-    depth = next((depth for depth in DEPTHS if model == f"VGG{depth}_bias"), None)
-    if depth is None:
+        same = [name for name in MODELS if family and re.fullmatch(family.models, name)]
         raise WeightsError(
-            f"weights of a Caffe VGG cannot be converted for {model}: it computes something else. They can for "
-            + ", ".join(f"VGG{depth}_bias" for depth in DEPTHS)
+            f"weights of a Caffe {family.name if family else 'net'} cannot be converted for {model}: it computes something "
+            f"else. They can for {', '.join(same)}"
         )
-    layers = [f"conv{block}_{index}" for block, count in enumerate(DEPTHS[depth], 1) for index in range(1, count + 1)]
-    layers += ["fc6", "fc7", "fc8"]
-    wanted = {f"{layer}_{kind}" for layer in layers for kind in ("weights", "biases")}
-    if arrays.keys() != wanted:
-        odd = sorted(arrays.keys() ^ wanted)
+    head = _head(model, arrays)
+    theirs = {name: _name_in_caffe(name, head, model) for name in names}
+    theirs |= {"": f"{family.first}_biases"} if f"{family.first}_biases" in arrays and family.norm else {}
+    if odd := sorted(arrays.keys() ^ set(theirs.values())):
         raise WeightsError(f"{model}: the converted Caffe net is another one: {odd[0]} is in only one of them")
-    converted = {}
-    for layer in layers:
-        gain = np.float32(2.0 if layer in ("fc7", "fc8") else 1.0)
-        converted[f"{layer}_weights"] = np.asarray(arrays[f"{layer}_weights"], np.float32) * gain
-        converted[f"{layer}_offset"] = np.asarray(arrays[f"{layer}_biases"], np.float32)
-    red_first = converted["conv1_1_weights"][:, ::-1]
-    scale = np.asarray(std, np.float32) * 255
-    shift = np.asarray(mean, np.float32) * 255 - np.asarray(CAFFE_MEAN, np.float32)
-    converted["conv1_1_weights"] = np.ascontiguousarray(red_first * scale[:, None, None])
-    converted["conv1_1_offset"] = converted["conv1_1_offset"] + np.einsum("ochw,c->o", red_first, shift)
-    return converted
+    found = {name: np.asarray(arrays[other], np.float32) for name, other in theirs.items()}
+    found = {name: _doubled(_matrix(array, name, theirs[name], head), name, family) for name, array in found.items()}
+    _show_red_first(found, family, mean, std)
+    found.pop("", None)
+    return found
+
+
+def _head(model: str, arrays: Arrays) -> str:
+    """The last layer, whatever it is called: fc8, fc1000, fc7, or what a net was trained further with."""
+    others = {"fc6", "fc7"} if model.startswith("VGG") else set()
+    layers = [name.removesuffix("_biases") for name in arrays if name.endswith("_biases")]
+    heads = [name for name in layers if not re.match(r"conv\d", name) and name not in others]
+    if len(heads) != 1:
+        raise WeightsError(f"{model}: the converted Caffe net has not one last layer but {', '.join(heads) or 'none'}")
+    return heads[0]
+
+
+def _name_in_caffe(name: str, head: str, model: str) -> str:
+    """Of our variable in the converted net."""
+    if name in ("fc_0.w_0", "fc_0.b_0"):
+        return f"{head}_{'weights' if name.endswith('w_0') else 'biases'}"
+    layer, _, kind = name.rpartition("_")
+    if re.match(r"ResNet1\d\d", model):  # the long stages count res3b1, res3b2, ...
+        number = re.match(r"(res|bn)3([b-z])_", layer)
+        layer = layer if number is None else f"{number[1]}3b{ord(number[2]) - ord('a')}_{layer[number.end() :]}"
+    if layer == ("fc8" if model.startswith("VGG") else "fc7" if model.startswith("Mobile") else ""):
+        layer = head
+    normalised = layer.startswith("bn") or layer.endswith("_bn")
+    return f"{layer}_{'biases' if kind == 'offset' and not normalised else kind}"
+
+
+def _matrix(array: np.ndarray, name: str, theirs: str, head: str) -> np.ndarray:
+    """[classes, features, 1, 1], where the head is a convolution, as [features, classes]."""
+    return array.reshape(array.shape[:2]).T if theirs == f"{head}_weights" and array.ndim == 4 else array
+
+
+def _doubled(array: np.ndarray, name: str, family: Family) -> np.ndarray:
+    behind_dropout = family.name == "VGG" and name in ("fc7_weights", "fc8_weights")
+    return array * np.float32(2) if behind_dropout else array
+
+
+def _show_red_first(found: dict[str, np.ndarray], family: Family, mean: Sequence[float], std: Sequence[float]) -> None:
+    """Changes the first filters, and what is added behind them, to images as ours are."""
+    red_first = found[f"{family.first}_weights"][:, ::-1] * np.float32(family.scale)
+    shift = np.asarray(mean, np.float32) * 255 - np.asarray(family.mean, np.float32)
+    added = np.einsum("ochw,c->o", red_first, shift)
+    found[f"{family.first}_weights"] = np.ascontiguousarray(
+        red_first * (np.asarray(std, np.float32) * 255)[:, None, None]
+    )
+    if family.norm is None:
+        found[f"{family.first}_offset"] = found[f"{family.first}_offset"] + added
+    else:
+        added = added + found.get("", np.float32(0))
+        found[f"{family.norm}_mean"] = found[f"{family.norm}_mean"] - added

@@ -95,8 +95,8 @@ def names_of_classes(spec: str | Path) -> Sequence[str]:
 
 def translated(arrays: dict[str, np.ndarray], names: Collection[str], classifier: Classifier) -> dict[str, np.ndarray]:
     """The same under the names of the network, where they carry automatic names of 2018, those of PyTorch or Caffe's."""
-    if caffe_names.is_caffe(arrays):
-        return caffe_names.from_caffe(classifier.model, arrays, classifier.mean, classifier.std)
+    if caffe_names.family_of(arrays):
+        return caffe_names.from_caffe(classifier.model, names, arrays, classifier.mean, classifier.std)
     if weights.has_automatic_names(arrays):
         from image_classification.models.auto_names import rename_automatic
         from image_classification.network import inference_program

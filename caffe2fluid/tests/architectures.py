@@ -112,21 +112,24 @@ def googlenet(width: float = 1.0) -> str:
 
 
 def resnet(depth: int = 50, width: float = 1.0) -> str:
-    """He et al., https://arxiv.org/abs/1512.03385, table 1, with BatchNorm and Scale in place."""
+    """He et al., https://arxiv.org/abs/1512.03385, table 1, with BatchNorm and Scale in place; layers are
+    called as its authors called them."""
     blocks = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}[depth]
     net = Prototxt(f"ResNet-{depth}", 224, width)
 
     def conv_bn(name: str, x: str, filters: int, kernel: int, stride=1, pad=0, relu=True) -> str:
         x = net.conv(name, x, filters, kernel, stride, pad, bias=False, relu=False)
-        net.layer(f"bn_{name}", "BatchNorm", x, "batch_norm_param { use_global_stats: true }", top=x)
-        net.layer(f"scale_{name}", "Scale", x, "scale_param { bias_term: true }", top=x)
+        suffix = name.removeprefix("res") if name.startswith("res") else f"_{name}"
+        net.layer(f"bn{suffix}", "BatchNorm", x, "batch_norm_param { use_global_stats: true }", top=x)
+        net.layer(f"scale{suffix}", "Scale", x, "scale_param { bias_term: true }", top=x)
         return net.layer(f"relu_{name}", "ReLU", x, top=x) if relu else x
 
     x = net.pool("pool1", conv_bn("conv1", "data", 64, 7, 2, 3), "MAX", 3, 2)
     for stage, count in enumerate(blocks, 2):
         filters = 64 * 2 ** (stage - 2)
         for block in range(count):
-            name = f"res{stage}{chr(ord('a') + block)}" if count < 27 else f"res{stage}b{block}"
+            counted = depth > 50 and stage in (3, 4) and block
+            name = f"res{stage}b{block}" if counted else f"res{stage}{chr(ord('a') + block)}"
             stride = 2 if block == 0 and stage > 2 else 1
             shortcut = conv_bn(f"{name}_branch1", x, filters * 4, 1, stride, relu=False) if block == 0 else x
             y = conv_bn(f"{name}_branch2a", x, filters, 1, stride)

@@ -88,6 +88,7 @@ def _models() -> Iterator[Model]:
         yield Model(f"ResNet{depth}", partial(resnet, depth=depth), "arXiv:1512.03385")
     for depth in (50, 101, 152):
         yield Model(f"ResNet{depth}_vc", partial(resnet, depth=depth, variant="vc"), "arXiv:1812.01187")
+        yield Model(f"ResNet{depth}_caffe", partial(resnet, depth=depth, variant="caffe"), "arXiv:1512.03385")
     for depth in (18, 34, 50, 101, 152, 200):
         yield Model(f"ResNet{depth}_vd", partial(resnet, depth=depth, variant="vd"), "arXiv:1812.01187")
     yield Model("InceptionV4", inception_v4, "arXiv:1602.07261", (3, 299, 299), min_size=75, resize_short=320)

@@ -132,9 +132,9 @@ def fc(
     return name_layer(name, activation(layer(x), act))
 
 
-def max_pool(x: Value, size: int, stride: int, padding: int = 0, *, name: str) -> Value:
-    """Maximum over size x size windows of [N, C, H, W]; incomplete windows at the border are dropped."""
-    return name_layer(name, F.max_pool2d(x, size, stride, padding))
+def max_pool(x: Value, size: int, stride: int, padding: int = 0, *, ceil_mode: bool = False, name: str) -> Value:
+    """Maximum over size x size windows of [N, C, H, W]; incomplete windows at the border are dropped unless `ceil_mode`."""
+    return name_layer(name, F.max_pool2d(x, size, stride, padding, ceil_mode=ceil_mode))
 
 
 def avg_pool(x: Value, size: int, stride: int, padding: int = 0, *, ceil_mode: bool = False, name: str) -> Value:

@@ -1,10 +1,14 @@
-"""ResNet and its variants vc and vd.
+"""ResNet and its variants vc, vd and caffe.
 
 He, Zhang, Ren & Sun, "Deep Residual Learning for Image Recognition", CVPR 2016, https://arxiv.org/abs/1512.03385,
 with the stride of a bottleneck on its 3x3 convolution. The variants are C and D of He et al., "Bag of Tricks for Image
 Classification with Convolutional Neural Networks", CVPR 2019, https://arxiv.org/abs/1812.01187: vc starts with three
-3x3 convolutions, vd in addition halves the shortcut by average pooling.
+3x3 convolutions, vd in addition halves the shortcut by average pooling. Variant caffe is the paper's own network as its authors
+released it: a bottleneck has its stride on the first 1x1 convolution, and the first pooling begins at the corner and keeps
+incomplete windows.
 """
+
+from functools import partial
 
 from fluid.program import name_layer
 from image_classification.models import layers
@@ -24,10 +28,14 @@ FILTERS = (64, 128, 256, 512)
 
 
 def resnet(image: Value, class_dim: int, training: bool, *, depth: int, variant: str = "") -> Value:
-    """ResNet of 18 to 200 layers, `variant` "", "vc" or "vd": image [N, C, H, W] -> logits [N, class_dim]."""
-    x = deep_stem(image, training) if variant else plain_stem(image, training)
-    x = layers.max_pool(x, 3, 2, 1, name="pool1")
-    block = bottleneck_block if depth >= 50 else basic_block
+    """ResNet of 18 to 200 layers, `variant` "", "vc", "vd" or "caffe": image [N, C, H, W] -> logits [N, class_dim].
+
+    There are no basic blocks of variant caffe.
+    """
+    x = deep_stem(image, training) if variant in ("vc", "vd") else plain_stem(image, training)
+    corner = variant == "caffe"
+    x = layers.max_pool(x, 3, 2, 0 if corner else 1, ceil_mode=corner, name="pool1")
+    block = partial(bottleneck_block, stride_first=corner) if depth >= 50 else basic_block
     for stage, (blocks, filters) in enumerate(zip(DEPTHS[depth], FILTERS), 2):
         for index in range(blocks):
             stride = 2 if index == 0 and stage > 2 else 1
@@ -63,10 +71,19 @@ def deep_stem(image: Value, training: bool) -> Value:
 
 
 def bottleneck_block(
-    x: Value, filters: int, stride: int, *, project: bool, pool_shortcut: bool, training: bool, name: str
+    x: Value,
+    filters: int,
+    stride: int,
+    *,
+    project: bool,
+    pool_shortcut: bool,
+    stride_first: bool,
+    training: bool,
+    name: str,
 ) -> Value:
-    y = conv_bn(x, filters, 1, training=training, name=f"{name}_branch2a")
-    y = conv_bn(y, filters, 3, stride=stride, training=training, name=f"{name}_branch2b")
+    first, second = (stride, 1) if stride_first else (1, stride)
+    y = conv_bn(x, filters, 1, stride=first, training=training, name=f"{name}_branch2a")
+    y = conv_bn(y, filters, 3, stride=second, training=training, name=f"{name}_branch2b")
     y = conv_bn(y, filters * 4, 1, act=None, training=training, name=f"{name}_branch2c")
     if project:
         x = shortcut(x, filters * 4, stride, pool=pool_shortcut, training=training, name=name)
