@@ -48,6 +48,19 @@ def test_what_is_named_holds(tmp_path):
         applied("--data_dir", large, "--from_scratch", "--pretrained_model", "x")
 
 
+def test_all_layers_have_a_recipe_of_their_own(tmp_path):
+    large = folder(tmp_path / "l", 80)
+    head, layers = applied("--data_dir", large), applied("--data_dir", large, "--freeze", "none")
+    assert (
+        layers.freeze == "none"
+        and layers.lr < head.lr
+        and layers.lr == applied("--data_dir", large, "--freeze", "statistics").lr
+    )
+    common = ("--data_dir", large, "--freeze", "none", "--pretrained_model", "weights.safetensors")
+    assert applied(*common, "--model", "VGG16").lr == pytest.approx(layers.lr * recipes.SMALL_RATE, rel=0.01)
+    assert applied(*common, "--model", "ResNet50").lr == layers.lr
+
+
 def test_the_embedded_images_are_trained_on_as_ever():
     flags = applied()
     assert (flags.model, flags.pretrained_model, flags.lr, flags.batch_size) == ("SmallNet", None, 0.1, 64)
