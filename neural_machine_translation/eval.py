@@ -26,7 +26,7 @@ from neural_machine_translation.metrics import Perplexity, Quality, quality
 from neural_machine_translation.options import ALIASES, RETIRED, SEARCH, ModelFlags, with_pairs
 from neural_machine_translation.reader import PairSource, TextPairs, open_pairs
 from neural_machine_translation.scoring import has_text, open_together
-from neural_machine_translation.translate import runner, translate
+from neural_machine_translation.translate import compile_ahead, runner, translate
 from neural_machine_translation.translator import Transformer, Translator
 
 
@@ -64,7 +64,7 @@ def main(flags: Flags) -> Quality:
     search = own.program("search", lambda: build_program("search", translator.config, flags, others))
     console.print(own.how, markup=False)
     rows = own.engine.shared_rows(flags.test_batch_size)
-    perplexity = measure_perplexity(own, rows, translator, pairs, flags)
+    perplexity = measure_perplexity(own, search, rows, translator, pairs, flags)
     found = translate(runner(own.engine, search), translator, pairs.sources, batch_size=rows)
     hypotheses = [best[0].text for best in found]
     if flags.output_file is not None:
@@ -88,8 +88,10 @@ def main(flags: Flags) -> Quality:
     return result
 
 
-def measure_perplexity(own: Runner, rows: int, translator: Translator, pairs: TextPairs, flags: Flags) -> Perplexity:
-    """Of the references, `rows` of them in a batch."""
+def measure_perplexity(
+    own: Runner, search: Interface, rows: int, translator: Translator, pairs: TextPairs, flags: Flags
+) -> Perplexity:
+    """Of the references, `rows` of them in a batch; what that takes is compiled together with the `search` that follows."""
     source = PairSource(
         pairs,
         translator.source,
@@ -101,6 +103,7 @@ def measure_perplexity(own: Runner, rows: int, translator: Translator, pairs: Te
     )
     program = own.program("eval", lambda: build_program("eval", translator.config, flags))
     plan = source.buckets.evaluation_plan(rows)
+    compile_ahead(own.engine, (program, search), source.buckets, rows)
     return measure(own.engine, program, source, Perplexity(), batch_size=rows, plan=plan)
 
 

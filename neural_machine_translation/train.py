@@ -7,7 +7,7 @@ python train.py --data_dir corpora --model base --batch_size 8192 --warmup_steps
 
 import dataclasses
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -46,7 +46,7 @@ from neural_machine_translation.reader import (
     sorted_together,
 )
 from neural_machine_translation.scoring import draw_attentions
-from neural_machine_translation.translate import Hypothesis, runner, translate
+from neural_machine_translation.translate import Hypothesis, compile_ahead, runner, translate
 from neural_machine_translation.translator import SIZES, TASK, Transformer, Translator
 from neural_machine_translation.vocabulary import (
     SPECIAL_WORDS,
@@ -393,8 +393,8 @@ class Evaluator:
         engine = self.weights.engine()
         rows = engine.shared_rows(self.flags.test_batch_size)
         plan = self.source.buckets.evaluation_plan(rows)
-        if engine.on_gpu and not self.hypotheses:
-            self._compile(engine, rows, {self.source.buckets.edge(batch) for batch in plan(0)})
+        if not self.hypotheses:
+            compile_ahead(engine, (self.programs["eval"], self.programs["search"]), self.source.buckets, rows)
         perplexity = measure(engine, self.programs["eval"], self.source, Perplexity(), batch_size=rows, plan=plan)
         self.hypotheses = translate(
             runner(engine, self.programs["search"]), self.translator, self.pairs.sources, batch_size=rows
@@ -402,14 +402,6 @@ class Evaluator:
         references = [self.translator.target.plain(text) for text in self.pairs.targets]
         measured = quality([best[0].text for best in self.hypotheses], references)
         return {**perplexity.result(), "bleu": measured.bleu, "chrf": measured.chrf}
-
-    def _compile(self, engine: Engine, rows: int, lengths: Iterable[int]) -> None:
-        """All lengths at once: one after the other they took two minutes on an H100 whose host was busy."""
-        feeds = [blank(rows // engine.num_hosts, length) for length in sorted(lengths)]
-        programs = [self.programs[role] for role in ("eval", "search")]
-        engine.compile(
-            [(program, {name: feed[name] for name in program.inputs}) for program in programs for feed in feeds]
-        )
 
 
 def finish(run: Run, outcome: Outcome, evaluator: Evaluator) -> None:
