@@ -4,8 +4,8 @@
     ./zoo prepare DeepASR digits --recordings free-spoken-digit-dataset/recordings --data_dir digits
 
 Each recording `DIGIT_SPEAKER_TAKE.wav` comes twice in strings of 1 to 5 of its speaker, with pauses of .05 to .3 s, another level
-and noise; takes below 10 are kept for test, in strings of 3 to 7. Synthetic English voices (extra `synth`) are mixed in, since four
-speakers are few.
+and noise, or none; takes below 10 are kept for test, in strings of 3 to 7. Synthetic English voices (extra `synth`, and --voices)
+are mixed in, since four speakers are few.
 Alignments come from a flat start for each speaker by himself, so that a speaker who is left out of training had no part in it.
 """
 
@@ -45,6 +45,10 @@ LEXICON = Lexicon(
 WORDS = tuple(PRONUNCIATIONS)
 TRAINED_SIZES, TESTED_SIZES = (1, 5), (3, 7)
 """Digits of a string."""
+TRAINED_NOISE = (12.0, 60.0)
+"""Least and most decibels between speech and noise in the strings to train on."""
+AT_ONCE, BARE = 0.4, 0.15
+"""Shares of the strings to train on that begin with the first sound, and that have no other noise than their recordings."""
 _NAME = re.compile(r"(\d)_([a-z]+)_(\d+)")
 
 
@@ -65,7 +69,7 @@ class Flags:
     tested_takes: Natural = 10
     """Takes below this are kept for test: with 49 nearly all, for the speaker whom training leaves out."""
     noise: tuple[Annotated[float, Range(-20, 60)], Annotated[float, Range(-20, 60)]] = (12.0, 40.0)
-    """Least and most decibels between speech and noise."""
+    """Least and most decibels between speech and noise in the strings for test."""
     num_bins: Count = 24
     """Mel bands of a frame."""
     seed: Natural = 0
@@ -78,11 +82,11 @@ def main(flags: Flags) -> None:
     takes = read_takes(flags.recordings)
     tested = {key: samples for key, samples in takes.items() if key[2] < flags.tested_takes}
     others = {key: samples for key, samples in takes.items() if key[2] >= flags.tested_takes}
-    train = [item for number in range(flags.times) for item in strings(others, f"train{number}", rng, flags)]
-    spoken = list(synthetic(flags.synthetic, rng, flags)) if flags.synthetic else []
-    test = list(strings(tested, "test", rng, flags, TESTED_SIZES))
+    train = [item for number in range(flags.times) for item in strings(others, f"train{number}", rng)]
+    spoken = list(synthetic(flags.synthetic, rng)) if flags.synthetic else []
+    test = list(strings(tested, "test", rng, TESTED_SIZES, flags.noise))
     if flags.voices is not None:
-        spoken += strings(read_takes(flags.voices), "voice", rng, flags)
+        spoken += strings(read_takes(flags.voices), "voice", rng)
     # Every 15th string says when to stop.
     dev = train[::15]
     parts = {"train": [item for item in train if item not in dev] + spoken, "dev": dev, "test": test}
@@ -121,10 +125,13 @@ def strings(
     takes: dict[tuple[int, str, int], np.ndarray],
     prefix: str,
     rng: np.random.Generator,
-    flags: Flags,
     sizes: tuple[int, int] = TRAINED_SIZES,
+    noise: tuple[float, float] | None = None,
 ) -> Iterator[Recording]:
-    """Every recording once, in strings of its speaker of so many digits, at least and at most."""
+    """Every recording once, in strings of its speaker of so many digits, at least and at most.
+
+    `noise`: see `joined`.
+    """
     by_speaker: dict[str, list[tuple[int, str, int]]] = defaultdict(list)
     for key in takes:
         by_speaker[key[1]].append(key)
@@ -134,24 +141,35 @@ def strings(
         while order:
             size = int(rng.integers(sizes[0], sizes[1] + 1))
             chosen, order = order[:size], order[size:]
-            samples = joined([takes[key] for key in chosen], rng, flags)
+            samples = joined([takes[key] for key in chosen], rng, noise)
             words = tuple(WORDS[digit] for digit, _, _ in chosen)
             yield Recording(f"{prefix}_{speaker}_{number:04d}", speaker, words, samples)
             number += 1
 
 
-def joined(pieces: Sequence[np.ndarray], rng: np.random.Generator, flags: Flags) -> np.ndarray:
-    """Recordings one after the other, with pauses, in a room."""
+def joined(
+    pieces: Sequence[np.ndarray], rng: np.random.Generator, noise: tuple[float, float] | None = None
+) -> np.ndarray:
+    """Recordings one after the other, with pauses, in a room with noise so many decibels below them, at least and at most.
+
+    None: for training, where some begin with the first sound, and some have no other noise than their own.
+    """
     parts = []
     for piece in pieces:
         # Recordings differ in loudness, and speakers do within a string.
         level = 8000 * 10 ** (rng.uniform(-3, 3) / 20) / max(np.abs(piece).max(), 1)
         parts += [piece * level, np.zeros(int(rng.uniform(0.05, 0.3) * RATE), np.float32)]
-    margin = tuple(int(seconds * RATE) for seconds in rng.uniform(0, 0.3, 2))
-    return in_a_room(np.concatenate(parts), rng, noise=rng.uniform(*flags.noise), margin=(margin[0], margin[1]))
+    if noise is None and rng.random() < BARE:
+        return np.concatenate(parts[:-1]) * 10 ** (rng.uniform(-18, 6) / 20)
+    margin = [int(seconds * RATE) for seconds in rng.uniform(0, 0.3, 2)]
+    if noise is None and rng.random() < AT_ONCE:
+        margin[0] = 0
+    return in_a_room(
+        np.concatenate(parts), rng, noise=rng.uniform(*(noise or TRAINED_NOISE)), margin=(margin[0], margin[1])
+    )
 
 
-def synthetic(count: int, rng: np.random.Generator, flags: Flags) -> Iterator[Recording]:
+def synthetic(count: int, rng: np.random.Generator) -> Iterator[Recording]:
     """Strings in English voices of espeak-ng, of five accents."""
     voice = Voice()
     variants = voice.variants()
@@ -165,9 +183,7 @@ def synthetic(count: int, rng: np.random.Generator, flags: Flags) -> Iterator[Re
         pieces = [
             resample(voice.say(word, language, variant, rate=rate, pitch=pitch), voice.rate, RATE) for word in words
         ]
-        yield Recording(
-            f"synthetic_{number:04d}", f"synthetic_{variant}".replace(" ", ""), words, joined(pieces, rng, flags)
-        )
+        yield Recording(f"synthetic_{number:04d}", f"synthetic_{variant}".replace(" ", ""), words, joined(pieces, rng))
 
 
 if __name__ == "__main__":
