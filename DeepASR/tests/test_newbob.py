@@ -37,7 +37,7 @@ def test_an_interrupted_run_decides_the_same(tmp_path: Path, monkeypatch: pytest
         "newbob": True,
         "lr": 1e-5,
     }
-    common = {**flags, "data_dir": data, "eval_every": 1, "save_every": 1, "device": "cpu"}
+    common = {**flags, "data_dir": data, "eval_every": 1, "save_every": 1, "engine": "paddle"}
     train.main(train.Flags(**common, max_steps=4, output_dir=Path("whole")))  # type: ignore[arg-type]
     train.main(train.Flags(**common, max_steps=2, output_dir=Path("parts")))  # type: ignore[arg-type]
     train.main(train.Flags(checkpoint=Path("parts"), max_steps=4, output_dir=Path("parts")))

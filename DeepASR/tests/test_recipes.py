@@ -11,6 +11,7 @@ from DeepASR.corpus import open_corpus
 from DeepASR.prepare_digits import read_takes
 from DeepASR.recipes import aishell, asterisk, voices
 from DeepASR.recipes.stages import sweep
+from DeepASR.tests import tiny
 from fluid.errors import DataError, UserError
 
 import numpy as np
@@ -168,7 +169,8 @@ def test_prompts_that_are_not_there_are_told(prompts: asterisk.Flags, tmp_path: 
 
 
 def test_a_sweep_leaves_the_scale_with_the_fewest_errors(tmp_path: Path) -> None:
-    sweep(tmp_path / "new" / "scale.txt", "--sweep", "0.001", "0.2", output_dir=tmp_path / "measured")
+    tiny.commands(tmp_path / "few", 4)
+    sweep(tmp_path / "new" / "scale.txt", "--sweep", "0.001", "0.2", data_dir=tmp_path / "few", device="cpu")
     assert (tmp_path / "new" / "scale.txt").read_text() == "0.2\n"
 
 

@@ -11,12 +11,13 @@ from typing import Any
 
 from DeepASR import align, export, infer, realign, stream
 from DeepASR.audio import read_audio
-from DeepASR.corpus import PartData, open_corpus, write_corpus
+from DeepASR.corpus import open_corpus, write_corpus
 from DeepASR.forced_alignment import make_chain
 from DeepASR.opening import Network, open_decoder, open_recogniser
 from DeepASR.options import SearchFlags
 from DeepASR.recogniser import FOLDER
 from DeepASR.streaming import Listener
+from DeepASR.tests import tiny
 from fluid.errors import DataError, UserError
 
 import numpy as np
@@ -192,17 +193,13 @@ def test_sound_comes_through_standard_input(tmp_path: Path) -> None:
 
 def test_a_data_set_is_aligned_anew(tmp_path: Path) -> None:
     """A little one, of the commands: most labels stay, and all belong to their texts."""
-    commands = open_corpus(None)
-    dev = commands.part("dev")
-    names = list(dev)[:3]
-    few = PartData(*({name: table[name] for name in names} for table in (dev, dev.texts, dev.speakers, dev.alignments)))
-    write_corpus(replace(commands, folder=tmp_path / "few"), {part: few for part in ("train", "dev", "test")})
+    commands, few = open_corpus(None), tiny.commands(tmp_path / "few", 3)
     stayed = realign.main(realign.Flags(data_dir=tmp_path / "few", new_data_dir=tmp_path / "new"))
     assert 60 < stayed["train"] < 100
     assert commands.lexicon is not None
     for name, pdfs in open_corpus(tmp_path / "new").part("train").alignments.items():
-        chain = make_chain(commands.lexicon, dev.texts[name].split())
-        assert len(pdfs) == dev.lengths[name] and set(pdfs) <= set(chain.pdfs)
+        chain = make_chain(commands.lexicon, few.texts[name].split())
+        assert len(pdfs) == len(few.features[name]) and set(pdfs) <= set(chain.pdfs)
     write_corpus(replace(commands, folder=tmp_path / "other", class_num=999), {"train": few, "dev": few, "test": few})
     with pytest.raises(DataError, match="999 classes where the network has 135"):
         realign.main(realign.Flags(data_dir=tmp_path / "other", new_data_dir=tmp_path / "x"))

@@ -50,8 +50,10 @@ def test_a_network_learns_and_is_used_with_speakers(tmp_path: Path, monkeypatch:
     monkeypatch.chdir(tmp_path)
     data = Path(str(tiny.data(tmp_path)[1]))
     small: dict[str, Any] = {"hidden_dim": 6, "proj_dim": 4, "filters": 2, "batch_size": 4, "stacked_num": 1}
-    train.main(train.Flags(data_dir=data, max_steps=1, cmvn="speaker", device="cpu", output_dir=Path("run"), **small))
-    flags = SearchFlags(checkpoint=Path("run"), device="cpu")
+    train.main(
+        train.Flags(data_dir=data, max_steps=1, cmvn="speaker", engine="paddle", output_dir=Path("run"), **small)
+    )
+    flags = SearchFlags(checkpoint=Path("run"), engine="paddle")
     network = Network(open_recogniser(flags), flags, rows=2, runs=None)
     assert network.recogniser.normalisation.by_speaker
     dev = open_corpus(data).part("dev")
@@ -61,13 +63,13 @@ def test_a_network_learns_and_is_used_with_speakers(tmp_path: Path, monkeypatch:
     for name in plain:
         np.testing.assert_allclose(plain[name], louder[name], atol=1e-4)
     assert any(np.abs(plain[name] - alone[name]).max() > 1e-4 for name in plain)
-    evaluated = evaluation.main(evaluation.Flags(checkpoint=Path("run"), data_dir=data, split="dev", device="cpu"))
+    evaluated = evaluation.main(evaluation.Flags(checkpoint=Path("run"), data_dir=data, split="dev", engine="paddle"))
     assert evaluated["frames"] == sum(map(len, dev.values()))
     with ArchiveWriter(tmp_path / "f.ark") as archive:
         for name, array in dev.items():
             archive.write(name, array)
     (tmp_path / "utt2spk").write_text("".join(f"{name} nobody\n" for name in dev))
-    given: dict[str, Any] = {"checkpoint": Path("run"), "features": tmp_path / "f.ark", "device": "cpu"}
+    given: dict[str, Any] = {"checkpoint": Path("run"), "features": tmp_path / "f.ark", "engine": "paddle"}
     assert len(infer.main(infer.Flags(**given, utt2spk=tmp_path / "utt2spk"))) == len(dev)
     with pytest.raises(UserError, match="whoever speaks"):
         infer.main(infer.Flags(pretrained_model="commands", utt2spk=tmp_path / "utt2spk"))

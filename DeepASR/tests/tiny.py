@@ -2,11 +2,12 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from DeepASR import language_model
-from DeepASR.corpus import Corpus, PartData, write_corpus
+from DeepASR.corpus import Corpus, PartData, open_corpus, write_corpus
 from DeepASR.features import Frontend
 from DeepASR.lexicon import Lexicon
 from DeepASR.network import build_training
@@ -60,6 +61,16 @@ def part(name: str, count: int, rng: np.random.Generator) -> PartData:
         dict.fromkeys(names, "nobody"),
         {item: rng.integers(0, LEXICON.class_num, 27).astype(np.int32) for item in names},
     )
+
+
+def commands(folder: Path, count: int) -> PartData:
+    """The first utterances of dev of the spoken commands that come along, as each part of a data set that is written."""
+    corpus = open_corpus(None)
+    dev = corpus.part("dev")
+    names = list(dev)[:count]
+    few = PartData(*({name: table[name] for name in names} for table in (dev, dev.texts, dev.speakers, dev.alignments)))
+    write_corpus(replace(corpus, folder=folder), dict.fromkeys(("train", "dev", "test"), few))
+    return few
 
 
 def other_classes(folder: Path) -> None:
