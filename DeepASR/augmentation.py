@@ -1,8 +1,8 @@
 """Utterances as others might have said them: features that are changed at random while training.
 
 All of it works on log mel energies, so it costs no second computation of features: another length of the vocal tract (Jaitly and
-Hinton, 2013) moves the mel bands, another pace stretches time, another loudness is a constant, another microphone a curve over
-the bands, noise adds energies. SpecAugment (Park et al., arXiv:1904.08779) hides bands and stretches of time of the network's input.
+Hinton, 2013) moves the mel bands, another pace stretches time, another loudness is a constant, or a curve over time, as sounds are
+weaker in one mouth than in another, another microphone a curve over the bands, noise adds energies. SpecAugment (Park et al., arXiv:1904.08779) hides bands and stretches of time of the network's input.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ class AugmentationFlags:
     """Vocal tract: frequencies up to this share higher or lower."""
     volume: NotNegative = 0.0
     """Loudness: up to so many decibels more or less."""
+    swell: NotNegative = 0.0
+    """Loudness within an utterance: it rises and falls by about so many decibels, several times a second."""
     microphone: NotNegative = 0.0
     """Microphone: a smooth curve over the bands, of about so many decibels."""
     noise: Share = 0.0
@@ -45,6 +47,8 @@ class AugmentationFlags:
 
 LONGEST_MASK, LARGEST_SHARE = 20, 4
 """Frames of a hidden stretch; a hidden group is at most this part of all bands."""
+SWELL = 12
+"""Frames from one drawn loudness to the next."""
 UNSTRETCHED = 0.4
 """Share of the utterances that keep pace and vocal tract."""
 
@@ -63,6 +67,9 @@ def another_voice(features: np.ndarray, flags: AugmentationFlags, rng: np.random
         features = _read_at(features.T, np.arange(features.shape[1]) * rng.uniform(1 - flags.warp, 1 + flags.warp)).T
     if flags.volume:
         features = features + rng.uniform(-flags.volume, flags.volume) * _DECIBEL
+    if flags.swell:
+        knots = rng.normal(0, flags.swell, len(features) // SWELL + 2)
+        features = features + _read_at(knots, np.arange(len(features)) / SWELL)[:, None] * _DECIBEL
     if flags.microphone:
         features = features + flags.microphone * _DECIBEL * _curve(features.shape[1], rng)
     if flags.noise and rng.random() < flags.noise:

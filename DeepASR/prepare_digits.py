@@ -4,7 +4,7 @@
     ./zoo prepare DeepASR digits --recordings free-spoken-digit-dataset/recordings --data_dir digits
 
 Each recording `DIGIT_SPEAKER_TAKE.wav` comes twice in strings of 1 to 5 of its speaker, with pauses of .05 to .3 s, another level
-and noise, or none; takes below 10 are kept for test, in strings of 3 to 7. Synthetic English voices (extra `synth`, and --voices)
+and noise, or none; takes below 10 are kept for test, in strings of 3 to 7, and every 15th is for dev. Synthetic English voices (extra `synth`, and --voices)
 are mixed in, since four speakers are few.
 Alignments come from a flat start for each speaker by himself, so that a speaker who is left out of training had no part in it.
 """
@@ -49,6 +49,11 @@ TRAINED_NOISE = (12.0, 60.0)
 """Least and most decibels between speech and noise in the strings to train on."""
 AT_ONCE, BARE = 0.4, 0.15
 """Shares of the strings to train on that begin with the first sound, and that have no other noise than their recordings."""
+CLIPPED, MOST_CLIPPED = 0.3, 0.08
+"""Share of beginnings, and of ends, of words to train on that are cut off, and how many seconds at most: many a recording of
+that data set lacks a part of its first or last sound."""
+EVERY, FIRST_OF_DEV = 15, 10
+"""Every 15th take from that one on is for dev."""
 _NAME = re.compile(r"(\d)_([a-z]+)_(\d+)")
 
 
@@ -82,14 +87,16 @@ def main(flags: Flags) -> None:
     takes = read_takes(flags.recordings)
     tested = {key: samples for key, samples in takes.items() if key[2] < flags.tested_takes}
     others = {key: samples for key, samples in takes.items() if key[2] >= flags.tested_takes}
-    train = [item for number in range(flags.times) for item in strings(others, f"train{number}", rng)]
+    # Without any, as in a set for test alone, all of them.
+    for_dev = {key: samples for key, samples in others.items() if key[2] % EVERY == FIRST_OF_DEV} or others
+    for_train = {key: samples for key, samples in others.items() if key not in for_dev} or others
+    train = [item for number in range(flags.times) for item in strings(for_train, f"train{number}", rng)]
+    dev = list(strings(for_dev, "dev", rng))
     spoken = list(synthetic(flags.synthetic, rng)) if flags.synthetic else []
     test = list(strings(tested, "test", rng, TESTED_SIZES, flags.noise))
     if flags.voices is not None:
         spoken += strings(read_takes(flags.voices), "voice", rng)
-    # Every 15th string says when to stop.
-    dev = train[::15]
-    parts = {"train": [item for item in train if item not in dev] + spoken, "dev": dev, "test": test}
+    parts = {"train": train + spoken, "dev": dev, "test": test}
     about = {
         "language": "strings of English digits",
         "examples": "digits",
@@ -152,10 +159,12 @@ def joined(
 ) -> np.ndarray:
     """Recordings one after the other, with pauses, in a room with noise so many decibels below them, at least and at most.
 
-    None: for training, where some begin with the first sound, and some have no other noise than their own.
+    None: for training, where some begin with the first sound, some have no other noise than their own, and words may lack a part.
     """
     parts = []
     for piece in pieces:
+        if noise is None:
+            piece = clipped(piece, rng)
         # Recordings differ in loudness, and speakers do within a string.
         level = 8000 * 10 ** (rng.uniform(-3, 3) / 20) / max(np.abs(piece).max(), 1)
         parts += [piece * level, np.zeros(int(rng.uniform(0.05, 0.3) * RATE), np.float32)]
@@ -167,6 +176,13 @@ def joined(
     return in_a_room(
         np.concatenate(parts), rng, noise=rng.uniform(*(noise or TRAINED_NOISE)), margin=(margin[0], margin[1])
     )
+
+
+def clipped(piece: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A word [n] that may lack a part of its first or last sound, at most a fifth of it."""
+    most = min(int(MOST_CLIPPED * RATE), len(piece) // 5)
+    before, behind = (int(rng.integers(most + 1)) if rng.random() < CLIPPED else 0 for _ in range(2))
+    return piece[before : len(piece) - behind]
 
 
 def synthetic(count: int, rng: np.random.Generator) -> Iterator[Recording]:

@@ -86,7 +86,14 @@ def test_kaldi_s_files_train_a_recogniser_that_kaldi_s_graph_decodes(
     main(flags(kaldi, error_rate_type="wer"))
     corpus = open_corpus(kaldi / "data")
     assert (corpus.class_num, corpus.frame_dim) == (CLASSES, 8) and corpus.graph is not None
-    small: dict[str, Any] = {"hidden_dim": 24, "proj_dim": 16, "stacked_num": 1, "filters": 4, "engine": "xla", "lengths": (96,)}
+    small: dict[str, Any] = {
+        "hidden_dim": 24,
+        "proj_dim": 16,
+        "stacked_num": 1,
+        "filters": 4,
+        "engine": "xla",
+        "lengths": (96,),
+    }
     train.main(train.Flags(data_dir=kaldi / "data", output_dir=kaldi / "run", num_epochs=25, lr=0.02, **small))
     common: dict[str, Any] = {"checkpoint": kaldi / "run", "engine": "xla", "device": "cpu"}
     result = evaluation.main(evaluation.Flags(data_dir=kaldi / "data", **common))

@@ -112,6 +112,9 @@ def test_each_change_changes_what_it_says() -> None:
     features = rng.normal(size=(60, DIM)).astype(np.float32)
     louder = another_voice(features, AugmentationFlags(volume=10), rng)
     assert np.ptp(louder - features) < 1e-5 and not np.array_equal(louder, features)
+    swelling = another_voice(features, AugmentationFlags(swell=5), rng) - features
+    assert np.ptp(swelling, axis=1).max() < 1e-5 and np.ptp(swelling[:, 0]) > 0.5
+    assert np.abs(np.diff(swelling[:, 0])).max() < 0.6, "it changes little from frame to frame"
     microphone = another_voice(features, AugmentationFlags(microphone=6), rng) - features
     assert np.ptp(microphone, axis=0).max() < 1e-5 and np.abs(microphone[0]).max() > 0.3
     noisy = another_voice(features, AugmentationFlags(noise=1), rng)
