@@ -166,8 +166,9 @@ def joined(
         if noise is None:
             piece = clipped(piece, rng)
         # Recordings differ in loudness, and speakers do within a string.
-        level = 8000 * 10 ** (rng.uniform(-3, 3) / 20) / max(np.abs(piece).max(), 1)
-        parts += [piece * level, np.zeros(int(rng.uniform(0.05, 0.3) * RATE), np.float32)]
+        piece = piece * (8000 * 10 ** (rng.uniform(-3, 3) / 20) / max(np.abs(piece).max(), 1))
+        pause = np.zeros(int(rng.uniform(0.05, 0.3) * RATE))
+        parts += [piece, pause if noise is not None else rng.normal(0, background(piece), len(pause))]
     if noise is None and rng.random() < BARE:
         return np.concatenate(parts[:-1]) * 10 ** (rng.uniform(-18, 6) / 20)
     margin = [int(seconds * RATE) for seconds in rng.uniform(0, 0.3, 2)]
@@ -176,6 +177,13 @@ def joined(
     return in_a_room(
         np.concatenate(parts), rng, noise=rng.uniform(*(noise or TRAINED_NOISE)), margin=(margin[0], margin[1])
     )
+
+
+def background(piece: np.ndarray) -> float:
+    """How loud the quietest 10 ms of a recording [n] are, at least 1: pauses of zeros would sound like nothing that is recorded."""
+    size = RATE // 100
+    power = np.square(piece[: len(piece) // size * size].reshape(-1, size)).mean(axis=1)
+    return max(float(np.sqrt(power.min())), 1.0)
 
 
 def clipped(piece: np.ndarray, rng: np.random.Generator) -> np.ndarray:
