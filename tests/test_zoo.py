@@ -20,6 +20,11 @@ def house(tmp_path: Path) -> Path:
     """The zoo with one task of its own, and an environment whose Python says what it was called with."""
     for name in ("zoo", "pyproject.toml", "requirements.txt", "conftest.py"):
         shutil.copy(ROOT / name, tmp_path / name)
+    (tmp_path / "caffe2fluid").mkdir()
+    for path in (ROOT / "caffe2fluid").glob("*.py"):
+        (tmp_path / "caffe2fluid" / path.name).write_text(
+            SCRIPT if "__main__" in path.read_text(encoding="utf-8") else ""
+        )
     task = tmp_path / "new_task"
     for name in ("train", "infer", "tally", "prepare_small", "score_words"):
         task.mkdir(exist_ok=True)
@@ -30,7 +35,8 @@ def house(tmp_path: Path) -> Path:
     (task / "tests").mkdir()
     (task / "tests" / "test_new.py").write_text("def test_it():\n    assert False\n")
     (tmp_path / "fluid" / "commands").mkdir(parents=True)
-    (tmp_path / "fluid" / "commands" / "legacy.py").write_text("")
+    for name in ("legacy", "list"):
+        (tmp_path / "fluid" / "commands" / f"{name}.py").write_text("")
     python = tmp_path / "venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
     python.write_text('#!/bin/bash\necho "python $*"\n')
@@ -80,6 +86,13 @@ def test_two_first_installations_wait_for_each_other(house: Path) -> None:
         ),
         (("test", "--full"), "python -m pytest -n auto --maxprocesses 4 --dist loadgroup"),
         (("launch", "2", "new_task"), "python -m fluid.commands.launch 2 ./new_task/train.py"),
+        (("list", "weights"), "python -m fluid.commands.list weights"),
+        (("convert", "net.prototxt", "--output", "a b"), "python ./caffe2fluid/convert.py net.prototxt --output a b"),
+        (("convert", "caffe2fluid", "net.prototxt"), "python ./caffe2fluid/convert.py net.prototxt"),
+        (("infer", "caffe2fluid", "a b", "x.png"), "python ./caffe2fluid/infer.py a b x.png"),
+        (("export", "caffe2fluid", "a b", "--onnx", "x"), "python ./caffe2fluid/export.py a b --onnx x"),
+        (("compare", "caffe2fluid", "a b"), "python ./caffe2fluid/compare.py a b"),
+        (("eval", "caffe2fluid", "a b", "val.txt"), "python ./caffe2fluid/eval.py a b val.txt"),
     ],
 )
 def test_what_runs(house: Path, words: tuple[str, ...], said: str) -> None:
@@ -89,8 +102,8 @@ def test_what_runs(house: Path, words: tuple[str, ...], said: str) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (("train", "elsewhere"), 1, "error: 'elsewhere' is no task; choose one of: new_task"),
-        (("train",), 1, "error: '' is no task; choose one of: new_task"),
+        (("train", "elsewhere"), 1, "error: 'elsewhere' is no task; choose one of: caffe2fluid new_task"),
+        (("train",), 1, "error: '' is no task; choose one of: caffe2fluid new_task"),
         (
             ("network", "new_task"),
             1,
