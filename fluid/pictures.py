@@ -74,7 +74,7 @@ def _keep_readable(axis: Any) -> None:
     room = max(high - low, 1e-9)
     if values.max() > high + FAR * room:
         top = values[values <= high + FAR * room].max() + 0.1 * room
-        axis.set_ylim(top=top)
+        axis.set_ylim(values.min() - 0.1 * room, top)
         for x, y in drawn:
             if y > top:
                 axis.annotate(f"{y:.3g}", (x, top), ha="center", va="top", fontsize=8, color="tab:red")
