@@ -434,7 +434,8 @@ def _check_files_exist(images: ImageList, names: list[bytes]) -> None:
 
 def _images_below(folder: Path, root: Path) -> Iterator[bytes]:
     """Paths relative to `root`, in order. Links to folders are followed, each folder once; what is hidden is passed over."""
-    seen = set()
+    # A link upward would bring the other classes in.
+    seen = {str(above) for above in Path(os.path.realpath(folder)).parents}
     for place, folders, files in os.walk(folder, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         if (real := os.path.realpath(place)) in seen:
