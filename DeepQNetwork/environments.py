@@ -1,4 +1,5 @@
-"""Environments: Atari games in ale-py's own threads, one game whose emulator can be saved, and gymnasium's control tasks.
+"""Environments: Atari games in ale-py's own threads, one game whose emulator can be saved, and any gymnasium task
+(gymnasium_tasks.py).
 
 All of them step in two halves, so that a learner can compute while the emulators run:
 
@@ -15,7 +16,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from fluid import PROCESSORS
-from fluid.config import nearest
 from fluid.errors import UserError
 
 import cv2
@@ -81,12 +81,30 @@ class Step(NamedTuple):
     """[E] bool: `observation` begins an episode and the action was ignored."""
 
 
+@dataclass(frozen=True)
+class View:
+    """How a gymnasium task is shown to an agent. Atari games have protocols instead."""
+
+    frame_skip: int = 1
+    """Times that an action is repeated; rewards are summed."""
+    resize: int | None = None
+    """Side of the square that images are resized to."""
+    wrapper: str | None = None
+    """`module:callable` that is given each copy and returns what is used instead."""
+
+
+PLAIN = View()
+
+
 class Environment(Protocol):
     """What the training loop and the evaluation use. Raises UserError in its constructor for what does not exist."""
 
     num_envs: int
     num_actions: int
     observation_shape: tuple[int, ...]
+    """Of one frame: an image [H, W] or [C, H, W], or numbers [D]."""
+    image: bool
+    """Whether frames are images, uint8."""
     dtype: np.dtype
     description: str
     saveable: bool
@@ -99,6 +117,18 @@ class Environment(Protocol):
     def receive(self) -> Step: ...
 
     def close(self) -> None: ...
+
+
+class Game(Environment, Protocol):
+    """An environment, one copy, whose screen can be seen."""
+
+    keep_screens: bool
+    """Whether `screens` is filled."""
+    screens: list[np.ndarray]
+    """[H, W, 3] uint8 each: what the last step showed."""
+    screens_per_step: int
+    screens_per_second: float
+    """Of a game played at its own speed."""
 
 
 def is_atari(name: str) -> bool:
@@ -119,26 +149,51 @@ def game_id(name: str) -> str:
 
 
 def make(
-    name: str, num_envs: int, *, protocol: str = "standard", threads: int = 0, saveable: bool = False
+    name: str,
+    num_envs: int,
+    *,
+    protocol: str = "standard",
+    view: View = PLAIN,
+    threads: int = 0,
+    saveable: bool = False,
 ) -> "Environment":
     """The environment of an Atari game (ale-py's 108) or of a gymnasium task with discrete actions.
 
     Args:
-        name: a game in any spelling `game_id` knows, or a gymnasium id such as CartPole-v1.
+        name: a game in any spelling `game_id` knows, or a gymnasium id such as CartPole-v1 or my_module:MyTask-v0.
         num_envs: how many run side by side.
         protocol: a key of PROTOCOLS; only Atari games have one.
+        view: how other tasks are shown.
         threads: threads for the emulators; 0: one a processor that this process may use.
         saveable: one game whose emulator state can be saved, for runs that resume to the same bits.
 
     Raises UserError for a name that is neither, with the nearest one.
     """
+    if not is_atari(name):
+        from DeepQNetwork.gymnasium_tasks import GymnasiumVector
+
+        return GymnasiumVector(name, num_envs, view)
+    if saveable:
+        return AtariGame(game_id(name), _protocol(protocol))
+    return AtariVector(game_id(name), _protocol(protocol), num_envs, threads)
+
+
+def make_game(name: str, *, protocol: str = "standard", view: View = PLAIN) -> "Game":
+    """One copy with a screen. Raises UserError as `make`, and for a task that has none."""
+    if not is_atari(name):
+        from DeepQNetwork.gymnasium_tasks import GymnasiumVector
+
+        return GymnasiumVector(name, 1, view, screen=True)
+    return AtariGame(game_id(name), _protocol(protocol))
+
+
+def shows_images(name: str, view: View = PLAIN) -> bool:
+    """Whether the frames of an environment are images. Raises UserError as `make`."""
     if is_atari(name):
-        if protocol not in PROTOCOLS:
-            raise UserError(f"unknown protocol {protocol}; choose one of {', '.join(PROTOCOLS)}")
-        if saveable:
-            return AtariGame(game_id(name), PROTOCOLS[protocol])
-        return AtariVector(game_id(name), PROTOCOLS[protocol], num_envs, threads)
-    return ControlVector(name, num_envs)
+        return True
+    environment = make(name, 1, view=view)
+    environment.close()
+    return environment.image
 
 
 def action_names(game: str) -> list[str]:
@@ -159,6 +214,7 @@ class AtariVector:
     """E games in ale-py's threads. Their emulators cannot be saved: a resumed run starts new episodes."""
 
     observation_shape = SCREEN
+    image = True
     dtype = np.dtype(np.uint8)
     saveable = False
 
@@ -233,7 +289,10 @@ class AtariGame:
     num_envs = 1
     saveable = True
     observation_shape = SCREEN
+    image = True
     dtype = np.dtype(np.uint8)
+    screens_per_step = FRAME_SKIP
+    screens_per_second = 60.0
 
     def __init__(self, game: str, protocol: Preprocessing):
         self.game, self.protocol = game, protocol
@@ -326,88 +385,10 @@ class AtariGame:
         return self._ale.getScreenGrayscale() if self.protocol.palette else self._ale.getScreenRGB()
 
 
-class ControlVector:
-    """E copies of a gymnasium task with discrete actions and a vector of numbers as observation.
-
-    Tasks whose whole state is the array `state`, such as CartPole, can be saved and restored to the bit (`saveable`).
-    """
-
-    dtype = np.dtype(np.float32)
-
-    def __init__(self, name: str, num_envs: int):
-        import gymnasium
-
-        try:
-            self._vector = gymnasium.make_vec(name, num_envs=num_envs, vectorization_mode="sync")
-        except gymnasium.error.Error as error:
-            raise UserError(
-                f"no environment called {name}: neither an Atari game nor a gymnasium id.{_nearest_environment(name)}"
-            ) from error
-        space, actions = self._vector.single_observation_space, self._vector.single_action_space
-        if (
-            not isinstance(actions, gymnasium.spaces.Discrete)
-            or not isinstance(space, gymnasium.spaces.Box)
-            or len(space.shape) != 1
-        ):
-            raise UserError(
-                f"{name}: DQN here needs discrete actions and a vector of numbers; it has {actions} and {space}"
-            )
-        self.num_envs, self.num_actions = num_envs, int(actions.n)
-        self.observation_shape = tuple(space.shape)
-        self.description = f"{name} x {num_envs}"
-        self.saveable = all(
-            hasattr(env.unwrapped, "state") and env.has_wrapper_attr("_elapsed_steps") for env in self._vector.envs
-        )
-
-    def reset(self, seed: int) -> np.ndarray:
-        """Begin an episode in every environment; observations [E, D] float32."""
-        observation, _ = self._vector.reset(seed=seed)
-        self._over = np.zeros(self.num_envs, bool)
-        return observation.astype(np.float32)
-
-    def send(self, actions: np.ndarray) -> None:
-        """Remember the actions [E]; they are played in `receive`."""
-        self._actions = np.array(actions, np.int32)
-
-    def receive(self) -> Step:
-        """Play them."""
-        observation, reward, terminated, truncated, _ = self._vector.step(self._actions)
-        first, self._over = self._over, terminated | truncated
-        none = np.zeros(self.num_envs, bool)
-        return Step(
-            observation.astype(np.float32), self._actions, reward.astype(np.float32), terminated, truncated, none, first
-        )
-
-    def save(self) -> dict[str, Any]:
-        """The state of every copy, and everything else that decides what happens next, as arrays and JSON-able data."""
-        copies = []
-        for env in self._vector.envs:
-            inner = env.unwrapped
-            copies.append(
-                {
-                    "random": inner.np_random.bit_generator.state,
-                    "beyond": getattr(inner, "steps_beyond_terminated", None),
-                    "steps": env.get_wrapper_attr("_elapsed_steps"),
-                }
-            )
-        states = np.array([env.unwrapped.state for env in self._vector.envs], np.float64)
-        return {"emulator": states, "copies": copies, "over": self._over.tolist()}
-
-    def restore(self, saved: dict[str, Any]) -> None:
-        """Continue from `save`; follows a `reset`."""
-        for env, state, copy in zip(self._vector.envs, saved["emulator"], saved["copies"], strict=True):
-            inner = env.unwrapped
-            inner.state = state.copy()
-            inner.np_random.bit_generator.state = copy["random"]
-            if copy["beyond"] is not None or hasattr(inner, "steps_beyond_terminated"):
-                inner.steps_beyond_terminated = copy["beyond"]
-            env.set_wrapper_attr("_elapsed_steps", copy["steps"])
-        self._over = np.array(saved["over"])
-        self._vector._autoreset_envs = self._over.copy()
-
-    def close(self) -> None:
-        """Close the copies."""
-        self._vector.close()
+def _protocol(name: str) -> Preprocessing:
+    if name not in PROTOCOLS:
+        raise UserError(f"unknown protocol {name}; choose one of {', '.join(PROTOCOLS)}")
+    return PROTOCOLS[name]
 
 
 def _emulator(game: str, sticky: float, seed: int) -> Any:
@@ -426,10 +407,3 @@ def _start_actions(protocol: Preprocessing, names: list[str]) -> list[int]:
     if "FIRE" not in names:
         return []
     return [int(name) if name.isdigit() else names.index(name) for name in protocol.start_actions]
-
-
-def _nearest_environment(name: str) -> str:
-    import gymnasium
-    from ale_py import roms
-
-    return nearest(name, [*roms.get_all_rom_ids(), *gymnasium.registry])

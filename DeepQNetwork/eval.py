@@ -35,18 +35,20 @@ class Flags(PlayerFlags, ResultFlags):
 
 def main(flags: Flags) -> Scores:
     """Play and print; returns the scores."""
-    agent, q_function, engine = load_player(flags)
+    player = load_player(flags)
+    agent = player.agent
     count = min(flags.num_envs or 16, flags.test_episodes)
-    environment = environments.make(agent.env, count, protocol=agent.protocol)
+    environment = environments.make(agent.env, count, protocol=agent.protocol, view=agent.view)
     check_actions(agent, environment)
     console.print(f"{environment.description}", markup=False)
-    console.print(f"{agent.network}{', dueling' if agent.dueling else ''}; {engine}; seed {flags.seed}", markup=False)
-    options = {"episodes": flags.test_episodes, "epsilon": flags.test_epsilon, "seed": flags.seed}
+    console.print(
+        f"{agent.network}{', dueling' if agent.dueling else ''}; {player.how}; seed {flags.seed}", markup=False
+    )
 
     def say(score: float, done: int) -> None:
         console.print(f"episode {done}/{flags.test_episodes}: {score:g}")
 
-    scores = play(q_function, environment, agent, **options, on_episode=say)
+    scores = play(player, environment, episodes=flags.test_episodes, seed=flags.seed, on_episode=say)
     environment.close()
     console.print(f"score: {scores}", markup=False)
     if flags.output_dir is not None:

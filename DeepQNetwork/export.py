@@ -17,7 +17,7 @@ if __package__ in (None, ""):
 
 from DeepQNetwork import environments
 from DeepQNetwork.agent import TASK, Agent, AgentFlags
-from DeepQNetwork.episodes import play
+from DeepQNetwork.episodes import Player, play
 from DeepQNetwork.flags import ALIASES
 from DeepQNetwork.network import act_program, inference_program
 from DeepQNetwork.pretrained import load_agent
@@ -57,15 +57,9 @@ def score(agent: Agent, state: dict[str, np.ndarray], episodes: int) -> dict[str
     program = act_program(agent)
     engine, _ = engines.create("auto", "auto", "fp32", 0, runs=None)
     engine.load(state)
-    environment = environments.make(agent.env, min(16, episodes), protocol=agent.protocol)
-    scores = play(
-        lambda states: np.asarray(engine.run(program, {"state": states})["q_values"]),
-        environment,
-        agent,
-        episodes=episodes,
-        epsilon=0.01,
-        seed=0,
-    )
+    environment = environments.make(agent.env, min(16, episodes), protocol=agent.protocol, view=agent.view)
+    player = Player(agent, lambda states: np.asarray(engine.run(program, {"state": states})["q_values"]), epsilon=0.01)
+    scores = play(player, environment, episodes=episodes, seed=0)
     environment.close()
     return {"score": scores.result()["score"]}
 

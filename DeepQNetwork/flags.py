@@ -7,7 +7,10 @@ from DeepQNetwork.agent import AgentFlags
 from fluid.config import EngineFlags, ExportedFlags, Share, Was
 
 ALIASES = {"rom": "env", "model_path": "pretrained_model", "target": "export_dir"}
-RETIRED = {"viz": "infer.py shows the game: --show window or --show terminal"}
+RETIRED = {
+    "viz": "infer.py shows the game: --show window or --show terminal",
+    "alg": "the weights say which network they belong to",
+}
 
 
 @dataclass

@@ -15,8 +15,7 @@ if __package__ in (None, ""):
 
 from DeepQNetwork import pictures
 from DeepQNetwork.agent import Agent
-from DeepQNetwork.environments import PROTOCOLS, AtariGame, game_id, is_atari
-from DeepQNetwork.episodes import with_noise
+from DeepQNetwork.environments import make_game
 from DeepQNetwork.flags import ALIASES, PlayerFlags
 from DeepQNetwork.player import check_actions, load_player
 from DeepQNetwork.pretrained import load_agent
@@ -61,20 +60,18 @@ def main(flags: Flags) -> list[dict[str, Any]]:
         return []
     if flags.video is not None and flags.video.suffix not in (".gif", ".mp4"):
         raise UserError(f"--video {flags.video}: videos are written as .gif or .mp4")
-    agent, q_function, engine = load_player(flags)
-    if not is_atari(agent.env):
-        raise UserError(f"{agent.env} has no screen here; eval.py plays it and prints the score")
-    game = AtariGame(game_id(agent.env), PROTOCOLS[agent.protocol])
+    player = load_player(flags)
+    agent = player.agent
+    game = make_game(agent.env, protocol=agent.protocol, view=agent.view)
     check_actions(agent, game)
     console.print(f"{game.description}", markup=False)
-    console.print(f"{agent.network}; {engine}; epsilon {flags.test_epsilon:g}, seed {flags.seed}", markup=False)
+    console.print(f"{agent.network}; {player.how}; epsilon {flags.test_epsilon:g}, seed {flags.seed}", markup=False)
     screen = {"none": None, "terminal": pictures.TerminalScreen, "window": pictures.WindowScreen}[flags.show]
     rate = flags.video_fps or (15 if flags.video and flags.video.suffix == ".gif" else 30)
-    recorder = Recorder(rate) if flags.video else None
+    recorder = Recorder(rate, game.screens_per_second) if flags.video else None
     with json_lines(flags.output_file) as write:
         records = watch(
-            with_noise(q_function, flags.test_epsilon, flags.seed),
-            agent,
+            player,
             game,
             episodes=flags.test_episodes,
             seed=flags.seed,

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from DeepQNetwork.agent import MEMORY, Agent
-from DeepQNetwork.environments import FRAME_SKIP, Environment
+from DeepQNetwork.environments import Environment
 from DeepQNetwork.episodes import Scores, greedy_with_noise
 from DeepQNetwork.recipe import Recipe, epsilon_at
 from DeepQNetwork.replay import Replay, Transitions
@@ -145,7 +145,7 @@ class Learner:
             alpha=recipe.priority_alpha if recipe.prioritized else None,
         )
         self.memory = (DeviceMemory if on_device else HostMemory)(engine, programs, agent, self.replay)
-        self.updates_per_call = recipe.updates_per_call or max(recipe.num_envs // recipe.update_every, 1)
+        self.updates_per_call = recipe.updates_per_call
         exploring, drawing = np.random.SeedSequence(seed).spawn(2)
         self.exploring, self.drawing = np.random.default_rng(exploring), np.random.default_rng(drawing)
         self.step, self.updates, self.synced, self.credit = 0, 0, 0, 0.0
@@ -234,7 +234,8 @@ class Learner:
     def _draw(self) -> Transitions:
         start = self.recipe.priority_beta
         beta = start + (1.0 - start) * min(self.step / self.total_steps, 1.0)
-        return self.replay.sample(self.recipe.batch_size * self.updates_per_call, self.drawing, beta)
+        count = self.recipe.batch_size * self.updates_per_call
+        return self.replay.sample(count, self.drawing, beta, minibatches=self.updates_per_call)
 
     def _train(self, batch: Transitions) -> None:
         feeds = self.memory.feeds(batch, self.updates_per_call)
@@ -357,7 +358,7 @@ class Rounds:
         values = learner.outputs.take_means()
         if learner.recent:
             values["episode_return"] = float(np.mean(learner.recent))
-        frames = steps * (FRAME_SKIP if learner.agent.dtype == "uint8" else 1)
+        frames = steps * learner.agent.frame_skip
         values |= {
             "epsilon": learner.epsilon,
             "frames_per_second": frames / seconds,

@@ -70,17 +70,39 @@ def mlp(layers: Layers, x: Value) -> Value:
 NETWORKS: dict[str, Trunk] = {"nature": nature, "fluid2018": fluid2018, "mlp": mlp}
 
 
-def q_values(agent: Agent, layers: Layers, state: Value) -> Value:
-    """Q [N, actions] of states [N, ...] as they come from the environment: images 0..255, or numbers."""
+def returns(agent: Agent, layers: Layers, state: Value) -> Value:
+    """What is predicted of the returns of states [N, ...] as they come from the environment, [N, actions, atoms].
+
+    By `agent.returns`: their mean (one atom), logits of the places (Bellemare et al., arXiv:1707.06887), or the quantiles
+    (Dabney et al., arXiv:1710.10044).
+    """
     x = paddle.cast(state, "float32")
-    if agent.dtype == "uint8":
+    if agent.image:
         x = x / 255.0
     x = NETWORKS[agent.network](layers, x)
     if not agent.dueling:
-        return layers.fc("fc1", x, agent.num_actions)
-    value = layers.fc("value_fc", x, 1)
-    advantage = layers.fc("advantage_fc", x, agent.num_actions)
+        return layers.fc("fc1", x, agent.num_actions * agent.atoms).reshape([-1, agent.num_actions, agent.atoms])
+    value = layers.fc("value_fc", x, agent.atoms).reshape([-1, 1, agent.atoms])
+    advantage = layers.fc("advantage_fc", x, agent.num_actions * agent.atoms)
+    advantage = advantage.reshape([-1, agent.num_actions, agent.atoms])
     return value + (advantage - paddle.mean(advantage, axis=1, keepdim=True))
+
+
+def mean(agent: Agent, predicted: Value) -> Value:
+    """Q: the mean [N, ...] of what `returns` predicts, [N, ..., atoms]."""
+    if agent.returns == "places":
+        return paddle.sum(F.softmax(predicted, axis=-1) * _constant(places(agent)), axis=-1)
+    return paddle.mean(predicted, axis=-1)
+
+
+def places(agent: Agent) -> np.ndarray:
+    """The returns [atoms] that C51 gives probabilities to."""
+    return np.linspace(agent.v_min, agent.v_max, agent.atoms, dtype=np.float32)
+
+
+def q_values(agent: Agent, layers: Layers, state: Value) -> Value:
+    """Q [N, actions] of states [N, ...] as they come from the environment: images 0..255, or numbers."""
+    return mean(agent, returns(agent, layers, state))
 
 
 def act_program(agent: Agent, *, dtype: str | None = None, name: str = "act") -> Program:
@@ -132,11 +154,11 @@ def train_program(
     Inputs: `state` and `next_state` [B, ...], or with `memory_rows` `state_rows` and `next_rows` [B, stack] int32 into
     the memory on the device; `action` [B] int32; `reward` [B], the discounted sum over the steps of the transition;
     `discount` [B], gamma^steps or 0 at the end of an episode; `weight` [B]. Outputs: `loss`, `q` (mean of the values of
-    the actions taken), `error` [B], the absolute temporal-difference error.
+    the actions taken), `error` [B], what prioritised replay draws by.
 
     Args:
         double: the policy network chooses the action that the target network evaluates (arXiv:1509.06461).
-        loss: `huber`, or `mse` as in 2018.
+        loss: `huber`, or `mse` as in 2018; without meaning where the distribution of returns is learnt.
     """
 
     def network(
@@ -148,17 +170,12 @@ def train_program(
             memory = _memory(agent, memory_rows)
             state, next_state = (_states(agent, memory, states[name]) for name in ("state_rows", "next_rows"))
         policy, target = Layers(POLICY), Layers(TARGET, trainable=False)
-        q = _of_action(q_values(agent, policy, state), action, agent.num_actions)
-        next_q = q_values(agent, target, next_state)
-        if double:
-            chosen = paddle.argmax(q_values(agent, policy, next_state), axis=1)
-            next_value = _of_action(next_q, chosen, agent.num_actions)
-        else:
-            next_value = paddle.max(next_q, axis=1)
-        goal = reward + discount * next_value
-        goal.stop_gradient = True
-        losses = F.smooth_l1_loss(q, goal, reduction="none") if loss == "huber" else paddle.square(q - goal)
-        return {"loss": paddle.mean(weight * losses), "q": paddle.mean(q), "error": paddle.abs(q - goal)}
+        predicted = _of_action(returns(agent, policy, state), action, agent.num_actions)
+        following = returns(agent, target, next_state)
+        q_next = q_values(agent, policy, next_state) if double else mean(agent, following)
+        following = _of_action(following, paddle.argmax(q_next, axis=1), agent.num_actions)
+        losses, error = LOSSES[agent.returns](agent, predicted, following, reward, discount, loss)
+        return {"loss": paddle.mean(weight * losses), "q": paddle.mean(mean(agent, predicted)), "error": error}
 
     state = Input("state", (None, *agent.state_shape), agent.dtype)
     rows = Input("state_rows", (None, agent.stack), "int32")
@@ -176,6 +193,54 @@ def train_program(
         schedule=Constant(lr),
         batch_axes={"error": 0},
     )
+
+
+def mean_loss(
+    agent: Agent, predicted: Value, following: Value, reward: Value, discount: Value, loss: str
+) -> tuple[Value, Value]:
+    """DQN: `predicted` and `following` [B, 1] are means; loss [B] and absolute temporal-difference error [B]."""
+    q, goal = predicted[:, 0], reward + discount * following[:, 0]
+    goal.stop_gradient = True
+    losses = F.smooth_l1_loss(q, goal, reduction="none") if loss == "huber" else paddle.square(q - goal)
+    return losses, paddle.abs(q - goal)
+
+
+def places_loss(
+    agent: Agent, predicted: Value, following: Value, reward: Value, discount: Value, loss: str
+) -> tuple[Value, Value]:
+    """C51 (arXiv:1707.06887, algorithm 1): logits [B, atoms]; cross-entropy [B] with the target's projection, and again.
+
+    The projection shares the probability of a shifted place out among the two places around it, by distance.
+    """
+    support = _constant(places(agent))
+    shifted = reward[:, None] + discount[:, None] * support
+    shifted = paddle.clip(shifted, agent.v_min, agent.v_max)
+    distance = paddle.abs(shifted[:, :, None] - support) * ((agent.atoms - 1) / (agent.v_max - agent.v_min))
+    shares = paddle.clip(1.0 - distance, 0.0, 1.0)
+    goal = paddle.sum(F.softmax(following, axis=-1)[:, :, None] * shares, axis=1)
+    goal.stop_gradient = True
+    losses = -paddle.sum(goal * F.log_softmax(predicted, axis=-1), axis=-1)
+    return losses, losses
+
+
+def quantiles_loss(
+    agent: Agent, predicted: Value, following: Value, reward: Value, discount: Value, loss: str
+) -> tuple[Value, Value]:
+    """QR-DQN (arXiv:1710.10044, equation 10, kappa 1): quantiles [B, atoms]; loss [B] and absolute error of the mean [B]."""
+    goal = reward[:, None] + discount[:, None] * following
+    goal.stop_gradient = True
+    level = _constant((np.arange(agent.atoms, dtype=np.float32) + 0.5) / agent.atoms)
+    error = goal[:, None, :] - predicted[:, :, None]
+    size = paddle.abs(error)
+    huber = paddle.where(size <= 1.0, 0.5 * error * error, size - 0.5)
+    below = paddle.cast(error < 0.0, "float32")
+    below.stop_gradient = True
+    losses = paddle.sum(paddle.mean(paddle.abs(level[:, None] - below) * huber, axis=2), axis=1)
+    return losses, paddle.abs(paddle.mean(goal, axis=1) - paddle.mean(predicted, axis=1))
+
+
+LOSSES = {"mean": mean_loss, "places": places_loss, "quantiles": quantiles_loss}
+"""By Agent.returns."""
 
 
 def sync_program(policy_shapes: dict[str, tuple[int, ...]]) -> Program:
@@ -201,15 +266,25 @@ def describe_weights(weights: dict[str, np.ndarray], env: str, protocol: str) ->
     size = (
         {}
         if network != "mlp"
-        else {"observation_shape": (weights[f"{POLICY}_hidden1"].shape[0],), "dtype": "float32", "stack": 1}
+        else {
+            "observation_shape": (weights[f"{POLICY}_hidden1"].shape[0],),
+            "image": False,
+            "dtype": "float32",
+            "stack": 1,
+            "frame_skip": 1,
+        }
     )
     dueling = heads[0].endswith("advantage_fc")
     return Agent(env, network, dueling, weights[heads[0]].shape[1], protocol=protocol, **size)
 
 
-def _of_action(q: Value, action: Value, num_actions: int) -> Value:
-    """Q [N, actions] of one action [N] each. A sum, because the gradient of a gather crashes in oneDNN's kernels."""
-    return paddle.sum(q * F.one_hot(action, num_actions), axis=1)
+def _of_action(predicted: Value, action: Value, num_actions: int) -> Value:
+    """[N, actions, atoms] of one action [N] each. A sum, because the gradient of a gather crashes in oneDNN's kernels."""
+    return paddle.sum(predicted * F.one_hot(action, num_actions)[:, :, None], axis=1)
+
+
+def _constant(array: np.ndarray) -> Value:
+    return paddle.assign(array)
 
 
 def _memory(agent: Agent, rows: int) -> Value:

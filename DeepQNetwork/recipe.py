@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from DeepQNetwork.environments import is_atari
-from fluid.config import Count, Natural, NotNegative, Positive, Share, Was
+from DeepQNetwork.environments import FRAME_SKIP, View, is_atari, shows_images
+from fluid.config import Count, Natural, NotNegative, Number, Positive, Range, Share, Was
 from fluid.errors import UserError
 
 
@@ -14,23 +14,39 @@ class Recipe:
 
     env: str = "CartPole-v1"
     """Atari game (any of the 108 of ale-py: Pong, Breakout, ...) or a gymnasium task such as CartPole-v1."""
-    preset: Literal["auto", "atari", "control", "2018"] = "auto"
-    """Values for the flags not given: atari for games, control for other tasks, 2018 for the settings of 2018."""
+    preset: Literal["auto", "atari", "control", "rainbow", "2018"] = "auto"
+    """Values for the flags not given: atari for games, control for other tasks, rainbow for all improvements together
+    (arXiv:1710.02298, without noisy nets), 2018 for the settings of 2018."""
     protocol: Literal["2018", "standard", "sticky"] | None = None
     """How an Atari game is shown to the agent; printed beside every score."""
     network: Literal["nature", "fluid2018", "mlp"] | None = None
     """nature: Mnih et al. 2015; fluid2018: the net of 2018, whose weights it loads; mlp: for vectors of numbers."""
-    alg: Literal["DQN", "DoubleDQN", "DuelingDQN"] | None = None
-    """The algorithm by its name of 2018; --double and --dueling combine them."""
+    stack: Count | None = None
+    """Frames in a state; by default 4 images, or 1 vector of numbers."""
+    frame_skip: Count | None = None
+    """gymnasium tasks: times that an action is repeated, by default 1. Atari games have always 4."""
+    resize: Count | None = None
+    """gymnasium tasks: side of the square that images are resized to."""
+    wrapper: str | None = None
+    """gymnasium tasks: module:callable that is given each copy of the task and returns what is used instead."""
+    alg: Literal["DQN", "DoubleDQN", "DuelingDQN", "C51", "QRDQN"] | None = None
+    """The algorithm: those of 2018, or one that learns the distribution of returns (C51: arXiv:1707.06887, QRDQN:
+    arXiv:1710.10044). --double, --dueling, --n_step and --prioritized combine with each."""
+    atoms: Annotated[int, Range(2)] | None = None
+    """C51: places on the line of returns; QRDQN: quantiles. By default 51 and 200, for control tasks 101 and 32."""
+    v_min: Number | None = None
+    """C51: the lowest return."""
+    v_max: Number | None = None
+    """C51: the highest return."""
     double: bool | None = None
     """The policy network chooses the next action, the target network evaluates it (arXiv:1509.06461)."""
     dueling: bool | None = None
     """Heads for value and advantage (arXiv:1511.06581)."""
     n_step: Count | None = None
     """Steps a target looks ahead before it bootstraps; 1 as in 2018."""
-    prioritized: bool = False
+    prioritized: bool | None = None
     """Draw transitions in proportion to their error (arXiv:1511.05952)."""
-    priority_alpha: NotNegative = 0.6
+    priority_alpha: NotNegative | None = None
     """prioritized: exponent of the error."""
     priority_beta: Share = 0.4
     """prioritized: exponent of the importance weights at the start; it grows to 1 by the end."""
@@ -55,7 +71,7 @@ class Recipe:
     update_every: Count | None = None
     """Environment steps an update."""
     updates_per_call: Count | None = None
-    """Updates in one call of the device; by default as many as one step of all environments is worth."""
+    """Updates in one call of the device, at most sync_every; by default as many as one step of all environments is worth."""
     sync_every: Count | None = None
     """Updates between copies of the policy network to the target network."""
     epsilon_start: Share = 1.0
@@ -72,6 +88,7 @@ class Recipe:
     """Clip rewards to -1..1 for the learner; scores are never clipped."""
 
 
+COMMON = {"prioritized": False, "priority_alpha": 0.6, "v_min": -10.0, "v_max": 10.0}
 PRESETS: dict[str, dict[str, Any]] = {
     "atari": {
         "protocol": "standard",
@@ -93,9 +110,33 @@ PRESETS: dict[str, dict[str, Any]] = {
         "life_loss_ends": True,
         "clip_rewards": True,
     },
+    "rainbow": {
+        "protocol": "standard",
+        "network": "nature",
+        "alg": "C51",
+        "double": True,
+        "dueling": True,
+        "n_step": 3,
+        "prioritized": True,
+        "priority_alpha": 0.5,
+        "lr": 6.25e-5,
+        "adam_epsilon": 1.5e-4,
+        "loss": "huber",
+        "batch_size": 32,
+        "mem_size": 1_000_000,
+        "learning_starts": 20_000,
+        "update_every": 4,
+        "sync_every": 2_000,
+        "epsilon_end": 0.01,
+        "epsilon_steps": 250_000,
+        "num_envs": 16,
+        "life_loss_ends": True,
+        "clip_rewards": True,
+    },
     "control": {
         "protocol": "standard",
-        "network": "mlp",
+        "v_min": -100.0,
+        "v_max": 100.0,
         "double": True,
         "dueling": False,
         "n_step": 8,
@@ -144,16 +185,59 @@ def fill(recipe: Recipe) -> dict[str, Any]:
     preset = recipe.preset if recipe.preset != "auto" else "atari" if atari else "control"
     if preset != "control" and not atari:
         raise UserError(f"--preset {preset} is for Atari games; {recipe.env} is none")
-    values = dict(PRESETS[preset])
+    values = COMMON | PRESETS[preset] | _shown(recipe, atari)
     if recipe.alg is not None:
         values |= {"double": recipe.alg == "DoubleDQN", "dueling": recipe.alg == "DuelingDQN"}
+    alg = recipe.alg or values.get("alg")
+    values["atoms"] = (101 if preset == "control" else 51) if alg == "C51" else 32 if preset == "control" else 200
     chosen = {name: value for name, value in values.items() if getattr(recipe, name) is None}
-    network = chosen.get("network", recipe.network)
-    if (network == "mlp") == atari:
+    filled = {**vars(recipe), **chosen}
+    if filled["v_min"] >= filled["v_max"]:
+        raise UserError(f"--v_min {filled['v_min']:g} must be below --v_max {filled['v_max']:g}")
+    return {**chosen, "updates_per_call": _updates_per_call(recipe, filled)}
+
+
+def view_of(recipe: Recipe) -> View:
+    """How the recipe shows a gymnasium task."""
+    return View(recipe.frame_skip or 1, recipe.resize, recipe.wrapper)
+
+
+def returns_of(recipe: Recipe) -> dict[str, Any]:
+    """What the network says of returns, as fields of an Agent."""
+    if recipe.alg == "C51":
+        return {"returns": "places", "atoms": recipe.atoms, "v_min": recipe.v_min, "v_max": recipe.v_max}
+    return {"returns": "quantiles", "atoms": recipe.atoms} if recipe.alg == "QRDQN" else {}
+
+
+def _shown(recipe: Recipe, atari: bool) -> dict[str, Any]:
+    """Network, frames a state and frame skip by what the environment shows. Raises UserError for flags that misfit."""
+    if atari:
+        if recipe.frame_skip not in (None, FRAME_SKIP) or recipe.resize is not None or recipe.wrapper is not None:
+            raise UserError(
+                f"--frame_skip, --resize and --wrapper are for gymnasium tasks; {recipe.env} is shown as --protocol says, "
+                f"with {FRAME_SKIP} frames an action"
+            )
+        image = True
+    else:
+        image = shows_images(recipe.env, view_of(recipe))
+    if recipe.network is not None and (recipe.network == "mlp") == image:
         raise UserError(
-            f"--network {network} does not fit {recipe.env}: mlp is for vectors of numbers, the others for games"
+            f"--network {recipe.network} does not fit {recipe.env}: mlp is for vectors of numbers, the others for images"
         )
-    return chosen
+    shown = {"stack": 4 if image else 1, "frame_skip": FRAME_SKIP if atari else 1}
+    return shown if atari else {**shown, "network": "nature" if image else "mlp"}
+
+
+def _updates_per_call(recipe: Recipe, filled: dict[str, Any]) -> int:
+    """Updates a call, never more than lie between two copies to the target network. Raises UserError if more were asked."""
+    most = filled["sync_every"]
+    if recipe.updates_per_call is not None and recipe.updates_per_call > most:
+        raise UserError(
+            f"--updates_per_call {recipe.updates_per_call}: the target network changes between two calls, every {most} updates; "
+            f"give at most {most}, or a larger --sync_every"
+        )
+    wanted = filled["updates_per_call"] or max(filled["num_envs"] // filled["update_every"], 1)
+    return min(wanted, most)
 
 
 def epsilon_at(recipe: Recipe, step: int) -> float:

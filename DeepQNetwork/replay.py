@@ -125,10 +125,16 @@ class Replay:
         oldest, newest = self._window()
         return max(newest - oldest + 1, 0)
 
-    def sample(self, count: int, random: np.random.Generator, beta: float = 1.0) -> Transitions:
-        """Draw `count` transitions with replacement. `beta`: exponent of the importance weights of prioritised sampling."""
+    def sample(self, count: int, random: np.random.Generator, beta: float = 1.0, minibatches: int = 1) -> Transitions:
+        """Draw `count` transitions with replacement, those of one minibatch after those of another.
+
+        Args:
+            beta: exponent of the importance weights of prioritised sampling, whose largest in each minibatch is 1.
+            minibatches: equal parts, each drawn from the whole memory; a divisor of `count`.
+        """
         if self.priorities is not None:
-            rows, weight = self.priorities.sample(count, random, beta)
+            drawn = [self.priorities.sample(count // minibatches, random, beta) for _ in range(minibatches)]
+            rows, weight = (np.concatenate(parts) for parts in zip(*drawn))
         else:
             rows, weight = self._draw(count, random), np.ones(count, np.float32)
         environment, place = np.divmod(rows, self.length)

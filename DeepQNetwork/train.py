@@ -17,9 +17,9 @@ if __package__ in (None, ""):
 from DeepQNetwork import environments, pictures
 from DeepQNetwork.agent import TASK, Agent, AgentFlags, with_equal_networks
 from DeepQNetwork.environments import Environment, is_atari
-from DeepQNetwork.episodes import Scores, play
+from DeepQNetwork.episodes import Player, Scores, play
 from DeepQNetwork.loop import REPLAY_PREFIX, Learner, Outcome, benchmark, train
-from DeepQNetwork.recipe import Recipe, fill
+from DeepQNetwork.recipe import Recipe, fill, returns_of, view_of
 from fluid import config as configuration
 from fluid.config import Count, Natural, Number, Share, TrainFlags
 from fluid.engine import Engine
@@ -70,7 +70,8 @@ ALIASES = {
 }
 
 
-AGENT_FLAGS = ("env", "network", "dueling", "protocol", "preset", "alg")
+AGENT_FLAGS = ("env", "network", "dueling", "protocol", "preset", "alg", "stack", "frame_skip", "resize", "wrapper")
+AGENT_FLAGS += ("atoms", "v_min", "v_max")
 """Flags that make another agent of a run."""
 FREE = ("test_episodes", "test_epsilon", "target_score", "save_replay")
 """Flags that Programs from files were not built with."""
@@ -134,7 +135,7 @@ def open_learner(session: Session, flags: Flags, agent: Agent, environment: Envi
 def environments_of(flags: Flags) -> Iterator[tuple[Environment, Environment]]:
     """Those to learn in and those to be measured in."""
     exact = flags.num_envs == 1 and is_atari(flags.env)
-    options = {"protocol": flags.protocol, "threads": flags.num_workers}
+    options = {"protocol": flags.protocol, "view": view_of(flags), "threads": flags.num_workers}
     environment = environments.make(flags.env, flags.num_envs, saveable=exact, **options)
     testing = environments.make(flags.env, min(flags.test_episodes, 16), **options)
     yield environment, testing
@@ -149,8 +150,8 @@ def evaluate(flags: Flags, engine: Engine, act: Interface, testing: Environment,
         leave_if_stopped(engine)
         return engine.run(act, {"state": states})["q_values"]
 
-    options = {"episodes": flags.test_episodes, "epsilon": flags.test_epsilon, "seed": flags.seed + 7919}
-    return play(q_values, testing, agent, **options)
+    player = Player(agent, q_values, epsilon=flags.test_epsilon)
+    return play(player, testing, episodes=flags.test_episodes, seed=flags.seed + 7919)
 
 
 def complete(flags: Flags) -> Flags:
@@ -160,8 +161,12 @@ def complete(flags: Flags) -> Flags:
     cartpole = flags.env.startswith("CartPole")
     steps = flags.max_steps or (10_000_000 if atari else 50_000)
     eval_every = flags.eval_every or min(100_000 if atari else 2_500, steps)
-    if flags.mem_size < flags.num_envs * (4 + flags.n_step + 1) or flags.mem_size < flags.learning_starts:
-        raise UserError(f"--mem_size {flags.mem_size} is too small for --learning_starts {flags.learning_starts}")
+    needed = max(flags.learning_starts, flags.num_envs * (flags.stack + flags.n_step + 1))
+    if flags.mem_size // flags.num_envs * flags.num_envs < needed:
+        raise UserError(
+            f"--mem_size {flags.mem_size} is too small for --learning_starts {flags.learning_starts} with {flags.num_envs} "
+            f"environments: it never holds the {needed} frames that learning starts with"
+        )
     return replace(
         flags,
         max_steps=steps,
@@ -181,9 +186,14 @@ def describe(flags: Flags, environment: environments.Environment) -> Agent:
         dueling=flags.dueling,
         num_actions=environment.num_actions,
         observation_shape=environment.observation_shape,
+        image=environment.image,
         dtype=str(environment.dtype),
-        stack=4 if is_atari(flags.env) else 1,
+        stack=flags.stack,
         protocol=flags.protocol,
+        frame_skip=flags.frame_skip,
+        resize=flags.resize,
+        wrapper=flags.wrapper,
+        **returns_of(flags),
     )
 
 
@@ -238,6 +248,8 @@ def announce(run: Run, flags: Flags, agent: Agent, learner: Learner, update: Int
         f"{flags.n_step}-step returns, {'prioritized' if flags.prioritized else 'uniform'} replay, "
         f"1 update of {flags.batch_size} every {flags.update_every} steps, {learner.updates_per_call} a call"
     )
+    if flags.learning_starts >= flags.max_steps:
+        run.say(f"no update will be made: the run ends before --learning_starts {flags.learning_starts}")
     where = "on the device" if learner.memory.on_device else "in host memory"
     run.say(f"replay memory: {learner.replay.rows:,} frames, {learner.replay.nbytes / 1e9:.3f} GB when full, {where}")
 

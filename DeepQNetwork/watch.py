@@ -1,19 +1,14 @@
 """Playing one game with its screen: shown as it is played, recorded, or both. Free of Paddle."""
 
 import time
-from collections.abc import Callable
 from typing import Any, Protocol
 
-from DeepQNetwork.agent import Agent
-from DeepQNetwork.environments import FRAME_SKIP, AtariGame
-from DeepQNetwork.episodes import States
+from DeepQNetwork.environments import Game
+from DeepQNetwork.episodes import Player
 from fluid.records import Write
 from fluid.run import console
 
 import numpy as np
-
-SCREENS_PER_SECOND = 60
-"""Of the console."""
 
 
 class Screen(Protocol):
@@ -25,25 +20,24 @@ class Screen(Protocol):
 
 
 class Recorder:
-    """Keeps every so many screens of a game, so that the video runs at the game's speed."""
+    """Keeps every so many screens of a game, or some twice, so that the video runs at the game's speed."""
 
-    def __init__(self, frames_per_second: int):
+    def __init__(self, frames_per_second: float, screens_per_second: float):
         self.frames: list[np.ndarray] = []
-        self._every = SCREENS_PER_SECOND / frames_per_second
+        self._every = screens_per_second / frames_per_second
         self._seen = 0
 
     def add(self, screens: list[np.ndarray]) -> None:
         """Take what is due of the next screens [H, W, 3] uint8."""
         for screen in screens:
-            if self._seen >= len(self.frames) * self._every:
+            while self._seen >= len(self.frames) * self._every:
                 self.frames.append(screen)
             self._seen += 1
 
 
 def watch(
-    choose: Callable[[np.ndarray], np.ndarray],
-    agent: Agent,
-    game: AtariGame,
+    player: Player,
+    game: Game,
     *,
     episodes: int,
     seed: int,
@@ -52,22 +46,21 @@ def watch(
     max_seconds: float | None = None,
     write: Write = lambda record: None,
 ) -> list[dict[str, Any]]:
-    """Play `episodes` games, at the console's speed if a screen shows them; one record each, written when it ends.
+    """Play `episodes` games, at their own speed if a screen shows them; one record each, written when it ends.
 
-    `choose` makes the actions [1] of states [1, ...], and `seed` begins the first game.
-
-    `max_seconds` of game time cut the last one short; its record says `finished: False`.
+    `seed` begins the first game. `max_seconds` of game time cut the last one short; its record says `finished: False`.
     """
     game.keep_screens = screen is not None or recorder is not None
-    states = States(agent, 1)
-    state = states.push(game.reset(seed), np.ones(1, bool))
+    agent = player.agent
+    player.begin(seed)
+    observation, first = game.reset(seed), np.ones(1, bool)
     records: list[dict[str, Any]] = []
     total, steps, played, cut = 0.0, 0, 0, False
-    pace = FRAME_SKIP / SCREENS_PER_SECOND
+    pace = game.screens_per_step / game.screens_per_second
     most = None if max_seconds is None else max(round(max_seconds / pace), 1)
     while len(records) < episodes and not cut:
         began = time.perf_counter()
-        game.send(choose(state))
+        game.send(player.act(observation, first))
         step = game.receive()
         total, steps = (0.0, 0) if step.first[0] else (total + float(step.reward[0]), steps + 1)
         played += 1
@@ -84,7 +77,7 @@ def watch(
             )
             write(records[-1])
             console.print(f"episode {len(records)}: score {total:g} after {steps} steps{'' if over else ' (cut)'}")
-        state = states.push(step.observation, step.first)
+        observation, first = step.observation, step.first
     if screen is not None:
         screen.close()
     return records

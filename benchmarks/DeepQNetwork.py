@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from DeepQNetwork import environments
 from DeepQNetwork.agent import TASK, Agent
-from DeepQNetwork.episodes import play
+from DeepQNetwork.episodes import Player, play
 from DeepQNetwork.loop import Learner
 from DeepQNetwork.recipe import Recipe, fill
 from fluid import programs as programs_in_files
@@ -135,8 +135,8 @@ def learn(arguments: argparse.Namespace) -> None:
         return np.asarray(engine.run(programs["act"], {"state": states})["q_values"])
 
     # Other games than those that chose the weights.
-    options = {"episodes": arguments.final_episodes, "epsilon": 0.01, "seed": arguments.seed + 15_485_863}
-    final = play(q_function, testing, agent, **options)
+    player = Player(agent, q_function, epsilon=0.01)
+    final = play(player, testing, episodes=arguments.final_episodes, seed=arguments.seed + 15_485_863)
     result = {
         "recipe": arguments.recipe,
         "protocol": str(environments.PROTOCOLS[recipe.protocol]),
@@ -154,9 +154,9 @@ def learn(arguments: argparse.Namespace) -> None:
     }
     write_json(output / "result.json", result)
     print(f"final: {final}\n{json.dumps(result, indent=1)}", flush=True)
-    recorder = Recorder(15)
-    game = environments.AtariGame(environments.game_id(agent.env), environments.PROTOCOLS[agent.protocol])
-    watch(q_function, agent, game, episodes=1, epsilon=0.01, seed=arguments.seed, recorder=recorder, max_seconds=40)
+    game = environments.make_game(agent.env, protocol=agent.protocol)
+    recorder = Recorder(15, game.screens_per_second)
+    watch(player, game, episodes=1, seed=arguments.seed, recorder=recorder, max_seconds=40)
     write_video(output / f"{arguments.recipe}.gif", recorder.frames, 15)
     write_video(output / f"{arguments.recipe}.mp4", recorder.frames, 15)
 
@@ -197,7 +197,8 @@ def one(arguments: argparse.Namespace) -> None:
 def zoo_loop(arguments: argparse.Namespace) -> dict[str, float]:
     """Acting, emulators, replay and updates of the recipe `plain`."""
     programs, state, agent, recipe = restore(arguments.graphs / "plain")
-    recipe = replace(recipe, num_envs=arguments.size)
+    recipe = replace(recipe, num_envs=arguments.size, updates_per_call=None)
+    recipe = replace(recipe, **fill(recipe))
     engine = create(arguments.device, arguments.precision, 0)
     engine.load(state)
     environment = environments.make(recipe.env, recipe.num_envs, protocol=recipe.protocol)

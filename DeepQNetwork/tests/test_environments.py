@@ -3,14 +3,26 @@
 import os
 
 from DeepQNetwork.agent import Agent
-from DeepQNetwork.environments import PROTOCOLS, AtariGame, ControlVector, action_names, game_id, is_atari, make
-from DeepQNetwork.episodes import States, play
+from DeepQNetwork.environments import (
+    PROTOCOLS,
+    AtariGame,
+    View,
+    action_names,
+    game_id,
+    is_atari,
+    make,
+    make_game,
+)
+from DeepQNetwork.episodes import Player, States, play
+from DeepQNetwork.gymnasium_tasks import GymnasiumVector
 from fluid.errors import UserError
 
 import cv2
+import gymnasium
 import numpy as np
 import pytest
 from ale_py import ALEInterface, LoggerMode, roms
+from gymnasium import spaces
 
 
 def emulator(game: str, seed: int) -> ALEInterface:
@@ -108,7 +120,7 @@ def test_time_limits_truncate():
         step = game.receive()
         ends.append((bool(step.terminated[0]), bool(step.truncated[0]), bool(step.first[0])))
     assert ends[19] == (False, True, False) and ends[20] == (False, False, True) and ends[40] == (False, True, False)
-    control = ControlVector("CartPole-v1", 1)
+    control = GymnasiumVector("CartPole-v1", 1)
     observation = control.reset(0)
     steps = 0
     for steps in range(1, 502):  # noqa: B007 (the count is what is tested)
@@ -152,6 +164,8 @@ def test_names_of_games():
     assert action_names("breakout") == ["NOOP", "FIRE", "RIGHT", "LEFT"]
     with pytest.raises(UserError, match="Did you mean breakout"):
         make("Brakeout", 1)
+    with pytest.raises(UserError, match="no_such_module cannot be imported: ModuleNotFoundError"):
+        make("no_such_module:Task-v0", 1)
     with pytest.raises(UserError, match="discrete actions"):
         make("Pendulum-v1", 1)
     with pytest.raises(UserError, match="2018, standard, sticky"):
@@ -184,8 +198,8 @@ class Countdown:
 
 def test_exactly_the_asked_episodes_count():
     """Seven episodes over three environments: 3, 2 and 2, although the first one could have played all seven."""
-    agent = Agent("x", "mlp", False, 2, (1,), "float32", 1)
-    scores = play(lambda states: np.zeros((3, 2)), Countdown(), agent, episodes=7, epsilon=0.0, seed=0)
+    agent = Agent("x", "mlp", False, 2, (1,), False, "float32", 1)
+    scores = play(Player(agent, lambda states: np.zeros((3, 2))), Countdown(), episodes=7, seed=0)
     assert sorted(scores.returns) == [1, 1, 1, 2, 2, 3, 3] and sorted(scores.lengths) == [1, 1, 1, 2, 2, 3, 3]
     result = scores.result()
     assert (result["score"], result["minimum"], result["maximum"]) == (pytest.approx(13 / 7), 1, 3)
@@ -198,3 +212,115 @@ def test_states_start_empty():
     states.push(np.full((2, 1, 1), 1, np.uint8), first)
     state = states.push(np.array([[[2]], [[3]]], np.uint8), np.array([False, True]))
     assert state[:, :, 0, 0].tolist() == [[0, 0, 1, 2], [0, 0, 0, 3]]
+
+
+class Task(gymnasium.Env):
+    """Twenty steps; the reward is 1 for the second action, whatever its number."""
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}
+
+    def __init__(self, space: spaces.Space, start: int = 0, render_mode: str | None = None):
+        self.observation_space, self.action_space = space, spaces.Discrete(2, start=start)
+        self.start, self.render_mode = start, render_mode
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.age = 0
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        assert self.action_space.contains(int(action))
+        self.age += 1
+        return self.observation_space.sample(), float(action == self.start + 1), self.age >= 20, False, {}
+
+    def render(self):
+        return np.full((24, 32, 3), self.age, np.uint8)
+
+
+NUMBERS = spaces.Box(-1, 1, (3,), np.float32)
+KINDS = {
+    "Vector": (NUMBERS, (3,), False),
+    "Matrix": (spaces.Box(-1, 1, (7, 5), np.float64), (35,), False),
+    "Integers": (spaces.Box(0, 255, (6,), np.uint8), (6,), False),
+    "OneOf": (spaces.Discrete(5, start=2), (5,), False),
+    "Parts": (spaces.Dict(a=NUMBERS, b=spaces.Discrete(4)), (7,), False),
+    "Gray": (spaces.Box(0, 255, (84, 84, 1), np.uint8), (84, 84), True),
+    "Colour": (spaces.Box(0, 255, (64, 48, 3), np.uint8), (3, 64, 48), True),
+    "Planes": (spaces.Box(0, 255, (4, 50, 40), np.uint8), (4, 50, 40), True),
+}
+
+
+def halved(env: gymnasium.Env) -> gymnasium.Env:
+    """A wrapper as users write them."""
+    return gymnasium.wrappers.TransformReward(env, lambda reward: reward / 2)
+
+
+for kind, (space, *_) in KINDS.items():
+    gymnasium.register(f"Zoo{kind}-v0", entry_point=Task, kwargs={"space": space, "start": 3})
+gymnasium.register("ZooSequence-v0", entry_point=Task, kwargs={"space": spaces.Sequence(NUMBERS)})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_gymnasium_task(kind):
+    """Shapes and kinds of frames, actions that do not start at 0, and an end of the episode."""
+    _, shape, image = KINDS[kind]
+    tasks = make(f"Zoo{kind}-v0", 2)
+    assert (tasks.observation_shape, tasks.image, tasks.num_actions) == (shape, image, 2)
+    observation = tasks.reset(0)
+    assert observation.shape == (2, *shape) and observation.dtype == tasks.dtype == ("uint8" if image else "float32")
+    for step in range(1, 22):
+        tasks.send(np.array([0, 1]))
+        outcome = tasks.receive()
+        assert outcome.reward.tolist() == ([0, 0] if step == 21 else [0, 1])
+        assert outcome.terminated.all() == (step == 20) and outcome.first.all() == (step == 21)
+        assert outcome.observation.shape == observation.shape
+    if kind == "OneOf":
+        assert (observation.sum(1) == 1).all()
+
+
+def test_a_task_is_shown_as_asked():
+    tasks = make("ZooColour-v0", 1, view=View(frame_skip=7, resize=40, wrapper=f"{__name__}:halved"))
+    assert tasks.observation_shape == (3, 40, 40) and not tasks.saveable
+    tasks.reset(0)
+    rewards, ends = [], []
+    for _ in range(3):
+        tasks.send(np.array([1]))
+        step = tasks.receive()
+        rewards.append(float(step.reward[0]))
+        ends.append(bool(step.terminated[0]))
+    assert rewards == [3.5, 3.5, 3.0] and ends == [False, False, True]
+    for view, message in (
+        (View(wrapper=f"{__name__}:nothing"), "give it as module:callable"),
+        (View(resize=20), "no images"),
+    ):
+        with pytest.raises(UserError, match=message):
+            make("ZooVector-v0", 1, view=view)
+    with pytest.raises(UserError, match="cannot be made a vector"):
+        make("ZooSequence-v0", 1)
+
+
+def test_screens_of_any_task():
+    game = make_game("ZooVector-v0", view=View(frame_skip=2))
+    assert game.screens_per_second == 5
+    game.keep_screens = True
+    game.reset(0)
+    game.send(np.array([1]))
+    game.receive()
+    assert [(screen.shape, screen[0, 0, 0]) for screen in game.screens] == [((24, 32, 3), 2)]
+
+
+def test_a_player_remembers_frames():
+    """One frame at a time or several environments side by side: the states are those of the frames since the start."""
+    agent = Agent("x", "mlp", False, 2, (1,), False, "float32", 3)
+    seen = []
+
+    def q_values(states: np.ndarray) -> np.ndarray:
+        seen.append(states.tolist())
+        return np.stack([states[:, -1], -states[:, -1]], 1)
+
+    player = Player(agent, q_values)
+    assert [player.act(np.array([value])) for value in (1.0, -2.0)] == [0, 1]
+    player.begin()
+    assert player.act(np.array([[5.0], [-6.0]])).tolist() == [0, 1]
+    player.act(np.array([[7.0], [8.0]]), np.array([False, True]))
+    assert seen == [[[0, 0, 1]], [[0, 1, -2]], [[0, 0, 5], [0, 0, -6]], [[0, 5, 7], [0, 0, 8]]]

@@ -1,5 +1,6 @@
 """Networks and Programs: parameter counts, golden values of 2018, gradients, parity of the engines, updates by hand."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from DeepQNetwork.agent import MEMORY, Agent, AgentFlags, target_name, with_equal_networks
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 
 GOLDEN = Path(__file__).resolve().parents[2] / "fluid" / "tests" / "golden" / "dqn_breakout_2018.npz"
-CARTPOLE = Agent("CartPole-v1", "mlp", False, 2, (4,), "float32", 1)
+CARTPOLE = Agent("CartPole-v1", "mlp", False, 2, (4,), False, "float32", 1, frame_skip=1)
 PONG = Agent("Pong", "nature", True, 6)
 
 
@@ -98,6 +99,8 @@ def test_every_parameter_learns_and_the_target_network_stays():
         (CARTPOLE, 16, {"double": True, "loss": "huber", "grad_clip": 1.0}),
         (CARTPOLE, 16, {"double": False, "loss": "mse"}),
         (PONG, 2, {}),
+        (replace(CARTPOLE, returns="places", atoms=7, v_min=-2.0, v_max=3.0), 16, {}),
+        (replace(CARTPOLE, returns="quantiles", atoms=5), 16, {"double": False}),
         (Agent("Breakout", "fluid2018", True, 4), 1, {"double": False, "loss": "mse"}),
     ],
 )
@@ -152,6 +155,77 @@ def test_loss_is_that_of_the_papers(double, loss):
     outputs = engine.run(program, feed)
     assert float(outputs["loss"]) == pytest.approx(np.mean(feed["weight"] * losses), rel=1e-4)
     np.testing.assert_allclose(outputs["error"], size, rtol=1e-3, atol=1e-5)
+
+
+PLACES = replace(CARTPOLE, returns="places", atoms=7, v_min=-2.0, v_max=3.0, dueling=True)
+QUANTILES = replace(CARTPOLE, returns="quantiles", atoms=5)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    odds = np.exp(logits - logits.max(-1, keepdims=True))
+    return odds / odds.sum(-1, keepdims=True)
+
+
+def heads(agent: Agent, state: dict[str, np.ndarray], prefix: str, x: np.ndarray) -> np.ndarray:
+    """The network of CartPole in numpy: [N, actions, atoms]."""
+    for name in ("hidden1", "hidden2"):
+        x = np.maximum(x @ state[f"{prefix}_{name}"] + state[f"{prefix}_{name}_b"], 0)
+    out = {name: x @ state[f"{prefix}_{name}"] + state[f"{prefix}_{name}_b"] for name in HEADS[agent.dueling]}
+    shaped = {name: array.reshape(len(x), -1, agent.atoms) for name, array in out.items()}
+    if not agent.dueling:
+        return shaped["fc1"]
+    advantage = shaped["advantage_fc"]
+    return shaped["value_fc"] + advantage - advantage.mean(1, keepdims=True)
+
+
+HEADS = {False: ("fc1",), True: ("value_fc", "advantage_fc")}
+
+
+@pytest.mark.parametrize("engine", ["paddle", "xla"])
+@pytest.mark.parametrize("agent", [PLACES, QUANTILES], ids=["places", "quantiles"])
+def test_distributions_are_learnt_as_the_papers_say(agent, engine):
+    """Loops over places and quantiles, as algorithm 1 of C51 and equation 10 of QR-DQN are written."""
+    program, state = fresh(agent)
+    random = np.random.default_rng(4)
+    own = act_program(agent).state_names
+    for name in (*own, *map(target_name, own)):
+        state[name] = random.normal(size=state[name].shape).astype(np.float32) / 4
+    feed, rows = batch(agent, 6), np.arange(6)
+    exact = {name: array.astype(np.float64) for name, array in state.items()}
+    support = np.linspace(agent.v_min, agent.v_max, agent.atoms)
+
+    def mean(predicted: np.ndarray) -> np.ndarray:
+        return softmax(predicted) @ support if agent is PLACES else predicted.mean(-1)
+
+    chosen = mean(heads(agent, exact, "policy", feed["next_state"])).argmax(1)
+    predicted = heads(agent, exact, "policy", feed["state"])[rows, feed["action"]]
+    following = heads(agent, exact, "target", feed["next_state"])[rows, chosen]
+    losses, errors = np.zeros(6), np.zeros(6)
+    for row in rows:
+        reward, discount = float(feed["reward"][row]), float(feed["discount"][row])
+        if agent is PLACES:
+            goal, apart = np.zeros(agent.atoms), support[1] - support[0]
+            for place, probability in zip(support, softmax(following[row])):
+                at = (np.clip(reward + discount * place, agent.v_min, agent.v_max) - agent.v_min) / apart
+                low, high = int(np.floor(at + 1e-9)), int(np.ceil(at - 1e-9))
+                goal[low] += probability * (1.0 if low == high else high - at)
+                goal[high] += 0.0 if low == high else probability * (at - low)
+            losses[row] = errors[row] = -(goal * np.log(softmax(predicted[row]))).sum()
+        else:
+            goals = reward + discount * following[row]
+            for number, quantile in enumerate(predicted[row]):
+                level, error = (number + 0.5) / agent.atoms, goals - quantile
+                huber = np.where(np.abs(error) <= 1, 0.5 * error**2, np.abs(error) - 0.5)
+                losses[row] += (np.abs(level - (error < 0)) * huber).mean()
+            errors[row] = abs(goals.mean() - predicted[row].mean())
+    chosen_engine, _ = engines.create(engine, "cpu")
+    chosen_engine.load(state)
+    q = chosen_engine.run(act_program(agent), {"state": feed["state"]})["q_values"]
+    np.testing.assert_allclose(q, mean(heads(agent, exact, "policy", feed["state"])), rtol=1e-4, atol=1e-5)
+    outputs = chosen_engine.run(program, feed)
+    assert float(outputs["loss"]) == pytest.approx(np.mean(feed["weight"] * losses), rel=1e-4)
+    np.testing.assert_allclose(outputs["error"], errors, rtol=1e-3, atol=1e-5)
+    assert np.asarray(outputs["finite"]).all()
 
 
 def test_memory_on_the_device_gives_what_fed_frames_give():

@@ -1,5 +1,8 @@
 """The replay memory against a plain list of episodes, and its priorities against their definition."""
 
+from dataclasses import replace
+
+from DeepQNetwork.recipe import PRESETS, Recipe, fill
 from DeepQNetwork.replay import Priorities, Replay
 
 import numpy as np
@@ -154,3 +157,25 @@ def test_priorities_are_drawn_in_proportion():
         chosen = np.random.default_rng(4).integers(rows, size=5)
         priorities.set(chosen, np.random.default_rng(5).random(5))
     assert priorities._sums[1] == pytest.approx(priorities.leaves().sum(), rel=1e-12)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_minibatch_spans_the_memory(preset):
+    """Several updates a call, with the sizes of each preset: each minibatch is drawn from all of the memory, and its largest
+    importance weight is 1."""
+    env = "CartPole-v1" if preset == "control" else "Pong"
+    recipe = Recipe(env=env, preset=preset, prioritized=True, updates_per_call=8)
+    recipe = replace(recipe, **fill(recipe))
+    size, calls = recipe.batch_size, recipe.updates_per_call
+    replay = Replay(400 * recipe.num_envs, recipe.num_envs, (1,), np.float32, stack=1, n_step=1, alpha=0.6)
+    none = np.zeros(recipe.num_envs, bool)
+    for step in range(300):
+        replay.add_frames(none if step else ~none)
+        replay.add_outcome(none, none, none, none, none)
+    held = np.flatnonzero(replay.priorities.leaves())
+    replay.update_priorities(held, 1.0 + held % 7)
+    batch = replay.sample(size * calls, np.random.default_rng(0), 0.5, minibatches=calls)
+    for rows, weight in zip(batch.rows.reshape(calls, size), batch.weight.reshape(calls, size)):
+        assert weight.max() == 1 and weight.min() < 1
+        # One row comes from each of `size` equal shares of the total, in the order of the rows.
+        assert np.ptp(rows) > 0.8 * np.ptp(held)

@@ -50,7 +50,7 @@ def feed(rng: np.random.Generator) -> dict[str, np.ndarray]:
 
 def training(make: Callable[[], Any]) -> Program:
     """The training Program of an agent for a task whose state is six numbers."""
-    agent = Agent("CartPole-v1", "mlp", True, 3, observation_shape=(6,), dtype="float32", stack=1)
+    agent = Agent("CartPole-v1", "mlp", True, 3, observation_shape=(6,), image=False, dtype="float32", stack=1)
     with mock.patch("paddle.optimizer.Adam", lambda *_, **__: make()):
         return train_program(agent, double=True, loss="huber", lr=1e-3, adam_epsilon=1e-8)
 
