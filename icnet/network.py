@@ -29,9 +29,8 @@ def padded_side(length: int) -> int:
 
 def normalise(image: Value) -> Value:
     """[N, H, W, 3] uint8 RGB -> [N, 3, H, W] float32: blue, green, red, minus their means."""
-    mean = paddle.assign(np.asarray(MEAN, np.float32))
-    channels = paddle.transpose(paddle.cast(image, "float32") - mean, [0, 3, 1, 2])
-    return paddle.concat([channels[:, 2:], channels[:, 1:2], channels[:, :1]], axis=1)
+    mean = paddle.assign(np.asarray(MEAN[::-1], np.float32))
+    return paddle.transpose(paddle.flip(paddle.cast(image, "float32"), [3]) - mean, [0, 3, 1, 2])
 
 
 def branches(net: ICNet, image: Value) -> tuple[Value, Value, Value]:

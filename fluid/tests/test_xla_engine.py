@@ -164,6 +164,20 @@ def test_on_gpus_only_evaluations_write_small_depthwise_convolutions_as_products
     assert counts == {"train": 3, "test": 0}
 
 
+def test_on_gpus_a_small_convolution_that_skips_pixels_is_no_product() -> None:
+    """XLA's compiler aborted where it fused such a choice of pixels into a product."""
+
+    def network(image: Any, training: bool) -> dict[str, Any]:
+        layers = [paddle.nn.Conv2D(3, 4, 1, stride=2), paddle.nn.Conv2D(4, 4, 1), paddle.nn.Conv2D(4, 4, 3, stride=2)]
+        return {"y": paddle.nn.Sequential(*layers)(image)}
+
+    engine = create("cpu")
+    engine.tuning = for_platform("gpu")
+    program = build(network, [Input("image", (None, 3, 16, 16))], name="test")
+    text = engine.lowered_text(program, {"image": np.zeros((2, 3, 16, 16), np.float32)})
+    assert text.count("stablehlo.convolution") == 1
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_optimizers_in_float64(name: str) -> None:
     def network(x: Any, training: bool) -> dict[str, Any]:

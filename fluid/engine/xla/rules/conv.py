@@ -58,7 +58,9 @@ def conv(op: Call, image: jax.Array, kernel: jax.Array) -> jax.Array:
         if _multiplications(image, kernel, window, strides, padding) < tuning.small_convolution:
             if depthwise and not op.differentiated:
                 return _shifted_depthwise(image, kernel, strides, padding, dilations)
-            if not depthwise and strides[0] == strides[1] and max(dilations) == 1:
+            # Not every second pixel by a 1 x 1 kernel: where XLA fuses that into a product, its compiler may abort on GPUs.
+            pixels_skipped = max(window) < max(strides)
+            if not depthwise and not pixels_skipped and strides[0] == strides[1] and max(dilations) == 1:
                 return _on_patches(image, *_merged_groups(groups, kernel), padding, strides[0])
         if groups == 1 and channels <= 4 and list(strides) == [2, 2] and max(dilations) == 1:
             image, kernel = _on_blocks(image, kernel, padding, 2)
