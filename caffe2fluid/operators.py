@@ -551,7 +551,8 @@ def suppressed(boxes, scores, labels, threshold, overlap):
 
 def yolo2_detections(maps, anchors, num_classes, threshold, overlap):
     """YOLOv2's boxes, each with its likeliest class: [1, 1, rows, 7] of 0, label from 1, score, xmin, ymin, xmax, ymax."""
-    boxes, values = yolo_boxes(maps[0], anchors[0])
+    pairs = [yolo_boxes(x, pairs) for x, pairs in zip(maps, anchors)]
+    boxes, values = (paddle.concat(parts, 0) for parts in zip(*pairs))
     classes = F.softmax(values[:, 1:], 1)
     scores = F.sigmoid(values[:, 0]) * paddle.max(classes, 1)
     return suppressed(boxes, scores, paddle.argmax(classes, 1), threshold, overlap)

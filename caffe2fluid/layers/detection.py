@@ -260,15 +260,18 @@ def proposal(node: Node) -> None:
 
 @register_layer("YoloDetectionOutput")
 def yolo_detection_output(node: Node) -> None:
-    """Boxes of YOLOv2 (https://arxiv.org/abs/1612.08242): each of its likeliest class, one suppression for all classes."""
+    """Boxes of YOLOv2 (https://arxiv.org/abs/1612.08242): each of its likeliest class, one suppression for all classes.
+
+    A second map has the same anchors, in its own cells.
+    """
     params = node.params("yolo_detection_output_param")
-    node.needs_bottoms(1, 1)
+    node.needs_bottoms(1, 2)
     params.integer("side", 13)
     params.text("label_map_file", "")
     coordinates = params.integer("coords", 4)
     boxes = params.integer("num_box", 5)
     anchors = _yolo_anchors(node, params, boxes)
-    _yolo_output(node, params, "yolo2_detections", boxes, coordinates, [anchors[:boxes]])
+    _yolo_output(node, params, "yolo2_detections", boxes, coordinates, [anchors[:boxes]] * len(node.inputs))
 
 
 @register_layer("Yolov3DetectionOutput")

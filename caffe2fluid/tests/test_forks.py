@@ -216,20 +216,20 @@ def rows_of(predictions, threshold):
     )
 
 
-def yolo2(x, biases, boxes, classes, threshold, overlap):
+def yolo2(maps, biases, boxes, classes, threshold, overlap):
     """YoloDetectionOutputLayer::Forward_cpu in src/caffe/layers/yolo_detection_output_layer.cpp
-    (github.com/eric612/MobileNet-YOLO, f36b52bc0d1660d22d761a12752838fd4e024da4)."""
-    side, found = x.shape[3], []
-    for j in range(side):
-        for i in range(side):
-            for n in range(boxes):
-                v = x[0, n * (5 + classes) : (n + 1) * (5 + classes), j, i].astype(np.float64)
-                box = ((i + sigmoid(v[0])) / side, (j + sigmoid(v[1])) / side,
-                       np.exp(v[2]) * biases[2 * n] / side, np.exp(v[3]) * biases[2 * n + 1] / side)  # fmt: skip
-                likely = np.exp(v[5:] - v[5:].max())
-                score = sigmoid(v[4]) * (likely / likely.sum()).max()
-                if score >= threshold:
-                    found.append((score, int(v[5:].argmax()), box))
+    (github.com/eric612/MobileNet-YOLO, 092f8df01181d611be0462384d9add3915c8d0ac)."""
+    found = []
+    for x in maps:
+        side = x.shape[3]
+        for j, i, n in np.ndindex(side, side, boxes):
+            v = x[0, n * (5 + classes) : (n + 1) * (5 + classes), j, i].astype(np.float64)
+            box = ((i + sigmoid(v[0])) / side, (j + sigmoid(v[1])) / side,
+                   np.exp(v[2]) * biases[2 * n] / side, np.exp(v[3]) * biases[2 * n + 1] / side)  # fmt: skip
+            likely = np.exp(v[5:] - v[5:].max())
+            score = sigmoid(v[4]) * (likely / likely.sum()).max()
+            if score >= threshold:
+                found.append((score, int(v[5:].argmax()), box))
     return rows_of(found, overlap)
 
 
@@ -251,16 +251,15 @@ def yolo3(maps, biases, mask, scales, boxes, classes, threshold, overlap):
     return rows_of(found, overlap)
 
 
-@pytest.mark.parametrize("threshold", [0.2, 0.999])
-def test_yolo_v2(threshold, tmp_path):
-    x = np.random.default_rng(3).standard_normal((1, 2 * 8, 5, 5)).astype(np.float32)
+@pytest.mark.parametrize(("threshold", "sides"), [(0.2, [5]), (0.999, [5]), (0.2, [3, 6])])
+def test_yolo_v2(threshold, sides, tmp_path):
+    generator = np.random.default_rng(3)
+    maps = {f"x{n}": generator.standard_normal((1, 2 * 8, n, n)).astype(np.float32) for n in sides}
     biases = [1.0, 1.5, 3.0, 2.0]
     body = " ".join(f"biases: {bias}" for bias in biases)
     body = f"num_classes: 3 num_box: 2 coords: 4 side: 5 confidence_threshold: {threshold} nms_threshold: 0.3 {body}"
-    (ours,) = converted(
-        tmp_path, "YoloDetectionOutput", f"yolo_detection_output_param {{ {body} }}", inputs={"data": x}
-    )
-    theirs = yolo2(x, biases, 2, 3, threshold, 0.3)
+    (ours,) = converted(tmp_path, "YoloDetectionOutput", f"yolo_detection_output_param {{ {body} }}", inputs=maps)
+    theirs = yolo2(maps.values(), biases, 2, 3, threshold, 0.3)
     assert (len(theirs) > 5) == (threshold < 0.5)
     np.testing.assert_allclose(ours[0, 0], theirs, rtol=1e-4, atol=1e-6)
 

