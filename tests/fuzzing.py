@@ -381,6 +381,16 @@ def image_list(folder: Path) -> Target:
     return Target(seeds, read, (DataError,), damaged_text)
 
 
+def class_weights(folder: Path) -> Target:
+    from fluid.errors import DataError
+    from image_classification.balance import read_weights
+
+    path = folder / "weights.txt"
+    seeds = ["\ufeffold cats 3\n\n1 0.5\nDogs 1e-3\n".encode()]
+    read = _in_file(path, lambda: read_weights(path, 3, ["Dogs", "mice", "old cats, felines"]))
+    return Target(seeds, read, (DataError,), damaged_text)
+
+
 def voc(folder: Path) -> Target:
     from fluid.errors import DataError
     from object_detection.annotations import open_data
@@ -778,7 +788,7 @@ TARGETS: dict[str, tuple[Callable[[Path], Target], int]] = {
     target.__name__: (target, count)
     for target, count in [
         *((program, 25_000), (arrays, 20_000), (checkpoint_json, 4000), (registry_toml, 2000), (captured, 4000)),
-        *((image, 6000), (image_list, 4000), (voc, 4000), (coco, 4000), (yolo, 4000)),
+        *((image, 6000), (class_weights, 4000), (image_list, 4000), (voc, 4000), (coco, 4000), (yolo, 4000)),
         *((polygons, 4000), (labels, 4000), (segmentation_lists, 4000)),
         *((words, 4000), (dictionary, 4000), (font, 2000), (word_set, 4000), (npz, 4000), (named_pictures, 4000)),
         *((vocabulary, 4000), (sentences, 4000), (corpus, 1000), (sound_stream, 2000)),
