@@ -186,7 +186,8 @@ def test_infer_goes_on_after_a_file_that_cannot_be_read(trained, data, tmp_path,
     with pytest.raises(DataError) as error:
         infer.main(infer.Flags(images=(str(tmp_path / "images"),), checkpoint=trained, output_dir=tmp_path / "found"))
     files = [tmp_path / "images" / name for name in ("val 3.png", "val 5.png")]
-    assert str(error.value) == "\n".join(f"{file}: the file is empty (0 bytes)" for file in files)
+    listed = [f"{file}: the file is empty (0 bytes)" for file in files]
+    assert str(error.value) == "\n".join([f"2 of {TRAIN + TEST} files cannot be read:", *listed])
     assert len((tmp_path / "found" / "predictions.jsonl").read_text().splitlines()) == TRAIN + TEST - 2
 
 
