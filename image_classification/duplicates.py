@@ -1,7 +1,11 @@
-"""Pictures that are in both parts of a data set, by their content: what is learnt by heart is then measured as knowledge."""
+"""The same picture several times in a data set, by its content.
 
+In training and test images: what is learnt by heart is then measured as knowledge. In several classes: one of them is wrong.
+"""
+
+import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from fluid.files import read_plain
 from image_classification.reader import ImageList
@@ -10,38 +14,46 @@ MOST_IMAGES = 50_000
 """Larger sets are not looked through: it takes a question to the disk for each file."""
 SHOWN = 3
 
+Copies = list[tuple[int, int]]
+"""Part and number in it of pictures that are the same."""
 
-def in_both(train: ImageList, test: ImageList) -> list[tuple[str, str]] | None:
-    """(training file, test file) for each test file whose bytes are those of a training file; None for large sets.
+
+def remarks(train: ImageList, test: ImageList) -> Iterator[str]:
+    """What there is to say about pictures that are there several times; nothing of large sets."""
+    if len(train) + len(test) > MOST_IMAGES:
+        return
+    parts, groups = (train, test), list(same(train, test))
+    name = lambda copy: parts[copy[0]].path(copy[1])  # noqa: E731
+    both = [(copy, group[0]) for group in groups for copy in group if copy[0] == 1 and group[0][0] == 0]
+    if both:
+        shown = shortened([f"{name(copy)} is {name(first)}" for copy, first in both])
+        yield f"{len(both)} of {len(test)} test images are among the training images, too, so the accuracy says too much: {shown}"
+    mixed = [group for group in groups if len({int(parts[part].labels[index]) for part, index in group}) > 1]
+    if mixed:
+        shown = shortened([" and ".join(dict.fromkeys(map(name, group))) for group in mixed])
+        yield f"pictures that are in several classes ({len(mixed)}): {shown}"
+
+
+def same(*parts: ImageList) -> Iterator[Copies]:
+    """The pictures of each content that is there more than once, in order.
 
     Only files of the same length are read. Those that cannot be are left to whoever needs them.
     """
-    if len(train) + len(test) > MOST_IMAGES:
-        return None
-    by_size: dict[int, list[str]] = {}
-    for path in _paths(train):
-        by_size.setdefault(_size(path), []).append(path)
-    contents: dict[str, bytes] = {}
-    found = []
-    for path in _paths(test):
-        for other in by_size.get(_size(path), []):
-            if _content(path, contents) == _content(other, contents) != b"":
-                found.append((other, path))
-                break
-    return found
+    by_size: dict[int, Copies] = {}
+    for number, images in enumerate(parts):
+        for index in range(len(images)):
+            by_size.setdefault(_size(images.path(index)), []).append((number, index))
+    for size, copies in by_size.items():
+        by_content: dict[bytes, Copies] = {}
+        for part, index in copies if size and len(copies) > 1 else []:
+            if digest := _digest(parts[part].path(index)):
+                by_content.setdefault(digest, []).append((part, index))
+        yield from (group for group in by_content.values() if len(group) > 1)
 
 
-def remark(pairs: Sequence[tuple[str, str]], test_images: int) -> str:
-    """What there is to say about them."""
-    shown = "; ".join(f"{test} is {train}" for train, test in pairs[:SHOWN])
-    return (
-        f"{len(pairs)} of {test_images} test images are among the training images, too, so the accuracy says too much: "
-        f"{shown}{'; ...' if len(pairs) > SHOWN else ''}"
-    )
-
-
-def _paths(images: ImageList) -> list[str]:
-    return [images.path(index) for index in range(len(images))]
+def shortened(items: Sequence[str]) -> str:
+    """Some of them in a row."""
+    return "; ".join(items[:SHOWN]) + ("; ..." if len(items) > SHOWN else "")
 
 
 def _size(path: str) -> int:
@@ -51,10 +63,8 @@ def _size(path: str) -> int:
         return 0
 
 
-def _content(path: str, known: dict[str, bytes]) -> bytes:
-    if path not in known:
-        try:
-            known[path] = read_plain(path)
-        except OSError:
-            known[path] = b""
-    return known[path]
+def _digest(path: str) -> bytes:
+    try:
+        return hashlib.sha256(read_plain(path), usedforsecurity=False).digest()
+    except OSError:
+        return b""

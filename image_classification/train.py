@@ -33,7 +33,7 @@ from image_classification import recipes
 from image_classification.augment import Augment
 from image_classification.balance import Repeated, balanced_plan, class_weights
 from image_classification.classifier import TASK, Classifier
-from image_classification.duplicates import in_both, remark
+from image_classification.duplicates import remarks
 from image_classification.fitting import load_weights, names_of_classes
 from image_classification.metrics import Accuracy
 from image_classification.mixing import MixingFlags, mixed
@@ -206,8 +206,8 @@ def main(flags: Flags) -> Outcome:
             f"{flags.model}: {session.update.parameter_count:,} parameters, {classifier.class_dim} classes, "
             f"{len(train_source)} training and {len(test_source)} test images"
         )
-        if flags.data_dir is not None and (pairs := in_both(train_source.images, test_source.images)):
-            session.run.say(remark(pairs, len(test_source)))
+        for remark in remarks(train_source.images, test_source.images) if flags.data_dir is not None else ():
+            session.run.say(remark)
         counted, rows = partial(Accuracy, classifier.class_dim), flags.test_batch_size
         evaluator = Evaluator(session, programs["eval"], test_source, counted, batch_size=rows)
         return session.train(

@@ -9,7 +9,7 @@ from image_classification import eval as evaluation
 from image_classification import infer, train
 from image_classification.classes import labels_of
 from image_classification.classifier import SMALL
-from image_classification.duplicates import in_both
+from image_classification.duplicates import remarks
 from image_classification.fitting import matched_head
 from image_classification.reader import class_names, embedded_dataset, open_images
 
@@ -106,8 +106,14 @@ def test_pictures_in_both_parts_are_told(tmp_path, capsys):
     for path in [*(tmp_path / "data" / "val").rglob("*.png")]:
         if path.name != name:
             path.write_bytes(path.read_bytes() + b"0")
-    pairs = in_both(*(open_images(tmp_path / "data", split, 2) for split in ("train", "val")))
-    assert [Path(test).name for _, test in pairs] == [name] and pairs[0][0].endswith(f"train/bag/{name}")
+    (told,) = remarks(*(open_images(tmp_path / "data", split, 2) for split in ("train", "val")))
+    assert told.endswith(f"data/val/bag/{name} is {tmp_path}/data/train/bag/{name}")
+    coat = next((tmp_path / "data" / "train" / "coat").iterdir())
+    coat.write_bytes((tmp_path / "data" / "train" / "bag" / name).read_bytes())
+    _, told = remarks(*(open_images(tmp_path / "data", split, 2) for split in ("train", "val")))
+    assert (
+        told.startswith("pictures that are in several classes (1): ") and str(coat) in told and told.count(" and ") == 2
+    )
     train.main(train.Flags(data_dir=tmp_path / "data", output_dir=tmp_path / "run", batch_size=4, max_steps=1))
     assert "1 of 8 test images are among the training images, too" in " ".join(capsys.readouterr().out.split())
 
