@@ -160,9 +160,13 @@ def outputs_of(
             f"--feature {name}: {classifier.model} has no such layer."
             f"{nearest(name, list(program.layers))} All layers: {', '.join(program.layers)}"
         )
+    rows_of_all = 0
     while batch := list(itertools.islice(pictures, batch_size)):
         seen = np.concatenate([views for _, views, _ in batch])
-        rows = np.asarray(runner.engine.run(program, {"image": seen}, fetch=[name])[name])
+        # The last batch has the size of the others: another would be compiled for.
+        rows_of_all = max(rows_of_all, len(seen))
+        filled = np.concatenate([seen, np.repeat(seen[-1:], rows_of_all - len(seen), axis=0)])
+        rows = np.asarray(runner.engine.run(program, {"image": filled}, fetch=[name])[name])[: len(seen)]
         rows = mean_logits(rows, len(seen) // len(batch))
         yield from ((place, views[0], label, row) for (place, views, label), row in zip(batch, rows, strict=True))
 

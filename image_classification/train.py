@@ -31,7 +31,7 @@ from fluid.session import Session, fingerprint, settle
 from fluid.trainer import Outcome
 from image_classification import recipes
 from image_classification.augment import Augment
-from image_classification.balance import Repeated, balanced_plan, class_weights
+from image_classification.balance import BALANCED, Repeated, balanced_plan, class_weights
 from image_classification.classifier import TASK, Classifier
 from image_classification.duplicates import remarks
 from image_classification.fitting import load_weights, names_of_classes
@@ -122,6 +122,11 @@ class Flags(MixingFlags, OptimizerFlags, BatchFlags, TrainFlags):
     faster than the readers. Evaluation reads the originals."""
     max_bad_samples: Natural = 100
     """Unreadable training images that are replaced and reported before the run ends with an error."""
+
+    def __post_init__(self) -> None:
+        # A run that goes on elsewhere finds the file again.
+        if self.class_weights not in (None, BALANCED):
+            self.class_weights = str(Path(self.class_weights).absolute())
 
 
 ALIASES = {

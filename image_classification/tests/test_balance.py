@@ -1,7 +1,9 @@
 """Unequal classes: what each counts, how often each is drawn; and mixtures of images."""
 
+from fluid.config import parse
 from fluid.data import Batch, training_batches
 from fluid.errors import DataError
+from image_classification import train
 from image_classification.balance import Repeated, balanced_plan, class_weights
 from image_classification.mixing import SHARE, MixingFlags, mixed, own_share
 
@@ -39,6 +41,12 @@ def test_weights_from_a_file_by_name_or_number(tmp_path):
             class_weights(str(path), LABELS, 4, names)
     with pytest.raises(DataError, match="no such file"):
         class_weights(str(tmp_path / "none"), LABELS, 4, names)
+
+
+def test_a_run_remembers_where_the_file_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert parse(train.Flags, ["--class_weights", "w.txt"]).class_weights == str(tmp_path / "w.txt")
+    assert parse(train.Flags, ["--class_weights", "balanced"]).class_weights == "balanced"
 
 
 class Numbers:
