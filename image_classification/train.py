@@ -323,6 +323,12 @@ def training_data(flags: Flags) -> Path | None:
 def augmentation(flags: Flags, preprocess: Preprocess) -> Augment | None:
     """The random changes of training images."""
     if flags.augment == "none":
+        if asked := [
+            name for name in ("rotate", "color_jitter", "randaugment", "random_erasing") if getattr(flags, name)
+        ]:
+            raise UserError(
+                f"--augment none leaves images as they are, and --{asked[0]} changes them; leave out one of them"
+            )
         return None
     small = max(preprocess.image_shape[1:]) <= 64
     crop: Literal["resized", "shifted"] = "shifted" if small else "resized"

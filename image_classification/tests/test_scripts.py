@@ -362,6 +362,7 @@ def run_here(script: str, *words: str) -> None:
         ("train.py", ["--image_shape", "1,28,28"], 1, "give 3,HEIGHT,WIDTH"),
         ("train.py", ["--model", "VGG11", "--image_shape", "3,8,8"], 1, "needs images of at least 32 x 32"),
         ("train.py", ["--class_dim", "3"], 1, "label"),
+        ("train.py", ["--augment", "none", "--randaugment", "2"], 1, "--randaugment changes them"),
         ("train.py", ["--statistics_batch", "48"], 1, "--statistics_batch 48 does not divide --batch_size 64"),
         ("train.py", ["--statistics_batch", "16", "--engine", "paddle"], 1, "only the xla engine does: --engine xla"),
         ("train.py", ["--checkpoint", "/nowhere"], 1, "no checkpoint at /nowhere"),
