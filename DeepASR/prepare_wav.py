@@ -5,7 +5,7 @@
 The folder has, as Kaldi's data folders do, a file `text` with a line `NAME WORD WORD ...` for each recording NAME.wav or
 NAME.flac beside it or in a folder below; `wav.scp` with lines `NAME FILE` where they lie elsewhere; and `utt2spk` with lines
 `NAME SPEAKER` if the speakers are known. Any rate, width and number of channels. All words must be in the lexicon, a file of lines
-`WORD PHONE PHONE ...`.
+`WORD PHONE PHONE ...`. Instead of a folder it may be a manifest, a file of JSON lines as DeepASR/manifests.py explains.
 
 Recordings are shared out by speaker: no speaker of dev or test is in train. Everything is checked before anything is computed.
 """
@@ -23,6 +23,7 @@ from DeepASR.audio import read_audio
 from DeepASR.features import Frontend
 from DeepASR.kaldi_io import read_text
 from DeepASR.lexicon import read_lexicon
+from DeepASR.manifests import ENDING, read_manifest
 from DeepASR.preparing import Recording, listing, prepare
 from fluid import config as configuration
 from fluid.config import Count, Natural, Share
@@ -40,7 +41,8 @@ class Flags:
     """Make a data set of recordings and their texts."""
 
     recordings: Path = Path("recordings")
-    """Folder with text, recordings or wav.scp, and perhaps utt2spk; or with folders train, dev and test of that."""
+    """Folder with text, recordings or wav.scp, and perhaps utt2spk, or a manifest (.jsonl); or a folder with folders train,
+    dev and test, or train.jsonl, dev.jsonl and test.jsonl, of that."""
     lexicon: Path | None = None
     """Words and their phones, a line each."""
     data_dir: Path = Path("prepared")
@@ -79,8 +81,9 @@ def main(flags: Flags) -> None:
 def parts_of(flags: Flags) -> dict[str, Iterator[Recording]]:
     """Recordings of train, dev and test: as folders of these names have them, or shared out by speakers."""
     folder = flags.recordings
-    if (folder / "train" / "text").exists():
-        tables = {part: read_tables(folder / part) for part in PARTS}
+    given = (folder / "train" / "text").exists(), (folder / f"train{ENDING}").exists()
+    if any(given):
+        tables = {part: read_tables(folder / (part if given[0] else f"{part}{ENDING}")) for part in PARTS}
         return {part: record(list(table[0]), *table, flags.sample_rate) for part, table in tables.items()}
     texts, files, speakers = read_tables(folder)
     parts = share_out({name: speakers.get(name, name) for name in texts}, flags.held_out, flags.seed)
@@ -88,7 +91,11 @@ def parts_of(flags: Flags) -> dict[str, Iterator[Recording]]:
 
 
 def read_tables(folder: Path) -> tuple[dict[str, str], dict[str, Path], dict[str, str]]:
-    """Texts, files and speakers by name. Raises DataError."""
+    """Texts, files and speakers by name, of a folder or a manifest. Raises DataError."""
+    if folder.suffix == ENDING:
+        texts, files, speakers = read_manifest(folder)
+        refuse_missing(folder, texts, files)
+        return texts, files, speakers
     texts = read_text(folder / "text")
     speakers = read_text(folder / "utt2spk") if (folder / "utt2spk").exists() else {}
     return texts, find(folder, texts), speakers
@@ -102,9 +109,14 @@ def find(folder: Path, texts: dict[str, str]) -> dict[str, Path]:
     below = {path.stem: path for path in sorted(folder.rglob("*")) if path.suffix in SUFFIXES}
     files = below | {name: Path(location) for name, location in listed.items()}
     files |= {name: folder / path for name, path in files.items() if not path.exists() and (folder / path).exists()}
+    refuse_missing(folder, texts, files)
+    return files
+
+
+def refuse_missing(folder: Path, texts: dict[str, str], files: dict[str, Path]) -> None:
+    """Raise DataError that lists the recordings that are not there."""
     if missing := [name for name in texts if name not in files or not files[name].exists()]:
         raise DataError(f"{folder}: {len(missing)} recordings of text are not there:\n{listing(missing)}")
-    return files
 
 
 def share_out(speakers: dict[str, str], held_out: tuple[float, float], seed: int) -> dict[str, list[str]]:

@@ -1,5 +1,7 @@
 """Preparing data: what is wrong is told before anything is computed, and what is written trains."""
 
+import json
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -7,10 +9,12 @@ from typing import Any
 from DeepASR.audio import problem, read_audio
 from DeepASR.corpus import open_corpus
 from DeepASR.features import Frontend
+from DeepASR.kaldi_io import read_text
+from DeepASR.manifests import read_manifest
 from DeepASR.prepare_digits import LEXICON, WORDS
 from DeepASR.prepare_digits import Flags as DigitFlags
 from DeepASR.prepare_digits import main as prepare_digits
-from DeepASR.prepare_wav import Flags, main
+from DeepASR.prepare_wav import Flags, find, main, parts_of, read_tables
 from DeepASR.score_error_rate import Flags as ScoreFlags
 from DeepASR.score_error_rate import main as score
 from fluid.errors import DataError, UserError
@@ -94,6 +98,65 @@ def test_what_is_wrong_is_told_with_its_name(folder: Path, change: Any, message:
     with pytest.raises(DataError, match=message):
         main(flags(folder))
     assert not (folder / "data").exists()
+
+
+def manifest(folder: Path, **changes: Any) -> Path:
+    """A manifest of the recordings in a folder, other things said of utt3."""
+    speech, lines = folder / "speech", []
+    texts, speakers = read_text(speech / "text"), read_text(speech / "utt2spk")
+    for name, file in find(speech, texts).items():
+        of_peers = (
+            {"utt": f"call {name}", "feat": str(file)} if name == "utt1" else {"audio_filepath": f"speech/{file.name}"}
+        )
+        of_peers |= {"audio_filepath": "speech/more/utt2.flac"} if name == "utt2" else {}
+        entry = {**of_peers, "text": texts[name], "speaker": speakers[name], "duration": 1.2}
+        lines.append(json.dumps(entry | (changes if name == "utt3" else {})))
+    (folder / "all.jsonl").write_text("\n".join(lines) + "\n")
+    return folder / "all.jsonl"
+
+
+def test_a_manifest_says_the_same(folder: Path) -> None:
+    tables = read_tables(manifest(folder))
+    texts, files, speakers = read_tables(folder / "speech")
+    own = {name: "call_utt1" if name == "utt1" else name for name in texts}
+    assert tables[0] == {own[name]: text for name, text in texts.items()}
+    assert tables[2] == {own[name]: speaker for name, speaker in speakers.items()}
+    assert {name: path.resolve() for name, path in tables[1].items()} == {own[name]: files[name] for name in texts}
+    for part in ("train", "dev", "test"):
+        shutil.copy(folder / "all.jsonl", folder / f"{part}.jsonl")
+    parts = parts_of(flags(folder, recordings=folder))
+    assert {recording.name: recording.words for recording in parts["dev"]} == {
+        own[name]: tuple(text.split()) for name, text in texts.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"text": None}, r"all.jsonl:\d: text is no text"),
+        ({"audio_filepath": ""}, r"all.jsonl:\d: audio_filepath is no text"),
+        ({"audio_filepath": "gone.wav"}, "1 recordings of text are not there:\n  gone"),
+        ({"utt": "call utt1"}, r"all.jsonl:\d: 'call_utt1' is listed before"),
+    ],
+)
+def test_what_is_wrong_in_a_manifest_is_told(folder: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read_tables(manifest(folder, **changes))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "m.jsonl:2: not JSON"),
+        ("[1]", "m.jsonl:2: is no object"),
+        ('{"text": "one"}', "m.jsonl:2: lacks audio_filepath or feat"),
+        ('{"feat": "a.wav"}', "m.jsonl:2: lacks text"),
+    ],
+)
+def test_lines_that_are_no_recordings_are_told(tmp_path: Path, line: str, message: str) -> None:
+    (tmp_path / "m.jsonl").write_text(f"\n{line}\n")
+    with pytest.raises(DataError, match=message):
+        read_manifest(tmp_path / "m.jsonl")
 
 
 def add(path: Path, line: str, place: int) -> None:
