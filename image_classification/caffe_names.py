@@ -1,13 +1,14 @@
 """Weights of Caffe's nets, as `caffe2fluid` calls them, under the names of this folder.
 
 The same are VGG_ILSVRC_16_layers and _19_layers of the paper's authors (`VGG16_bias`, `VGG19_bias`), ResNet-50, -101 and -152
-of theirs (`ResNet50_caffe` and so on) and the MobileNet of shicai/MobileNet-Caffe (`MobileNetV1`), with two differences. They
-were shown blue, green, red in 0..255 less a mean: the first filters change their order and scale, and what follows them takes
-up what the means differ by (less than one of 255 steps; at the border, where padding counts as the mean, this is not exact).
-And our VGG nets multiply by .5 behind each dropout in inference, so that the matrices behind it are doubled.
+of theirs (`ResNet50_caffe` and so on), SE-ResNeXt-50 and -101 of theirs (`SE_ResNeXt50_32x4d_caffe`) and the MobileNet of
+shicai/MobileNet-Caffe (`MobileNetV1`), with two differences. They were shown blue, green, red in 0..255 less a mean: the first
+filters change their order and scale, and what follows them takes up what the means differ by (less than one of 255 steps; at the
+border, where padding counts as the mean, this is not exact). And ours multiply by .5 behind each dropout in inference, so that the
+matrices behind it are doubled.
 
 Other classic nets of Caffe compute what no network here does: AlexNet, CaffeNet and GoogLeNet have response normalisation,
-SE-ResNeXt and DPN pool first from the corner on, Inception-v4 averages over padding, shicai's MobileNetV2 has plain relus.
+Inception-v4 averages over padding, DPN pools first from the corner on, shicai's MobileNetV2 has plain relus.
 """
 
 import re
@@ -38,14 +39,24 @@ class Family:
     """Layer that sees the image."""
     norm: str | None = None
     """Batch normalisation behind it."""
+    behind_dropout: tuple[str, ...] = ()
 
 
 FAMILIES = (
-    Family("VGG", "conv1_1_biases", r"VGG\d+_bias", (123.68, 116.779, 103.939), 1.0, "conv1_1"),
+    Family("VGG", "conv1_1_biases", r"VGG\d+_bias", (123.68, 116.779, 103.939), 1.0, "conv1_1", None, ("fc7_weights", "fc8_weights")),
     # the mean colour of ResNet_mean.binaryproto
     Family("ResNet", "res2a_branch2a_weights", r"ResNet\d+_caffe", (123.1516, 115.9029, 103.0626), 1.0, "conv1", "bn_conv1"),
     Family("MobileNet", "conv2_1_dw_weights", r"MobileNetV1\w*", (123.68, 116.78, 103.94), 0.017, "conv1", "conv1_bn"),
+    Family("SE-ResNeXt", "conv2_1_1x1_reduce_weights", r"SE_ResNeXt\d+_32x4d_caffe", (123, 117, 104), 1.0, "conv1", "conv1_bn", ("fc6_weights",)),
 )  # fmt: skip
+SE_RESNEXT = {
+    "x1": "1x1_reduce",
+    "x2": "3x3",
+    "x3": "1x1_increase",
+    "prj": "1x1_proj",
+    "sqz": "1x1_down",
+    "exc": "1x1_up",
+}
 
 
 def family_of(arrays: Arrays) -> Family | None:
@@ -77,7 +88,11 @@ def from_caffe(
     if odd := sorted(arrays.keys() ^ set(theirs.values())):
         raise WeightsError(f"{model}: the converted Caffe net is another one: {odd[0]} is in only one of them")
     found = {name: np.asarray(arrays[other], np.float32) for name, other in theirs.items()}
-    found = {name: _doubled(_matrix(array, name, theirs[name], head), name, family) for name, array in found.items()}
+    for name, array in found.items():
+        if name.startswith("fc") and array.ndim == 4:  # a 1x1 convolution there
+            found[name] = array.reshape(array.shape[:2]).T
+        if name in family.behind_dropout:
+            found[name] = found[name] * np.float32(2)
     _show_red_first(found, family, mean, std)
     found.pop("", None)
     return found
@@ -98,23 +113,17 @@ def _name_in_caffe(name: str, head: str, model: str) -> str:
     if name in ("fc_0.w_0", "fc_0.b_0"):
         return f"{head}_{'weights' if name.endswith('w_0') else 'biases'}"
     layer, _, kind = name.rpartition("_")
-    if re.match(r"ResNet1\d\d", model):  # the long stages count res3b1, res3b2, ...
+    normalised = layer.startswith("bn") or layer.endswith("_bn")
+    if model.startswith("SE_ResNeXt"):
+        part = re.match(r"(?:conv|fc)(\d+_\d+)_(x\d|prj|sqz|exc)(?=_|$)", layer)
+        layer = layer if part is None else f"conv{part[1]}_{SE_RESNEXT[part[2]]}{layer[part.end() :]}"
+        layer = re.sub("^conv1(?=_bn|$)", "conv1_7x7_s2", layer)
+    elif re.match(r"ResNet1\d\d", model):  # the long stages count res3b1, res3b2, ...
         number = re.match(r"(res|bn)3([b-z])_", layer)
         layer = layer if number is None else f"{number[1]}3b{ord(number[2]) - ord('a')}_{layer[number.end() :]}"
-    if layer == ("fc8" if model.startswith("VGG") else "fc7" if model.startswith("Mobile") else ""):
+    if layer == {"VGG": "fc8", "Mob": "fc7", "SE_": "fc6"}.get(model[:3]):
         layer = head
-    normalised = layer.startswith("bn") or layer.endswith("_bn")
     return f"{layer}_{'biases' if kind == 'offset' and not normalised else kind}"
-
-
-def _matrix(array: np.ndarray, name: str, theirs: str, head: str) -> np.ndarray:
-    """[classes, features, 1, 1], where the head is a convolution, as [features, classes]."""
-    return array.reshape(array.shape[:2]).T if theirs == f"{head}_weights" and array.ndim == 4 else array
-
-
-def _doubled(array: np.ndarray, name: str, family: Family) -> np.ndarray:
-    behind_dropout = family.name == "VGG" and name in ("fc7_weights", "fc8_weights")
-    return array * np.float32(2) if behind_dropout else array
 
 
 def _show_red_first(found: dict[str, np.ndarray], family: Family, mean: Sequence[float], std: Sequence[float]) -> None:

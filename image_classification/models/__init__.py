@@ -103,6 +103,9 @@ def _models() -> Iterator[Model]:
         yield Model(f"DPN{depth}", partial(dpn, depth=depth), "arXiv:1707.01629")
     for depth in (50, 101, 152):
         yield Model(f"SE_ResNeXt{depth}_32x4d", partial(se_resnext, depth=depth), "arXiv:1709.01507")
+    for depth in (50, 101):
+        caffe = partial(se_resnext, depth=depth, variant="caffe")
+        yield Model(f"SE_ResNeXt{depth}_32x4d_caffe", caffe, "arXiv:1709.01507")
 
 
 def _scaled(name: str, scale: float) -> str:

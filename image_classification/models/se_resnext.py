@@ -2,7 +2,8 @@
 
 Xie, Girshick, Dollar, Tu & He, "Aggregated Residual Transformations for Deep Neural Networks", CVPR 2017,
 https://arxiv.org/abs/1611.05431; Hu, Shen & Sun, "Squeeze-and-Excitation Networks", CVPR 2018,
-https://arxiv.org/abs/1709.01507. The network of 152 layers has 64 groups and begins with three 3x3 convolutions.
+https://arxiv.org/abs/1709.01507. The network of 152 layers has 64 groups and begins with three 3x3 convolutions. Variant caffe is
+the second paper's own, whose first pooling begins at the corner and keeps incomplete windows.
 """
 
 from fluid.program import name_layer
@@ -17,8 +18,8 @@ FILTERS = (128, 256, 512, 1024)
 REDUCTION = 16
 
 
-def se_resnext(image: Value, class_dim: int, training: bool, *, depth: int) -> Value:
-    """SE-ResNeXt of 50, 101 or 152 layers: image [N, C, H, W] -> logits [N, class_dim]."""
+def se_resnext(image: Value, class_dim: int, training: bool, *, depth: int, variant: str = "") -> Value:
+    """SE-ResNeXt of 50, 101 or 152 layers, `variant` "" or "caffe": image [N, C, H, W] -> logits [N, class_dim]."""
     if depth == 152:
         groups, first_stage = 64, 4
         x = layers.conv_bn(image, 64, 3, stride=2, training=training, name="conv1")
@@ -27,7 +28,8 @@ def se_resnext(image: Value, class_dim: int, training: bool, *, depth: int) -> V
     else:
         groups, first_stage = 32, 2
         x = layers.conv_bn(image, 64, 7, stride=2, training=training, name="conv1")
-    x = layers.max_pool(x, 3, 2, 1, name="pool1")
+    corner = variant == "caffe"
+    x = layers.max_pool(x, 3, 2, 0 if corner else 1, ceil_mode=corner, name="pool1")
     for stage, (blocks, filters) in enumerate(zip(DEPTHS[depth], FILTERS), first_stage):
         for index in range(1, blocks + 1):
             x = block(
