@@ -20,7 +20,7 @@ from DeepQNetwork.environments import Environment
 from DeepQNetwork.episodes import Scores, greedy_with_noise
 from DeepQNetwork.recipe import Recipe, epsilon_at
 from DeepQNetwork.replay import Replay, Transitions
-from fluid import keeper
+from fluid import keeper, profiling
 from fluid.checkpoint import Meta
 from fluid.engine import Engine
 from fluid.errors import CheckpointError, DivergenceError
@@ -377,6 +377,20 @@ class Rounds:
         """See `Trainee`."""
         arrays, meta.extra["learner"] = self.learner.save(self.save_replay)
         return {**self.learner.engine.state(self.state_names), **arrays}
+
+
+def profile(run: Run, learner: Learner, calls: int = 10) -> str:
+    """What takes the time of an update, as `fluid.profiling.profile` tells it; the learner is worth nothing afterwards."""
+    while learner.updates < 4 * learner.updates_per_call:
+        learner.round()
+
+    def timed() -> int:
+        for _ in range(calls):
+            learner._train(learner._draw())
+        learner.outputs.take_means()
+        return calls
+
+    return profiling.profile(learner.engine, timed, run.output_dir / "profile")
 
 
 def benchmark(run: Run, learner: Learner, seconds: float = 10.0) -> dict[str, float]:

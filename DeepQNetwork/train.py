@@ -18,7 +18,7 @@ from DeepQNetwork import environments, pictures
 from DeepQNetwork.agent import TASK, Agent, AgentFlags, with_equal_networks
 from DeepQNetwork.environments import Environment, is_atari
 from DeepQNetwork.episodes import Player, Scores, play
-from DeepQNetwork.loop import REPLAY_PREFIX, Learner, Outcome, benchmark, train
+from DeepQNetwork.loop import REPLAY_PREFIX, Learner, Outcome, benchmark, profile, train
 from DeepQNetwork.recipe import Recipe, fill, returns_of, view_of
 from fluid import config as configuration
 from fluid.config import Count, Natural, Number, Share, TrainFlags
@@ -97,6 +97,9 @@ def main(flags: Flags) -> Outcome:
                 return Outcome(step=0, nothing_left=True)
             learner = open_learner(session, flags, agent, environment, on_device)
             announce(session.run, flags, agent, learner, session.update)
+            if flags.profile:
+                session.run.say(profile(session.run, learner))
+                return Outcome(step=0, nothing_left=True)
             if flags.benchmark:
                 for name, value in benchmark(session.run, learner).items():
                     session.run.say(f"{name:>24} {value:,.0f} a second")

@@ -229,6 +229,8 @@ class TrainFlags(HostFlags, EngineFlags):
     """Stop after this many evaluations without improvement."""
     benchmark: bool = False
     """Measure instead of training: the loop with synthetic and with real data."""
+    profile: bool = False
+    """Instead of training, list what takes the time of a training step; a trace goes to OUTPUT_DIR/profile."""
     other_data: bool = False
     """With --checkpoint: go on though the data are not those that the run has seen so far."""
     capture: Path | None = None

@@ -49,6 +49,7 @@ OF_THE_CALL = {
     "num_hosts",
     "host_id",
     "benchmark",
+    "profile",
     "other_data",
     "programs",
     "capture",
@@ -240,7 +241,7 @@ class Settled(Generic[Flags]):
             if self.captured is not None:
                 meta.programs = str(self.captured.folder.absolute())
             engine.load(state)
-            records = not (flags.benchmark or flags.capture)
+            records = not (flags.benchmark or flags.profile or flags.capture)
             with Run(
                 flags.output_dir, flags, task=self.task, resumed=resumed, writes=engine.host_id == 0, records=records
             ) as run:
@@ -380,12 +381,15 @@ class Session(Generic[Flags]):
         evaluations: Sequence[Evaluation],
         finish: Callable[[Outcome], None] | None = None,
     ) -> Outcome:
-        """Train to the end, or do what --benchmark or --capture ask for instead; arguments as of `trainer.train`.
+        """Train to the end, or do what --benchmark, --profile or --capture ask for instead; arguments as of `trainer.train`.
 
         Where something was trained, `finish` shows what it came to, in the process that writes.
         """
         assert self.length is not None
         if self.capture():
+            return Outcome(step=self.meta.step, nothing_left=True)
+        if self.flags.profile:
+            self.run.say(trainer.profile(self.run, self.engine, self.programs["train"], open_batches))
             return Outcome(step=self.meta.step, nothing_left=True)
         if self.flags.benchmark:
             rates = trainer.benchmark(self.run, self.engine, self.programs["train"], open_batches)
