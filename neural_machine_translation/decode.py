@@ -9,7 +9,7 @@ from fluid import search as searching
 from fluid.program import Value
 from fluid.search import NEVER, Beam, LengthPenalty
 from neural_machine_translation.indices import BOS, EOS
-from neural_machine_translation.model import decode_step, encode, memory_keys_values
+from neural_machine_translation.model import decode_step, encode, joined, memory_keys_values
 from neural_machine_translation.translator import Transformer
 
 import paddle
@@ -77,14 +77,14 @@ class Decoder:
         src_word: Value,
         further: Value | int = 0,
     ):
-        self._parameters, self._config = parameters, config
+        self._parameters, self._config = joined(parameters, config), config
         memory, self._source_bias = encode(parameters, config, src_word, training=False)
         self._memory = memory_keys_values(parameters, config, memory)
         sentences, words = paddle.shape(src_word)[0], paddle.shape(src_word)[1]
         longest = paddle.full([], min(max_out_len, config.max_length), "int64")
         length = paddle.minimum(2 * words + 10 + further, longest)
         self.bounds = {"rows": sentences, "length": length, "bos": BOS, "eos": EOS}
-        shape = [sentences, config.n_head, length, hypotheses, config.d_head]
+        shape = [sentences, config.n_head, length * hypotheses, config.d_head]
         # Each its own: they are written in place.
         keys_values = [paddle.zeros(shape, "float32") for _ in range(2 * config.n_layer)]
         self.caches = [*keys_values, paddle.zeros([sentences * hypotheses, length], "int64")]

@@ -227,6 +227,20 @@ def decode(
     return net.output(net.final(x, final_norms(config)[1]))
 
 
+def joined(parameters: Mapping[str, Value], config: Transformer) -> dict[str, Value]:
+    """`parameters`, and under `queries_keys_values` those of each self-attention of the decoder side by side: one product, not three."""
+    wide = {
+        queries_keys_values(layer.fc): paddle.concat([parameters[fc(layer.fc + number)] for number in range(3)], axis=1)
+        for layer in decoder_layers(config)
+    }
+    return {**parameters, **wide}
+
+
+def queries_keys_values(number: int) -> str:
+    """What `joined` calls the weights of the attention whose first fully connected layer is `number`."""
+    return f"fc_{number}..{number + 2}.w_0"
+
+
 def memory_keys_values(
     parameters: Mapping[str, Value], config: Transformer, memory: Value
 ) -> list[tuple[Value, Value]]:
@@ -251,9 +265,10 @@ def decode_step(
     shown those of its own past.
 
     Args:
+        parameters: from `joined`.
         word: [N, K] int64, the words at this position.
         step: [1] int64, the position.
-        own: per layer, keys and values of self-attention, [N, n_head, T, K, d_head]; entries from `step` on are ignored.
+        own: per layer, keys and values of self-attention, [N, n_head, T * K, d_head]; entries from `step` on are ignored.
         writer: [N * K, T] int64, which of the K wrote what belongs to a hypothesis's past; entries from `step` on are ignored.
         memory: from `memory_keys_values`; source_bias: from `encode`.
 
@@ -359,10 +374,14 @@ class Network:
     ) -> Value:
         """Attention of one position, x [N, K, d_model], to what `bias` [N, 1, K, T * K] shows of `cache`, in which the
         position `step` is filled in first; it is appended to `updated`."""
-        here = (slice(None), slice(None), slice(step, step + 1))
-        fresh = [part.unsqueeze(2) for part in self.keys_values(x, number)]
-        updated.append(tuple(paddle.static.setitem(old, here, new) for new, old in zip(fresh, cache, strict=True)))
-        return self.attention(x, tuple(part.flatten(2, 3) for part in updated[-1]), number, bias)
+        hypotheses = x.shape[1]
+        here = (slice(None), slice(None), slice(step * hypotheses, step * hypotheses + hypotheses))
+        projected = F.linear(x, self.parameters[queries_keys_values(number)])
+        queries, *fresh = (self.heads(part) for part in paddle.split(projected, 3, axis=2))
+        # Without a change of shape between writing and reading, XLA writes in place.
+        keys, values = (paddle.static.setitem(old, here, new) for new, old in zip(fresh, cache, strict=True))
+        updated.append((keys, values))
+        return self.mixed(queries, keys, values, number, bias)
 
     def attention(
         self, x: Value, keys_values: tuple[Value, Value], number: int, bias: Value, name: str | None = None
@@ -371,10 +390,15 @@ class Network:
 
         `bias` is added to the scores [N, n_head, Q, T]; the weights can be fetched as the layer `NAME_attention`.
         """
+        return self.mixed(self.heads(self.linear(x, number)), *keys_values, number, bias, name)
+
+    def mixed(
+        self, queries: Value, keys: Value, values: Value, number: int, bias: Value, name: str | None = None
+    ) -> Value:
+        """What `queries` [N, n_head, Q, d_head] find, [N, Q, d_model]; the rest as of `attention`."""
         config = self.config
-        keys, values = keys_values
-        queries = self.heads(self.linear(x, number) * config.d_model**-0.5)
-        weights = F.softmax(paddle.matmul(queries, keys, transpose_y=True) + bias, axis=-1)
+        scores = paddle.matmul(queries * config.d_model**-0.5, keys, transpose_y=True)
+        weights = F.softmax(scores + bias, axis=-1)
         if name is not None:
             weights = name_layer(f"{name}_attention", weights)
         mixed = paddle.transpose(paddle.matmul(self.dropout(weights), values), [0, 2, 1, 3])

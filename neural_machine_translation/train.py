@@ -170,7 +170,7 @@ def main(flags: Flags) -> Outcome:
     flags = settled.flags
     settled.refuse_changes(*NETWORK_FLAGS)
     train_pairs, dev_pairs = read_data(flags)
-    translator, start = describe(flags, train_pairs, settled.facts)
+    translator, start = describe(flags, train_pairs, settled.facts, settled.resumed is not None)
     source, dev_source = sources(flags, translator, train_pairs, dev_pairs)
     measuring = settled.programs(lambda: evaluation_programs(flags, translator.config))
     engine = settled.start_engine(
@@ -249,16 +249,20 @@ def read_data(flags: Flags) -> tuple[TextPairs, TextPairs]:
 
 
 def describe(
-    flags: Flags, pairs: TextPairs, facts: dict[str, Any] | None
+    flags: Flags, pairs: TextPairs, facts: dict[str, Any] | None, resumed: bool = False
 ) -> tuple[Translator, dict[str, np.ndarray] | None]:
-    """The translator of the run that goes on, or that the flags and the data describe; and the weights to start from, if any."""
-    if facts is not None:
+    """The translator of the run that goes on, of Programs from files, or that the flags and the data describe; and the
+    weights to start from, if any."""
+    if resumed or (facts is not None and flags.pretrained_model is None):
+        assert facts is not None
         return Translator.from_facts(facts["translator"]), None
     if flags.pretrained_model is not None:
         from neural_machine_translation.scoring import open_model
 
         names = [item.name for item in fields(NetworkFlags) if item.name not in ("checkpoint", "newest")]
         opened = open_model(NetworkFlags(**{name: getattr(flags, name) for name in names}))
+        if facts is not None:
+            return Translator.from_facts(facts["translator"]), opened.state
         refuse_idle_flags(flags, opened.facts, described=opened.report is None)
         corpora = (*opened.facts.corpora, name_of(pairs))
         return dataclasses.replace(opened.facts, corpora=corpora), opened.state

@@ -115,4 +115,6 @@ def _hypothesis(translator: Translator, ids: np.ndarray, score: np.ndarray) -> H
 
 def one_line(text: str) -> str:
     """The text with a blank for every character that ends a line or controls a terminal."""
+    if text.isprintable():
+        return text
     return "".join(" " if unicodedata.category(letter) in ("Cc", "Zl", "Zp") else letter for letter in text)

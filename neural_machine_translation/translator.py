@@ -78,7 +78,7 @@ class Translator:
             "source": self.source.to_facts(),
             "target": None if shared else self.target.to_facts(),
             "languages": list(self.languages),
-            "corpora": list(self.corpora),
+            **({"corpora": list(self.corpora)} if self.corpora else {}),
         }
 
     @staticmethod

@@ -58,6 +58,7 @@ def interrupted(two_devices, tmp_path_factory) -> Path:
     return output
 
 
+@pytest.mark.full
 def test_two_processes_train_like_two_devices(two_devices, tmp_path):
     said = run(tmp_path / "run", "--max_steps", "8", "--test_batch_size", "31", processes=2)
     assert "attention maps need one process" in said and "perplexity" in said
@@ -75,6 +76,7 @@ def test_a_run_goes_on_with_fewer_devices_on_the_same_batches(two_devices, inter
     assert checkpoint.load(output)[1].extra[train.MULTIPLE] == 2
 
 
+@pytest.mark.full
 def test_a_run_goes_on_with_devices_that_cannot_share_its_batches(two_devices, interrupted, tmp_path):
     output = shutil.copytree(interrupted, tmp_path / "run")
     said = run(output, "--max_steps", "8", "--checkpoint", str(output), devices=3)

@@ -12,6 +12,8 @@ import numpy as np
 from jax import lax
 
 Array = jax.Array
+CHUNK = 64
+"""Elements among which the largest is found by comparing all."""
 
 PLANES = 64
 """Up to so many classes of a map are compared one after the other: XLA's own way takes a CPU six times as long for 19."""
@@ -186,9 +188,26 @@ def argsort(op: Call, x: Array) -> tuple[Array | None, Array]:
     if (count := op.operation.attributes.get(FIRST)) is not None:
         # Here -0 lies below 0.
         last = jnp.moveaxis(jnp.where(x == 0, jnp.zeros_like(x), x), axis, -1)
-        return None, jnp.moveaxis(lax.top_k(last, min(count, last.shape[-1]))[1], -1, axis)
+        return None, jnp.moveaxis(_first(last, min(count, last.shape[-1]), op.tuning.searched_at_once), -1, axis)
     index = jnp.argsort(lax.stop_gradient(x), axis, stable=True, descending=op["descending"])
     return jnp.take_along_axis(x, index, axis), index
+
+
+def _first(x: Array, count: int, at_once: int) -> Array:
+    """The places of the `count` largest along the last axis, of equal ones the first.
+
+    They lie in the `count` chunks with the largest maxima, so more than `at_once` elements are searched in two steps.
+    """
+    size = x.shape[-1]
+    if size <= max(at_once, 2 * count * CHUNK) or not at_once:
+        return lax.top_k(x, count)[1]
+    chunks = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, -size % CHUNK)], constant_values=-jnp.inf)
+    chunks = chunks.reshape(*x.shape[:-1], -1, CHUNK)
+    # In their order, so that of equal elements the first comes first.
+    best = -lax.top_k(-lax.top_k(chunks.max(axis=-1), count)[1], count)[0]
+    found = jnp.take_along_axis(chunks, best[..., None], axis=-2).reshape(*x.shape[:-1], -1)
+    place = lax.top_k(found, count)[1]
+    return jnp.take_along_axis(best, place // CHUNK, axis=-1) * CHUNK + place % CHUNK
 
 
 @rule("cumsum", "cumsum_", kind=Kind.FULL)
