@@ -59,8 +59,8 @@ class Flags(NetworkFlags, BatchFlags, ArrayFlags, ExportedFlags, EngineFlags):
     frame_step: Count = 1
     """Of a video or camera, every so many frames."""
     long_side: Count | None = None
-    """Pictures that are longer are made smaller for the network, down to this many pixels; by default the length of those
-    that the weights learnt from. Results have the picture's own size."""
+    """Pictures that are longer are made smaller for the network, down to this many pixels; by default what the weights
+    say, else the length of those that they learnt from. Results have the picture's own size."""
     write: tuple[Kind, ...] = ("result", "label", "overlay", "side")
     """What to write of each picture: colours, ids, colours over the picture, both side by side with a legend."""
     opacity: Share = pictures.OPACITY
@@ -143,7 +143,7 @@ class Labeller:
 
     def __init__(self, runner: Runner, segmenter: Segmenter, long_side: int | None):
         self.runner, self.segmenter = runner, segmenter
-        self.long_side = long_side or max(segmenter.size)
+        self.long_side = long_side or segmenter.long_side or max(segmenter.size)
         self.fixed: Size | None = None
         """The only size that an exported model, or Programs from files, take."""
         if runner.takes_other_programs:

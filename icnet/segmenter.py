@@ -36,6 +36,8 @@ class Segmenter:
     classes: Classes = CITYSCAPES
     size: tuple[int, int] = (1024, 2048)
     """Height and width of the pictures that it learnt from."""
+    long_side: int | None = None
+    """What infer.py makes the longer side of longer pictures; by default that of `size`."""
 
     def to_facts(self) -> dict[str, Any]:
         """As JSON-able data."""
@@ -45,6 +47,7 @@ class Segmenter:
             "zoom": self.zoom,
             "classes": self.classes.to_facts(),
             "size": list(self.size),
+            **({} if self.long_side is None else {"long_side": self.long_side}),
         }
 
     @staticmethod
@@ -54,7 +57,8 @@ class Segmenter:
             height, width = facts["size"]
             classes = Classes.from_facts(facts["classes"])
             zoom = facts.get("zoom", 1.0)  # weights stored before there was any do not name it
-            return Segmenter(facts["width"], facts["rounding"], zoom, classes, (int(height), int(width)))
+            size = (int(height), int(width))
+            return Segmenter(facts["width"], facts["rounding"], zoom, classes, size, facts.get("long_side"))
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(
                 f"the weights do not say which network they are for ({error} is missing or wrong)"

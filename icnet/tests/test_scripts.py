@@ -13,7 +13,7 @@ from icnet.classes import CITYSCAPES, IGNORE
 from icnet.metrics import scores
 from icnet.opening import DEFAULT, SIMPLE, open_segmenter
 from icnet.reader import image_size, label_values, open_pairs, read_label, read_pair
-from icnet.segmenter import NetworkFlags
+from icnet.segmenter import NetworkFlags, Segmenter
 from icnet.streets.files import write_streets
 
 import cv2
@@ -264,5 +264,7 @@ def test_lists_and_results_of_2018(data: Path, trained: Path, tmp_path: Path) ->
 @pytest.mark.parametrize("name", [DEFAULT, SIMPLE])
 def test_what_comes_along_opens(name: str, capsys) -> None:
     opened = open_segmenter(NetworkFlags(pretrained_model=name))
+    assert opened.facts.long_side == (512 if name == DEFAULT else None)
+    assert opened.facts == Segmenter.from_facts(opened.facts.to_facts())
     assert opened.facts.classes == CITYSCAPES and capsys.readouterr().out.startswith(f"weights: {name} (")
     assert all(np.isfinite(array).all() for array in opened.state.values())
