@@ -22,10 +22,10 @@ TRAIN = (*SIZES, "--optimizer", "momentum")
 EVAL = ("--batch_size", 3)
 INFER = OUTPUTS
 EXPORT = OUTPUTS
-DEVICES: tuple[object, ...] = ()
+DEVICES = ("--optimizer", "sgd")
 # Statistics of few samples and relu flips make per cents of the gradients out of rounding: what is compared is the loss
-# and the statistics of a step.
-STILL = ("--optimizer", "sgd", "--lr", 0)
+# and the statistics of a step. It is the step of DEVICES, which is not compiled anew.
+STILL = (*DEVICES, "--lr", 0)
 OTHER_NETWORK = ("--width", 0.5, "--reduce_zero_label", True)
 OTHER_DATA = "*/train/**/*_000001_*"
 WITHOUT_PADDLE = [["data/leftImg8bit/val", "--write", "label", "side"]]
