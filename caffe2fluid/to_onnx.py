@@ -234,7 +234,7 @@ def _write_paddle(
 
 def _fill_pads(onnx: Any, graph: Any, values: list[float]) -> None:
     """Gives each padding the value that it has in Paddle."""
-    pads = [node for node in graph.node if node.op_type == "Pad"]
+    pads = [node for node in graph.node if node.op_type == "Pad" and "pad3d" in node.output[0]]
     if len(pads) != len(values):
         raise ConvertError(f"paddle2onnx wrote {len(pads)} paddings, the net has {len(values)}")
     for index, (node, value) in enumerate(zip(pads, values, strict=True)):

@@ -328,6 +328,7 @@ def _convert(folder: Path) -> None:
     )
     names = json.loads((folder / SIGNATURE).read_text(encoding="utf-8"))["outputs"]
     model = onnx.load(target)
+    _fill_pads(model, folder / f"{STEM}.json")
     taken = {item.name for item in model.graph.input}
     names = [f"{name}_out" if name in taken else name for name in names]
     renamed = {output.name: name for output, name in zip(model.graph.output, names, strict=True)}
@@ -337,6 +338,25 @@ def _convert(folder: Path) -> None:
         node.output[:] = [renamed.get(name, name) for name in node.output]
         node.input[:] = [renamed.get(name, name) for name in node.input]
     onnx.save(model, target)
+
+
+def _fill_pads(model: Any, program: Path) -> None:
+    """Give paddings the value that they have in the Program: paddle2onnx 2.1 takes it from memory that nobody wrote."""
+    import onnx
+
+    values: list[float] = []
+
+    def note(item: dict[str, Any]) -> dict[str, Any]:
+        if str(item.get("#")).endswith(".pad3d"):
+            values.extend(attribute["AT"]["D"] for attribute in item["A"] if attribute["N"] == "pad_value")
+        return item
+
+    json.loads(program.read_text(encoding="utf-8"), object_hook=note)
+    pads = [node for node in model.graph.node if node.op_type == "Pad" and "pad3d" in node.output[0]]
+    for index, (node, value) in enumerate(zip(pads, values, strict=True)):
+        if len(node.input) > 2:
+            node.input[2] = f"pad_value_{index}"
+            model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(value, np.float32), node.input[2]))
 
 
 def _try_out(job: str, folder: Path) -> None:
