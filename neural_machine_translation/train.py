@@ -7,7 +7,7 @@ python train.py --data_dir corpora --model base --batch_size 8192 --warmup_steps
 
 import dataclasses
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +26,7 @@ from fluid.interface import Interface
 from fluid.metrics import measure
 from fluid.optimizers import OptimizerFlags, counts_epochs, schedule
 from fluid.pictures import draw_curves
-from fluid.run import Run, events, script, show, show_summary
+from fluid.run import Run, console, events, script, show, show_summary
 from fluid.session import Length, Settled, fingerprint, settle
 from fluid.trainer import Evaluation, Outcome
 from fluid.weights import load_into
@@ -160,6 +160,16 @@ NETWORK_FLAGS = (
     "special_token",
 )
 """Flags that make another network of a run."""
+EMBEDDED_RECIPE = {
+    "vocab_size": 4000,
+    "dropout": 0.2,
+    "lr_strategy": "cosine_decay_warmup",
+    "lr": 0.004,
+    "warmup_steps": 200,
+    "num_epochs": 30,
+    "eval_every": 700,
+}
+"""What few sentences are learned best with."""
 FREE = ("data_dir", "train_file_pattern", "val_file_pattern", "test_batch_size", "eval_metric")
 """Flags that Programs from files were not built with."""
 
@@ -167,6 +177,8 @@ FREE = ("data_dir", "train_file_pattern", "val_file_pattern", "test_batch_size",
 def main(flags: Flags) -> Outcome:
     """Train as `flags` say; returns how the run ended."""
     settled = settle(flags, TASK, free=FREE)
+    if settled.facts is None:
+        settled.flags = with_recipe(settled.flags, configuration.named(flags))
     flags = settled.flags
     settled.refuse_changes(*NETWORK_FLAGS)
     train_pairs, dev_pairs = read_data(flags)
@@ -203,6 +215,17 @@ def main(flags: Flags) -> Outcome:
             evaluations=[Evaluation("eval", evaluator, decides=flags.eval_metric, higher_is_better=bleu)],
             finish=lambda outcome: finish(session.run, outcome, evaluator),
         )
+
+
+def with_recipe(flags: Flags, named: Collection[str]) -> Flags:
+    """The flags, and for a network that learns the embedded sentences those of `EMBEDDED_RECIPE` that are not named."""
+    other = (flags.data_dir, flags.train_file_pattern, flags.val_file_pattern, flags.pretrained_model)
+    if flags.digit_copy or any(value is not None for value in other):
+        return flags
+    own = {name: value for name, value in EMBEDDED_RECIPE.items() if name not in named}
+    words = " ".join(f"--{name} {value}" for name, value in own.items())
+    console.print(f"the embedded sentences are learned with {words}", markup=False, highlight=False)
+    return dataclasses.replace(flags, **own)
 
 
 def length_of(settled: Settled[Flags], source: PairSource) -> Length:

@@ -8,6 +8,7 @@ from fluid.engine.base import Engine
 from neural_machine_translation import train
 from neural_machine_translation.indices import EOS
 from neural_machine_translation.reader import TextPairs
+from neural_machine_translation.translator import SHIPPED
 
 import numpy as np
 
@@ -68,3 +69,16 @@ def test_what_an_evaluation_runs_on_a_gpu_was_compiled_at_once():
     assert len(engine.ran) > 4 and all(item in compiled for item in engine.ran)
     evaluate()
     assert len(engine.compiled) == 1
+
+
+def test_programs_from_files_can_be_trained_from_weights():
+    """Those of --pretrained_model, where the files hold none; a run that goes on has its own."""
+    pairs = TextPairs(["a"], ["b"], ["made"], [(0, 1)])
+    flags = train.Flags(pretrained_model=SHIPPED)
+    described, start = train.describe(flags, pairs, None)
+    assert start is not None and described.corpora == (train.name_of(pairs),)
+    facts = {"translator": described.to_facts()}
+    again, loaded = train.describe(flags, pairs, facts)
+    assert again == described and loaded is not None and loaded.keys() == start.keys()
+    assert train.describe(flags, pairs, facts, resumed=True) == (described, None)
+    assert train.describe(train.Flags(), pairs, facts) == (described, None)

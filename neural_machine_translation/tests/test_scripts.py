@@ -252,6 +252,14 @@ def test_flags_of_2018():
     assert with_pairs(["--languages", "en", "de"]) == ["--languages", "en", "de"]
 
 
+def test_the_embedded_sentences_have_a_recipe():
+    flags = train.Flags(lr=0.1)
+    learned = train.with_recipe(flags, {"lr"})
+    assert dataclasses.asdict(learned) == {**dataclasses.asdict(flags), **train.EMBEDDED_RECIPE, "lr": 0.1}
+    for other in (train.Flags(digit_copy=True), train.Flags(data_dir=Path("x")), train.Flags(pretrained_model="x")):
+        assert train.with_recipe(other, ()) is other
+
+
 def test_wrong_values_are_refused(tmp_path):
     with pytest.raises(UserError, match="--n_best 7 must be between 1 and --beam_size 5"):
         infer.main(infer.Flags(inputs=("a b",), n_best=7))
