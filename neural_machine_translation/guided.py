@@ -95,9 +95,9 @@ def _holding(hypotheses: Sequence[Hypothesis], terms: Sequence[str]) -> list[Hyp
 
 
 def _placed(translator: Translator, hypothesis: Hypothesis, term: str) -> Iterator[list[int]]:
-    """The term behind each whole word of a translation, from its beginning to its end."""
+    """The term behind each whole word of a translation, from its beginning to its end, where the network has room for it."""
     words, own = list(hypothesis.words), translator.target.encode(term).tolist()
-    for place in range(len(words) + 1):
+    for place in range(min(len(words), translator.config.max_length - 2 - len(own)) + 1):
         if place == len(words) or place == 0 or translator.target.begins_word(words[place]):
             yield [*words[:place], *own]
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from fluid.buckets import Buckets
 from fluid.engine import Engine
+from fluid.errors import UserError
 from fluid.interface import Interface
 from fluid.signals import leave_if_stopped
 from neural_machine_translation.indices import BOS, EOS
@@ -76,7 +77,7 @@ def translate(
 
     Sentences of similar length share a batch of always `batch_size` rows. An empty sentence has one empty hypothesis. One
     that is too long for the network is cut, and `warn(index, message)` says so. `beginnings` are word indices that the
-    translations begin with, for a search that takes them.
+    translations begin with, for a search that takes them; raises UserError for one that is too long for the network.
     """
     room = translator.config.max_length - 2
     buckets = used_buckets(translator.config.max_length)
@@ -98,7 +99,9 @@ def translate(
         if beginnings is not None:
             begun = [np.asarray(beginnings[index], np.int64) for index in group]
             begun += [begun[-1]] * (batch_size - len(group))
-            feed["prefix"] = pad(begun, next(bucket for bucket in buckets if bucket >= max(map(len, begun))))
+            if (longest := max(map(len, begun))) > room:
+                raise UserError(f"a translation cannot begin with {longest} words: the network takes {room}")
+            feed["prefix"] = pad(begun, next(bucket for bucket in buckets if bucket >= longest))
         outputs = run(feed)
         ids, scores = np.asarray(outputs["ids"]), np.asarray(outputs["scores"])
         for row, index in enumerate(group):

@@ -51,6 +51,8 @@ def test_lines_with_a_beginning(search):
     for hypotheses, beginning in zip(found, ("c c", "", "e"), strict=True):
         assert all(item.text.startswith(beginning) for item in hypotheses)
     assert found[1] == search(["d"], [()])[0]
+    with pytest.raises(UserError, match="cannot begin with 23 words: the network takes 22"):
+        begun_lines(search, TRANSLATOR)(["a\t" + "b " * 23])
 
 
 def test_terms_are_held_at_the_best_place(search, engine, tmp_path):
