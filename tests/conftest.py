@@ -15,5 +15,5 @@ def task(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture(scope="session")
 def run(task: Task) -> Path:
-    """A run of three steps."""
-    return train(task, task.place / "run", "--engine", "paddle")
+    """A run of three steps, with its diagrams."""
+    return train(task, task.place / "run", "--engine", "paddle", draw=True)
