@@ -150,7 +150,9 @@ def test_other_batches_and_another_rate_are_said_and_recorded(task: Task, run: P
     other = copy_of(task, run, "other_batches")
     older = other / "checkpoints" / f"step_{some:08d}"
     again = ["--checkpoint", older, "--batch_size", before // 2, "--lr", 1e-5]
-    with ThreadPoolExecutor(1) as beside:  # Training needs no main thread.
+    measured = mock.Mock(return_value=checkpoint.load(run)[1].metrics)  # A game may last long.
+    # Training needs no main thread.
+    with ThreadPoolExecutor(1) as beside, mock.patch.object(Keeper, "_measure", measured):
         said = done(beside.submit(call, task, "train", *again).result()).out
     assert f"--batch_size is {before // 2} from here on, not {before}" in said and "--lr is 1e-05 from here on" in said
     meta = checkpoint.load(other)[1]
