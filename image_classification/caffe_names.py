@@ -1,19 +1,20 @@
 """Weights of Caffe's nets, as `caffe2fluid` calls them, under the names of this folder.
 
 The same are VGG_ILSVRC_16_layers and _19_layers of the paper's authors (`VGG16_bias`, `VGG19_bias`), ResNet-50, -101 and -152
-of theirs (`ResNet50_caffe` and so on), SE-ResNeXt-50 and -101 of theirs (`SE_ResNeXt50_32x4d_caffe`) and the MobileNet of
-shicai/MobileNet-Caffe (`MobileNetV1`), with two differences. They were shown blue, green, red in 0..255 less a mean: the first
-filters change their order and scale, and what follows them takes up what the means differ by (less than one of 255 steps; at the
-border, where padding counts as the mean, this is not exact). And ours multiply by .5 behind each dropout in inference, so that the
-matrices behind it are doubled.
+of theirs (`ResNet50_caffe` and so on), SE-ResNeXt-50 and -101 of theirs (`SE_ResNeXt50_32x4d_caffe`), BVLC's AlexNet, CaffeNet and
+GoogLeNet (`AlexNet_caffe`, `CaffeNet`, `GoogLeNet_caffe`; AlexNet and CaffeNet cannot be told apart by their weights) and the
+MobileNet of shicai/MobileNet-Caffe (`MobileNetV1`), with two differences. They were shown blue, green, red in 0..255 less a mean:
+the first filters change their order and scale, and what follows them takes up what the means differ by (less than one of 255
+steps; at the border, where padding counts as the mean, this is not exact). And ours multiply by 1 - rate behind each dropout in
+inference, so that the matrices behind it are divided by that.
 
-Other classic nets of Caffe compute what no network here does: AlexNet, CaffeNet and GoogLeNet have response normalisation,
-Inception-v4 averages over padding, DPN pools first from the corner on, shicai's MobileNetV2 has plain relus.
+Other classic nets of Caffe compute what no network here does: Inception-v4 averages over padding, DPN pools first from the corner
+on, shicai's MobileNetV2 has plain relus.
 """
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fluid.errors import WeightsError
 
@@ -37,17 +38,29 @@ class Family:
     """... they were multiplied by this."""
     first: str
     """Layer that sees the image."""
+    head: str
+    """Our last layer."""
     norm: str | None = None
-    """Batch normalisation behind it."""
-    behind_dropout: tuple[str, ...] = ()
+    """Batch normalisation behind the first layer."""
+    hidden: tuple[str, ...] = ()
+    """Layers with biases before the last one that are no convolutions."""
+    gains: Mapping[str, float] = field(default_factory=dict)
+    """Of matrices behind a dropout."""
 
 
+FC = {"hidden": ("fc6", "fc7"), "gains": {"fc7_weights": 2.0, "fc8_weights": 2.0}}
+BVLC = (123.0, 117.0, 104.0)
+RESNET = (123.1516, 115.9029, 103.0626)
+"""The mean colour of ResNet_mean.binaryproto."""
 FAMILIES = (
-    Family("VGG", "conv1_1_biases", r"VGG\d+_bias", (123.68, 116.779, 103.939), 1.0, "conv1_1", None, ("fc7_weights", "fc8_weights")),
-    # the mean colour of ResNet_mean.binaryproto
-    Family("ResNet", "res2a_branch2a_weights", r"ResNet\d+_caffe", (123.1516, 115.9029, 103.0626), 1.0, "conv1", "bn_conv1"),
-    Family("MobileNet", "conv2_1_dw_weights", r"MobileNetV1\w*", (123.68, 116.78, 103.94), 0.017, "conv1", "conv1_bn"),
-    Family("SE-ResNeXt", "conv2_1_1x1_reduce_weights", r"SE_ResNeXt\d+_32x4d_caffe", (123, 117, 104), 1.0, "conv1", "conv1_bn", ("fc6_weights",)),
+    Family("VGG", "conv1_1_biases", r"VGG\d+_bias", (123.68, 116.779, 103.939), 1.0, "conv1_1", "fc8", **FC),
+    Family("ResNet", "res2a_branch2a_weights", r"ResNet\d+_caffe", RESNET, 1.0, "conv1", "fc_0", "bn_conv1"),
+    Family("MobileNet", "conv2_1_dw_weights", r"MobileNetV1\w*", (123.68, 116.78, 103.94), 0.017, "conv1", "fc7", "conv1_bn"),
+    Family("SE-ResNeXt", "conv2_1_1x1_reduce_weights", r"SE_ResNeXt\d+_32x4d_caffe", BVLC, 1.0, "conv1", "fc6", "conv1_bn",
+           gains={"fc6_weights": 2.0}),
+    Family("AlexNet or CaffeNet", "conv5_biases", r"AlexNet_caffe(net)?", BVLC, 1.0, "conv1", "fc8", **FC),
+    Family("GoogLeNet", "inception_3a_1x1_weights", "GoogLeNet_caffe", BVLC, 1.0, "conv1_7x7_s2", "loss3_classifier",
+           gains={"loss3_classifier_weights": 1 / 0.6}),
 )  # fmt: skip
 SE_RESNEXT = {
     "x1": "1x1_reduce",
@@ -82,8 +95,8 @@ def from_caffe(
             f"weights of a Caffe {family.name if family else 'net'} cannot be converted for {model}: it computes something "
             f"else. They can for {', '.join(same)}"
         )
-    head = _head(model, arrays)
-    theirs = {name: _name_in_caffe(name, head, model) for name in names}
+    head = _head(model, family, arrays)
+    theirs = {name: _name_in_caffe(name, head, model, family) for name in names}
     theirs |= {"": f"{family.first}_biases"} if f"{family.first}_biases" in arrays and family.norm else {}
     if odd := sorted(arrays.keys() ^ set(theirs.values())):
         raise WeightsError(f"{model}: the converted Caffe net is another one: {odd[0]} is in only one of them")
@@ -91,38 +104,35 @@ def from_caffe(
     for name, array in found.items():
         if name.startswith("fc") and array.ndim == 4:  # a 1x1 convolution there
             found[name] = array.reshape(array.shape[:2]).T
-        if name in family.behind_dropout:
-            found[name] = found[name] * np.float32(2)
+        if name in family.gains:
+            found[name] = found[name] * np.float32(family.gains[name])
     _show_red_first(found, family, mean, std)
     found.pop("", None)
     return found
 
 
-def _head(model: str, arrays: Arrays) -> str:
+def _head(model: str, family: Family, arrays: Arrays) -> str:
     """The last layer, whatever it is called: fc8, fc1000, fc7, or what a net was trained further with."""
-    others = {"fc6", "fc7"} if model.startswith("VGG") else set()
     layers = [name.removesuffix("_biases") for name in arrays if name.endswith("_biases")]
-    heads = [name for name in layers if not re.match(r"conv\d", name) and name not in others]
+    heads = [name for name in layers if not re.match(r"conv\d|inception_", name) and name not in family.hidden]
     if len(heads) != 1:
         raise WeightsError(f"{model}: the converted Caffe net has not one last layer but {', '.join(heads) or 'none'}")
     return heads[0]
 
 
-def _name_in_caffe(name: str, head: str, model: str) -> str:
+def _name_in_caffe(name: str, head: str, model: str, family: Family) -> str:
     """Of our variable in the converted net."""
-    if name in ("fc_0.w_0", "fc_0.b_0"):
-        return f"{head}_{'weights' if name.endswith('w_0') else 'biases'}"
-    layer, _, kind = name.rpartition("_")
+    layer, _, kind = name.replace(".w_0", "_weights").replace(".b_0", "_offset").rpartition("_")
     normalised = layer.startswith("bn") or layer.endswith("_bn")
-    if model.startswith("SE_ResNeXt"):
+    if layer == family.head:
+        layer = head
+    elif family.name == "SE-ResNeXt":
         part = re.match(r"(?:conv|fc)(\d+_\d+)_(x\d|prj|sqz|exc)(?=_|$)", layer)
         layer = layer if part is None else f"conv{part[1]}_{SE_RESNEXT[part[2]]}{layer[part.end() :]}"
         layer = re.sub("^conv1(?=_bn|$)", "conv1_7x7_s2", layer)
     elif re.match(r"ResNet1\d\d", model):  # the long stages count res3b1, res3b2, ...
         number = re.match(r"(res|bn)3([b-z])_", layer)
         layer = layer if number is None else f"{number[1]}3b{ord(number[2]) - ord('a')}_{layer[number.end() :]}"
-    if layer == {"VGG": "fc8", "Mob": "fc7", "SE_": "fc6"}.get(model[:3]):
-        layer = head
     return f"{layer}_{'biases' if kind == 'offset' and not normalised else kind}"
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from caffe2fluid.convert import convert
 from caffe2fluid.converted import WEIGHTS, Predictor, open_converted
 from caffe2fluid.storage import read_weights
-from caffe2fluid.tests.architectures import Prototxt, resnet
+from caffe2fluid.tests.architectures import Prototxt, alexnet, googlenet, resnet
 from caffe2fluid.tests.tools import caffemodel, random_weights, translate_files
 from fluid.program import initialise
 from image_classification.caffe_names import family_of, from_caffe
@@ -79,8 +80,9 @@ def se_resnext50() -> str:
     )
 
 
-def resnet50() -> str:
-    text = resnet(50).replace("dim: 224", f"dim: {SIDE}").replace("num_output: 1000", "num_output: 10")
+def small(text: str, side: int = SIDE) -> str:
+    """For images of that side and ten classes, with logits as outputs."""
+    text = re.sub(r"dim: 22[47]", f"dim: {side}", text).replace("num_output: 1000", "num_output: 10")
     text = text.replace("pool: AVE kernel_size: 7 stride: 1 pad: 0", "pool: AVE global_pooling: true")
     return text[: text.index('layer { name: "prob"')]
 
@@ -89,7 +91,10 @@ def resnet50() -> str:
     ("model", "text"),
     [
         ("MobileNetV1_x0_25", mobilenet(0.25)),
-        pytest.param("ResNet50_caffe", resnet50(), marks=pytest.mark.full),
+        ("GoogLeNet_caffe", small(googlenet())),
+        pytest.param("AlexNet_caffe", small(alexnet(), 67), marks=pytest.mark.full),
+        pytest.param("AlexNet_caffenet", small(alexnet(caffenet=True), 67), marks=pytest.mark.full),
+        pytest.param("ResNet50_caffe", small(resnet(50)), marks=pytest.mark.full),
         pytest.param("SE_ResNeXt50_32x4d_caffe", se_resnext50(), marks=pytest.mark.full),
     ],
 )
@@ -103,12 +108,13 @@ def test_the_same_logits(model: str, text: str, tmp_path: Path) -> None:
 
     # Red first; of little contrast, for the gates of random weights would saturate, and then enlarge rounding to per cents.
     means = np.float32(family.mean)[:, None, None]
-    pixels = means + np.random.default_rng(0).uniform(-3, 3, (2, 3, SIDE, SIDE)).astype(np.float32)
-    theirs = ((pixels - means) * np.float32(family.scale))[:, ::-1]
     net = open_converted(tmp_path / "net")
+    side = net.sizes["data"][2]
+    pixels = means + np.random.default_rng(0).uniform(-3, 3, (2, 3, side, side)).astype(np.float32)
+    theirs = ((pixels - means) * np.float32(family.scale))[:, ::-1]
     (expected,) = Predictor(net)({"data": np.ascontiguousarray(theirs)}).values()
 
-    program = build_classifier(model, (3, SIDE, SIDE), class_dim=10)
+    program = build_classifier(model, (3, side, side), class_dim=10)
     mean, std = [value / 255 for value in family.mean], (0.25, 0.5, 0.2)  # their mean, so that the border agrees too
     state = initialise(program, seed=0) | from_caffe(model, shapes(program), arrays, mean, std)
     ours = run(program, state, (pixels / 255 - np.float32(mean)[:, None, None]) / np.float32(std)[:, None, None])

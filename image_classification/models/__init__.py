@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from fluid.errors import UserError
-from image_classification.models.alexnet import alexnet
+from image_classification.models.alexnet import alexnet, caffe_alexnet
 from image_classification.models.dpn import dpn
-from image_classification.models.googlenet import googlenet
+from image_classification.models.googlenet import caffe_googlenet, googlenet
 from image_classification.models.inception_v4 import inception_v4
 from image_classification.models.mobilenet_v1 import mobilenet_v1
 from image_classification.models.mobilenet_v2 import TENSORFLOW, mobilenet_v2
@@ -79,11 +79,16 @@ def _models() -> Iterator[Model]:
     grey = {"mean": (0.286, 0.286, 0.286), "std": (0.353, 0.353, 0.353)}
     yield Model("SmallNet", small_net, "arXiv:1412.6806", (3, 28, 28), resize_short=28, **grey)
     yield Model("AlexNet", alexnet, "arXiv:1404.5997", min_size=63)
+    # what Caffe's authors released of it is for images of 227
+    krizhevsky = {"paper": "NIPS 2012", "image_shape": (3, 227, 227), "min_size": 11}
+    yield Model("AlexNet_caffe", partial(caffe_alexnet, pool_first=False), **krizhevsky)
+    yield Model("AlexNet_caffenet", partial(caffe_alexnet, pool_first=True), **krizhevsky)
     for depth in (11, 13, 16, 19):
         yield Model(f"VGG{depth}", partial(vgg, depth=depth), "arXiv:1409.1556", min_size=32)
         biased = partial(vgg, depth=depth, conv_bias=True)
         yield Model(f"VGG{depth}_bias", biased, "arXiv:1409.1556", min_size=32)
     yield Model("GoogLeNet", googlenet, "arXiv:1409.4842", min_size=93, aux_weights=(0.3, 0.3))
+    yield Model("GoogLeNet_caffe", caffe_googlenet, "arXiv:1409.4842")
     for depth in (18, 34, 50, 101, 152):
         yield Model(f"ResNet{depth}", partial(resnet, depth=depth), "arXiv:1512.03385")
     for depth in (50, 101, 152):
@@ -116,6 +121,7 @@ MODELS: dict[str, Model] = {model.name: model for model in _models()}
 
 ALIASES = {
     "GoogleNet": "GoogLeNet",
+    "CaffeNet": "AlexNet_caffenet",
     "MobileNet": "MobileNetV1",
     "MobileNetV1_x1_0": "MobileNetV1",
     "MobileNetV2_x1_0": "MobileNetV2",

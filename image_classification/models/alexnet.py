@@ -1,7 +1,8 @@
-"""AlexNet in one tower, without local response normalisation.
+"""AlexNet in one tower, without local response normalisation; and as Caffe has it.
 
 Krizhevsky, "One weird trick for parallelizing convolutional neural networks", 2014, https://arxiv.org/abs/1404.5997
-(the network of Krizhevsky, Sutskever & Hinton, NIPS 2012, for one GPU).
+(the network of Krizhevsky, Sutskever & Hinton, NIPS 2012, for one GPU). Caffe's AlexNet and CaffeNet are the network of 2012, two
+groups and normalisation included; CaffeNet pools before it normalises.
 """
 
 from image_classification.models import layers
@@ -15,6 +16,16 @@ CONVOLUTIONS = [
     (384, 3, 1, 1, False),
     (256, 3, 1, 1, False),
     (256, 3, 1, 1, True),
+]
+
+
+TWO_TOWERS = [
+    # filters, kernel size, stride, padding, groups, normalised and pooled afterwards
+    (96, 11, 4, 0, 1, "both"),
+    (256, 5, 1, 2, 2, "both"),
+    (384, 3, 1, 1, 1, ""),
+    (384, 3, 1, 1, 2, ""),
+    (256, 3, 1, 1, 2, "pooled"),
 ]
 
 
@@ -40,6 +51,24 @@ def alexnet(image: Value, class_dim: int, training: bool) -> Value:
     for name in ("fc6", "fc7"):
         x = layers.dropout(x, 0.5, training=training)
         x = fc(x, 4096, act="relu", name=name)
+    return fc(x, class_dim, name="fc8")
+
+
+def caffe_alexnet(image: Value, class_dim: int, training: bool, *, pool_first: bool) -> Value:
+    """Caffe's AlexNet, or with `pool_first` CaffeNet: image [N, C, H, W] -> logits [N, class_dim]; `fc6_weights` as above."""
+    x = image
+    for number, (filters, size, stride, padding, groups, after) in enumerate(TWO_TOWERS, 1):
+        x = layers.conv(
+            x, filters, size, stride=stride, padding=padding, groups=groups, act="relu", bias=True, name=f"conv{number}"
+        )
+        if after == "both" and not pool_first:
+            x = layers.response_norm(x, name=f"norm{number}")
+        if after:
+            x = layers.max_pool(x, 3, 2, ceil_mode=True, name=f"pool{number}")
+        if after == "both" and pool_first:
+            x = layers.response_norm(x, name=f"norm{number}")
+    for name in ("fc6", "fc7"):
+        x = layers.dropout(fc(x, 4096, act="relu", name=name), 0.5, training=training)
     return fc(x, class_dim, name="fc8")
 
 

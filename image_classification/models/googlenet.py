@@ -3,7 +3,7 @@
 Szegedy et al., "Going Deeper with Convolutions", CVPR 2015, https://arxiv.org/abs/1409.4842, table 1.
 The released network differs from the paper: convolutions have neither bias nor activation, the only nonlinearity is a
 relu behind each inception block's concatenation, there is no local response normalisation, and poolings drop
-incomplete windows, so that the last plane has 6x6 pixels (7x7 in the paper).
+incomplete windows, so that the last plane has 6x6 pixels (7x7 in the paper). Caffe's network is the paper's.
 """
 
 from fluid.program import name_layer
@@ -52,6 +52,32 @@ def googlenet(image: Value, class_dim: int, training: bool) -> tuple[Value, Valu
     x = layers.dropout(x, 0.4, training=training)
     logits = layers.fc(x, class_dim, name="out")
     return logits, auxiliary(inception_4a, class_dim, training, "1"), auxiliary(inception_4d, class_dim, training, "2")
+
+
+def caffe_googlenet(image: Value, class_dim: int, training: bool) -> Value:
+    """BVLC's GoogLeNet without its auxiliary heads: image [N, C, H, W] -> logits [N, class_dim]."""
+
+    def conv(x: Value, filters: int, size: int, name: str, stride: int = 1) -> Value:
+        return layers.conv(x, filters, size, stride=stride, act="relu", bias=True, name=name)
+
+    def pool(x: Value, number: int) -> Value:
+        return layers.max_pool(x, 3, 2, ceil_mode=True, name=f"pool{number}_3x3_s2")
+
+    x = pool(conv(image, 64, 7, "conv1_7x7_s2", 2), 1)
+    x = conv(layers.response_norm(x, name="pool1_norm1"), 64, 1, "conv2_3x3_reduce")
+    x = pool(layers.response_norm(conv(x, 192, 3, "conv2_3x3"), name="conv2_norm2"), 2)
+    for block, (f1, f3_reduce, f3, f5_reduce, f5, projection) in INCEPTION.items():
+        name = f"inception_{block}"
+        branches = [
+            conv(x, f1, 1, f"{name}_1x1"),
+            conv(conv(x, f3_reduce, 1, f"{name}_3x3_reduce"), f3, 3, f"{name}_3x3"),
+            conv(conv(x, f5_reduce, 1, f"{name}_5x5_reduce"), f5, 5, f"{name}_5x5"),
+            conv(layers.max_pool(x, 3, 1, 1, name=f"{name}_pool"), projection, 1, f"{name}_pool_proj"),
+        ]
+        x = name_layer(f"{name}_output", paddle.concat(branches, axis=1))
+        x = pool(x, int(block[0])) if block in ("3b", "4e") else x
+    x = layers.dropout(layers.global_avg_pool(x, name="pool5_7x7_s1"), 0.4, training=training)
+    return layers.fc(x, class_dim, init=layers.uniform(x.shape[1]), name="loss3_classifier")
 
 
 def inception(x: Value, name: str) -> Value:

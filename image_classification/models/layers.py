@@ -147,6 +147,18 @@ def global_avg_pool(x: Value, *, name: str) -> Value:
     return name_layer(name, paddle.flatten(F.adaptive_avg_pool2d(x, 1), start_axis=1))
 
 
+def response_norm(x: Value, *, name: str) -> Value:
+    """Normalise [N, C, H, W] by five neighbouring channels, as Caffe has it: x / (1 + 1e-4 * mean of squares) ** 0.75.
+
+    Krizhevsky, Sutskever & Hinton, NIPS 2012, section 3.3, whose alpha is a fifth of Caffe's.
+    """
+    channels, square = x.shape[1], x * x
+    nothing = paddle.zeros_like(square[:, :2])
+    padded = paddle.concat([nothing, square, nothing], axis=1)
+    total = sum(padded[:, first : first + channels] for first in range(5))
+    return name_layer(name, x * paddle.pow(total * (1e-4 / 5) + 1.0, -0.75))
+
+
 def dropout(x: Value, rate: float, *, training: bool) -> Value:
     """Dropout as of 2018, which the released weights are trained for: x * mask in training, x * (1 - rate) in inference.
 
