@@ -652,6 +652,7 @@ def speech_texts(folder: Path) -> Target:
     from DeepASR.kaldi_io import read_text
     from DeepASR.language_model import from_arpa, to_arpa, train
     from DeepASR.lexicon import read_lexicon
+    from DeepASR.manifests import read_manifest
     from DeepASR.transforms import read_statistics
     from fluid.errors import DataError
 
@@ -661,7 +662,7 @@ def speech_texts(folder: Path) -> Target:
     def read(data: bytes) -> object:
         path.write_bytes(data)
         done = []
-        for reader in (read_text, read_lexicon, read_statistics):
+        for reader in (read_text, read_lexicon, read_statistics, read_manifest):
             with contextlib.suppress(DataError):
                 done.append(reader(path))
         text = data.decode(errors="replace")
@@ -670,6 +671,9 @@ def speech_texts(folder: Path) -> Target:
         return done, parse_grammar(text)
 
     seeds = [arpa, b"one w n\ntwo t w\n", b"turn (on|off) [the] light # comment\nstop\n", b"a 1 2\nb 3 4\n"]
+    seeds.append(
+        b'{"audio_filepath": "a.wav", "text": "one two"}\n{"utt": "b", "feat": "c.wav", "text": "x", "speaker": "y"}\n'
+    )
     return Target(seeds, read, (DataError,), damaged_text)
 
 
