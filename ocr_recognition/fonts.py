@@ -8,6 +8,7 @@ import string
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -193,10 +194,15 @@ def open_fonts(folder: Path | None = None, part: Part = "all") -> list[Font]:
         if not paths:
             raise DataError(f"{folder}: holds no font ({', '.join(EXTENSIONS)})")
         return [inspect(path, path.parent.name) for path in paths]
+    return [font for font in _coming_along() if part == "all" or (font.family in HELD_OUT) == (part == "test")]
+
+
+@cache
+def _coming_along() -> tuple[Font, ...]:
+    """Opened once a process: what one maker of words has rendered serves the others."""
     rows = [line.split("\t") for line in read_lines(FOLDER / "fonts.tsv")[1:]]
     fonts = [Font(FOLDER / name, kind, letters == "capitals", frozenset(lacks)) for name, kind, letters, lacks in rows]
-    fonts.append(Segments())
-    return [font for font in fonts if part == "all" or (font.family in HELD_OUT) == (part == "test")]
+    return (*fonts, Segments())
 
 
 def write_table(fonts: Sequence[Font], path: Path) -> None:
