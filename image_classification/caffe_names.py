@@ -2,14 +2,14 @@
 
 The same are VGG_ILSVRC_16_layers and _19_layers of the paper's authors (`VGG16_bias`, `VGG19_bias`), ResNet-50, -101 and -152
 of theirs (`ResNet50_caffe` and so on), SE-ResNeXt-50 and -101 of theirs (`SE_ResNeXt50_32x4d_caffe`), BVLC's AlexNet, CaffeNet and
-GoogLeNet (`AlexNet_caffe`, `CaffeNet`, `GoogLeNet_caffe`; AlexNet and CaffeNet cannot be told apart by their weights) and the
-MobileNet of shicai/MobileNet-Caffe (`MobileNetV1`), with two differences. They were shown blue, green, red in 0..255 less a mean:
+GoogLeNet (`AlexNet_caffe`, `CaffeNet`, `GoogLeNet_caffe`; AlexNet and CaffeNet cannot be told apart by their weights), the
+MobileNet of shicai/MobileNet-Caffe (`MobileNetV1`) and the DPNs of soeaver/caffe-model (`DPN92`), with two differences. They were shown blue, green, red in 0..255 less a mean:
 the first filters change their order and scale, and what follows them takes up what the means differ by (less than one of 255
 steps; at the border, where padding counts as the mean, this is not exact). And ours multiply by 1 - rate behind each dropout in
 inference, so that the matrices behind it are divided by that.
 
-Other classic nets of Caffe compute what no network here does: Inception-v4 averages over padding, DPN pools first from the corner
-on, shicai's MobileNetV2 has plain relus.
+Other classic nets of Caffe compute what no network here does: Inception-v4 averages over padding, shicai's MobileNetV2 has plain
+relus.
 """
 
 import re
@@ -21,6 +21,9 @@ from fluid.errors import WeightsError
 import numpy as np
 
 Arrays = Mapping[str, np.ndarray]
+
+EPSILON = 1e-5
+"""Of our batch normalisation."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,8 @@ class Family:
     """Layers with biases before the last one that are no convolutions."""
     gains: Mapping[str, float] = field(default_factory=dict)
     """Of matrices behind a dropout."""
+    epsilon: float = EPSILON
+    """Of batch normalisation."""
 
 
 FC = {"hidden": ("fc6", "fc7"), "gains": {"fc7_weights": 2.0, "fc8_weights": 2.0}}
@@ -61,6 +66,7 @@ FAMILIES = (
     Family("AlexNet or CaffeNet", "conv5_biases", r"AlexNet_caffe(net)?", BVLC, 1.0, "conv1", "fc8", **FC),
     Family("GoogLeNet", "inception_3a_1x1_weights", "GoogLeNet_caffe", BVLC, 1.0, "conv1_7x7_s2", "loss3_classifier",
            gains={"loss3_classifier_weights": 1 / 0.6}),
+    Family("DPN", "dpn1_match_conv_weights", r"DPN\d+", (124, 117, 104), 0.0167, "conv1", "fc", "conv1_bn", epsilon=1e-3),
 )  # fmt: skip
 SE_RESNEXT = {
     "x1": "1x1_reduce",
@@ -70,6 +76,9 @@ SE_RESNEXT = {
     "sqz": "1x1_down",
     "exc": "1x1_up",
 }
+
+DPN = {"conv1_bn": "bn", "conv2_bn": "conv1_bn", "conv3_bn": "conv2_bn", "match": "match_conv"}
+"""Names there say which layer a normalisation follows, not which one it precedes."""
 
 
 def family_of(arrays: Arrays) -> Family | None:
@@ -104,6 +113,8 @@ def from_caffe(
     for name, array in found.items():
         if name.startswith("fc") and array.ndim == 4:  # a 1x1 convolution there
             found[name] = array.reshape(array.shape[:2]).T
+        if name.endswith("_variance"):
+            found[name] = array + np.float32(family.epsilon - EPSILON)
         if name in family.gains:
             found[name] = found[name] * np.float32(family.gains[name])
     _show_red_first(found, family, mean, std)
@@ -130,6 +141,9 @@ def _name_in_caffe(name: str, head: str, model: str, family: Family) -> str:
         part = re.match(r"(?:conv|fc)(\d+_\d+)_(x\d|prj|sqz|exc)(?=_|$)", layer)
         layer = layer if part is None else f"conv{part[1]}_{SE_RESNEXT[part[2]]}{layer[part.end() :]}"
         layer = re.sub("^conv1(?=_bn|$)", "conv1_7x7_s2", layer)
+    elif family.name == "DPN":
+        block, _, part = layer.partition("_")
+        layer = f"{block}_{DPN.get(part, part)}" if block.startswith("dpn") else layer.replace("final", "pool_ave")
     elif re.match(r"ResNet1\d\d", model):  # the long stages count res3b1, res3b2, ...
         number = re.match(r"(res|bn)3([b-z])_", layer)
         layer = layer if number is None else f"{number[1]}3b{ord(number[2]) - ord('a')}_{layer[number.end() :]}"

@@ -12,6 +12,7 @@ from caffe2fluid.tests.architectures import Prototxt, alexnet, googlenet, resnet
 from caffe2fluid.tests.tools import caffemodel, random_weights, translate_files
 from fluid.program import initialise
 from image_classification.caffe_names import family_of, from_caffe
+from image_classification.models.dpn import CONFIGS
 from image_classification.models.mobilenet_v1 import BLOCKS
 from image_classification.tests.networks import build_classifier, run, shapes
 
@@ -80,6 +81,54 @@ def se_resnext50() -> str:
     )
 
 
+def dpn(depth: int) -> str:
+    """Table 1 of arXiv:1707.01629, its layers called as in soeaver/caffe-model."""
+    net, config, number = Prototxt("DPN", SIDE, 1.0), CONFIGS[depth], 0
+
+    def norm(name: str, x: str, top: str) -> str:
+        net.layer(f"{name}_bn", "BatchNorm", x, "batch_norm_param { use_global_stats: true eps: 0.001 }", top=top)
+        net.layer(f"{name}_scale", "Scale", top, "scale_param { bias_term: true }", top=top)
+        return net.layer(f"{name}_relu", "ReLU", top, top=top)
+
+    def conv(name: str, x: str, filters: int, size: int = 1, stride: int = 1, group: int = 1) -> str:
+        body = f"num_output: {filters} kernel_size: {size} pad: {size // 2} stride: {stride} group: {group}"
+        return net.layer(name, "Convolution", x, f"convolution_param {{ {body} bias_term: false }}")
+
+    def divided(name: str, x: str, point: int) -> list[str]:
+        tops = [f"{x}_split1", f"{x}_split2"]
+        net.text += f'layer {{ name: "{name}" type: "Slice" bottom: "{x}" top: "{tops[0]}" top: "{tops[1]}" '
+        net.text += f"slice_param {{ axis: 1 slice_point: {point} }} }}\n"
+        return tops
+
+    x = conv("conv1", "data", *config.stem, stride=2)
+    pooling = "pooling_param { pool: MAX kernel_size: 3 stride: 2 pad: 1 ceil_mode: false }"
+    residual = net.layer("pool1", "Pooling", norm("conv1", x, "conv1"), pooling)
+    dense: list[str] = []
+    for stage, blocks in enumerate(config.blocks):
+        width, step = config.residual_width[stage], config.increment[stage]
+        for index in range(blocks):
+            number += 1
+            name, stride = f"dpn{number}", 2 if index == 0 and stage else 1
+            x = net.layer(f"{name}_concat_input", "Concat", [residual, *dense])
+            if index == 0:
+                match = conv(
+                    f"{name}_match_conv", norm(f"{name}_match", x, f"{name}_match_bn"), width + 2 * step, 1, stride
+                )
+                residual, *dense = divided(f"{name}_match_conv_Slice", match, width)
+            grouped = config.grouped_width * 2**stage
+            x = conv(f"{name}_conv1", norm(name, x, f"{name}_bn"), grouped)
+            x = conv(f"{name}_conv2", norm(f"{name}_conv1", x, x), grouped, 3, stride, config.groups)
+            x = conv(f"{name}_conv3", norm(f"{name}_conv2", x, x), width + step)
+            more, rest = divided(f"{name}_conv3_Slice", x, width)
+            residual = net.layer(f"{name}_elewise", "Eltwise", [residual, more])
+            dense = [net.layer(f"{name}_concat", "Concat", [*dense, rest])]
+    x = net.layer("pool_ave_concat", "Concat", [residual, *dense])
+    x = norm("pool_ave_concat", x, "pool_ave_concat_bn")
+    x = net.layer("pool_ave", "Pooling", x, "pooling_param { pool: AVE global_pooling: true }")
+    net.layer("classifier", "InnerProduct", x, "inner_product_param { num_output: 10 }")
+    return net.text
+
+
 def small(text: str, side: int = SIDE) -> str:
     """For images of that side and ten classes, with logits as outputs."""
     text = re.sub(r"dim: 22[47]", f"dim: {side}", text).replace("num_output: 1000", "num_output: 10")
@@ -94,6 +143,7 @@ def small(text: str, side: int = SIDE) -> str:
         ("GoogLeNet_caffe", small(googlenet())),
         pytest.param("AlexNet_caffe", small(alexnet(), 67), marks=pytest.mark.full),
         pytest.param("AlexNet_caffenet", small(alexnet(caffenet=True), 67), marks=pytest.mark.full),
+        pytest.param("DPN68", dpn(68), marks=pytest.mark.full),
         pytest.param("ResNet50_caffe", small(resnet(50)), marks=pytest.mark.full),
         pytest.param("SE_ResNeXt50_32x4d_caffe", se_resnext50(), marks=pytest.mark.full),
     ],
