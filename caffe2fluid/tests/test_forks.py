@@ -54,6 +54,23 @@ def test_reorg(reverse, tmp_path):
     np.testing.assert_array_equal(ours, reorg(X, 2, reverse))
 
 
+def test_reorg_moves_what_the_forks_tests_move(tmp_path):
+    """The entries that src/caffe/test/test_reorg_layer.cpp of two forks compare: github.com/Cambricon/caffe,
+    77445b2d2b31a943a4d0479dd1993801e71a96fa, and, reversed, github.com/lwplw/caffe_yolov2,
+    52c108a8d7d3446fba6288517b228e542421a09b."""
+    x = np.arange(32, dtype=np.float32).reshape(2, 4, 2, 2)
+    (ours,) = converted(tmp_path, "Reorg", "reorg_param { stride: 2 }", inputs={"data": x})
+    moved = [(c + up, h, w) for c in (0, 1) for w in (0, 1) for up in (0, 2) for h in (0, 1)]
+    assert ours.shape == (2, 16, 1, 1)
+    for n in range(2):
+        assert ours[n].ravel().tolist() == [x[n][place] for place in moved]
+    x = np.arange(64, dtype=np.float32).reshape(2, 8, 2, 2)
+    (ours,) = converted(tmp_path, "Reorg", "reorg_param { stride: 2 reverse: true }", inputs={"data": x})
+    assert ours.shape == (2, 2, 4, 4)
+    for n, c, h, w in np.ndindex(ours.shape):
+        assert ours[n, c, h, w] == x[n, c + (w % 2 + 2 * (h % 2)) * 2, h // 2, w // 2]
+
+
 @pytest.mark.parametrize("kind", ["SeLu", "SeLU", "SELU"])
 @pytest.mark.parametrize(
     ("body", "alpha", "scale"), [("", 1.67326324, 1.050700987), ("alpha: 1.5 lambda: 0.9", 1.5, 0.9)]
@@ -159,6 +176,28 @@ def test_l2_normalization_along_an_axis(body, axes, tmp_path):
     (ours,) = converted(tmp_path, "L2Normalization", f"l2n_param {{ {body} eps: 1e-5 }}", inputs={"data": x})
     square = (x.astype(np.float64) ** 2).sum(axes, keepdims=True)
     np.testing.assert_allclose(ours, x / np.sqrt(np.where(square > 1e-5, square, 1)), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("body", "item", "rows"),
+    [
+        ("is_global: true", 0, {0: [0.03974643, 0.07949287, 0.1192393, 0.15898573]}),
+        ("is_global: false axis: 0", 0, {1: [1, 0, 0.96152395, 0.99227786]}),
+        ("is_global: false axis: 1", 0, {0: [0.09667365, 0.19611613, 0.22423053, 0.26726124]}),
+        ("is_global: false axis: 1", 1, {2: [0, -1, 0.70710677, 0.94868326]}),
+        ("is_global: false axis: 2", 0, {0: [0.18257418, 0.36514837, 0.54772252, 0.73029673]}),
+        ("is_global: false axis: 2", 1, {2: [0, -0.26726124, 0.53452247, 0.80178368]}),
+    ],
+)
+def test_l2_normalization_gives_the_numbers_of_the_forks_test(body, item, rows, tmp_path):
+    """src/caffe/test/test_l2_normalization_layer.cpp (github.com/1095560081/caffe,
+    3d42ec54eade6243fe84b068ba049340acd3b687): its bottom, and what it wants of it."""
+    x = [[[1, 2, 3, 4], [5, 0, 7, 8], [9, 10, 11, 12]], [[0, 0, 0, 0], [0, 0, 2, 1], [0, -1, 2, 3]]]
+    (ours,) = converted(
+        tmp_path, "L2Normalization", f"l2n_param {{ {body} }}", inputs={"data": np.array(x, np.float32)}
+    )
+    for row, numbers in rows.items():
+        np.testing.assert_allclose(ours[item][row], numbers, atol=1e-5)
 
 
 def test_transpose(tmp_path):
