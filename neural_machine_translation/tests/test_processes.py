@@ -68,6 +68,7 @@ def test_two_processes_train_like_two_devices(two_devices, tmp_path):
         np.testing.assert_allclose(one, other, rtol=1e-4)
 
 
+@pytest.mark.full
 def test_a_run_goes_on_with_fewer_devices_on_the_same_batches(two_devices, interrupted, tmp_path):
     output = shutil.copytree(interrupted, tmp_path / "run")
     said = run(output, "--max_steps", "8", "--checkpoint", str(output))
