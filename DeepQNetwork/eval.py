@@ -16,6 +16,7 @@ if __package__ in (None, ""):
 from DeepQNetwork import environments
 from DeepQNetwork.episodes import Scores, play
 from DeepQNetwork.flags import ALIASES, RETIRED, PlayerFlags
+from DeepQNetwork.human import human_normalised
 from DeepQNetwork.player import check_actions, load_player
 from fluid import config as configuration
 from fluid.config import Count, ResultFlags, Was
@@ -51,8 +52,12 @@ def main(flags: Flags) -> Scores:
     scores = play(player, environment, episodes=flags.test_episodes, seed=flags.seed, on_episode=say)
     environment.close()
     console.print(f"score: {scores}", markup=False)
+    result = scores.result()
+    if (relative := human_normalised(agent.env, result["score"])) is not None:
+        result["human_normalised"] = relative
+        console.print(f"human-normalised: {relative:.2f} (0: random play, 1: a professional tester, arXiv:1511.06581)")
     if flags.output_dir is not None:
-        write_result(flags.output_dir, scores.result())
+        write_result(flags.output_dir, result)
     return scores
 
 

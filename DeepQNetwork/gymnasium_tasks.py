@@ -5,6 +5,7 @@ make("my_module:MyTask-v0", 8)                  one that importing my_module reg
 """
 
 import importlib
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -62,6 +63,8 @@ class GymnasiumVector:
         self.keep_screens, self.screens = False, []
         rate = self._vector.envs[0].unwrapped.metadata.get("render_fps") or SCREENS_PER_SECOND
         self.screens_per_second = rate / view.frame_skip
+        if screen:
+            self._try_screen(name)
 
     def reset(self, seed: int) -> np.ndarray:
         """Begin an episode in every copy; observations [E, ...]."""
@@ -113,6 +116,17 @@ class GymnasiumVector:
     def close(self) -> None:
         """Close the copies."""
         self._vector.close()
+
+    def _try_screen(self, name: str) -> None:
+        # Pictures are made, no window is opened, and pygame need not greet.
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+        os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+        self.keep_screens = True
+        try:
+            self.reset(0)
+        except Exception as error:
+            raise UserError(f"the screen of {name} cannot be drawn: {type(error).__name__}: {error}") from error
+        self.keep_screens = False
 
     def _look(self) -> None:
         if self.keep_screens:

@@ -11,7 +11,7 @@ Nothing here imports Paddle: the same loop runs Programs, or Graphs captured fro
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,17 @@ REPLAY_PREFIX = "replay/"
 """Arrays of a checkpoint that belong to the replay memory, kept on request."""
 RECENT = 100
 """Episodes that the logged return is the mean of."""
+TENSORBOARD = {
+    "train/episode_return": "rollout/ep_rew_mean",
+    "train/episode_length": "rollout/ep_len_mean",
+    "train/epsilon": "rollout/exploration_rate",
+    "train/steps_per_second": "time/fps",
+    "train/episodes": "time/episodes",
+    "train/updates": "train/n_updates",
+    "eval/score": "eval/mean_reward",
+    "eval/length": "eval/mean_ep_length",
+}
+"""What TensorBoard calls the values of the log: as Stable-Baselines3, so that runs of both lie in one diagram."""
 
 
 @dataclass
@@ -150,8 +161,11 @@ class Learner:
         self.exploring, self.drawing = np.random.default_rng(exploring), np.random.default_rng(drawing)
         self.step, self.updates, self.synced, self.credit = 0, 0, 0, 0.0
         self.recent: deque[float] = deque(maxlen=RECENT)
+        """Returns of the last episodes."""
+        self.recent_lengths: deque[int] = deque(maxlen=RECENT)
         self.episodes = 0
-        self.returns = np.zeros(recipe.num_envs)
+        self.returns, self.lengths = np.zeros(recipe.num_envs), np.zeros(recipe.num_envs, np.int64)
+        """Of the episodes under way."""
         self.outputs = Window(programs["train"], engine)
         """Scalars of the updates since they were last read."""
         self._unread: tuple[np.ndarray, Any] | None = None
@@ -180,14 +194,15 @@ class Learner:
         """Arrays and JSON-able data to continue from; the memory and the emulator's state only `with_replay`."""
         self._update_priorities()
         facts = {name: getattr(self, name) for name in ("step", "updates", "synced", "credit", "episodes")}
-        facts |= {"recent": list(self.recent), "exploring": self.exploring.bit_generator.state}
+        facts |= {"recent": list(self.recent), "recent_lengths": list(self.recent_lengths)}
+        facts["exploring"] = self.exploring.bit_generator.state
         facts["drawing"] = self.drawing.bit_generator.state
         arrays: dict[str, np.ndarray] = {}
         if with_replay:
             arrays = {REPLAY_PREFIX + name: array for name, array in self.replay.save().items()}
             arrays[REPLAY_PREFIX + "frames"] = self.memory.save()
             arrays[REPLAY_PREFIX + "observation"] = self._observation
-            facts["returns"] = self.returns.tolist()
+            facts |= {"returns": self.returns.tolist(), "lengths": self.lengths.tolist()}
             if self.environment.saveable:
                 saved = self.environment.save()
                 arrays[REPLAY_PREFIX + "emulator"] = saved.pop("emulator")
@@ -199,6 +214,7 @@ class Learner:
         for name in ("step", "updates", "synced", "credit", "episodes"):
             setattr(self, name, facts[name])
         self.recent.extend(facts["recent"])
+        self.recent_lengths.extend(facts.get("recent_lengths", ()))
         self.exploring.bit_generator.state = facts["exploring"]
         self.drawing.bit_generator.state = facts["drawing"]
         kept = {
@@ -217,6 +233,7 @@ class Learner:
         if "environment" in facts and self.environment.saveable:
             self.environment.restore({**facts["environment"], "emulator": kept["emulator"]})
             self._observation, self.returns = kept["observation"], np.array(facts["returns"])
+            self.lengths = np.array(facts.get("lengths", np.zeros_like(self.lengths)))
             self._rows = newest
         else:
             # The environments begin new episodes: what they had shown last has no continuation.
@@ -272,8 +289,10 @@ class Learner:
         terminated = step.terminated | step.life_lost if self.recipe.life_loss_ends else step.terminated
         self.replay.add_outcome(step.action, reward, terminated, step.truncated, step.first)
         self.returns = np.where(step.first, 0, self.returns) + step.reward
+        self.lengths = np.where(step.first, 0, self.lengths + 1)
         ended = step.terminated | step.truncated
         self.recent.extend(self.returns[ended].tolist())
+        self.recent_lengths.extend(self.lengths[ended].tolist())
         self.episodes += int(ended.sum())
         self._observation = step.observation
         self._rows = self.replay.add_frames(step.first)
@@ -284,6 +303,7 @@ def train(
     learner: Learner,
     evaluate: Callable[[], Scores],
     *,
+    beside: Sequence[Evaluation] = (),
     target_score: float | None = None,
     save_replay: bool = False,
 ) -> Outcome:
@@ -293,9 +313,11 @@ def train(
         session: open; the intervals of its flags are in environment steps.
         learner: fresh or restored.
         evaluate: plays with the current policy.
+        beside: what else is measured.
         target_score: stop at an evaluation that reaches it.
         save_replay: keep the memory in checkpoints.
     """
+    session.run.scalar_names = TENSORBOARD
     evaluation = Evaluation(
         "eval", lambda: evaluate().result(), decides="score", higher_is_better=True, target=target_score
     )
@@ -305,7 +327,7 @@ def train(
         session.meta,
         session.flags,
         resumed=session.resumed,
-        evaluations=[evaluation],
+        evaluations=[evaluation, *beside],
         total_steps=learner.total_steps,
         every=learner.total_steps,
     )
@@ -358,9 +380,12 @@ class Rounds:
         values = learner.outputs.take_means()
         if learner.recent:
             values["episode_return"] = float(np.mean(learner.recent))
+        if learner.recent_lengths:
+            values["episode_length"] = float(np.mean(learner.recent_lengths))
         frames = steps * learner.agent.frame_skip
         values |= {
             "epsilon": learner.epsilon,
+            "steps_per_second": steps / seconds,
             "frames_per_second": frames / seconds,
             "updates_per_second": updates / seconds,
         }

@@ -1,11 +1,12 @@
 """Pictures of a run and of a game: learning curves, GIF and MP4, and a screen drawn in the terminal or a window."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fluid.errors import UserError
 from fluid.pictures import Panel
+from fluid.plots import new_figure
 
 import cv2
 import numpy as np
@@ -17,6 +18,23 @@ CURVES = (
     Panel("Q of the actions taken", "q"),
 )
 """By agent step; the evaluation's score with its standard deviation."""
+
+
+def draw_band(path: Path, scores: Mapping[int, Mapping[int, float]], *, title: str) -> Path:
+    """Evaluations of several seeds: `scores` by seed and step; the median and, between the worst and the best, a band."""
+    figure, axis = new_figure(7, 4)
+    steps = sorted(set.intersection(*(set(own) for own in scores.values())))
+    for own in scores.values():
+        axis.plot(list(own), list(own.values()), color="C0", lw=0.7, alpha=0.4)
+    together = np.array([[own[step] for step in steps] for own in scores.values()])
+    axis.fill_between(steps, together.min(axis=0), together.max(axis=0), color="C0", alpha=0.2, label="worst to best")
+    seeds = ", ".join(map(str, scores))
+    axis.plot(steps, np.median(together, axis=0), "o-", color="C0", ms=4, label=f"median of seeds {seeds}")
+    axis.set(title=title, xlabel="agent steps", ylabel="score")
+    axis.grid(alpha=0.3)
+    axis.legend(frameon=False)
+    figure.savefig(path, dpi=120)
+    return path
 
 
 def write_video(path: Path, frames: Sequence[np.ndarray], frames_per_second: float) -> Path:

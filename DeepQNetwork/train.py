@@ -17,16 +17,18 @@ if __package__ in (None, ""):
 from DeepQNetwork import environments, pictures
 from DeepQNetwork.agent import TASK, Agent, AgentFlags, with_equal_networks
 from DeepQNetwork.environments import Environment, is_atari
-from DeepQNetwork.episodes import Player, Scores, play
+from DeepQNetwork.episodes import Player, play
 from DeepQNetwork.loop import REPLAY_PREFIX, Learner, Outcome, benchmark, profile, train
 from DeepQNetwork.recipe import Recipe, fill, returns_of, view_of
+from DeepQNetwork.watch import Recorder, watch
 from fluid import config as configuration
 from fluid.config import Count, Natural, Number, Share, TrainFlags
 from fluid.engine import Engine
 from fluid.errors import UserError
 from fluid.interface import Interface
+from fluid.keeper import Evaluation
 from fluid.pictures import draw_curves
-from fluid.run import Run, events, script, show_summary
+from fluid.run import OUTPUT, Run, console, events, script, show_summary
 from fluid.session import Session, settle
 from fluid.signals import leave_if_stopped
 
@@ -43,6 +45,8 @@ class Flags(Recipe, TrainFlags):
     """Stop when an evaluation reaches this mean; by default 490 for CartPole-v1, none otherwise."""
     pretrained_model: str | None = None
     """Weights: those to start from, a name such as breakout_2018, a checkpoint, or weights of any format."""
+    seeds: tuple[Natural, ...] = ()
+    """Train with each of these seeds, one after the other, in OUTPUT/seed_N, and draw all of them together."""
     benchmark: bool = False
     """Measure instead of training: the loop, the environments alone and the updates alone."""
     save_replay: bool = False
@@ -58,6 +62,8 @@ class Flags(Recipe, TrainFlags):
     """Whole episodes to play; by default 10 for Atari, 20 otherwise."""
     test_epsilon: Share = 0.01
     """Share of random actions where nothing is learned."""
+    capture_every: Count | None = None
+    """Steps between recordings of one episode, at most 60 seconds of it, in OUTPUT/videos; by default none."""
     num_workers: Natural = 0
     """Workers: threads of the Atari emulators; 0: one a processor."""
 
@@ -70,15 +76,44 @@ ALIASES = {
 }
 
 
+EVALUATION_SEED = 7919
+"""Added to --seed for the games of evaluations."""
+VIDEO_SECONDS, VIDEO_FRAMES_PER_SECOND = 60, 30
 AGENT_FLAGS = ("env", "network", "dueling", "protocol", "preset", "alg", "stack", "frame_skip", "resize", "wrapper")
 AGENT_FLAGS += ("atoms", "v_min", "v_max")
 """Flags that make another agent of a run."""
-FREE = ("test_episodes", "test_epsilon", "target_score", "save_replay")
+FREE = ("test_episodes", "test_epsilon", "target_score", "save_replay", "capture_every")
 """Flags that Programs from files were not built with."""
 
 
-def main(flags: Flags) -> Outcome:
-    """Train as `flags` say; returns how the run ended."""
+def main(flags: Flags) -> Outcome | list[Outcome]:
+    """Train as `flags` say; returns how the run ended, or each of several."""
+    return train_seeds(flags) if flags.seeds else train_one(flags)
+
+
+def train_seeds(flags: Flags) -> list[Outcome]:
+    """A run for each seed; one that --checkpoint, a folder of such runs, holds goes on. Ends with a table and a band."""
+    if flags.benchmark or flags.profile or flags.capture:
+        raise UserError("--seeds trains; give --seed for --benchmark, --profile and --capture")
+    folder = flags.checkpoint or flags.output_dir or OUTPUT
+    outcomes, scores = [], {}
+    for seed in flags.seeds:
+        own = folder / f"seed_{seed}"
+        resumed = own if flags.checkpoint is not None and own.exists() else None
+        outcomes.append(train_one(replace(flags, seeds=(), seed=seed, output_dir=own, checkpoint=resumed)))
+        scores[seed] = {row["step"]: row["score"] for row in events(own, "eval")}
+    rows = {
+        f"seed {seed}": f"best {max(own.values()):.1f}, last {[*own.values()][-1]:.1f}" for seed, own in scores.items()
+    }
+    bests = np.array([max(own.values()) for own in scores.values()])
+    rows["best, all seeds"] = f"median {np.median(bests):.1f} ({bests.min():.1f} to {bests.max():.1f})"
+    show_summary(f"{flags.env}, evaluations of {len(scores)} seeds", rows)
+    console.print(f"curves: {pictures.draw_band(folder / 'seeds.png', scores, title=flags.env)}", markup=False)
+    return outcomes
+
+
+def train_one(flags: Flags) -> Outcome:
+    """One run."""
     settled = settle(flags, TASK, free=FREE)
     settled.flags = flags = complete(settled.flags)
     settled.refuse_changes(*AGENT_FLAGS)
@@ -104,10 +139,12 @@ def main(flags: Flags) -> Outcome:
                 for name, value in benchmark(session.run, learner).items():
                     session.run.say(f"{name:>24} {value:,.0f} a second")
                 return Outcome(step=0, nothing_left=True)
+            player = player_of(flags, engine, programs["act"], agent)
             outcome = train(
                 session,
                 learner,
-                lambda: evaluate(flags, engine, programs["act"], testing, agent),
+                lambda: play(player, testing, episodes=flags.test_episodes, seed=flags.seed + EVALUATION_SEED),
+                beside=recordings(flags, session.run, learner, player),
                 target_score=flags.target_score,
                 save_replay=flags.save_replay,
             )
@@ -146,15 +183,33 @@ def environments_of(flags: Flags) -> Iterator[tuple[Environment, Environment]]:
     testing.close()
 
 
-def evaluate(flags: Flags, engine: Engine, act: Interface, testing: Environment, agent: Agent) -> Scores:
-    """Scores of the current policy."""
+def player_of(flags: Flags, engine: Engine, act: Interface, agent: Agent) -> Player:
+    """The current policy, to be measured and recorded."""
 
     def q_values(states: np.ndarray) -> np.ndarray:
         leave_if_stopped(engine)
         return engine.run(act, {"state": states})["q_values"]
 
-    player = Player(agent, q_values, epsilon=flags.test_epsilon)
-    return play(player, testing, episodes=flags.test_episodes, seed=flags.seed + 7919)
+    return Player(agent, q_values, epsilon=flags.test_epsilon)
+
+
+def recordings(flags: Flags, run: Run, learner: Learner, player: Player) -> list[Evaluation]:
+    """What --capture_every asks for: an evaluation that leaves a video. Raises UserError for a task without a screen."""
+    if flags.capture_every is None:
+        return []
+    agent = player.agent
+    game = environments.make_game(agent.env, protocol=agent.protocol, view=agent.view)
+
+    def record() -> dict[str, float]:
+        recorder = Recorder(VIDEO_FRAMES_PER_SECOND, game.screens_per_second)
+        options = {"episodes": 1, "seed": flags.seed + learner.step, "max_seconds": VIDEO_SECONDS}
+        (episode,) = watch(player, game, recorder=recorder, say=False, **options)
+        if run.records:
+            path = run.output_dir / "videos" / f"step_{learner.step:08d}.mp4"
+            pictures.write_video(path, recorder.frames, VIDEO_FRAMES_PER_SECOND)
+        return {"score": episode["score"], "length": episode["steps"]}
+
+    return [Evaluation("video", record, every=flags.capture_every)]
 
 
 def complete(flags: Flags) -> Flags:

@@ -45,10 +45,12 @@ def watch(
     recorder: Recorder | None = None,
     max_seconds: float | None = None,
     write: Write = lambda record: None,
+    say: bool = True,
 ) -> list[dict[str, Any]]:
     """Play `episodes` games, at their own speed if a screen shows them; one record each, written when it ends.
 
     `seed` begins the first game. `max_seconds` of game time cut the last one short; its record says `finished: False`.
+    `say` prints a line an episode.
     """
     game.keep_screens = screen is not None or recorder is not None
     agent = player.agent
@@ -76,7 +78,8 @@ def watch(
                 {"env": agent.env, "protocol": agent.protocol, "score": total, "steps": steps, "finished": over}
             )
             write(records[-1])
-            console.print(f"episode {len(records)}: score {total:g} after {steps} steps{'' if over else ' (cut)'}")
+            if say:
+                console.print(f"episode {len(records)}: score {total:g} after {steps} steps{'' if over else ' (cut)'}")
         observation, first = step.observation, step.first
     if screen is not None:
         screen.close()

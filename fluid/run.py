@@ -125,6 +125,8 @@ class Run:
         own = None if resumed is None else checkpoint.run_folder(resumed.folder)
         self.output_dir = Path(output_dir) if output_dir is not None else own or OUTPUT
         self.task, self.writes, self.records = task, writes, writes and records
+        self.scalar_names: Mapping[str, str] = {}
+        """TensorBoard's names of values that are not to be `KIND/NAME` there."""
         self.set_aside: Path | None = None
         """Where a resumed run found steps beyond its own and put them."""
         self.listeners: list[Callable[[str, int, Mapping[str, Any]], None]] = []
@@ -166,6 +168,8 @@ class Run:
         from fluid.scalars import Scalars
 
         self._scalars = Scalars(self.output_dir / "tensorboard", None if resumed is None else resumed.meta.step + 1)
+        if resumed is None:
+            self._scalars.add_hyperparameters(configuration.to_dict(config))
 
     def _go_on(self, resumed: Resumed) -> None:
         own = checkpoint.run_folder(resumed.folder)
@@ -231,7 +235,8 @@ class Run:
             self._events.flush()
             for name, value in values.items():
                 if isinstance(value, (int, float)):
-                    self._scalars.add(f"{kind}/{name}", value, step)
+                    own = f"{kind}/{name}"
+                    self._scalars.add(self.scalar_names.get(own, own), value, step)
 
     def write_json(self, name: str, data: Any) -> None:
         """Write OUTPUT/name whole or not at all."""

@@ -6,11 +6,14 @@ fills and training waits for it for ever. A clock that is set back makes it wait
 
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.summary import hparams
 
 FLUSH_SECONDS = 30
 
@@ -40,6 +43,13 @@ class Scalars:
         if time.monotonic() > self._flushed + FLUSH_SECONDS:
             self._file.flush()
             self._flushed = time.monotonic()
+
+    def add_hyperparameters(self, values: Mapping[str, Any]) -> None:
+        """Write what the run was started with, for TensorBoard's table of runs: numbers, words and switches."""
+        shown = {name: value for name, value in values.items() if isinstance(value, (bool, int, float, str))}
+        for summary in hparams(shown, {}):
+            self._write(Event(step=0, summary=summary))
+        self._file.flush()
 
     def close(self) -> None:
         """Write what is left."""

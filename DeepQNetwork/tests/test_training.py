@@ -7,8 +7,9 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from DeepQNetwork import environments, gymnasium_tasks, loop, train
 from DeepQNetwork import eval as evaluation
-from DeepQNetwork import gymnasium_tasks, loop, train
+from DeepQNetwork.human import SCORES, human_normalised
 from DeepQNetwork.recipe import Recipe, epsilon_at
 from DeepQNetwork.train import ALIASES, Flags, complete, main
 from fluid import checkpoint, signals
@@ -16,6 +17,8 @@ from fluid import config as configuration
 from fluid.errors import CheckpointError, DivergenceError, UserError
 from fluid.run import events
 
+import cv2
+import gymnasium
 import numpy as np
 import pytest
 
@@ -267,3 +270,65 @@ def test_epsilon_falls_in_a_line_after_the_warm_up():
     recipe = Recipe(learning_starts=100, epsilon_steps=1000, epsilon_end=0.1)
     values = [epsilon_at(recipe, step) for step in (0, 100, 600, 1100, 9999)]
     assert values == pytest.approx([1.0, 1.0, 0.55, 0.1, 0.1])
+
+
+def test_several_seeds_in_one_command(tmp_path, capsys):
+    folder = tmp_path / "runs"
+    outcomes = main(cartpole(folder, seeds=(3, 5), eval_every=48))
+    assert [outcome.step for outcome in outcomes] == [96, 96]
+    assert (folder / "seeds.png").stat().st_size > 10_000
+    for seed, outcome in zip((3, 5), outcomes):
+        assert [row["step"] for row in events(folder / f"seed_{seed}", "eval")] == [48, 96]
+        assert checkpoint.load(folder / f"seed_{seed}")[1].metrics == outcome.metrics
+    assert "best, all seeds" in capsys.readouterr().out
+    again = main(cartpole(None, seeds=(3, 5), checkpoint=folder, max_steps=192))
+    assert [outcome.step for outcome in again] == [192, 192]
+    with pytest.raises(UserError, match="--seeds trains"):
+        main(cartpole(None, seeds=(3, 5), benchmark=True))
+
+
+def test_episodes_are_recorded_while_training(tmp_path):
+    """A video of one episode at each multiple of --capture_every and at the end, as long as the episode."""
+    main(cartpole(tmp_path / "run", capture_every=40))
+    rows = events(tmp_path / "run", "video")
+    assert [row["step"] for row in rows] == [40, 80, 96]
+    for row in rows:
+        video = cv2.VideoCapture(str(tmp_path / "run" / "videos" / f"step_{row['step']:08d}.mp4"))
+        # CartPole shows 50 screens a second, a video 30.
+        assert abs(int(video.get(cv2.CAP_PROP_FRAME_COUNT)) - row["length"] * 30 / 50) <= 2
+    with pytest.raises(UserError, match="no screen"):
+        main(cartpole(tmp_path / "blind", env=f"{__name__}:Blind-v0", capture_every=40))
+
+
+class Blind(gymnasium.Env):
+    """Without a screen."""
+
+    observation_space, action_space = gymnasium.spaces.Box(-1, 1, (3,), np.float32), gymnasium.spaces.Discrete(2)
+
+    def __init__(self, render_mode=None):
+        self.render_mode = render_mode
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        return self.observation_space.sample(), 0.0, False, True, {}
+
+
+gymnasium.register("Blind-v0", entry_point=Blind)
+
+
+def test_tensorboard_has_the_names_of_stable_baselines(tmp_path):
+    main(cartpole(tmp_path / "run"))
+    (file,) = (tmp_path / "run" / "tensorboard").iterdir()
+    content = file.read_bytes()
+    for name in ("rollout/ep_rew_mean", "rollout/ep_len_mean", "time/fps", "train/loss", "eval/mean_reward"):
+        assert name.encode() in content, name
+    assert b"_hparams_/session_start_info" in content and b"adam_epsilon" in content
+
+
+def test_scores_relative_to_people():
+    assert human_normalised("ALE/Pong-v5", 14.6) == 1 and human_normalised("breakout", 1.7) == 0
+    assert human_normalised("CartPole-v1", 500) is None
+    assert all(map(environments.is_atari, SCORES)) and len(SCORES) == 57
