@@ -7,9 +7,10 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from DeepQNetwork import environments, gymnasium_tasks, loop, train
+from DeepQNetwork import environments, gymnasium_tasks, infer, loop, train
 from DeepQNetwork import eval as evaluation
 from DeepQNetwork.human import SCORES, human_normalised
+from DeepQNetwork.player import load
 from DeepQNetwork.recipe import Recipe, epsilon_at
 from DeepQNetwork.train import ALIASES, Flags, complete, main
 from fluid import checkpoint, signals
@@ -21,6 +22,7 @@ import cv2
 import gymnasium
 import numpy as np
 import pytest
+from PIL import Image
 
 QUICK = {"max_steps": 96, "eval_every": 96, "log_every": 32, "test_episodes": 1, "target_score": 1000.0}
 
@@ -40,6 +42,18 @@ def test_cartpole_is_learnt(tmp_path):
     assert outcome.best >= 400
     fresh = evaluation.main(evaluation.Flags(pretrained_model=str(tmp_path / "run"), test_episodes=20, seed=seed + 1))
     assert fresh.result()["score"] >= 350
+    player, task = load(tmp_path / "run"), gymnasium.make("CartPole-v1")
+    observation, over, steps = task.reset(seed=seed)[0], False, 0
+    while not over:
+        observation, _, terminated, truncated, _ = task.step(player.act(observation))
+        over, steps = terminated or truncated, steps + 1
+    assert steps >= 200
+    (record,) = infer.main(
+        infer.Flags(pretrained_model=str(tmp_path / "run"), video=tmp_path / "cart.gif", max_seconds=1.0)
+    )
+    assert record["steps"] == 50 and not record["finished"]
+    with Image.open(tmp_path / "cart.gif") as gif:
+        assert gif.size == (600, 400) and gif.n_frames >= 10
     logged = events(tmp_path / "run", "train")[-1]
     assert {"loss", "q", "epsilon", "episode_return", "frames_per_second", "updates_per_second"} <= logged.keys()
     assert (tmp_path / "run" / "curves.png").stat().st_size > 10_000
