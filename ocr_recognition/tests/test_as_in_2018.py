@@ -47,7 +47,7 @@ CTC_TRAIN = {
     "--test_images c": ("test_images", Path("c")),
     "--test_list d": ("test_list", Path("d")),
     "--model attention": ("model", "attention"),
-    "--profile True": None,
+    "--profile True": ("profile", True),
     "--skip_batch_num 5": None,
     "--iterations 10": None,
     "--lr 0.5": ("lr", 0.5),
