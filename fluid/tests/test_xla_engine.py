@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -775,6 +776,20 @@ def test_numbers_that_follow_from_shapes_are_computed_without_compiling() -> Non
     assert {name: array.tolist() for name, array in have.items()} == {
         name: array.tolist() for name, array in wanted.items()
     }
+
+
+def test_evaluations_of_several_devices_are_run_by_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others would have devices wait for one another."""
+    evaluate, engine = image_program("eval", optimizer=None), create("cpu")
+    by_us: list[bool] = []
+
+    def run(*job: Any) -> None:
+        by_us.append(threading.current_thread() is threading.main_thread())
+
+    monkeypatch.setattr(engine, "run", run)
+    for engine.num_devices in (1, 2):
+        engine.compile([(evaluate, image_feed(3)), (evaluate, image_feed(5))])
+    assert by_us == [False, False, True, True]
 
 
 def test_an_evaluation_sees_the_weights_of_the_last_update():

@@ -138,10 +138,16 @@ class XlaEngine(Engine):
         less than a second to compile is not kept in the cache, and so nothing is gained by naming it here.
         """
         began, before = time.perf_counter(), self.compile_seconds
-        for program, _ in jobs:
-            self.compiled(program)
+        run: list[tuple[Interface, Mapping[str, Any]]] = []
+        compiled: list[tuple[Interface, Mapping[str, Any]]] = []
+        for job in jobs:
+            changes_state = bool(self.compiled(job[0]).step.written)
+            # Programs run by several threads on several devices may wait for one another.
+            (compiled if changes_state or self.num_devices == 1 else run).append(job)
         with ThreadPoolExecutor() as pool:
-            list(pool.map(lambda job: self._compile(*job), jobs))
+            list(pool.map(lambda job: self._compile(*job), compiled))
+        for job in run:
+            self._compile(*job)
         self.compile_seconds = before + time.perf_counter() - began
 
     def _compile(self, program: Interface, feed: Mapping[str, Any]) -> None:
