@@ -1,8 +1,8 @@
 """Searching for the most probable sequences of words, and drawing random ones, inside a Program.
 
 A decoder is a function `step(word, place, caches) -> (logits, caches)`: what it needs of the words so far it keeps in
-`caches`, arrays of fixed size with one row for each of K hypotheses of each of N sentences. Everything has the same shape
-in every iteration, so one compiled loop serves both engines and the exported model.
+`caches`, arrays of fixed size with one row for each of K hypotheses of each of N sentences, or of any shape if they stay
+where they are. Everything has the same shape in every iteration, so one compiled loop serves both engines and the exported model.
 
 A hypothesis is a row of `ids` [T]: its words up to and including the end word, then that word again.
 """

@@ -8,7 +8,7 @@ from fluid.engine.paddle import PaddleEngine
 from fluid.engine.xla import create
 from fluid.program import Input, Program, Value, build
 from fluid.recurrent import gru_cell
-from fluid.search import Beam, beam_search, for_each_hypothesis, sample
+from fluid.search import NEVER, Beam, beam_search, for_each_hypothesis, sample
 
 import numpy as np
 import paddle
@@ -101,6 +101,37 @@ def test_a_narrow_beam_scores_what_it_finds(state):
     program, engine = search_program(Beam(3, "none")), PaddleEngine()
     engine.load(state)
     outputs = engine.run(program, {"memory": MEMORY})
+    for row, memory in enumerate(MEMORY):
+        known = {words: total for total, words in every_sequence(state, memory)}
+        for ids, score in zip(outputs["ids"][row], outputs["scores"][row], strict=True):
+            if EOS in ids:
+                assert score == pytest.approx(known[(*ids[: list(ids).index(EOS)], EOS)], rel=1e-5)
+
+
+def test_words_that_are_shut_out_change_no_probability(state):
+    """A word that may not come first; and a cache of another shape stays as the decoder leaves it."""
+    banned, size = 3, 3
+
+    def network(memory: Value, training: bool) -> dict[str, Value]:
+        decoder = Decoder(memory, size)
+
+        def step(word: Value, place: Value, caches: Any) -> tuple[Value, list[Value]]:
+            logits, moved = decoder.step(word, place, caches[1:])
+            return logits, [caches[0] + 1.0, *moved]
+
+        def shut(place: Value) -> Value:
+            word = paddle.assign(np.arange(WORDS) == banned).reshape([1, 1, -1])
+            return paddle.cast(paddle.logical_and(word, place == 0), "float32") * NEVER
+
+        caches = [paddle.zeros([7]), *decoder.caches]
+        return beam_search(step, caches, Beam(size, "none"), staying=1, shut=shut, **decoder.bounds)
+
+    engine = PaddleEngine()
+    engine.load(state)
+    outputs = engine.run(build(network, [INPUT], name="shut"), {"memory": MEMORY})
+    assert (outputs["ids"][:, :, 0] != banned).all()
+    free = engine.run(search_program(Beam(size, "none")), {"memory": MEMORY})
+    assert (free["ids"][:, :, 0] == banned).any()
     for row, memory in enumerate(MEMORY):
         known = {words: total for total, words in every_sequence(state, memory)}
         for ids, score in zip(outputs["ids"][row], outputs["scores"][row], strict=True):
