@@ -38,7 +38,8 @@ def gather_bilinear(image: Value, size: tuple[int, int], *, dense_rows: bool = F
     scattered, which takes long on GPUs.
 
     Args:
-        dense_rows: compute rows as a product with a matrix, which CPUs do twice as fast in spite of the work.
+        dense_rows: compute rows as a product with a matrix, in spite of the work: CPUs take half the time, an H100 in bfloat16 a
+            quarter (19 classes of 1024 x 2048 from a quarter of that, and the largest of them: 8 in 1.1 ms instead of 4.9).
 
     Raises ValueError if the height or the width of `image` is not known while the Program is built.
     """

@@ -45,7 +45,7 @@ def main(flags: Flags) -> Path:
     rng = np.random.default_rng(0)
     return deploy(
         opened,
-        inference_program(segmenter, size, flags.outputs, for_cpu=True),
+        inference_program(segmenter, size, flags.outputs),
         flags,
         lambda state: measured(segmenter, state, flags),
         task=TASK,

@@ -40,10 +40,10 @@ def branches(net: ICNet, image: Value) -> tuple[Value, Value, Value]:
     return net(F.pad(image, [0, beside, 0, below]) if below or beside else image)
 
 
-def full_logits(sub124: Value, size: Size, *, for_cpu: bool = False) -> Value:
+def full_logits(sub124: Value, size: Size) -> Value:
     """The finest output enlarged to the image's own size, [N, classes, H, W]."""
     height, width = size
-    grown = gather_bilinear(sub124, (padded_side(height), padded_side(width)), dense_rows=for_cpu)
+    grown = gather_bilinear(sub124, (padded_side(height), padded_side(width)), dense_rows=True)
     return grown if (height, width) == tuple(grown.shape[2:]) else grown[:, :, :height, :width]
 
 
@@ -212,19 +212,18 @@ def inference_program(
     outputs: Sequence[str] = OUTPUTS,
     *,
     normalised: bool = False,
-    for_cpu: bool = False,
 ) -> Program:
     """Input `image` [N, H, W, 3] uint8 RGB; or, `normalised`, [N, 3, H, W] float32 as in 2018.
 
     Outputs, as far as asked for: `sub4`, `sub24`, `sub124` (logits at 1/16, 1/8, 1/4), `logits` [N, classes, H, W],
-    `labels` [N, H, W] uint8. What is exported is made `for_cpu`: its last step is what CPUs compute fastest.
+    `labels` [N, H, W] uint8.
     """
 
     def network(image: Value, training: bool) -> dict[str, Value]:
         x = image if normalised else normalise(image)
         found = dict(zip(BRANCHES, branches(_network(segmenter, training), x), strict=True))
         if {"logits", "labels"} & set(outputs):
-            found["logits"] = full_logits(found["sub124"], size, for_cpu=for_cpu)
+            found["logits"] = full_logits(found["sub124"], size)
             found["labels"] = paddle.cast(paddle.argmax(found["logits"], axis=1), "uint8")
         return {name: found[name] for name in outputs}
 
