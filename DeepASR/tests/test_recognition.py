@@ -18,6 +18,7 @@ from DeepASR.options import SearchFlags
 from DeepASR.recogniser import FOLDER
 from DeepASR.streaming import Listener
 from DeepASR.tests import tiny
+from DeepASR.transcripts import Transcriber, Transcript
 from fluid.errors import DataError, UserError
 
 import numpy as np
@@ -73,6 +74,13 @@ def test_recordings_are_recognised_and_written(tmp_path: Path) -> None:
     srt = (tmp_path / "heard" / "0002_weather.srt").read_text()
     assert srt.startswith("1\n00:00:00,") and srt.endswith("明天 北京 天气 怎么样\n")
     assert (tmp_path / "heard" / "0002_weather.png").stat().st_size > 5000
+
+
+def test_words_without_a_known_pronunciation_have_no_picture(recogniser: SimpleNamespace, tmp_path: Path) -> None:
+    transcriber = Transcriber(recogniser.facts, recogniser.decoder)
+    heard = Transcript("call", (), "[unk]", 1.0, True)
+    with pytest.raises(UserError, match="call: how its words are pronounced is not known"):
+        transcriber.draw(tmp_path / "call.png", heard, np.ones((100, recogniser.facts.sizes.class_num)))
 
 
 @pytest.mark.parametrize("chunk", [0.08, 0.16, 0.64])

@@ -15,7 +15,7 @@ from DeepASR.recogniser import Normalisation
 from DeepASR.tests import tiny
 from DeepASR.tests.test_reader import DIM, part
 from DeepASR.transforms import speaker_means
-from fluid.errors import UserError
+from fluid.errors import DataError, UserError
 
 import numpy as np
 import pytest
@@ -44,6 +44,20 @@ def test_how_loud_a_speaker_is_recorded_makes_no_difference() -> None:
             for item, used in ((quiet, AugmentationFlags()), (loud, augmentation))
         )
         np.testing.assert_allclose(one["x"], other["x"], atol=1e-4)
+
+
+def test_whoever_is_left_out_need_not_be_in_dev(tmp_path: Path) -> None:
+    data = Path(str(tiny.data(tmp_path)[1]))
+    for folder, changed in (("train", "train3"), ("dev", "dev1")):
+        path = data / folder / "utt2spk"
+        path.write_text(path.read_text().replace(f"{changed} nobody", f"{changed} anna"))
+    path = data / "train" / "utt2spk"
+    path.write_text(path.read_text().replace("train5 nobody", "train5 bert"))
+    _, parts = train.open_data(train.Flags(data_dir=data, without_speakers=("anna", "bert")))
+    assert set(parts["train"]) == {f"train{number}" for number in range(12)} - {"train3", "train5"}
+    assert set(parts["dev"]) == {f"dev{number}" for number in range(5)} - {"dev1"}
+    with pytest.raises(DataError, match="train/utt2spk: has no speaker carl"):
+        train.open_data(train.Flags(data_dir=data, without_speakers=("carl",)))
 
 
 def test_a_network_learns_and_is_used_with_speakers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
