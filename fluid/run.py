@@ -122,8 +122,7 @@ class Run:
         writes: bool = True,
         records: bool = True,
     ):
-        own = None if resumed is None else checkpoint.run_folder(resumed.folder)
-        self.output_dir = Path(output_dir) if output_dir is not None else own or OUTPUT
+        self.output_dir = folder_of(output_dir, resumed)
         self.task, self.writes, self.records = task, writes, writes and records
         self.scalar_names: Mapping[str, str] = {}
         """TensorBoard's names of values that are not to be `KIND/NAME` there."""
@@ -145,9 +144,7 @@ class Run:
                 ) from None
             except OSError as error:
                 self.close()
-                raise UserError(
-                    f"the output folder {self.output_dir} cannot be written ({error.strerror}); choose another --output_dir"
-                ) from error
+                raise UserError(_unwritable(self.output_dir, error)) from error
 
     def _open(self, config: Any, resumed: Resumed | None) -> None:
         self._lock = _lock(self.output_dir)
@@ -176,13 +173,13 @@ class Run:
         if own is not None and own == self.output_dir.resolve():
             self.set_aside = checkpoint.set_aside_after(self.output_dir, resumed.meta)
             _split_events(self.output_dir / "log.jsonl", resumed.meta, self.set_aside)
-        elif holds_run(self.output_dir):
+            return
+        try:
+            refuse_other_run(self.output_dir, resumed)
+        except UserError:
             self.close()
-            raise UserError(
-                f"{self.output_dir} holds another run than --checkpoint {resumed.folder}; choose another --output_dir"
-                + (f", or leave it out to go on in {own}" if own else "")
-            )
-        elif own is not None:
+            raise
+        if own is not None:
             checkpoint.copy_best(own, self.output_dir, resumed.meta)
 
     def say(self, line: str, *, log: bool = True) -> None:
@@ -363,6 +360,41 @@ def show_summary(title: str, values: Mapping[str, str]) -> None:
 def show(table: Table) -> None:
     """Print a table, folded to the width of the terminal."""
     console.print(table, soft_wrap=False)
+
+
+def folder_of(output_dir: Path | None, resumed: Resumed | None) -> Path:
+    """Where a run writes: in the named folder, in that of the run it continues, or in `./output`."""
+    own = None if resumed is None else checkpoint.run_folder(resumed.folder)
+    return Path(output_dir) if output_dir is not None else own or OUTPUT
+
+
+def check_folder(output_dir: Path | None, resumed: Resumed | None) -> None:
+    """Raise UserError if `Run` could not write its folder or would refuse it, before anything is built or compiled."""
+    folder = folder_of(output_dir, resumed)
+    try:
+        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        if not there.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise UserError(_unwritable(folder, error)) from error
+    if resumed is not None and checkpoint.run_folder(resumed.folder) != folder.resolve():
+        refuse_other_run(folder, resumed)
+
+
+def refuse_other_run(folder: Path, resumed: Resumed) -> None:
+    """Raise UserError if a folder other than that of the resumed run holds a run."""
+    if holds_run(folder):
+        own = checkpoint.run_folder(resumed.folder)
+        raise UserError(
+            f"{folder} holds another run than --checkpoint {resumed.folder}; choose another --output_dir"
+            + (f", or leave it out to go on in {own}" if own else "")
+        )
+
+
+def _unwritable(folder: Path, error: OSError) -> str:
+    return f"the output folder {folder} cannot be written ({error.strerror}); choose another --output_dir"
 
 
 def holds_run(folder: Path) -> bool:

@@ -32,7 +32,7 @@ from fluid.errors import CheckpointError, DataError, UserError
 from fluid.interface import Interface, restart_averages
 from fluid.keeper import Evaluation
 from fluid.programs import Captured
-from fluid.run import Run
+from fluid.run import Run, check_folder
 from fluid.signals import stop_on_signals
 from fluid.trainer import OpenBatches, Outcome, Position
 
@@ -241,9 +241,13 @@ class Settled(Generic[Flags]):
             if self.captured is not None:
                 meta.programs = str(self.captured.folder.absolute())
             engine.load(state)
-            records = not (flags.benchmark or flags.profile or flags.capture)
             with Run(
-                flags.output_dir, flags, task=self.task, resumed=resumed, writes=engine.host_id == 0, records=records
+                flags.output_dir,
+                flags,
+                task=self.task,
+                resumed=resumed,
+                writes=engine.host_id == 0,
+                records=_leaves_records(flags),
             ) as run:
                 session = Session(run, engine, flags, meta, programs, self.planned, resumed, others, state)
                 run.say(
@@ -432,8 +436,8 @@ def settle(flags: Flags, task: str, *, free: Iterable[str] = ()) -> Settled[Flag
         free: flags of the task that may differ from those that Programs from files were built with, beside those in
             TrainFlags.
 
-    Raises CheckpointError or UserError for a run or a folder of Programs that cannot be used, and for flags of the start of
-    a run that has begun.
+    Raises CheckpointError or UserError for a run or a folder of Programs that cannot be used, for a folder that the run
+    cannot write, and for flags of the start of a run that has begun.
     """
     resumed = captured = None
     remembered: dict[str, Any] = {}
@@ -466,7 +470,14 @@ def settle(flags: Flags, task: str, *, free: Iterable[str] = ()) -> Settled[Flag
     if captured is not None:
         general = {item.name for item in fields(TrainFlags)} | set(free)
         captured.check_settings(settled.flags, {item.name for item in fields(flags)} - general)
+    if _leaves_records(settled.flags) and not settled.flags.host_id:
+        check_folder(settled.flags.output_dir, resumed)
     return settled
+
+
+def _leaves_records(flags: TrainFlags) -> bool:
+    """Whether a run claims a folder, and does not only measure or capture."""
+    return not (flags.benchmark or flags.profile or flags.capture)
 
 
 def _initialised(programs: Mapping[str, Interface], seed: int) -> State:
