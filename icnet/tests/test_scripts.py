@@ -37,8 +37,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def flags(data: Path, output: Path, **others: object) -> train.Flags:
-    """The smallest run."""
-    small = {"width": 0.25, "crop": (128, 128), "batch_size": 2, "max_steps": 1, "engine": "paddle"}
+    """The smallest run; Paddle prepares a Program with momentum in half the time of one with Adam."""
+    small: dict[str, object] = {"width": 0.25, "crop": (128, 128), "batch_size": 2, "max_steps": 1, "engine": "paddle"}
+    small["optimizer"] = "momentum"
     return train.Flags(data_dir=data, output_dir=output, **{**small, **others})  # type: ignore[arg-type]
 
 
@@ -71,8 +72,8 @@ def test_it_learns(data: Path, tmp_path: Path) -> None:
     """The four streets that it sees again and again."""
     seed = int(np.random.default_rng().integers(1000))
     print(f"seed {seed}")
-    still = {"scales": (1.0, 1.0), "flip": False, "color_jitter": 0.0, "seed": seed}
-    train.main(flags(data, tmp_path, max_steps=48, num_epochs=24, log_every=4, eval_every=48, **still))
+    learning = {"optimizer": "adam", "scales": (1.0, 1.0), "flip": False, "color_jitter": 0.0, "seed": seed}
+    train.main(flags(data, tmp_path, max_steps=48, num_epochs=24, log_every=4, eval_every=48, **learning))
     losses = [row["loss"] for row in events(tmp_path, "train")]
     assert losses[-1] < 0.6 * losses[0]
 
