@@ -177,7 +177,13 @@ def test_moving_averages_are_measured_and_used(tmp_path):
 
 def test_gradient_accumulation_runs(tmp_path):
     flags = train.Flags(
-        max_steps=2, accumulate_batches=3, grad_clip=1.0, eval_every=100, output_dir=tmp_path / "run", **FAST
+        max_steps=2,
+        accumulate_batches=3,
+        grad_clip=1.0,
+        beam_size=1,
+        max_out_len=4,
+        output_dir=tmp_path / "run",
+        **FAST,
     )
     assert train.main(flags).step == 2
 
