@@ -129,7 +129,9 @@ def cross_attention(
     source = np.concatenate([[BOS], translator.source.encode(sentence), [EOS]])
     layer = f"decoder_{translator.config.n_layer - 1}_cross_attention"
     lengths = used_buckets(translator.config.max_length)
-    room = next(edge for edge in lengths if edge >= max(len(source), len(words) + 1))
+    longest = max(len(source), len(words) + 1)
+    # A translation that was cut off has a word more than the last of the lengths.
+    room = next((edge for edge in lengths if edge >= longest), longest)
     feed = {"src_word": pad([source], room), "trg_word": pad([np.asarray([BOS, *words])], room)}
     found = np.asarray(engine.run(scoring, feed, fetch=[layer])[layer])[0].mean(axis=0)
     weights = found[: len(words) + 1, : len(source)]
