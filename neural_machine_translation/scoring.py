@@ -126,7 +126,9 @@ def cross_attention(
 
     Returns weights [len(words) + 1, S] and the words of both sides.
     """
-    source = np.concatenate([[BOS], translator.source.encode(sentence), [EOS]])
+    # As much of it as was translated.
+    kept = translator.source.encode(sentence)[: translator.config.max_length - 2]
+    source = np.concatenate([[BOS], kept, [EOS]])
     layer = f"decoder_{translator.config.n_layer - 1}_cross_attention"
     lengths = used_buckets(translator.config.max_length)
     longest = max(len(source), len(words) + 1)

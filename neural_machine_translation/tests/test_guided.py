@@ -93,10 +93,10 @@ def test_unknown_words_are_copied_from_where_it_looked():
         assert found[0][0].text == expected and found[0][1] is told[0][1]
 
 
-def test_attention_to_a_translation_that_was_cut_off(engine):
+def test_attention_where_both_sides_were_cut_off(engine):
     words = [3, 4] * (CONFIG.max_length // 2)
-    found, _, target = scoring.cross_attention(engine, scoring_program(CONFIG), TRANSLATOR, "a b", words)
-    assert found.shape == (CONFIG.max_length + 1, 4) and len(target) == CONFIG.max_length + 1
+    found, _, target = scoring.cross_attention(engine, scoring_program(CONFIG), TRANSLATOR, "a b " * 30, words)
+    assert found.shape == (CONFIG.max_length + 1, CONFIG.max_length) and len(target) == CONFIG.max_length + 1
     assert found.sum(axis=1) == pytest.approx(1.0, rel=1e-4)
 
 
