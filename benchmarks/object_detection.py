@@ -100,8 +100,7 @@ def crops(rows: int) -> dict[str, np.ndarray]:
 
     rng = np.random.default_rng(0)
     photographs = [
-        cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
-        for path in sorted((ROOT / "tests/golden/photographs").glob("*.jpg"))
+        cv2.imread(str(path), cv2.IMREAD_COLOR_RGB) for path in sorted((ROOT / "data/photographs").glob("*.jpg"))
     ]
     images, boxes = np.zeros((rows, SIZE, SIZE, 3), np.uint8), np.zeros((rows, MAX_BOXES, 4), np.float32)
     labels = np.full((rows, MAX_BOXES), PADDING, np.int64)

@@ -24,10 +24,10 @@ WARM = 3
 
 INPUTS = {
     "image_classification": ["image_classification/data/photographs/imagenet_00_243.jpg"],
-    "object_detection": ["object_detection/tests/golden/photographs/chelsea.jpg"],
+    "object_detection": ["object_detection/data/photographs/chelsea.jpg"],
     "ocr_recognition": ["ocr_recognition/data/signs/scenetext01_0.jpg"],
     "DeepASR": ["DeepASR/data/examples/digits/*.flac"],
-    "icnet": ["object_detection/tests/golden/photographs/astronaut.jpg"],
+    "icnet": ["object_detection/data/photographs/astronaut.jpg"],
     "neural_machine_translation": ["Where is the train station?"],
     "DeepQNetwork": ["--max_seconds", "1"],
 }

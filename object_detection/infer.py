@@ -40,7 +40,7 @@ import tyro
 NAMED = 6
 """Of more objects in a picture the line that is printed only counts them."""
 LEAST_TILE = 32
-PHOTOGRAPHS = Path(__file__).resolve().parent / "tests" / "golden" / "photographs"
+PHOTOGRAPHS = Path(__file__).resolve().parent / "data" / "photographs"
 
 
 @dataclass

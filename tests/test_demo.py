@@ -25,7 +25,7 @@ def test_page_and_picture(tmp_path, capsys):
     """Of the quickest task: the command as a person types it, what it printed, and one tile."""
     demo.main(["--output_dir", str(tmp_path), "caffe2fluid"])
     page = (tmp_path / "index.html").read_text()
-    assert "./zoo convert caffe2fluid caffe2fluid/tests/" in page and "multiply-adds" in page
+    assert "./zoo convert caffe2fluid caffe2fluid/data/" in page and "multiply-adds" in page
     with Image.open(tmp_path / "demo.png") as picture:
         assert picture.width > demo.TILE[0] and len(set(picture.convert("L").getdata())) > 10
     assert "index.html" in capsys.readouterr().out

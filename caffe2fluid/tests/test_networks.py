@@ -147,7 +147,7 @@ def in_onnx(folder: Path, feed: dict[str, np.ndarray]) -> None:
 
 def astronaut(mean: tuple[float, float, float], scale: float) -> dict[str, np.ndarray]:
     """A photograph as 300x300 detectors take it: blue first, [1, 3, 300, 300]."""
-    with Image.open(ROOT / "object_detection/tests/golden/photographs/astronaut.jpg") as picture:
+    with Image.open(ROOT / "object_detection/data/photographs/astronaut.jpg") as picture:
         pixels = np.asarray(picture.convert("RGB").resize((300, 300)), np.float32)[:, :, ::-1]
     pixels = (pixels - np.float32(mean)) * np.float32(scale)
     return {"data": np.ascontiguousarray(pixels.transpose(2, 0, 1)[None])}

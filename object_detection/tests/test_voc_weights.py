@@ -25,7 +25,7 @@ import pytest
 from safetensors.numpy import save_file
 
 FOLDER = Path(__file__).resolve().parents[1]
-PHOTOGRAPHS = sorted((FOLDER / "tests" / "golden" / "photographs").glob("*.jpg"))
+PHOTOGRAPHS = sorted((FOLDER / "data" / "photographs").glob("*.jpg"))
 
 
 @pytest.fixture(scope="module")
