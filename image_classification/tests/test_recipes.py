@@ -50,15 +50,12 @@ def test_what_is_named_holds(tmp_path):
 
 def test_all_layers_have_a_recipe_of_their_own(tmp_path):
     large = folder(tmp_path / "l", 80)
-    head, layers = applied("--data_dir", large), applied("--data_dir", large, "--freeze", "none")
-    assert (
-        layers.freeze == "none"
-        and layers.lr < head.lr
-        and layers.lr == applied("--data_dir", large, "--freeze", "statistics").lr
-    )
-    common = ("--data_dir", large, "--freeze", "none", "--pretrained_model", "weights.safetensors")
-    assert applied(*common, "--model", "VGG16").lr == pytest.approx(layers.lr * recipes.SMALL_RATE, rel=0.01)
-    assert applied(*common, "--model", "ResNet50").lr == layers.lr
+    head = applied("--data_dir", large)
+    assert (head.optimizer, head.head_lr) == ("momentum", 1.0)
+    for freeze in ("none", "statistics"):
+        layers = applied("--data_dir", large, "--freeze", freeze)
+        assert (layers.optimizer, layers.head_lr, layers.freeze) == ("adamw", 10, freeze) and layers.lr < head.lr / 100
+    assert applied("--data_dir", large, "--freeze", "backbone").optimizer == "momentum"
 
 
 def test_the_embedded_images_are_trained_on_as_ever():
