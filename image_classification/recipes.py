@@ -48,7 +48,7 @@ MIXED = {"label_smoothing": 0.1, "use_mixup": True}
 FINE_TUNING = Recipe(32, 0.05, 12, 4e-5, freeze="backbone", lower_scale=0.5)
 """From weights of another data set: the head alone learns, which takes little time and data, and cannot spoil the rest."""
 ALL_LAYERS = Recipe(32, 2e-4, 12, 4e-5, optimizer="adamw", lower_scale=0.5, head_lr=10)
-"""The same where --freeze says that more than the head is to learn. Momentum, at any rate from 0.001 on, made the network that comes
+"""The same where --freeze says that more than the head is to learn. Momentum, at rates of 0.001 to 0.01, made the network that comes
 along forget everything within an epoch; steps of one size for each parameter do not depend on how a network is scaled."""
 FROM_SCRATCH = {
     SMALL_NET: Recipe(64, 0.1, 40, 5e-4),
