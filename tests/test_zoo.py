@@ -26,7 +26,7 @@ def house(tmp_path: Path) -> Path:
             SCRIPT if "__main__" in path.read_text(encoding="utf-8") else ""
         )
     task = tmp_path / "new_task"
-    for name in ("train", "infer", "tally", "prepare_small", "score_words"):
+    for name in ("train", "infer", "tally", "prepare_small", "score_words", "_helper"):
         task.mkdir(exist_ok=True)
         (task / f"{name}.py").write_text(SCRIPT)
     (task / "network.py").write_text("")

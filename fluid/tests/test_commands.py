@@ -69,12 +69,15 @@ def test_list(tmp_path, capsys, monkeypatch):
     (task / "weights.toml").write_text(
         "[weights.Net]\nurls = ['http://127.0.0.1:9/net.tar']\nlicence = 'CC0'\nsource = 'x'\nsize = 3_000_000"
     )
+    for name in ("tally", "_helper"):
+        (task / f"{name}.py").write_text('if __name__ == "__main__":\n    pass\n')
     (tmp_path / "not_built").mkdir()
     (tmp_path / "not_built" / "weights.toml").write_text((task / "weights.toml").read_text().replace("Net", "Other"))
     monkeypatch.setattr(list_command, "ROOT", tmp_path)
     list_command.main([])
     said = capsys.readouterr().out
     assert any(line.split() == ["some_task", "Do", "something."] for line in said.splitlines())
+    assert any(line.split() == ["scripts:", "tally"] for line in said.splitlines())
     assert "Net" in said and "UNVERIFIED: no checksum was ever published" in said
     assert "Other" not in said  # nothing is offered whose network is not there
     with pytest.raises(SystemExit) as caught:
