@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fluid import shipped
 from fluid.commands import recapture
-from fluid.weights import registry
+from fluid.weights import compact, registry
 
 import pytest
 
@@ -42,6 +42,13 @@ def test_a_model_that_comes_along(entry):
 def test_all_models_that_come_along_are_small():
     assert len({entry.task for entry in SHIPPED}) >= 3
     assert sum(size(entry.file) for entry in SHIPPED) < 44e6
+
+
+def test_weights_that_come_along_name_no_place_of_a_machine():
+    for entry in SHIPPED:
+        if entry.file.suffix == ".safetensors" and (said := compact.describe(entry.file)) is not None:
+            places = [value for value in said.origin.values() if isinstance(value, str) and value.startswith("/")]
+            assert places == [], entry.file
 
 
 def test_the_checkout_is_small():

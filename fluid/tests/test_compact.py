@@ -144,7 +144,7 @@ def test_what_storage_costs_is_measured_and_said(tmp_path, storage, seen):
     trial = compact.try_out(weights, storage, measure, lines.append)
     assert len(measured) == seen
     assert lines == [f"acc1 0.75 -> 1 (+0.25) in {storage}"] * (seen // 2)
-    trial.write(tmp_path, task="task", facts={"net": {}}, source="somewhere")
+    trial.write(tmp_path, task="task", facts={"net": {}}, source=str(tmp_path / "somewhere"))
     if storage is None:
         assert not os.listdir(tmp_path) and trial.state["w"] is weights["w"]
         return

@@ -165,7 +165,9 @@ class Trial:
     def write(self, folder: Path, *, task: str, facts: Mapping[str, Any], source: str) -> None:
         """Put them into an exported model's folder, unless `storage` is None. Raises WeightsError."""
         if self.storage is not None:
-            description = Description(task, facts, {"weights": source, **self.cost}, self.storage)
+            # These weights may be given away: where they lay on this machine is nobody's concern.
+            named = Path(source).name if Path(source).is_absolute() else source
+            description = Description(task, facts, {"weights": named, **self.cost}, self.storage)
             write(folder / FILE, self.weights, description)
 
 

@@ -25,10 +25,10 @@ class Recorder(Engine):
         self.ran: list[Any] = []
 
     def load(self, state: Mapping[str, np.ndarray]) -> None:
-        raise NotImplementedError
+        raise AssertionError("an evaluation has no business with the state")
 
     def state(self, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
-        raise NotImplementedError
+        raise AssertionError("an evaluation has no business with the state")
 
     def compile(self, jobs: Sequence[tuple[Any, Mapping[str, Any]]]) -> None:
         self.compiled.append([described(*job) for job in jobs])
