@@ -15,7 +15,6 @@ PyTorch has a process each (DistributedDataParallel), with SyncBatchNorm where b
 import argparse
 import dataclasses
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -26,7 +25,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.processes import ROOT, add_one, add_row, in_a_process, machine, powers_of_two
+from benchmarks.processes import ROOT, add_one, add_row, in_a_process, join_torchrun, machine, powers_of_two
 from fluid.commands.launch import visible_gpus
 
 # Ours -> the same network in timm.
@@ -54,14 +53,11 @@ def measure_torch(
 
     Where torchrun started one process a GPU, `batch` is that of one of them and the images of all are counted.
     """
+    processes = join_torchrun()
     import timm
     import torch
 
     began = time.perf_counter()
-    gpus = int(os.environ.get("WORLD_SIZE", "1"))
-    if gpus > 1:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        torch.distributed.init_process_group("nccl")
     torch.backends.cudnn.benchmark = True
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision != "fp32"
     network = timm.create_model(PEERS[model], num_classes=1000).cuda().to(memory_format=torch.channels_last)
@@ -72,7 +68,7 @@ def measure_torch(
     labels = torch.randint(0, 1000, (batch,), device="cuda")
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4, fused=True)
     loss_function = torch.nn.CrossEntropyLoss()
-    if gpus > 1:
+    if processes:
         network = torch.nn.parallel.DistributedDataParallel(network, gradient_as_bucket_view=True)
     if how == "compiled":
         mode = "reduce-overhead" if not training and batch == 1 else "default"
@@ -104,8 +100,8 @@ def measure_torch(
     run(1)
     first = time.perf_counter() - began
     run(max(steps // 2, 5))
-    speeds = [gpus * steps * batch / run(steps) for _ in range(rounds)]
-    if gpus > 1:
+    speeds = [max(processes, 1) * steps * batch / run(steps) for _ in range(rounds)]
+    if processes:
         torch.distributed.destroy_process_group()
     return {"images_per_second": speeds, "first_step_seconds": round(first, 1), "version": torch.__version__}
 

@@ -14,7 +14,6 @@ import argparse
 import importlib.metadata
 import json
 import math
-import os
 import statistics
 import sys
 import time
@@ -24,7 +23,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.processes import add_one, add_row, in_a_process, powers_of_two
+from benchmarks.processes import add_one, add_row, in_a_process, join_torchrun, powers_of_two
 from fluid.commands.launch import visible_gpus
 
 import numpy as np
@@ -252,12 +251,9 @@ def torch_model(model: str) -> Any:
 
 def time_torch(model: str, what: str, device: str, compiled: bool, seconds: float) -> dict[str, Any]:
     """The same work in PyTorch, eager or compiled; where torchrun started a process for each GPU, their work together."""
+    gpus = join_torchrun()
     import torch
 
-    gpus = int(os.environ.get("WORLD_SIZE", "1"))
-    if gpus > 1:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        torch.distributed.init_process_group("nccl")
     torch.manual_seed(0)
     torch.set_float32_matmul_precision("high")
     network = torch_model(model).to(device)
@@ -268,9 +264,7 @@ def time_torch(model: str, what: str, device: str, compiled: bool, seconds: floa
     autocast = torch.autocast(torch.device(device).type, torch.bfloat16)
     if what == "train":
         optimizer = torch.optim.Adam(network.parameters(), 1e-4, (0.9, 0.98), 1e-9, fused=device == "cuda")
-        parallel = (
-            torch.nn.parallel.DistributedDataParallel(network, gradient_as_bucket_view=True) if gpus > 1 else network
-        )
+        parallel = torch.nn.parallel.DistributedDataParallel(network, gradient_as_bucket_view=True) if gpus else network
         forward = torch.compile(parallel) if compiled else parallel
 
         def step() -> Any:
@@ -281,13 +275,14 @@ def time_torch(model: str, what: str, device: str, compiled: bool, seconds: floa
             optimizer.step()
             return loss
 
-        result = measure(step, lambda loss: loss.item(), gpus * PAIRS[model] * LENGTH, seconds, processes=gpus)
+        count = max(gpus, 1)
+        result = measure(step, lambda loss: loss.item(), count * PAIRS[model] * LENGTH, seconds, processes=count)
     else:
         network = network.eval().to(torch.bfloat16)
         search = torch_search(network, model, compiled)
         with torch.no_grad():
             result = measure(lambda: search(words["src_word"]), lambda ids: ids.cpu(), SENTENCES, seconds)
-    if gpus > 1:
+    if gpus:
         torch.distributed.destroy_process_group()
     who = f"torch {'compiled' if compiled else 'eager'}"
     return {"who": who, "model": model, "what": what, **result}

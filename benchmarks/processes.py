@@ -63,6 +63,23 @@ def _one(function: Callable[..., dict], arguments: argparse.Namespace) -> None:
         print(json.dumps(result))
 
 
+def join_torchrun() -> int:
+    """The number of processes that torchrun started, 0 if it did not: each has one GPU to itself, that of its number, and
+    waits for the others. Call it before anything else uses PyTorch.
+
+    A process that sees its GPU alone calls it `cuda:0`, as all others do: so what torch.compile keeps on disk, which says
+    the number of the GPU, is made once for all of them.
+    """
+    processes = int(os.environ.get("WORLD_SIZE", "0"))
+    if processes:
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible_gpus()[int(os.environ["LOCAL_RANK"])]
+        import torch
+
+        torch.cuda.set_device(0)
+        torch.distributed.init_process_group("nccl")
+    return processes
+
+
 def powers_of_two(count: int) -> list[int]:
     """1, 2, 4, ... up to `count`."""
     return [2**power for power in range(count.bit_length())]
