@@ -126,8 +126,8 @@ class ExportFlags:
     """Folder to write; an earlier export there is replaced."""
     onnx: bool = False
     """Write model.onnx too (needs the extra `onnx`)."""
-    storage: Literal["fp32", "fp16", "int8"] | None = None
-    """Round the weights to half precision or 8 bits, write them to weights.safetensors too, and measure what that costs."""
+    storage: Literal["fp32", "fp16", "int8", "int6"] | None = None
+    """Round the weights to half precision, 8 or 6 bits, write them to weights.safetensors too, and measure what that costs."""
 
 
 @dataclass

@@ -80,7 +80,9 @@ def to_ctranslate2(opened: Opened[Translator], flags: Flags) -> Path:
         raise UserError(
             f"a model for CTranslate2 does not hold {', '.join(idle)}: beam and length penalty are said when it runs"
         )
-    storage = for_ctranslate2.STORAGES[flags.storage or "fp32"]
+    if (asked := flags.storage or "fp32") not in for_ctranslate2.STORAGES:
+        raise UserError(f"CTranslate2 knows no {asked}; --storage may be {', '.join(for_ctranslate2.STORAGES)}")
+    storage = for_ctranslate2.STORAGES[asked]
     folder = for_ctranslate2.write(opened.facts, opened.state, flags.export_dir, storage)
     difference = for_ctranslate2.difference(folder, opened.facts, opened.state)
     if storage == "float32" and difference > for_ctranslate2.TOLERANCE:

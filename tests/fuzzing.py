@@ -280,7 +280,9 @@ def arrays(folder: Path) -> Target:
     safetensors_file.write(folder / "a.safetensors", content)
     legacy.write_tensor(folder / "record", content["w"])
     compact.write(folder / "int8.safetensors", content, compact.Description("t", {"a": 1}, {"b": 2}, "int8"))
-    names = ("a.pdparams", "a.safetensors", "int8.safetensors", "record")
+    deflated = {"w": np.eye(40, dtype=np.float32), "half": content["half"]}
+    compact.write(folder / "int6.safetensors", deflated, compact.Description("t", {"a": 1}, {"b": 2}, "int6"))
+    names = ("a.pdparams", "a.safetensors", "int8.safetensors", "int6.safetensors", "record")
     seeds = [(folder / name).read_bytes() for name in names]
     return Target(seeds, _in_file(folder / "w", lambda: files.read_weights(folder / "w")), (UserError,), damaged)
 

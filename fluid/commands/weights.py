@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     smaller = commands.add_parser(
         "compact",
         allow_abbrev=False,
-        help="store weights in half precision or in 8 bits",
+        help="store weights in half precision, 8 or 6 bits",
         description="Read weights of any format and write a .safetensors file that says what they are, which every script "
         "opens like any other. What it costs in accuracy is measured by export.py --storage.",
     )

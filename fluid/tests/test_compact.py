@@ -7,11 +7,12 @@ from fluid.errors import WeightsError
 from fluid.formats import safetensors_file
 from fluid.weights import compact, read_weights
 from fluid.weights.compact import Description, Finer
+from fluid.weights.deflate import deflate, inflate
 
 import numpy as np
 import pytest
 
-WHOLE = {"version": 1, "storage": "int8", "task": None, "facts": {}, "origin": {}}
+WHOLE = {"version": 2, "storage": "int8", "task": None, "facts": {}, "origin": {}}
 
 
 def arrays() -> dict[str, np.ndarray]:
@@ -26,9 +27,11 @@ def arrays() -> dict[str, np.ndarray]:
     }
 
 
-@pytest.mark.parametrize("storage, bound, bytes_each", [("fp32", 0, 4), ("fp16", 2**-11, 2), ("int8", 0.5 / 127, 1)])
+@pytest.mark.parametrize(
+    "storage, bound, bytes_each", [("fp32", 0, 4), ("fp16", 2**-11, 2), ("int8", 0.5 / 127, 1), ("int6", 0.5 / 31, 1)]
+)
 def test_there_and_back(tmp_path, storage, bound, bytes_each):
-    """Each number is off by at most half a unit: of its own last place, or of its channel's largest in 127 steps."""
+    """Each number is off by at most half a unit: of its own last place, or of its channel's largest in 127 or 31 steps."""
     weights = {
         name: array.astype(np.float32) if array.dtype == np.float64 else array for name, array in arrays().items()
     }
@@ -45,7 +48,7 @@ def test_there_and_back(tmp_path, storage, bound, bytes_each):
     for name in ("bn_variance", "steps", "nothing"):
         assert back[name].dtype == weights[name].dtype and np.array_equal(back[name], weights[name])
     stored = safetensors_file.read(path)
-    assert stored["fc_weights"].dtype.itemsize == bytes_each
+    assert stored["bn_variance"].nbytes == 8 and stored["embedding"].dtype.itemsize == bytes_each
     rounded = compact.rounded(weights, storage)
     assert all(np.array_equal(rounded[name], back[name]) for name in weights)
     assert all(np.array_equal(read_weights(path)[name], back[name]) for name in weights)
@@ -84,9 +87,11 @@ def test_what_is_refused(tmp_path):
     with pytest.raises(WeightsError, match="exists already"):
         compact.write(path, {"w": np.ones(2)}, Description())
     for metadata, message in (
-        ({"version": 2}, "written in version 2"),
+        ({"version": 3}, "written in version 3"),
         ({**WHOLE, "storage": "int4"}, r"metadata are damaged \(storage int4"),
         ({**WHOLE, "facts": []}, "metadata are damaged"),
+        ({**WHOLE, "deflated": ["w"]}, "metadata are damaged"),
+        ({**WHOLE, "deflated": {"v": ["int8", [2]]}}, "v is damaged"),
         ({"version": 1}, "metadata are damaged"),
         ([], "metadata are damaged"),
     ):
@@ -125,11 +130,59 @@ def test_blocks_of_input_channels_have_scales_of_their_own(tmp_path):
         largest = np.abs(weights[name].reshape(6, 4, -1)).max(axis=2).repeat(16, axis=1)[:, :, None, None]
         assert np.all(np.abs(back[name] - weights[name]) <= largest / 127 * 0.51 + 6e-8)
     assert np.all(np.abs(back["half"] - weights["half"]) <= np.abs(weights["half"]) * 2**-11 + 6e-8)
-    stored = safetensors_file.read(path)
+    stored = compact.pack(weights, "int8", Finer(half=["half"], blocks={"blocks": 16, "huge": 16}))
     assert stored["blocks@scale"].shape == (6, 4, 1, 1) and stored["blocks@scale"].dtype == np.float16
     assert stored["blocks"].dtype == np.int8 and stored["half"].dtype == np.float16
     with pytest.raises(ValueError, match="64 along the second axis are not a multiple of 48"):
         compact.pack(weights, "int8", Finer(blocks={"blocks": 48}))
+
+
+def smaller() -> dict[str, np.ndarray]:
+    random = np.random.default_rng(0)
+    normal = {
+        "wide": random.normal(size=(64, 96, 2)),
+        "offsets": random.normal(size=4096),
+        "few": random.normal(size=(4, 9)),
+    }
+    return {name: array.astype(np.float32) for name, array in normal.items()}
+
+
+@pytest.mark.parametrize("storage, share", [("int8", 0.95), ("int6", 0.73)])
+def test_deflate_loses_nothing_and_keeps_what_it_makes_no_smaller(tmp_path, storage, share):
+    """Two files of the same arrays, plain as version 1 had them and deflated, give the same bits."""
+    packed, description = compact.pack(smaller(), storage, Finer(half=["few"])), Description(storage=storage)
+    compact.store(tmp_path / "w.safetensors", packed, description)
+    plain = {"fluid_zoo": json.dumps({**WHOLE, "version": 1, "storage": storage})}
+    safetensors_file.write(tmp_path / "plain.safetensors", packed, plain)
+    back, before = (compact.read(tmp_path / f"{name}.safetensors") for name in ("w", "plain"))
+    assert back[1] == before[1] == description and back[0].keys() == before[0].keys() == smaller().keys()
+    assert all(back[0][name].tobytes() == array.tobytes() for name, array in before[0].items())
+    stored = safetensors_file.read(tmp_path / "w.safetensors")
+    assert stored["wide"].size < share * packed["wide"].size and stored["offsets"].nbytes < packed["offsets"].nbytes
+    assert stored["few"].dtype == np.float16 and stored["few"].tobytes() == packed["few"].tobytes()
+
+
+def test_deflated_arrays_that_are_something_else_are_refused(tmp_path):
+    whole = np.zeros((50, 40), np.int8)
+    data, path = deflate(whole), tmp_path / "w.safetensors"
+    for dtype, shape, stored in (
+        ("int8", [50, 39], data),
+        ("int8", [50, 41], data),
+        ("int8", [10**9, 10**9], data),
+        ("int8", [0, 40], data),
+        ("int8", [-50, -40], data),
+        ("int8", [50, "40"], data),
+        ("object", [50, 40], data),
+        ("int8", [50, 40], data[:-1]),
+        ("int8", [50, 40], np.append(data, data)),
+        ("int8", [50, 40], data[::-1].copy()),
+    ):
+        safetensors_file.write(
+            path, {"w": stored}, {"fluid_zoo": json.dumps({**WHOLE, "deflated": {"w": [dtype, shape]}})}
+        )
+        with pytest.raises(WeightsError, match="w is damaged"):
+            compact.read(path)
+    assert inflate(data, "int8", [50, 40]).tobytes() == whole.tobytes()
 
 
 @pytest.mark.parametrize("storage, seen", [("int8", 2), ("fp16", 2), ("fp32", 0), (None, 0)])
@@ -159,7 +212,7 @@ def test_what_storage_costs_is_measured_and_said(tmp_path, storage, seen):
 def test_damaged_files_are_one_error(tmp_path):
     """Whatever a few wrong bytes make of a file: weights or WeightsError, nothing else."""
     path, random = tmp_path / "w.safetensors", np.random.default_rng(0)
-    compact.write(path, {"w": arrays()["fc_weights"]}, Description("task", {"net": {}}, {}, "int8"))
+    compact.write(path, {"w": smaller()["wide"][:8]}, Description("task", {"net": {}}, {}, "int8"))
     whole, refused = np.frombuffer(path.read_bytes(), np.uint8), 0
     for _ in range(300):
         data = whole.copy()

@@ -1,25 +1,28 @@
-"""Weights in one file that says what they are, in full, half or 8-bit precision.
+"""Weights in one file that says what they are, in full, half, 8-bit or 6-bit precision.
 
 A `.safetensors` file whose metadata have an entry `fluid_zoo`, an object in JSON of
 
-    version     of this form, 1
-    storage     fp32, fp16 or int8
+    version     of this form, 2
+    storage     fp32, fp16, int8 or int6
     task        the task they were trained for, or null
     facts       what that task must know to use them (network, vocabulary, class names), as in a checkpoint
     origin      where they come from, for people: run, step, metrics, and what the storage cost
+    deflated    type and shape by the name of the array, as ["int8", [64, 3]], of those that are stored as what `deflate.py`
+                makes of them: with int8 and int6 all that become smaller by it
 
 and whose arrays are, by the name of the variable NAME
 
     NAME        as it is: integers, floating point of less than two axes (offsets, statistics), everything with fp32
     NAME        float16, of two axes or more, with fp16; float32 where a number is beyond float16
-    NAME        int8 in -127..127, of two axes or more, with int8; and
+    NAME        int8 in -127..127, or -31..31 with int6, of two axes or more, with int8 and int6; and
     NAME@scale  float32 or float16: the variable is NAME * NAME@scale, each scale for as many neighbours along an axis as
                 NAME is longer there
 
 Scales lie along the first or the last axis, whichever leaves both nearer to what they were: the output channels of a
 convolution, the units of a fully connected layer, the words of an embedding. Arrays that a network is sensitive to may be
 stored as they are or in half precision beside others in less, or with a scale for each block of so many input channels of
-an output channel. Files without that entry are plain arrays.
+an output channel. With int6 deflate makes some .65 bytes of a number, with int8 .92. Version 1 had neither int6 nor
+`deflated`. Files without that entry are plain arrays.
 """
 
 import json
@@ -32,18 +35,23 @@ from typing import Any, Literal, get_args
 from fluid import checkpoint
 from fluid.errors import WeightsError
 from fluid.formats import safetensors_file
+from fluid.weights.deflate import DTYPES, deflate, inflate
 from fluid.weights.fit import check_finite
 
 import numpy as np
 
-VERSION = 1
+VERSION = 2
+READABLE = (1, 2)
 METADATA_KEY = "fluid_zoo"
 SCALE_SUFFIX = "@scale"
 FILE = "weights.safetensors"
 """What export.py calls it."""
-LEVELS = 127
+LEVELS = {"int8": 127, "int6": 31}
+"""The largest integer."""
+WORTH_IT = 128
+"""Bytes that deflate must save in an array: its entry in the metadata takes some."""
 
-Storage = Literal["fp32", "fp16", "int8"]
+Storage = Literal["fp32", "fp16", "int8", "int6"]
 STORAGES: tuple[Storage, ...] = get_args(Storage)
 
 
@@ -62,28 +70,39 @@ def read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], Description | 
 
     Raises WeightsError if the file is damaged, or of a later version of this form.
     """
-    description = describe(path)
+    description, deflated = _metadata(path)
     arrays = safetensors_file.read(path)
+    for name, (dtype, shape) in deflated.items():
+        try:
+            arrays[name] = inflate(arrays[name], dtype, shape)
+        except (ValueError, KeyError) as error:
+            raise WeightsError(f"{path}: {name} is damaged ({error}).") from error
     return (arrays if description is None else _expanded(arrays, path)), description
 
 
 def describe(path: str | os.PathLike) -> Description | None:
     """What a `.safetensors` file says about its weights; None if it is of plain arrays. Raises as `read`."""
+    return _metadata(path)[0]
+
+
+def _metadata(path: str | os.PathLike) -> tuple[Description | None, dict[str, tuple[str, list[int]]]]:
+    """What a file says, and its arrays that are deflated: type and shape by name."""
     metadata = safetensors_file.read_metadata(path)
     if METADATA_KEY not in metadata:
-        return None
+        return None, {}
     try:
         said = json.loads(metadata[METADATA_KEY])
-        if said["version"] != VERSION:
+        if said["version"] not in READABLE:
             raise WeightsError(f"{path}: written in version {said['version']} of its form; {VERSION} is known here.")
         description = Description(said["task"], said["facts"], said["origin"], said["storage"])
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        deflated = {name: (str(dtype), list(shape)) for name, (dtype, shape) in said.get("deflated", {}).items()}
+    except (AttributeError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise WeightsError(f"{path}: its metadata are damaged ({type(error).__name__}: {error}).") from error
     if description.storage not in STORAGES or not all(
         isinstance(item, dict) for item in (description.facts, description.origin)
     ):
         raise WeightsError(f"{path}: its metadata are damaged (storage {description.storage}).")
-    return description
+    return description, deflated
 
 
 @dataclass(frozen=True)
@@ -95,7 +114,7 @@ class Finer:
     half: Collection[str] = ()
     """In float16."""
     blocks: Mapping[str, int] = field(default_factory=dict)
-    """With int8: so many neighbours along the second axis, input channels of a convolution, share a scale."""
+    """With int8 and int6: so many neighbours along the second axis, input channels of a convolution, share a scale."""
 
 
 def write(
@@ -107,9 +126,19 @@ def write(
     """
     if os.path.lexists(path):
         raise WeightsError(f"{path}: exists already. Choose another name, or remove it first.")
+    store(path, pack(weights, description.storage, finer), description)
+
+
+def store(path: str | os.PathLike, packed: Mapping[str, np.ndarray], description: Description) -> None:
+    """Write arrays that `pack` gave, whether or not something is there. Raises WeightsError if the place is not writable."""
+    arrays, deflated = dict(packed), {}
+    if description.storage in LEVELS:
+        for name, array in sorted(packed.items()):
+            if array.dtype.name in DTYPES and array.size and (less := deflate(array)).size + WORTH_IT < array.nbytes:
+                arrays[name], deflated[name] = less, (array.dtype.name, array.shape)
+    said = {"version": VERSION, **asdict(description), "deflated": deflated}
     # One entry, because safetensors writes several in an order of its own.
-    metadata = {METADATA_KEY: json.dumps({"version": VERSION, **asdict(description)}, ensure_ascii=False)}
-    safetensors_file.write(path, pack(weights, description.storage, finer), metadata)
+    safetensors_file.write(path, arrays, {METADATA_KEY: json.dumps(said, ensure_ascii=False)})
 
 
 def describe_source(path: str | os.PathLike, storage: Storage) -> Description:
@@ -144,10 +173,10 @@ def pack(weights: Mapping[str, np.ndarray], storage: Storage, finer: Finer = Fin
             stored[name] = array.astype(np.float16 if fits else np.float32)
         elif name in finer.blocks:
             stored[name], stored[name + SCALE_SUFFIX] = _quantised_in_blocks(
-                array.astype(np.float32), finer.blocks[name]
+                array.astype(np.float32), finer.blocks[name], LEVELS[storage]
             )
         else:
-            stored[name], stored[name + SCALE_SUFFIX] = _quantised(array.astype(np.float32))
+            stored[name], stored[name + SCALE_SUFFIX] = _quantised(array.astype(np.float32), LEVELS[storage])
     return stored
 
 
@@ -190,31 +219,31 @@ def try_out(
     return Trial(weights, storage, state, {"before": before, "after": after})
 
 
-def _quantised(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _quantised(array: np.ndarray, levels: int) -> tuple[np.ndarray, np.ndarray]:
     """int8 and scales of an array along its first or its last axis, whichever loses less."""
     candidates = []
     for axis in (0, array.ndim - 1):
-        scale = np.abs(array).max(axis=_others(array, axis), keepdims=True, initial=0) / LEVELS
+        scale = np.abs(array).max(axis=_others(array, axis), keepdims=True, initial=0) / levels
         integers = np.rint(np.divide(array, scale, out=np.zeros_like(array), where=scale > 0)).astype(np.int8)
         candidates.append((_loss(array, integers * scale), scale.size, integers, scale))
     _, _, integers, scale = min(candidates, key=lambda item: item[:2])
     return integers, scale
 
 
-def _quantised_in_blocks(array: np.ndarray, block: int) -> tuple[np.ndarray, np.ndarray]:
+def _quantised_in_blocks(array: np.ndarray, block: int, levels: int) -> tuple[np.ndarray, np.ndarray]:
     """int8 and scales, of each slice along the first axis one for every `block` neighbours along the second."""
     count, rest = divmod(array.shape[1], block)
     if rest:
         raise ValueError(f"{array.shape[1]} along the second axis are not a multiple of {block}")
     blocks = array.reshape(len(array), count, -1)
-    scale = np.abs(blocks).max(axis=2, keepdims=True) / LEVELS
+    scale = np.abs(blocks).max(axis=2, keepdims=True) / levels
     half = np.finfo(np.float16)
     if scale.max(initial=0) <= half.max:
         # Enough for scales, as the integers are rounded for what it makes of them, unless that is nothing.
         scale = np.where(scale > 0, np.maximum(scale.astype(np.float16), half.smallest_subnormal), np.float16(0))
     wide = scale.astype(np.float32)
     integers = np.rint(np.divide(blocks, wide, out=np.zeros_like(blocks), where=wide > 0))
-    integers = np.clip(integers, -LEVELS, LEVELS).astype(np.int8).reshape(array.shape)
+    integers = np.clip(integers, -levels, levels).astype(np.int8).reshape(array.shape)
     return integers, scale.reshape(len(array), count, *[1] * (array.ndim - 2))
 
 
