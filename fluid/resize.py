@@ -51,15 +51,34 @@ def gather_bilinear(image: Value, size: tuple[int, int], *, dense_rows: bool = F
             continue
         if axis == 2 and dense_rows:
             return paddle.matmul(_weights(before, after, True, 1, dtype_name(image)), image)
+        if before == 2 * after:
+            image = _halved(image, axis)
+            continue
         place, unit = paddle.arange(after, dtype="int64") * (before - 1), max(after - 1, 1)
         low = paddle.floor_divide(place, paddle.full([1], unit, "int64"))
         high = paddle.clip(low + 1, max=before - 1)
         share = paddle.cast(place - low * unit, dtype_name(image)) / paddle.full([1], unit, dtype_name(image))
-        if axis == 2:  # as wide as the rows: a column that is broadcast takes Paddle's CPU kernels 15 times as long
-            share = paddle.expand(share.reshape([-1, 1]), [after, image.shape[3]])
-        below, above = paddle.gather(image, low, axis=axis), paddle.gather(image, high, axis=axis)
-        image = below + share * (above - below)
+        image = _between(paddle.gather(image, low, axis=axis), paddle.gather(image, high, axis=axis), share, axis)
     return image
+
+
+def _halved(image: Value, axis: int) -> Value:
+    """Half as many rows (axis 2) or columns (3), corners on corners: pixel i lies between 2 i and 2 i + 1, at the end on that.
+
+    Every second pixel is a view, where gathered ones are fetched number by number.
+    """
+    after = image.shape[axis] // 2
+    share = paddle.cast(paddle.arange(after), dtype_name(image)) / paddle.full([1], max(after - 1, 1), dtype_name(image))
+    if axis == 2:
+        return _between(image[:, :, ::2], image[:, :, 1::2], share, axis)
+    return _between(image[..., ::2], image[..., 1::2], share, axis)
+
+
+def _between(below: Value, above: Value, share: Value, axis: int) -> Value:
+    """What lies at `share` [rows or columns] of the way from `below` to `above`."""
+    if axis == 2:  # as wide as the rows: a column that is broadcast takes Paddle's CPU kernels 15 times as long
+        share = paddle.expand(share.reshape([-1, 1]), below.shape[2:])
+    return below + share * (above - below)
 
 
 def _weights(before: int, after: int, align_corners: bool, align_mode: int, dtype: str) -> Value:
