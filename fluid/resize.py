@@ -67,8 +67,8 @@ def _halved(image: Value, axis: int) -> Value:
 
     Every second pixel is a view, where gathered ones are fetched number by number.
     """
-    after = image.shape[axis] // 2
-    share = paddle.cast(paddle.arange(after), dtype_name(image)) / paddle.full([1], max(after - 1, 1), dtype_name(image))
+    after, dtype = image.shape[axis] // 2, dtype_name(image)
+    share = paddle.cast(paddle.arange(after), dtype) / paddle.full([1], max(after - 1, 1), dtype)
     if axis == 2:
         return _between(image[:, :, ::2], image[:, :, 1::2], share, axis)
     return _between(image[..., ::2], image[..., 1::2], share, axis)
