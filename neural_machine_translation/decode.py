@@ -86,7 +86,7 @@ class Decoder:
         self.bounds = {"rows": sentences, "length": length, "bos": BOS, "eos": EOS}
         shape = [sentences, config.n_head, length * hypotheses, config.d_head]
         # Each its own: they are written in place.
-        keys_values = [paddle.zeros(shape, "float32") for _ in range(2 * config.n_layer)]
+        keys_values = [paddle.zeros(shape, "float32") for _ in range(2 * config.decoder_depth)]
         self.caches = [*keys_values, paddle.zeros([sentences * hypotheses, length], "int64")]
 
     def step(self, word: Value, place: Value, caches: Sequence[Value]) -> tuple[Value, list[Value]]:

@@ -28,6 +28,7 @@ from neural_machine_translation.model import (
     final_norms,
     norm_scale,
     offset_of,
+    output_layer,
 )
 from neural_machine_translation.network import evaluation_program
 from neural_machine_translation.scoring import feed_of
@@ -57,7 +58,10 @@ def write(translator: Translator, state: Mapping[str, np.ndarray], folder: Path,
         raise UserError(f"{folder} exists and is no model for CTranslate2; choose another folder")
     config = translator.config
     spec = transformer_spec.TransformerSpec.from_config(
-        config.n_layer, config.n_head, pre_norm=config.norm == "pre", activation=common_spec.Activation.RELU
+        (config.n_layer, config.decoder_depth),
+        config.n_head,
+        pre_norm=config.norm == "pre",
+        activation=common_spec.Activation.RELU,
     )
     Weights(config, state).fill(spec)
     spec.register_source_vocabulary(tokens(translator.source))
@@ -133,7 +137,7 @@ class Weights:
         if config.norm == "pre":
             for part, number in zip((spec.encoder, spec.decoder), final_norms(config), strict=True):
                 self._normalise(part.layer_norm, number)
-        shared = self.state[SOURCE_TABLE] if config.weight_sharing else self.state[fc(16 * config.n_layer)].T
+        shared = self.state[SOURCE_TABLE] if config.weight_sharing else self.state[output_layer(config)].T
         spec.decoder.projection.weight = _matrix(shared)
         spec.decoder.projection.bias = np.zeros(config.trg_vocab_size, np.float32)
 

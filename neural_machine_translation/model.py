@@ -17,9 +17,9 @@ computed by a formula with a misplaced parenthesis and cannot be recomputed from
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from fluid.errors import WeightsError
 from fluid.program import Value, name_layer
@@ -68,12 +68,17 @@ def encoder_layers(config: Transformer) -> list[Layer]:
 def decoder_layers(config: Transformer) -> list[Layer]:
     """Per layer: q, k, v, o of self-attention, then of cross-attention, inner, outer; three normalisations."""
     first_norm = 2 * config.n_layer + (config.norm == "pre")
-    return [Layer(6 * config.n_layer + 10 * index, first_norm + 3 * index) for index in range(config.n_layer)]
+    return [Layer(6 * config.n_layer + 10 * index, first_norm + 3 * index) for index in range(config.decoder_depth)]
+
+
+def output_layer(config: Transformer) -> str:
+    """Name of the weights that make logits, where they are not the word table."""
+    return fc(6 * config.n_layer + 10 * config.decoder_depth)
 
 
 def final_norms(config: Transformer) -> tuple[int, int]:
     """Numbers of the normalisations after the last layer of encoder and decoder (`norm="pre"` only)."""
-    return 2 * config.n_layer, 5 * config.n_layer + 1
+    return 2 * config.n_layer, 2 * config.n_layer + 3 * config.decoder_depth + 1
 
 
 def parameter_shapes(config: Transformer) -> dict[str, tuple[int, ...]]:
@@ -104,7 +109,7 @@ def parameter_shapes(config: Transformer) -> dict[str, tuple[int, ...]]:
         for number in final_norms(config):
             add_norm(number)
     if not config.weight_sharing:
-        shapes[fc(16 * config.n_layer)] = (wide, config.trg_vocab_size)
+        shapes[output_layer(config)] = (wide, config.trg_vocab_size)
     return shapes
 
 
@@ -120,10 +125,8 @@ def config_of(weights: Mapping[str, np.ndarray], n_head: int | None = None, **ch
     """
     try:
         vocabulary, wide = weights[SOURCE_TABLE].shape
-        normalisations = 1 + max(
-            int(found[1]) for name in weights if (found := re.match(r"layer_norm_(\d+)\.w_0$", name))
-        )
         sharing = TARGET_TABLE not in weights
+        encoder, decoder, norm = depths(weights, 0 if sharing else 1)
         config = Transformer(
             src_vocab_size=vocabulary,
             trg_vocab_size=vocabulary if sharing else weights[TARGET_TABLE].shape[0],
@@ -131,14 +134,33 @@ def config_of(weights: Mapping[str, np.ndarray], n_head: int | None = None, **ch
             d_model=wide,
             d_inner_hid=weights[fc(4)].shape[1],
             n_head=n_head or max(1, wide // 64),
-            n_layer=normalisations // 5,
+            n_layer=encoder,
+            n_decoder_layer=None if decoder == encoder else decoder,
             dropout=SIZES["big"]["dropout"] if wide >= SIZES["big"]["d_model"] else SIZES["base"]["dropout"],
-            norm="post" if normalisations % 5 == 0 else "pre",
+            norm=norm,
             weight_sharing=sharing,
         )
     except (KeyError, ValueError, IndexError) as error:
         raise WeightsError(f"these are not the weights of a Transformer: no usable {error}") from None
     return dataclasses.replace(config, **changes)
+
+
+def depths(names: Iterable[str], further: int) -> tuple[int, int, Literal["pre", "post"]]:
+    """Layers of encoder and decoder, and where they normalise, by the names of their parameters.
+
+    An encoder layer has 6 matrices, two of them with an offset, and 2 normalisations; a decoder layer 10, two, and 3. There
+    are `further` matrices beside these.
+    """
+    numbers: dict[str, set[int]] = {"fc_w": set(), "fc_b": set(), "layer_norm_w": set()}
+    for name in names:
+        if found := re.fullmatch(r"(fc|layer_norm)_(\d+)\.(w|b)_0", name):
+            numbers.setdefault(f"{found[1]}_{found[3]}", set()).add(int(found[2]))
+    # The largest number tells how many there are even where one is missing, which is said elsewhere.
+    matrices, normalisations = (1 + max(numbers[kind]) for kind in ("fc_w", "layer_norm_w"))
+    offsets = len(numbers["fc_b"])
+    decoder = (matrices - further - 3 * offsets) // 4
+    encoder = offsets // 2 - decoder
+    return encoder, decoder, "post" if normalisations == 2 * encoder + 3 * decoder else "pre"
 
 
 def position_table(config: Transformer) -> np.ndarray:
@@ -415,4 +437,4 @@ class Network:
         """Logits over the target vocabulary."""
         if self.config.weight_sharing:
             return paddle.matmul(x, self.parameters[SOURCE_TABLE], transpose_y=True)
-        return self.linear(x, 16 * self.config.n_layer)
+        return F.linear(x, self.parameters[output_layer(self.config)])

@@ -109,7 +109,7 @@ def scores(
     order = sorted(range(len(pairs)), key=longest.__getitem__)
     results = [Score(-np.inf, len(target) + 1, []) for _, target in encoded]
     fitting = [index for index in order if longest[index] <= translator.config.max_length]
-    layer = f"decoder_{translator.config.n_layer - 1}_cross_attention"
+    layer = f"decoder_{translator.config.decoder_depth - 1}_cross_attention"
     for first in range(0, len(fitting), rows):
         group = fitting[first : first + rows]
         length = next(edge for edge in used_buckets(translator.config.max_length) if edge >= longest[group[-1]])

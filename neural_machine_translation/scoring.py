@@ -129,7 +129,7 @@ def cross_attention(
     # As much of it as was translated.
     kept = translator.source.encode(sentence)[: translator.config.max_length - 2]
     source = np.concatenate([[BOS], kept, [EOS]])
-    layer = f"decoder_{translator.config.n_layer - 1}_cross_attention"
+    layer = f"decoder_{translator.config.decoder_depth - 1}_cross_attention"
     lengths = used_buckets(translator.config.max_length)
     longest = max(len(source), len(words) + 1)
     # A translation that was cut off has a word more than the last of the lengths.

@@ -103,6 +103,8 @@ class Flags(SearchFlags, OptimizerFlags, BatchFlags, TrainFlags):
     """Sizes of the network: base and big of the paper, small and tiny for small data."""
     n_layer: Count | None = None
     """Layers of encoder and of decoder; by default those of --model."""
+    n_decoder_layer: Count | None = None
+    """Layers of the decoder, where they are not as many as the encoder's: it is the slow part of a search."""
     n_head: Count | None = None
     """Attention heads."""
     d_model: Count | None = None
@@ -146,6 +148,7 @@ WARMUP_STEPS = 400
 NETWORK_FLAGS = (
     "model",
     "n_layer",
+    "n_decoder_layer",
     "n_head",
     "d_model",
     "d_inner_hid",
@@ -292,7 +295,7 @@ def describe(
     source, target = vocabularies(flags, pairs)
     sizes = SIZES[flags.model] | {
         name: getattr(flags, name)
-        for name in ("n_layer", "n_head", "d_model", "d_inner_hid", "dropout")
+        for name in ("n_layer", "n_decoder_layer", "n_head", "d_model", "d_inner_hid", "dropout")
         if getattr(flags, name) is not None
     }
     config = Transformer(
@@ -312,7 +315,12 @@ def refuse_idle_flags(flags: Flags, translator: Translator, described: bool) -> 
     Weights that are `described` bring their vocabularies too.
     """
     config = dataclasses.asdict(translator.config)
-    decided = {**config, "vocab_size": translator.source.size, "languages": translator.languages}
+    decided = {
+        **config,
+        "n_decoder_layer": translator.config.decoder_depth,
+        "vocab_size": translator.source.size,
+        "languages": translator.languages,
+    }
     sizes = SIZES[flags.model]
     if {name: config[name] for name in sizes} != sizes:
         decided["model"] = "another"
@@ -382,7 +390,7 @@ def announce(
     """Say what is trained on what, and which lines are left out."""
     config = translator.config
     run.say(
-        f"Transformer {flags.model}, {config.n_layer} + {config.n_layer} layers of width {config.d_model}, "
+        f"Transformer {flags.model}, {config.n_layer} + {config.decoder_depth} layers of width {config.d_model}, "
         f"{parameters:,} parameters, vocabulary {config.src_vocab_size}"
         + ("" if config.weight_sharing else f" and {config.trg_vocab_size}")
     )

@@ -30,10 +30,12 @@ class Transformer:
     d_inner_hid: int = 2048
     n_head: int = 8
     n_layer: int = 6
+    """Layers of the encoder; of the decoder too, where `n_decoder_layer` does not say otherwise."""
     dropout: float = 0.1
     norm: Literal["pre", "post"] = "pre"
     weight_sharing: bool = True
     """One table for source words, target words and output layer."""
+    n_decoder_layer: int | None = None
 
     def __post_init__(self) -> None:
         if self.d_model % self.n_head:
@@ -43,6 +45,11 @@ class Transformer:
                 f"weight sharing needs one vocabulary, not {self.src_vocab_size} source and {self.trg_vocab_size} "
                 "target words; use --weight_sharing False"
             )
+
+    @property
+    def decoder_depth(self) -> int:
+        """Layers of the decoder."""
+        return self.n_layer if self.n_decoder_layer is None else self.n_decoder_layer
 
     @property
     def d_head(self) -> int:

@@ -17,7 +17,15 @@ import pytest
 
 SOURCE = WordList((*SPECIAL_WORDS, "a", "b", "c", "d"))
 TARGET = WordList((*SPECIAL_WORDS, "v", "w", "x", "y", "z"))
-SIZES = {"max_length": 24, "d_model": 16, "d_inner_hid": 32, "n_head": 2, "n_layer": 2, "dropout": 0.2}
+SIZES = {
+    "max_length": 24,
+    "d_model": 16,
+    "d_inner_hid": 32,
+    "n_head": 2,
+    "n_layer": 2,
+    "n_decoder_layer": 1,
+    "dropout": 0.2,
+}
 NETWORKS = {
     "pre": Translator(Transformer(7, 7, **SIZES), SOURCE, SOURCE),
     "post": Translator(Transformer(7, 8, norm="post", weight_sharing=False, **SIZES), SOURCE, TARGET),

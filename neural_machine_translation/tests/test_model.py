@@ -1,6 +1,7 @@
 """The network: names and shapes of the release, published size, golden outputs of 2019, gradients, both engines."""
 
 import csv
+import dataclasses
 from pathlib import Path
 
 from fluid import engine as engines
@@ -46,6 +47,18 @@ def test_names_and_shapes_are_those_of_the_release():
         }
     assert len(released) == 187
     assert parameter_shapes(Transformer(33708, 33708, **SIZES["base"])) == released
+
+
+@pytest.mark.parametrize("norm", ["pre", "post"])
+@pytest.mark.parametrize("sharing", [True, False])
+@pytest.mark.parametrize("layers", [(2, None), (6, 2), (1, 3), (9, None)])
+def test_weights_tell_their_network(layers, sharing, norm):
+    encoder, decoder = layers
+    config = dataclasses.replace(
+        PRE, n_layer=encoder, n_decoder_layer=decoder, norm=norm, weight_sharing=sharing, dropout=0.1
+    )
+    weights = {name: np.empty(shape) for name, shape in parameter_shapes(config).items()}
+    assert config_of(weights, n_head=2) == config
 
 
 def test_base_has_the_published_size():
