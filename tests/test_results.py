@@ -1,0 +1,81 @@
+"""The tables of the READMEs are what the measurements say."""
+
+import json
+from pathlib import Path
+from unittest import mock
+
+from benchmarks import shipped, table
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.mark.parametrize(("language", "name"), table.READMES.items())
+def test_tables_of_readmes_are_those_of_the_files(language: str, name: str) -> None:
+    readme = (ROOT / name).read_text(encoding="utf-8")
+    marks = [f"<!-- table: {wanted} -->" for wanted in table.TABLES]
+    assert [mark for mark in marks if readme.count(mark) != 1] == []
+    assert readme == table.written(readme, language), "run ./zoo benchmark table"
+
+
+def test_curves_are_those_of_the_files() -> None:
+    assert (table.RESULTS / "curves.svg").read_text(encoding="utf-8") == table.curves(), "run ./zoo benchmark table"
+
+
+def test_every_task_has_a_score_with_its_command_and_one_of_others() -> None:
+    kinds: dict[str, set[str]] = {}
+    for record in table.records():
+        kinds.setdefault(record["task"], set()).add(record["kind"])
+        if record["kind"] == "here":
+            assert record["command"], record["name"]
+            assert record["date"], record["name"]
+    assert kinds.keys() == set(table.TASKS)
+    assert [task for task, found in kinds.items() if "here" not in found] == []
+    # Nobody published figures of a converter.
+    assert [task for task, found in kinds.items() if not found & {"2018", "published"}] == ["caffe2fluid"]
+
+
+def test_a_table_outside_its_marks_or_without_an_end_is_an_error() -> None:
+    with pytest.raises(ValueError, match="table 'scores' is none of"):
+        table.written("<!-- table: scores -->\n| no end |\n", "en")
+    with pytest.raises(ValueError, match="table 'prices' is none of"):
+        table.written("<!-- table: prices -->\n<!-- end -->\n", "en")
+
+
+def test_a_path_finds_items_by_their_values() -> None:
+    rows = {"rows": [{"who": "zoo", "batch": 1, "median": 3}, {"who": "zoo", "batch": 8, "median": 5}]}
+    assert table.find(rows, ["rows", {"who": "zoo", "batch": 8}, "median"]) == 5
+    assert table.find(rows, ["rows", -1, "median"]) == 5
+    with pytest.raises(KeyError, match="no item has"):
+        table.find(rows, ["rows", {"who": "torch"}, "median"])
+
+
+@pytest.mark.parametrize(("more_is_faster", "ratio"), [(True, "0.50"), (False, "2.00")])
+def test_a_ratio_above_one_says_that_the_zoo_is_faster(more_is_faster: bool, ratio: str) -> None:
+    row = {
+        "what": "this",
+        "file": "f",
+        "zoo": [0],
+        "peer": [1],
+        "who": "others",
+        "hardware": "one",
+        "date": "2026-11-27",
+    }
+    files = {"speed.json": [row | {"more_is_faster": more_is_faster}], "f": [[4, 5, 6], 10]}
+    with mock.patch.object(table, "load", files.__getitem__):
+        assert table.speed("en") == [["this", "", "", "others", ratio, "one, 2026-11-27"]]
+
+
+def test_a_record_with_a_field_too_many_is_named(tmp_path: Path) -> None:
+    (tmp_path / "scores").mkdir()
+    record = {"task": "icnet", "what": "", "scores": {}, "kind": "published", "source": "", "price": 1}
+    (tmp_path / "scores" / "one.json").write_text(json.dumps(record))
+    with mock.patch.object(table, "RESULTS", tmp_path), pytest.raises(ValueError, match="one.json: has .*price"):
+        table.records()
+
+
+def test_what_is_evaluated_is_there() -> None:
+    for name, evaluation in shipped.EVALUATIONS.items():
+        verb, task, *_ = evaluation.command.split()
+        assert (ROOT / task / f"{verb}.py").is_file(), name
