@@ -24,7 +24,7 @@ class AgentFlags(WeightsFlags):
     env: str | None = None
     """Game or gymnasium id; bare weights need it, everything else knows its own."""
     protocol: str | None = None
-    """2018, standard or sticky; by default the one the agent was trained under."""
+    """2018, standard, baselines or sticky; by default the one the agent was trained under."""
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,8 @@ class Preprocessing:
     """Emulator frames after which an episode is cut."""
     noop_max: int = 30
     """The episode starts after a random number of idle frames below this."""
+    fire_after_life: bool = False
+    """FIRE is pressed for an action after a lost life, in games that have it."""
 
     def __str__(self) -> str:
         return (
@@ -51,6 +53,7 @@ class Preprocessing:
             f"gray from {'the palette' if self.palette else 'RGB'}, maximum of 2 frames, frame skip {FRAME_SKIP}, minimal "
             f"actions, sticky {self.sticky:g}, {'FIRE and ' if self.fire else ''}fewer than {self.noop_max} idle frames"
             f"{', then ' + ' and '.join(self.start_actions) if self.start_actions else ''}, "
+            f"{'FIRE after a lost life, ' if self.fire_after_life else ''}"
             f"at most {self.max_frames} frames, whole games"
         )
 
@@ -58,6 +61,8 @@ class Preprocessing:
 PROTOCOLS = {
     "2018": Preprocessing("2018", cv2.INTER_LINEAR, False, False, ("FIRE", "2"), 0.0, 60_000),
     "standard": Preprocessing("standard", cv2.INTER_AREA, True, True, (), 0.0, 108_000),
+    # As the wrappers of OpenAI Baselines, under which CleanRL, Stable-Baselines3 and Tianshou learn and measure.
+    "baselines": Preprocessing("baselines", cv2.INTER_AREA, True, True, (), 0.0, 108_000, fire_after_life=True),
     "sticky": Preprocessing("sticky", cv2.INTER_AREA, True, False, (), 0.25, 108_000, noop_max=1),
 }
 
@@ -227,6 +232,7 @@ class AtariVector:
         # With `own` settings ale-py does all the work; otherwise it hands out whole screens.
         self._resized = own
         self._presses = _start_actions(protocol, names)
+        self._fire = _fire_after_life(protocol, names)
         self._vector = ale_py.AtariVectorEnv(
             game,
             num_envs,
@@ -251,6 +257,7 @@ class AtariVector:
         screens, info = self._vector.reset(seed=seed)
         self._lives = info["lives"].copy()
         self._over = np.zeros(self.num_envs, bool)
+        self._lost = np.zeros(self.num_envs, bool)
         self._age = np.zeros(self.num_envs, np.int64)
         return self._observations(screens)
 
@@ -259,13 +266,15 @@ class AtariVector:
         self._actions = np.array(actions, np.int32)
         for age, press in enumerate(self._presses):
             self._actions[self._age == age] = press
+        if self._fire is not None:
+            self._actions[self._lost] = self._fire
         self._vector.send(self._actions)
 
     def receive(self) -> Step:
         """Wait for that step."""
         screens, rewards, terminated, truncated, info = self._vector.recv()
         first = self._over
-        lost = (info["lives"] < self._lives) & ~first & ~terminated
+        self._lost = lost = (info["lives"] < self._lives) & ~first & ~terminated
         self._lives = info["lives"].copy()
         self._over = terminated | truncated
         self._age = np.where(first, 0, self._age + 1)
@@ -300,6 +309,7 @@ class AtariGame:
         self.num_actions = len(self.action_names)
         self.description = f"{game}, {protocol}"
         self._presses = _start_actions(protocol, self.action_names)
+        self._fire = _fire_after_life(protocol, self.action_names)
         self.screens: list[np.ndarray] = []
         """The 4 screens [H, W, 3] uint8 of the last step, filled while `keep_screens`."""
         self.keep_screens = False
@@ -315,6 +325,8 @@ class AtariGame:
         """Remember the action [1]; the emulator runs in `receive`."""
         press = self._age < len(self._presses)
         self._action = self._presses[self._age] if press else int(actions[0])
+        if self._lost and self._fire is not None:
+            self._action = self._fire
 
     def receive(self) -> Step:
         """Play the action for 4 frames."""
@@ -329,7 +341,7 @@ class AtariGame:
         terminated = self._ale.game_over(with_truncation=False)
         truncated = self._age * FRAME_SKIP >= self.protocol.max_frames and not terminated
         self._over = terminated or truncated
-        lost = not first and not terminated and self._ale.lives() < lives
+        self._lost = lost = not first and not terminated and self._ale.lives() < lives
         flags = (np.array([value]) for value in (terminated, truncated, lost, first))
         return Step(observation, np.array([self._action], np.int32), np.array([reward], np.float32), *flags)
 
@@ -340,6 +352,7 @@ class AtariGame:
             "random": self._random.bit_generator.state,
             "age": self._age,
             "over": self._over,
+            "lost": self._lost,
         }
 
     def restore(self, saved: dict[str, Any]) -> None:
@@ -350,7 +363,7 @@ class AtariGame:
         state.__setstate__(saved["emulator"].tobytes())
         self._ale.restoreSystemState(state)
         self._random.bit_generator.state = saved["random"]
-        self._age, self._over = saved["age"], saved["over"]
+        self._age, self._over, self._lost = saved["age"], saved["over"], saved.get("lost", False)
 
     def close(self) -> None:
         """Nothing to stop."""
@@ -363,7 +376,7 @@ class AtariGame:
             idle -= 1
         for _ in range(idle):
             self._ale.act(self._action_set[0])
-        self._age, self._over, self._action = 0, False, 0
+        self._age, self._over, self._lost, self._action = 0, False, False, 0
         if self.keep_screens:
             self.screens = [self._ale.getScreenRGB()]
         return to_observation(self._screen(), self.protocol)[None]
@@ -407,3 +420,8 @@ def _start_actions(protocol: Preprocessing, names: list[str]) -> list[int]:
     if "FIRE" not in names:
         return []
     return [int(name) if name.isdigit() else names.index(name) for name in protocol.start_actions]
+
+
+def _fire_after_life(protocol: Preprocessing, names: list[str]) -> int | None:
+    """The index of what the protocol presses after a lost life; None where it presses nothing."""
+    return names.index("FIRE") if protocol.fire_after_life and "FIRE" in names else None

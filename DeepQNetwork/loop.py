@@ -72,10 +72,10 @@ class HostMemory:
         self.replay.frames[rows] = observation
         return self.engine.run(self.programs["act"], {"state": self._states(state_rows)})["q_values"]
 
-    def feeds(self, batch: Transitions, updates: int) -> list[dict[str, np.ndarray]]:
-        """`updates` feeds of the training Program out of one draw of transitions."""
+    def feeds(self, batch: Transitions, updates: int) -> dict[str, np.ndarray]:
+        """Feeds [updates, B, ...] of the training Program out of one draw of transitions."""
         states = {"state": self._states(batch.state_rows), "next_state": self._states(batch.next_rows)}
-        return _split({**states, **_numbers(batch)}, updates)
+        return _stacked({**states, **_numbers(batch)}, updates)
 
     def save(self) -> np.ndarray:
         """The table of frames."""
@@ -100,12 +100,12 @@ class DeviceMemory(HostMemory):
         engine.load({MEMORY: np.zeros((replay.rows + 1, *agent.observation_shape), agent.dtype)})
 
     def observe(self, observation: np.ndarray, rows: np.ndarray, state_rows: np.ndarray) -> Any:
-        feed = {"frame": observation, "row": rows.astype(np.int32), "state_rows": state_rows}
+        feed = {"frame": observation, "first_row": rows[:1].astype(np.int32), "state_rows": state_rows}
         return self.engine.run(self.programs["observe"], feed)["q_values"]
 
-    def feeds(self, batch: Transitions, updates: int) -> list[dict[str, np.ndarray]]:
+    def feeds(self, batch: Transitions, updates: int) -> dict[str, np.ndarray]:
         rows = {"state_rows": batch.state_rows, "next_rows": batch.next_rows}
-        return _split({**rows, **_numbers(batch)}, updates)
+        return _stacked({**rows, **_numbers(batch)}, updates)
 
     def save(self) -> np.ndarray:
         return self.engine.state([MEMORY])[MEMORY]
@@ -457,7 +457,6 @@ def _numbers(batch: Transitions) -> dict[str, np.ndarray]:
     return {name: getattr(batch, name) for name in ("action", "reward", "discount", "weight")}
 
 
-def _split(feed: dict[str, np.ndarray], updates: int) -> list[dict[str, np.ndarray]]:
-    """[updates * B, ...] -> a list of `updates` feeds [B, ...], views of the same memory."""
-    stacked = {name: array.reshape(updates, -1, *array.shape[1:]) for name, array in feed.items()}
-    return [{name: array[index] for name, array in stacked.items()} for index in range(updates)]
+def _stacked(feed: dict[str, np.ndarray], updates: int) -> dict[str, np.ndarray]:
+    """[updates * B, ...] -> [updates, B, ...], views of the same memory."""
+    return {name: array.reshape(updates, -1, *array.shape[1:]) for name, array in feed.items()}

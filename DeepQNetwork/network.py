@@ -122,18 +122,21 @@ def inference_program(agent: Agent) -> Program:
 def observe_program(agent: Agent, memory_rows: int) -> Program:
     """Acting with the replay memory on the device: store the newest frames, then evaluate the states they complete.
 
-    Inputs: `frame` [E, ...], `row` [E] int32 (where each goes), `state_rows` [E, stack] int32. Output `q_values`.
+    Inputs: `frame` [E, ...], `first_row` [1] int32 (where they go, one after the other), `state_rows` [E, stack] int32.
+    Output `q_values`.
     """
 
-    def network(frame: Value, row: Value, state_rows: Value, training: bool) -> dict[str, Value]:
+    def network(frame: Value, first_row: Value, state_rows: Value, training: bool) -> dict[str, Value]:
         memory = _memory(agent, memory_rows)
-        filled = paddle.index_put(memory, (row,), frame)
+        # A slice is written in place; rows anywhere would be a scatter, for which a GPU copies the memory.
+        here = (slice(first_row, first_row + paddle.shape(frame)[:1].astype("int32")),)
+        filled = paddle.static.setitem(memory, here, frame)
         paddle.assign(filled, memory)
         return {"q_values": q_values(agent, Layers(POLICY), _states(agent, filled, state_rows))}
 
     inputs = [
         Input("frame", (None, *agent.observation_shape), agent.dtype),
-        Input("row", (None,), "int32"),
+        Input("first_row", (1,), "int32", batch=None),
         Input("state_rows", (None, agent.stack), "int32"),
     ]
     return build(network, inputs, name="observe")

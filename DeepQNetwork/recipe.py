@@ -17,7 +17,7 @@ class Recipe:
     preset: Literal["auto", "atari", "control", "rainbow", "2018"] = "auto"
     """Values for the flags not given: atari for games, control for other tasks, rainbow for all improvements together
     (arXiv:1710.02298, without noisy nets), 2018 for the settings of 2018."""
-    protocol: Literal["2018", "standard", "sticky"] | None = None
+    protocol: Literal["2018", "standard", "baselines", "sticky"] | None = None
     """How an Atari game is shown to the agent; printed beside every score."""
     network: Literal["nature", "fluid2018", "mlp"] | None = None
     """nature: Mnih et al. 2015; fluid2018: the net of 2018, whose weights it loads; mlp: for vectors of numbers."""

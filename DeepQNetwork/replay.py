@@ -1,9 +1,9 @@
 """Replay memory: every frame is stored once, and a sample is a set of row numbers.
 
-Each of the E environments owns a ring of L = capacity / E rows; all rings advance together. Frame t of environment e lies
-in row `e * L + t % L` of one table [E * L + 1, ...], whose last row stays zero: it stands for the frames before the start
-of an episode. A state is therefore `stack` row numbers, whether the table is in host memory or on a device, and a
-transition over n steps is two states and three numbers.
+The table of frames is a ring of L = capacity / E steps of the E environments, which advance together. Frame t of environment
+e lies in row `t % L * E + e` of [L * E + 1, ...], so that the newest frames are one piece of memory, and the last row stays
+zero: it stands for the frames before the start of an episode. A state is therefore `stack` row numbers, whether the table
+is in host memory or on a device, and a transition over n steps is two states and three numbers.
 """
 
 from dataclasses import dataclass
@@ -38,9 +38,12 @@ class Transitions:
 LAYOUT = ("environments", "steps a transition", "frames a state")
 """What a saved memory must have in common with the one that it is put into, beside its size."""
 
+STEPS_FIRST = 1
+"""How the frames of a saved memory are ordered; the memories before it had one environment after the other."""
+
 
 class Replay:
-    """The rings and what is known about each frame.
+    """The ring and what is known about each frame.
 
     Args:
         capacity: frames in all; rounded down to a multiple of `num_envs`.
@@ -82,7 +85,7 @@ class Replay:
         self.time = 0
         """Frames seen, an environment."""
         self.priorities = None if alpha is None else Priorities(self.rows, alpha)
-        self._first_row = np.arange(num_envs, dtype=np.int64) * self.length
+        self._environments = np.arange(num_envs)
         self._gammas = np.power(gamma, np.arange(n_step + 1)).astype(np.float32)
 
     @property
@@ -118,7 +121,7 @@ class Replay:
 
     def newest(self) -> np.ndarray:
         """The current states as row numbers [E, stack] int32."""
-        return self._stacked(np.arange(self.num_envs), np.full(self.num_envs, self.time - 1))
+        return self._stacked(self._environments, np.full(self.num_envs, self.time - 1))
 
     def sampleable(self) -> int:
         """Steps of each environment that a transition can start from."""
@@ -137,7 +140,7 @@ class Replay:
             rows, weight = (np.concatenate(parts) for parts in zip(*drawn))
         else:
             rows, weight = self._draw(count, random), np.ones(count, np.float32)
-        environment, place = np.divmod(rows, self.length)
+        place, environment = np.divmod(rows, self.num_envs)
         time = self.time - 1 - (self.time - 1 - place) % self.length
         return self._transitions(rows, environment, time, weight)
 
@@ -152,6 +155,7 @@ class Replay:
         arrays = {name: getattr(self, name) for name in ("action", "reward", "outcome", "age")}
         arrays["time"] = np.array(self.time, np.int64)
         arrays["layout"] = np.array([self.num_envs, self.n_step, self.stack], np.int64)
+        arrays["order"] = np.array(STEPS_FIRST, np.int64)
         if self.priorities is not None:
             arrays |= {"leaves": self.priorities.leaves().copy(), "largest": np.array(self.priorities.largest)}
         return arrays
@@ -160,6 +164,8 @@ class Replay:
         """Continue from `save`; raises ValueError if it came from a memory of another size or kind."""
         if arrays["action"].shape != self.action.shape or ("leaves" in arrays) != (self.priorities is not None):
             raise ValueError(f"a memory of {len(arrays['action'])} frames does not fit one of {self.rows}")
+        if arrays.get("order") != STEPS_FIRST:
+            raise ValueError("an earlier version saved it, with its frames in another order")
         kept = arrays.get("layout", np.array([self.num_envs, self.n_step, self.stack]))
         for what, before, now in zip(LAYOUT, kept.tolist(), (self.num_envs, self.n_step, self.stack), strict=True):
             if before != now:
@@ -171,7 +177,11 @@ class Replay:
             self.priorities.restore(arrays["leaves"], float(arrays["largest"]))
 
     def _rows_at(self, time: int) -> np.ndarray:
-        return self._first_row + time % self.length
+        return self._row(self._environments, time)
+
+    def _row(self, environment: np.ndarray, time: Any) -> np.ndarray:
+        """Where the frames of `environment` at `time` lie."""
+        return time % self.length * self.num_envs + environment
 
     def _window(self) -> tuple[int, int]:
         """First and last time step that a transition can start from: its whole stack and its n steps are in the ring."""
@@ -185,7 +195,7 @@ class Replay:
         while len(missing):
             environment = random.integers(self.num_envs, size=len(missing))
             time = random.integers(oldest, newest + 1, size=len(missing))
-            rows[missing] = environment * self.length + time % self.length
+            rows[missing] = self._row(environment, time)
             missing = missing[self.outcome[rows[missing]] == LAST_FRAME]
         return rows
 
@@ -196,7 +206,7 @@ class Replay:
         reward, steps = np.zeros(count, np.float32), np.zeros(count, np.int64)
         ended, running = np.zeros(count, bool), np.ones(count, bool)
         for step in range(self.n_step):
-            at = environment * self.length + (time + step) % self.length
+            at = self._row(environment, time + step)
             reward += np.where(running, self._gammas[step] * self.reward[at], 0)
             steps += running
             ended |= running & (self.outcome[at] == TERMINATED)
@@ -214,8 +224,8 @@ class Replay:
     def _stacked(self, environment: np.ndarray, time: np.ndarray) -> np.ndarray:
         """Row numbers [N, stack] of the states at `time`, the zero row where an episode had not begun."""
         back = np.arange(self.stack - 1, -1, -1)
-        rows = environment[:, None] * self.length + (time[:, None] - back) % self.length
-        age = self.age[environment * self.length + time % self.length]
+        rows = self._row(environment[:, None], time[:, None] - back)
+        age = self.age[self._row(environment, time)]
         return np.where(back > age[:, None], self.rows, rows).astype(np.int32)
 
     def _admit(self) -> None:

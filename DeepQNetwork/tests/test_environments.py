@@ -110,6 +110,23 @@ def test_ends_of_games_and_lives():
     vector.close()
 
 
+@pytest.mark.parametrize("protocol, presses", [("standard", False), ("baselines", True)])
+def test_fire_is_pressed_after_a_lost_life(protocol, presses):
+    """By the protocol that says so, in ale-py's threads and in the single game; what was done is what the learner sees."""
+    fire, never = 1, [0, 2, 3]
+    for environment in (make("Breakout", 1, protocol=protocol, threads=1), AtariGame("breakout", PROTOCOLS[protocol])):
+        environment.reset(1)
+        random, lost, pressed, lives = np.random.default_rng(0), False, 0, 0
+        for _ in range(120):
+            environment.send(random.choice(never, size=1))
+            step = environment.receive()
+            assert (step.action[0] == fire) == (presses and lost)
+            pressed, lost = pressed + int(lost), bool(step.life_lost[0])
+            lives += int(lost)
+        assert (lives > 1) == presses and pressed, "without FIRE there is no ball to lose the next life with"
+        environment.close()
+
+
 def test_time_limits_truncate():
     short = PROTOCOLS["standard"].__class__(**{**vars(PROTOCOLS["standard"]), "max_frames": 80, "noop_max": 1})
     game = AtariGame("pong", short)

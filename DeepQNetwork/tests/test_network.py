@@ -238,14 +238,14 @@ def test_memory_on_the_device_gives_what_fed_frames_give():
     on_device = train_program(PONG, double=True, loss="huber", lr=1e-3, adam_epsilon=1e-4, memory_rows=30)
     observe = observe_program(PONG, 30)
     rows, next_rows = (random.integers(25, size=(3, 4)).astype(np.int32) for _ in range(2))
-    newest, places = random.integers(0, 256, (2, 84, 84), np.uint8), np.array([21, 4], np.int32)
-    state_rows = np.array([[29, 29, 3, 21], [1, 2, 3, 4]], np.int32)
+    newest, places = random.integers(0, 256, (2, 84, 84), np.uint8), np.array([20, 21], np.int32)
+    state_rows = np.array([[29, 29, 3, 20], [1, 2, 3, 21]], np.int32)
     full = frames.copy()
     full[places] = newest
     for name in ("paddle", "xla"):
         engine, _ = engines.create(name, "cpu")
         engine.load({**state, MEMORY: frames})
-        q = engine.run(observe, {"frame": newest, "row": places, "state_rows": state_rows})["q_values"]
+        q = engine.run(observe, {"frame": newest, "first_row": places[:1], "state_rows": state_rows})["q_values"]
         np.testing.assert_array_equal(engine.state([MEMORY])[MEMORY], full)
         expected = engine.run(act_program(PONG), {"state": full[state_rows]})["q_values"]
         assert relative(np.asarray(q), np.asarray(expected)) < 1e-6

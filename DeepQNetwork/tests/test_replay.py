@@ -135,6 +135,18 @@ def test_saved_memory_draws_the_same_samples():
         np.testing.assert_array_equal(array, getattr(second, name), err_msg=name)
     with pytest.raises(ValueError, match="does not fit"):
         Replay(80, 2, (1,), np.float32, stack=4, alpha=0.6).restore(one.replay.save())
+    earlier = {name: array for name, array in one.replay.save().items() if name != "order"}
+    with pytest.raises(ValueError, match="another order"):
+        other.restore(earlier)
+
+
+def test_the_newest_frames_are_one_piece_of_memory():
+    """So that a device stores them in place."""
+    story = Story(2, 3, 30, 2, 1)
+    for _ in range(25):
+        rows = story.replay.newest()[:, -1]
+        np.testing.assert_array_equal(rows, rows[0] + np.arange(3))
+        story.step()
 
 
 def test_priorities_are_drawn_in_proportion():

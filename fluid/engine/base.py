@@ -52,10 +52,17 @@ class Engine(ABC):
         """
 
     def run_many(
-        self, program: Interface, feeds: Sequence[Mapping[str, Any]], step: int = 0, fetch: Sequence[str] | None = None
+        self,
+        program: Interface,
+        feeds: Sequence[Mapping[str, Any]] | Mapping[str, Any],
+        step: int = 0,
+        fetch: Sequence[str] | None = None,
     ) -> dict[str, Any]:
-        """Run `program` once per feed, as steps `step, step + 1, ...`; outputs are stacked, [K, ...]."""
-        results = [self.run(program, feed, step + index, fetch) for index, feed in enumerate(feeds)]
+        """Run `program` once per feed, as steps `step, step + 1, ...`; outputs are stacked, [K, ...].
+
+        `feeds` may also be one mapping of arrays that are stacked already, [K, ...].
+        """
+        results = [self.run(program, feed, step + index, fetch) for index, feed in enumerate(separate(feeds))]
         return {name: np.stack([np.asarray(result[name]) for result in results]) for name in results[0]}
 
     def stream(
@@ -138,3 +145,11 @@ def check_feed(program: Interface, feed: Mapping[str, Any]) -> None:
                 f"input '{name}' of the Program '{program.name}' must be {item.dtype} {wanted}, "
                 f"not {array.dtype} {list(array.shape)}"
             )
+
+
+def separate(feeds: Sequence[Mapping[str, Any]] | Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """Stacked feeds [K, ...] as K of them."""
+    if not isinstance(feeds, Mapping):
+        return feeds
+    count = len(next(iter(feeds.values())))
+    return [{name: value[k] for name, value in feeds.items()} for k in range(count)]

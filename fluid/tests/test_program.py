@@ -355,9 +355,13 @@ def test_run_many_is_run_repeated(train):
     state = initialise(train, seed=0)
     one, other = engine_with(state), engine_with(state)
     losses = [one.run(train, feed(8, step), step=7 + step)["loss"] for step in range(3)]
-    stacked = other.run_many(train, [feed(8, step) for step in range(3)], step=7, fetch=["loss"])
+    feeds = [feed(8, step) for step in range(3)]
+    stacked = other.run_many(train, feeds, step=7, fetch=["loss"])
     assert np.array_equal(stacked["loss"], losses)
     assert np.array_equal(other.state(["fc1_w"])["fc1_w"], one.state(["fc1_w"])["fc1_w"])
+    other.load(state)
+    together = {name: np.stack([one[name] for one in feeds]) for name in feeds[0]}
+    assert np.array_equal(other.run_many(train, together, step=7, fetch=["loss"])["loss"], losses)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from fluid import cache
-from fluid.engine.base import Engine
+from fluid.engine.base import Engine, separate
 from fluid.engine.collected import Outputs
 from fluid.engine.xla import distributed
 from fluid.engine.xla.compiled import Compiled, Scalars, State
@@ -112,11 +112,10 @@ class XlaEngine(Engine):
     ) -> dict[str, jax.Array]:
         """See `Engine.run_many`: one copy to the device per input, one call, one loop on the device.
 
-        `feeds` may also be one mapping of arrays that are stacked already, [K, ...]. Where a loop on the device would be
-        the slower way, the steps are calls of their own.
+        Where a loop on the device would be the slower way, the steps are calls of their own.
         """
         if self.compiled(program, fetch).loops_on_host:
-            results = [self.run(program, feed, step + k, fetch) for k, feed in enumerate(_separate(feeds))]
+            results = [self.run(program, feed, step + k, fetch) for k, feed in enumerate(separate(feeds))]
             with jax.enable_x64(True):
                 return {name: jnp.stack([result[name] for result in results]) for name in results[0]}
         stacked = feeds if isinstance(feeds, Mapping) else _stacked(feeds)
@@ -190,14 +189,6 @@ def _graph_of(program: Interface) -> Graph:
 
     assert isinstance(program, Program)
     return capture(program)
-
-
-def _separate(feeds: Sequence[Mapping[str, Any]] | Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    """Stacked feeds [K, ...] as K of them."""
-    if not isinstance(feeds, Mapping):
-        return feeds
-    count = len(next(iter(feeds.values())))
-    return [{name: value[k] for name, value in feeds.items()} for k in range(count)]
 
 
 def _stacked(feeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
