@@ -1,11 +1,11 @@
 """What several processes tell each other."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 from fluid import engine as engines
+from fluid.tests.devices import with_devices
 
 import numpy as np
 
@@ -47,7 +47,7 @@ def test_gather_brings_the_rows_of_all_processes(tmp_path):
     script.write_text(PROCESS)
     done = subprocess.run(
         [sys.executable, "-m", "fluid.commands.launch", "2", str(script)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**with_devices(4), "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=120,
