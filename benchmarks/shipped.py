@@ -43,7 +43,7 @@ EVALUATIONS = {
     "streets": Evaluation(
         "eval icnet --pretrained_model streets --data_dir {work}/streets",
         "streets",
-        "prepare icnet streets --out_dir {work}/streets --size 512 1024 --train 1 --val 100",
+        "prepare icnet streets --out_dir {work}/streets --size 512 1024 --train 0 --val 100",
     ),
     "streets_simple": Evaluation("eval icnet"),
     "translation": Evaluation("eval neural_machine_translation"),

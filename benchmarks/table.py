@@ -253,7 +253,7 @@ def curves() -> str:
             f'<polyline points="{line}" fill="none" stroke="#1f6fb4" stroke-width="1.5"/>',
             f'<text x="{left + 3}" y="{top + 12}" fill="#555">{high:g}</text>',
             f'<text x="{left + 3}" y="{top + height - 4}" fill="#555">{low:g}</text>',
-            f'<text x="{left + width}" y="{top + height + 13}" fill="#555" text-anchor="end">{steps[-1]:,g}</text>',
+            f'<text x="{left + width}" y="{top + height + 13}" fill="#555" text-anchor="end">{steps[-1]:,}</text>',
         ]
     return "\n".join([*parts, "</svg>"]) + "\n"
 
