@@ -16,6 +16,7 @@ change one file of results/ and run this:
       date, hardware   a text
       steps, seconds, seed    numbers or texts; null where it was not recorded
       curve            {of: metric, points: [[step, number], ...]}, or null
+      runs             what the runs of several seeds made, if scores has their mean alone; not shown
 
   Instead of a number there may be {file: a name of results/, path: where it stands in there}. A path is a list of keys, places
   and {key: value} for the first item of a list that has these values.
@@ -113,8 +114,8 @@ def records() -> list[dict[str, Any]]:
     for file in sorted((RESULTS / "scores").glob("*.json")):
         record = json.loads(file.read_text(encoding="utf-8"))
         wanted = FIELDS[record["kind"]]
-        if not wanted <= record.keys() <= wanted | {"formats"}:
-            raise ValueError(f"{file.name}: has {sorted(record)}, wanted {sorted(wanted)}, and perhaps formats")
+        if not wanted <= record.keys() <= wanted | {"formats", "runs"}:
+            raise ValueError(f"{file.name}: has {sorted(record)}, wanted {sorted(wanted)}, and perhaps formats, runs")
         found.append(record | {"name": file.stem})
     return sorted(found, key=lambda record: TASKS.index(record["task"]))
 
