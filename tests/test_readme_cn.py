@@ -1,5 +1,6 @@
 """READMEs in Chinese say what the English ones beside them say: the same sections, commands, names, links and figures."""
 
+import calendar
 import re
 from collections import Counter
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+UNITS = {"million": 10**6, "万": 10**4}
+MONTHS = list(calendar.month_name)[1:]
 CHINESE = sorted(ROOT.glob("*/README_cn.md"))
 
 
@@ -35,7 +38,13 @@ def said(text: str) -> Counter[str]:
     targets = [target.partition("#")[0].replace("_cn.md", ".md") for target in re.findall(r"\]\(([^)]*)\)", text)]
     text = re.sub(r"\]\([^)]*\)", "]", text)
     rows = [f"row of {line.count('|') - 1}" for line in text.splitlines() if line.startswith("|")]
-    return Counter([*names, *targets, *rows, *re.findall(r"\d+(?:[.,]\d+)*", text)])
+    return Counter([*names, *targets, *rows, *re.findall(r"\d+(?:[.,]\d+)*", without_words_for_numbers(text))])
+
+
+def without_words_for_numbers(text: str) -> str:
+    """The same with digits alone: 2.6 million and 260 万 are 2600000, of July 2018 and 2018 年 7 月 the month is 7."""
+    text = re.sub(r"(\d+(?:\.\d+)?)\s*(million|万)", lambda found: str(round(float(found[1]) * UNITS[found[2]])), text)
+    return re.sub(rf"\b({'|'.join(MONTHS)})(?= \d{{4}})", lambda found: str(MONTHS.index(found[1]) + 1), text)
 
 
 @pytest.mark.parametrize("chinese", CHINESE, ids=lambda path: str(path.relative_to(ROOT)))
