@@ -28,6 +28,7 @@ A text is a string for both languages, or {en: ..., cn: ...}.
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -36,16 +37,6 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 READMES = {"en": "README.md", "cn": "README_cn.md"}
-TASKS = [
-    "image_classification",
-    "icnet",
-    "caffe2fluid",
-    "neural_machine_translation",
-    "DeepQNetwork",
-    "object_detection",
-    "DeepASR",
-    "ocr_recognition",
-]
 FIELDS = {
     "here": {"task", "what", "scores", "kind", "command", "date", "hardware", "steps", "seconds", "seed", "curve"},
     "2018": {"task", "what", "scores", "kind", "source"},
@@ -108,16 +99,22 @@ def text(entry: Any, language: str) -> str:
     return entry[language] if isinstance(entry, Mapping) else str(entry)
 
 
+def tasks() -> list[str]:
+    """The folders in the order in which README.md lists them."""
+    listed = re.findall(r"^\| \[(\w+)\]\(\1/README", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    return list(dict.fromkeys(listed))
+
+
 def records() -> list[dict[str, Any]]:
     """The rows of `scores` in their order. Raises ValueError for one that lacks a field or has an unknown one."""
-    found = []
+    found, order = [], tasks()
     for file in sorted((RESULTS / "scores").glob("*.json")):
         record = json.loads(file.read_text(encoding="utf-8"))
         wanted = FIELDS[record["kind"]]
         if not wanted <= record.keys() <= wanted | {"formats", "runs"}:
             raise ValueError(f"{file.name}: has {sorted(record)}, wanted {sorted(wanted)}, and perhaps formats, runs")
         found.append(record | {"name": file.stem})
-    return sorted(found, key=lambda record: TASKS.index(record["task"]))
+    return sorted(found, key=lambda record: order.index(record["task"]))
 
 
 def scores(language: str) -> list[list[str]]:
