@@ -120,9 +120,10 @@ def records() -> list[dict[str, Any]]:
 def scores(language: str) -> list[list[str]]:
     """The table of scores."""
     rows, before = [], None
+    page = READMES[language] if all((ROOT / task / READMES[language]).exists() for task in tasks()) else READMES["en"]
     for record in records():
         task = record["task"]
-        link = f"[{task}]({task}/{READMES[language]})" if (ROOT / task / READMES[language]).exists() else task
+        link = f"[{task}]({task}/{page})"
         formats = record.get("formats", {})
         shown = COMMA[language].join(
             f"{metric} {_score(number(entry), formats.get(metric, '.3f'), language)}"
