@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-UNITS = {"million": 10**6, "万": 10**4}
+UNITS = {"million": 10**6, "万": 10**4, "亿": 10**8}
 MONTHS = list(calendar.month_name)[1:]
 CHINESE = sorted(ROOT.glob("*/README_cn.md"))
 
@@ -43,7 +43,7 @@ def said(text: str) -> Counter[str]:
 
 def without_words_for_numbers(text: str) -> str:
     """The same with digits alone: 2.6 million and 260 万 are 2600000, of July 2018 and 2018 年 7 月 the month is 7."""
-    text = re.sub(r"(\d+(?:\.\d+)?)\s*(million|万)", lambda found: str(round(float(found[1]) * UNITS[found[2]])), text)
+    text = re.sub(r"(\d+(?:\.\d+)?)\s*(million|万|亿)", lambda found: str(round(float(found[1]) * UNITS[found[2]])), text)
     return re.sub(rf"\b({'|'.join(MONTHS)})(?= \d{{4}})", lambda found: str(MONTHS.index(found[1]) + 1), text)
 
 
