@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 UNITS = {"million": 10**6, "万": 10**4, "亿": 10**8}
 MONTHS = list(calendar.month_name)[1:]
-CHINESE = sorted(ROOT.glob("*/README_cn.md"))
+CHINESE = sorted([ROOT / "README_cn.md", *ROOT.glob("*/README_cn.md")])
 
 
 def sections(path: Path) -> list[tuple[str, list[str], str]]:
@@ -43,7 +43,9 @@ def said(text: str) -> Counter[str]:
 
 def without_words_for_numbers(text: str) -> str:
     """The same with digits alone: 2.6 million and 260 万 are 2600000, of July 2018 and 2018 年 7 月 the month is 7."""
-    text = re.sub(r"(\d+(?:\.\d+)?)\s*(million|万|亿)", lambda found: str(round(float(found[1]) * UNITS[found[2]])), text)
+    text = re.sub(
+        r"(\d+(?:\.\d+)?)\s*(million|万|亿)", lambda found: str(round(float(found[1]) * UNITS[found[2]])), text
+    )
     return re.sub(rf"\b({'|'.join(MONTHS)})(?= \d{{4}})", lambda found: str(MONTHS.index(found[1]) + 1), text)
 
 
@@ -56,3 +58,8 @@ def test_a_chinese_readme_says_what_the_english_one_says(chinese: Path) -> None:
         assert blocks == known, f"code blocks of {where}"
         here, there = said(text), said(english)
         assert here == there, f"{where}: in Chinese alone {dict(here - there)}, in English alone {dict(there - here)}"
+
+
+def test_every_folder_with_a_readme_has_one_in_chinese() -> None:
+    folders = {path.parent for path in [ROOT / "README.md", *ROOT.glob("[!.]*/README.md")]}
+    assert {path.parent for path in CHINESE} == folders
