@@ -163,9 +163,10 @@ def learn(arguments: argparse.Namespace) -> None:
 
 def compare(arguments: argparse.Namespace) -> None:
     """Each contestant in a process of its own, in turn; prints the table and the ratios."""
-    runs = [("zoo", 64), ("torch", 1), ("zoo_update", 16), ("torch_update", 16), ("torch", 64)]
+    loops = [(name, size) for size in (64, 16, 1) for name in ("zoo", "torch", "torch_graph")]
+    updates = [(f"{name}_update", size) for size in (16, 1) for name in ("zoo", "torch", "torch_graph")]
     results = []
-    for name, size in runs:
+    for name, size in [*loops, *updates]:
         words = [sys.executable, __file__, "one", name, str(size), "--graphs", str(arguments.graphs)]
         words += ["--seconds", str(arguments.seconds), "--device", arguments.device, "--precision", arguments.precision]
         done = subprocess.run(words, capture_output=True, text=True)
@@ -177,20 +178,17 @@ def compare(arguments: argparse.Namespace) -> None:
         print(json.dumps(results[-1]), flush=True)
         if arguments.json:
             write_json(arguments.json, {"rows": results, **machine(arguments.device)})
-    rates = {(row["name"], row["size"]): row for row in results}
-    for peer in (("torch", 1), ("torch", 64)):
-        if peer in rates and ("zoo", 64) in rates:
-            ratio = rates["zoo", 64]["updates_per_second"] / rates[peer]["updates_per_second"]
-            print(f"end to end, ours with 64 environments / PyTorch compiled with {peer[1]}: {ratio:.2f}")
-    if ("torch_update", 16) in rates and ("zoo_update", 16) in rates:
-        ratio = rates["zoo_update", 16]["updates_per_second"] / rates["torch_update", 16]["updates_per_second"]
-        print(f"the update alone, ours / PyTorch compiled: {ratio:.2f}")
+    rates = {(row["name"], row["size"]): row["updates_per_second"] for row in results}
+    for (name, size), rate in rates.items():
+        ours = rates.get((name.replace("torch_graph", "zoo").replace("torch", "zoo"), size))
+        if name.startswith("torch") and ours is not None:
+            print(f"ours / {name}, {size}: {ours / rate:.2f}")
 
 
 def one(arguments: argparse.Namespace) -> None:
     """A single measurement, for the processes that `compare` starts."""
     measure = {"zoo": zoo_loop, "zoo_update": zoo_update, "torch": torch_loop, "torch_update": torch_update}
-    result = measure[arguments.name](arguments)
+    result = measure[arguments.name.replace("_graph", "")](arguments)
     print(json.dumps({"name": arguments.name, "size": arguments.size, **result}))
 
 
@@ -235,10 +233,11 @@ def zoo_update(arguments: argparse.Namespace) -> dict[str, float]:
         }
 
     feeds = [feed() for _ in range(arguments.size)]
+    stacked = {name: np.stack([one[name] for one in feeds]) for name in feeds[0]}
 
     def call() -> None:
         nonlocal count
-        outputs = [engine.run_many(programs["train"], feeds, step=count, fetch=["loss"]) for _ in range(20)]
+        outputs = [engine.run_many(programs["train"], stacked, step=count, fetch=["loss"]) for _ in range(20)]
         np.asarray(outputs[-1]["loss"])
         count += 20 * arguments.size
 
@@ -247,67 +246,66 @@ def zoo_update(arguments: argparse.Namespace) -> dict[str, float]:
 
 
 def torch_loop(arguments: argparse.Namespace) -> dict[str, float]:
-    """The same environments and replay ratio: one step of `size` environments, then size / 4 updates of 32."""
-    import torch
-    from torch_dqn import TorchDqn
+    """The same environments and replay ratio: steps of `size` environments, then size / 4 updates of 32 on memory there."""
+    from torch_dqn import TorchDqn, TorchMemory
 
-    count = arguments.size
+    count, device = arguments.size, torch_device(arguments)
     environment = environments.make("Pong", count, protocol="standard")
-    device = "cuda" if arguments.device in ("gpu", "auto") and torch.cuda.is_available() else "cpu"
-    learner = TorchDqn(environment.num_actions, device)
+    learner = TorchDqn(environment.num_actions, device, graph="graph" in arguments.name)
+    memory = TorchMemory(20_000 // count, count, device)
     random = np.random.default_rng(0)
-    length = 20_000 // count
-    states = np.zeros((length, count, 4, 84, 84), np.uint8)
-    actions, rewards = np.zeros((length, count), np.int64), np.zeros((length, count), np.float32)
-    ends = np.zeros((length, count), np.float32)
     stacked = np.zeros((count, 4, 84, 84), np.uint8)
     stacked[:, -1] = environment.reset(0)
-    time_step, steps = 0, 0
+    steps, a_call = 0, max(count // 4, 1)
 
     def round_() -> None:
-        nonlocal time_step, steps
+        nonlocal steps
         chosen = np.where(
             random.random(count) < 0.5, random.integers(environment.num_actions, size=count), learner.act(stacked)
         )
-        place = time_step % length
-        states[place], actions[place] = stacked, chosen
         environment.send(chosen)
+        before = stacked.copy()
         step = environment.receive()
+        memory.add(before, chosen, np.clip(step.reward, -1, 1), step.terminated.astype(np.float32))
         stacked[step.first] = 0
         stacked[:, :-1] = stacked[:, 1:]
         stacked[:, -1] = step.observation
-        rewards[place], ends[place] = np.clip(step.reward, -1, 1), step.terminated
-        time_step, steps = time_step + 1, steps + count
-        while learner.updates < (steps - 5_000) // 4:
-            rows, columns = random.integers(min(time_step, length) - 1, size=32), random.integers(count, size=32)
-            batch = (states[rows, columns], actions[rows, columns], rewards[rows, columns], states[rows + 1, columns])
-            learner.update((*batch, np.float32(0.99) * (1 - ends[rows, columns])))
+        steps += count
+        while learner.updates + a_call <= (steps - 5_000) // 4:
+            learner.update(memory.sample(a_call, 32))
 
-    while learner.updates < 200:
+    while learner.updates < 10 * a_call:
         round_()
     return windows(arguments.seconds, round_, lambda: (steps, learner.updates))
 
 
 def torch_update(arguments: argparse.Namespace) -> dict[str, float]:
-    """The compiled update alone, its batch on the device already."""
+    """Calls of `size` compiled updates alone, their batches on the device already."""
     import torch
     from torch_dqn import TorchDqn
 
-    device = "cuda" if arguments.device in ("gpu", "auto") and torch.cuda.is_available() else "cpu"
-    learner = TorchDqn(6, device)
-    random = np.random.default_rng(0)
-    images = [torch.as_tensor(random.integers(0, 256, (32, 4, 84, 84), np.uint8)).to(device) for _ in range(2)]
-    action = torch.as_tensor(random.integers(6, size=32)).to(device)
-    reward = torch.as_tensor(random.normal(size=32).astype(np.float32)).to(device)
-    batch = (images[0], action, reward, images[1], torch.full((32,), 0.99, device=device))
+    device = torch_device(arguments)
+    learner = TorchDqn(6, device, graph="graph" in arguments.name)
+    random, shape = np.random.default_rng(0), (arguments.size, 32)
+    images = [torch.as_tensor(random.integers(0, 256, (*shape, 4, 84, 84), np.uint8)).to(device) for _ in range(2)]
+    action = torch.as_tensor(random.integers(6, size=shape)).to(device)
+    reward = torch.as_tensor(random.normal(size=shape).astype(np.float32)).to(device)
+    batches = (images[0], action, reward, images[1], torch.full(shape, 0.99, device=device))
 
-    def call() -> None:
-        for _ in range(arguments.size):
-            loss = learner.update(batch)
+    def calls() -> None:
+        for _ in range(20):
+            loss = learner.update(batches)
         loss.item()
 
-    call()
-    return windows(min(arguments.seconds, 10), call, lambda: (0, learner.updates))
+    calls()
+    return windows(min(arguments.seconds, 10), calls, lambda: (0, learner.updates))
+
+
+def torch_device(arguments: argparse.Namespace) -> str:
+    """`cuda` if there is one and it is asked for."""
+    import torch
+
+    return "cuda" if arguments.device in ("gpu", "auto") and torch.cuda.is_available() else "cpu"
 
 
 def update(arguments: argparse.Namespace) -> None:
@@ -407,7 +405,7 @@ def main() -> None:
     on_compare = commands.add_parser("compare")
     on_compare.add_argument("--json", type=Path)
     on_one = commands.add_parser("one")
-    on_one.add_argument("name", choices=["zoo", "zoo_update", "torch", "torch_update"])
+    on_one.add_argument("name", help="zoo, torch or torch_graph, for updates alone with _update")
     on_one.add_argument("size", type=int, help="environments, or updates a call")
     for command in (on_learn, on_compare, on_one):
         command.add_argument("--graphs", type=Path, required=True, help="folder written by capture")
