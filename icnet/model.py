@@ -12,7 +12,7 @@ from typing import Literal
 
 from fluid.program import Value, dtype_name, only_runs_forward
 from fluid.resize import gather_bilinear, resize_bilinear
-from icnet.segmenter import HEADS, scaled
+from icnet.segmenter import BLOCKS, HEADS, Blocks, scaled
 
 import paddle
 import paddle.nn.functional as F
@@ -36,6 +36,7 @@ class ICNet:
         width: factor of the number of channels of every layer; 1 is the released network.
         rounding: of 1/32 of the height and the width, where they are no multiples of 32.
         zoom: by how much an image is enlarged first, to sides that are the nearest multiples of 16.
+        blocks: residual blocks of the groups conv2 to conv5; the first of conv3 is the last that two branches share.
     """
 
     classes: int
@@ -43,6 +44,7 @@ class ICNet:
     width: float = 1.0
     rounding: Rounding = "floor"
     zoom: float = 1.0
+    blocks: Blocks = BLOCKS
     parameters: dict[str, Value] = field(default_factory=dict, repr=False)
 
     def __call__(self, image: Value) -> tuple[Value, Value, Value]:
@@ -80,19 +82,18 @@ class ICNet:
         x = self._convolve(x, "conv1_2_3_3", 32, 3)
         x = self._convolve(x, "conv1_3_3_3", 64, 3)
         x = F.max_pool2d(x, 3, stride=2, padding=1)
-        x = self._bottleneck(x, "conv2_1", 32, project=True)
-        x = self._bottleneck(x, "conv2_2", 32)
-        x = self._bottleneck(x, "conv2_3", 32)
+        for number in range(1, self.blocks[0] + 1):
+            x = self._bottleneck(x, f"conv2_{number}", 32, project=number == 1)
         return self._bottleneck(x, "conv3_1", 64, stride=2, project=True)
 
     def _deep(self, x: Value, size: tuple[int, int]) -> Value:
         """The first branch's own layers, at 1/32 of the image."""
         x = _resized(x, size)
-        for number in (2, 3, 4):
+        for number in range(2, self.blocks[1] + 1):
             x = self._bottleneck(x, f"conv3_{number}", 64)
-        for number in range(1, 7):
+        for number in range(1, self.blocks[2] + 1):
             x = self._bottleneck(x, f"conv4_{number}", 128, dilation=2, project=number == 1)
-        for number in range(1, 4):
+        for number in range(1, self.blocks[3] + 1):
             x = self._bottleneck(x, f"conv5_{number}", 256, dilation=4, project=number == 1)
         return self._convolve(_add_pyramid(x), "conv5_4_k1", 256)
 

@@ -232,4 +232,6 @@ def inference_program(
 
 
 def _network(segmenter: Segmenter, training: bool) -> ICNet:
-    return ICNet(len(segmenter.classes), training, segmenter.width, segmenter.rounding, segmenter.zoom)
+    return ICNet(
+        len(segmenter.classes), training, segmenter.width, segmenter.rounding, segmenter.zoom, segmenter.blocks
+    )

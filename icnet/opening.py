@@ -1,12 +1,14 @@
 """Opening a segmenter by flags. Needs Paddle only to fit weights that do not say which network they are for."""
 
+import re
+from collections.abc import Collection
 from functools import partial
 
 from fluid import weights
 from fluid.errors import UserError
 from fluid.weights import Bare, Opened, Report, load_into, registry
 from icnet.classes import CITYSCAPES, numbered
-from icnet.segmenter import FOLDER, HEADS, NetworkFlags, Segmenter, scaled
+from icnet.segmenter import BLOCKS, FOLDER, HEADS, Blocks, NetworkFlags, Segmenter, scaled
 
 import numpy as np
 
@@ -37,7 +39,7 @@ def open_segmenter(flags: NetworkFlags, default: str = DEFAULT) -> Opened[Segmen
 
 
 def _fit(bare: Bare, flags: NetworkFlags) -> tuple[Segmenter, dict[str, np.ndarray], Report]:
-    """Weights alone: width and number of classes are those of their arrays, 19 classes are those of Cityscapes."""
+    """Weights alone: width, blocks and number of classes are those of their arrays, 19 classes are those of Cityscapes."""
     from fluid.program import initialise
     from icnet.model import SMALLEST_SIDE
     from icnet.network import inference_program
@@ -48,7 +50,17 @@ def _fit(bare: Bare, flags: NetworkFlags) -> tuple[Segmenter, dict[str, np.ndarr
     if first is not None and scaled(256, width) != first.shape[0]:
         raise UserError(f"--width {width:g} contradicts {bare.spec}, whose conv5_4_k1 has {first.shape[0]} channels")
     count = 19 if head is None else head.shape[0]
-    segmenter = Segmenter(width, flags.rounding or "floor", classes=CITYSCAPES if count == 19 else numbered(count))
+    classes = CITYSCAPES if count == 19 else numbered(count)
+    segmenter = Segmenter(width, flags.rounding or "floor", classes=classes, blocks=blocks_of(arrays))
     initial = initialise(inference_program(segmenter, (SMALLEST_SIDE, SMALLEST_SIDE)), seed=0)
     optional = bare.entry.optional if bare.entry else ()
     return segmenter, *load_into(initial, arrays, optional=optional, allow_partial=flags.allow_partial)
+
+
+def blocks_of(names: Collection[str]) -> Blocks:
+    """Residual blocks of the four groups, by the names of arrays; those of the release, where a group has none at all."""
+    groups = range(2, 2 + len(BLOCKS))
+    first, second, third, fourth = (
+        sum(re.fullmatch(rf"conv{group}_\d+_1_1_reduce\.w_0", name) is not None for name in names) for group in groups
+    )
+    return (first, second, third, fourth) if first and second and third and fourth else BLOCKS

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from fluid.config import Positive, WeightsFlags
+from fluid.config import Count, Positive, WeightsFlags
 from fluid.errors import UserError
 from icnet.classes import CITYSCAPES, Classes
 
@@ -19,6 +19,9 @@ LabelGrid = Literal["corners", "steps"]
 """Where labels are taken for the smaller outputs."""
 OUTPUTS = (*BRANCHES, "logits", "labels")
 """Of the inference Program."""
+Blocks = tuple[Count, Count, Count, Count]
+BLOCKS: Blocks = (3, 4, 6, 3)
+"""Residual blocks of the four groups of the deepest branch: those of ResNet-50 (He et al., arXiv:1512.03385), as released."""
 HEADS = ("sub4_out", "sub24_out", "conv6_cls")
 """Layers of the three outputs, whose shape depends on the number of classes."""
 
@@ -38,6 +41,8 @@ class Segmenter:
     """Height and width of the pictures that it learnt from."""
     long_side: int | None = None
     """What infer.py makes the longer side of longer pictures; by default that of `size`."""
+    blocks: Blocks = BLOCKS
+    """Residual blocks of the four groups of the deepest branch."""
 
     def to_facts(self) -> dict[str, Any]:
         """As JSON-able data."""
@@ -48,6 +53,7 @@ class Segmenter:
             "classes": self.classes.to_facts(),
             "size": list(self.size),
             **({} if self.long_side is None else {"long_side": self.long_side}),
+            **({} if self.blocks == BLOCKS else {"blocks": list(self.blocks)}),
         }
 
     @staticmethod
@@ -58,7 +64,9 @@ class Segmenter:
             classes = Classes.from_facts(facts["classes"])
             zoom = facts.get("zoom", 1.0)  # weights stored before there was any do not name it
             size = (int(height), int(width))
-            return Segmenter(facts["width"], facts["rounding"], zoom, classes, size, facts.get("long_side"))
+            first, second, third, fourth = facts.get("blocks", BLOCKS)
+            blocks = (int(first), int(second), int(third), int(fourth))
+            return Segmenter(facts["width"], facts["rounding"], zoom, classes, size, facts.get("long_side"), blocks)
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(
                 f"the weights do not say which network they are for ({error} is missing or wrong)"

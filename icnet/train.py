@@ -30,7 +30,7 @@ from icnet.metrics import Confusion
 from icnet.opening import load_weights, open_segmenter
 from icnet.reader import Augment, Pairs, Source, check, class_weights, open_pairs
 from icnet.report import finish, show_findings
-from icnet.segmenter import TASK, LabelGrid, NetworkFlags, Segmenter
+from icnet.segmenter import BLOCKS, TASK, Blocks, LabelGrid, NetworkFlags, Segmenter
 
 import numpy as np
 
@@ -52,6 +52,8 @@ class Flags(OptimizerFlags, BatchFlags, TrainFlags):
     """Folder of the data set, in one of the layouts of README.md; by default drawn streets."""
     width: Positive = 0.375
     """Factor of the channels of every layer; 1 is the network of the paper."""
+    blocks: Blocks = BLOCKS
+    """Residual blocks of the four groups of the deepest branch: less of them is faster."""
     rounding: Literal["ceil", "floor"] = "floor"
     """Of 1/32 of a side that is no multiple of 32: ceil in July 2018, floor since August 2018."""
     zoom: Positive = 1.0
@@ -116,7 +118,7 @@ RECIPE = {
 """What --recipe 2018 sets."""
 ALIASES: dict[str, str] = {"checkpoint_path": "output_dir"}
 RETIRED: dict[str, str] = {}
-NETWORK_FLAGS = ("width", "rounding", "zoom", "reduce_zero_label")
+NETWORK_FLAGS = ("width", "blocks", "rounding", "zoom", "reduce_zero_label")
 """Flags that make another network of a run, or other classes."""
 FREE = ("data_dir", "num_workers", "test_batch_size", "max_bad_samples", "check_data")
 """Flags that Programs from files were not built with."""
@@ -132,7 +134,9 @@ def main(flags: Flags) -> Outcome:
         check_all(train_pairs, test_pairs)
     source = Source(train_pairs, augmentation(flags))
     groups = by_size(test_pairs)
-    segmenter = Segmenter(flags.width, flags.rounding, flags.zoom, train_pairs.classes, next(iter(groups)))
+    segmenter = Segmenter(
+        flags.width, flags.rounding, flags.zoom, train_pairs.classes, next(iter(groups)), blocks=flags.blocks
+    )
     batches = batches_per_epoch(source, flags.batch_size)
     epochs = epochs_of(flags, batches)
     length = settled.length(batches, epochs, batch_size=flags.batch_size, accumulate=flags.accumulate_batches)
@@ -167,11 +171,11 @@ def with_recipe(flags: Flags) -> Flags:
 
 
 def with_network_of_weights(flags: Flags) -> Flags:
-    """The flags with width, rounding and zoom of the weights to start from, where the command line does not name them."""
+    """The flags with width, blocks, rounding and zoom of the weights to start from, where the command line does not name them."""
     if flags.pretrained_model is None or flags.checkpoint is not None or flags.programs is not None:
         return flags
     facts = open_segmenter(starting(flags)).facts
-    network = {"width": facts.width, "rounding": facts.rounding, "zoom": facts.zoom}
+    network = {"width": facts.width, "blocks": facts.blocks, "rounding": facts.rounding, "zoom": facts.zoom}
     named = configuration.named(flags)
     return configuration.with_named(flags, {name: value for name, value in network.items() if name not in named})
 

@@ -19,6 +19,7 @@ from icnet.network import (
     training_network,
     window_starts,
 )
+from icnet.opening import blocks_of
 from icnet.segmenter import MEAN, LabelGrid, Segmenter
 
 import numpy as np
@@ -132,6 +133,20 @@ def test_the_smaller_forms() -> None:
         assert outputs[rounding]["sub4"].shape == (1, 19, 9, 11)
         assert outputs[rounding]["sub124"].shape == (1, 19, 36, 44)
     assert np.abs(outputs["ceil"]["sub4"] - outputs["floor"]["sub4"]).max() > 1e-3
+
+
+def test_a_shallow_network_is_known_by_its_arrays() -> None:
+    """Each further block of a group has three convolutions with their normalisations, the first of a group four."""
+    names = {}
+    for blocks in ((1, 1, 1, 1), (1, 2, 1, 1), (3, 4, 6, 3)):
+        program = inference_program(Segmenter(0.25, blocks=blocks), (128, 128), ["sub124"])
+        names[blocks] = set(program.state_names)
+        assert blocks_of(program.state_names) == blocks
+    assert len(names[1, 1, 1, 1]) == 321 - 12 * 3 * 5
+    assert {name.partition(".")[0].removesuffix("_bn") for name in names[1, 2, 1, 1] - names[1, 1, 1, 1]} == {
+        f"conv3_2_{part}" for part in ("1_1_reduce", "3_3", "1_1_increase")
+    }
+    assert names[1, 2, 1, 1] < names[3, 4, 6, 3] and blocks_of([]) == (3, 4, 6, 3)
 
 
 def test_a_zoomed_network_sees_enlarged_images() -> None:
