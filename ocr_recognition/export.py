@@ -5,7 +5,9 @@ python infer.py --exported_model exported word.png
 python export.py --storage int8                            8-bit weights too, in exported/weights.safetensors
 """
 
+import functools
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -54,11 +56,12 @@ def main(flags: Flags) -> Path:
     """Export; returns the folder."""
     opened = open_recognizer(flags)
     recognizer = calibrated(opened, flags) if flags.calibrate else opened.facts
+    meter = functools.cache(lambda: measuring(recognizer, flags))
     return deploy(
         opened,
         inference_program(recognizer, flags.beam_size),
         flags,
-        lambda state: accuracy(recognizer, state, flags),
+        lambda state: accuracy(meter()(state)),
         task=TASK,
         facts={"recognizer": recognizer.to_facts()},
         of_the_model={SETTINGS: {"beam_size": flags.beam_size}},
@@ -66,16 +69,16 @@ def main(flags: Flags) -> Path:
     )
 
 
-def accuracy(recognizer: Recognizer, state: dict[str, np.ndarray], flags: Flags) -> dict[str, float]:
-    """How well the network with these weights reads."""
-    result = measured(recognizer, state, flags).result()
+def accuracy(measured: Accuracy) -> dict[str, float]:
+    """How well a network reads."""
+    result = measured.result()
     return {name: result[name] for name in ("exact", "cer", "loss")}
 
 
 def calibrated(opened: Opened[Recognizer], flags: Flags) -> Recognizer:
     """The recogniser, whose confidences are shares of words; prints what they were off by before and after."""
     plain = replace(opened.facts, calibration=(1.0, 0.0))
-    table = measured(plain, opened.state, flags).table
+    table = measuring(plain, flags)(opened.state).table
     found = replace(plain, calibration=calibration_of(table["confidence"], table["exact"]))
     after = np.array([found.calibrated(one) for one in table["confidence"].tolist()])
     errors = [reliability(sure, table["exact"])[1] for sure in (table["confidence"], after)]
@@ -83,13 +86,17 @@ def calibrated(opened: Opened[Recognizer], flags: Flags) -> Recognizer:
     return found
 
 
-def measured(recognizer: Recognizer, state: dict[str, np.ndarray], flags: Flags) -> Accuracy:
-    """What the network with these weights reads."""
-    source = measured_words(flags, recognizer)
-    program, metric = evaluation_program(recognizer, flags.beam_size), Accuracy(recognizer, source.texts)
+def measuring(recognizer: Recognizer, flags: Flags) -> Callable[[dict[str, np.ndarray]], Accuracy]:
+    """What the network reads, as a function of its weights; it is built once."""
+    source, program = measured_words(flags, recognizer), evaluation_program(recognizer, flags.beam_size)
     engine, _ = engines.create("auto", "auto", "fp32", 0, runs=len(source), programs=[program])
-    engine.load(state)
-    return measure(engine, program, source, metric, batch_size=32, plan=source.evaluation_plan(32))
+
+    def measured(state: dict[str, np.ndarray]) -> Accuracy:
+        engine.load(state)
+        metric = Accuracy(recognizer, source.texts)
+        return measure(engine, program, source, metric, batch_size=32, plan=source.evaluation_plan(32))
+
+    return measured
 
 
 def example(recognizer: Recognizer, rows: int) -> dict[str, np.ndarray]:

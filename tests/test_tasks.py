@@ -10,14 +10,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from unittest import mock
 
 from fluid import checkpoint
 from fluid.keeper import Evaluation, Keeper, Trainee
 from fluid.run import events
-from fluid.tests.devices import with_devices
 from fluid.tests.gradients import without_gradient
 from fluid.tests.tasks import (
     ROOT,
@@ -130,7 +129,8 @@ def test_small_weights_are_exported_and_opened(task: Task, run: Path, reference:
     """In 8 bits: the file gives what the exported model computes, near to what the run computes."""
     exported = task.place / "exported_small"
     words = [*task.data(), *task.words("export"), *task.words("storage"), "--checkpoint", run, "--storage", "int8"]
-    said = done(call(task, "export", *words, "--export_dir", exported))
+    with mock.patch("fluid.export._uses_onednn", return_value=False):  # it is tried out in other tests
+        said = done(call(task, "export", *words, "--export_dir", exported))
     assert " in int8\n" in said.out
     small = exported / "weights.safetensors"
     infer = task.words("infer")
@@ -181,31 +181,72 @@ def built(task: Task) -> Path:
     return train(task, task.place / "built", *XLA, *task.words("devices"))
 
 
+WITHOUT_PADDLE = """
+import json, runpy, sys
+from unittest import mock
+sys.modules["paddle"] = None
+import fluid.run
+import jax
+from jax.extend import backend
+results = []
+fluid.run.script = lambda main, run=fluid.run.script: run(lambda: results.append(main()))
+for devices, *words in json.loads(sys.argv[1]):
+    if devices != jax.config.jax_num_cpu_devices:
+        backend.clear_backends()
+        jax.config.update("jax_num_cpu_devices", devices)
+    with mock.patch.object(sys, "argv", words):
+        runpy.run_path(words[0], run_name="__main__")
+print(repr(results))
+"""
+"""Runs scripts one after the other, in one process since it is the imports that take time, and prints what they return."""
+
+
+@dataclass
+class FromFiles:
+    """What scripts have done that were given Programs from files, where Paddle cannot be imported."""
+
+    run: Path
+    """Of as many steps as others, stopped and named in between."""
+    two: Path
+    """A run on two devices."""
+    out: str
+    """What the scripts printed, and what they returned."""
+
+
 @pytest.fixture(scope="module")
-def programs(task: Task) -> Path:
-    """The Programs of that run, as files."""
-    return captured(task, "programs", *task.words("devices"))
-
-
-def captured(task: Task, name: str, *words: object) -> Path:
-    """The Programs of a run with these flags, in a folder of that name."""
-    programs, unused = task.place / name, task.place / "unused"
-    done(call(task, "train", *training_words(task, unused, *words, "--capture", programs)))
+def from_files(task: Task, built: Path) -> FromFiles:
+    """The run of `built` once more, on one device and on two, and what is done with it."""
+    programs, unused = task.place / "programs", task.place / "unused"
+    done(call(task, "train", *training_words(task, unused, *task.words("devices"), "--capture", programs)))
     assert not unused.exists()
-    return programs
+    found, (some, whole) = FromFiles(task.place / "from_files", task.place / "two", ""), task.tiny.STEPS
+    evaluation, weights = [*task.data(), *task.words("eval")], ["--newest", True, "--checkpoint", found.run]
+    np.savez(task.place / "in.npz", **task.tiny.feed(np.random.default_rng(0)))
+    calls: list[tuple[object, ...]] = [
+        (1, "train", "--programs", programs, "--max_steps", some, "--output_dir", found.run),
+        # The run knows its Programs.
+        (1, "train", "--checkpoint", found.run, "--max_steps", whole),
+        (1, "eval", *evaluation, *weights, "--programs", programs),
+        (1, "infer", *task.words("infer"), *weights, "--feed", "in.npz", "--fetch", "from_files.npz"),
+        *((1, "infer", *words, *weights, "--programs", programs) for words in getattr(task.tiny, "WITHOUT_PADDLE", ())),
+        (2, "train", "--programs", programs, "--max_steps", whole, "--output_dir", found.two),
+    ]
+    scripts = [[devices, str(task.folder / f"{name}.py"), *map(str, words)] for devices, name, *words in calls]
+    program = [sys.executable, "-c", WITHOUT_PADDLE, json.dumps([[*words, "--device", "cpu"] for words in scripts])]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ended = subprocess.run(program, cwd=task.place, env=environment, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return replace(found, out=ended.stdout)
 
 
-def test_two_devices_equal_one(task: Task, built: Path, programs: Path) -> None:
-    one, two, whole = built, task.place / "two", task.tiny.STEPS[1]
-    if still := task.words("still"):
-        one, programs = train(task, task.place / "one", *XLA, *still), captured(task, "still", *still)
-    words = ["train", "--programs", programs, "--max_steps", whole, "--output_dir", two]
-    assert "2 x cpu" in without_paddle(task, words, devices=2)
-    figures = [events(run, "eval")[-1][task.tiny.METRIC] for run in (one, two)]
+def test_two_devices_equal_one(task: Task, built: Path, from_files: FromFiles) -> None:
+    assert "2 x cpu" in from_files.out
+    runs = built, from_files.two
+    figures = [events(run, "eval")[-1][task.tiny.METRIC] for run in runs]
     assert figures[0] == pytest.approx(figures[1], rel=1e-3)
-    losses = [[row["loss"] for row in events(run, "train")] for run in (one, two)]
+    losses = [[row["loss"] for row in events(run, "train")] for run in runs]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
-    floats = [{name: a for name, a in state(run).items() if a.dtype.kind == "f"} for run in (one, two)]
+    floats = [{name: a for name, a in state(run).items() if a.dtype.kind == "f"} for run in runs]
     assert distance(*floats) < 1e-4
 
 
@@ -389,56 +430,15 @@ def test_a_run_that_ends_in_an_evaluation_goes_on_with_it(task: Task, run: Path,
     assert checkpoint.load(interrupted.folder)[1].metrics == checkpoint.load(run)[1].metrics
 
 
-WITHOUT_PADDLE = """
-import json, runpy, sys
-from unittest import mock
-sys.modules["paddle"] = None
-import fluid.run
-results = []
-fluid.run.script = lambda main, run=fluid.run.script: run(lambda: results.append(main()))
-for words in json.loads(sys.argv[1]):
-    with mock.patch.object(sys, "argv", words):
-        runpy.run_path(words[0], run_name="__main__")
-print(repr(results))
-"""
-"""Runs scripts one after the other, in one process since it is the imports that take time, and prints what they return."""
-
-
-def without_paddle(task: Task, *commands: list[object], devices: int = 1) -> str:
-    """Run scripts where Paddle cannot be imported, each its name and its flags; returns what they print."""
-    calls = [[task.folder / f"{script}.py", *words, "--device", "cpu"] for script, *words in commands]
-    words = json.dumps([list(map(str, call)) for call in calls])
-    ended = subprocess.run(
-        [sys.executable, "-c", WITHOUT_PADDLE, words],
-        cwd=task.place,
-        env={**with_devices(devices), "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    return ended.stdout
-
-
-def test_programs_from_files_need_no_paddle(task: Task, run: Path, built: Path, programs: Path) -> None:
+def test_programs_from_files_need_no_paddle(task: Task, run: Path, built: Path, from_files: FromFiles) -> None:
     """Training, going on, evaluation and inference are what they are with Paddle, to the bit."""
-    output, (some, whole) = task.place / "from_files", task.tiny.STEPS
-    evaluation, weights = [*task.data(), *task.words("eval")], ["--newest", True, "--checkpoint"]
-    expected = done(call(task, "eval", *evaluation, *weights, built, *XLA)).result
-    outputs = raw(task, "built.npz", *task.words("infer"), *weights, built, *XLA)
-    plain = getattr(task.tiny, "WITHOUT_PADDLE", ())
-    said = without_paddle(
-        task,
-        ["train", "--programs", programs, "--max_steps", some, "--output_dir", output],
-        # The run knows its Programs.
-        ["train", "--checkpoint", output, "--max_steps", whole],
-        ["eval", *evaluation, *weights, output, "--programs", programs],
-        ["infer", *task.words("infer"), *weights, output, "--feed", "in.npz", "--fetch", "from_files.npz"],
-        *(["infer", *words, *weights, output, "--programs", programs] for words in plain),
-    )
-    assert same_bits(state(output), state(built))
+    weights = ["--newest", True, "--checkpoint", built, *XLA]
+    expected = done(call(task, "eval", *task.data(), *task.words("eval"), *weights)).result
+    outputs = raw(task, "built.npz", *task.words("infer"), *weights)
+    assert same_bits(state(from_files.run), state(built))
     for kind in ("train", "eval"):
         # Records have the same order on both engines.
-        assert list(events(output, kind)[-1]) == list(events(run, kind)[-1])
-    assert repr(expected) in said.splitlines()[-1]
+        assert list(events(from_files.run, kind)[-1]) == list(events(run, kind)[-1])
+    assert repr(expected) in from_files.out.splitlines()[-1]
     with np.load(task.place / "from_files.npz") as arrays:
         assert same_bits(dict(arrays), outputs)

@@ -17,7 +17,6 @@ Such a module has
     BESIDE            how arrays of a checkpoint begin that are none of the network's
     COPIED            how variables begin that start as copies of others
     DEVICES           more flags of train.py, with which a step on two devices means the same as on one
-    STILL             such flags where that holds of nothing that learns
     data(folder)      writes a tiny data set there; returns the flags that name it for train.py and eval.py
     feed(rng)         arrays for `infer.py --feed`
     training(make)    the training Program with the optimizer that `make()` gives
