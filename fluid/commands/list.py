@@ -56,13 +56,14 @@ def weights(folders: list[Path]) -> None:
     unverified = False
     for folder in folders:
         entries = registry.load_registry(folder)
-        table = _table(f"{folder.name}: weights", "name", "published", "MB", "checksum", "got")
+        table = _table(f"{folder.name}: weights", "name", "published", "MB", "licence", "checksum", "got")
         for entry in entries.values():
             kinds = {"included": entry.file, "sha256": entry.sha256, "md5": entry.md5}
             checksum = next((kind for kind, value in kinds.items() if value), "UNVERIFIED")
             unverified |= checksum == "UNVERIFIED"
-            size = f"{entry.size / 1e6:.0f}" if entry.size else ""
-            table.add_row(entry.name, entry.metric, size, checksum, "yes" if registry.is_fetched(entry) else "")
+            size = f"{entry.stored / 1e6:.1f}" if entry.file else f"{entry.size / 1e6:.0f}" if entry.size else ""
+            got = "yes" if registry.is_fetched(entry) else ""
+            table.add_row(entry.name, entry.metric, size, entry.spdx, checksum, got)
         if entries:
             Console().print(table)
     print("Give a name to --pretrained_model. Figures are the publisher's, not measured here unless they say so.")

@@ -36,6 +36,7 @@ class Entry:
     model: str
     """The network, by its name in the task's MODELS."""
     licence: str
+    """An SPDX expression, and what is to be said beside it."""
     source: str
     """Who published it and its metric."""
     urls: tuple[str, ...] = ()
@@ -74,6 +75,20 @@ class Entry:
     def verified(self) -> bool:
         """Whether a checksum is known against which a download can be checked."""
         return self.sha256 is not None or self.md5 is not None
+
+    @property
+    def spdx(self) -> str:
+        """The licence alone."""
+        found = re.match(r"[\w.+-]+(?: (?:AND|OR|WITH) [\w.+-]+)*", self.licence)
+        return found.group() if found else ""
+
+    @property
+    def stored(self) -> int:
+        """Bytes of what comes with the task's folder."""
+        if self.file is None:
+            return 0
+        files = [self.file] if self.file.is_file() else self.file.rglob("*")
+        return sum(file.stat().st_size for file in files if file.is_file())
 
     @property
     def archive_name(self) -> str:
