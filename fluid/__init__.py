@@ -9,6 +9,8 @@ import warnings
 from pathlib import Path
 from types import TracebackType
 
+__version__ = "0.2.0"
+
 if sys.version_info < (3, 11):  # noqa: UP036 run from a checkout, nothing has looked at the version
     raise SystemExit(f"error: {sys.executable} is Python {sys.version.split()[0]}; 3.11, 3.12 or 3.13 is needed")
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, TYPE_CHECKING, Any
 
-from fluid import checkpoint
+from fluid import __version__, checkpoint
 from fluid import config as configuration
 from fluid.checkpoint import Meta, Resumed
 from fluid.errors import RecordsError, UserError
@@ -310,8 +310,8 @@ def events(output_dir: Path, kind: str) -> list[dict[str, Any]]:
 
 def environment() -> dict[str, Any]:
     """What a result depends on beside the configuration: versions, hardware, commit, command."""
-    versions = {}
-    for package in ("paddlepaddle", "jax", "jaxlib", "numpy", "grain", "opencv-python-headless", "pillow"):
+    versions = {"fluid-model-zoo": __version__}
+    for package in ("paddlepaddle", "jax", "jaxlib", "numpy", "opencv-python-headless", "pillow"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
     return {
