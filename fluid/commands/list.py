@@ -21,7 +21,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("what", nargs="?", choices=("tasks", "models", "weights"), help="by default all three")
     parser.add_argument("task", nargs="?", help="of this task only")
     args = parser.parse_args(argv)
-    folders = [path.parent for path in sorted(ROOT.glob("*/infer.py")) if args.task in (None, path.parent.name)]
+    # An installed zoo lies among other packages, of which one or the other has an infer.py.
+    known = [path.parent for path in sorted(ROOT.glob("*/infer.py")) if (path.parent / "export.py").is_file()]
+    folders = [folder for folder in known if args.task in (None, folder.name)]
     if not folders:
         parser.error(f"there is no task {args.task}")
     tables = {"tasks": tasks, "models": models, "weights": weights}
@@ -82,7 +84,13 @@ def _is_script(path: Path) -> bool:
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
     for column in columns:
-        table.add_column(column, no_wrap=True, justify="right" if column == "MB" else "left")
+        # What is long takes several lines where the terminal is narrow; nothing is cut off.
+        table.add_column(
+            column,
+            no_wrap=column not in ("published", "licence"),
+            overflow="fold",
+            justify="right" if column == "MB" else "left",
+        )
     return table
 
 
