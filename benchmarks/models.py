@@ -1,6 +1,6 @@
 """Writes docs/models.md: the models that come along, with size, licence, origin, command and checksum, by weights.toml and the files.
 
-    python -m benchmarks.models          writes it; ./zoo benchmark models does the same
+python -m benchmarks.models          writes it; ./zoo benchmark models does the same
 """
 
 import subprocess
