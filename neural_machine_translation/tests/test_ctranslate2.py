@@ -68,6 +68,9 @@ def test_what_it_cannot_hold_is_refused(tmp_path):
     flags = configuration.parse(export.Flags, ["--format", "ctranslate2", "--beam_size", "3", "--onnx", "True"])
     with pytest.raises(UserError, match="does not hold --onnx, --beam_size"):
         export.main(flags)
+    six_bits = configuration.parse(export.Flags, ["--format", "ctranslate2", "--storage", "int6"])
+    with pytest.raises(UserError, match="knows no int6; --storage may be fp32, fp16, int8"):
+        export.main(six_bits)
     (tmp_path / "letters").mkdir()
     with pytest.raises(UserError, match="is no model for CTranslate2"):
         for_ctranslate2.write(NETWORKS["pre"], random_state(NETWORKS["pre"]), tmp_path / "letters", "float32")
