@@ -26,6 +26,22 @@ def commands(path: Path) -> list[str]:
     return [line for line in lines if re.match(r"\./zoo |(\.venv/bin/)?python ", line)]
 
 
+SECTIONS = ["Results", "Data", "Train", "Evaluate", "Infer", "Export", "Speed", "Differences", "Troubleshooting"]
+INSTEAD = {"caffe2fluid": {"Data": "Convert"}}
+"""Tasks with another section in place of one: nets are what the converter works on, and it has no data."""
+
+
+@pytest.mark.parametrize("task", sorted(path.parent.name for path in ROOT.glob("*/infer.py")))
+def test_readmes_have_the_same_sections_in_the_same_order(task: str) -> None:
+    """Whatever else a folder has to say stands below one of them, in sections of its own."""
+    text = (ROOT / task / "README.md").read_text(encoding="utf-8")
+    text = re.sub(r"^```.*?^```", "code", text, flags=re.DOTALL | re.MULTILINE)
+    sections = re.findall(r"^## (.*)$", text, re.MULTILINE)
+    assert sections == [INSTEAD.get(task, {}).get(section, section) for section in SECTIONS]
+    bodies = re.split(r"^## .*$", text, flags=re.MULTILINE)
+    assert [section for section, body in zip(sections, bodies[1:], strict=True) if not body.strip()] == []
+
+
 CASES = [
     pytest.param(path, line, id=f"{path.relative_to(ROOT)}: {line}")
     for path in sorted([*ROOT.glob("README*.md"), *ROOT.glob("*/README.md")])
