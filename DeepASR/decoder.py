@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from DeepASR.alternatives import best_sequences
 from DeepASR.decoding_graph import Graph
 from DeepASR.lexicon import Lexicon
 from DeepASR.metrics import align
@@ -131,15 +132,11 @@ class Decoder:
         if not search.decode(kaldi_decoder.DecodableCtc(scores)):
             return []
         _, lattice = search.get_raw_lattice()
-        words = _of_words(lattice)
-        if kaldifst.determinize_star(words):
-            raise DataError(f"{name}: the alternatives are too many to be told apart")
-        found = []
-        for path in kaldifst.convert_nbest_to_vector(kaldifst.shortest_path(words, count)):
-            _, labels, _, weight = kaldifst.get_linear_symbol_sequence(path)
-            said = tuple(self.words[label] for label in labels)
-            found.append(Hypothesis(said, np.zeros(0, np.int32), weight.value, True))
-        return found
+        text = lattice.to_str(show_weight_one=True, fst_field_separator=" ")
+        return [
+            Hypothesis(tuple(self.words[label] for label in labels), np.zeros(0, np.int32), cost, True)
+            for labels, cost in best_sequences(text, count)
+        ]
 
     def open(self) -> Listening:
         """Decode an utterance piece by piece."""
@@ -198,17 +195,6 @@ def confidences(best: Sequence[str], alternatives: Sequence[Hypothesis]) -> list
             shares[place - 1 if wanted is None else place] += weight * (wanted == found and wanted is not None)
             place += wanted is not None
     return [round(float(share), 4) for share in shares]
-
-
-def _of_words(lattice: kaldifst.Lattice) -> kaldifst.StdVectorFst:
-    """An acceptor of the words of a lattice, with the sum of both of its weights."""
-    lines = []
-    for line in lattice.to_str(show_weight_one=True, fst_field_separator=" ").splitlines():
-        *labels, weight = line.split(" ")
-        cost = sum(map(float, weight.split(",")))
-        # An arc: state, next state, label of the frame, word; a final state: state.
-        lines.append(f"{' '.join([*labels[:2], labels[3], labels[3]] if len(labels) > 1 else labels)} {cost}\n")
-    return kaldifst.compile("".join(lines), acceptor=False)
 
 
 def _loaded(graph: Graph) -> kaldifst.StdConstFst:

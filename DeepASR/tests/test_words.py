@@ -165,6 +165,17 @@ def test_alternatives_are_different_and_tell_how_sure_a_word_is() -> None:
     assert confidences(found[0].words, found) == pytest.approx([1, share], abs=1e-2)
 
 
+def test_a_network_that_is_unsure_has_alternatives_too() -> None:
+    model = language_model.train([["tree", "bow", "bough"]], 1)
+    search = decoder(from_language_model(LEXICON, model))
+    posterior = np.random.default_rng(0).dirichlet(np.full(LEXICON.class_num, 50.0), 150).astype(np.float32)
+    # Of so many paths that making their graph deterministic takes minutes.
+    found = search.n_best(posterior, 50)
+    assert len({item.words for item in found}) == len(found) == 50
+    costs = [item.cost for item in found]
+    assert costs == sorted(costs) and costs[0] == pytest.approx(search.decode(posterior).cost, abs=1e-2)
+
+
 def test_a_stream_is_decoded_as_the_whole() -> None:
     search = decoder(from_grammar(LEXICON, "(bow | bough | bower | tree)+"))
     posterior = heard(*["t", "r", "i", "SIL", "b", "a", "r", "b", "a", "d", "r", "i"])
