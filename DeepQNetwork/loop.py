@@ -6,6 +6,9 @@
     memory.train(batches)                      # the device updates, several times in one call
     environment.receive()                      # the host waits for the emulators alone
 
+In two groups (`--groups 2`) the environments take turns: what is received is the other group's, whose emulators have run
+since the round before, and neither they nor the device wait for each other.
+
 Nothing here imports Paddle: the same loop runs Programs, or Graphs captured from them on a machine with JAX only.
 """
 
@@ -116,6 +119,26 @@ class DeviceMemory(HostMemory):
         self.engine.load({MEMORY: table})
 
 
+@dataclass
+class Group:
+    """Environments that step together."""
+
+    number: int
+    environment: Environment
+    observation: np.ndarray
+    """[G, ...]: the newest frames, not in the memory yet."""
+    rows: np.ndarray
+    """[G]: where they go."""
+    running: bool = False
+    """Its environments were sent actions, and what became of them has not been received."""
+
+    @property
+    def here(self) -> slice:
+        """Its environments among all."""
+        size = self.environment.num_envs
+        return slice(self.number * size, (self.number + 1) * size)
+
+
 class Learner:
     """Everything that changes during a run, and one round of it.
 
@@ -124,7 +147,7 @@ class Learner:
         programs: `act` (or `observe` for a memory on the device), `train` and `sync`; Programs or captured Graphs.
         agent: the network's description.
         recipe: filled (`recipe.fill`).
-        environment: to learn in.
+        environments: to learn in, a group each, of one size.
         total_steps: environment steps of the whole run; the importance weights follow it.
         seed: of exploration, sampling and the environments.
         on_device: keep the frames with the engine.
@@ -136,14 +159,14 @@ class Learner:
         programs: Mapping[str, Any],
         agent: Agent,
         recipe: Recipe,
-        environment: Environment,
+        environments: Sequence[Environment],
         *,
         total_steps: int,
         seed: int,
         on_device: bool = False,
     ):
         self.engine, self.programs, self.agent, self.recipe = engine, programs, agent, recipe
-        self.environment, self.total_steps = environment, total_steps
+        self.total_steps = total_steps
         self.replay = Replay(
             recipe.mem_size,
             recipe.num_envs,
@@ -154,6 +177,7 @@ class Learner:
             gamma=recipe.gamma,
             on_device=on_device,
             alpha=recipe.priority_alpha if recipe.prioritized else None,
+            groups=len(environments),
         )
         self.memory = (DeviceMemory if on_device else HostMemory)(engine, programs, agent, self.replay)
         self.updates_per_call = recipe.updates_per_call
@@ -169,8 +193,16 @@ class Learner:
         self.outputs = Window(programs["train"], engine)
         """Scalars of the updates since they were last read."""
         self._unread: tuple[np.ndarray, Any] | None = None
-        self._observation = environment.reset(seed)
-        self._rows = self.replay.add_frames(np.ones(recipe.num_envs, bool))
+        self.groups = [
+            Group(number, item, item.reset(seed + number * item.num_envs), self._begin_episodes(number, item.num_envs))
+            for number, item in enumerate(environments)
+        ]
+        self._turn = 0
+
+    @property
+    def environment(self) -> Environment:
+        """Of the first group; the others are like it."""
+        return self.groups[0].environment
 
     @property
     def epsilon(self) -> float:
@@ -178,17 +210,22 @@ class Learner:
         return epsilon_at(self.recipe, self.step)
 
     def round(self) -> None:
-        """One step in every environment, and the updates that have become due."""
-        q = self.memory.observe(self._observation, self._rows, self.replay.newest())
+        """One step in every environment of the group whose turn it is, and the updates that have become due."""
+        group = self.groups[self._turn]
+        steps = group.environment.num_envs
+        q = self.memory.observe(group.observation, group.rows, self.replay.newest(group.number))
         self._update_priorities()
-        due = self._due()
+        due = self._due(steps)
         batches = [self._draw() for _ in range(due)]
         with outside():
-            self.environment.send(greedy_with_noise(np.asarray(q), self.epsilon, self.exploring))
+            group.environment.send(greedy_with_noise(np.asarray(q), self.epsilon, self.exploring))
+        group.running = True
         for batch in batches:
             self._train(batch)
-        self._remember()
-        self.step += self.recipe.num_envs
+        self._turn = (self._turn + 1) % len(self.groups)
+        if self.groups[self._turn].running:
+            self._remember(self.groups[self._turn])
+        self.step += steps
 
     def save(self, with_replay: bool) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Arrays and JSON-able data to continue from; the memory and the emulator's state only `with_replay`."""
@@ -201,7 +238,7 @@ class Learner:
         if with_replay:
             arrays = {REPLAY_PREFIX + name: array for name, array in self.replay.save().items()}
             arrays[REPLAY_PREFIX + "frames"] = self.memory.save()
-            arrays[REPLAY_PREFIX + "observation"] = self._observation
+            arrays[REPLAY_PREFIX + "observation"] = np.concatenate([group.observation for group in self.groups])
             facts |= {"returns": self.returns.tolist(), "lengths": self.lengths.tolist()}
             if self.environment.saveable:
                 saved = self.environment.save()
@@ -228,22 +265,27 @@ class Learner:
             raise CheckpointError(
                 f"the saved replay memory cannot be used: {error}. Use the run's own flags"
             ) from error
-        newest = self.replay.newest()[:, -1].astype(np.int64)
-        self.memory.restore(kept["frames"], newest, kept["observation"])
+        for group in self.groups:
+            group.rows = self.replay.newest(group.number)[:, -1].astype(np.int64)
+        self.memory.restore(kept["frames"], np.concatenate([group.rows for group in self.groups]), kept["observation"])
         if "environment" in facts and self.environment.saveable:
-            self.environment.restore({**facts["environment"], "emulator": kept["emulator"]})
-            self._observation, self.returns = kept["observation"], np.array(facts["returns"])
+            (group,) = self.groups
+            group.environment.restore({**facts["environment"], "emulator": kept["emulator"]})
+            group.observation, self.returns = kept["observation"], np.array(facts["returns"])
             self.lengths = np.array(facts.get("lengths", np.zeros_like(self.lengths)))
-            self._rows = newest
         else:
             # The environments begin new episodes: what they had shown last has no continuation.
-            self._rows = self.replay.add_frames(np.ones(self.recipe.num_envs, bool))
+            for group in self.groups:
+                group.rows = self._begin_episodes(group.number, group.environment.num_envs)
 
-    def _due(self) -> int:
-        """Calls of the training Program that this round owes."""
+    def _begin_episodes(self, group: int, count: int) -> np.ndarray:
+        return self.replay.add_frames(np.ones(count, bool), group)
+
+    def _due(self, steps: int) -> int:
+        """Calls of the training Program that a round of `steps` owes."""
         if len(self.replay) < self.recipe.learning_starts or self.replay.sampleable() < 1:
             return 0
-        self.credit += self.recipe.num_envs / self.recipe.update_every
+        self.credit += steps / self.recipe.update_every
         calls = int(self.credit // self.updates_per_call)
         self.credit -= calls * self.updates_per_call
         return calls
@@ -275,27 +317,29 @@ class Learner:
             self.replay.update_priorities(rows, np.asarray(errors).reshape(-1))
             self._unread = None
 
-    def _remember(self) -> None:
+    def _remember(self, group: Group) -> None:
         with outside():
-            step = self.environment.receive()
+            step = group.environment.receive()
+        group.running = False
         for name in ("observation", "reward"):
-            finite = np.isfinite(getattr(step, name)).reshape(self.recipe.num_envs, -1).all(axis=1)
+            finite = np.isfinite(getattr(step, name)).reshape(group.environment.num_envs, -1).all(axis=1)
             if not finite.all():
                 raise DivergenceError(
-                    f"NaN or infinity came from the environment {self.environment.description}: the {name} of its copy "
+                    f"NaN or infinity came from the environment {group.environment.description}: the {name} of its copy "
                     f"{int(np.argmin(finite))} after step {self.step}"
                 )
         reward = np.clip(step.reward, -1, 1) if self.recipe.clip_rewards else step.reward
         terminated = step.terminated | step.life_lost if self.recipe.life_loss_ends else step.terminated
-        self.replay.add_outcome(step.action, reward, terminated, step.truncated, step.first)
-        self.returns = np.where(step.first, 0, self.returns) + step.reward
-        self.lengths = np.where(step.first, 0, self.lengths + 1)
+        self.replay.add_outcome(step.action, reward, terminated, step.truncated, step.first, group.number)
+        returns, lengths = self.returns[group.here], self.lengths[group.here]
+        returns[:] = np.where(step.first, 0, returns) + step.reward
+        lengths[:] = np.where(step.first, 0, lengths + 1)
         ended = step.terminated | step.truncated
-        self.recent.extend(self.returns[ended].tolist())
-        self.recent_lengths.extend(self.lengths[ended].tolist())
+        self.recent.extend(returns[ended].tolist())
+        self.recent_lengths.extend(lengths[ended].tolist())
         self.episodes += int(ended.sum())
-        self._observation = step.observation
-        self._rows = self.replay.add_frames(step.first)
+        group.observation = step.observation
+        group.rows = self.replay.add_frames(step.first, group.number)
 
 
 def train(
@@ -440,10 +484,17 @@ def benchmark(run: Run, learner: Learner, seconds: float = 10.0) -> dict[str, fl
         return steps / passed, (learner.updates - updates) / passed
 
     def emulate() -> None:
-        learner.environment.send(learner.exploring.integers(learner.agent.num_actions, size=learner.recipe.num_envs))
-        learner.environment.receive()
+        for group in learner.groups:
+            group.environment.send(
+                learner.exploring.integers(learner.agent.num_actions, size=group.environment.num_envs)
+            )
+        for group in learner.groups:
+            group.environment.receive()
 
     steps, updates = rates(learner.round)
+    for group in learner.groups:
+        if group.running:
+            group.environment.receive()
     result = {"loop: steps": steps, "loop: updates": updates}
     result["environments alone: steps"], _ = rates(emulate)
     _, result["updates alone"] = rates(lambda: learner._train(learner._draw()))

@@ -71,7 +71,7 @@ class Recipe:
     update_every: Count | None = None
     """Environment steps an update."""
     updates_per_call: Count | None = None
-    """Updates in one call of the device, at most sync_every; by default as many as one step of all environments is worth."""
+    """Updates in one call of the device, at most sync_every; by default as many as one step of the environments (of a group of them) is worth."""
     sync_every: Count | None = None
     """Updates between copies of the policy network to the target network."""
     epsilon_start: Share = 1.0
@@ -82,6 +82,8 @@ class Recipe:
     """Environment steps over which it falls, in a line."""
     num_envs: Count | None = None
     """Environments side by side; 1 is the mode that resumes to the same bits."""
+    groups: Count = 1
+    """Atari: groups in which the environments take turns; the emulators of one run while actions of another are chosen."""
     life_loss_ends: bool | None = None
     """Atari: losing a life ends the episode for the learner (the game goes on)."""
     clip_rewards: bool | None = None
@@ -192,6 +194,12 @@ def fill(recipe: Recipe) -> dict[str, Any]:
     values["atoms"] = (101 if preset == "control" else 51) if alg == "C51" else 32 if preset == "control" else 200
     chosen = {name: value for name, value in values.items() if getattr(recipe, name) is None}
     filled = {**vars(recipe), **chosen}
+    if recipe.groups > 1 and (not atari or filled["num_envs"] % recipe.groups):
+        raise UserError(
+            f"--groups {recipe.groups}: the {filled['num_envs']} environments cannot take turns in so many equal groups"
+            if atari
+            else f"--groups is for Atari games, whose emulators have threads of their own; {recipe.env} is none"
+        )
     if filled["v_min"] >= filled["v_max"]:
         raise UserError(f"--v_min {filled['v_min']:g} must be below --v_max {filled['v_max']:g}")
     return {**chosen, "updates_per_call": _updates_per_call(recipe, filled)}
@@ -236,7 +244,7 @@ def _updates_per_call(recipe: Recipe, filled: dict[str, Any]) -> int:
             f"--updates_per_call {recipe.updates_per_call}: the target network changes between two calls, every {most} updates; "
             f"give at most {most}, or a larger --sync_every"
         )
-    wanted = filled["updates_per_call"] or max(filled["num_envs"] // filled["update_every"], 1)
+    wanted = filled["updates_per_call"] or max(filled["num_envs"] // recipe.groups // filled["update_every"], 1)
     return min(wanted, most)
 
 

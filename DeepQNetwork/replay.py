@@ -35,7 +35,7 @@ class Transitions:
     """[N] float32: importance weights, 1 for uniform sampling."""
 
 
-LAYOUT = ("environments", "steps a transition", "frames a state")
+LAYOUT = ("environments", "steps a transition", "frames a state", "groups of environments")
 """What a saved memory must have in common with the one that it is put into, beside its size."""
 
 STEPS_FIRST = 1
@@ -55,6 +55,7 @@ class Replay:
         gamma: discount a step.
         on_device: the frames are kept elsewhere, `frames` is None.
         alpha: exponent of the priorities (Schaul et al., arXiv:1511.05952); None samples uniformly.
+        groups: equal parts of the environments that step in turn, the first of them first.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Replay:
         gamma: float = 0.99,
         on_device: bool = False,
         alpha: float | None = None,
+        groups: int = 1,
     ):
         self.length = capacity // num_envs
         if self.length < stack + n_step + 1:
@@ -82,10 +84,10 @@ class Replay:
         self.outcome = np.zeros(self.rows, np.uint8)
         self.age = np.zeros(self.rows, np.uint8)
         """Earlier frames of the same episode, counted up to `stack`."""
-        self.time = 0
-        """Frames seen, an environment."""
+        self._times = np.zeros(groups, np.int64)
+        """Frames seen, an environment of each group."""
         self.priorities = None if alpha is None else Priorities(self.rows, alpha)
-        self._environments = np.arange(num_envs)
+        self._environments = np.arange(num_envs).reshape(groups, -1)
         self._gammas = np.power(gamma, np.arange(n_step + 1)).astype(np.float32)
 
     @property
@@ -97,31 +99,41 @@ class Replay:
 
     def __len__(self) -> int:
         """Frames held."""
-        return min(self.time, self.length) * self.num_envs
+        return min(int(self._times.min()), self.length) * self.num_envs
 
-    def add_frames(self, first: np.ndarray) -> np.ndarray:
-        """Make room for the newest frame of every environment; returns its rows [E]. `first` [E]: begins an episode."""
-        rows = self._rows_at(self.time)
-        before = self._rows_at(self.time - 1)
-        self.age[rows] = np.where(first, 0, np.minimum(self.age[before] + 1, self.stack)) if self.time else 0
+    def add_frames(self, first: np.ndarray, group: int = 0) -> np.ndarray:
+        """Make room for the newest frames of a group of G environments; returns their rows [G], one after the other.
+
+        `first` [G]: begins an episode.
+        """
+        time = int(self._times[group])
+        rows, before = self._rows_at(time, group), self._rows_at(time - 1, group)
+        self.age[rows] = np.where(first, 0, np.minimum(self.age[before] + 1, self.stack)) if time else 0
         self.outcome[rows] = LAST_FRAME
-        self.time += 1
+        self._times[group] += 1
         if self.priorities is not None:
-            self._admit()
+            self._admit(group)
         return rows
 
     def add_outcome(
-        self, action: np.ndarray, reward: np.ndarray, terminated: np.ndarray, truncated: np.ndarray, first: np.ndarray
+        self,
+        action: np.ndarray,
+        reward: np.ndarray,
+        terminated: np.ndarray,
+        truncated: np.ndarray,
+        first: np.ndarray,
+        group: int = 0,
     ) -> None:
-        """What followed the newest frames, [E] each; where `first`, they were the last of their episodes and nothing did."""
-        rows = self._rows_at(self.time - 1)
+        """What followed the newest frames, [G] each; where `first`, they were the last of their episodes and nothing did."""
+        rows = self._rows_at(int(self._times[group]) - 1, group)
         self.action[rows], self.reward[rows] = action, reward
         outcome = np.where(terminated, TERMINATED, np.where(truncated, TRUNCATED, CONTINUES))
         self.outcome[rows] = np.where(first, LAST_FRAME, outcome)
 
-    def newest(self) -> np.ndarray:
-        """The current states as row numbers [E, stack] int32."""
-        return self._stacked(self._environments, np.full(self.num_envs, self.time - 1))
+    def newest(self, group: int = 0) -> np.ndarray:
+        """The current states of a group as row numbers [G, stack] int32."""
+        environments = self._environments[group]
+        return self._stacked(environments, np.full(len(environments), self._times[group] - 1))
 
     def sampleable(self) -> int:
         """Steps of each environment that a transition can start from."""
@@ -141,7 +153,8 @@ class Replay:
         else:
             rows, weight = self._draw(count, random), np.ones(count, np.float32)
         place, environment = np.divmod(rows, self.num_envs)
-        time = self.time - 1 - (self.time - 1 - place) % self.length
+        newest = self._times[environment // self._environments.shape[1]] - 1
+        time = newest - (newest - place) % self.length
         return self._transitions(rows, environment, time, weight)
 
     def update_priorities(self, rows: np.ndarray, errors: np.ndarray) -> None:
@@ -153,8 +166,8 @@ class Replay:
     def save(self) -> dict[str, np.ndarray]:
         """Everything but the frames, as arrays."""
         arrays = {name: getattr(self, name) for name in ("action", "reward", "outcome", "age")}
-        arrays["time"] = np.array(self.time, np.int64)
-        arrays["layout"] = np.array([self.num_envs, self.n_step, self.stack], np.int64)
+        arrays["times"] = self._times.copy()
+        arrays["layout"] = np.array(self._layout, np.int64)
         arrays["order"] = np.array(STEPS_FIRST, np.int64)
         if self.priorities is not None:
             arrays |= {"leaves": self.priorities.leaves().copy(), "largest": np.array(self.priorities.largest)}
@@ -166,27 +179,31 @@ class Replay:
             raise ValueError(f"a memory of {len(arrays['action'])} frames does not fit one of {self.rows}")
         if arrays.get("order") != STEPS_FIRST:
             raise ValueError("an earlier version saved it, with its frames in another order")
-        kept = arrays.get("layout", np.array([self.num_envs, self.n_step, self.stack]))
-        for what, before, now in zip(LAYOUT, kept.tolist(), (self.num_envs, self.n_step, self.stack), strict=True):
+        for what, before, now in zip(LAYOUT, arrays["layout"].tolist(), self._layout, strict=True):
             if before != now:
                 raise ValueError(f"it was filled with {before} {what}, not {now}")
         for name in ("action", "reward", "outcome", "age"):
             getattr(self, name)[:] = arrays[name]
-        self.time = int(arrays["time"])
+        self._times[:] = arrays["times"]
         if self.priorities is not None:
             self.priorities.restore(arrays["leaves"], float(arrays["largest"]))
 
-    def _rows_at(self, time: int) -> np.ndarray:
-        return self._row(self._environments, time)
+    @property
+    def _layout(self) -> tuple[int, ...]:
+        return self.num_envs, self.n_step, self.stack, len(self._times)
+
+    def _rows_at(self, time: int, group: int) -> np.ndarray:
+        return self._row(self._environments[group], time)
 
     def _row(self, environment: np.ndarray, time: Any) -> np.ndarray:
         """Where the frames of `environment` at `time` lie."""
         return time % self.length * self.num_envs + environment
 
-    def _window(self) -> tuple[int, int]:
-        """First and last time step that a transition can start from: its whole stack and its n steps are in the ring."""
-        oldest = self.time - self.length + self.stack - 1 if self.time > self.length else 0
-        return oldest, self.time - 1 - self.n_step
+    def _window(self, groups: slice = slice(None)) -> tuple[int, int]:
+        """First and last time step that a transition of some groups can start from: its stack and its n steps are there."""
+        first, last = int(self._times[groups].max()), int(self._times[groups].min())
+        oldest = first - self.length + self.stack - 1 if first > self.length else 0
+        return oldest, last - 1 - self.n_step
 
     def _draw(self, count: int, random: np.random.Generator) -> np.ndarray:
         oldest, newest = self._window()
@@ -228,15 +245,16 @@ class Replay:
         age = self.age[self._row(environment, time)]
         return np.where(back > age[:, None], self.rows, rows).astype(np.int32)
 
-    def _admit(self) -> None:
+    def _admit(self, group: int) -> None:
         """Give the step that has just become complete the largest priority, and none to steps about to be overwritten."""
-        oldest, newest = self._window()
+        oldest, newest = self._window(slice(group, group + 1))
+        time = int(self._times[group])
         if newest >= oldest:
-            rows = self._rows_at(newest)
+            rows = self._rows_at(newest, group)
             self.priorities.set(rows[self.outcome[rows] != LAST_FRAME])
-        for gone in range(max(self.time - self.length, 0), oldest):
-            self.priorities.clear(self._rows_at(gone))
-        self.priorities.clear(self._rows_at(self.time - 1))
+        for gone in range(max(time - self.length, 0), oldest):
+            self.priorities.clear(self._rows_at(gone, group))
+        self.priorities.clear(self._rows_at(time - 1, group))
 
 
 class Priorities:

@@ -6,7 +6,7 @@ python train.py --env Pong --preset 2018     the network and settings of 2018
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -117,8 +117,8 @@ def train_one(flags: Flags) -> Outcome:
     settled = settle(flags, TASK, free=FREE)
     settled.flags = flags = complete(settled.flags)
     settled.refuse_changes(*AGENT_FLAGS)
-    with environments_of(flags) as (environment, testing):
-        agent = describe(flags, environment)
+    with environments_of(flags) as (groups, testing):
+        agent = describe(flags, testing)
         engine = settled.start_engine(None, one_machine=True)
         on_device = flags.memory_device == "device" or (flags.memory_device == "auto" and engine.on_gpu)
         programs = settled.programs(lambda: build_programs(flags, agent, on_device, flags.capture is not None))
@@ -130,7 +130,7 @@ def train_one(flags: Flags) -> Outcome:
         ) as session:
             if session.capture():
                 return Outcome(step=0, nothing_left=True)
-            learner = open_learner(session, flags, agent, environment, on_device)
+            learner = open_learner(session, flags, agent, groups, on_device)
             announce(session.run, flags, agent, learner, session.update)
             if flags.profile:
                 session.run.say(profile(session.run, learner))
@@ -153,15 +153,19 @@ def train_one(flags: Flags) -> Outcome:
     return outcome
 
 
-def open_learner(session: Session, flags: Flags, agent: Agent, environment: Environment, on_device: bool) -> Learner:
-    """The learner, as it was where the run stopped if it is continued."""
+def open_learner(
+    session: Session, flags: Flags, agent: Agent, groups: Sequence[Environment], on_device: bool
+) -> Learner:
+    """The learner, as it was where the run stopped if it is continued. Both networks start equal, also those from files."""
     programs = session.programs
+    if session.resumed is None:
+        session.engine.run(programs["sync"], {})
     learner = Learner(
         session.engine,
         {**programs, "train": programs["train_on_device"]} if on_device else programs,
         agent,
         flags,
-        environment,
+        groups,
         total_steps=flags.max_steps,
         seed=flags.seed,
         on_device=on_device,
@@ -172,15 +176,16 @@ def open_learner(session: Session, flags: Flags, agent: Agent, environment: Envi
 
 
 @contextmanager
-def environments_of(flags: Flags) -> Iterator[tuple[Environment, Environment]]:
-    """Those to learn in and those to be measured in."""
+def environments_of(flags: Flags) -> Iterator[tuple[list[Environment], Environment]]:
+    """Those to learn in, by groups, and those to be measured in."""
     exact = flags.num_envs == 1 and is_atari(flags.env)
     options = {"protocol": flags.protocol, "view": view_of(flags), "threads": flags.num_workers}
-    environment = environments.make(flags.env, flags.num_envs, saveable=exact, **options)
+    size = flags.num_envs // flags.groups
+    groups = [environments.make(flags.env, size, saveable=exact, **options) for _ in range(flags.groups)]
     testing = environments.make(flags.env, min(flags.test_episodes, 16), **options)
-    yield environment, testing
-    environment.close()
-    testing.close()
+    yield groups, testing
+    for environment in [*groups, testing]:
+        environment.close()
 
 
 def player_of(flags: Flags, engine: Engine, act: Interface, agent: Agent) -> Player:

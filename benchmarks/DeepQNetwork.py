@@ -195,12 +195,13 @@ def one(arguments: argparse.Namespace) -> None:
 def zoo_loop(arguments: argparse.Namespace) -> dict[str, float]:
     """Acting, emulators, replay and updates of the recipe `plain`."""
     programs, state, agent, recipe = restore(arguments.graphs / "plain")
-    recipe = replace(recipe, num_envs=arguments.size, updates_per_call=None)
+    recipe = replace(recipe, num_envs=arguments.size, updates_per_call=None, groups=2 if arguments.size > 4 else 1)
     recipe = replace(recipe, **fill(recipe))
     engine = create(arguments.device, arguments.precision, 0)
     engine.load(state)
-    environment = environments.make(recipe.env, recipe.num_envs, protocol=recipe.protocol)
-    learner = Learner(engine, programs, agent, recipe, environment, total_steps=10**7, seed=0, on_device=True)
+    size = recipe.num_envs // recipe.groups
+    groups = [environments.make(recipe.env, size, protocol=recipe.protocol) for _ in range(recipe.groups)]
+    learner = Learner(engine, programs, agent, recipe, groups, total_steps=10**7, seed=0, on_device=True)
     while learner.updates < 10 * learner.updates_per_call:
         learner.round()
 

