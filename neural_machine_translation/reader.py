@@ -217,14 +217,15 @@ def random_cuts(
         raise UserError(
             "--bpe_dropout cuts text anew, which takes a sentencepiece vocabulary; --src_vocab_fpath is a list of words"
         )
+
+    def cut_all(vocabulary: SentencePiece, texts: Sequence[str], seed: int) -> list[np.ndarray]:
+        # Sentences that stand there several times, because they count more, are cut once.
+        distinct = list(dict.fromkeys(texts))
+        cut = dict(zip(distinct, vocabulary.encode_at_random(distinct, dropout, seed), strict=True))
+        return [cut[text] for text in texts]
+
     return [
-        list(
-            zip(
-                source.encode_at_random(pairs.sources, dropout, seed=2 * cut),
-                target.encode_at_random(pairs.targets, dropout, seed=2 * cut + 1),
-                strict=True,
-            )
-        )
+        list(zip(cut_all(source, pairs.sources, 2 * cut), cut_all(target, pairs.targets, 2 * cut + 1), strict=True))
         for cut in range(number)
     ]
 

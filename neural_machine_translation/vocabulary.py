@@ -11,7 +11,7 @@ import itertools
 import random
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -61,16 +61,24 @@ class SentencePiece:
         it stands in the texts. `seed` decides, which sentencepiece's own random numbers are not for two processes.
         """
         rng = random.Random(seed)
-        cut: dict[tuple[int, ...], list[int]] = {}
-
-        def recut(indices: np.ndarray) -> Iterator[int]:
-            for word in np.split(indices, np.flatnonzero(self._begins[indices[1:]]) + 1):
-                key = tuple(word.tolist())
-                if key not in cut:
-                    cut[key] = self._cut_at_random(key, dropout, rng)
-                yield from cut[key]
-
-        return [np.fromiter(recut(indices), np.int32) for indices in self.encode_all(texts)]
+        encoded = self.encode_all(texts)
+        flat = np.concatenate([np.zeros(0, np.int32), *encoded])
+        ends = np.cumsum([len(indices) for indices in encoded], dtype=np.int64)
+        begins = self._begins[flat]
+        begins[np.concatenate([[0], ends])[:-1][[len(indices) > 0 for indices in encoded]]] = True
+        starts = np.flatnonzero(begins)
+        numbers: dict[bytes, int] = {}
+        packed, width = flat.tobytes(), flat.itemsize
+        words = [
+            numbers.setdefault(packed[width * start : width * end], len(numbers))
+            for start, end in zip(starts.tolist(), [*starts.tolist()[1:], len(flat)])
+        ]
+        cut = [self._cut_at_random(np.frombuffer(word, np.int32).tolist(), dropout, rng) for word in numbers]
+        sizes = np.array([len(word) for word in cut], np.int64)[words]
+        pieces = np.fromiter(itertools.chain.from_iterable(map(cut.__getitem__, words)), np.int32)
+        # The words of a text are those that start before its end.
+        cuts = np.concatenate([[0], np.cumsum(sizes)])[np.searchsorted(starts, ends)]
+        return np.split(pieces, cuts[:-1]) if encoded else []
 
     def _cut_at_random(self, word: Sequence[int], dropout: float, rng: random.Random) -> list[int]:
         pieces, numbers = [self.processor.id_to_piece(index) for index in word], self._numbers
@@ -78,13 +86,16 @@ class SentencePiece:
             return list(word)
         parts = list("".join(pieces))
         # Pieces are numbered in the order of their merges.
-        while merges := [
-            (numbers[pair], place)
-            for place, pair in enumerate(map("".join, itertools.pairwise(parts)))
-            if pair in numbers and rng.random() >= dropout
+        merges = [numbers.get(left + right) for left, right in itertools.pairwise(parts)]
+        while left_in := [
+            (merge, place) for place, merge in enumerate(merges) if merge is not None and rng.random() >= dropout
         ]:
-            _, place = min(merges)
-            parts[place : place + 2] = ["".join(parts[place : place + 2])]
+            _, place = min(left_in)
+            parts[place : place + 2] = [parts[place] + parts[place + 1]]
+            del merges[place]
+            for pair in (place - 1, place):
+                if 0 <= pair < len(merges):
+                    merges[pair] = numbers.get(parts[pair] + parts[pair + 1])
         return [numbers[part] for part in parts]
 
     @cached_property
