@@ -11,20 +11,9 @@ import sys
 from pathlib import Path
 from unittest import mock
 
+from tests.readmes import ROOT, commands, script_of
+
 import pytest
-
-ROOT = Path(__file__).resolve().parents[1]
-FRONT_DOOR = {"demo", "test", "install"}
-"""Commands of ./zoo that run no script of a task and no module of fluid.commands."""
-
-
-def commands(path: Path) -> list[str]:
-    """Each command line of a README's code blocks, without its comment."""
-    blocks = re.findall(r"^```(\w*)\n(.*?)^```", path.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
-    text = "".join(block for language, block in blocks if language in ("", "bash"))
-    lines = [line.strip() for line in re.sub(r"\\\n\s*", " ", text).splitlines()]
-    return [line for line in lines if re.match(r"\./zoo |(\.venv/bin/)?python ", line)]
-
 
 SECTIONS = ["Results", "Data", "Train", "Evaluate", "Infer", "Export", "Speed", "Differences", "Troubleshooting"]
 INSTEAD = {"caffe2fluid": {"Data": "Convert"}}
@@ -47,27 +36,6 @@ CASES = [
     for path in sorted([*ROOT.glob("README*.md"), *ROOT.glob("*/README.md")])
     for line in commands(path)
 ]
-
-
-def script_of(readme: Path, words: list[str]) -> tuple[Path, list[str]] | None:
-    """The script that a command runs, and its words; None for a command of the front door itself."""
-    if words[0].endswith("python"):
-        here, above = readme.parent / words[1], ROOT / words[1]
-        return here if here.is_file() else above, words[2:]
-    command, *rest = words[1:]
-    if command in FRONT_DOOR:
-        return None
-    match command:
-        case "capture":
-            return ROOT / rest[0] / "train.py", rest[1:]
-        case "launch":
-            return ROOT / rest[1] / "train.py", rest[2:]
-        case "prepare" | "score":
-            return ROOT / rest[0] / f"{command}_{rest[1]}.py", rest[2:]
-        case "benchmark":
-            return ROOT / "benchmarks" / f"{rest[0]}.py", rest[1:]
-    module = ROOT / "fluid" / "commands" / f"{command}.py"
-    return (module, rest) if module.is_file() else (ROOT / rest[0] / f"{command}.py", rest[1:])
 
 
 @functools.cache
