@@ -66,10 +66,20 @@ class Player:
         epsilon: share of random actions.
         seed: of those.
         how: what computes the network, for people.
+        weights: where they came from, likewise.
     """
 
-    def __init__(self, agent: Agent, q_values: QFunction, *, epsilon: float = 0.0, seed: int = 0, how: str = ""):
-        self.agent, self.q_values, self.epsilon, self.how = agent, q_values, epsilon, how
+    def __init__(
+        self,
+        agent: Agent,
+        q_values: QFunction,
+        *,
+        epsilon: float = 0.0,
+        seed: int = 0,
+        how: str = "",
+        weights: str = "",
+    ):
+        self.agent, self.q_values, self.epsilon, self.how, self.weights = agent, q_values, epsilon, how, weights
         self.begin(seed)
 
     def begin(self, seed: int | None = None) -> None:

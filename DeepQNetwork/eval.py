@@ -57,7 +57,8 @@ def main(flags: Flags) -> Scores:
         result["human_normalised"] = relative
         console.print(f"human-normalised: {relative:.2f} (0: random play, 1: a professional tester, arXiv:1511.06581)")
     if flags.output_dir is not None:
-        write_result(flags.output_dir, result)
+        of = {"weights": player.weights, "data": environment.description}
+        write_result(flags.output_dir, {**of, **result})
     return scores
 
 

@@ -59,7 +59,8 @@ def load_player(flags: PlayerFlags) -> Player:
     def q_values(states: np.ndarray) -> np.ndarray:
         return np.asarray(runner.engine.run(program, {"state": states})["q_values"])
 
-    return Player(opened.facts, q_values, epsilon=flags.test_epsilon, seed=flags.seed, how=runner.how)
+    said = {"how": runner.how, "weights": opened.source}
+    return Player(opened.facts, q_values, epsilon=flags.test_epsilon, seed=flags.seed, **said)
 
 
 def build_program(agent: Agent) -> Interface:

@@ -79,7 +79,7 @@ def main(flags: Flags) -> dict[str, float]:
     if flags.output_dir is not None:
         found = {
             "weights": opened.source,
-            "list": images.origin,
+            "data": images.origin,
             "images": accuracy.samples,
             "views": flags.views,
             **result,

@@ -73,7 +73,7 @@ def main(flags: Flags) -> dict[str, float]:
     result = accuracy.result()
     print_result(accuracy, result, time.perf_counter() - began)
     if flags.output_dir is not None:
-        write(flags.output_dir, accuracy, result, source, {"weights": opened.source, "words": source.origin})
+        write(flags.output_dir, accuracy, result, source, {"weights": opened.source, "data": source.origin})
     return result
 
 

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -64,10 +65,38 @@ def test_three_steps(task: Task, run: Path) -> None:
     assert all(np.isfinite(row["loss"]) for row in rows)
 
 
+LEFT = {"best.json", "config.json", "environment.json", "log.jsonl", "train.log"}
+CURVES = "curves.png"
+FIRST = {"train": ["kind", "step", "time", "loss"], "eval": ["kind", "step", "time"]}
+"""Fields with which lines of log.jsonl begin."""
+SAID = {"train": r"step \d+/\d+ .*\bloss -?[\d.]+ .* eta \d", "eval": r"evaluation after step \d+: .* \(best so far\)"}
+"""What train.log has of them."""
+
+
+def test_a_run_leaves_what_all_runs_leave(task: Task, run: Path) -> None:
+    """Under the same names, with the same fields; pictures of the task's own beside them."""
+    files = {path.name for path in run.iterdir() if path.is_file() and not path.name.startswith(".")}
+    pictures = files - LEFT
+    assert files >= LEFT and all(name.endswith((".png", ".jpg")) for name in pictures)
+    assert CURVES in pictures or task.folder.parent != ROOT, "the task in miniature draws nothing"
+    assert {path.name for path in run.iterdir() if path.is_dir()} >= {"checkpoints", "tensorboard"}
+    for folder in (run / "checkpoints").iterdir():
+        assert {path.name for path in folder.iterdir()} == {"checkpoint.json", "state.safetensors"}
+    log = (run / "train.log").read_text(encoding="utf-8")
+    for kind, fields in FIRST.items():
+        last = list(events(run, kind)[-1])
+        assert last[: len(fields)] == fields and (kind == "train" or last[-1] == "seconds")
+        assert re.search(rf"^\d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d {SAID[kind]}", log, re.MULTILINE), log
+
+
 def test_evaluation_equals_the_figure_of_training(task: Task, run: Path) -> None:
-    words = [*task.data(), *task.words("eval"), "--checkpoint", run, "--engine", "paddle"]
+    folder = task.place / "evaluated"
+    words = [*task.data(), *task.words("eval"), "--checkpoint", run, "--engine", "paddle", "--output_dir", folder]
     result = done(call(task, "eval", *words)).result
     figure = task.tiny.figure(result)
+    written = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    assert list(written)[:2] == ["weights", "data"] and written[task.tiny.METRIC] == figure
+    assert str(checkpoint.find_best(run).relative_to(task.place)) in written["weights"]
     assert figure == pytest.approx(events(run, "eval")[-1][task.tiny.METRIC], rel=1e-6)
     assert figure not in (0.0, 1.0, 100.0), "what any weights would give is no evidence: declare another figure"
 
