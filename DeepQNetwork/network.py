@@ -128,7 +128,7 @@ def observe_program(agent: Agent, memory_rows: int) -> Program:
 
     def network(frame: Value, first_row: Value, state_rows: Value, training: bool) -> dict[str, Value]:
         memory = _memory(agent, memory_rows)
-        # A slice is written in place; rows anywhere would be a scatter, for which a GPU copies the memory.
+        # One slice, which is written in place.
         here = (slice(first_row, first_row + paddle.shape(frame)[:1].astype("int32")),)
         filled = paddle.static.setitem(memory, here, frame)
         paddle.assign(filled, memory)

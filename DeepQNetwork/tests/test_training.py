@@ -335,6 +335,17 @@ def test_a_run_too_short_to_learn_says_so(tmp_path, capsys):
     assert "no update will be made" in capsys.readouterr().out
 
 
+def test_both_networks_start_equal_from_files_too(tmp_path):
+    """Files without the initial values draw each variable by its name: the target network another than the policy network."""
+    main(cartpole(None, learning_starts=200, capture=tmp_path / "programs", capture_state="seed"))
+    main(Flags(programs=tmp_path / "programs", seed=3, output_dir=tmp_path / "run", **QUICK))
+    state, _ = checkpoint.load(checkpoint.find_newest(tmp_path / "run"))
+    targets = [name for name in state if name.startswith("target_")]
+    assert targets
+    for name in targets:
+        np.testing.assert_array_equal(state[name], state["policy_" + name.removeprefix("target_")])
+
+
 def test_epsilon_falls_in_a_line_after_the_warm_up():
     recipe = Recipe(learning_starts=100, epsilon_steps=1000, epsilon_end=0.1)
     values = [epsilon_at(recipe, step) for step in (0, 100, 600, 1100, 9999)]
