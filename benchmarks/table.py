@@ -9,7 +9,7 @@ change one file of results/ and run this:
 * `scores`: a file of results/scores/ is a row, in the order of the tasks and of the names of the files. It has
 
       task, what       folder, and what was scored on which data (texts)
-      scores           {metric: number or [number, lowest, highest] of seeds, or text}; shown by `formats` {metric: ".3f"}
+      scores           {metric: number or [number, lowest, highest] of seeds, or text}; shown by `formats` {metric: ".3f" or "{:.2f} %"}
       kind             here; 2018 (a figure of the releases); published (the best or a well known one of others)
       source           who published it; the next are for `here` alone
       command          what made or measured it
@@ -199,8 +199,10 @@ def _middle(value: Any) -> float:
 
 def _score(value: Any, shown: str, language: str) -> str:
     if isinstance(value, list):
-        return text(WORDS["range"], language).format(*(format(item, shown) for item in value))
-    return str(value) if isinstance(value, str) else format(value, shown)
+        return text(WORDS["range"], language).format(*(_score(item, shown, language) for item in value))
+    if isinstance(value, str):
+        return value
+    return shown.format(value) if "{" in shown else format(value, shown)
 
 
 def _count(value: Any, language: str) -> str:
