@@ -112,6 +112,8 @@ def measure(
     for _ in range(rounds):
         began = time.perf_counter()
         for _ in range(count):
+            # What is kept lies where the next results could go: XLA would have to change its CUDA graphs.
+            result = None
             result = step()
         wait(result)
         rates.append(per_step * count / (time.perf_counter() - began))
