@@ -9,7 +9,7 @@ change one file of results/ and run this:
 * `scores`: a file of results/scores/ is a row, in the order of the tasks and of the names of the files. It has
 
       task, what       folder, and what was scored on which data (texts)
-      scores           {metric: number or [number, lowest, highest] of seeds, or text}; shown by `formats` {metric: ".3f" or "{:.2f} %"}
+      scores           {metric: number or [number, lowest, highest] of seeds, or text}; shown by `formats` {metric: ".3f" or "{:.2f}%"}
       kind             here; 2018 (a figure of the releases); published (the best or a well known one of others)
       source           who published it; the next are for `here` alone
       command          what made or measured it
