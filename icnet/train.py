@@ -94,7 +94,7 @@ class Flags(OptimizerFlags, BatchFlags, TrainFlags):
     max_bad_samples: Natural = 100
     """Unreadable training images that are replaced and reported before the run ends with an error."""
     check_data: bool = False
-    """Read every label file first, print the pixels of each class, and stop if there is any fault."""
+    """Say how many pixels each class has and what is wrong with the label files; train nothing."""
 
 
 RECIPE = {
@@ -132,6 +132,7 @@ def main(flags: Flags) -> Outcome:
     train_pairs, test_pairs = (open_pairs(flags.data_dir, part, flags.reduce_zero_label) for part in ("train", "val"))
     if flags.check_data:
         check_all(train_pairs, test_pairs)
+        return Outcome(step=0, nothing_left=True)
     source = Source(train_pairs, augmentation(flags))
     groups = by_size(test_pairs)
     segmenter = Segmenter(

@@ -2,7 +2,7 @@
 
 python export.py --checkpoint output --export_dir exported
 python infer.py --exported_model exported photo.jpg
-python export.py --storage int8                            8-bit weights too, in exported/weights.safetensors
+python export.py --checkpoint output --data_dir MINE --storage int8      8-bit weights too, in exported/weights.safetensors
 """
 
 import sys

@@ -111,7 +111,7 @@ STAND_INS: dict[str, Callable[[Path], None] | Path] = {
     "more": words,
     "film.mp4": film,
     "list.txt": text("photo.jpg\n"),
-    "names.txt": text("photo.jpg\n"),
+    "names.txt": text(f"{PHOTOGRAPH}\n"),
     "word.png": word,
     "tall.png": word,
     "signs": folder_of(WORD),

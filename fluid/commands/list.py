@@ -3,8 +3,9 @@
 import argparse
 import ast
 import importlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from fluid.run import script
 from fluid.weights import registry
@@ -12,6 +13,8 @@ from fluid.weights import registry
 from rich.console import Console
 from rich.table import Table
 
+CHOICES = ("model", "network", "alg")
+"""Flags by which tasks choose a network."""
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -46,11 +49,23 @@ def tasks(folders: list[Path]) -> None:
 
 
 def models(folders: list[Path]) -> None:
-    """The networks of each task that can choose between several: its `models.MODELS`."""
+    """The networks of each task that can choose between several: its `models.MODELS`, or what its flags name."""
     for folder in folders:
-        if (folder / "models" / "__init__.py").is_file():
-            names = importlib.import_module(f"{folder.name}.models").MODELS
-            Console().print(f"[bold]{folder.name}: models[/bold]\n{', '.join(names)}\n", highlight=False)
+        for what, names in networks(folder).items():
+            Console().print(
+                f"[bold]{folder.name}: {what}[/bold]\n{', '.join(names)}\n", highlight=False, soft_wrap=True
+            )
+
+
+def networks(folder: Path) -> dict[str, Collection[str]]:
+    """What names a network of a task -> the names."""
+    if (folder / "models" / "__init__.py").is_file():
+        return {"models": importlib.import_module(f"{folder.name}.models").MODELS}
+    if not (folder / "train.py").is_file():
+        return {}
+    kinds = get_type_hints(importlib.import_module(f"{folder.name}.train").Flags)
+    found = {f"--{flag}": [name for name in _choices(kinds.get(flag)) if name] for flag in CHOICES}
+    return {flag: names for flag, names in found.items() if names}
 
 
 def weights(folders: list[Path]) -> None:
@@ -71,6 +86,12 @@ def weights(folders: list[Path]) -> None:
     print("Give a name to --pretrained_model. Figures are the publisher's, not measured here unless they say so.")
     if unverified:
         print("UNVERIFIED: no checksum was ever published; that of the first download is kept.")
+
+
+def _choices(kind: Any) -> list[str]:
+    """The words of a Literal, also inside of a union."""
+    parts = get_args(kind)
+    return list(parts) if get_origin(kind) is Literal else [name for part in parts for name in _choices(part)]
 
 
 def _parsed(path: Path) -> ast.Module:

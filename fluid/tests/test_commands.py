@@ -64,8 +64,10 @@ def test_legacy_convert(tmp_path, capsys):
 def test_list(tmp_path, capsys, monkeypatch):
     task = tmp_path / "some_task"
     task.mkdir()
-    (task / "infer.py").write_text("")
-    (task / "train.py").write_text('"""Do something."""\n')
+    for path in (task / "infer.py", task / "export.py", tmp_path / "stranger" / "infer.py"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("")
+    (task / "train.py").write_text('"""Do something."""\nclass Flags:\n    alg: str | None = None\n')
     (task / "weights.toml").write_text(
         "[weights.Net]\nurls = ['http://127.0.0.1:9/net.tar']\nlicence = 'CC0'\nsource = 'x'\nsize = 3_000_000"
     )
@@ -74,12 +76,14 @@ def test_list(tmp_path, capsys, monkeypatch):
     (tmp_path / "not_built").mkdir()
     (tmp_path / "not_built" / "weights.toml").write_text((task / "weights.toml").read_text().replace("Net", "Other"))
     monkeypatch.setattr(list_command, "ROOT", tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
     list_command.main([])
     said = capsys.readouterr().out
     assert any(line.split() == ["some_task", "Do", "something."] for line in said.splitlines())
     assert any(line.split() == ["scripts:", "tally"] for line in said.splitlines())
     assert "Net" in said and "UNVERIFIED: no checksum was ever published" in said
     assert "Other" not in said  # nothing is offered whose network is not there
+    assert "stranger" not in said
     with pytest.raises(SystemExit) as caught:
         list_command.main(["weights", "elsewhere"])
     assert caught.value.code == 2

@@ -191,9 +191,9 @@ def test_fine_tuning_on_own_classes_makes_heads_anew(trained: Path, tmp_path: Pa
                 folder.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(array).save(folder / f"{number}.png")
     (tmp_path / "mine" / "classes.csv").write_text("0,ground,1,2,3\n1,line,200,0,0\n")
-    outcome = train.main(
-        flags(tmp_path / "mine", tmp_path / "run", pretrained_model=str(trained), balance=1.0, check_data=True)
-    )
+    assert train.main(flags(tmp_path / "mine", tmp_path / "none", check_data=True)).nothing_left
+    assert not (tmp_path / "none").exists()
+    outcome = train.main(flags(tmp_path / "mine", tmp_path / "run", pretrained_model=str(trained), balance=1.0))
     said = capsys.readouterr().out
     assert "replaced head     6" in said and "line" in said and 0 <= outcome.metrics["miou"] <= 1
     with pytest.raises(UserError, match="the weights tell apart ground, line; .* has the classes road"):
