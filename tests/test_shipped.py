@@ -18,7 +18,7 @@ from packaging import licenses
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = models.shipped()
-WITH_PROGRAMS = sorted(path.parent.name for path in ROOT.glob("*/shipped.py") if path.parent.name != "fluid")
+WITH_PROGRAMS = sorted(path.parent.name for path in ROOT.glob("*/shipped.py") if (path.parent / "infer.py").is_file())
 """Tasks with which Programs come along."""
 
 

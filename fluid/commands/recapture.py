@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Write them, of all tasks by default, and say where they are; a wrong word exits with code 2."""
-    known = [path.parent.name for path in sorted(ROOT.glob("*/shipped.py")) if path.parent.name != "fluid"]
+    known = [path.parent.name for path in sorted(ROOT.glob("*/shipped.py")) if (path.parent / "infer.py").is_file()]
     parser = argparse.ArgumentParser(prog="zoo recapture", description="Write the Programs that come along anew.")
     parser.add_argument("tasks", nargs="*", metavar="TASK", help=f"of these: {', '.join(known)}")
     args = parser.parse_args(argv)
