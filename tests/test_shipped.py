@@ -31,6 +31,22 @@ def test_a_model_that_comes_along(entry):
     assert bool(entry.command) != bool(entry.listed) and "..." not in entry.command
 
 
+def figures(text: str) -> list[tuple[float, int]]:
+    """Each number of a text, and how many decimals it has."""
+    found = re.findall(r"(?<![\w.,])(?:\d[\d,]*(?:\.\d+)?|\.\d+)", text)
+    return [(float(number.replace(",", "")), len(number.partition(".")[2])) for number in found]
+
+
+@pytest.mark.parametrize("entry", SHIPPED, ids=lambda entry: entry.name)
+def test_figures_of_a_model_are_those_of_its_readme(entry):
+    """To as many decimals as the list gives; 93.8 % may be 0.938 there."""
+    texts = [(ROOT / folder / "README.md").read_text(encoding="utf-8") for folder in (entry.task, ".")]
+    known = [number * factor for text in texts for number, _ in figures(text) for factor in (1, 100, 0.01)]
+    for number, decimals in figures(entry.metric):
+        near = 0.5 * 10.0**-decimals + 1e-9
+        assert any(abs(other - number) <= near for other in known), f"{number}: README.md has other figures"
+
+
 def test_all_models_that_come_along_are_small():
     assert len({entry.task for entry in SHIPPED}) >= 3
     assert 10e6 < sum(entry.stored for entry in SHIPPED) < 44e6
