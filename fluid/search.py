@@ -57,6 +57,7 @@ def beam_search(
     eos: int,
     staying: int = 0,
     shut: Callable[[Value], Value] | None = None,
+    halvings: int = 0,
 ) -> dict[str, Value]:
     """The most probable sequences of each of N sentences.
 
@@ -69,6 +70,8 @@ def beam_search(
             Moving large ones costs more than a decoder that keeps in a small one which of their rows are a hypothesis's.
         shut: place [1] -> [N, 1, V], `NEVER` for words that may not stand there and 0 for others; probabilities stay as
             they are.
+        halvings: so many times, when half of the sentences are done, these are left behind. For this `step` must have all
+            that belongs to a sentence from `caches`, the first axis of each being sentences or their hypotheses.
 
     Returns `ids` [N, K, T] int64 and `scores` [N, K] float32, best first: the log-probability of the words divided by the
     length penalty. A sentence is done when none of its growing hypotheses, as it stands, ranks above the worst of K
@@ -85,19 +88,8 @@ def beam_search(
         best = growing_score[:, :1] / beam.penalty(paddle.clip(paddle.cast(place, "float32"), min=1.0))
         return best > finished_score[:, size - 1 :]
 
-    def running(
-        place: Value,
-        word: Value,
-        growing_score: Value,
-        growing_ids: Value,
-        finished_score: Value,
-        finished_ids: Value,
-        *caches: Value,
-    ) -> Value:
-        more = paddle.any(unfinished(place, growing_score, finished_score))
-        return paddle.logical_and(place < board.length, more)
-
     def advance(
+        board: "_Board",
         place: Value,
         word: Value,
         growing_score: Value,
@@ -134,10 +126,32 @@ def beam_search(
         hypotheses = [growing_score, growing_ids, finished_score, finished_ids]
         return [place + 1, word, *hypotheses, *next_caches[:staying], *moved]
 
+    def search(board: "_Board", state: Sequence[Value], left: Value | int) -> list[Value]:
+        """Until no more than `left` sentences are not done."""
+
+        def running(
+            place: Value, word: Value, growing_score: Value, growing_ids: Value, finished_score: Value, *_: Value
+        ) -> Value:
+            more = paddle.sum(paddle.cast(unfinished(place, growing_score, finished_score), "int64")) > left
+            return paddle.logical_and(place < board.length, more)
+
+        return list(paddle.static.nn.while_loop(running, lambda *state: advance(board, *state), list(state)))
+
+    def thinned(board: "_Board", state: Sequence[Value], times: int) -> list[Value]:
+        """Until all are done, without those that are when half of them are, so many times."""
+        if not times:
+            return search(board, state, 0)
+        half = (board.rows + 1) // 2
+        place, word, *found = search(board, state, half)
+        order = _best(paddle.cast(unfinished(place, found[0], found[2]), "float32").reshape([-1]), half)[1]
+        stay = [paddle.gather(value, order) for value in (word, *found[: 4 + staying])]
+        move = [board.pick(cache, order) for cache in found[4 + staying :]]
+        place, word_after, *rest = thinned(board.part(half), [place, *stay, *move], times - 1)
+        merged = [paddle.scatter(whole, order, part) for whole, part in zip(found[:4], rest[:4], strict=True)]
+        return [place, word_after, *merged]
+
     start = [*board.first(bos), growing_score, board.ids, finished_score, board.ids, *caches]
-    place, _, growing_score, growing_ids, finished_score, finished_ids, *_ = paddle.static.nn.while_loop(
-        running, advance, start
-    )
+    place, _, growing_score, growing_ids, finished_score, finished_ids, *_ = thinned(board, start, halvings)
     growing_score = growing_score / beam.penalty(paddle.cast(place, "float32"))
     scores = paddle.concat([finished_score, growing_score], axis=1)
     rank = paddle.concat([finished_score, growing_score + UNFINISHED], axis=1)
@@ -207,13 +221,13 @@ class _Board:
         self.length = paddle.full([1], length, "int64") if isinstance(length, int) else length.reshape([1])
         self.zeros = paddle.zeros([rows, hypotheses], "float32")
         self.ids = paddle.full([rows, hypotheses, self.length], eos, "int64")
-        self._rows, self._hypotheses = rows, hypotheses
+        self.rows, self._hypotheses, self._eos = rows, hypotheses, eos
         self._positions = paddle.arange(0, self.length, dtype="int64").reshape([1, 1, -1])
         self._sentences = paddle.arange(0, rows, dtype="int64").unsqueeze(1)
 
     def first(self, bos: int) -> tuple[Value, Value]:
         """Place [1] and words [N, K] that a loop starts with."""
-        return paddle.zeros([1], "int64"), paddle.full([self._rows, self._hypotheses], bos, "int64")
+        return paddle.zeros([1], "int64"), paddle.full([self.rows, self._hypotheses], bos, "int64")
 
     def choose(self, ids: Value, order: Value) -> Value:
         """ids [N, M, T], order [N, K] of 0..M-1 -> [N, K, T]."""
@@ -224,6 +238,15 @@ class _Board:
     def write(self, ids: Value, place: Value, word: Value) -> Value:
         """ids [N, K, T] with `word` [N, K] at `place`."""
         return paddle.where(self._positions == place, word.unsqueeze(2), ids)
+
+    def part(self, rows: Value | int) -> "_Board":
+        """For the first so many of the sentences."""
+        return _Board(rows, self._hypotheses, self.length, self._eos)
+
+    def pick(self, cache: Value, sentences: Value) -> Value:
+        """A cache of hypotheses, of these sentences alone."""
+        rows = sentences.unsqueeze(1) * self._hypotheses + paddle.arange(0, self._hypotheses, dtype="int64")
+        return paddle.gather(cache, rows.reshape([-1]))
 
     def reorder(self, caches: Sequence[Value], parent: Value) -> list[Value]:
         """Caches of hypotheses that continue the hypotheses `parent` [N, K]."""

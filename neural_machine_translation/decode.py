@@ -26,6 +26,9 @@ class Search(Beam):
     """Longest translation in words, `<e>` included; at most twice the source and 10 more are tried."""
 
 
+HALVINGS = 1
+"""How often a search leaves behind the half of its sentences that is done."""
+
 Network = tuple[Mapping[str, Value], Transformer]
 """Parameters and form of a network."""
 
@@ -45,7 +48,12 @@ def beam_search(
     ]
     together = Together(decoders)
     shut = None if prefix is None else Beginning(prefix, networks[0][1].trg_vocab_size).shut
-    options = {"staying": together.staying, "shut": shut, **decoders[0].bounds}
+    options = {
+        "staying": together.staying,
+        "shut": shut,
+        "halvings": 0 if shut else HALVINGS,
+        **decoders[0].bounds,
+    }
     return searching.beam_search(together.step, together.caches, search, **options)
 
 
@@ -87,15 +95,18 @@ class Decoder:
         shape = [sentences, config.n_head, length * hypotheses, config.d_head]
         # Each its own: they are written in place.
         keys_values = [paddle.zeros(shape, "float32") for _ in range(2 * config.decoder_depth)]
-        self.caches = [*keys_values, paddle.zeros([sentences * hypotheses, length], "int64")]
+        about_source = [*(value for pair in self._memory for value in pair), self._source_bias]
+        self.caches = [*keys_values, *about_source, paddle.zeros([sentences * hypotheses, length], "int64")]
 
     def step(self, word: Value, place: Value, caches: Sequence[Value]) -> tuple[Value, list[Value]]:
         """Logits [N, K, V] after `word` [N, K] at `place`, and the caches with that place filled in."""
-        *own, writer = caches
-        pairs = list(zip(own[::2], own[1::2], strict=True))
-        sentences = {"memory": self._memory, "source_bias": self._source_bias}
-        logits, pairs, writer = decode_step(self._parameters, self._config, word, place, pairs, writer, **sentences)
-        return logits, [*(cache for pair in pairs for cache in pair), writer]
+        *both, source_bias, writer = caches
+        own, about_source = both[: len(both) // 2], both[len(both) // 2 :]
+        pairs, memory = (list(zip(values[::2], values[1::2], strict=True)) for values in (own, about_source))
+        logits, pairs, writer = decode_step(
+            self._parameters, self._config, word, place, pairs, writer, memory=memory, source_bias=source_bias
+        )
+        return logits, [*(cache for pair in pairs for cache in pair), *about_source, source_bias, writer]
 
 
 class Together:

@@ -223,3 +223,23 @@ def test_networks_decide_together_by_their_mean_probability(state):
     alone = engine_with(state).run(search_program(CONFIG, search), {"src_word": SOURCE})
     twice = engine_with(same).run(search_program(CONFIG, search, others=[CONFIG]), {"src_word": SOURCE})
     assert twice["scores"] == pytest.approx(alone["scores"], rel=1e-4)
+
+
+def test_sentences_that_are_done_are_left_behind(state, monkeypatch):
+    """Five that end at different places: searched together, without those that are done, and each alone."""
+    engine = engine_with(state, "xla")
+    sentences = np.array(
+        [[0, 3, 4, 5, 6, 1], [0, 6, 1, 1, 1, 1], [0, 5, 4, 1, 1, 1], [0, 4, 4, 6, 1, 1], [0, 3, 1, 1, 1, 1]]
+    )
+    found = {}
+    for halvings in (0, 1, 2):
+        monkeypatch.setattr("neural_machine_translation.decode.HALVINGS", halvings)
+        found[halvings] = engine.run(
+            search_program(CONFIG, Search(beam_size=3, max_out_len=16, length_penalty="average")),
+            {"src_word": sentences},
+        )
+    lengths = (np.asarray(found[0]["ids"])[:, 0] != EOS).sum(axis=1)
+    assert len(set(lengths.tolist())) > 1
+    for halvings in (1, 2):
+        assert np.array_equal(found[halvings]["ids"], found[0]["ids"])
+        assert np.allclose(found[halvings]["scores"], found[0]["scores"], atol=1e-5)
