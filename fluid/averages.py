@@ -18,7 +18,7 @@ class MeasuredWeights:
         self._engine, self._update, self._names = engine, update, names
         self._own: Engine | None = None
         if update.averages:
-            self._own, _ = create(engine.name, flags.device, flags.precision, flags.seed)
+            self._own, _ = create(engine.name, flags.device, flags.precision, flags.seed, kernels=flags.kernels)
 
     def engine(self) -> Engine:
         """An engine that holds them as they are now; its other variables mean nothing."""

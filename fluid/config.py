@@ -88,6 +88,8 @@ class EngineFlags:
     """What runs the Program: Paddle's executor, or the same Program compiled by XLA."""
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     """Arithmetic of matrix products and convolutions; parameters and losses stay float32. tf32 and bf16 need xla."""
+    kernels: Literal["auto", "off"] = "auto"
+    """The zoo's own GPU kernels where they fit and are faster, or none of them. Of xla alone."""
     seed: Natural = 0
     """Seed of initialisation, data order, augmentation and dropout."""
     num_workers: Natural = 0

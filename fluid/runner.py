@@ -126,7 +126,13 @@ class Runner:
             return ExportedEngine(opened.exported, self._prepare), "exported model, paddle.inference"
         name = flags.engine if captured is None else captured.engine(flags.engine)
         engine, reason = engines.create(
-            name, flags.device, flags.precision, flags.seed, runs=self._runs, programs=self._programs
+            name,
+            flags.device,
+            flags.precision,
+            flags.seed,
+            kernels=flags.kernels,
+            runs=self._runs,
+            programs=self._programs,
         )
         engine.load(opened.state)
         reason = reason if captured is None else captured.reason

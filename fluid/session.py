@@ -175,6 +175,7 @@ class Settled(Generic[Flags]):
             flags.device,
             flags.precision,
             flags.seed,
+            kernels=flags.kernels,
             hosts=None if one_machine else flags.hosts,
             runs=runs,
             programs=list(self._programs.values()),

@@ -24,17 +24,14 @@ PREFIX = Input("prefix", (None, None), "int64")
 def losses(logits: Value, label: Value, label_smoothing: float) -> tuple[Value, Value, Value]:
     """Cross-entropy of each word: (smoothed, plain, whether it counts), each [N, T]; zero in the padding.
 
-    The smoothed target gives `label_smoothing` evenly to all V words (Szegedy et al., arXiv:1512.00567), so its
-    cross-entropy is log-sum-exp - (1 - e) * logit of the label - e * mean logit; written so, no [N, T, V] target exists.
+    The smoothed target gives `label_smoothing` evenly to all V words (Szegedy et al., arXiv:1512.00567).
     """
     counts = is_inside(label)
-    total = paddle.logsumexp(logits, axis=2)
-    own = paddle.sum(logits * F.one_hot(label, logits.shape[2]), axis=2)
-    plain = (total - own) * counts
+    plain = F.cross_entropy(logits, label, reduction="none") * counts
     if not label_smoothing:
         return plain, plain, counts
-    even = (total - paddle.mean(logits, axis=2)) * counts
-    return (1.0 - label_smoothing) * plain + label_smoothing * even, plain, counts
+    smoothed = F.cross_entropy(logits, label, reduction="none", label_smoothing=label_smoothing)
+    return paddle.squeeze(smoothed, 2) * counts, plain, counts
 
 
 def training_programs(

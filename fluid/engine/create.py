@@ -11,6 +11,7 @@ from fluid.interface import Interface
 DEVICES = ("auto", "cpu", "gpu")
 ENGINES = ("auto", "paddle", "xla")
 PRECISIONS = ("fp32", "tf32", "bf16")
+KERNELS = ("auto", "off")
 
 PAYS_FROM = {"batches": 20, "updates": 40}
 """Runs from which on a CPU has spent less on XLA, its 1 to 20 seconds of compilation included, than on Paddle's executor.
@@ -42,6 +43,7 @@ def create(
     precision: str = "fp32",
     seed: int = 0,
     *,
+    kernels: str = "auto",
     hosts: Hosts | None = None,
     runs: int | None = 1,
     programs: Collection[Interface] = (),
@@ -51,12 +53,14 @@ def create(
     `auto` takes a GPU through XLA where JAX sees one. On the CPU it takes XLA for Programs that are recurrent or have a
     `statistics_batch`, and for others if so many `runs` of one are to come (None: very many) that its faster ones pay for compiling; else Paddle's executor,
     the reference. Paddle's own CUDA build is used only when asked for (`engine="paddle", device="gpu"`). With `hosts`, or in
-    a cluster whose environment says so, this process joins the others. Raises EngineError for what is not there.
+    a cluster whose environment says so, this process joins the others. `kernels="off"` leaves the xla engine's own GPU kernels
+    out. Raises EngineError for what is not there.
     """
     for value, allowed, flag in (
         (engine, ENGINES, "engine"),
         (device, DEVICES, "device"),
         (precision, PRECISIONS, "precision"),
+        (kernels, KERNELS, "kernels"),
     ):
         if value not in allowed:
             raise EngineError(f"--{flag} {value}: choose one of {', '.join(allowed)}")
@@ -65,9 +69,9 @@ def create(
             raise EngineError("--engine paddle runs on one machine; training on several needs --engine xla")
         return _paddle(device, precision, seed), "asked for"
     if engine == "xla":
-        return _xla(device, precision, seed, hosts), "asked for"
+        return _xla(device, precision, seed, hosts, kernels), "asked for"
     if device == "gpu" or (device == "auto" and jax_sees_gpu()):
-        return _xla("gpu", precision, seed, hosts), "JAX sees a GPU"
+        return _xla("gpu", precision, seed, hosts, kernels), "JAX sees a GPU"
     if precision != "fp32":
         return _xla("cpu", precision, seed, hosts), f"{precision} needs the xla engine, and no GPU is used"
     if hosts is not None and hosts != Hosts():
@@ -100,13 +104,13 @@ def jax_sees_gpu() -> bool:
     return any(device.platform == "gpu" for device in jax.devices())
 
 
-def _xla(device: str, precision: str, seed: int, hosts: Hosts | None) -> Engine:
+def _xla(device: str, precision: str, seed: int, hosts: Hosts | None, kernels: str = "auto") -> Engine:
     from fluid.engine import xla
     from fluid.engine.xla import distributed
 
     if hosts is not None and (hosts != Hosts() or distributed.in_cluster()):
         distributed.start(hosts.coordinator, hosts.num_hosts, hosts.host_id)
-    return xla.create(device, precision, seed)
+    return xla.create(device, precision, seed, kernels)
 
 
 def _paddle(device: str, precision: str, seed: int) -> Engine:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from fluid import engine as engines
 from fluid import weights
+from fluid.engine import xla
+from fluid.engine.xla.kernels import cross_entropy
 from fluid.errors import UserError, WeightsError
 from fluid.formats import legacy
 from fluid.program import initialise
@@ -104,6 +106,24 @@ def test_accumulated_sentences_of_unequal_length_count_word_by_word():
         states.append(engine.state(whole.trainable))
     for name, array in states[0].items():
         np.testing.assert_allclose(states[1][name], array, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize(("label_smoothing", "accumulate_batches"), [(0.0, 1), (0.1, 2)])
+def test_the_loss_is_taken_by_the_kernel_of_gpus(label_smoothing, accumulate_batches, monkeypatch):
+    taken, whole = [], cross_entropy.cross_entropy
+
+    def counted(kernels, logits, label, smoothing):
+        taken.append(smoothing)
+        return whole(kernels, logits, label, smoothing)
+
+    monkeypatch.setattr(cross_entropy, "SMALLEST", 1)
+    monkeypatch.setattr(cross_entropy, "cross_entropy", counted)
+    engine = xla.create("cpu", "bf16")
+    engine.tuning = dataclasses.replace(engine.tuning, kernels=True)
+    options = {"label_smoothing": label_smoothing, "optimizer": adam, "schedule": Constant(1e-3)}
+    program, _ = training_programs(PRE, accumulate_batches=accumulate_batches, **options)
+    engine.lowered_text(program, BATCH)
+    assert taken == [pytest.approx(label_smoothing)]
 
 
 def test_golden_label_smoothed_cost():

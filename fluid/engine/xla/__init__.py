@@ -1,8 +1,8 @@
 """The xla engine: runs Programs, or Graphs captured from them, through JAX and XLA.
 
 Read in this order: `graph.py` (a Program as plain data), `capture.py` (from Paddle to that), `lower.py` and `trace.py` (from
-that to one JAX function), `gradients.py`, `control.py`, `precision.py`, `layout.py`, then `rules/`, `tuning.py`, and what
-runs it: `devices.py`, `compiled.py`, `hoist.py`, `engine.py`.
+that to one JAX function), `gradients.py`, `control.py`, `precision.py`, `layout.py`, then `rules/`, `tuning.py`, what our own
+kernels take over on GPUs, `entropy.py` with `kernels/`, and what runs it: `devices.py`, `compiled.py`, `hoist.py`, `engine.py`.
 """
 
 from fluid.engine.xla.devices import sees_gpu

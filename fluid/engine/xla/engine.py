@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -26,12 +26,17 @@ import jax.numpy as jnp
 import numpy as np
 
 
-def create(device: str = "auto", precision: str = "fp32", seed: int = 0) -> "XlaEngine":
+def create(device: str = "auto", precision: str = "fp32", seed: int = 0, kernels: str = "auto") -> "XlaEngine":
     """An engine on all visible devices of a kind: `gpu`, `cpu`, or `auto` for GPUs if there are any.
+
+    `kernels="off"` computes everything by rules, none of it by the engine's own kernels.
 
     Raises EngineError if there is no such device.
     """
-    return XlaEngine(find_devices(device), precision, seed)
+    engine = XlaEngine(find_devices(device), precision, seed)
+    if kernels == "off":
+        engine.tuning = replace(engine.tuning, kernels=False)
+    return engine
 
 
 @dataclass

@@ -170,6 +170,33 @@ def _keeps_statistics(operation: Operation) -> bool:
     return operation.name == "pd_op.batch_norm_" and (attributes["is_test"] or attributes["use_global_stats"])
 
 
+OUTPUT = "output"
+"""Name of what stands for the caller among the readers of an output."""
+
+
+class Uses:
+    """Who makes a value and who reads it."""
+
+    def __init__(self, block: Block, outputs: Iterable[int] = ()):
+        """Of a block and those inside it; `outputs` are what the caller gets."""
+        self._producers: dict[int, Operation] = {}
+        self._readers: dict[int, list[Operation]] = {}
+        for operation in walk(block):
+            self._producers.update(dict.fromkeys(present(operation.outputs), operation))
+            for value in dict.fromkeys(present(operation.inputs)):
+                self._readers.setdefault(value, []).append(operation)
+        for value in outputs:
+            self._readers.setdefault(value, []).append(Operation(OUTPUT, -1, [value], []))
+
+    def producer(self, value: int) -> Operation | None:
+        """None for an argument of a block."""
+        return self._producers.get(value)
+
+    def readers(self, value: int | None) -> list[Operation]:
+        """In program order; the caller last, who gets outputs."""
+        return [] if value is None else self._readers.get(value, [])
+
+
 def walk(block: Block) -> Iterator[Operation]:
     """Every operation of a block and of the blocks inside it, in program order."""
     for operation in block.operations:

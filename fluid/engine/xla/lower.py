@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fluid.engine.xla import control
+from fluid.engine.xla import control, entropy
 from fluid.engine.xla.first import only_first
 from fluid.engine.xla.gradients import Gradients, match
 from fluid.engine.xla.graph import Graph, walk, written_outside
+from fluid.engine.xla.kernels import Kernels
 from fluid.engine.xla.precision import Policy
 from fluid.engine.xla.rules import RULES
 from fluid.engine.xla.structure import STRUCTURE
@@ -36,13 +37,22 @@ class Step:
     graph: Graph
 
 
-def lower(graph: Graph, policy: Policy, fetch: Sequence[str] | None = None, tuning: Tuning = DEFAULT) -> Step:
-    """Lower a captured Program for the outputs and layers named in `fetch` (all outputs by default).
+def lower(
+    graph: Graph,
+    policy: Policy,
+    fetch: Sequence[str] | None = None,
+    tuning: Tuning = DEFAULT,
+    kernels: Kernels | None = None,
+) -> Step:
+    """Lower a captured Program for the outputs and layers named in `fetch` (all outputs by default); rules alone without `kernels`.
 
     Raises EngineError listing every operation without a rule, with the lines of user code that created them.
     """
     graph = only_first(graph.pruned(graph.outputs if fetch is None else fetch))
     gradients = match(graph, RULES.__contains__)
+    handlers = dict(control.HANDLERS)
+    if kernels is not None:
+        handlers |= entropy.HANDLERS
     check_rules(graph, gradients)
     changed: set[int] = set().union(*(written_outside(operation) for operation in graph.block.operations))
     present = {value for operation in graph.block.operations for value in operation.outputs}
@@ -54,7 +64,7 @@ def lower(graph: Graph, policy: Policy, fetch: Sequence[str] | None = None, tuni
         old: Mapping[str, Any], constant: Mapping[str, Any], feed: Mapping[str, Any], rate: Any, seed: Any, step: Any
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         key = jax.random.fold_in(jax.random.key(seed), step)
-        trace = Trace(graph, gradients, control.HANDLERS, policy, tuning, key)
+        trace = Trace(graph, gradients, handlers, policy, tuning, key, kernels=kernels)
         for name, value in {**old, **constant}.items():
             trace.env[graph.state[name]] = value
         if LEARNING_RATE in graph.state:

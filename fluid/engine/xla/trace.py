@@ -10,10 +10,12 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from fluid.engine.xla.gradients import SUFFIX, Gradients, operands_by_name
-from fluid.engine.xla.graph import Block, Graph, Operation, in_place_pairs
+from fluid.engine.xla.graph import Block, Graph, Operation, Uses, in_place_pairs
+from fluid.engine.xla.kernels import Kernels
 from fluid.engine.xla.layout import (
     ChannelsLast,
     any_channels_last,
@@ -51,6 +53,15 @@ class Trace:
     pullbacks: dict[int, "Pullback"] = field(default_factory=dict)
     inside: bool = False
     """Whether this traces the body of a loop or branch, whose pullbacks cannot leave it."""
+    kernels: Kernels | None = None
+    """None: everything by rules."""
+    made: dict[Any, Any] = field(default_factory=dict)
+    """What kernels made beside the results of the operation at hand, for those that follow; see who fills it."""
+
+    @cached_property
+    def uses(self) -> Uses:
+        """Who makes and reads the values of the Graph."""
+        return Uses(self.graph.block, self.graph.values.values())
 
     def child(self, values: Mapping[int, Any], key: Any) -> "Trace":
         """A trace for a body that sees this environment, with `values` instead, and changes none of it."""
@@ -82,9 +93,9 @@ class Trace:
         elif operation.name in self.handlers:
             results = self.handlers[operation.name](self, operation)
         elif operation.name in RULES:
-            results = self._apply_rule(operation)
+            results = self.apply_rule(operation)
         else:
-            results = self._apply_gradient(operation)
+            results = self.apply_gradient(operation)
         self.store(operation, results)
 
     def operands(self, operation: Operation) -> list[Any]:
@@ -108,28 +119,30 @@ class Trace:
         """A value as the caller sees it: in the Program's order of axes and of the declared type."""
         return jnp.asarray(channels_first(self.env[number]), self.graph.types[number].dtype)
 
-    def _apply_rule(self, operation: Operation) -> Sequence[Any]:
+    def apply_rule(self, operation: Operation) -> Sequence[Any]:
+        """Its results by its rule; a gradient may follow."""
         entry, operands = RULES[operation.name], self.operands(operation)
         if not entry.random and all(is_known(value) for value in operands):
             with jax.ensure_compile_time_eval(), np.errstate(all="ignore"):
                 known = _as_tuple(entry.function(self._call(operation), *operands))
                 return jax.tree.map(np.asarray, list(known))
         wanted = self.gradients.wanted.get(operation.index)
-        function = self._prepared(operation, entry, operands)
+        function = self.prepared(operation, entry, operands)
         if not wanted or self.inside:
             return function(*operands)
         results, pullback = _linearise(function, operands, wanted)
         self.pullbacks[operation.index] = pullback
         return results
 
-    def _apply_gradient(self, operation: Operation) -> Sequence[Any]:
+    def apply_gradient(self, operation: Operation) -> Sequence[Any]:
+        """What the pullback of its forward operation makes of the gradients that it gets."""
         forward = self.gradients.forward[operation.index]
         pullback = self.pullbacks.get(forward.index)
         if pullback is None:
             # The forward operation ran in the body of a loop or branch: repeat it here on the values it had there.
             popped = {self.gradients.pushed[value]: value for value in self.gradients.pushed if value in self.env}
             operands = [None if value is None else self.env[popped.get(value, value)] for value in forward.inputs]
-            function = self._prepared(forward, RULES[forward.name], operands)
+            function = self.prepared(forward, RULES[forward.name], operands)
             _, pullback = _linearise(function, operands, self.gradients.wanted[forward.index])
         _, cotangents = operands_by_name(operation, forward)
         given = [cotangents.get(name) for name in forward.output_names]
@@ -137,7 +150,7 @@ class Trace:
         names = [forward.input_names.index(name.removesuffix(SUFFIX)) for name in operation.output_names]
         return [gradients.get(position) for position in names]
 
-    def _prepared(self, operation: Operation, entry: Rule, operands: list[Any]) -> Callable[..., list[Any]]:
+    def prepared(self, operation: Operation, entry: Rule, operands: list[Any]) -> Callable[..., list[Any]]:
         """The rule as a function of operands in any layout and type, to be called or differentiated."""
         last = self._uses_channels_last(operation, entry, operands)
         key = jax.random.fold_in(self.key, operation.index) if entry.random else None

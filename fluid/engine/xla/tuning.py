@@ -27,6 +27,8 @@ class Tuning:
     The gradient of the shifted form by its kernel sums all pixels once for each element: MobileNetV1 trained at 11,367
     images/s that way, at 14,300 with cuDNN's depthwise convolutions (H100, bf16, batch 256).
     """
+    kernels: bool = False
+    """Use our own kernels (fluid/engine/xla/kernels) where they fit."""
     searched_at_once: int = 0
     """Numbers of which the first few largest are found by one search; of more, by one of the maxima of chunks and one of
     what the best chunks hold. 0: always by one.
@@ -48,4 +50,4 @@ def for_platform(platform: str) -> Tuning:
             convolutions_in_loops=False,
             searched_at_once=1024,
         )
-    return Tuning(small_convolution=5e8)
+    return Tuning(small_convolution=5e8, kernels=True)

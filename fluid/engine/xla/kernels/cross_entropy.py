@@ -1,0 +1,111 @@
+"""Cross-entropy over a vocabulary and its gradient in one pass over the logits.
+
+For a row z of V logits and the label y, smoothed by e (Szegedy et al., arXiv:1512.00567, section 7):
+
+    normaliser = log sum_v exp z_v        loss = normaliser - (1 - e) z_y - e mean z
+    d loss / d z_v = exp(z_v - normaliser) - (1 - e) [v = y] - e / V
+
+XLA reads the logits of a training step for the maximum, the sum, the label's logit and the mean, and once more for the gradient,
+which it writes beside them. Here a program reads one row, twice, the second time from the cache, and puts the gradient in
+its place, before anyone knows by what it will be multiplied: `entropy.py` multiplies the operands and results of the products
+that follow instead, which are small (as Hsu et al., arXiv:2410.10989, do).
+
+16,384 rows of 32,000 words in bfloat16 take 0.88 ms on an H100, of which reading and writing them once would be 0.7, instead of
+2.24: 3.4 % of a training step of Transformer-base instead of 8.3 (25.65 and 27.04 ms).
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+from fluid.engine.xla.kernels import SAMPLES, Kernels
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+SMALLEST = 1 << 24
+"""Logits of which it is worth it."""
+BLOCK, AT_ONCE, WARPS = 2048, 4, 16
+"""Logits in a block, blocks that a program reads at once, and the warps that share them."""
+
+
+class Rows(NamedTuple):
+    """What is known of the rows of logits, [N, ...] each, float32."""
+
+    normaliser: jax.Array
+    own: jax.Array
+    """The label's logit."""
+    mean: jax.Array
+
+
+def fits(kernels: Kernels, logits: Any) -> bool:
+    """Whether the kernel takes logits [N, ..., V]."""
+    size = logits.size if hasattr(logits, "size") else 0
+    return size >= SMALLEST and logits.dtype in (jnp.bfloat16, jnp.float32) and kernels.can_share(logits.shape[0])
+
+
+def cross_entropy(kernels: Kernels, logits: jax.Array, label: jax.Array, smoothing: float) -> tuple[Rows, jax.Array]:
+    """Of logits [N, ..., V] and labels [N, ...] within 0 and V: the rows, and the gradients of their losses, [N, ..., V]."""
+    return kernels.share(partial(_cross_entropy, kernels, smoothing), SAMPLES, SAMPLES)(logits, label)
+
+
+def _cross_entropy(kernels: Kernels, smoothing: float, logits: jax.Array, label: jax.Array) -> tuple[Rows, jax.Array]:
+    rows, words = label.size, logits.shape[-1]
+    row = jax.ShapeDtypeStruct((rows,), jnp.float32)
+    gradient = jax.ShapeDtypeStruct((rows, words), logits.dtype)
+    call = kernels.call(
+        partial(_kernel, words=words, smoothing=smoothing),
+        warps=WARPS,
+        grid=(rows,),
+        out_shape=[row, row, row, gradient],
+        input_output_aliases={0: 3},
+    )
+    *known, gradient = call(logits.reshape(rows, words), label.reshape(rows).astype(jnp.int32))
+    return Rows(*(value.reshape(label.shape) for value in known)), gradient.reshape(logits.shape)
+
+
+def _kernel(
+    logits: Any, label: Any, normaliser: Any, own: Any, mean: Any, gradient: Any, *, words: int, smoothing: float
+) -> None:
+    """One row. References to arrays in memory; `gradient` is `logits`."""
+    from jax.experimental import pallas
+    from jax.experimental.pallas import triton
+
+    row = pallas.program_id(0)
+    target = label[row]
+    # Before anything is written, which takes the sums below.
+    own[row] = logits[row, target].astype(jnp.float32)
+
+    def block(index: Any) -> tuple[Any, jax.Array, jax.Array]:
+        places = index * BLOCK + jnp.arange(BLOCK)
+        at = (row, pallas.ds(index * BLOCK, BLOCK))
+        values = triton.load(logits.at[at], mask=places < words, other=-jnp.inf)
+        return at, places, values.astype(jnp.float32)
+
+    def read(index: Any, so_far: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        """Largest logit, sum of the exponentials beside it and sum, by place in the block."""
+        largest, exponentials, total = so_far
+        blocks = [block(index * AT_ONCE + number) for number in range(AT_ONCE)]
+        larger = largest
+        for _, _, values in blocks:
+            larger = jnp.maximum(larger, values)
+        exponentials *= jnp.exp(largest - larger)
+        for _, places, values in blocks:
+            exponentials += jnp.exp(values - larger)
+            total += jnp.where(places < words, values, 0)
+        return larger, exponentials, total
+
+    zeros = jnp.zeros(BLOCK, jnp.float32)
+    start = jnp.full(BLOCK, jnp.finfo(jnp.float32).min), zeros, zeros
+    largest, exponentials, total = lax.fori_loop(0, pallas.cdiv(words, BLOCK * AT_ONCE), read, start)
+    top = jnp.max(largest)
+    of_row = top + jnp.log(jnp.sum(exponentials * jnp.exp(largest - top)))
+    normaliser[row], mean[row] = of_row, jnp.sum(total) / words
+
+    def write(index: Any, _: None) -> None:
+        at, places, values = block(index)
+        share = jnp.where(places == target, 1 - smoothing + smoothing / words, smoothing / words)
+        change = jnp.exp(values - of_row) - share
+        triton.store(gradient.at[at], change.astype(gradient.dtype), mask=places < words)
+
+    lax.fori_loop(0, pallas.cdiv(words, BLOCK), write, None)
