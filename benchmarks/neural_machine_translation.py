@@ -24,6 +24,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.processes import add_one, add_row, in_a_process, join_torchrun, powers_of_two
+from benchmarks.xla_step import profile_kernels
 from fluid.commands.launch import visible_gpus
 
 import numpy as np
@@ -122,15 +123,27 @@ def measure(
     }  # fmt: skip
 
 
-def time_zoo(folder: str | Path, model: str, what: str, device: str, precision: str, seconds: float) -> dict[str, Any]:
-    """The captured Program on the xla engine; every GPU of all processes gets as many rows as PyTorch's one."""
+def time_zoo(
+    folder: str | Path,
+    model: str,
+    what: str,
+    device: str,
+    precision: str,
+    seconds: float,
+    kernels: str = "auto",
+    profile: bool = False,
+) -> dict[str, Any]:
+    """The captured Program on the xla engine; every GPU of all processes gets as many rows as PyTorch's one.
+
+    With `profile` the kernels that take the time are printed.
+    """
     from fluid.engine.xla import create, distributed
     from fluid.engine.xla import graph as graphs
 
     if not (Path(folder) / "state.safetensors").exists():
         raise SystemExit(f"{folder}: run the command `capture` first")
     captured = graphs.load(folder)[0][f"{model}_{what}"]
-    engine = create(device, precision, 0)
+    engine = create(device, precision, 0, kernels)
     engine.load(random_state(captured))
     rows = engine.num_devices * (PAIRS[model] if what == "train" else SENTENCES)
     words = random_words(rows // distributed.num_hosts())
@@ -151,7 +164,10 @@ def time_zoo(folder: str | Path, model: str, what: str, device: str, precision: 
         seconds,
         processes=distributed.num_hosts(),
     )
-    return {"who": "zoo (xla)", "model": model, "what": what, "device": engine.device, **result}
+    if profile:
+        profile_kernels(lambda: np.asarray([step() for _ in range(5)][-1][output]), 5)
+    who = "zoo (xla)" if kernels == "auto" else f"zoo (xla), kernels {kernels}"
+    return {"who": who, "model": model, "what": what, "device": engine.device, **result}
 
 
 def torch_model(model: str) -> Any:
@@ -378,7 +394,14 @@ def compare(arguments: argparse.Namespace) -> None:
             for who in arguments.who:
                 if who == "zoo":
                     row = time_zoo(
-                        arguments.folder, model, what, arguments.device, arguments.precision, arguments.seconds
+                        arguments.folder,
+                        model,
+                        what,
+                        arguments.device,
+                        arguments.precision,
+                        arguments.seconds,
+                        arguments.kernels,
+                        arguments.profile,
                     )
                 else:
                     row = time_torch(model, what, torch_device, who == "compiled", arguments.seconds)
@@ -425,6 +448,9 @@ def main() -> None:
         command.add_argument("--device", default="gpu", choices=("gpu", "cpu"))
         command.add_argument("--precision", default="bf16")
         command.add_argument("--seconds", type=float, default=1.5, help="length of one of the five rounds")
+        if name == "time":
+            command.add_argument("--kernels", default="auto", choices=("auto", "off"), help="as of the scripts")
+            command.add_argument("--profile", action="store_true", help="list the kernels that take the time")
         command.add_argument("--json", type=Path, help="write the results there (time appends a line each)")
     add_one(commands, {"time_zoo": time_zoo, "time_torch": time_torch})
     arguments = parser.parse_args()

@@ -18,6 +18,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -144,11 +145,18 @@ def measure(
         report["peak_gib"] = round(stats["peak_bytes_in_use"] / 2**30, 2)
     print(json.dumps(report), flush=True)
     if profile:
-        with tempfile.TemporaryDirectory() as folder:
-            with jax.profiler.trace(folder):
-                run(5, 1000)
-            print_kernels(folder, 5)
+        profile_kernels(lambda: run(5, 1000), 5)
     return report
+
+
+def profile_kernels(run: Callable[[], object], steps: int) -> None:
+    """Print the kernels that take the most time while `run` makes so many steps and waits for them."""
+    import jax
+
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder):
+            run()
+        print_kernels(folder, steps)
 
 
 def print_kernels(folder: str, steps: int, count: int = 40) -> None:
