@@ -7,15 +7,9 @@
     1 tables      texts of the prompts, in words of the dictionary; a fifth of the prompts is for test
     2 features    mel bands, alignments from a flat start, a trigram of the training prompts (prepare_wav.py)
     3 gaussians   the word error rate of the monophone Gaussians that the alignments come from
-    4 train       a small network (train.py); with --voices from one that learned from synthetic voices, too
+    4 train       a small network (train.py)
     5 scale       the acoustic scale that makes the fewest errors on dev (eval.py --sweep)
     6 test        the word error rate, with the share of words that the training prompts do not have
-
-Fifteen minutes are little to learn from. Synthetic voices that say the prompts of the training part help (voices.py):
-
-    python recipes/asterisk.py --work asterisk --stop_stage 3
-    python recipes/voices.py --recordings spoken --texts asterisk/tables/train/text --engines flite hibari
-    python recipes/asterisk.py --work asterisk --voices spoken
 
 Nothing that is trained on these recordings comes along.
 """
@@ -32,14 +26,13 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
-from DeepASR.corpus import open_corpus
+from DeepASR.corpus import Part, open_corpus
 from DeepASR.decoder import Decoder
 from DeepASR.flat_start import gaussians_of, to_cepstra
 from DeepASR.graph_building import from_language_model
-from DeepASR.kaldi_io import read_text
 from DeepASR.language_model import from_arpa
 from DeepASR.lexicon import Lexicon, lexicon_lines
-from DeepASR.metrics import error_rates
+from DeepASR.metrics import ErrorRates, error_rates
 from DeepASR.recipes.stages import remade, run, run_stages, sweep, write_tables
 from fluid import config as configuration
 from fluid.config import Count, Natural
@@ -51,13 +44,11 @@ import numpy as np
 from scipy.special import softmax
 
 SCALES = ("0.1", "0.15", "0.2", "0.3", "0.5")
-GAUSSIAN_SCALE = 0.1
+GAUSSIAN_SCALES = (0.05, 0.07, 0.1, 0.14)
 DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
-RECIPE = ("--filters 12 --batch_size 32 --num_epochs 50 --lr 0.005 --lr_strategy cosine_decay_warmup --warmup_steps 60 "
-          "--split_frames 320 --running_mean 40 --speed 0.1 --warp 0.1 --volume 6 --microphone 3 --noise 0.3 --time_masks 2 "
-          "--frequency_masks 1")  # fmt: skip
-VOICES = "--num_epochs 20"
-"""What differs where synthetic voices are learned from beside them."""
+RECIPE = ("--filters 12 --batch_size 32 --num_epochs 150 --lr 0.005 --lr_strategy cosine_decay_warmup --warmup_steps 60 "
+          "--split_frames 320 --lengths 192 320 592 --running_mean 40 --speed 0.1 --warp 0.1 --volume 6 --microphone 3 "
+          "--noise 0.3 --time_masks 2 --frequency_masks 1")  # fmt: skip
 
 
 @dataclass
@@ -72,8 +63,6 @@ class Flags:
     """What is said: lines `NAME: Words.`"""
     dictionary: Path | None = None
     """Words and their phones as CMU's dictionary has them; by default that of the package pocketsphinx."""
-    voices: Path | None = None
-    """Folder of the training prompts by synthetic voices, which the network learns from first (voices.py)."""
     stage: Count | None = None
     """Stage to begin with, anew; by default the first that is not done."""
     stop_stage: Count = 6
@@ -180,12 +169,17 @@ def gaussians(flags: Flags) -> None:
     train, held_out = corpus.part("train"), corpus.part("test")
     mixtures = gaussians_of(train, {name: text.split() for name, text in train.texts.items()}, corpus.lexicon)
     # Likelihoods are posteriors times what all classes of a frame share, where all are equally probable before.
-    decoder = Decoder(graph, words, np.zeros(corpus.class_num), acoustic_scale=GAUSSIAN_SCALE)
-    heard = {
-        name: decoder.decode(softmax(mixtures.scores(to_cepstra(array)), axis=1), name).text
-        for name, array in held_out.items()
-    }
-    rates = error_rates(held_out.texts, heard, unit="wer")
+    decoder = Decoder(graph, words, np.zeros(corpus.class_num))
+
+    def rates_of(part: Part, scale: float) -> ErrorRates:
+        decoder.acoustic_scale = scale
+        posteriors = {name: softmax(mixtures.scores(to_cepstra(array)), axis=1) for name, array in part.items()}
+        heard = {name: decoder.decode(posterior, name).text for name, posterior in posteriors.items()}
+        return error_rates(part.texts, heard, unit="wer")
+
+    dev = corpus.part("dev")
+    best = min(GAUSSIAN_SCALES, key=lambda scale: rates_of(dev, scale).total.errors)
+    rates = rates_of(held_out, best)
     low, high = rates.interval()
     vocabulary = {gram[0] for gram in model if len(gram) == 1}
     spoken = [word for text in held_out.texts.values() for word in text.split()]
@@ -193,34 +187,15 @@ def gaussians(flags: Flags) -> None:
     result = {"wer": 100 * rates.total.rate, "interval": [100 * low, 100 * high], "out_of_vocabulary": share}
     write_result(flags.work / "gaussians", result)
     console.print(
-        f"Gaussians: WER {result['wer']:.1f} %, {low:.1%} to {high:.1%}; {share:.1f} % of the words are unknown"
+        f"Gaussians: WER {result['wer']:.1f} %, {low:.1%} to {high:.1%}, at the acoustic scale {best:g}, the best on dev; "
+        f"{share:.1f} % of the words are unknown"
     )
 
 
 def train(flags: Flags) -> None:
     """The network."""
-    start = () if flags.voices is None else ("--pretrained_model", str(learned_from_voices(flags, flags.voices)))
-    run("train", *shlex.split(RECIPE), *start, *shlex.split(flags.train), data_dir=flags.work / "prepared",
+    run("train", *shlex.split(RECIPE), *shlex.split(flags.train), data_dir=flags.work / "prepared",
         output_dir=remade(flags.work / "network"))  # fmt: skip
-
-
-def learned_from_voices(flags: Flags, voices: Path) -> Path:
-    """The run of a network that learned from synthetic voices beside the prompts. Raises DataError for tables without them."""
-    tables, spoken = flags.work / "tables", remade(flags.work / "spoken")
-    prepared, network = (remade(flags.work / f"{name}_voices") for name in ("prepared", "network"))
-    for part in ("train", "dev", "test"):
-        texts, speakers, files = (read_text(tables / part / name) for name in ("text", "utt2spk", "wav.scp"))
-        if part == "train":
-            texts |= (said := read_text(voices / "text"))
-            speakers |= read_text(voices / "utt2spk")
-            files |= {name: str(voices / f"{name}.wav") for name in said}
-        words = {name: text.split() for name, text in texts.items()}
-        write_tables(spoken / part, words, {name: Path(file) for name, file in files.items()}, speakers)
-    run("prepare_wav", recordings=spoken, lexicon=tables / "lexicon.txt", data_dir=prepared, error_rate_type="wer",
-        num_bins=24, sample_rate=8000, leave_out=True)  # fmt: skip
-    run("train", *shlex.split(RECIPE), *shlex.split(VOICES), *shlex.split(flags.train), data_dir=prepared,
-        output_dir=network)  # fmt: skip
-    return network
 
 
 def scale(flags: Flags) -> None:

@@ -3,7 +3,7 @@
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -94,12 +94,11 @@ def remade(folder: Path) -> Path:
 def write_tables(folder: Path, texts: dict[str, list[str]], files: dict[str, Path], speakers: dict[str, str]) -> None:
     """text, utt2spk and wav.scp, as prepare_wav.py reads them. Raises UserError if they cannot be written."""
     make_folder(folder)
-    write_table(folder / "text", {name: " ".join(words) for name, words in texts.items()})
-    write_table(folder / "utt2spk", {name: speakers[name] for name in texts})
-    write_table(folder / "wav.scp", {name: str(files[name].resolve()) for name in texts})
-
-
-def write_table(path: Path, table: Mapping[str, str]) -> None:
-    """Lines `NAME VALUE`. Raises UserError if they cannot be written."""
-    with writing(path):
-        path.write_text("".join(f"{name} {value}\n" for name, value in table.items()), encoding="utf-8")
+    lines = {
+        "text": [f"{name} {' '.join(words)}" for name, words in texts.items()],
+        "utt2spk": [f"{name} {speakers[name]}" for name in texts],
+        "wav.scp": [f"{name} {files[name].resolve()}" for name in texts],
+    }
+    for file, table in lines.items():
+        with writing(folder / file):
+            (folder / file).write_text("\n".join([*table, ""]), encoding="utf-8")
