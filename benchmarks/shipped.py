@@ -60,10 +60,10 @@ EVALUATIONS = {
     "shapes": Evaluation("eval object_detection"),
     "commands": Evaluation("eval DeepASR"),
     "digits": Evaluation(
-        "eval DeepASR --pretrained_model digits --data_dir {work}/held_out --speakers theo",
-        "held_out",
-        "prepare DeepASR digits --recordings {work}/free-spoken-digit-dataset/recordings --data_dir {work}/held_out "
-        "--synthetic 0 --tested_takes 49 --noise 12 30 --seed 1",
+        "eval DeepASR --pretrained_model digits --data_dir {work}/takes",
+        "takes",
+        "prepare DeepASR digits --recordings {work}/free-spoken-digit-dataset/recordings --data_dir {work}/takes "
+        "--synthetic 0 --tested_takes 5 --times 1 --noise 12 30 --seed 1",
     ),
     "signs": Evaluation("eval ocr_recognition --pretrained_model english --data_dir ocr_recognition/data/signs"),
     "words": Evaluation("eval ocr_recognition --pretrained_model english --num_words 1000"),
