@@ -16,9 +16,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from fluid import engine as engines
-from fluid.engine.xla import XlaEngine, create
+from fluid.engine.xla import XlaEngine, compiled, create
 from fluid.engine.xla import engine as engine_module
-from fluid.engine.xla.kernels import Kernels
+from fluid.engine.xla.kernels import Kernels, run_on
 from fluid.engine.xla.kernels import cross_entropy as kernel
 from fluid.engine.xla.tuning import Tuning
 from fluid.errors import EngineError
@@ -204,6 +204,24 @@ def test_the_kernel_is_code_for_gpus(dtype, monkeypatch):
     with jax.enable_x64(True):
         assert kernel.fits(kernels, logits)
         compiles_for_gpus(partial(kernel.cross_entropy, kernels, smoothing=0.1), logits, label)
+
+
+@pytest.mark.parametrize(
+    ("device", "fits"),
+    [
+        ({"platform": "gpu", "compute_capability": "9.0"}, True),
+        ({"platform": "gpu", "compute_capability": "7.5"}, False),
+        ({"platform": "gpu"}, False),
+        ({"platform": "cpu"}, True),
+    ],
+    ids=["H100", "T4", "unknown", "CPU"],
+)
+def test_kernels_are_for_gpus_on_which_they_were_measured(device, fits, calls, monkeypatch):
+    device = SimpleNamespace(**device)
+    assert run_on(device) is fits
+    monkeypatch.setattr(compiled, "run_on", lambda _: run_on(device))
+    engine_with(True).lowered_text(program(plain), feed())
+    assert len(calls) == fits
 
 
 def test_kernels_can_be_left_out(monkeypatch):

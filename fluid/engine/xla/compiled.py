@@ -17,7 +17,7 @@ from fluid.engine.base import check_feed
 from fluid.engine.xla.devices import BATCH, Devices
 from fluid.engine.xla.graph import Graph, walk
 from fluid.engine.xla.hoist import halve
-from fluid.engine.xla.kernels import Kernels
+from fluid.engine.xla.kernels import Kernels, run_on
 from fluid.engine.xla.lower import lower
 from fluid.engine.xla.precision import Policy
 from fluid.engine.xla.tuning import Tuning
@@ -114,7 +114,8 @@ class Compiled:
     def __init__(
         self, graph: Graph, fetch: Sequence[str], state: State, devices: Devices, policy: Policy, tuning: Tuning
     ):
-        self.step = lower(graph, policy, fetch, tuning, Kernels(devices.mesh) if tuning.kernels else None)
+        fit = tuning.kernels and all(map(run_on, devices.mesh.devices.flat))
+        self.step = lower(graph, policy, fetch, tuning, Kernels(devices.mesh) if fit else None)
         self.graph = self.step.graph
         self.state, self.devices = state, devices
         self.batch_axes = {name: item.batch for name, item in self.graph.inputs.items()}

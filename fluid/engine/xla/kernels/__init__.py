@@ -18,6 +18,14 @@ SAMPLES: Any = PartitionSpec(BATCH)
 WHOLE: Any = PartitionSpec()
 """How an array lies on the devices."""
 
+MEASURED = {"9.0"}
+"""Compute capabilities of the GPUs on which they were found faster, H100 and H200; others may lack what they take."""
+
+
+def run_on(device: jax.Device) -> bool:
+    """Whether kernels are for a device; a CPU interprets them."""
+    return device.platform == "cpu" or getattr(device, "compute_capability", None) in MEASURED
+
 
 @dataclass(frozen=True)
 class Kernels:
