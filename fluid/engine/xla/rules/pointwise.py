@@ -212,8 +212,13 @@ def softshrink(op: Call, x: Array) -> Array:
 
 @rule("add_n", images=ALL)
 def add_n(op: Call, inputs: list[Array]) -> Array:
-    total = inputs[0]
-    for item in inputs[1:]:
+    """Their sum, the last ones first.
+
+    So XLA on GPUs joins all that devices have of a gradient before they exchange it. A table of words that is read and multiplied
+    by was exchanged twice the other way round, as float32 and as bfloat16: 187 MB a step of Transformer-base in place of 154.
+    """
+    *others, total = inputs
+    for item in reversed(others):
         total = total + item
     return total
 
