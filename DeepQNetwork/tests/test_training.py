@@ -26,7 +26,7 @@ import cv2
 import gymnasium
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageSequence
 
 QUICK = {"max_steps": 96, "eval_every": 96, "log_every": 32, "test_episodes": 1, "target_score": 1000.0}
 
@@ -57,7 +57,9 @@ def test_cartpole_is_learnt(tmp_path):
     )
     assert record["steps"] == 50 and not record["finished"]
     with Image.open(tmp_path / "cart.gif") as gif:
-        assert gif.size == (600, 400) and gif.n_frames >= 10
+        # Frames that are equal became one that is shown for longer.
+        shown = sum(frame.info["duration"] for frame in ImageSequence.Iterator(gif))
+        assert gif.size == (600, 400) and shown == 1000 and gif.n_frames > 1
     logged = events(tmp_path / "run", "train")[-1]
     assert {"loss", "q", "epsilon", "episode_return", "frames_per_second", "updates_per_second"} <= logged.keys()
     assert (tmp_path / "run" / "curves.png").stat().st_size > 10_000
