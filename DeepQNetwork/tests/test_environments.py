@@ -185,7 +185,7 @@ def test_names_of_games():
         make("no_such_module:Task-v0", 1)
     with pytest.raises(UserError, match="discrete actions"):
         make("Pendulum-v1", 1)
-    with pytest.raises(UserError, match="2018, standard, sticky"):
+    with pytest.raises(UserError, match="2018, standard, baselines, sticky"):
         make("Pong", 1, protocol="2019")
 
 
