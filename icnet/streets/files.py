@@ -11,7 +11,7 @@ from icnet.streets.scene import draw_street
 
 import cv2
 
-VERSION = 6
+VERSION = 7
 """Of the drawings; another one is drawn anew."""
 SIZE = (256, 512)
 COUNTS = {"train": 600, "val": 40}

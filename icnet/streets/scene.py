@@ -34,6 +34,9 @@ import numpy as np
 FAR = 110.0
 """Metres to which the street is built."""
 
+ROOM = 1.3
+"""Metres between the camera and vehicles."""
+
 Thing = tuple[float, Callable[[], None]]
 """Distance, and what draws it."""
 
@@ -66,6 +69,10 @@ class Street:
         town = setting.place == "town"
         self.pavement = {s: rng.uniform(1.4, 4.0) if town or rng.random() < 0.7 else 0.0 for s in (-1, 1)}
         self.strip = {s: rng.uniform(0.8, 3.5) if rng.random() < (0.2 if town else 0.6) else 0.0 for s in (-1, 1)}
+        standing = 1 if setting.beside > 0 else -1
+        needed = abs(setting.beside) - setting.road_width / 2 + 0.8 - self.strip[standing]
+        if needed > 0.8 - self.strip[standing]:  # whoever stands beside the road stands on something
+            self.pavement[standing] = max(self.pavement[standing], needed)
         self.front = {s: 0.0 if town and rng.random() < 0.7 else rng.uniform(1.0, 9.0) for s in (-1, 1)}
         """Metres of garden before the houses."""
         self.crossing = rng.uniform(10, 40) if rng.random() < 0.35 else None
@@ -389,7 +396,7 @@ class Street:
     def add_tree(self, side: int, z: float, beside: float) -> None:
         foot = self.at(side, z, beside)
         bare = self.setting.bare_trees and self.rng.random() < 0.8
-        self.add(foot[0], z, lambda: things.tree(self.canvas, self.rng, foot, self.light, bare), 4.0)
+        self.add(foot[0], z, lambda: things.tree(self.canvas, self.rng, foot, self.light, bare), 2.5)
         if self.light.direct > 0.25:
             away = foot - self.light.sun / self.light.sun[1] * 5.0 * (1, 0, 1)
             ring = things.circle(0, 0, self.rng.uniform(1.5, 3.5), corners=12)
@@ -467,11 +474,10 @@ class Street:
     def add_vehicle(self, beside: float, z: float, heading: float) -> None:
         """Not where the camera stands, nor inside another one."""
         rng, foot = self.rng, self.at(1, z, beside)
-        kind = str(rng.choice(("car", "truck", "bus"), p=(0.87, 0.09, 0.04)))
-        room = 3.4 if kind == "car" else 8.0
-        if np.hypot(foot[0], z) < room:
-            return
+        kind = str(rng.choice(("car", "truck", "bus"), p=(0.84, 0.09, 0.07)))
         vehicle = things.Vehicle(rng, kind, foot[0], z, heading)
+        if vehicle.distance() < ROOM:
+            return
 
         def draw() -> None:
             vehicle.shadow(self.canvas, self.light)
@@ -486,7 +492,7 @@ class Street:
             side = rng.choice((-1, 1))
             room = self.strip[side] + self.pavement[side] + 0.3
             beside = half + rng.uniform(0.2, room) if rng.random() < 0.88 else rng.uniform(0, half)
-            foot = self.at(side, rng.uniform(4, 40), beside)
+            foot = self.at(side, rng.uniform(2, 40), beside)
             for _ in range(rng.integers(1, 3)):
                 here = foot + np.array([rng.normal(0, 0.45), 0, rng.normal(0, 0.45)])
-                self.add(here[0], here[2], lambda here=here: things.person(self.canvas, rng, here, self.light), 3.0)
+                self.add(here[0], here[2], lambda here=here: things.person(self.canvas, rng, here, self.light), 2.0)

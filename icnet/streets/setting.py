@@ -67,11 +67,13 @@ class Setting:
         """A random one."""
         sky = str(rng.choice(("clear", "cloudy", "overcast", "dusk"), p=(0.3, 0.3, 0.32, 0.08)))
         sunny = {"clear": (0.4, 0.9), "cloudy": (0.0, 0.8), "overcast": (0.0, 0.08), "dusk": (0.0, 0.4)}[sky]
-        sideways = rng.random() < 0.13
-        yaw = rng.uniform(0.6, 1.75) * rng.choice((-1, 1)) if sideways else rng.normal(0, 0.13)
+        sideways, on_the_pavement = rng.random() < 0.18, rng.random() < 0.22
         road = rng.uniform(6.5, 18)
-        on_the_pavement = rng.random() < 0.1
-        beside = road / 2 + rng.uniform(0.5, 2.5) if on_the_pavement else rng.uniform(0.0, 0.35) * road
+        beside = road / 2 + rng.uniform(0.5, 6.0) if on_the_pavement else rng.uniform(0.0, 0.35) * road
+        beside *= rng.choice((-1, 1))
+        # Who stands on the pavement rather looks across the street than at the wall.
+        across = -np.sign(beside) if on_the_pavement and rng.random() < 0.8 else rng.choice((-1, 1))
+        yaw = rng.uniform(0.6, 1.75) * across if sideways else rng.normal(0, 0.13)
         return Setting(
             place=str(rng.choice(("town", "suburb", "park"), p=(0.76, 0.18, 0.06))),
             horizon=float(
@@ -83,7 +85,7 @@ class Setting:
             roll=float(rng.normal(0, 0.015)),
             distortion=float(rng.choice((0.0, 1.0), p=(0.6, 0.4)) * rng.uniform(-0.06, 0.12)),
             road_width=float(road),
-            beside=float(beside * rng.choice((-1, 1))),
+            beside=float(beside),
             bend=float(rng.choice((0.0, 1.0), p=(0.5, 0.5)) * rng.normal(0, 14)),
             sky=sky,
             sun=float(rng.uniform(*sunny)),
@@ -103,6 +105,6 @@ class Setting:
             dirt=float(rng.uniform(0.2, 1.0) if rng.random() < 0.2 else 0.0),
             bonnet=float(rng.uniform(0.04, 0.2) if rng.random() < 0.3 else 0.0),
             haze=float(np.exp(rng.uniform(np.log(80), np.log(900)))),
-            bare_trees=bool(rng.random() < 0.2),
+            bare_trees=bool(rng.random() < 0.25),
             traffic=float(rng.uniform(0.1, 1.0)),
         )

@@ -108,6 +108,11 @@ class Vehicle:
         """A place of the world by metres from the middle of the vehicle."""
         return self.place + along * self.ahead + across * self.side + np.array([0.0, up, 0.0])
 
+    def distance(self) -> float:
+        """Metres over the ground from the camera to its sides."""
+        gaps = (abs(self.place @ self.ahead) - self.length / 2, abs(self.place @ self.side) - self.width / 2)
+        return float(np.hypot(*np.maximum(gaps, 0)))
+
     def shadow(self, canvas: Canvas, light: Light) -> None:
         """Darken the ground under it, and where it keeps the sun off."""
         reach, half = self.length / 2 + 0.1, self.width / 2 + 0.1
@@ -201,6 +206,7 @@ class Vehicle:
         cargo = varied(rng, rng.uniform(0.1, 0.9, 3), 0.2)
         for name in seen:
             if name in sides and self.kind == "bus":
+                self._painted(canvas, sides[name], light, label)
                 count = int(self.length / 1.5)
                 for at in np.linspace(-reach + 0.3, reach - 1.5, count):
                     pane = [
@@ -231,6 +237,26 @@ class Vehicle:
                     (at, high, -half * 0.85),
                 ]
                 canvas.fill([canvas.camera.project(np.stack([self.at(*c) for c in pane]))], self._pane(light), label)
+
+    def _painted(self, canvas: Canvas, across: float, light: Light, label: int) -> None:
+        """Stripes, rounds and a dark band of windows on the side of a bus."""
+        rng, reach = self.rng, self.length / 2
+        brightness = light.on(self.side * np.sign(across))
+        for _ in range(rng.integers(0, 4)):
+            at, up, size = rng.uniform(-0.8, 0.8) * reach, rng.uniform(0.3, 0.8) * self.height, rng.uniform(0.3, 1.2)
+            if rng.random() < 0.5:
+                figure = circle(at, up, size, min(1.0, 0.2 * self.height / size))
+            else:
+                slant, long = rng.uniform(-1, 1), rng.uniform(0.5, 4)
+                figure = box(at, up - size / 4, at + long, up + size / 4) + [(0, 0), (0, 0), (slant, 0), (slant, 0)]
+            figure = np.clip(figure, (-reach, self.bottom), (reach, self.height))
+            color = varied(rng, rng.uniform(0.05, 0.95, 3), 0.1) * brightness
+            points = np.stack([self.at(along, height, across) for along, height in figure])
+            canvas.fill([canvas.camera.project(points)], material(rng, color, contrast=0.08), label)
+        if rng.random() < 0.6:
+            corners = box(-reach * 0.98, 1.15, reach * 0.98, 2.65)
+            band = np.stack([self.at(along, min(height, self.height - 0.2), across) for along, height in corners])
+            canvas.fill([canvas.camera.project(band)], self._pane(light), label)
 
     def _wheels(self, canvas: Canvas, label: int) -> None:
         """On the side that is seen."""
@@ -357,8 +383,12 @@ def foliage(
     shade = light.ambient * 0.75 + light.direct * np.clip(0.35 - 0.55 * rows, 0.05, 1)[:, :, None]
     if bare:
         color = varied(rng, (0.20, 0.16, 0.13), 0.2)
-        share = np.clip((0.30 - np.abs(leaves[:, :, 0])) * 4, 0, 1) * np.clip(inside * 2, 0, 1) * rng.uniform(0.6, 1.0)
+        dense, left_over = rng.uniform(0.05, 0.8), rng.uniform(1.2, 4.0)
+        share = np.clip((dense - np.abs(leaves[:, :, 0])) * 4, 0, 1) * np.clip(inside * 2, 0, 1) * rng.uniform(0.6, 1.0)
         piece = color * shade * (1 + 0.3 * leaves)
+        leaf = (clumps > left_over) & (inside > 0)[:, :, None]
+        piece = np.where(leaf, varied(rng, AUTUMN[rng.integers(len(AUTUMN))], 0.2) * shade, piece)
+        share = np.maximum(share, leaf[:, :, 0])
     else:
         kinds = AUTUMN if rng.random() < 0.12 else LEAVES
         color = varied(rng, kinds[rng.integers(len(kinds))], 0.15) * rng.uniform(0.7, 1.6)
@@ -366,19 +396,81 @@ def foliage(
         share = share * np.where(leaves[:, :, 0] < -rng.uniform(1.2, 2.5), 0.35, 1.0)  # where one sees through
         piece = color * shade * np.clip(1 + 0.42 * clumps + 0.32 * leaves, 0.08, 3)
     canvas.blend(slice(y0, y1), slice(x0, x1), share.astype(np.float32), np.clip(piece, 0.005, 1.2).astype(np.float32))
-    canvas.label[y0:y1, x0:x1][inside > 0.12] = ID["vegetation"]
+    # What one sees through thin twigs is what stands behind them.
+    around = cv2.GaussianBlur(share.astype(np.float32), (0, 0), max(1.5, width / 200))
+    covered = around > 0.4 if bare else inside > 0.12
+    canvas.label[y0:y1, x0:x1][covered] = ID["vegetation"]
+
+
+def bark(rng: np.random.Generator, color: np.ndarray):  # type: ignore[no-untyped-def]
+    """A texture for `Canvas.fill`: furrows from top to bottom, darker towards the sides."""
+
+    def make(height: int, width: int) -> np.ndarray:
+        zoom, depth = max(0.4, width / 120), rng.uniform(0.15, 0.5)
+        furrows = cv2.resize(patch(rng, max(2, height // 6), width, ASPHALT, zoom), (width, height))
+        across = np.linspace(-1, 1, width, dtype=np.float32)[None, :, None] + rng.uniform(-0.5, 0.5)
+        round_ = 1 - rng.uniform(0, 0.5) * across**2
+        return np.clip(
+            color * round_ * (1 + depth * furrows + 0.15 * patch(rng, height, width, GRAIN, zoom)), 0.005, 1.2
+        )
+
+    return make
+
+
+LABELLED = 2.0
+"""Pixels that a branch must be wide to have a label."""
+
+
+def branches(
+    canvas: Canvas,
+    rng: np.random.Generator,
+    foot: np.ndarray,
+    start: tuple[float, float],
+    length: float,
+    half: float,
+    color: np.ndarray,
+) -> None:
+    """Limbs and twigs of a bare tree, which fork from `start`, metres right and up of its foot; `half` as wide as the trunk."""
+    wide: list[np.ndarray] = []
+    thin: list[np.ndarray] = []
+    pixels = canvas.camera.focal / max(1.0, float(np.hypot(foot[0], foot[2])))
+    tips = [(np.array(start), np.pi / 2 + rng.normal(0, 0.2), length, half)]
+    for _ in range(5):
+        grown = []
+        for place, angle, long, thick in tips:
+            for _ in range(rng.integers(2, 4)):
+                turned = angle + rng.normal(0, 0.5)
+                reach, left = long * rng.uniform(0.6, 1.1), thick * rng.uniform(0.5, 0.8)
+                end = place + reach * np.array([np.cos(turned), np.sin(turned)])
+                beside = np.array([-np.sin(turned), np.cos(turned)])
+                figure = np.stack(
+                    [place - thick * beside, place + thick * beside, end + left * beside, end - left * beside]
+                )
+                (wide if (thick + left) * pixels > LABELLED else thin).append(upright(canvas.camera, foot, figure))
+                grown.append((end, turned, reach * 0.75, left))
+        tips = grown
+    texture = material(rng, color, contrast=0.3, kind=ASPHALT)
+    canvas.fill(thin, texture, None)
+    canvas.fill(wide, texture, ID["vegetation"])
 
 
 def tree(canvas: Canvas, rng: np.random.Generator, foot: np.ndarray, light: Light, bare: bool) -> None:
     """A trunk and a crown of several parts."""
     tall, radius = rng.uniform(4, 12), rng.uniform(1.3, 3.6)
-    thick, stem = rng.uniform(0.1, 0.32), tall * rng.uniform(0.25, 0.45)
+    thick, stem = rng.uniform(0.08, 0.42), tall * rng.uniform(0.25, 0.45)
     lean = rng.uniform(-0.6, 0.6)
-    bark = varied(rng, (0.17, 0.14, 0.11), 0.25) * light.on(np.array([0.0, 0.4, 0.0]))
-    trunk = np.array([(-thick, 0), (thick, 0), (thick * 0.7 + lean, tall * 0.7), (-thick * 0.7 + lean, tall * 0.7)])
-    canvas.fill(
-        [upright(canvas.camera, foot, trunk)], material(rng, bark, contrast=0.4, kind=ASPHALT, zoom=2), ID["vegetation"]
+    wood = varied(rng, (0.20, 0.16, 0.13), 0.4) * light.on(np.array([0.0, 0.4, 0.0]))
+    up = np.linspace(0, 1, 7)
+    middle, half = (
+        lean * up**1.5 + rng.normal(0, 0.25 * thick, 7),
+        thick * (1 - 0.3 * up) * (1 + rng.normal(0, 0.07, 7)),
     )
+    half[0] *= rng.uniform(1.0, 1.5)
+    left, right = (np.stack([middle + side * half, 0.7 * tall * up], axis=1) for side in (-1, 1))
+    trunk = upright(canvas.camera, foot, np.concatenate([left, right[::-1]]))
+    canvas.fill([trunk], bark(rng, wood), ID["vegetation"])
+    if bare:
+        branches(canvas, rng, foot, (float(middle[3]), 0.35 * tall), 0.22 * tall, 0.6 * thick, wood)
     for _ in range(rng.integers(2, 6)):
         x, y = lean + rng.normal(0, radius * 0.45), rng.uniform(stem + radius * 0.4, tall - radius * 0.2)
         size = radius * rng.uniform(0.5, 1.0)
