@@ -224,7 +224,9 @@ class Street:
             1 if self.crossing is None else 1 - across
         )
         ground = ground + 0.6 * kerb[:, :, None] * (
-            varied(rng, (0.55, 0.54, 0.52)) * self.light.on(np.array([0, 1.0, 0])) - ground
+            varied(rng, (0.55, 0.54, 0.52) if rng.random() < 0.85 else (0.78, 0.62, 0.12))
+            * self.light.on(np.array([0, 1.0, 0]))
+            - ground
         )
         share = np.exp(-np.minimum(distance, 1e4) / self.setting.haze)[:, :, None]
         air = 0.75 * self.light.ambient * np.array([0.92, 0.97, 1.04], np.float32)

@@ -235,6 +235,8 @@ def _add_ground_floor(
     top = tall - int(ground * density)
     if top < 1:
         return
+    if rng.random() < 0.15:
+        return _add_arcade(image, rng, density, top)
     if shop:
         image[top:] = surface(rng, tall - top, wide, varied(rng, WALLS[rng.integers(len(WALLS))] * 0.7), contrast=0.15)
     at = rng.uniform(0.2, 1.0)
@@ -253,6 +255,23 @@ def _add_ground_floor(
         at += width + (rng.uniform(0.2, 0.8) if shop else rng.uniform(2.0, 7.0))
     if not shop:
         _add_ground_windows(image, rng, density, height, ground)
+
+
+def _add_arcade(image: np.ndarray, rng: np.random.Generator, density: int, top: int) -> None:
+    """Columns below row `top`, before what lies in the dark behind them."""
+    tall, wide = image.shape[:2]
+    wall = image[top:].copy()
+    inside = varied(rng, WALLS[rng.integers(len(WALLS))] * rng.uniform(0.1, 0.5), 0.2)
+    image[top:] = surface(rng, tall - top, wide, inside, kind=CLOUDS, contrast=0.3)
+    for _ in range(int(rng.integers(0, 6))):  # doors, panes, lamps
+        left, width = rng.uniform(0, wide), rng.uniform(0.4, 3.0) * density
+        high = top + int(rng.uniform(0.1, 0.5) * (tall - top))
+        image[high:, int(left) : int(left + width)] *= rng.uniform(0.3, 2.2)
+    beam = int(rng.uniform(0.1, 0.3) * (tall - top))
+    image[top : top + beam] = wall[:beam]
+    step, thick = rng.uniform(2.0, 6.0) * density, max(1, int(rng.uniform(0.25, 0.9) * density))
+    for left in np.arange(rng.uniform(0, step), wide, step).astype(int):
+        image[top:, left : left + thick] = wall[:, left : left + thick]
 
 
 def _add_ground_windows(

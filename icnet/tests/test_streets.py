@@ -7,11 +7,13 @@ from pathlib import Path
 from fluid.errors import DataError
 from icnet.classes import CITYSCAPES, ID
 from icnet.reader import open_pairs, read_pair
-from icnet.streets import files
+from icnet.streets import files, things
+from icnet.streets.camera import Camera, Canvas
 from icnet.streets.files import write_streets
 from icnet.streets.lens import EGO
 from icnet.streets.scene import draw_street
 from icnet.streets.setting import Setting
+from icnet.streets.things import Light
 
 import numpy as np
 import pytest
@@ -69,7 +71,7 @@ def test_every_kind_of_place_and_sky() -> None:
     assert {setting.place for setting in SETTINGS} == {"town", "suburb", "park"}
     assert {setting.sky for setting in SETTINGS} == {"clear", "cloudy", "overcast", "dusk"}
     sideways = np.mean([abs(setting.yaw) > 0.5 for setting in SETTINGS])
-    assert 0.05 < sideways < 0.25
+    assert 0.08 < sideways < 0.3
     assert np.mean([setting.sun > 0.3 for setting in SETTINGS]) > 0.2
     assert all(np.isfinite(value) for s in SETTINGS for value in dataclasses.astuple(s) if isinstance(value, float))
 
@@ -124,3 +126,26 @@ def test_examples_are_drawn_alone_and_are_those_of_the_data_set(tmp_path, monkey
     again = files.example_streets()
     assert all(path.startswith(str(whole)) for path in again)
     assert [Path(path).read_bytes() for path in again] == [Path(path).read_bytes() for path in alone]
+
+
+def test_what_shows_between_twigs_is_not_the_tree() -> None:
+    """Thin crowns hardly have labels, dense ones mostly; nothing but what is covered has."""
+    camera = Camera(96, 96, 90.0, 2.0, 0.0, 0.0, 0.0)
+    shares = []
+    for seed in range(12):
+        canvas = Canvas(camera, ID["sky"])
+        outline, light = np.array([0.0, 3.0, 2.0, 2.0]), Light(np.array([0.0, 1.0, 0.0]), 0.8, 0.2)
+        things.foliage(canvas, np.random.default_rng(seed), np.array([0.0, 0.0, 6.0]), outline, light, bare=True)
+        tree = canvas.label == ID["vegetation"]
+        shares.append(tree.sum() / (canvas.image.sum(axis=2) > 0).sum())
+        assert not tree.any() or (canvas.image[tree].sum(axis=1) > 0).mean() > 0.4
+    assert min(shares) < 0.1 and max(shares) > 0.6
+
+
+def test_no_vehicle_stands_in_the_camera() -> None:
+    rng = np.random.default_rng(0)
+    assert things.Vehicle(rng, "bus", 0.0, 3.0, 0.0).distance() == 0
+    beside = things.Vehicle(rng, "bus", 4.0, 3.0, 0.0)
+    assert beside.distance() == pytest.approx(4.0 - beside.width / 2)
+    ahead = things.Vehicle(rng, "car", 0.0, 9.0, np.pi)
+    assert ahead.distance() == pytest.approx(9.0 - ahead.length / 2)
