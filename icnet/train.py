@@ -38,7 +38,7 @@ import numpy as np
 @dataclass
 @defaults(
     optimizer="adam",
-    lr=0.003,
+    lr=0.006,
     lr_strategy="polynomial_decay",
     lr_power=0.9,
     test_batch_size=4,
@@ -52,8 +52,8 @@ class Flags(OptimizerFlags, BatchFlags, TrainFlags):
     """Folder of the data set, in one of the layouts of README.md; by default drawn streets."""
     width: Positive = 0.375
     """Factor of the channels of every layer; 1 is the network of the paper."""
-    blocks: Blocks = BLOCKS
-    """Residual blocks of the four groups of the deepest branch: less of them is faster."""
+    blocks: Blocks = (3, 3, 3, 2)
+    """Residual blocks of the four groups of the deepest branch: 3 4 6 3 as released, less of them is faster."""
     rounding: Literal["ceil", "floor"] = "floor"
     """Of 1/32 of a side that is no multiple of 32: ceil in July 2018, floor since August 2018."""
     zoom: Positive = 1.0
@@ -62,7 +62,7 @@ class Flags(OptimizerFlags, BatchFlags, TrainFlags):
     """Height and width of what is cut out of each training image."""
     batch_size: Count = 8
     """Images in a batch, over all devices."""
-    num_epochs: Count = 32
+    num_epochs: Count = 34
     """Passes over the training images."""
     pretrained_model: Annotated[str | None, Was("init_model")] = None
     """Weights: those to start from, a registered name, or a file or folder of any format."""
@@ -71,17 +71,17 @@ class Flags(OptimizerFlags, BatchFlags, TrainFlags):
     recipe: Literal["none", "2018"] = "none"
     """2018: optimizer, schedule, decay, crop, batch, length and augmentation of the release, where no flag says otherwise."""
 
-    scales: tuple[Positive, Positive] = (0.75, 1.33)
+    scales: tuple[Positive, Positive] = (0.8, 1.25)
     """Training images are resized by a random factor between these."""
     random_scaling: bool = True
     """Whether they are."""
     flip: Annotated[bool, Was("random_mirror")] = True
     """Mirror every second image."""
-    color_jitter: Share = 0.25
+    color_jitter: Share = 0.2
     """Change brightness, contrast and saturation by up to this share."""
     reduce_zero_label: bool = False
     """Id 0 of label files means nothing, and every other one is one less."""
-    balance: Share = 0.5
+    balance: Share = 0.35
     """How much the classes are weighted by how rare they are in the training labels: 0 not at all, 1 by 1 / log(1.02 + share),
     between them by a power of that."""
     hard_share: Share | None = None
@@ -107,6 +107,7 @@ RECIPE = {
     "batch_size": 16,
     "max_steps": 60_000,
     "width": 1.0,
+    "blocks": BLOCKS,
     "crop": (720, 720),
     "scales": (0.5, 2.0),
     "flip": True,
