@@ -262,9 +262,7 @@ class Learner:
         try:
             self.replay.restore(kept)
         except ValueError as error:
-            raise CheckpointError(
-                f"the saved replay memory cannot be used: {error}. Use the run's own flags"
-            ) from error
+            raise CheckpointError(f"the saved replay memory cannot be used: {error}") from error
         for group in self.groups:
             group.rows = self.replay.newest(group.number)[:, -1].astype(np.int64)
         self.memory.restore(kept["frames"], np.concatenate([group.rows for group in self.groups]), kept["observation"])

@@ -38,6 +38,7 @@ class Transitions:
 LAYOUT = ("environments", "steps a transition", "frames a state", "groups of environments")
 """What a saved memory must have in common with the one that it is put into, beside its size."""
 
+OWN_FLAGS = "Use the run's own flags"
 STEPS_FIRST = 1
 """How the frames of a saved memory are ordered; the memories before it had one environment after the other."""
 
@@ -176,12 +177,14 @@ class Replay:
     def restore(self, arrays: dict[str, np.ndarray]) -> None:
         """Continue from `save`; raises ValueError if it came from a memory of another size or kind."""
         if arrays["action"].shape != self.action.shape or ("leaves" in arrays) != (self.priorities is not None):
-            raise ValueError(f"a memory of {len(arrays['action'])} frames does not fit one of {self.rows}")
+            raise ValueError(f"a memory of {len(arrays['action'])} frames does not fit one of {self.rows}. {OWN_FLAGS}")
         if arrays.get("order") != STEPS_FIRST:
-            raise ValueError("an earlier version saved it, with its frames in another order")
+            raise ValueError(
+                "an earlier version saved it, with its frames in another order. Go on from the run's weights: --pretrained_model RUN"
+            )
         for what, before, now in zip(LAYOUT, arrays["layout"].tolist(), self._layout, strict=True):
             if before != now:
-                raise ValueError(f"it was filled with {before} {what}, not {now}")
+                raise ValueError(f"it was filled with {before} {what}, not {now}. {OWN_FLAGS}")
         for name in ("action", "reward", "outcome", "age"):
             getattr(self, name)[:] = arrays[name]
         self._times[:] = arrays["times"]
