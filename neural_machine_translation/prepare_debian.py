@@ -9,12 +9,13 @@ but a Debian or Ubuntu system; what is there already is used again. Result:
     OUTPUT_DIR/train.tsv dev.tsv test.tsv    source, tab, target
                sources.tsv                   pairs, package and licence by origin
 
-Test and dev pairs are those embedded in this repository and, with --held_out, pairs drawn from every origin. No sentence
+Test and dev pairs are those embedded in this repository and those that data/held_out.tsv names, always the same. No sentence
 of the training part resembles one of theirs: Dice overlap of the words above 0.8 puts a pair out.
 """
 
 import gettext
 import glob
+import hashlib
 import io
 import random
 import re
@@ -51,10 +52,6 @@ class Config:
     """Where the packages are, or are fetched to."""
     descriptions_dir: Path | None = None
     """Folder with apt's Translation-en and Translation-de lists; by default they are fetched into packages_dir."""
-    held_out: int = 200
-    """Pairs of each large origin that are kept for dev, and as many for test."""
-    held_out_of: Path | None = None
-    """Earlier corpora whose dev and test parts are kept, instead of drawing new ones: figures stay comparable."""
     sentence_copies: Count = 1
     """How often pairs of sentences (five words or more, or a full stop) stand in train.tsv; words and names stand there once."""
     made_sentences: Natural = 60_000
@@ -62,7 +59,7 @@ class Config:
     leave_out: tuple[str, ...] = ()
     """Origins to do without: names in the first column of sources.tsv."""
     seed: int = 0
-    """Of the choice of held-out pairs."""
+    """Of the order of the pairs, and of the made sentences."""
 
 
 @dataclass(frozen=True)
@@ -310,6 +307,7 @@ def aligned(left: list[tuple[str, str]], right: list[tuple[str, str]]) -> Iterat
 
 
 INFORMAL_SHARE = 0.15
+HELD_OUT = EMBEDDED / "held_out.tsv"
 TRANSLATIONS = 2
 """Of a word of the dictionary, at most."""
 CATALOGUE = r"/de/LC_MESSAGES/.*\.mo$"
@@ -539,7 +537,9 @@ def collect(config: Config) -> dict[str, list[Pair]]:
         add(DESCRIPTIONS, descriptions(config.descriptions_dir, config.packages_dir))
     if DICTIONARY not in config.leave_out:
         company = Company(pair for pairs in [*result.values(), listed] for pair in pairs)
-        result[DICTIONARY] = list(best_company(listed, company, TRANSLATIONS))
+        named = named_parts()
+        kept = [pair for pair in listed if digest_of(pair) in named]
+        result[DICTIONARY] = list(dict.fromkeys([*best_company(listed, company, TRANSLATIONS), *kept]))
     for name, pairs in result.items():
         print(f"{name}: {len(pairs)} pairs, {sum(len(source.split()) for source, _ in pairs)} English words")
     return result
@@ -553,7 +553,7 @@ def main(config: Config) -> None:
     if unknown := [name for name in config.leave_out if name not in known]:
         raise UserError(f"--leave_out {unknown[0]!r}: no such origin; there are {', '.join(known)}")
     collected = collect(config)
-    parts = held_out(config, collected)
+    parts = held_out(collected)
     everyday = Everyday(pairs_of(EMBEDDED / "everyday.tsv"))
     resembles = Resemblance([source for part in parts.values() for source, _ in part])
     rng = random.Random(config.seed)
@@ -580,19 +580,25 @@ def main(config: Config) -> None:
     )
 
 
-def held_out(config: Config, collected: Mapping[str, list[Pair]]) -> dict[str, list[Pair]]:
-    """The parts dev and test: the embedded ones and some of every large origin, or those of earlier corpora."""
-    if config.held_out_of is not None:
-        return {part: pairs_of(config.held_out_of / f"{part}.tsv") for part in ("dev", "test")}
+def held_out(collected: Mapping[str, list[Pair]]) -> dict[str, list[Pair]]:
+    """The parts dev and test: the embedded pairs, and those that data/held_out.tsv names."""
     parts = {part: pairs_of(EMBEDDED / f"{part}.tsv") for part in ("dev", "test")}
-    rng = random.Random(config.seed)
-    for pairs in collected.values():
-        long = [pair for pair in pairs if 4 <= len(words_of(pair[0])) <= 40]
-        if len(long) >= 20 * config.held_out:
-            chosen = rng.sample(long, 2 * config.held_out)
-            parts["dev"] += chosen[: config.held_out]
-            parts["test"] += chosen[config.held_out :]
+    part_of = named_parts()
+    for pair in dict.fromkeys(pair for pairs in collected.values() for pair in pairs):
+        if (part := part_of.get(digest_of(pair))) is not None:
+            parts[part].append(pair)
     return parts
+
+
+def named_parts() -> dict[str, str]:
+    """The part of every pair that is held out, by its digest."""
+    rows = [line.split("\t") for line in HELD_OUT.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+    return {digest: part for part, digest in rows}
+
+
+def digest_of(pair: Pair) -> str:
+    """What a pair is called where its text shall not stand."""
+    return hashlib.sha256("\t".join(pair).encode()).hexdigest()[:16]
 
 
 def pairs_of(path: Path) -> list[Pair]:

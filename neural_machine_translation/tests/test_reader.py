@@ -11,11 +11,13 @@ from pathlib import Path
 from fluid.data import evaluation_batches, training_batches
 from fluid.errors import DataError, UserError
 from fluid.workers import empty_arrays
+from neural_machine_translation import prepare_debian
 from neural_machine_translation.prepare_debian import (
     Company,
     Everyday,
     Resemblance,
     best_company,
+    digest_of,
     from_books,
     from_dictionary,
     informal_copies,
@@ -386,3 +388,13 @@ def test_every_batch_can_be_shared_by_the_devices(devices, batch_size):
         assert (
             feed["src_word"].shape[0] == len(batch) and feed["src_word"].shape[1] >= source.buckets.lengths[batch].max()
         )
+
+
+def test_pairs_that_are_held_out_are_named_by_their_digests(monkeypatch, tmp_path):
+    pairs = [("It rains.", "Es regnet."), ("It snows.", "Es schneit."), ("It hails.", "Es hagelt.")]
+    named = tmp_path / "held_out.tsv"
+    named.write_text(f"# comment\ndev\t{digest_of(pairs[0])}\ntest\t{digest_of(pairs[2])}\n")
+    monkeypatch.setattr(prepare_debian, "HELD_OUT", named)
+    parts = prepare_debian.held_out({"one": pairs, "two": pairs[:1]})
+    assert [part[-1] for part in parts.values()] == [pairs[0], pairs[2]]
+    assert [len(part) for part in parts.values()] == [232, 230]
