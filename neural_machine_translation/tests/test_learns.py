@@ -64,8 +64,8 @@ def test_digits_are_copied(tmp_path):
 
 
 def test_the_shipped_model_translates_everyday_sentences():
-    """BLEU 45.5 was measured; repeating the nearest of the embedded training sentences scores next to nothing."""
+    """BLEU 58.6 was measured; repeating the nearest of the embedded training sentences scores next to nothing."""
     everyday = str(EMBEDDED / "everyday.tsv")
     result = evaluate.main(evaluate.Flags(test_file_pattern=everyday))
-    assert result.bleu > 42 and result.chrf > 63
+    assert result.bleu > 55 and result.chrf > 72
     assert translation_memory.main(translation_memory.Flags(test_file_pattern=everyday)).bleu < 5

@@ -5,6 +5,7 @@ import random
 from neural_machine_translation.made_sentences import (
     ACCUSATIVE,
     DATIVE,
+    LEXICON,
     NOMINATIVE,
     Grammar,
     Subject,
@@ -13,6 +14,7 @@ from neural_machine_translation.made_sentences import (
     with_ing,
     with_s,
 )
+from neural_machine_translation.prepare_debian import Everyday, pairs_of, words_of
 
 import pytest
 
@@ -102,3 +104,16 @@ def test_sentences_are_whole_and_the_seeds():
     for pair in pairs:
         for text in pair:
             assert text[0].isupper() and text[-1] in ".?" and text[-2].isalpha() and "  " not in text, text
+
+
+def test_none_that_remains_differs_from_an_everyday_sentence_in_one_word():
+    known = pairs_of(LEXICON.parent / "everyday.tsv")
+    everyday, patterns = Everyday(known), set()
+    for english, _ in known:
+        words = words_of(english)
+        patterns |= {(*words[:place], None, *words[place + 1 :]) for place in range(len(words))}
+    kept = [pair for pair in make(4000, random.Random(0)) if not everyday(pair)]
+    assert 3500 < len(kept) < 4000
+    for english, _ in kept:
+        words = words_of(english)
+        assert not any((*words[:place], None, *words[place + 1 :]) in patterns for place in range(len(words))), english
