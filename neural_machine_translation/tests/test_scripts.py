@@ -123,8 +123,8 @@ def test_attention_is_drawn_for_every_translation(tmp_path, monkeypatch):
         assert attention.shape == (len(target), len(source))
         assert np.allclose(attention.sum(1), 1, atol=1e-5)
     attention, source, target = seen[0]
-    children = next(place for place, word in enumerate(source) if "children" in word)
-    assert np.argmax(attention[:, children]) == next(place for place, word in enumerate(target) if "Kinder" in word)
+    garden = next(place for place, word in enumerate(source) if "garden" in word)
+    assert np.argmax(attention[:, garden]) == next(place for place, word in enumerate(target) if "Garten" in word)
 
 
 def test_interactive_mode_answers_each_line(trained, monkeypatch, capsys):
