@@ -80,14 +80,14 @@ def test_it_learns(data: Path, tmp_path: Path) -> None:
 
 @pytest.mark.full
 def test_the_run_without_flags_learns(tmp_path: Path) -> None:
-    """About ten minutes of CPU time. README: 0.446; road 0.84, sky 0.81, building 0.75, car 0.67."""
+    """About ten minutes of CPU time. README, two seeds: 0.446, 0.425; road 0.84, 0.86, sky 0.81, 0.79, building 0.75, 0.66, car 0.67, 0.68."""
     seed = int(np.random.default_rng().integers(1000))
     print(f"seed {seed}")
     train.main(train.Flags(output_dir=tmp_path, seed=seed))
     options = {"checkpoint": tmp_path, "output_dir": tmp_path / "result"}
     assert evaluation.main(evaluation.Flags(**options))["miou"] > 0.4
     classes = json.loads((tmp_path / "result" / "result.json").read_text())["classes"]
-    least = {"road": 0.8, "sky": 0.75, "building": 0.68, "car": 0.6}
+    least = {"road": 0.8, "sky": 0.75, "building": 0.6, "car": 0.6}
     assert all(classes[name]["iou"] > bound for name, bound in least.items()), classes
 
 
