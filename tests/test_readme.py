@@ -20,7 +20,7 @@ INSTEAD = {"caffe2fluid": {"Data": "Convert"}}
 """Tasks with another section in place of one: nets are what the converter works on, and it has no data."""
 
 
-@pytest.mark.parametrize("task", sorted(path.parent.name for path in ROOT.glob("*/infer.py")))
+@pytest.mark.parametrize("task", [*sorted(path.parent.name for path in ROOT.glob("*/infer.py")), "tests/points_task"])
 def test_readmes_have_the_same_sections_in_the_same_order(task: str) -> None:
     """Whatever else a folder has to say stands below one of them, in sections of its own."""
     text = (ROOT / task / "README.md").read_text(encoding="utf-8")

@@ -1,6 +1,6 @@
 """The commands of the READMEs, as a new user types them: the quick ones run here, of the others commands.toml says when they did.
 
-commands.toml has a table for each folder, "." for the main page, with lists of its commands, without comments:
+tests/commands.toml, of each folder its own and of the main page the one here, has lists of commands without their comments:
 
     quick        run here, on stand-ins for the files that they name (readmes.py)
     full         run by ./zoo test --full, in this order
@@ -20,8 +20,14 @@ from tests.readmes import READMES, ROOT, commands, lay_out, script_of
 
 import pytest
 
-LISTED: dict[str, dict[str, Any]] = tomllib.loads((ROOT / "tests" / "commands.toml").read_text(encoding="utf-8"))
 FOLDERS = {str(readme.parent.relative_to(ROOT)): readme for readme in READMES}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+LISTED = {name: _read(readme.parent / "tests" / "commands.toml") for name, readme in FOLDERS.items()}
 
 
 def listed(name: str) -> list[str]:
