@@ -13,7 +13,8 @@ from fluid.data import training_batches
 from fluid.interface import Interface
 from fluid.keeper import Evaluation
 from fluid.metrics import measure
-from fluid.run import script
+from fluid.pictures import Panel, draw_curves
+from fluid.run import events, script
 from fluid.schedule import Cosine
 from fluid.session import fingerprint, settle
 from fluid.trainer import Outcome
@@ -60,7 +61,14 @@ def main(flags: Flags) -> Outcome:
             lambda start: training_batches(source, flags.batch_size, start=start, **options),
             unit="points",
             evaluations=[Evaluation("eval", evaluate, decides="loss")],
+            finish=lambda _: draw(session.run.output_dir),
         )
+
+
+def draw(folder: Path) -> None:
+    """The curve of a run."""
+    panels = [Panel("loss", train="loss", evaluation="loss")]
+    draw_curves(folder / "curves.png", panels, events(folder, "train"), events(folder, "eval"))
 
 
 def build_programs(flags: Flags, net: Net, steps_per_epoch: int) -> dict[str, Interface]:
