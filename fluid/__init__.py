@@ -19,6 +19,16 @@ PROCESSORS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") el
 CPU_THREADS = int(os.environ.get("OMP_NUM_THREADS", 0)) or PROCESSORS
 """Threads of one computation on the CPU. Read here because Paddle sets OMP_NUM_THREADS to 1 when it is imported."""
 
+for _stream in range(3):
+    try:
+        os.fstat(_stream)
+    except OSError:
+        # Closed by whoever started this (`>&-`, some daemons): a file opened next would have its number, and what libraries
+        # print would end up in it.
+        os.open(os.devnull, os.O_RDWR)
+if sys.stdin is None:
+    sys.stdin = open(0, encoding="utf-8")
+
 # Paddle's start-up messages and its remarks on its own code are not the user's concern.
 os.environ.setdefault("GLOG_minloglevel", "2")
 warnings.filterwarnings("ignore", message="No ccache found")

@@ -58,6 +58,13 @@ def test_ctrl_c_while_modules_are_imported_is_quiet():
     assert (done.returncode, done.stderr) == (-signal.SIGINT, b"")
 
 
+def test_a_file_never_takes_the_place_of_a_closed_stream(tmp_path):
+    body = f"import fluid, sys; file = open({str(tmp_path / 'file')!r}, 'w'); file.write(sys.stdin.read() + str(file.fileno()))"
+    command = ["sh", "-c", 'exec "$0" -c "$1" <&- >&- 2>&-', sys.executable, body]
+    subprocess.run(command, check=True, cwd=Path(__file__).parents[2])
+    assert int((tmp_path / "file").read_text()) > 2
+
+
 @pytest.mark.parametrize("name", ["'\\u732b'", "os.fsdecode(b'\\xff')"])
 def test_names_that_the_terminal_cannot_show(name):
     code, out, said = run(
