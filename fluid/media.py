@@ -43,7 +43,7 @@ Image.init()  # load all of Pillow's plugins; until then it knows only some of F
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
 EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 VIDEO_EXTENSIONS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
-CAMERA = re.compile(r"camera:(\d+)")
+CAMERA = re.compile(r"camera:(\d{1,9})")
 
 MAX_PIXELS = 100_000_000
 """Of a picture: a file of some kilobytes can claim any number of them."""

@@ -250,6 +250,7 @@ def test_files_folders_patterns_and_lists_in_order(tmp_path, monkeypatch):
         ("broken.mp4", "broken.mp4: not a video, or damaged"),
         ("cut.mp4", "cut.mp4: not a video, or damaged"),
         ("camera:99", "camera:99: there is no such camera"),
+        ("camera:99999999999", "camera:99999999999: no such file, and nothing matches it"),
     ],
 )
 def test_what_is_not_there_or_no_picture_is_named(tmp_path, monkeypatch, capfd, word, message):
