@@ -24,14 +24,18 @@ def json_lines(path: Path | None) -> Iterator[Write]:
     with writing(path):
         # Names of files that are no UTF-8 come with surrogates, which JSON writes by their numbers.
         file = open(path, "w", encoding="utf-8", errors="backslashreplace")
-    with file:
 
-        def write(record: Mapping[str, Any]) -> None:
-            with writing(path):
-                file.write(json.dumps(record, ensure_ascii=False) + "\n")
-                file.flush()
+    def write(record: Mapping[str, Any]) -> None:
+        with writing(path):
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            file.flush()
 
+    try:
         yield write
+    finally:
+        with writing(path):
+            # What could not be written is tried once more.
+            file.close()
 
 
 def write_result(folder: Path, result: Mapping[str, Any]) -> None:

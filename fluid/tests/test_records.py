@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 from fluid.errors import UserError
 from fluid.records import json_lines, make_folder, write_result
@@ -30,6 +31,8 @@ def test_what_cannot_be_written_is_one_message(tmp_path):
     ):
         with pytest.raises(UserError, match="file.*cannot be written"):
             attempt()
+    with pytest.raises(UserError, match="/dev/full: cannot be written"), json_lines(Path("/dev/full")) as write:
+        write({})
     with pytest.raises(UserError, match="cannot be written"), json_lines(tmp_path) as write:
         write({})
 
