@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from fluid import PROCESSORS
 from fluid.errors import UserError
 
 GRACE = 3.0
@@ -86,7 +87,13 @@ def visible_gpus() -> list[str]:
 
 
 def share(gpus: Sequence[str], processes: int) -> list[list[str]]:
-    """The GPUs of each process, in order; empty lists where there is none. Raises UserError if some would be left over."""
+    """The GPUs of each process, in order; empty lists where there is none.
+
+    Raises UserError if some would be left over, or without GPUs for more processes than there is work for.
+    """
+    most = max(PROCESSORS, 8)
+    if not gpus and not 1 <= processes <= most:
+        raise UserError(f"launch {processes}: on this machine, without GPUs, 1 to {most} processes")
     if processes < 1 or len(gpus) % processes:
         raise UserError(
             f"launch {processes}: {len(gpus)} GPUs cannot be shared evenly by so many processes; give a number that "

@@ -39,6 +39,9 @@ def test_every_process_gets_its_share_of_the_gpus(monkeypatch):
     for processes in (0, 3, 8):
         with pytest.raises(UserError, match="4 GPUs cannot be shared evenly"):
             launch.share(launch.visible_gpus(), processes)
+    for processes in (0, 10**23):
+        with pytest.raises(UserError, match=f"launch {processes}: on this machine, without GPUs, 1 to"):
+            launch.share([], processes)
 
 
 def test_gpus_are_counted_where_nothing_chooses_them(monkeypatch, tmp_path):
