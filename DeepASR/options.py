@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from fluid.config import BatchFlags, Count, EngineFlags, ExportedFlags, Natural, Positive, Was, WeightsFlags
+from fluid.config import BatchFlags, Count, EngineFlags, ExportedFlags, Natural, Positive, Was, WeightsFlags, Workers
 
 
 @dataclass
@@ -37,7 +37,7 @@ class SearchFlags(NetworkFlags, ExportedFlags, BatchFlags, EngineFlags):
     """States of the graph that are kept at a time, at most."""
     min_active: Natural = 200
     """States of the graph that are kept at a time, at least."""
-    num_decoders: Annotated[Natural, Was("num_threads")] = 0
+    num_decoders: Annotated[Workers, Was("num_threads")] = 0
     """Processes that decode; 0: this one."""
     grammar: Path | None = None
     """What may be said instead, as DeepASR/grammar.py explains: lines of words with (a | b), [perhaps] and +."""

@@ -26,7 +26,7 @@ from DeepASR.lexicon import Lexicon
 from DeepASR.preparing import Recording, prepare
 from DeepASR.synthesis import Voice, in_a_room
 from fluid import config as configuration
-from fluid.config import Count, Natural, Range
+from fluid.config import Count, Natural, Range, Seed
 from fluid.errors import DataError
 from fluid.run import console, script
 
@@ -77,7 +77,7 @@ class Flags:
     """Least and most decibels between speech and noise in the strings for test."""
     num_bins: Count = 24
     """Mel bands of a frame."""
-    seed: Natural = 0
+    seed: Seed = 0
     """Seed of strings, pauses and noise."""
 
 

@@ -21,7 +21,7 @@ from DeepASR.lexicon import Lexicon
 from DeepASR.preparing import Recording, prepare
 from DeepASR.synthesis import Voice, in_a_room, splits
 from fluid import config as configuration
-from fluid.config import Count, Natural
+from fluid.config import Count, Seed
 from fluid.run import console, script
 
 import numpy as np
@@ -45,7 +45,7 @@ class Flags:
     """Samples a second."""
     num_bins: Count = 24
     """Mel bands of a frame."""
-    seed: Natural = 0
+    seed: Seed = 0
     """Seed of sentences, voices and noise."""
 
 

@@ -26,7 +26,7 @@ from DeepASR.lexicon import read_lexicon
 from DeepASR.manifests import ENDING, read_manifest
 from DeepASR.preparing import Recording, listing, prepare
 from fluid import config as configuration
-from fluid.config import Count, Natural, Share
+from fluid.config import Count, Seed, Share
 from fluid.errors import DataError, UserError
 from fluid.run import console, script
 
@@ -57,7 +57,7 @@ class Flags:
     """Errors in characters or in words."""
     leave_out: bool = False
     """Leave recordings out that cannot be used, and say which, instead of ending."""
-    seed: Natural = 0
+    seed: Seed = 0
     """Seed of who is in which part."""
 
 

@@ -22,7 +22,7 @@ from DeepQNetwork.loop import REPLAY_PREFIX, Learner, Outcome, benchmark, profil
 from DeepQNetwork.recipe import Recipe, fill, returns_of, view_of
 from DeepQNetwork.watch import Recorder, watch
 from fluid import config as configuration
-from fluid.config import Count, Natural, Number, Share, TrainFlags
+from fluid.config import Count, Number, Seed, Share, TrainFlags, Workers
 from fluid.engine import Engine
 from fluid.errors import UserError
 from fluid.interface import Interface
@@ -45,7 +45,7 @@ class Flags(Recipe, TrainFlags):
     """Stop when an evaluation reaches this mean; by default 490 for CartPole-v1, none otherwise."""
     pretrained_model: str | None = None
     """Weights: those to start from, a name such as breakout_2018, a checkpoint, or weights of any format."""
-    seeds: tuple[Natural, ...] = ()
+    seeds: tuple[Seed, ...] = ()
     """Train with each of these seeds, one after the other, in OUTPUT/seed_N, and draw all of them together."""
     benchmark: bool = False
     """Measure instead of training: the loop, the environments alone and the updates alone."""
@@ -64,7 +64,7 @@ class Flags(Recipe, TrainFlags):
     """Share of random actions where nothing is learned."""
     capture_every: Count | None = None
     """Steps between recordings of one episode, at most 60 seconds of it, in OUTPUT/videos; by default none."""
-    num_workers: Natural = 0
+    num_workers: Workers = 0
     """Workers: threads of the Atari emulators; 0: one a processor."""
 
 

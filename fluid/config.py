@@ -39,14 +39,14 @@ class Range:
     def __contains__(self, value: float) -> bool:
         above = value > self.low if self.without_low else value >= self.low
         below = value < self.high if self.without_high else value <= self.high
-        return math.isfinite(value) and above and below
+        return above and below and math.isfinite(value)
 
     def __str__(self) -> str:
-        words = (
-            [f"above {self.low:g}" if self.without_low else f"at least {self.low:g}"] if self.low > -math.inf else []
-        )
+        words = []
+        if self.low > -math.inf:
+            words.append(f"{'above' if self.without_low else 'at least'} {self.low}")
         if self.high < math.inf:
-            words.append(f"below {self.high:g}" if self.without_high else f"at most {self.high:g}")
+            words.append(f"{'below' if self.without_high else 'at most'} {self.high}")
         return " and ".join(words) or "finite"
 
 
@@ -69,8 +69,11 @@ class WasSwitch:
 
 
 Declared = TypeVar("Declared", Range, Was, WasSwitch)
-Count = Annotated[int, Range(1)]
-Natural = Annotated[int, Range(0)]
+# More than that is a slip of the keyboard, and too much for one library or another.
+Count = Annotated[int, Range(1, 2**31 - 1)]
+Natural = Annotated[int, Range(0, 2**31 - 1)]
+Seed = Annotated[int, Range(0, 2**32 - 1)]
+Workers = Annotated[int, Range(0, 1024)]
 Number = Annotated[float, Range(-math.inf)]
 Positive = Annotated[float, Range(0, without_low=True)]
 NotNegative = Annotated[float, Range(0)]
@@ -90,9 +93,9 @@ class EngineFlags:
     """Arithmetic of matrix products and convolutions; parameters and losses stay float32. tf32 and bf16 need xla."""
     kernels: Literal["auto", "off"] = "auto"
     """The zoo's own GPU kernels where they fit and are faster, or none of them. Of xla alone."""
-    seed: Natural = 0
+    seed: Seed = 0
     """Seed of initialisation, data order, augmentation and dropout."""
-    num_workers: Natural = 0
+    num_workers: Workers = 0
     """Workers: processes that read the data; 0 reads in the training process."""
     programs: Path | None = None
     """Folder that `./zoo capture` wrote: run the Programs in it, without Paddle, instead of building them."""

@@ -19,7 +19,7 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from fluid.config import Decay, Natural, parse
+from fluid.config import Decay, Seed, parse
 from fluid.errors import DataError, UserError
 from fluid.files import read_plain
 from fluid.records import make_folder, writing
@@ -44,7 +44,7 @@ class Config:
     """Share of each class that becomes validation images, by which the best checkpoint is chosen."""
     test_share: Decay = 0.0
     """Share of each class that becomes test images, which a run never sees."""
-    seed: Natural = 0
+    seed: Seed = 0
     """Another seed makes another division."""
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from fluid.config import Count, Natural, parse
+from fluid.config import Count, Seed, parse
 from fluid.errors import DataError, UserError
 from fluid.media import read_image
 from fluid.run import script
@@ -44,7 +44,7 @@ class Config:
     """Folder of the stamps."""
     views: Count = 3
     """Pictures of each thing."""
-    seed: Natural = 0
+    seed: Seed = 0
     """Seed of places, sizes and what lies behind."""
 
 

@@ -16,7 +16,7 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fluid import PROCESSORS
-from fluid.config import Count, Natural, parse
+from fluid.config import Count, Natural, Seed, Workers, parse
 from fluid.errors import UserError
 from fluid.run import script
 from ocr_recognition.alphabet import Alphabet, read_dictionary
@@ -55,9 +55,9 @@ class Config:
     """Of the pictures, in pixels."""
     columns_a_frame: Natural = 4
     """Of the network that is to read them by CTC, 8 for those of 2018: no word is too narrow for it; 0 for attention."""
-    seed: Natural = 0
+    seed: Seed = 0
     """Of all that is random."""
-    num_workers: Natural = PROCESSORS
+    num_workers: Workers = PROCESSORS
     """Processes that make words."""
 
 

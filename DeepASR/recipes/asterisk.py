@@ -35,7 +35,7 @@ from DeepASR.lexicon import Lexicon, lexicon_lines
 from DeepASR.metrics import ErrorRates, error_rates
 from DeepASR.recipes.stages import remade, run, run_stages, sweep, write_tables
 from fluid import config as configuration
-from fluid.config import Count, Natural
+from fluid.config import Count, Seed
 from fluid.errors import DataError, UserError
 from fluid.records import write_result, writing
 from fluid.run import console, script
@@ -71,7 +71,7 @@ class Flags:
     """Flags of train.py beside those of this recipe."""
     use: str = ""
     """Flags of eval.py, such as --use "--device gpu"."""
-    seed: Natural = 0
+    seed: Seed = 0
     """Seed of which prompts are in which part."""
 
 

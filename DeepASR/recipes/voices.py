@@ -28,7 +28,7 @@ if __package__ in (None, ""):
 from DeepASR.audio import resample
 from DeepASR.prepare_digits import RATE, WORDS
 from fluid import config as configuration
-from fluid.config import Natural
+from fluid.config import Seed
 from fluid.errors import UserError
 from fluid.records import make_folder, writing
 from fluid.run import console, script
@@ -54,7 +54,7 @@ class Flags:
     """Folder to write."""
     engines: tuple[Literal["flite", "hibari", "joe"], ...] = ("flite", "hibari", "joe")
     """What speaks."""
-    seed: Natural = 0
+    seed: Seed = 0
     """Seed of pace and pitch."""
 
 

@@ -96,12 +96,14 @@ def test_wrong_flags_exit_with_2(words, capsys):
 @pytest.mark.parametrize(
     "words, line",
     [
-        (["--num_workers", "-1"], "--num_workers -1: must be at least 0"),
+        (["--num_workers", "-1"], "--num_workers -1: must be at least 0 and at most 1024"),
+        (["--seed", "4294967296"], "--seed 4294967296: must be at least 0 and at most 4294967295"),
         (["--max_minutes", "0"], "--max_minutes 0.0: must be above 0"),
         (["--max_minutes", "nan"], "--max_minutes nan: must be above 0"),
         (["--max_minutes", "inf"], "--max_minutes inf: must be above 0"),
         (["--dropout", "1"], "--dropout 1.0: must be at least 0 and below 1"),
-        (["--topk", "0"], "--top_k 0: must be at least 1"),
+        (["--topk", "0"], "--top_k 0: must be at least 1 and at most 2147483647"),
+        (["--topk", "1" + 400 * "0"], f"--top_k 1{400 * '0'}: must be at least 1 and at most 2147483647"),
         (["--mean", "0.5", "1.5"], "--mean 1.5: must be at least 0 and at most 1"),
     ],
 )
