@@ -82,8 +82,8 @@ def main(flags: Flags) -> dict[str, float]:
         console.print(f"{incomplete} utterances ended where the graph does not")
     if flags.output_dir is not None:
         low, high = rates.interval()
-        of = {"weights": opened.source, "data": str(part.folder)}
-        write_result(flags.output_dir, {**of, **result, "interval": [100 * low, 100 * high]})
+        found = {**result, "interval": [100 * low, 100 * high]}
+        write_result(flags.output_dir, found, weights=opened.source, data=str(part.folder), samples=len(part))
     return result
 
 

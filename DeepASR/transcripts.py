@@ -15,7 +15,7 @@ from DeepASR.pictures import draw_alignment
 from DeepASR.recogniser import Recogniser
 from DeepASR.voice_activity import speech
 from fluid.errors import DataError, UserError
-from fluid.records import json_lines, make_folder, writing
+from fluid.records import json_lines, make_folder, say_written, writing
 
 import numpy as np
 
@@ -151,7 +151,7 @@ def spoken(words: Sequence[str], unit: Unit) -> str:
 
 
 def write_transcripts(folder: Path, transcripts: Sequence[Transcript]) -> None:
-    """transcripts.jsonl, .txt, .ctm, and an .srt for each recording. Raises UserError if they cannot be written."""
+    """transcripts.jsonl, .txt, .ctm, and an .srt for each recording; says so. Raises UserError if they cannot be written."""
     make_folder(folder)
     with json_lines(folder / "transcripts.jsonl") as write:
         for transcript in transcripts:
@@ -164,6 +164,7 @@ def write_transcripts(folder: Path, transcripts: Sequence[Transcript]) -> None:
     for name, text in texts.items():
         with writing(folder / name):
             (folder / name).write_text(text, encoding="utf-8", errors="surrogateescape")
+    say_written(folder, ["transcripts.jsonl", "transcripts.txt", "transcripts.ctm", "*.srt"])
 
 
 def file_of(number: int, name: str, ending: str) -> str:

@@ -58,7 +58,7 @@ def main(flags: Flags) -> Scores:
         console.print(f"human-normalised: {relative:.2f} (0: random play, 1: a professional tester, arXiv:1511.06581)")
     if flags.output_dir is not None:
         of = {"weights": player.weights, "data": environment.description}
-        write_result(flags.output_dir, {**of, **result})
+        write_result(flags.output_dir, result, **of, samples=flags.test_episodes)
     return scores
 
 

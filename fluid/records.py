@@ -2,11 +2,12 @@
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from fluid.errors import UserError
+from fluid.run import console
 
 Write = Callable[[Mapping[str, Any]], None]
 
@@ -38,12 +39,24 @@ def json_lines(path: Path | None) -> Iterator[Write]:
             file.close()
 
 
-def write_result(folder: Path, result: Mapping[str, Any]) -> None:
-    """Write FOLDER/result.json, what an evaluation found. Raises UserError if it cannot be written."""
+def write_result(
+    folder: Path, result: Mapping[str, Any], *, weights: str, data: str, samples: int, pictures: Iterable[Path] = ()
+) -> None:
+    """Write FOLDER/result.json, what an evaluation found of which weights on how many samples, and name it and its pictures.
+
+    Raises UserError if it cannot be written.
+    """
     path = make_folder(folder) / "result.json"
     with writing(path):
-        text = json.dumps(result, indent=1, ensure_ascii=False) + "\n"
+        whole = {"weights": weights, "data": data, "samples": samples, **result}
+        text = json.dumps(whole, indent=1, ensure_ascii=False) + "\n"
         path.write_text(text, encoding="utf-8", errors="backslashreplace")
+    say_written(folder, [path.name, *(picture.name for picture in pictures)])
+
+
+def say_written(folder: Path, names: Iterable[str]) -> None:
+    """Print where results are."""
+    console.print(f"written to {folder}: {', '.join(names)}", markup=False)
 
 
 def make_folder(folder: Path) -> Path:

@@ -96,8 +96,8 @@ def main(flags: Flags) -> dict[str, float]:
     print_scores(result, matrix, segmenter.classes)
     console.print(f"{len(pairs)} images, {time.perf_counter() - began:.1f} s")
     if flags.output_dir is not None:
-        found = {"weights": opened.source, "data": pairs.origin, "images": len(pairs), **result}
-        write_result(flags.output_dir, {**found, "classes": by_class(matrix, segmenter.classes)})
+        found = {**result, "classes": by_class(matrix, segmenter.classes)}
+        write_result(flags.output_dir, found, weights=opened.source, data=pairs.origin, samples=len(pairs))
     return result
 
 

@@ -25,7 +25,7 @@ from fluid.arrays import read_npz
 from fluid.config import ArrayFlags, BatchFlags, Count, EngineFlags, ExportedFlags, Share, Was, defaults
 from fluid.errors import DataError, UserError
 from fluid.interface import Interface
-from fluid.records import json_lines, make_folder
+from fluid.records import json_lines, make_folder, say_written
 from fluid.run import console, script
 from fluid.runner import Runner, run_arrays
 from icnet import pictures
@@ -40,6 +40,7 @@ import numpy as np
 import tyro
 
 Kind = Literal["result", "label", "overlay", "side"]
+ENDINGS: dict[Kind, str] = {"result": "png", "label": "png", "overlay": "jpg", "side": "jpg"}
 
 
 @dataclass
@@ -206,14 +207,15 @@ def segment(labeller: Labeller, found: Iterator[tuple[str, np.ndarray]], flags: 
             for (place, image), label in zip(batch, labeller([image for _, image in batch])):
                 stem = names.of(place)
                 write_all(folder, stem, image, label, classes, flags)
-                record = {"image": place, "result": f"{stem}_result.png", "shares": shares(label, classes)}
+                files = [name_of(stem, kind) for kind in flags.write]
+                record = {"image": place, "files": files, "shares": shares(label, classes)}
                 write(record)
                 records.append(record)
                 shown = ", ".join(
                     f"{name} {share:.1%}" for name, share in itertools.islice(record["shares"].items(), 6)
                 )
                 console.print(f"{place}: {shown}", markup=False)
-    console.print(f"written to {folder}", markup=False)
+    say_written(folder, ["shares.jsonl", *(name_of("*", kind) for kind in flags.write)])
     return records
 
 
@@ -247,16 +249,21 @@ def shares(label: np.ndarray, classes: Classes) -> dict[str, float]:
     return {classes.names[number]: round(counts[number] / label.size, 4) for number in order if counts[number]}
 
 
+def name_of(stem: str, kind: Kind) -> str:
+    """Of the file with what --write asks for of a picture."""
+    return f"{stem}_{kind}.{ENDINGS[kind]}"
+
+
 def write_all(folder: Path, stem: str, image: np.ndarray, label: np.ndarray, classes: Classes, flags: Flags) -> None:
     """What --write asks for."""
     if "result" in flags.write:
-        pictures.write(folder / f"{stem}_result.png", pictures.colored(label, classes))
+        pictures.write(folder / name_of(stem, "result"), pictures.colored(label, classes))
     if "label" in flags.write:
-        write_ids(folder / f"{stem}_label.png", label, classes)
+        write_ids(folder / name_of(stem, "label"), label, classes)
     if "overlay" in flags.write:
-        pictures.write(folder / f"{stem}_overlay.jpg", pictures.overlay(image, label, classes, flags.opacity))
+        pictures.write(folder / name_of(stem, "overlay"), pictures.overlay(image, label, classes, flags.opacity))
     if "side" in flags.write:
-        pictures.write(folder / f"{stem}_side.jpg", pictures.side_by_side(image, label, classes))
+        pictures.write(folder / name_of(stem, "side"), pictures.side_by_side(image, label, classes))
 
 
 if __name__ == "__main__":

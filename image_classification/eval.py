@@ -18,7 +18,7 @@ from fluid.config import BatchFlags, EngineFlags, ExportedFlags, ResultFlags, de
 from fluid.data import batches_for_all
 from fluid.interface import Interface
 from fluid.metrics import measure
-from fluid.records import write_result
+from fluid.records import make_folder, write_result
 from fluid.run import console, script
 from fluid.runner import Runner
 from image_classification.classes import open_matched
@@ -77,25 +77,22 @@ def main(flags: Flags) -> dict[str, float]:
         f"({accuracy.samples} images, {time.perf_counter() - began:.1f} s)"
     )
     if flags.output_dir is not None:
-        found = {
-            "weights": opened.source,
-            "data": images.origin,
-            "images": accuracy.samples,
-            "views": flags.views,
-            **result,
-        }
         source = ImageSource(images, classifier.preprocess)
         records = {
             "classes": records_by_class(accuracy, classifier),
             "mistakes": records_of_mistakes(accuracy, source, classifier),
         }
-        write_result(flags.output_dir, {**found, **records})
         drawn = [
-            draw_what_is_confused(flags.output_dir, accuracy, classifier),
+            draw_what_is_confused(make_folder(flags.output_dir), accuracy, classifier),
             *draw_mistakes(flags.output_dir, accuracy, source, classifier),
         ]
-        console.print(
-            f"written to {flags.output_dir}: result.json, {', '.join(path.name for path in drawn)}", markup=False
+        write_result(
+            flags.output_dir,
+            {"views": flags.views, **result, **records},
+            weights=opened.source,
+            data=images.origin,
+            samples=accuracy.samples,
+            pictures=drawn,
         )
     return result
 

@@ -32,7 +32,7 @@ from fluid.errors import DataError, UserError
 from fluid.interface import Interface
 from fluid.picture_files import prepared
 from fluid.pictures import draw_sheet
-from fluid.records import json_lines, make_folder, writing
+from fluid.records import json_lines, make_folder, say_written, writing
 from fluid.run import console, script
 from fluid.runner import Runner, run_arrays
 from image_classification.classes import with_labels_of
@@ -233,7 +233,7 @@ def write_results(folder: Path, records: list[dict[str, Any]], seen: list[np.nda
     known = [record["correct"] for record in records if "correct" in record]
     if known:
         console.print(f"top-1 {np.mean(known):.4f} of {len(known)} labelled images")
-    console.print(f"written to {folder}: predictions.jsonl, predictions.csv, sheet.png", markup=False)
+    say_written(folder, ["predictions.jsonl", "predictions.csv", "sheet.png"])
 
 
 def extract(runner: Runner, classifier: Classifier, pictures: Iterator[Named], flags: Flags) -> list[dict[str, Any]]:
@@ -246,7 +246,8 @@ def extract(runner: Runner, classifier: Classifier, pictures: Iterator[Named], f
     if places:
         path = empty_folder(flags.output_dir) / "features.npz"
         write_npz(path, {"features": np.stack(features), "images": np.array(places)})
-        console.print(f"{flags.feature} {[len(places), *features[0].shape]} written to {path}", markup=False)
+        console.print(f"{flags.feature}: {[len(places), *features[0].shape]}", markup=False)
+        say_written(path.parent, [path.name])
     return []
 
 

@@ -2,12 +2,11 @@
 
 import time
 from dataclasses import dataclass
-from typing import Any
 
 from fluid.config import BatchFlags, EngineFlags, ExportedFlags, Natural, ResultFlags, Share
 from fluid.data import batches_for_all
 from fluid.metrics import measure
-from fluid.records import write_result
+from fluid.records import make_folder, write_result
 from fluid.run import console
 from object_detection.datasets import DataFlags, open_sound_part
 from object_detection.detector import TOLD_BY_NETWORK, DetectionFlags, NetworkFlags
@@ -78,9 +77,8 @@ def evaluate(flags: EvaluationFlags) -> dict[str, float]:
     console.print(f"{protocol}; NMS {flags.iou:g}; {time.perf_counter() - began:.1f} s", markup=False)
     console.print(f"Test model {opened.source}, map {figures.get('map', figures.get('AP', 0.0)):.4f}", markup=False)
     if flags.output_dir is not None:
-        found: dict[str, Any] = {"weights": opened.source, "data": data.origin, "protocol": protocol, **figures}
-        write_result(flags.output_dir, found)
-        drawn = draw_evaluation(flags.output_dir, metric.metric, data, flags.overlap)
-        names = ", ".join(["result.json", *(path.name for path in drawn)])
-        console.print(f"written to {flags.output_dir}: {names}", markup=False)
+        drawn = draw_evaluation(make_folder(flags.output_dir), metric.metric, data, flags.overlap)
+        found = {"protocol": protocol, **figures}
+        of = {"weights": opened.source, "data": data.origin}
+        write_result(flags.output_dir, found, **of, samples=len(data.objects), pictures=drawn)
     return figures

@@ -26,13 +26,14 @@ from fluid import media
 from fluid.config import ArrayFlags, BatchFlags, Count, EngineFlags, ExportedFlags, Was, defaults
 from fluid.data import batches_for_all
 from fluid.errors import DataError, UserError
+from fluid.records import say_written
 from fluid.run import console, script
 from fluid.runner import Runner, run_arrays
 from object_detection.detector import TOLD_BY_NETWORK, DetectionFlags, Detector, NetworkFlags, rows
 from object_detection.finding import TileFlags, find_objects
 from object_detection.found import Found, classes_named, in_pixels
 from object_detection.opening import build_program, open_detector, open_prediction, open_runner, settle
-from object_detection.storing import Form, record, storage
+from object_detection.storing import WRITTEN, Form, record, storage
 
 import numpy as np
 import tyro
@@ -108,7 +109,7 @@ def main(flags: Flags) -> list[dict[str, Any]]:
             records.append(record(place, picture, found))
             console.print(f"{place}: {in_words(found)}", markup=False)
     if records:
-        console.print(f"written to {flags.output_dir}: {', '.join(flags.write)}", markup=False)
+        say_written(flags.output_dir, [WRITTEN[form] for form in flags.write])
     if unreadable:
         raise DataError("\n".join(map(str, unreadable)))
     return records

@@ -30,6 +30,14 @@ import numpy as np
 from PIL import Image
 
 Form = Literal["json", "pictures", "coco", "voc", "yolo"]
+WRITTEN: dict[Form, str] = {
+    "json": "detections.jsonl",
+    "pictures": "pictures/",
+    "coco": "coco.json",
+    "voc": "voc/",
+    "yolo": "yolo/",
+}
+"""What is there of each."""
 QUALITY = 92
 CAMERA_RATE = 10.0
 """Frames a second of what is written of a camera, which does not tell its own."""
@@ -89,16 +97,16 @@ def storage(
         writers: list[Writer] = []
         for form in dict.fromkeys(forms):
             if form == "json":
-                writers.append(_Lines(stack.enter_context(json_lines(folder / "detections.jsonl"))))
+                writers.append(_Lines(stack.enter_context(json_lines(folder / WRITTEN[form]))))
                 continue
             if form == "pictures":
-                writers.append(_Pictures(make_folder(folder / "pictures"), frame_step))
+                writers.append(_Pictures(make_folder(folder / WRITTEN[form]), frame_step))
             elif form == "coco":
-                writers.append(_Coco(folder / "coco.json", class_names))
+                writers.append(_Coco(folder / WRITTEN[form], class_names))
             elif form == "voc":
-                writers.append(_Voc(folder / "voc", class_names))
+                writers.append(_Voc(folder / WRITTEN[form], class_names))
             else:
-                writers.append(_Yolo(folder / "yolo", class_names))
+                writers.append(_Yolo(folder / WRITTEN[form], class_names))
             stack.callback(writers[-1].close)
         yield Storage(writers)
 

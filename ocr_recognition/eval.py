@@ -9,7 +9,6 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -73,7 +72,7 @@ def main(flags: Flags) -> dict[str, float]:
     result = accuracy.result()
     print_result(accuracy, result, time.perf_counter() - began)
     if flags.output_dir is not None:
-        write(flags.output_dir, accuracy, result, source, {"weights": opened.source, "data": source.origin})
+        write(flags.output_dir, accuracy, result, source, opened.source)
     return result
 
 
@@ -105,17 +104,16 @@ def print_result(accuracy: Accuracy, result: dict[str, float], seconds: float) -
     )
 
 
-def write(
-    folder: Path, accuracy: Accuracy, result: dict[str, float], source: MeasuredWords, facts: dict[str, Any]
-) -> None:
+def write(folder: Path, accuracy: Accuracy, result: dict[str, float], source: MeasuredWords, weights: str) -> None:
     """result.json, words.png with errors first, reliability.png."""
     table = accuracy.table
     bins, error = reliability(table["confidence"], table["exact"])
     lengths = {str(length): share for length, (_, share) in accuracy.by_length().items()}
-    write_result(folder, {**facts, **result, "calibration_error": error, "exact_by_length": lengths})
-    pictures.draw_reliability(make_folder(folder) / "reliability.png", bins, error)
-    draw_found(folder / "words.png", accuracy, source)
-    console.print(f"written to {folder}: result.json, reliability.png, words.png", markup=False)
+    drawn = [make_folder(folder) / "reliability.png", folder / "words.png"]
+    pictures.draw_reliability(drawn[0], bins, error)
+    draw_found(drawn[1], accuracy, source)
+    found = {**result, "calibration_error": error, "exact_by_length": lengths}
+    write_result(folder, found, weights=weights, data=source.origin, samples=len(source), pictures=drawn)
 
 
 if __name__ == "__main__":

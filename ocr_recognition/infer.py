@@ -25,7 +25,7 @@ from fluid import media
 from fluid.config import ArrayFlags, Was, defaults
 from fluid.errors import DataError, UserError
 from fluid.interface import Interface
-from fluid.records import json_lines, make_folder
+from fluid.records import json_lines, make_folder, say_written
 from fluid.run import console, script
 from fluid.runner import Runner, run_arrays
 from ocr_recognition import pictures
@@ -158,7 +158,7 @@ def write_all(flags: Flags, found: Iterator[Named], read: Callable[[list[Named]]
     if shown:
         captions = [f"{record['text']}  {record['confidence']:.2f}" for record in records[: len(shown)]]
         pictures.draw_words(folder / "words.png", shown, captions, [None] * len(shown))
-        console.print(f"written to {folder}: readings.jsonl, words.png", markup=False)
+        say_written(folder, ["readings.jsonl", "words.png"])
     return records
 
 

@@ -92,10 +92,12 @@ def test_a_run_leaves_what_all_runs_leave(task: Task, run: Path) -> None:
 def test_evaluation_equals_the_figure_of_training(task: Task, run: Path) -> None:
     folder = task.place / "evaluated"
     words = [*task.data(), *task.words("eval"), "--checkpoint", run, "--engine", "paddle", "--output_dir", folder]
-    result = done(call(task, "eval", *words)).result
-    figure = task.tiny.figure(result)
+    said = done(call(task, "eval", *words))
+    figure = task.tiny.figure(said.result)
     written = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    assert list(written)[:2] == ["weights", "data"] and written[task.tiny.METRIC] == figure
+    assert list(written)[:3] == ["weights", "data", "samples"] and written[task.tiny.METRIC] == figure
+    assert isinstance(written["samples"], int) and written["samples"] > 0
+    assert f"written to {folder}: result.json" in said.out + said.err
     assert str(checkpoint.find_best(run).relative_to(task.place)) in written["weights"]
     assert figure == pytest.approx(events(run, "eval")[-1][task.tiny.METRIC], rel=1e-6)
     assert figure not in (0.0, 1.0, 100.0), "what any weights would give is no evidence: declare another figure"

@@ -196,7 +196,7 @@ def test_sound_comes_through_standard_input(tmp_path: Path) -> None:
     with open(EXAMPLES / "weather.flac", "rb") as sound:
         ended = subprocess.run(command, stdin=sound, capture_output=True, text=True, timeout=120)
     assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.splitlines()[-1] == "-: 明天北京天气怎么样"
+    assert "-: 明天北京天气怎么样" in ended.stdout.splitlines()
 
 
 def test_a_data_set_is_aligned_anew(tmp_path: Path) -> None:

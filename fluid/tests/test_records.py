@@ -26,7 +26,7 @@ def test_what_cannot_be_written_is_one_message(tmp_path):
     (tmp_path / "file").write_text("")
     for attempt in (
         lambda: make_folder(tmp_path / "file"),
-        lambda: write_result(tmp_path / "file", {}),
+        lambda: write_result(tmp_path / "file", {}, weights="", data="", samples=0),
         lambda: json_lines(tmp_path / "file" / "x.jsonl").__enter__(),
     ):
         with pytest.raises(UserError, match="file.*cannot be written"):
@@ -42,15 +42,17 @@ def test_an_error_of_the_work_itself_is_not_taken_for_one_of_writing(tmp_path):
         raise FileNotFoundError("elsewhere")
 
 
-def test_a_result_holds_its_numbers(tmp_path):
-    write_result(tmp_path, {"weights": "output", "acc1": 0.25})
-    assert json.loads((tmp_path / "result.json").read_text()) == {"weights": "output", "acc1": 0.25}
+def test_a_result_holds_its_numbers_and_is_named(tmp_path, capsys):
+    of = {"weights": "output", "data": "clothes", "samples": 8}
+    write_result(tmp_path, {"acc1": 0.25}, **of, pictures=[tmp_path / "confusion.png"])
+    assert json.loads((tmp_path / "result.json").read_text()) == {**of, "acc1": 0.25}
+    assert "result.json, confusion.png" in capsys.readouterr().out
 
 
 def test_names_that_are_no_text_come_back_from_json(tmp_path):
     name = os.fsdecode(b"\xff.jpg")
     with json_lines(tmp_path / "records.jsonl") as write:
         write({"image": name, "said": "图"})
-    write_result(tmp_path, {"weights": name})
+    write_result(tmp_path, {}, weights=name, data="", samples=1)
     assert json.loads((tmp_path / "records.jsonl").read_bytes()) == {"image": name, "said": "图"}
-    assert json.loads((tmp_path / "result.json").read_bytes()) == {"weights": name}
+    assert json.loads((tmp_path / "result.json").read_bytes()) == {"weights": name, "data": "", "samples": 1}

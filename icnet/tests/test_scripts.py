@@ -65,7 +65,7 @@ def test_evaluation_equals_an_independent_count(data: Path, trained: Path, tmp_p
         np.add.at(matrix, (label[label != IGNORE], CITYSCAPES.of_id[written][label != IGNORE]), 1)
     assert one == pytest.approx(scores(matrix, CITYSCAPES))
     found = json.loads((tmp_path / "result" / "result.json").read_text())
-    assert found["images"] == 3 and found["classes"].keys() <= set(CITYSCAPES.names)
+    assert found["samples"] == 3 and found["classes"].keys() <= set(CITYSCAPES.names)
 
 
 def test_it_learns(data: Path, tmp_path: Path) -> None:

@@ -309,7 +309,7 @@ def test_several_views_and_the_worst_mistakes(trained, data, tmp_path):
         evaluation.Flags(data_dir=data, output_dir=tmp_path / "eval", test_batch_size=7, **common)
     )
     result = json.loads((tmp_path / "eval" / "result.json").read_text())
-    assert result["views"] == 10 and result["acc1"] == measured["acc1"] and result["images"] == TEST
+    assert result["views"] == 10 and result["acc1"] == measured["acc1"] and result["samples"] == TEST
     assert {path.name for path in (tmp_path / "eval").iterdir()} == {"result.json", "confusion.png", "mistakes.png"}
     wrong = {record["image"]: record for record in result["mistakes"]}
     assert len(wrong) == TEST - round(measured["acc1"] * TEST)

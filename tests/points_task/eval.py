@@ -36,7 +36,7 @@ def main(flags: Flags) -> dict[str, float]:
     result = measure(runner.engine, program, points, Accuracy(), batch_size=flags.test_batch_size).result()
     console.print(f"loss {result['loss']:.4f}, accuracy {result['accuracy']:.4f}")
     if flags.output_dir is not None:
-        write_result(flags.output_dir, {"weights": opened.source, "data": flags.split, **result})
+        write_result(flags.output_dir, result, weights=opened.source, data=flags.split, samples=len(points))
     return result
 
 
