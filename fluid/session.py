@@ -143,8 +143,13 @@ class Settled(Generic[Flags]):
         return self.planned
 
     def refuse_other_length(self, length: Length) -> None:
-        """Raise DataError if Programs from files, whose schedule counts epochs, were built for data of another length."""
-        if self.captured is not None and (built := self.captured.facts[STEPS_PER_EPOCH]) != length.steps_per_epoch:
+        """Raise DataError if Programs from files, whose schedule counts epochs, were built for data of another length.
+
+        Where the loop is only measured any data will do.
+        """
+        if self.captured is None or self.flags.benchmark:
+            return
+        if (built := self.captured.facts[STEPS_PER_EPOCH]) != length.steps_per_epoch:
             raise DataError(
                 f"the Programs in {self.captured.folder} were built for {built} updates an epoch, and these data make "
                 f"{length.steps_per_epoch}; give the data that they were captured with, or capture them again"
@@ -397,7 +402,9 @@ class Session(Generic[Flags]):
             self.run.say(trainer.profile(self.run, self.engine, self.programs["train"], open_batches))
             return Outcome(step=self.meta.step, nothing_left=True)
         if self.flags.benchmark:
-            rates = trainer.benchmark(self.run, self.engine, self.programs["train"], open_batches)
+            rates = trainer.benchmark(
+                self.run, self.engine, self.programs["train"], open_batches, self.flags.num_workers
+            )
             for name, value in rates.items():
                 self.run.say(f"{name:>12} {value:.4g}{f' {unit}/s' if name in ('synthetic', 'reader', 'real') else ''}")
             return Outcome(step=self.meta.step, nothing_left=True)

@@ -420,18 +420,18 @@ def benchmark(
     engine: Engine,
     program: Interface,
     open_batches: OpenBatches,
-    *,
-    warmup: int = 5,
-    steps: int = 30,
+    num_workers: int = 0,
 ) -> dict[str, float]:
     """Samples a second of the training loop with batches that are there already, of the reader alone, and of both.
 
-    The loop without a reader is fed one batch of each shape, in the order in which the reader's come.
+    The loop without a reader is fed one batch of each shape, in the order in which the reader's come. Counting begins when
+    `num_workers` workers, which start together, have handed over what they began with, and lasts ten batches of each.
 
     Returns (and records) `synthetic`, `reader`, `real` in samples/s of all hosts together, and `data_wait`, the share of the
     real loop's time spent waiting for the reader. The engine's state is trained on meanwhile and not worth keeping.
     """
     hosts = engine.num_hosts
+    warmup, steps = max(5, num_workers + 2), max(30, 10 * num_workers)
     feeds: dict[tuple[Any, ...], Mapping[str, Any]] = {}
     shapes = []
     with open_batches(0) as source:

@@ -13,7 +13,17 @@ from fluid.session import fingerprint
 from ocr_recognition.alphabet import Alphabet, Unknown, describe, read_dictionary
 from ocr_recognition.generated import GeneratedSource, Recipe, make_set
 from ocr_recognition.options import Style
-from ocr_recognition.reader import Labelling, ListedWords, Part, Words, WordSource, check, open_words, read_list
+from ocr_recognition.reader import (
+    MOST_EDGES,
+    Labelling,
+    ListedWords,
+    Part,
+    Words,
+    WordSource,
+    check,
+    open_words,
+    read_list,
+)
 from ocr_recognition.recognizer import Recognizer
 from ocr_recognition.word_set import SetSource, is_set, read_set
 from ocr_recognition.words import read_words
@@ -28,6 +38,8 @@ MEASURED_SEED = 1
 """Of made words that readings are measured on: always the same."""
 SHOWN = 10
 """So many unknown characters are named."""
+MADE_EDGES = 4
+"""So many widths have batches of made words, where no flag says it."""
 EXAMPLES = 12
 """So many words are made where none are given to be read."""
 
@@ -55,8 +67,8 @@ class DataFlags:
     """Fonts of made words, instead of those that come along."""
     words_an_epoch: Count = 6400
     """How many words are made for a pass."""
-    buckets: Annotated[int, Range(1, 6)] = 4
-    """Widths that batches of made words are padded to, at most; each is compiled once."""
+    buckets: Annotated[int, Range(1, MOST_EDGES)] | None = None
+    """Widths that batches are padded to, at most, each compiled once; by default 4 of made words, 6 of others."""
     num_words: Count = 500
     """How many words are made to measure on, in fonts and of lists that are not trained on."""
     dict: Path | None = None
@@ -99,14 +111,18 @@ def training_source(flags: Any, recognizer: Recognizer, multiple: int = 1) -> Tr
     """The words to train on. Raises DataError for what cannot be used."""
     if made(flags):
         return GeneratedSource(
-            recipe(flags, recognizer, "train"), flags.batch_size, words=flags.words_an_epoch, buckets=flags.buckets
+            recipe(flags, recognizer, "train"),
+            flags.batch_size,
+            words=flags.words_an_epoch,
+            buckets=flags.buckets or MADE_EDGES,
         )
     labelling = Labelling(recognizer.alphabet, flags.unknown, columns(recognizer), flags.skip_unalignable)
+    size: dict[str, int] = {"multiple": multiple, "buckets": flags.buckets or MOST_EDGES}
     if flags.train_list is None and (folder := written(flags.data_dir, "train")) is not None:
         height = recognizer.preprocess.height
-        return SetSource(read_set(folder), flags.batch_size, height=height, labelling=labelling, multiple=multiple)
+        return SetSource(read_set(folder), flags.batch_size, height=height, labelling=labelling, **size)
     words = named_words(flags.data_dir, "train", flags.train_list, flags.train_images)
-    return WordSource(words, recognizer.preprocess, labelling, flags.batch_size, multiple=multiple)
+    return WordSource(words, recognizer.preprocess, labelling, flags.batch_size, **size)
 
 
 def test_source(flags: DataFlags, recognizer: Recognizer) -> MeasuredWords:

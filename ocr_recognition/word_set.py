@@ -20,7 +20,7 @@ from fluid.errors import DataError
 from fluid.text import read_json
 from fluid.workers import Allocate
 from ocr_recognition.alphabet import Alphabet
-from ocr_recognition.reader import BucketedSource, Labelling, bucket_edges, fill, layout, unalignable
+from ocr_recognition.reader import MOST_EDGES, BucketedSource, Labelling, bucket_edges, fill, layout, unalignable
 
 import numpy as np
 
@@ -161,6 +161,7 @@ class SetSource(BucketedSource):
         height: int,
         labelling: Labelling,
         multiple: int = 1,
+        buckets: int = MOST_EDGES,
         origin: str = "",
     ) -> None:
         if height != words.height:
@@ -176,7 +177,7 @@ class SetSource(BucketedSource):
         self.kept = self._alignable(labelling) if labelling.columns_a_frame is not None else np.arange(len(words))
         self.label_columns = max(8, -(-int(np.diff(words.label_starts).max()) // 8) * 8)
         lengths = words.widths[self.kept].astype(np.int64)
-        self.buckets = Buckets(lengths, bucket_edges(lengths), batch_size, multiple, by="rows")
+        self.buckets = Buckets(lengths, bucket_edges(lengths, buckets), batch_size, multiple, by="rows")
 
     def __len__(self) -> int:
         return len(self.kept)

@@ -219,9 +219,13 @@ def test_the_benchmark_counts_batches_of_any_size_and_of_all_hosts(monkeypatch):
 
     ticks, fed = itertools.count(), []
     monkeypatch.setattr(trainer.time, "perf_counter", lambda: clock + next(ticks) * 1e-6)
-    result = trainer.benchmark(Records(), OneSecondAStep(), None, open_batches, steps=30)
+    result = trainer.benchmark(Records(), OneSecondAStep(), None, open_batches)
     assert result["batch_size"] == 8
     assert result["synthetic"] == pytest.approx(12, rel=1e-3)
     assert result["real"] == pytest.approx(12, rel=1e-3)
     # Every shape runs before the clock does, and then they come as the reader's do.
     assert fed[:10] == [8] * 5 + [4] * 5 and fed[10:40] == [8, 4] * 15
+    # Four workers begin with six batches, which come at once.
+    fed.clear()
+    assert trainer.benchmark(Records(), OneSecondAStep(), None, open_batches, 4)["steps"] == 40
+    assert fed[:12] == [4] * 6 + [8] * 6 or fed[:12] == [8] * 6 + [4] * 6

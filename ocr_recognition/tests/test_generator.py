@@ -160,6 +160,7 @@ def test_a_written_set_is_read_as_it_was_made(tmp_path):
                 seen[index] = ASCII.decode(batch.feed["label"][row, : batch.feed["label_length"][row]])
                 assert (batch.feed["pixel"][row, 0, :, :width] == words.picture(index)).all()
     assert [seen[index] for index in range(20)] == source.texts
+    assert len(source.edges) > 2 == len(SetSource(words, 4, height=48, labelling=Labelling(ASCII), buckets=2).edges)
     used = Alphabet(tuple(sorted(set("".join(source.texts)), reverse=True)))
     other = SetSource(words, 4, height=48, labelling=Labelling(used))
     (batch,) = evaluation_batches(other, 20)
