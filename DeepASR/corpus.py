@@ -25,6 +25,7 @@ from DeepASR.lexicon import Lexicon, lexicon_lines, read_lexicon
 from DeepASR.metrics import Unit
 from fluid.errors import DataError, UserError
 from fluid.files import read_plain
+from fluid.records import refuse_existing
 from fluid.text import read_lines
 
 import numpy as np
@@ -183,8 +184,7 @@ class PartData:
 def write_corpus(corpus: Corpus, parts: Mapping[str, PartData], *, kind: Kind = "CM") -> None:
     """Write a data set. Raises UserError if the folder is there already or cannot be written."""
     folder = corpus.folder
-    if folder.exists():
-        raise UserError(f"{folder} exists already; choose another folder, or remove it")
+    refuse_existing(folder)
     facts = {
         "format": FORMAT,
         "frame_dim": corpus.frame_dim,

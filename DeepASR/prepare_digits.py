@@ -1,7 +1,7 @@
 """Make a data set of spoken digit strings out of recordings of single digits: the Free Spoken Digit Dataset.
 
     git clone https://github.com/Jakobovski/free-spoken-digit-dataset
-    ./zoo prepare DeepASR digits --recordings free-spoken-digit-dataset/recordings --data_dir digits
+    ./zoo prepare DeepASR digits --recordings free-spoken-digit-dataset/recordings --output_dir digits
 
 Each recording `DIGIT_SPEAKER_TAKE.wav` comes twice in strings of 1 to 5 of its speaker, with pauses of .05 to .3 s, another level
 and noise; takes below 10 are kept for test, in strings of 3 to 7, and every 15th is for dev. Synthetic English voices (extra `synth`, and --voices)
@@ -26,8 +26,9 @@ from DeepASR.lexicon import Lexicon
 from DeepASR.preparing import Recording, prepare
 from DeepASR.synthesis import Voice, in_a_room
 from fluid import config as configuration
-from fluid.config import Count, Natural, Range, Seed
+from fluid.config import Count, Natural, Range, Seed, Was
 from fluid.errors import DataError
+from fluid.records import refuse_existing
 from fluid.run import console, script
 
 import numpy as np
@@ -63,8 +64,8 @@ class Flags:
 
     recordings: Path = Path("free-spoken-digit-dataset/recordings")
     """Folder of files DIGIT_SPEAKER_TAKE.wav."""
-    data_dir: Path = Path("digits")
-    """Folder to write."""
+    output_dir: Annotated[Path, Was("data_dir")] = Path("digits")
+    """Folder to write, which must not be there yet."""
     synthetic: Natural = 300
     """Strings of synthetic voices to train on."""
     voices: Path | None = None
@@ -83,6 +84,7 @@ class Flags:
 
 def main(flags: Flags) -> None:
     """Put strings together, prepare and write."""
+    refuse_existing(flags.output_dir)
     rng = np.random.default_rng(flags.seed)
     takes = read_takes(flags.recordings)
     tested = {key: samples for key, samples in takes.items() if key[2] < flags.tested_takes}
@@ -105,7 +107,7 @@ def main(flags: Flags) -> None:
         "made by": f"prepare_digits.py --seed {flags.seed}",
     }
     prepare(
-        flags.data_dir,
+        flags.output_dir,
         parts,
         LEXICON,
         frontend=Frontend(RATE, flags.num_bins),

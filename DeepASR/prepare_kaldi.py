@@ -1,7 +1,7 @@
 """Make a data set of what Kaldi left: features, alignments, transition model, decoding graph.
 
     ./zoo prepare DeepASR kaldi --train data/train --train_ali exp/tri5a_ali --dev data/dev --dev_ali exp/tri5a_dev_ali \\
-        --test data/test --trans_model exp/tri5a/final.mdl --graph_dir exp/tri5a/graph --data_dir prepared
+        --test data/test --trans_model exp/tri5a/final.mdl --graph_dir exp/tri5a/graph --output_dir prepared
 
 Folders of data have feats.scp, text and perhaps utt2spk, folders of alignments ali.*.gz (or one file is named). Features stay
 where they are. Everything is read once and checked, with file and utterance: features that are not numbers, alignments of another
@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -23,8 +23,9 @@ from DeepASR.kaldi_io import read_archive, read_script, read_text
 from DeepASR.preparing import listing
 from DeepASR.transition_model import TransitionModel, read_transition_model
 from fluid import config as configuration
+from fluid.config import Was
 from fluid.errors import DataError, UserError
-from fluid.records import writing
+from fluid.records import refuse_existing, writing
 from fluid.run import console, script
 
 import numpy as np
@@ -48,8 +49,8 @@ class Flags:
     """final.mdl of the alignments and of the graph; without it alignments are of pdfs."""
     graph_dir: Path | None = None
     """Folder with HCLG.fst and words.txt."""
-    data_dir: Path = Path("prepared")
-    """Folder to write."""
+    output_dir: Annotated[Path, Was("data_dir")] = Path("prepared")
+    """Folder to write, which must not be there yet."""
     error_rate_type: Literal["cer", "wer"] = "cer"
     """Errors in characters or in words."""
     leave_out: bool = False
@@ -58,6 +59,7 @@ class Flags:
 
 def main(flags: Flags) -> None:
     """Check and write."""
+    refuse_existing(flags.output_dir)
     folders = {"train": flags.train, "dev": flags.dev, "test": flags.test}
     if flags.train is None or flags.train_ali is None or flags.dev is None or flags.dev_ali is None:
         raise UserError("--train, --train_ali, --dev and --dev_ali are needed")
@@ -74,14 +76,14 @@ def main(flags: Flags) -> None:
     class_num = model.num_pdfs if model is not None else labels
     graph = read_kaldi_graph(flags.graph_dir, model, class_num, parts) if flags.graph_dir is not None else None
     about = {"language": "data of your own", "made by": f"prepare_kaldi.py of {flags.train}"}
-    corpus = Corpus(flags.data_dir, dims.pop(), class_num, flags.error_rate_type, None, None, None, about)
+    corpus = Corpus(flags.output_dir, dims.pop(), class_num, flags.error_rate_type, None, None, None, about)
     write_corpus(corpus, parts)
     if graph is not None and flags.graph_dir is not None:
-        graph.write(flags.data_dir / "graph.fst")
-        with writing(flags.data_dir / "words.txt"):
-            (flags.data_dir / "words.txt").write_bytes((flags.graph_dir / "words.txt").read_bytes())
+        graph.write(flags.output_dir / "graph.fst")
+        with writing(flags.output_dir / "words.txt"):
+            (flags.output_dir / "words.txt").write_bytes((flags.graph_dir / "words.txt").read_bytes())
     counts = ", ".join(f"{name} {len(part.places)}" for name, part in parts.items())
-    console.print(f"{flags.data_dir}: {counts} utterances, {class_num} classes", markup=False)
+    console.print(f"{flags.output_dir}: {counts} utterances, {class_num} classes", markup=False)
 
 
 def read_part(

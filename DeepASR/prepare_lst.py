@@ -1,12 +1,13 @@
 """Make a data set of the binary files and lists of 2018.
 
     ./zoo prepare DeepASR lst --train_feature_lst train_feature.lst --train_label_lst train_label.lst \\
-        --val_feature_lst val_feature.lst --val_label_lst val_label.lst --class_num 3040 --data_dir prepared
+        --val_feature_lst val_feature.lst --val_label_lst val_label.lst --class_num 3040 --output_dir prepared
 """
 
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -14,8 +15,9 @@ if __package__ in (None, ""):
 from DeepASR.corpus import PartData, write_corpus
 from DeepASR.legacy import read_lists
 from fluid import config as configuration
-from fluid.config import Count
+from fluid.config import Count, Was
 from fluid.errors import UserError
+from fluid.records import refuse_existing
 from fluid.run import console, script
 
 
@@ -33,20 +35,21 @@ class Flags:
     """List of the labels of those."""
     class_num: Count = 3040
     """Tied states (pdfs)."""
-    data_dir: Path = Path("prepared")
-    """Folder to write."""
+    output_dir: Annotated[Path, Was("data_dir")] = Path("prepared")
+    """Folder to write, which must not be there yet."""
 
 
 def main(flags: Flags) -> None:
     """Check and write."""
+    refuse_existing(flags.output_dir)
     lists = (flags.train_feature_lst, flags.train_label_lst, flags.val_feature_lst, flags.val_label_lst)
     if None in lists:
         raise UserError("--train_feature_lst, --train_label_lst, --val_feature_lst and --val_label_lst are needed")
     corpus, parts = read_lists(*lists, flags.class_num)  # type: ignore[arg-type]
     data = {name: PartData(dict(part), part.texts, {}, part.alignments) for name, part in parts.items()}
-    write_corpus(replace(corpus, folder=flags.data_dir), data, kind="FM")
+    write_corpus(replace(corpus, folder=flags.output_dir), data, kind="FM")
     counts = ", ".join(f"{name} {len(part)}" for name, part in parts.items())
-    console.print(f"{flags.data_dir}: {counts} utterances, {flags.class_num} classes", markup=False)
+    console.print(f"{flags.output_dir}: {counts} utterances, {flags.class_num} classes", markup=False)
 
 
 if __name__ == "__main__":

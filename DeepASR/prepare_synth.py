@@ -1,6 +1,6 @@
 """Make the data set of spoken commands, in synthetic voices (needs the extra `synth`).
 
-    ./zoo prepare DeepASR synth --data_dir commands
+    ./zoo prepare DeepASR synth --output_dir commands
 
 Commands to a home in Mandarin, each in one of many voices of espeak-ng, of another pitch, pace, colour and loudness, in one of
 two levels of noise. No voice is in two parts. What comes along in data/commands was made so.
@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -21,7 +22,8 @@ from DeepASR.lexicon import Lexicon
 from DeepASR.preparing import Recording, prepare
 from DeepASR.synthesis import Voice, in_a_room, splits
 from fluid import config as configuration
-from fluid.config import Count, Seed
+from fluid.config import Count, Seed, Was
+from fluid.records import refuse_existing
 from fluid.run import console, script
 
 import numpy as np
@@ -35,8 +37,8 @@ NOISES = {"quiet": 25.0, "noisy": 10.0}
 class Flags:
     """Make the data set of spoken commands, in synthetic voices."""
 
-    data_dir: Path = Path("commands")
-    """Folder to write."""
+    output_dir: Annotated[Path, Was("data_dir")] = Path("commands")
+    """Folder to write, which must not be there yet."""
     utterances: tuple[Count, Count, Count] = (560, 48, 112)
     """Sentences to train on, to choose by, and to test on."""
     voices: tuple[Count, Count] = (6, 14)
@@ -51,6 +53,7 @@ class Flags:
 
 def main(flags: Flags) -> None:
     """Synthesise, prepare and write."""
+    refuse_existing(flags.output_dir)
     voice, rng = Voice(), np.random.default_rng(flags.seed)
     parts = dict(zip(("train", "dev", "test"), splits(voice.variants(), rng, (0, *flags.voices)), strict=True))
     lexicon = Lexicon({word: (commands.pronunciation(word),) for word in commands.words()})
@@ -61,7 +64,7 @@ def main(flags: Flags) -> None:
         "made by": f"prepare_synth.py --seed {flags.seed}",
     }
     prepare(
-        flags.data_dir,
+        flags.output_dir,
         {
             name: record(voice, name, variants, count, flags, rng)
             for (name, variants), count in zip(parts.items(), flags.utterances, strict=True)

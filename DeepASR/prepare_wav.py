@@ -1,6 +1,6 @@
 """Make a data set of recordings and their texts.
 
-    ./zoo prepare DeepASR wav --recordings speech --lexicon lexicon.txt --data_dir prepared
+    ./zoo prepare DeepASR wav --recordings speech --lexicon lexicon.txt --output_dir prepared
 
 The folder has, as Kaldi's data folders do, a file `text` with a line `NAME WORD WORD ...` for each recording NAME.wav or
 NAME.flac beside it or in a folder below; `wav.scp` with lines `NAME FILE` where they lie elsewhere; and `utt2spk` with lines
@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -26,8 +26,9 @@ from DeepASR.lexicon import read_lexicon
 from DeepASR.manifests import ENDING, read_manifest
 from DeepASR.preparing import Recording, listing, prepare
 from fluid import config as configuration
-from fluid.config import Count, Seed, Share
+from fluid.config import Count, Seed, Share, Was
 from fluid.errors import DataError, UserError
+from fluid.records import refuse_existing
 from fluid.run import console, script
 
 import numpy as np
@@ -45,8 +46,8 @@ class Flags:
     dev and test, or train.jsonl, dev.jsonl and test.jsonl, of that."""
     lexicon: Path | None = None
     """Words and their phones, a line each."""
-    data_dir: Path = Path("prepared")
-    """Folder to write."""
+    output_dir: Annotated[Path, Was("data_dir")] = Path("prepared")
+    """Folder to write, which must not be there yet."""
     held_out: tuple[Share, Share] = (0.1, 0.1)
     """Share of the speakers for dev and for test, one at least; of a single speaker's recordings."""
     sample_rate: Count = 16_000
@@ -63,11 +64,12 @@ class Flags:
 
 def main(flags: Flags) -> None:
     """Check, prepare and write."""
+    refuse_existing(flags.output_dir)
     if flags.lexicon is None:
         raise UserError("--lexicon is needed: a file of lines 'WORD PHONE PHONE ...'")
     lexicon = read_lexicon(flags.lexicon)
     prepare(
-        flags.data_dir,
+        flags.output_dir,
         parts_of(flags),
         lexicon,
         frontend=Frontend(flags.sample_rate, flags.num_bins),

@@ -1,13 +1,14 @@
 """Align a data set anew by a trained network: its labels are better than those of a flat start, and so is what learns from them.
 
 ./zoo train DeepASR --data_dir prepared --output_dir first
-./zoo realign DeepASR --data_dir prepared --checkpoint first --new_data_dir realigned
+./zoo realign DeepASR --data_dir prepared --checkpoint first --output_dir realigned
 ./zoo train DeepASR --data_dir realigned --output_dir second
 """
 
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -18,8 +19,9 @@ from DeepASR.lexicon import Lexicon
 from DeepASR.opening import Network, open_recogniser
 from DeepASR.options import NetworkFlags
 from fluid import config as configuration
-from fluid.config import BatchFlags, EngineFlags, defaults
+from fluid.config import BatchFlags, EngineFlags, Was, defaults
 from fluid.errors import DataError, UserError
+from fluid.records import refuse_existing
 from fluid.run import console, script
 
 import numpy as np
@@ -32,12 +34,13 @@ class Flags(NetworkFlags, BatchFlags, EngineFlags):
 
     data_dir: Path | None = None
     """Folder that prepare_wav.py, prepare_digits.py or prepare_synth.py wrote; by default the spoken commands."""
-    new_data_dir: Path = Path("realigned")
+    output_dir: Annotated[Path, Was("new_data_dir")] = Path("realigned")
     """Folder to write, with the same features and texts."""
 
 
 def main(flags: Flags) -> dict[str, float]:
     """Align and write; returns the share of frames of each part whose label stayed, in per cent."""
+    refuse_existing(flags.output_dir)
     opened = open_recogniser(flags)
     corpus = open_corpus(flags.data_dir)
     if corpus.lexicon is None:
@@ -58,8 +61,8 @@ def main(flags: Flags) -> dict[str, float]:
             same = sum(int(np.sum(paths[key] == part.alignments[key])) for key in paths)
             stayed[name] = 100 * same / sum(part.lengths.values())
             console.print(f"{name}: {stayed[name]:.1f} % of the labels stayed")
-    write_corpus(replace(corpus, folder=flags.new_data_dir), data)
-    console.print(f"written to {flags.new_data_dir}", markup=False)
+    write_corpus(replace(corpus, folder=flags.output_dir), data)
+    console.print(f"written to {flags.output_dir}", markup=False)
     return stayed
 
 

@@ -43,7 +43,7 @@ EVALUATIONS = {
     "streets": Evaluation(
         "eval icnet --pretrained_model streets --data_dir {work}/streets",
         "streets",
-        "prepare icnet streets --out_dir {work}/streets --size 512 1024 --train 0 --val 100",
+        "prepare icnet streets --output_dir {work}/streets --size 512 1024 --train 0 --val 100",
     ),
     "streets_simple": Evaluation("eval icnet"),
     "translation": Evaluation("eval neural_machine_translation"),
@@ -62,7 +62,7 @@ EVALUATIONS = {
     "digits": Evaluation(
         "eval DeepASR --pretrained_model digits --data_dir {work}/takes",
         "takes",
-        "prepare DeepASR digits --recordings {work}/free-spoken-digit-dataset/recordings --data_dir {work}/takes "
+        "prepare DeepASR digits --recordings {work}/free-spoken-digit-dataset/recordings --output_dir {work}/takes "
         "--synthetic 0 --tested_takes 5 --times 1 --noise 12 30 --seed 1",
     ),
     "signs": Evaluation("eval ocr_recognition --pretrained_model english --data_dir ocr_recognition/data/signs"),

@@ -66,6 +66,12 @@ def make_folder(folder: Path) -> Path:
     return folder
 
 
+def refuse_existing(folder: Path) -> None:
+    """Raise UserError if the folder that a script is to write is there already."""
+    if folder.exists():
+        raise UserError(f"{folder} exists already; choose another --output_dir, or remove it")
+
+
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Turn an OSError of the block into a UserError about this path."""

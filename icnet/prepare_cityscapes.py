@@ -17,7 +17,7 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fluid import config as configuration
-from fluid.config import Count
+from fluid.config import Count, Was
 from fluid.errors import DataError
 from fluid.media import MAX_PIXELS
 from fluid.records import writing
@@ -44,7 +44,7 @@ class Flags:
 
     data_dir: Annotated[Path, tyro.conf.Positional] = Path("data/cityscape")
     """The folder with leftImg8bit and gtFine; by default that of 2018."""
-    processes: Count = 4
+    num_workers: Annotated[Count, Was("processes")] = 4
     """Processes that work."""
 
 
@@ -53,8 +53,8 @@ def main(flags: Flags) -> int:
     if not (flags.data_dir / "gtFine").is_dir():
         raise DataError(f"{flags.data_dir}: no folder gtFine there; unpack gtFine_trainvaltest.zip into it")
     sources = find_sources(flags.data_dir / "gtFine")
-    if flags.processes > 1 and len(sources) > 8:
-        with ProcessPoolExecutor(flags.processes, mp_context=get_context("forkserver")) as pool:
+    if flags.num_workers > 1 and len(sources) > 8:
+        with ProcessPoolExecutor(flags.num_workers, mp_context=get_context("forkserver")) as pool:
             list(pool.map(convert, sources, chunksize=8))
     else:
         for source in sources:

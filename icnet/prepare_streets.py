@@ -1,19 +1,20 @@
 """Draw streets into a folder, in the layout of Cityscapes: pictures and label ids.
 
-python prepare_streets.py --out_dir streets --size 512 1024 --train 2000 --val 100
+python prepare_streets.py --output_dir streets --size 512 1024 --train 2000 --val 100
 """
 
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fluid import config as configuration
-from fluid.config import Count, Natural
-from fluid.errors import UserError
+from fluid.config import Count, Natural, Was
+from fluid.records import refuse_existing
 from fluid.run import console, script
 from icnet.streets.files import COUNTS, SIZE, write_streets
 
@@ -22,7 +23,7 @@ from icnet.streets.files import COUNTS, SIZE, write_streets
 class Flags:
     """Draw streets."""
 
-    out_dir: Path = Path("streets")
+    output_dir: Annotated[Path, Was("out_dir")] = Path("streets")
     """Folder to write, which must not be there yet."""
     size: tuple[Count, Count] = SIZE
     """Height and width."""
@@ -32,21 +33,21 @@ class Flags:
     """Streets to evaluate on, none of them among the others."""
     test: Natural = 0
     """Further ones."""
-    processes: Count | None = None
+    num_workers: Annotated[Count | None, Was("processes")] = None
     """Processes that draw; by default one a core."""
 
 
 def main(flags: Flags) -> Path:
     """Draw; returns the folder."""
-    if flags.out_dir.exists():
-        raise UserError(f"{flags.out_dir} exists already; choose another --out_dir, or remove it")
+    refuse_existing(flags.output_dir)
     counts = {part: getattr(flags, part) for part in ("train", "val", "test") if getattr(flags, part)}
     began = time.perf_counter()
-    write_streets(flags.out_dir, flags.size, counts, flags.processes)
+    write_streets(flags.output_dir, flags.size, counts, flags.num_workers)
     console.print(
-        f"{sum(counts.values())} streets drawn into {flags.out_dir}, {time.perf_counter() - began:.0f} s", markup=False
+        f"{sum(counts.values())} streets drawn into {flags.output_dir}, {time.perf_counter() - began:.0f} s",
+        markup=False,
     )
-    return flags.out_dir
+    return flags.output_dir
 
 
 if __name__ == "__main__":

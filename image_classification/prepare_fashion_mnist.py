@@ -26,6 +26,7 @@ if __package__ in (None, ""):
 
 from fluid.config import parse
 from fluid.errors import DataError, UserError
+from fluid.records import refuse_existing
 from fluid.run import script
 
 import numpy as np
@@ -38,13 +39,13 @@ IDX_UINT8 = 8
 
 
 @dataclass
-class Config:
+class Flags:
     """Turn Fashion-MNIST into image files and lists."""
 
     source_dir: Path = Path("/usr/share/datasets/fashion-mnist")
     """Folder with {train,t10k}-{images-idx3,labels-idx1}-ubyte.gz; the default is where the Debian package has them."""
     output_dir: Path = Path("data/fashion_mnist")
-    """New folder to write."""
+    """Folder to write, which must not be there yet."""
 
 
 def read_idx(path: Path) -> np.ndarray:
@@ -92,12 +93,11 @@ def write_dataset(folder: Path, splits: dict[str, tuple[np.ndarray, np.ndarray]]
     (folder / "class_names.txt").write_text("".join(f"{name}\n" for name in CLASS_NAMES), encoding="utf-8")
 
 
-def main(config: Config) -> None:
+def main(flags: Flags) -> None:
     """Write the whole data set, completely or not at all."""
-    output_dir = config.output_dir
-    if output_dir.exists():
-        raise UserError(f"{output_dir}: exists already; remove it, or give another --output_dir")
-    splits = {"train": read_split(config.source_dir, "train"), "val": read_split(config.source_dir, "t10k")}
+    output_dir = flags.output_dir
+    refuse_existing(output_dir)
+    splits = {"train": read_split(flags.source_dir, "train"), "val": read_split(flags.source_dir, "t10k")}
     try:
         output_dir.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{output_dir.name}.", dir=output_dir.parent))
@@ -116,4 +116,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    script(lambda: main(parse(Config)))
+    script(lambda: main(parse(Flags)))

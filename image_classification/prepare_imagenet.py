@@ -47,13 +47,13 @@ VAL_IMAGE = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
 
 
 @dataclass
-class Config:
+class Flags:
     """Unpack ILSVRC2012 into folders and lists."""
 
     source_dir: Path = Path(".")
     """Folder with the three official files."""
     output_dir: Path = Path("data/ILSVRC2012")
-    """Where to unpack to; 145 GB."""
+    """Folder to write; 145 GB."""
 
 
 @dataclass
@@ -146,9 +146,9 @@ def write_lines(path: Path, lines: Iterable[str]) -> int:
     return len(text)
 
 
-def main(config: Config) -> None:
+def main(flags: Flags) -> None:
     """Unpack everything that is not there yet, then write the lists."""
-    output_dir, source_dir = config.output_dir, config.source_dir
+    output_dir, source_dir = flags.output_dir, flags.source_dir
     devkit = read_devkit(source_dir / DEVKIT)
     try:
         unpack_train(source_dir / TRAIN_TAR, output_dir / "train", devkit)
@@ -178,4 +178,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    script(lambda: main(parse(Config)))
+    script(lambda: main(parse(Flags)))

@@ -22,7 +22,7 @@ if __package__ in (None, ""):
 from fluid.config import Decay, Seed, parse
 from fluid.errors import DataError, UserError
 from fluid.files import read_plain
-from fluid.records import make_folder, writing
+from fluid.records import make_folder, refuse_existing, writing
 from fluid.run import script
 from fluid.text import as_text
 from image_classification.reader import ImageList, class_folders
@@ -33,13 +33,13 @@ Group = tuple[bytes, list[int]]
 
 
 @dataclass
-class Config:
+class Flags:
     """Divide one folder of classes into training, validation and test images."""
 
     source_dir: Path
     """Folder with one folder of images a class."""
     output_dir: Path
-    """Folder to write the lists to."""
+    """Folder to write, which must not be there yet."""
     val_share: Decay = 0.2
     """Share of each class that becomes validation images, by which the best checkpoint is chosen."""
     test_share: Decay = 0.0
@@ -48,25 +48,24 @@ class Config:
     """Another seed makes another division."""
 
 
-def main(config: Config) -> None:
+def main(flags: Flags) -> None:
     """Write the lists. Raises UserError if the folder exists or shares are too large, DataError for a class that is too small."""
-    if config.output_dir.exists():
-        raise UserError(f"{config.output_dir} exists; choose another --output_dir")
-    if config.val_share + config.test_share >= 1:
+    refuse_existing(flags.output_dir)
+    if flags.val_share + flags.test_share >= 1:
         raise UserError("--val_share and --test_share leave nothing to train on; together they must be below 1")
-    images, names = class_folders(config.source_dir)
+    images, names = class_folders(flags.source_dir)
     groups, parts = list(grouped(images)), {part: [] for part in PARTS}  # type: ignore[var-annotated]
     for label, name in enumerate(names):
         own = [group for group in groups if images.labels[group[1][0]] == label]
-        for part, indices in divided(own, config).items():
-            if not indices and (part == "train" or getattr(config, f"{part}_share")):
+        for part, indices in divided(own, flags).items():
+            if not indices and (part == "train" or getattr(flags, f"{part}_share")):
                 raise DataError(
-                    f"{config.source_dir / name}: {len(own)} different images are too few for a part `{part}`"
+                    f"{flags.source_dir / name}: {len(own)} different images are too few for a part `{part}`"
                 )
             parts[part] += indices
-    write(config.output_dir, images, names, parts)
+    write(flags.output_dir, images, names, parts)
     shown = ", ".join(f"{len(parts[part])} {part}" for part in PARTS)
-    print(f"{config.output_dir}: {shown} images of {len(names)} classes")
+    print(f"{flags.output_dir}: {shown} images of {len(names)} classes")
     if copies := len(images) - len(groups):
         print(f"{copies} copies of other pictures are in the same part as these")
     for _, indices in groups:
@@ -86,11 +85,11 @@ def grouped(images: ImageList) -> Iterator[Group]:
     yield from groups.items()
 
 
-def divided(groups: list[Group], config: Config) -> dict[str, list[int]]:
+def divided(groups: list[Group], flags: Flags) -> dict[str, list[int]]:
     """The images of a class by part, each part's share rounded to whole contents."""
-    order = sorted(groups, key=lambda group: hashlib.sha256(str(config.seed).encode() + group[0]).digest())
-    test = round(config.test_share * len(order))
-    val = round(config.val_share * len(order))
+    order = sorted(groups, key=lambda group: hashlib.sha256(str(flags.seed).encode() + group[0]).digest())
+    test = round(flags.test_share * len(order))
+    val = round(flags.val_share * len(order))
     parts = {"test": order[:test], "val": order[test : test + val], "train": order[test + val :]}
     return {part: sorted(index for _, indices in chosen for index in indices) for part, chosen in parts.items()}
 
@@ -111,4 +110,4 @@ def write(folder: Path, images: ImageList, names: list[str], parts: dict[str, li
 
 
 if __name__ == "__main__":
-    script(lambda: main(parse(Config)))
+    script(lambda: main(parse(Flags)))

@@ -18,8 +18,9 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fluid.config import Count, Seed, parse
-from fluid.errors import DataError, UserError
+from fluid.errors import DataError
 from fluid.media import read_image
+from fluid.records import refuse_existing
 from fluid.run import script
 from image_classification.reader import EMBEDDED
 
@@ -35,11 +36,11 @@ TEST_SHARE = 3
 
 
 @dataclass
-class Config:
+class Flags:
     """Make a data set of things over photographs."""
 
     output_dir: Path
-    """Folder to write."""
+    """Folder to write, which must not be there yet."""
     source_dir: Path = Path("/usr/share/tuxpaint/stamps")
     """Folder of the stamps."""
     views: Count = 3
@@ -48,24 +49,23 @@ class Config:
     """Seed of places, sizes and what lies behind."""
 
 
-def main(config: Config) -> None:
+def main(flags: Flags) -> None:
     """Write the data set. Raises UserError if the folder exists, DataError without the stamps."""
-    if config.output_dir.exists():
-        raise UserError(f"{config.output_dir} exists; choose another --output_dir")
-    rng = np.random.default_rng(config.seed)
+    refuse_existing(flags.output_dir)
+    rng = np.random.default_rng(flags.seed)
     photographs = [read_image(path) for path in sorted((EMBEDDED / "photographs").glob("*.jpg"))]
     counts = {"train": 0, "val": 0}
     for kind in KINDS:
-        for number, path in enumerate(things(config.source_dir / kind)):
+        for number, path in enumerate(things(flags.source_dir / kind)):
             split = "val" if number % TEST_SHARE == 0 else "train"
             with Image.open(path) as stamp:
                 thing = stamp.convert("RGBA")
-            for view in range(config.views):
-                target = config.output_dir / split / kind / f"{path.stem}_{view}.jpg"
+            for view in range(flags.views):
+                target = flags.output_dir / split / kind / f"{path.stem}_{view}.jpg"
                 target.parent.mkdir(parents=True, exist_ok=True)
                 laid_over(thing, photographs[rng.integers(len(photographs))], rng).save(target, quality=92)
                 counts[split] += 1
-    print(f"{config.output_dir}: {counts['train']} training and {counts['val']} test images of {', '.join(KINDS)}")
+    print(f"{flags.output_dir}: {counts['train']} training and {counts['val']} test images of {', '.join(KINDS)}")
 
 
 def things(folder: Path) -> Iterator[Path]:
@@ -99,4 +99,4 @@ def laid_over(thing: Image.Image, photograph: np.ndarray, rng: np.random.Generat
 
 
 if __name__ == "__main__":
-    script(lambda: main(parse(Config)))
+    script(lambda: main(parse(Flags)))

@@ -10,6 +10,7 @@ from fluid import PROCESSORS
 from fluid.errors import DataError, UserError
 from fluid.files import read_plain
 from fluid.media import decode_image
+from fluid.records import refuse_existing
 from fluid.run import progress_bar
 from image_classification.reader import ImageList, class_names, open_images
 
@@ -31,8 +32,7 @@ def copy_scaled(
         quality: of the JPEGs, 1 to 100.
         num_workers: images at a time.
     """
-    if output_dir.exists():
-        raise UserError(f"{output_dir} exists; choose another --output_dir")
+    refuse_existing(output_dir)
     train, test = (open_images(data_dir, split, 2**31) for split in ("train", "val"))
     partial_dir = output_dir.with_name(f".{output_dir.name}-{os.getpid()}")
     try:

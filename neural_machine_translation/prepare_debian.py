@@ -31,8 +31,9 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from fluid.config import Count, Natural, parse
+from fluid.config import Count, Natural, Seed, parse
 from fluid.errors import DataError, UserError
+from fluid.records import refuse_existing
 from fluid.run import script
 from neural_machine_translation.made_sentences import make
 from neural_machine_translation.reader import EMBEDDED, read_tsv
@@ -43,11 +44,11 @@ Files = dict[str, bytes]
 
 
 @dataclass
-class Config:
+class Flags:
     """Collect English-German sentence pairs from Debian packages."""
 
     output_dir: Path = Path("corpora")
-    """New folder to write."""
+    """Folder to write, which must not be there yet."""
     packages_dir: Path = Path("corpora_packages")
     """Where the packages are, or are fetched to."""
     descriptions_dir: Path | None = None
@@ -58,7 +59,7 @@ class Config:
     """Everyday sentences from a grammar of a few hundred words that come on top."""
     leave_out: tuple[str, ...] = ()
     """Origins to do without: names in the first column of sources.tsv."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the order of the pairs, and of the made sentences."""
 
 
@@ -342,7 +343,7 @@ PROGRAMS = (
     "mate-panel-common", "mate-utils-common", "meld", "mousepad", "mutt", "network-manager-gnome", "network-manager",
     "okular", "parole", "picard", "pidgin-data", "pitivi", "planner-data", "plasma-discover-common", "plasma-nm",
     "pluma-common", "powerdevil-data", "remmina-common", "ristretto", "seahorse", "simple-scan", "skrooge-common",
-    "subtitleeditor", "system-config-printer-common", "systemsettings", "tar", "thunar-data", "viking", "vinagre",
+    "subtitleeditor", "system-flags-printer-common", "systemsettings", "tar", "thunar-data", "viking", "vinagre",
     "wget", "xfburn", "xfce4-panel", "xfce4-power-manager-data", "xfce4-settings", "xfdesktop4-data", "xiphos-data",
     "xournalpp", "zim",
 )  # fmt: skip
@@ -510,10 +511,10 @@ def informal_copies(pairs: list[Pair], share: float, rng: random.Random) -> list
     return [(source.lower().rstrip(".?! "), target.rstrip(".?! ")) for source, target in chosen]
 
 
-def collect(config: Config) -> dict[str, list[Pair]]:
+def collect(flags: Flags) -> dict[str, list[Pair]]:
     """Usable pairs of each origin, each source once (its first translation counts), in the dictionary `TRANSLATIONS` times."""
-    wanted = [origin for origin in ORIGINS if origin.name not in config.leave_out]
-    fetch([name for origin in wanted for name in origin.packages], config.packages_dir)
+    wanted = [origin for origin in ORIGINS if origin.name not in flags.leave_out]
+    fetch([name for origin in wanted for name in origin.packages], flags.packages_dir)
     seen: set[str] = set()
     result: dict[str, list[Pair]] = {}
 
@@ -527,15 +528,15 @@ def collect(config: Config) -> dict[str, list[Pair]]:
     for origin in wanted:
         files: Files = {}
         for package in origin.packages:
-            read = read_package(package, config.packages_dir, origin.wanted)
+            read = read_package(package, flags.packages_dir, origin.wanted)
             files |= {f"{package}:{path}" if origin.wanted == CATALOGUE else path: data for path, data in read.items()}
         if origin.name == DICTIONARY:
             listed = [pair for pair in origin.extract(files) if usable(*pair)]
         else:
             add(origin.name, origin.extract(files))
-    if DESCRIPTIONS not in config.leave_out:
-        add(DESCRIPTIONS, descriptions(config.descriptions_dir, config.packages_dir))
-    if DICTIONARY not in config.leave_out:
+    if DESCRIPTIONS not in flags.leave_out:
+        add(DESCRIPTIONS, descriptions(flags.descriptions_dir, flags.packages_dir))
+    if DICTIONARY not in flags.leave_out:
         company = Company(pair for pairs in [*result.values(), listed] for pair in pairs)
         named = named_parts()
         kept = [pair for pair in listed if digest_of(pair) in named]
@@ -545,38 +546,36 @@ def collect(config: Config) -> dict[str, list[Pair]]:
     return result
 
 
-def main(config: Config) -> None:
+def main(flags: Flags) -> None:
     """Write the corpora."""
-    if config.output_dir.exists():
-        raise UserError(f"{config.output_dir}: exists already; remove it, or give another --output_dir")
+    refuse_existing(flags.output_dir)
     known = [*(origin.name for origin in ORIGINS), DESCRIPTIONS]
-    if unknown := [name for name in config.leave_out if name not in known]:
+    if unknown := [name for name in flags.leave_out if name not in known]:
         raise UserError(f"--leave_out {unknown[0]!r}: no such origin; there are {', '.join(known)}")
-    collected = collect(config)
+    collected = collect(flags)
     parts = held_out(collected)
     everyday = Everyday(pairs_of(EMBEDDED / "everyday.tsv"))
     resembles = Resemblance([source for part in parts.values() for source, _ in part])
-    rng = random.Random(config.seed)
+    rng = random.Random(flags.seed)
     train: list[Pair] = []
     rows = [("origin", "pairs", "put out", "packages", "licence")]
     licences = {origin.name: (", ".join(origin.packages), origin.licence) for origin in ORIGINS}
     licences[DESCRIPTIONS] = ("Translation-de of the archive", "that of each package")
     licences[MADE] = ("made_sentences.py", "Apache-2.0")
-    for name, pairs in (collected | {MADE: list(make(config.made_sentences, rng))}).items():
+    for name, pairs in (collected | {MADE: list(make(flags.made_sentences, rng))}).items():
         kept = [pair for pair in pairs if not resembles(pair[0]) and not everyday(pair)]
         train += kept
         rows.append((name, str(len(kept)), str(len(pairs) - len(kept)), *licences[name]))
     copies = informal_copies(train, INFORMAL_SHARE, rng)
     rows.append(("informal copies", str(len(copies)), "0", "of the above", "as above"))
-    train = weighted(train + copies, config.sentence_copies, rng)
-    config.output_dir.mkdir(parents=True)
+    train = weighted(train + copies, flags.sentence_copies, rng)
+    flags.output_dir.mkdir(parents=True)
     for part, pairs in {"train": train, **parts}.items():
         text = "".join(f"{source}\t{target}\n" for source, target in pairs)
-        (config.output_dir / f"{part}.tsv").write_text(text, encoding="utf-8")
-    (config.output_dir / "sources.tsv").write_text("".join("\t".join(row) + "\n" for row in rows), encoding="utf-8")
+        (flags.output_dir / f"{part}.tsv").write_text(text, encoding="utf-8")
+    (flags.output_dir / "sources.tsv").write_text("".join("\t".join(row) + "\n" for row in rows), encoding="utf-8")
     print(
-        f"{config.output_dir}: {len(train)} train, "
-        + ", ".join(f"{len(pairs)} {part}" for part, pairs in parts.items())
+        f"{flags.output_dir}: {len(train)} train, " + ", ".join(f"{len(pairs)} {part}" for part, pairs in parts.items())
     )
 
 
@@ -608,4 +607,4 @@ def pairs_of(path: Path) -> list[Pair]:
 
 
 if __name__ == "__main__":
-    script(lambda: main(parse(Config)))
+    script(lambda: main(parse(Flags)))

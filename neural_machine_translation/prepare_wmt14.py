@@ -45,19 +45,19 @@ WMT14 = Wmt(
 
 
 @dataclass
-class Config:
+class Flags:
     """WMT'14 English-French from the official archives."""
 
     output_dir: Path = Path("wmt14")
-    """New folder to write."""
+    """Folder to write, which must not be there yet."""
     archives_dir: Path = Path("wmt14_archives")
     """Where the archives are, or are fetched to."""
 
 
-def main(config: Config) -> None:
+def main(flags: Flags) -> None:
     """Write the data set, completely or not at all."""
-    write(WMT14, config.output_dir, config.archives_dir)
+    write(WMT14, flags.output_dir, flags.archives_dir)
 
 
 if __name__ == "__main__":
-    script(lambda: main(parse(Config)))
+    script(lambda: main(parse(Flags)))

@@ -22,8 +22,8 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fluid.config import parse
-from fluid.errors import UserError
 from fluid.formats.archive import unpack
+from fluid.records import refuse_existing
 from fluid.run import script
 from neural_machine_translation.wmt import Wmt, fetch, write
 
@@ -53,29 +53,28 @@ BPE_URL = f"https://transformer-res.bj.bcebos.com/{BPE_ARCHIVE}"
 
 
 @dataclass
-class Config:
+class Flags:
     """WMT'16 English-German from the official archives."""
 
     output_dir: Path = Path("wmt16")
-    """New folder to write."""
+    """Folder to write, which must not be there yet."""
     archives_dir: Path = Path("wmt16_archives")
     """Where the archives are, or are fetched to."""
     form: Literal["raw", "bpe_2019"] = "raw"
     """raw text, or the prepared byte pairs that belong to the released weights."""
 
 
-def main(config: Config) -> None:
+def main(flags: Flags) -> None:
     """Write the data set, completely or not at all."""
-    if config.form == "raw":
-        write(WMT16, config.output_dir, config.archives_dir)
+    if flags.form == "raw":
+        write(WMT16, flags.output_dir, flags.archives_dir)
         return
-    if config.output_dir.exists():
-        raise UserError(f"{config.output_dir}: exists already; remove it, or give another --output_dir")
-    unpack(fetch(BPE_ARCHIVE, BPE_URL, config.archives_dir), config.output_dir)
+    refuse_existing(flags.output_dir)
+    unpack(fetch(BPE_ARCHIVE, BPE_URL, flags.archives_dir), flags.output_dir)
     print(
-        f"{config.output_dir}: {', '.join(sorted(path.name for path in config.output_dir.rglob('*') if path.is_file()))}"
+        f"{flags.output_dir}: {', '.join(sorted(path.name for path in flags.output_dir.rglob('*') if path.is_file()))}"
     )
 
 
 if __name__ == "__main__":
-    script(lambda: main(parse(Config)))
+    script(lambda: main(parse(Flags)))

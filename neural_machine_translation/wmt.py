@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from fluid.errors import DataError, UserError
+from fluid.records import refuse_existing
 from fluid.weights.download import download
 
 MOST_WORDS, LARGEST_RATIO = 80, 9
@@ -39,8 +40,7 @@ def write(task: Wmt, folder: Path, archives: Path) -> None:
 
     Raises UserError if the folder exists or an archive cannot be had, DataError for a damaged one.
     """
-    if folder.exists():
-        raise UserError(f"{folder}: exists already; remove it, or give another --output_dir")
+    refuse_existing(folder)
     for name, url in task.archives.items():
         fetch(name, url, archives)
     partial = folder.with_name(f".{folder.name}.partial")

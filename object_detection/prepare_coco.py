@@ -37,36 +37,36 @@ MAX_MEMBERS = 1_000_000
 
 
 @dataclass
-class Config:
+class Flags:
     """Unpack COCO."""
 
     source_dir: Path = Path(".")
     """Folder with the official archives."""
     output_dir: Path = Path("data/coco")
-    """Where to unpack to; 20 GB."""
+    """Folder to write; 20 GB."""
     year: Literal["2017", "2014"] = "2017"
     """Which of the two divisions into training and validation."""
 
 
-def main(config: Config) -> dict[str, int]:
+def main(flags: Flags) -> dict[str, int]:
     """Unpack what is not there yet and check that all pictures are; returns how many there are of each split."""
-    make_folder(config.output_dir)
-    fetch(config, f"annotations_trainval{config.year}", "annotations", needed=True)
+    make_folder(flags.output_dir)
+    fetch(flags, f"annotations_trainval{flags.year}", "annotations", needed=True)
     counts = {}
-    for split in (f"train{config.year}", f"val{config.year}"):
-        if fetch(config, split, split, needed=split.startswith("val")):
-            counts[split] = check(config.output_dir, split)
-            print(f"{config.output_dir / split}: {counts[split]:,} pictures, all that are annotated")
+    for split in (f"train{flags.year}", f"val{flags.year}"):
+        if fetch(flags, split, split, needed=split.startswith("val")):
+            counts[split] = check(flags.output_dir, split)
+            print(f"{flags.output_dir / split}: {counts[split]:,} pictures, all that are annotated")
     return counts
 
 
-def fetch(config: Config, name: str, folder: str, *, needed: bool) -> bool:
+def fetch(flags: Flags, name: str, folder: str, *, needed: bool) -> bool:
     """Unpack NAME.zip, whose content lies in `folder`, if that is not there; whether it is there now.
 
     Raises DataError if the archive is needed and missing, or holds something else.
     """
-    target, archive = config.output_dir / folder, config.source_dir / f"{name}.zip"
-    if target.is_dir() and (folder != "annotations" or (target / f"instances_val{config.year}.json").is_file()):
+    target, archive = flags.output_dir / folder, flags.source_dir / f"{name}.zip"
+    if target.is_dir() and (folder != "annotations" or (target / f"instances_val{flags.year}.json").is_file()):
         return True
     if not archive.is_file():
         if needed:
@@ -74,7 +74,7 @@ def fetch(config: Config, name: str, folder: str, *, needed: bool) -> bool:
         print(f"note: {archive} is not there, so there will be no {folder}")
         return False
     print(f"unpacking {archive}")
-    whole = config.output_dir / f".{name}"
+    whole = flags.output_dir / f".{name}"
     with writing(whole):
         shutil.rmtree(whole, ignore_errors=True)
     unpack(archive, whole, max_members=MAX_MEMBERS)
@@ -109,4 +109,4 @@ def check(root: Path, split: str) -> int:
 
 
 if __name__ == "__main__":
-    script(lambda: main(configuration.parse(Config)))
+    script(lambda: main(configuration.parse(Flags)))

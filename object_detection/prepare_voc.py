@@ -46,20 +46,20 @@ FULL = {"trainval": 16_551, "test": 4_952}
 
 
 @dataclass
-class Config:
+class Flags:
     """Unpack PASCAL VOC 2007 and 2012 and write the lists of their pictures."""
 
     source_dir: Path = Path(".")
     """Folder with the three official archives."""
     output_dir: Path = Path("data/pascalvoc")
-    """Where to unpack to; 3 GB."""
+    """Folder to write; 3 GB."""
 
 
-def main(config: Config) -> dict[str, int]:
+def main(flags: Flags) -> dict[str, int]:
     """Unpack what is not there yet, then write the lists; returns the pictures of each."""
     lines: dict[str, list[str]] = {split: [] for split in FULL}
     for name, (folder, split) in ARCHIVES.items():
-        tar, unpacked = config.source_dir / f"{name}.tar", config.output_dir / name
+        tar, unpacked = flags.source_dir / f"{name}.tar", flags.output_dir / name
         if not unpacked.is_dir():
             if not tar.is_file() and name == OPTIONAL:
                 print(f"note: {tar} is not there; only the pictures of 2007 are listed")
@@ -67,14 +67,14 @@ def main(config: Config) -> dict[str, int]:
             if not tar.is_file():
                 raise DataError(f"{tar}: no such file (--help says where it comes from)")
             print(f"unpacking {tar}")
-            make_folder(config.output_dir)
+            make_folder(flags.output_dir)
             unpack(tar, unpacked)
-        lines[split] += listed(config.output_dir, unpacked / "VOCdevkit" / folder, split)
+        lines[split] += listed(flags.output_dir, unpacked / "VOCdevkit" / folder, split)
     for split, rows in lines.items():
-        write(config.output_dir / f"{split}.txt", rows)
-    write(config.output_dir / "label_list", VOC_CLASSES)
+        write(flags.output_dir / f"{split}.txt", rows)
+    write(flags.output_dir / "label_list", VOC_CLASSES)
     for split, rows in lines.items():
-        print(f"{config.output_dir / split}.txt: {len(rows):,} pictures (2007 and 2012 have {FULL[split]:,})")
+        print(f"{flags.output_dir / split}.txt: {len(rows):,} pictures (2007 and 2012 have {FULL[split]:,})")
     return {split: len(rows) for split, rows in lines.items()}
 
 
@@ -100,4 +100,4 @@ def write(path: Path, lines: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    script(lambda: main(configuration.parse(Config)))
+    script(lambda: main(configuration.parse(Flags)))

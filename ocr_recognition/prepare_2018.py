@@ -19,6 +19,7 @@ if __package__ in (None, ""):
 from fluid.config import parse
 from fluid.errors import DataError, UserError
 from fluid.formats.archive import unpack
+from fluid.records import refuse_existing
 from fluid.run import script
 from fluid.weights.download import download, file_digest
 from ocr_recognition.reader import open_words
@@ -29,41 +30,40 @@ MOST_FILES = 5_000_000
 
 
 @dataclass
-class Config:
+class Flags:
     """Fetch and unpack the data of 2018."""
 
     output_dir: Path = Path("words_2018")
-    """New folder to write."""
+    """Folder to write, which must not be there yet."""
     archive: Path = Path("data.tar.gz")
     """Where the archive is, or is fetched to."""
 
 
-def main(config: Config, *, url: str = URL, md5: str = MD5) -> None:
+def main(flags: Flags, *, url: str = URL, md5: str = MD5) -> None:
     """Fetch the archive unless it is there, check it, unpack it. Raises UserError."""
-    if config.output_dir.exists():
-        raise DataError(f"{config.output_dir}: exists already; remove it or give another --output_dir")
-    if not config.archive.is_file():
+    refuse_existing(flags.output_dir)
+    if not flags.archive.is_file():
         try:
-            download([url], config.archive, md5=md5)
+            download([url], flags.archive, md5=md5)
         except UserError as error:
             raise UserError(
-                f"{error}\nFetch {url} elsewhere, put it here: {config.archive}, and run this again"
+                f"{error}\nFetch {url} elsewhere, put it here: {flags.archive}, and run this again"
             ) from None
-    elif file_digest(config.archive, "md5") != md5:
+    elif file_digest(flags.archive, "md5") != md5:
         raise DataError(
-            f"{config.archive}: is not the archive of 2018, whose md5 is {md5}; remove it and run this again"
+            f"{flags.archive}: is not the archive of 2018, whose md5 is {md5}; remove it and run this again"
         )
-    unpacked = config.output_dir.with_name(f"{config.output_dir.name}.unpacked")
+    unpacked = flags.output_dir.with_name(f"{flags.output_dir.name}.unpacked")
     shutil.rmtree(unpacked, ignore_errors=True)
     try:
-        unpack(config.archive, unpacked, max_members=MOST_FILES)
+        unpack(flags.archive, unpacked, max_members=MOST_FILES)
         folder = unpacked / "data"
         counts = {part: len(open_words(folder, part)) for part in ("train", "test")}
-        folder.rename(config.output_dir)
+        folder.rename(flags.output_dir)
     finally:
         shutil.rmtree(unpacked, ignore_errors=True)
-    print(f"{config.output_dir}: {counts['train']:,} words to train on, {counts['test']:,} to test with")
+    print(f"{flags.output_dir}: {counts['train']:,} words to train on, {counts['test']:,} to test with")
 
 
 if __name__ == "__main__":
-    script(lambda: main(parse(Config)))
+    script(lambda: main(parse(Flags)))

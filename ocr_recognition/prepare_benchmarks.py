@@ -26,15 +26,16 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from fluid.config import parse
+from fluid.config import Was, parse
 from fluid.errors import DataError, UserError
 from fluid.formats.archive import unpack
 from fluid.media import read_image
+from fluid.records import refuse_existing
 from fluid.run import script
 from fluid.text import read_lines
 from ocr_recognition.reader import Part
@@ -48,7 +49,7 @@ _TRUTH = re.compile(r'(.+?), "(.*)"')
 
 
 @dataclass
-class Config:
+class Flags:
     """Make lists of a benchmark of word recognition."""
 
     benchmark: Literal["iiit5k", "svt", "ic13", "ic15"]
@@ -57,29 +58,28 @@ class Config:
     """Its archive."""
     ground_truth: Path | None = None
     """What the words of ic13 and ic15 say, where the archive does not hold it as gt.txt."""
-    part: Part = "test"
+    split: Annotated[Part, Was("part")] = "test"
     """Of iiit5k and svt, whose archives hold both."""
     only: Only = "all"
     """Words to take: all; those of letters and digits; those of three or more of them."""
     output_dir: Path = Path("benchmark")
-    """New folder to write."""
+    """Folder to write, which must not be there yet."""
 
 
 Word = tuple[np.ndarray, str]
 
 
-def main(config: Config) -> None:
+def main(flags: Flags) -> None:
     """Write the list and the pictures. Raises UserError."""
-    folder = config.output_dir
-    if folder.exists():
-        raise DataError(f"{folder}: exists already; remove it or give another --output_dir")
+    folder = flags.output_dir
+    refuse_existing(folder)
     unpacked, partial = (folder.with_name(f"{folder.name}.{end}") for end in ("unpacked", "partial"))
     try:
         for old in (unpacked, partial):
             shutil.rmtree(old, ignore_errors=True)
-        unpack(config.archive, unpacked)
-        (partial / f"{config.part}_images").mkdir(parents=True)
-        count = write(partial, config.part, (word for word in words(config, unpacked) if taken(word[1], config.only)))
+        unpack(flags.archive, unpacked)
+        (partial / f"{flags.split}_images").mkdir(parents=True)
+        count = write(partial, flags.split, (word for word in words(flags, unpacked) if taken(word[1], flags.only)))
         partial.rename(folder)
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror})") from None
@@ -109,13 +109,13 @@ def taken(text: str, only: Only) -> bool:
     return text.isascii() and text.isalnum() and (only == "alphanumeric" or len(text) >= 3)
 
 
-def words(config: Config, folder: Path) -> Iterator[Word]:
+def words(flags: Flags, folder: Path) -> Iterator[Word]:
     """(picture [h, w, 3] uint8 RGB, text) of the unpacked archive. Raises DataError."""
-    if config.benchmark == "iiit5k":
-        return iiit5k(folder, config.part)
-    if config.benchmark == "svt":
-        return svt(folder, config.part)
-    return robust_reading(folder, config.ground_truth)
+    if flags.benchmark == "iiit5k":
+        return iiit5k(folder, flags.split)
+    if flags.benchmark == "svt":
+        return svt(folder, flags.split)
+    return robust_reading(folder, flags.ground_truth)
 
 
 def iiit5k(folder: Path, part: Part) -> Iterator[Word]:
@@ -179,4 +179,4 @@ def _one(folder: Path, name: str) -> Path:
 
 
 if __name__ == "__main__":
-    script(lambda: main(parse(Config)))
+    script(lambda: main(parse(Flags)))

@@ -1,7 +1,7 @@
 """Make words with fonts: a set for training or evaluation that is read faster than words are made, or a sheet to look at.
 
 python prepare_words.py --output_dir words/train --num_words 1000000
-python prepare_words.py --output_dir words/test --num_words 5000 --part test
+python prepare_words.py --output_dir words/test --num_words 5000 --split test
 python train.py --data_dir words --model crnn --height 48
 
 python prepare_words.py --sheet words.png
@@ -11,12 +11,13 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fluid import PROCESSORS
-from fluid.config import Count, Natural, Seed, Workers, parse
+from fluid.config import Count, Natural, Seed, Was, Workers, parse
 from fluid.errors import UserError
 from fluid.run import script
 from ocr_recognition.alphabet import Alphabet, read_dictionary
@@ -32,18 +33,18 @@ ON_A_SHEET, COLUMNS = 100, 5
 
 
 @dataclass
-class Config:
+class Flags:
     """Make words with fonts."""
 
     output_dir: Path | None = None
-    """New folder to write."""
+    """Folder to write, which must not be there yet."""
     sheet: Path | None = None
     """Picture to draw of the first hundred words."""
     num_words: Count = 100_000
     """How many to write, at least."""
     style: Style = "general"
     """What they say: simple, digits and small letters; general, all that signs, titles and displays do."""
-    part: Part = "train"
+    split: Annotated[Part, Was("part")] = "train"
     """Of the fonts and of the lists of words: a tenth is kept for tests."""
     words_file: Path | None = None
     """What they say instead: words, one a line."""
@@ -61,28 +62,26 @@ class Config:
     """Processes that make words."""
 
 
-def main(config: Config) -> None:
+def main(flags: Flags) -> None:
     """Write the set, draw the sheet, or both. Raises UserError."""
-    if config.output_dir is None and config.sheet is None:
+    if flags.output_dir is None and flags.sheet is None:
         raise UserError("give --output_dir for a set of words or --sheet for a picture of some")
     recipe = Recipe(
-        alphabet=Alphabet.ascii() if config.dict is None else read_dictionary(config.dict),
-        height=config.height,
-        columns_a_frame=config.columns_a_frame or None,
-        style=config.style,
-        part=config.part,
-        given=() if config.words_file is None else read_words(config.words_file),
-        fonts_dir=config.fonts_dir,
+        alphabet=Alphabet.ascii() if flags.dict is None else read_dictionary(flags.dict),
+        height=flags.height,
+        columns_a_frame=flags.columns_a_frame or None,
+        style=flags.style,
+        part=flags.split,
+        given=() if flags.words_file is None else read_words(flags.words_file),
+        fonts_dir=flags.fonts_dir,
     )
-    if config.sheet is not None:
-        draw_sheet(config.sheet, recipe, config.seed)
-        print(f"{config.sheet}: {ON_A_SHEET} words")
-    if config.output_dir is not None:
+    if flags.sheet is not None:
+        draw_sheet(flags.sheet, recipe, flags.seed)
+        print(f"{flags.sheet}: {ON_A_SHEET} words")
+    if flags.output_dir is not None:
         began = time.monotonic()
-        count = write_words(
-            config.output_dir, recipe, config.num_words, seed=config.seed, num_workers=config.num_workers
-        )
-        print(f"{config.output_dir}: {count:,} words, {count / (time.monotonic() - began):,.0f} a second")
+        count = write_words(flags.output_dir, recipe, flags.num_words, seed=flags.seed, num_workers=flags.num_workers)
+        print(f"{flags.output_dir}: {count:,} words, {count / (time.monotonic() - began):,.0f} a second")
 
 
 def draw_sheet(path: Path, recipe: Recipe, seed: int) -> None:
@@ -103,4 +102,4 @@ def draw_sheet(path: Path, recipe: Recipe, seed: int) -> None:
 
 
 if __name__ == "__main__":
-    script(lambda: main(parse(Config)))
+    script(lambda: main(parse(Flags)))

@@ -17,6 +17,7 @@ from typing import Any
 from fluid.arrays import read_npz
 from fluid.buckets import Buckets
 from fluid.errors import DataError
+from fluid.records import refuse_existing
 from fluid.text import read_json
 from fluid.workers import Allocate
 from ocr_recognition.alphabet import Alphabet
@@ -90,8 +91,7 @@ def write_set(
 
     `about` joins set.json. Raises DataError if the folder exists or cannot be written.
     """
-    if folder.exists():
-        raise DataError(f"{folder}: exists already; remove it or write to another place")
+    refuse_existing(folder)
     partial = folder.with_name(f"{folder.name}.partial")
     try:
         shutil.rmtree(partial, ignore_errors=True)

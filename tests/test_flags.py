@@ -25,8 +25,8 @@ MODULES = [
 
 
 SCRIPTS = ("train", "eval", "infer", "export")
-DISTINCT = {"batch_size", "warmup_steps"}
-"""Former names that other scripts have for another meaning: a training batch, the warm-up of a schedule."""
+DISTINCT = {"batch_size", "warmup_steps", "data_dir"}
+"""Former names that other scripts have for another meaning: a training batch, the warm-up of a schedule, data to read."""
 GROUPS = [
     group
     for module in (groups_here, optimizers)
@@ -126,6 +126,16 @@ def test_no_meaning_has_a_second_name() -> None:
         # The batch of training is another one than the one where nothing is learned; so are learning's and random play's.
         assert again.keys() <= DISTINCT, path
         assert not own & (left.keys() | switches.keys()) - DISTINCT, path
+
+
+def test_what_is_made_is_written_to_the_same_flag() -> None:
+    """The folder of a data set is --output_dir of the script that makes it, and --data_dir of those that use it."""
+    made = {path: helps(flags_of(path)) for path in MODULES if path.stem.startswith("prepare_")}
+    assert len(made) > 15
+    in_place = {path for path, texts in made.items() if "output_dir" not in texts}
+    assert {f"{path.parent.name}/{path.stem}" for path in in_place} == {"icnet/prepare_cityscapes"}
+    for path, texts in made.items():
+        assert path in in_place or texts["output_dir"].startswith("Folder to write"), path
 
 
 def test_a_left_name_still_works() -> None:

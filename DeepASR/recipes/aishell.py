@@ -143,7 +143,7 @@ def spell(words: Iterable[str], lexicon: Lexicon) -> list[str]:
 def features(flags: Flags) -> None:
     """Features, alignments and language model."""
     tables, prepared = flags.work / "tables", remade(flags.work / "prepared")
-    run("prepare_wav", recordings=tables, lexicon=tables / "lexicon.txt", data_dir=prepared, error_rate_type="cer",
+    run("prepare_wav", recordings=tables, lexicon=tables / "lexicon.txt", output_dir=prepared, error_rate_type="cer",
         num_bins=80, leave_out=True)  # fmt: skip
 
 
@@ -160,7 +160,7 @@ def train(flags: Flags) -> None:
 def realign(flags: Flags) -> None:
     """Alignments by the first network."""
     run("realign", *shlex.split(flags.use), data_dir=flags.work / "prepared", checkpoint=flags.work / "first",
-        new_data_dir=remade(flags.work / "realigned"))  # fmt: skip
+        output_dir=remade(flags.work / "realigned"))  # fmt: skip
 
 
 def train_again(flags: Flags) -> None:

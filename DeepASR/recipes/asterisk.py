@@ -156,7 +156,7 @@ def read_dictionary(path: Path) -> dict[str, tuple[tuple[str, ...], ...]]:
 def features(flags: Flags) -> None:
     """Features, alignments and language model."""
     tables, prepared = flags.work / "tables", remade(flags.work / "prepared")
-    run("prepare_wav", recordings=tables, lexicon=tables / "lexicon.txt", data_dir=prepared, error_rate_type="wer",
+    run("prepare_wav", recordings=tables, lexicon=tables / "lexicon.txt", output_dir=prepared, error_rate_type="wer",
         num_bins=24, sample_rate=8000, leave_out=True)  # fmt: skip
 
 

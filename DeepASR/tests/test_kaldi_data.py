@@ -75,7 +75,7 @@ def kaldi(tmp_path: Path) -> Path:
 
 def flags(kaldi: Path, **more: Any) -> Flags:
     options: dict[str, Any] = {part: kaldi / part for part in ("train", "dev", "test", "train_ali", "dev_ali")}
-    options |= {"trans_model": kaldi / "final.mdl", "graph_dir": kaldi / "graph", "data_dir": kaldi / "data"}
+    options |= {"trans_model": kaldi / "final.mdl", "graph_dir": kaldi / "graph", "output_dir": kaldi / "data"}
     return Flags(**options | more)
 
 
@@ -228,16 +228,16 @@ def test_lists_of_2018_are_read(tmp_path: Path) -> None:
     options: dict[str, Any] = dict(
         zip(("train_feature_lst", "train_label_lst", "val_feature_lst", "val_label_lst"), lists * 2)
     )
-    prepare_lst.main(prepare_lst.Flags(**options, class_num=9, data_dir=tmp_path / "data"))
+    prepare_lst.main(prepare_lst.Flags(**options, class_num=9, output_dir=tmp_path / "data"))
     part = open_corpus(tmp_path / "data").part("train")
     for name, array in features.items():
         np.testing.assert_array_equal(part[name], array)
         np.testing.assert_array_equal(part.alignments[name], labels[name])
     with pytest.raises(DataError, match=r"label.lst: utt\d: the label 8 where there are 8 classes"):
-        prepare_lst.main(prepare_lst.Flags(**options, class_num=8, data_dir=tmp_path / "other"))
+        prepare_lst.main(prepare_lst.Flags(**options, class_num=8, output_dir=tmp_path / "other"))
     (tmp_path / "feature.desc").write_text("total\nutt0 1 2\n")
     with pytest.raises(DataError, match=r"feature.desc:2: 'NAME ... START BYTES FRAMES DIM' is expected"):
-        prepare_lst.main(prepare_lst.Flags(**options, class_num=9, data_dir=tmp_path / "other"))
+        prepare_lst.main(prepare_lst.Flags(**options, class_num=9, output_dir=tmp_path / "other"))
 
 
 def test_processes_decode_in_order_and_tell_of_errors() -> None:

@@ -54,7 +54,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def flags(folder: Path, **more: Any) -> Flags:
-    options = {"recordings": folder / "speech", "lexicon": folder / "lexicon.txt", "data_dir": folder / "data"}
+    options = {"recordings": folder / "speech", "lexicon": folder / "lexicon.txt", "output_dir": folder / "data"}
     return Flags(**{**options, "sample_rate": RATE, "num_bins": 12, **more})
 
 

@@ -202,7 +202,7 @@ def test_sound_comes_through_standard_input(tmp_path: Path) -> None:
 def test_a_data_set_is_aligned_anew(tmp_path: Path) -> None:
     """A little one, of the commands: most labels stay, and all belong to their texts."""
     commands, few = open_corpus(None), tiny.commands(tmp_path / "few", 3)
-    stayed = realign.main(realign.Flags(data_dir=tmp_path / "few", new_data_dir=tmp_path / "new"))
+    stayed = realign.main(realign.Flags(data_dir=tmp_path / "few", output_dir=tmp_path / "new"))
     assert 60 < stayed["train"] < 100
     assert commands.lexicon is not None
     for name, pdfs in open_corpus(tmp_path / "new").part("train").alignments.items():
@@ -210,4 +210,4 @@ def test_a_data_set_is_aligned_anew(tmp_path: Path) -> None:
         assert len(pdfs) == len(few.features[name]) and set(pdfs) <= set(chain.pdfs)
     write_corpus(replace(commands, folder=tmp_path / "other", class_num=999), {"train": few, "dev": few, "test": few})
     with pytest.raises(DataError, match="999 classes where the network has 135"):
-        realign.main(realign.Flags(data_dir=tmp_path / "other", new_data_dir=tmp_path / "x"))
+        realign.main(realign.Flags(data_dir=tmp_path / "other", output_dir=tmp_path / "x"))

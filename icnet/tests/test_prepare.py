@@ -40,7 +40,7 @@ def test_polygons_and_ids_become_train_ids(tmp_path: Path) -> None:
     images.mkdir(parents=True)
     for stem in "ab":
         Image.fromarray(np.zeros((8, 10, 3), np.uint8)).save(images / f"bonn_{stem}_leftImg8bit.png")
-    flags = prepare_cityscapes.Flags(tmp_path, processes=1)
+    flags = prepare_cityscapes.Flags(tmp_path, num_workers=1)
     assert prepare_cityscapes.main(flags) == 2
     pairs = open_pairs(tmp_path, "train")
     label = read_pair(pairs, 0)[1]
@@ -61,7 +61,7 @@ def test_polygons_and_ids_become_train_ids(tmp_path: Path) -> None:
 def test_what_is_wrong_is_named(tmp_path: Path, content: str, message: str) -> None:
     place(tmp_path, "a", "polygons.json").write_text(content)
     with pytest.raises(DataError, match=message):
-        prepare_cityscapes.main(prepare_cityscapes.Flags(tmp_path, processes=1))
+        prepare_cityscapes.main(prepare_cityscapes.Flags(tmp_path, num_workers=1))
 
 
 def test_nothing_there_is_one_message(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ TRAIN_IMAGES, TEST_IMAGES = 4000, 1000
 class Config:
     """Rebuild the embedded data from its sources."""
 
-    fashion_dir: Path = prepare_fashion_mnist.Config.source_dir
+    fashion_dir: Path = prepare_fashion_mnist.Flags.source_dir
     """Folder with the four files of Fashion-MNIST."""
     wheels: Path | None = None
     """Folder with the wheels named above; without it only fashion_mini.tar.xz is rebuilt."""

@@ -31,7 +31,7 @@ def fashion(tmp_path):
     for prefix, count in (("train", 12), ("t10k", 5)):
         write_idx(source / f"{prefix}-images-idx3-ubyte.gz", rng.integers(0, 256, (count, 28, 28), np.uint8))
         write_idx(source / f"{prefix}-labels-idx1-ubyte.gz", rng.integers(0, 10, count, np.uint8))
-    return prepare_fashion_mnist.Config(source, tmp_path / "new" / "fashion")
+    return prepare_fashion_mnist.Flags(source, tmp_path / "new" / "fashion")
 
 
 def test_fashion_mnist(fashion, capsys):
@@ -52,7 +52,7 @@ def test_fashion_mnist(fashion, capsys):
 
 def test_fashion_mnist_overwrites_nothing(fashion):
     fashion.output_dir.mkdir(parents=True)
-    with pytest.raises(UserError, match="exists already; remove it, or give another --output_dir"):
+    with pytest.raises(UserError, match="exists already; choose another --output_dir, or remove it"):
         prepare_fashion_mnist.main(fashion)
 
 
@@ -134,7 +134,7 @@ def imagenet(tmp_path):
     (source / prepare_imagenet.TRAIN_TAR).write_bytes(tar({f"{wnid}.tar": class_tar(wnid) for wnid in shuffled}))
     names = [f"ILSVRC2012_val_{number:08d}.JPEG" for number in (2, 1, 4, 3)]
     (source / prepare_imagenet.VAL_TAR).write_bytes(tar({name: jpeg(int(name[-6])) for name in names}))
-    return prepare_imagenet.Config(source, tmp_path / "new" / "ILSVRC2012")
+    return prepare_imagenet.Flags(source, tmp_path / "new" / "ILSVRC2012")
 
 
 def assert_complete(folder: Path) -> None:
@@ -220,7 +220,7 @@ def test_stamps_are_split_by_thing(tmp_path):
         drawing = tmp_path / "source" / kind / "cartoon" / "drawing.png"
         drawing.parent.mkdir()
         drawing.write_bytes(b"")
-    config = prepare_stamps.Config(tmp_path / "data", tmp_path / "source", views=2)
+    config = prepare_stamps.Flags(tmp_path / "data", tmp_path / "source", views=2)
     prepare_stamps.main(config)
     things = {
         split: {path.stem.rpartition("_")[0] for path in (tmp_path / "data" / split).rglob("*.jpg")}
@@ -231,7 +231,7 @@ def test_stamps_are_split_by_thing(tmp_path):
     with pytest.raises(UserError, match="exists"):
         prepare_stamps.main(config)
     with pytest.raises(DataError, match="apt install tuxpaint-stamps-default"):
-        prepare_stamps.main(prepare_stamps.Config(tmp_path / "other", tmp_path / "nowhere"))
+        prepare_stamps.main(prepare_stamps.Flags(tmp_path / "other", tmp_path / "nowhere"))
 
 
 # One folder of classes
@@ -262,7 +262,7 @@ def parts(folder: Path) -> dict[str, set[str]]:
 
 
 def test_a_split_is_stratified_reproducible_and_keeps_copies_together(photographs, tmp_path, capsys):
-    make = lambda name, seed: prepare_split.main(prepare_split.Config(photographs, tmp_path / name, 0.2, 0.1, seed))  # noqa: E731
+    make = lambda name, seed: prepare_split.main(prepare_split.Flags(photographs, tmp_path / name, 0.2, 0.1, seed))  # noqa: E731
     for name, seed in (("one", 1), ("again", 1), ("other", 2)):
         make(name, seed)
     out = capsys.readouterr().out
@@ -283,15 +283,15 @@ def test_a_split_is_stratified_reproducible_and_keeps_copies_together(photograph
 
 
 def test_a_split_that_cannot_be_is_refused(photographs, tmp_path, capsys):
-    config = prepare_split.Config(photographs, tmp_path / "new", 0.5, 0.5)
+    config = prepare_split.Flags(photographs, tmp_path / "new", 0.5, 0.5)
     with pytest.raises(UserError, match="leave nothing to train on"):
         prepare_split.main(config)
     with pytest.raises(DataError, match="small: 10 different images are too few for a part `test`"):
-        prepare_split.main(prepare_split.Config(photographs, tmp_path / "new", 0.5, 0.04))
+        prepare_split.main(prepare_split.Flags(photographs, tmp_path / "new", 0.5, 0.04))
     with pytest.raises(DataError, match="holds no folder"):
-        prepare_split.main(prepare_split.Config(photographs / "big", tmp_path / "new"))
+        prepare_split.main(prepare_split.Flags(photographs / "big", tmp_path / "new"))
     (photographs / "small" / "05.png").write_bytes((photographs / "big" / "05.png").read_bytes())
-    prepare_split.main(prepare_split.Config(photographs, tmp_path / "new"))
+    prepare_split.main(prepare_split.Flags(photographs, tmp_path / "new"))
     assert "one picture in several classes" in capsys.readouterr().out
     with pytest.raises(UserError, match="exists"):
-        prepare_split.main(prepare_split.Config(photographs, tmp_path / "new"))
+        prepare_split.main(prepare_split.Flags(photographs, tmp_path / "new"))

@@ -46,7 +46,7 @@ def archives(tmp_path) -> Path:
 
 def test_pairs_are_cleaned_and_aligned(archives, tmp_path):
     output = tmp_path / "wmt16"
-    prepare_wmt16.main(prepare_wmt16.Config(output_dir=output, archives_dir=archives))
+    prepare_wmt16.main(prepare_wmt16.Flags(output_dir=output, archives_dir=archives))
     train = read_tsv(output / "train.tsv")
     assert list(zip(train.sources, train.targets, strict=True)) == [
         ("One two.", "Eins zwei."),
@@ -58,13 +58,13 @@ def test_pairs_are_cleaned_and_aligned(archives, tmp_path):
         "dev.tsv", "newstest2015.tsv", "newstest2016.tsv", "test.tsv", "train.tsv",
     ]  # fmt: skip
     with pytest.raises(UserError, match="exists already"):
-        prepare_wmt16.main(prepare_wmt16.Config(output_dir=output, archives_dir=archives))
+        prepare_wmt16.main(prepare_wmt16.Flags(output_dir=output, archives_dir=archives))
 
 
 def test_a_damaged_archive_leaves_nothing(archives, tmp_path):
     (archives / "commoncrawl.tgz").write_bytes((archives / "commoncrawl.tgz").read_bytes()[:60])
     with pytest.raises(DataError, match="commoncrawl.tgz: is damaged"):
-        prepare_wmt16.main(prepare_wmt16.Config(output_dir=tmp_path / "wmt16", archives_dir=archives))
+        prepare_wmt16.main(prepare_wmt16.Flags(output_dir=tmp_path / "wmt16", archives_dir=archives))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["archives"]
 
 
@@ -80,19 +80,19 @@ def test_english_and_french(tmp_path):
     for name, members in files.items():
         write_archive(archives / name, members)
     output = tmp_path / "wmt14"
-    prepare_wmt14.main(prepare_wmt14.Config(output_dir=output, archives_dir=archives))
+    prepare_wmt14.main(prepare_wmt14.Flags(output_dir=output, archives_dir=archives))
     train = read_tsv(output / "train.tsv")
     assert train.sources == [f"one {number}" for number in range(5)]
     assert train.targets == [f"un {number}" for number in range(5)]
     assert read_tsv(output / "test.tsv").targets == ["deux"]
     write_archive(archives / "un.tgz", {"undoc.2000.fr-en.en": "a\nb\n", "undoc.2000.fr-en.fr": "a\n"})
     with pytest.raises(DataError, match=r"un.tgz: undoc.2000.fr-en.fr ends before line 2 of the other side"):
-        prepare_wmt14.main(prepare_wmt14.Config(output_dir=tmp_path / "other", archives_dir=archives))
+        prepare_wmt14.main(prepare_wmt14.Flags(output_dir=tmp_path / "other", archives_dir=archives))
     assert not (tmp_path / "other").exists()
 
 
 def test_an_origin_that_nobody_knows_is_not_left_out(tmp_path):
-    config = prepare_debian.Config(output_dir=tmp_path / "corpora", leave_out=("manuals", "letters"))
+    config = prepare_debian.Flags(output_dir=tmp_path / "corpora", leave_out=("manuals", "letters"))
     with pytest.raises(UserError, match="--leave_out 'letters': no such origin; there are dictionary"):
         prepare_debian.main(config)
     assert not list(tmp_path.iterdir())

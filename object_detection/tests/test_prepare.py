@@ -36,15 +36,15 @@ def write_tar(path: Path, year: str, split: str, stems: list[str], extra: dict[s
 
 
 @pytest.fixture
-def voc(tmp_path: Path) -> prepare_voc.Config:
+def voc(tmp_path: Path) -> prepare_voc.Flags:
     (tmp_path / "source").mkdir()
     for name, stems in (("VOCtrainval_06-Nov-2007", ["000005", "000007"]), ("VOCtest_06-Nov-2007", ["000001"])):
         write_tar(tmp_path / "source" / f"{name}.tar", "2007", name[3:].partition("_")[0], stems)
     write_tar(tmp_path / "source" / "VOCtrainval_11-May-2012.tar", "2012", "trainval", ["2008_000002"])
-    return prepare_voc.Config(tmp_path / "source", tmp_path / "voc")
+    return prepare_voc.Flags(tmp_path / "source", tmp_path / "voc")
 
 
-def test_voc(voc: prepare_voc.Config) -> None:
+def test_voc(voc: prepare_voc.Flags) -> None:
     assert prepare_voc.main(voc) == {"trainval": 3, "test": 1}
     data = open_data(voc.output_dir, "trainval")
     assert data.class_names == list(VOC_CLASSES)
@@ -56,13 +56,13 @@ def test_voc(voc: prepare_voc.Config) -> None:
     assert prepare_voc.main(voc) == {"trainval": 3, "test": 1}
 
 
-def test_voc_of_one_year(voc: prepare_voc.Config, capsys: pytest.CaptureFixture[str]) -> None:
+def test_voc_of_one_year(voc: prepare_voc.Flags, capsys: pytest.CaptureFixture[str]) -> None:
     (voc.source_dir / "VOCtrainval_11-May-2012.tar").unlink()
     assert prepare_voc.main(voc) == {"trainval": 2, "test": 1}
     assert "only the pictures of 2007" in capsys.readouterr().out
 
 
-def test_voc_that_is_not_complete(voc: prepare_voc.Config) -> None:
+def test_voc_that_is_not_complete(voc: prepare_voc.Flags) -> None:
     tar = voc.source_dir / "VOCtest_06-Nov-2007.tar"
     whole = tar.read_bytes()
     tar.write_bytes(whole[:1500])
@@ -81,7 +81,7 @@ def test_voc_that_is_not_complete(voc: prepare_voc.Config) -> None:
 
 
 @pytest.fixture
-def coco(tmp_path: Path) -> prepare_coco.Config:
+def coco(tmp_path: Path) -> prepare_coco.Flags:
     (tmp_path / "source").mkdir()
     with zipfile.ZipFile(tmp_path / "source" / "annotations_trainval2017.zip", "w") as archive:
         for split, number in (("train2017", 9), ("val2017", 139)):
@@ -93,10 +93,10 @@ def coco(tmp_path: Path) -> prepare_coco.Config:
             archive.writestr(f"annotations/instances_{split}.json", json.dumps(content))
             with zipfile.ZipFile(tmp_path / "source" / f"{split}.zip", "w") as pictures:
                 pictures.writestr(f"{split}/{number:012d}.jpg", JPEG)
-    return prepare_coco.Config(tmp_path / "source", tmp_path / "coco")
+    return prepare_coco.Flags(tmp_path / "source", tmp_path / "coco")
 
 
-def test_coco(coco: prepare_coco.Config) -> None:
+def test_coco(coco: prepare_coco.Flags) -> None:
     assert prepare_coco.main(coco) == {"train2017": 1, "val2017": 1}
     data = open_data(coco.output_dir, "val2017")
     assert data.images == [str(coco.output_dir / "val2017" / "000000000139.jpg")] and Path(data.images[0]).is_file()
@@ -106,7 +106,7 @@ def test_coco(coco: prepare_coco.Config) -> None:
     assert prepare_coco.main(coco) == {"train2017": 1, "val2017": 1}
 
 
-def test_coco_that_is_not_complete(coco: prepare_coco.Config, capsys: pytest.CaptureFixture[str]) -> None:
+def test_coco_that_is_not_complete(coco: prepare_coco.Flags, capsys: pytest.CaptureFixture[str]) -> None:
     (coco.source_dir / "train2017.zip").unlink()
     assert prepare_coco.main(coco) == {"val2017": 1}
     assert "there will be no train2017" in capsys.readouterr().out

@@ -5,7 +5,7 @@ import string
 from collections import Counter
 
 from fluid.data import evaluation_batches, training_batches
-from fluid.errors import DataError
+from fluid.errors import DataError, UserError
 from ocr_recognition.alignment import frames_needed, frames_of_width
 from ocr_recognition.alphabet import Alphabet
 from ocr_recognition.fonts import HELD_OUT, open_fonts
@@ -165,7 +165,7 @@ def test_a_written_set_is_read_as_it_was_made(tmp_path):
     other = SetSource(words, 4, height=48, labelling=Labelling(used))
     (batch,) = evaluation_batches(other, 20)
     assert used.decode(batch.feed["label"][7, : batch.feed["label_length"][7]]) == source.texts[7]
-    with pytest.raises(DataError, match="exists already"):
+    with pytest.raises(UserError, match="exists already"):
         write_words(folder, recipe, 20, seed=4, num_workers=0)
     with pytest.raises(DataError, match="written 48 pixels high"):
         SetSource(words, 4, height=32, labelling=Labelling(ASCII))

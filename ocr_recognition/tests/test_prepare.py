@@ -19,7 +19,7 @@ import scipy.io
 
 
 def test_words_are_written_and_drawn(tmp_path, capsys):
-    config = prepare_words.Config(
+    config = prepare_words.Flags(
         output_dir=tmp_path / "set",
         sheet=tmp_path / "sheet.png",
         num_words=12,
@@ -33,9 +33,9 @@ def test_words_are_written_and_drawn(tmp_path, capsys):
     assert read_image(tmp_path / "sheet.png").shape == (1360, 1200, 3)
     assert "set: 12 words" in capsys.readouterr().out
     with pytest.raises(UserError, match="give --output_dir"):
-        prepare_words.main(prepare_words.Config())
+        prepare_words.main(prepare_words.Flags())
     with pytest.raises(UserError, match="sheet.txt: cannot be written"):
-        prepare_words.main(prepare_words.Config(sheet=tmp_path / "sheet.txt"))
+        prepare_words.main(prepare_words.Flags(sheet=tmp_path / "sheet.txt"))
 
 
 def picture(width, seed=0):
@@ -70,7 +70,7 @@ def test_the_archive_of_2018(tmp_path):
             archive.addfile(member, io.BytesIO(data))
     served = tmp_path / "served.tar.gz"
     served.write_bytes(content.getvalue())
-    config = prepare_2018.Config(output_dir=tmp_path / "words", archive=tmp_path / "data.tar.gz")
+    config = prepare_2018.Flags(output_dir=tmp_path / "words", archive=tmp_path / "data.tar.gz")
     url = served.as_uri()
     with pytest.raises(UserError, match="(?s)its md5 is.*put it here"):
         prepare_2018.main(config, url=url, md5="0" * 32)
@@ -91,8 +91,8 @@ def test_the_archive_of_2018(tmp_path):
 def prepared(folder, benchmark, archive, **options):
     """Texts and widths of a benchmark."""
     output = folder / f"{benchmark}{len(list(folder.iterdir()))}"
-    prepare_benchmarks.main(prepare_benchmarks.Config(benchmark, archive, output_dir=output, **options))
-    words = open_words(output, options.get("part", "test"))
+    prepare_benchmarks.main(prepare_benchmarks.Flags(benchmark, archive, output_dir=output, **options))
+    words = open_words(output, options.get("split", "test"))
     return words.texts, [shape[1] for shape in words.shapes]
 
 
@@ -106,7 +106,7 @@ def test_iiit5k(tmp_path):
     assert prepared(tmp_path, "iiit5k", archive) == (["PRIVATE", "A&B"], [60, 40])
     assert prepared(tmp_path, "iiit5k", archive, only="alphanumeric") == (["PRIVATE"], [60])
     with pytest.raises(UserError, match="holds 0 files traindata.mat"):
-        prepared(tmp_path, "iiit5k", archive, part="train")
+        prepared(tmp_path, "iiit5k", archive, split="train")
 
 
 def test_street_view_text(tmp_path):
