@@ -70,6 +70,7 @@ def test_two_first_installations_wait_for_each_other(house: Path) -> None:
     ("words", "said"),
     [
         (("train", "new_task", "--lr", "0.1"), "python ./new_task/train.py --lr 0.1"),
+        (("train", "new_task/", "--lr", "0.1"), "python ./new_task/train.py --lr 0.1"),
         (("tally", "new_task", "a b"), "python ./new_task/tally.py a b"),
         (("score", "new_task", "words", "--ref", "a b"), "python ./new_task/score_words.py --ref a b"),
         (("score", "new_task"), "./zoo score new_task words --help"),
@@ -116,6 +117,7 @@ def test_what_runs(house: Path, words: tuple[str, ...], said: str) -> None:
         ),
         (("launch", "new_task"), 1, "error: ./zoo launch N TASK ...: N is the number of processes"),
         (("capture", "new_task"), 1, "error: ./zoo capture TASK ... --programs DIR: the folder to write is missing"),
+        (("test", "elsewhere"), 1, "error: there is neither a task nor a file or folder 'elsewhere'"),
         (("frobnicate", "new_task"), 2, "The environment is made in"),
         (("../zoo", "new_task"), 2, "The environment is made in"),
     ],
@@ -123,6 +125,24 @@ def test_what_runs(house: Path, words: tuple[str, ...], said: str) -> None:
 def test_what_is_refused(house: Path, words: tuple[str, ...], code: int, said: str) -> None:
     returned, last = zoo(house, *words)
     assert returned == code and last.startswith(said), (returned, last)
+
+
+def test_it_finds_its_own_folder(house: Path) -> None:
+    (house / "elsewhere").mkdir()
+    (house / "elsewhere" / "zoo link").symlink_to(house / "zoo")
+    surroundings = environment(house) | {"CDPATH": str(house.parent)}
+    for start in (house / "elsewhere" / "zoo link", f"{house.name}/zoo"):
+        done = subprocess.run(
+            ["bash", start, "train", "new_task"], env=surroundings, cwd=house.parent, capture_output=True
+        )
+        assert (done.returncode, done.stdout.decode()) == (0, f"python {house}/new_task/train.py\n"), done.stderr
+
+
+def test_a_place_without_room_for_an_environment_is_told(house: Path) -> None:
+    (house / "file").write_text("")
+    surroundings = environment(house) | {"ZOO_VENV": str(house / "file" / "venv"), "PYTHON": sys.executable}
+    done = subprocess.run([house / "zoo", "install"], env=surroundings, capture_output=True, text=True)
+    assert done.returncode == 1 and f"error: no environment can be made in {house}/file/venv" in done.stderr
 
 
 def test_a_failed_installation_is_told_and_tried_again(house: Path) -> None:
