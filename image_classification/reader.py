@@ -118,9 +118,9 @@ def open_images(
         return read_list(list_file, folder, class_dim)
     if (folder / split).is_dir():
         return scan_folders(folder, split, class_dim)
-    what = "holds neither" if folder.is_dir() else "is not a folder; expected there"
+    what, rather = ("holds neither", "nor") if folder.is_dir() else ("is not a folder; one would hold", "or")
     raise DataError(
-        f"{folder} {what} {split}_list.txt (lines `path label`) nor a folder {split}/ with one folder of images a class. "
+        f"{folder} {what} {split}_list.txt (lines `path label`) {rather} a folder {split}/ with one folder of images a class. "
         "Give another --data_dir, or leave it out for the embedded data set; `./zoo prepare image_classification split` "
         "divides one folder of classes"
     )

@@ -105,7 +105,7 @@ def test_missing_list_and_missing_data(tmp_path):
         read_list(tmp_path / "nowhere.txt", tmp_path, 4)
     with pytest.raises(DataError, match=r"holds neither val_list\.txt .* nor a folder val/"):
         open_images(tmp_path, "val", 4)
-    with pytest.raises(DataError, match=r"nowhere is not a folder; expected there"):
+    with pytest.raises(DataError, match=r"nowhere is not a folder; one would hold val_list.txt .* or a folder"):
         open_images(tmp_path / "nowhere", "val", 4)
     with pytest.raises(DataError, match=r"cannot be read \(Is a directory\)"):
         read_list(tmp_path, tmp_path, 4)
