@@ -47,7 +47,7 @@ class Range:
             words.append(f"{'above' if self.without_low else 'at least'} {self.low}")
         if self.high < math.inf:
             words.append(f"{'below' if self.without_high else 'at most'} {self.high}")
-        return " and ".join(words) or "finite"
+        return " and ".join(words) or "a finite number"
 
 
 @dataclass(frozen=True)
@@ -314,7 +314,8 @@ def _check_ranges(config: Any) -> None:
         for number in value if isinstance(value, tuple) else (value,):
             for allowed in declared(kind, Range):
                 if isinstance(number, int | float) and number not in allowed:
-                    print(f"error: --{name} {number}: must be {allowed}", file=sys.stderr)
+                    wanted = allowed if isinstance(number, int) or math.isfinite(number) else "a finite number"
+                    print(f"error: --{name} {number}: must be {wanted}", file=sys.stderr)
                     raise SystemExit(2)
 
 
