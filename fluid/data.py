@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 
 from fluid.errors import DataError
-from fluid.reading import CHOICE, SAMPLE, SHUFFLE, Ended, Feed, Reader, Sample, StreamReader, Task, generator
+from fluid.reading import CHOICE, SHUFFLE, Ended, Feed, Reader, Sample, StreamReader, Task, generator
 from fluid.workers import Pool, empty_arrays
 
 import numpy as np
@@ -219,35 +219,6 @@ def evaluation_batches(
     groups = in_order if plan is None else plan(0)
     _check_evaluation(groups, len(source), batch_size)
     return Batches(source, _evaluation_tasks(groups, batch_size, shard), num_workers, max_bad=0, mask=mask)
-
-
-def repeat_batch(feed: dict[str, np.ndarray], num_batches: int | None = None) -> Iterator[Batch]:
-    """The same arrays again and again, at no cost: the input of a benchmark of everything but the input."""
-    size = len(next(iter(feed.values())))
-    index = 0
-    while num_batches is None or index < num_batches:
-        yield Batch(feed, size, epoch=0, index=index)
-        index += 1
-
-
-class SyntheticSource:
-    """Random samples that cost nothing to make, to measure the pipeline by itself.
-
-    Args:
-        fields: feed name -> (shape of a sample, dtype, exclusive upper limit of the integers or of the floats).
-        length: number of samples.
-    """
-
-    def __init__(self, fields: dict[str, tuple[tuple[int, ...], str, float]], length: int) -> None:
-        rng = generator(0, SAMPLE, 0)
-        self.length = length
-        self.sample = {name: (rng.random(shape) * high).astype(dtype) for name, (shape, dtype, high) in fields.items()}
-
-    def __len__(self) -> int:
-        return self.length
-
-    def load(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        return self.sample
 
 
 # Tasks: which samples a batch is made of.

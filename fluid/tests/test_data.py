@@ -10,12 +10,11 @@ import time
 from pathlib import Path
 
 from fluid import engine as engines
+from fluid import workers as pools
 from fluid.data import (
     Batch,
-    SyntheticSource,
     batches_per_epoch,
     evaluation_batches,
-    repeat_batch,
     shuffled_plan,
     training_batches,
     with_choices,
@@ -645,7 +644,7 @@ def test_a_batch_may_outgrow_the_memory_of_an_earlier_one():
 
 
 def test_a_batch_that_memory_cannot_hold_is_refused_before_it_is_tried(monkeypatch):
-    monkeypatch.setattr(os, "sysconf", lambda name: 1000)
+    monkeypatch.setattr(pools, "MEMORY", 10**6)
     with pytest.raises(
         DataError, match="no memory for a batch of 1 MiB, of which several are held: lower --batch_size"
     ):
@@ -655,17 +654,6 @@ def test_a_batch_that_memory_cannot_hold_is_refused_before_it_is_tried(monkeypat
 def test_arrays_start_at_cache_lines():
     batch = read(Numbers(16), num_workers=1)[0]
     assert {array.ctypes.data % 64 for name, array in batch.feed.items() if array.size} == {0}
-
-
-def test_synthetic_batches():
-    source = SyntheticSource({"image": ((4, 4, 3), "uint8", 256), "label": ((), "int64", 10)}, 32)
-    batch = read(source, num_workers=1)[0]
-    assert batch.feed["image"].shape == (8, 4, 4, 3) and batch.feed["image"].dtype == np.uint8
-    assert batch.feed["image"].std() > 10
-    assert batch.feed["label"].shape == (8,) and 0 <= batch.feed["label"].min() <= batch.feed["label"].max() < 10
-    repeated = list(repeat_batch(batch.feed, 3))
-    assert [(b.index, b.size) for b in repeated] == [(0, 8), (1, 8), (2, 8)]
-    assert repeated[2].feed is batch.feed
 
 
 def test_negative_numbers_are_refused():
