@@ -9,6 +9,7 @@ of a number declares its range by its type (`Count`, `Share`, ...), and what spe
 import dataclasses
 import difflib
 import math
+import re
 import sys
 import typing
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -205,7 +206,9 @@ class HostFlags:
 
     @property
     def hosts(self) -> Hosts:
-        """As the engines want it."""
+        """As the engines want it. Raises UserError for a coordinator without a port."""
+        if self.coordinator is not None and not re.fullmatch(r"\S+:\d{1,5}", self.coordinator):
+            raise UserError(f"--coordinator {self.coordinator}: give HOST:PORT of machine 0, 10.0.0.1:1234 say")
         return Hosts(self.coordinator, self.num_hosts, self.host_id)
 
 

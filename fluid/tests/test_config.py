@@ -18,6 +18,7 @@ from fluid.config import (
     nearest,
     parse,
 )
+from fluid.errors import UserError
 
 import pytest
 
@@ -112,6 +113,13 @@ def test_what_lies_outside_its_range_is_one_line(words, line, capsys):
         read(*words)
     assert stopped.value.code == 2
     assert capsys.readouterr().err == f"error: {line}\n"
+
+
+@pytest.mark.parametrize("place", ["nonsense", "host:", ":1", "host:port", "a b:1"])
+def test_a_coordinator_without_host_or_port_is_refused(place):
+    with pytest.raises(UserError, match=f"--coordinator {place}: give HOST:PORT"):
+        _ = read("--coordinator", place, "--num_hosts", "1", "--host_id", "0").hosts
+    assert read("--coordinator", "[::1]:1234").hosts.coordinator == "[::1]:1234"
 
 
 def test_ranges_are_found_anywhere_in_a_type():
