@@ -18,6 +18,8 @@ PROCESSORS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") el
 """Those that this process may use: `taskset`, a batch system or a container may leave it few of the machine's."""
 CPU_THREADS = int(os.environ.get("OMP_NUM_THREADS", 0)) or PROCESSORS
 """Threads of one computation on the CPU. Read here because Paddle sets OMP_NUM_THREADS to 1 when it is imported."""
+MEMORY = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+"""Bytes of this machine's memory. Asked for more, the system would rather kill processes than refuse."""
 
 for _stream in range(3):
     try:

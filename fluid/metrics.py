@@ -69,7 +69,8 @@ def measure(
         DataError: a sample cannot be read; none is ever skipped.
     """
     shard = (engine.host_id, engine.num_hosts)
-    rows = engine.shared_rows(batch_size)
+    # More rows than there are samples would be padding.
+    rows = engine.shared_rows(min(batch_size, max(len(source), 1)))
     with evaluation_batches(source, rows, num_workers=num_workers, shard=shard, plan=plan, mask=mask) as batches:
         for batch in batches:
             leave_if_stopped(engine)

@@ -23,6 +23,8 @@ from types import CodeType, FrameType
 from typing import TypeAlias
 from unittest import mock
 
+from fluid import MEMORY
+from fluid.errors import UserError
 from fluid.interface import (
     EMA_SUFFIX,
     FINITE,
@@ -197,8 +199,14 @@ def build_accumulating(
 def initialise(*programs: Program, seed: int) -> dict[str, np.ndarray]:
     """The initial state of Programs that share it: each startup Program is run on the CPU in a scope of its own.
 
-    Where several initialise the same variable, the first one counts.
+    Where several initialise the same variable, the first one counts. Raises UserError if this machine has no memory for them.
     """
+    for program in programs:
+        if (size := 4 * program.parameter_count) > MEMORY:
+            raise UserError(
+                f"the {program.parameter_count:,} parameters of the network take {size / 1e9:,.0f} GB, and this machine has "
+                f"{MEMORY / 1e9:.0f} GB of memory: make it smaller"
+            )
     state: dict[str, np.ndarray] = {}
     for program in programs:
         paddle.seed(seed)

@@ -33,6 +33,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle, send_handle
 from typing import Any, NoReturn, Protocol
 
+from fluid import MEMORY
 from fluid.errors import DataError
 
 import numpy as np
@@ -227,8 +228,7 @@ def empty_arrays(layout: Layout) -> dict[str, np.ndarray]:
 def _anonymous_file(size: int) -> int:
     """A file of at least one byte without a name, in memory where the system has that. Raises DataError if that is full."""
     too_large = f"no memory for a batch of {size / 2**20:.0f} MiB, of which several are held: lower --batch_size"
-    # Asked for more than there is, the system would rather kill other processes than refuse.
-    if size > os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4:
+    if size > MEMORY // 4:
         raise DataError(too_large)
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("batch")

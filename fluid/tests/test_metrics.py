@@ -46,7 +46,7 @@ def assert_equal(result: dict, expected: dict) -> None:
 
 
 @pytest.mark.parametrize("engine_name", ["paddle", "xla"])
-@pytest.mark.parametrize("batch_size, num_workers", [(1, 0), (8, 0), (8, 2), (23, 0), (100, 0)])
+@pytest.mark.parametrize("batch_size, num_workers", [(1, 0), (8, 0), (8, 2), (23, 0), (100, 0), (10**12, 0)])
 def test_neither_batch_size_nor_workers_change_the_result(expected, engine_name, batch_size, num_workers):
     engine, _ = engines.create(engine_name, "cpu")
     common = {"batch_size": batch_size, "num_workers": num_workers, "mask": "real"}

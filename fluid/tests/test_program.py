@@ -10,7 +10,7 @@ from pathlib import Path
 from fluid.engine.paddle import PaddleEngine, step_seed
 from fluid.engine.xla import create, graph
 from fluid.engine.xla.capture import capture
-from fluid.errors import EngineError
+from fluid.errors import EngineError, UserError
 from fluid.interface import Input, Interface, Output, averaged
 from fluid.program import build, build_accumulating, initialise, name_layer
 from fluid.schedule import Constant, Cosine
@@ -402,6 +402,15 @@ def test_an_operation_knows_the_calls_from_the_build_on(train):
     assert any(f'"{__file__}"' in line and " in network" in line for line in stack)
     assert any("F.tanh(hidden(x))" in line for line in stack)
     assert traceback.extract_stack()[-1].name == test_an_operation_knows_the_calls_from_the_build_on.__name__
+
+
+def test_a_network_beyond_this_machines_memory_is_refused_before_it_is_tried():
+    def network(x, training):
+        return {"y": paddle.nn.Linear(10**8, 10**6, bias_attr=False)(x)}
+
+    program = build(network, [Input("x", (None, 10**8))], name="huge")
+    with pytest.raises(UserError, match="the 100,000,000,000,000 parameters of the network take 400,000 GB"):
+        initialise(program, seed=0)
 
 
 def test_neither_initialising_nor_an_engine_leaves_its_state_behind():
