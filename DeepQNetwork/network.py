@@ -5,7 +5,7 @@ from collections.abc import Callable
 from DeepQNetwork.agent import MEMORY, POLICY, TARGET, Agent, target_name
 from fluid.interface import Input
 from fluid.program import Program, Value, build, name_layer
-from fluid.schedule import Constant
+from fluid.schedule import Schedule
 
 import numpy as np
 import paddle
@@ -147,7 +147,7 @@ def train_program(
     *,
     double: bool,
     loss: str,
-    lr: float,
+    schedule: Schedule,
     adam_epsilon: float,
     grad_clip: float | None = None,
     memory_rows: int | None = None,
@@ -162,6 +162,7 @@ def train_program(
     Args:
         double: the policy network chooses the action that the target network evaluates (arXiv:1509.06461).
         loss: `huber`, or `mse` as in 2018; without meaning where the distribution of returns is learnt.
+        schedule: learning rate of Adam, by update.
     """
 
     def network(
@@ -192,8 +193,8 @@ def train_program(
         inputs,
         name="train",
         training=True,
-        optimizer=lambda: paddle.optimizer.Adam(lr, epsilon=adam_epsilon, grad_clip=clip),
-        schedule=Constant(lr),
+        optimizer=lambda: paddle.optimizer.Adam(schedule(0), epsilon=adam_epsilon, grad_clip=clip),
+        schedule=schedule,
         batch_axes={"error": 0},
     )
 

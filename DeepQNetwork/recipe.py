@@ -1,11 +1,12 @@
 """What is learned and how: the algorithm's flags, and the presets that fill those left open."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 from DeepQNetwork.environments import FRAME_SKIP, View, is_atari, shows_images
 from fluid.config import Count, Natural, NotNegative, Number, Positive, Range, Share, Was
 from fluid.errors import UserError
+from fluid.schedule import Constant, Polynomial, Schedule
 
 
 @dataclass
@@ -54,6 +55,8 @@ class Recipe:
     """Discount a step."""
     lr: NotNegative | None = None
     """Learning rate: of Adam."""
+    lr_steps: Count | None = None
+    """Environment steps over which the learning rate falls to 0, in a line; by default it stays as it is."""
     adam_epsilon: Positive | None = None
     """Adam: added to the denominator."""
     loss: Literal["huber", "mse"] | None = None
@@ -202,6 +205,7 @@ def fill(recipe: Recipe) -> dict[str, Any]:
         )
     if filled["v_min"] >= filled["v_max"]:
         raise UserError(f"--v_min {filled['v_min']:g} must be below --v_max {filled['v_max']:g}")
+    learning_rate(replace(recipe, **chosen))
     return {**chosen, "updates_per_call": _updates_per_call(recipe, filled)}
 
 
@@ -246,6 +250,19 @@ def _updates_per_call(recipe: Recipe, filled: dict[str, Any]) -> int:
         )
     wanted = filled["updates_per_call"] or max(filled["num_envs"] // recipe.groups // filled["update_every"], 1)
     return min(wanted, most)
+
+
+def learning_rate(recipe: Recipe) -> Schedule:
+    """Of a filled recipe, by update. Raises UserError if it had fallen to 0 before the first one."""
+    if recipe.lr_steps is None:
+        return Constant(recipe.lr)
+    updates = (recipe.lr_steps - recipe.learning_starts) // recipe.update_every
+    if updates < 1:
+        raise UserError(
+            f"--lr_steps {recipe.lr_steps}: the learning rate would be 0 before updates start, which is after "
+            f"--learning_starts {recipe.learning_starts} steps; give more"
+        )
+    return Polynomial(recipe.lr, updates)
 
 
 def epsilon_at(recipe: Recipe, step: int) -> float:

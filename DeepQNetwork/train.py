@@ -19,7 +19,7 @@ from DeepQNetwork.agent import TASK, Agent, AgentFlags, with_equal_networks
 from DeepQNetwork.environments import Environment, is_atari
 from DeepQNetwork.episodes import Player, play
 from DeepQNetwork.loop import REPLAY_PREFIX, Learner, Outcome, benchmark, profile, train
-from DeepQNetwork.recipe import Recipe, fill, returns_of, view_of
+from DeepQNetwork.recipe import Recipe, fill, learning_rate, returns_of, view_of
 from DeepQNetwork.watch import Recorder, watch
 from fluid import config as configuration
 from fluid.config import Count, Number, Seed, Share, TrainFlags, Workers
@@ -268,7 +268,8 @@ def build_programs(flags: Recipe, agent: Agent, on_device: bool, for_files: bool
     from DeepQNetwork.network import act_program, inference_program, observe_program, sync_program, train_program
 
     rows = flags.mem_size // flags.num_envs * flags.num_envs + 1
-    options = {name: getattr(flags, name) for name in ("double", "loss", "lr", "adam_epsilon", "grad_clip")}
+    options = {name: getattr(flags, name) for name in ("double", "loss", "adam_epsilon", "grad_clip")}
+    options["schedule"] = learning_rate(flags)
     act, train = act_program(agent), train_program(agent, **options)
     shapes = {value.name: tuple(value.shape) for value in act.main.global_block().all_parameters()}
     programs = {"act": act, "train": train, "sync": sync_program(shapes)}

@@ -2,7 +2,7 @@
 
 python benchmarks/DeepQNetwork.py capture --target graphs       with Paddle: the Programs as plain data, a folder a recipe
 python benchmarks/DeepQNetwork.py learn --graphs graphs --output learnt    without Paddle: train, evaluate, record a game
-python benchmarks/DeepQNetwork.py compare --graphs graphs       without Paddle: end to end against PyTorch, same replay ratio
+python benchmarks/DeepQNetwork.py compare --graphs graphs       without Paddle: end to end and updates alone, against PyTorch
 python benchmarks/DeepQNetwork.py update                        updates of Nature's network on this CPU: engines and PyTorch
 
 `learn` needs jax, ale-py, gymnasium, opencv, safetensors, rich, tyro, tensorboardX and matplotlib; `compare` and `update`
@@ -65,6 +65,7 @@ RECIPES = {
         epsilon_steps=920_000,
         num_envs=256,
         groups=2,
+        lr_steps=10_000_000,
     ),
     # What CleanRL's dqn_atari.py does: plain DQN, batches of 32, an update every 4 steps.
     "plain": Recipe(
@@ -84,6 +85,8 @@ RECIPES = {
     ),
 }
 """Filled from the preset `atari` where they say nothing."""
+ENVIRONMENTS, UPDATES_A_CALL = (64, 16, 1), (16, 1)
+"""What `compare` measures on both sides."""
 
 
 def capture(arguments: argparse.Namespace) -> None:
@@ -167,22 +170,19 @@ def learn(arguments: argparse.Namespace) -> None:
 
 
 def compare(arguments: argparse.Namespace) -> None:
-    """Each contestant in a process of its own, in turn; prints the table and the ratios."""
-    loops = [(name, size) for size in (64, 16, 1) for name in ("zoo", "torch", "torch_graph")]
-    updates = [(f"{name}_update", size) for size in (16, 1) for name in ("zoo", "torch", "torch_graph")]
-    results = []
-    for name, size in [*loops, *updates]:
-        words = [sys.executable, __file__, "one", name, str(size), "--graphs", str(arguments.graphs)]
+    """Each side in a process of its own, one after the other; prints its rows as they come and then the ratios."""
+    results: list[dict[str, Any]] = []
+    for side in arguments.sides:
+        words = [sys.executable, __file__, "side", side, "--graphs", str(arguments.graphs)]
         words += ["--seconds", str(arguments.seconds), "--device", arguments.device, "--precision", arguments.precision]
-        done = subprocess.run(words, capture_output=True, text=True)
-        lines = done.stdout.strip().splitlines()
-        if done.returncode or not lines:
-            print(f"{name} {size} failed:\n{done.stderr[-3000:]}", flush=True)
-            continue
-        results.append(json.loads(lines[-1]))
-        print(json.dumps(results[-1]), flush=True)
-        if arguments.json:
-            write_json(arguments.json, {"rows": results, **machine(arguments.device)})
+        with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+            for line in process.stdout or ():
+                results.append(json.loads(line))
+                print(line, end="", flush=True)
+                if arguments.json:
+                    write_json(arguments.json, {"rows": results, **machine(arguments.device)})
+        if process.returncode:
+            print(f"{side} failed with exit status {process.returncode}", file=sys.stderr, flush=True)
     rates = {(row["name"], row["size"]): row["updates_per_second"] for row in results}
     for (name, size), rate in rates.items():
         ours = rates.get((name.replace("torch_graph", "zoo").replace("torch", "zoo"), size))
@@ -190,76 +190,95 @@ def compare(arguments: argparse.Namespace) -> None:
             print(f"ours / {name}, {size}: {ours / rate:.2f}")
 
 
-def one(arguments: argparse.Namespace) -> None:
-    """A single measurement, for the processes that `compare` starts."""
-    measure = {"zoo": zoo_loop, "zoo_update": zoo_update, "torch": torch_loop, "torch_update": torch_update}
-    result = measure[arguments.name.replace("_graph", "")](arguments)
-    print(json.dumps({"name": arguments.name, "size": arguments.size, **result}))
+def side(arguments: argparse.Namespace) -> None:
+    """All measurements of one side, for the processes that `compare` starts."""
+    rows = zoo_rows(arguments) if arguments.name == "zoo" else torch_rows(arguments)
+    for name, size, work, counters in rows:
+        result = windows(arguments.seconds, work, counters)
+        print(json.dumps({"name": name, "size": size, "batch_size": 32, **result}), flush=True)
 
 
-def zoo_loop(arguments: argparse.Namespace) -> dict[str, float]:
-    """Acting, emulators, replay and updates of the recipe `plain`."""
-    programs, state, agent, recipe = restore(arguments.graphs / "plain")
-    recipe = replace(recipe, num_envs=arguments.size, updates_per_call=None, groups=2 if arguments.size > 4 else 1)
-    recipe = replace(recipe, **fill(recipe))
-    engine = create(arguments.device, arguments.precision, 0)
-    engine.load(state)
-    size = recipe.num_envs // recipe.groups
-    groups = [environments.make(recipe.env, size, protocol=recipe.protocol) for _ in range(recipe.groups)]
-    learner = Learner(engine, programs, agent, recipe, groups, total_steps=10**7, seed=0, on_device=True)
-    while learner.updates < 10 * learner.updates_per_call:
-        learner.round()
-
-    def rounds() -> None:
-        learner.round()
-        if len(learner.outputs) > 50:
-            learner.outputs.take_means()
-
-    rates = windows(arguments.seconds, rounds, lambda: (learner.step, learner.updates))
-    return {**rates, "batch_size": recipe.batch_size, "update_every": recipe.update_every}
+Row = tuple[str, int, Callable[[], None], Callable[[], tuple[int, int]]]
+"""Name, environments or updates a call, what is measured and its counters of steps and updates; warmed up."""
+LEARNING_STARTS = 1_000
 
 
-def zoo_update(arguments: argparse.Namespace) -> dict[str, float]:
-    """The training Program of `plain` alone, `size` updates a call, on random frames in the memory on the device."""
+def zoo_rows(arguments: argparse.Namespace) -> Iterator[Row]:
+    """Acting, emulators, replay and updates of the recipe `plain`; then its updates alone, `size` a call.
+
+    These are of random frames in the memory on the device.
+    """
     programs, state, agent, recipe = restore(arguments.graphs / "plain")
     engine = create(arguments.device, arguments.precision, 0)
-    random = np.random.default_rng(0)
+    for count in ENVIRONMENTS:
+        changes = {"num_envs": count, "groups": 2 if count > 4 else 1, "learning_starts": LEARNING_STARTS}
+        own = replace(recipe, updates_per_call=None, **changes)
+        own = replace(own, **fill(own))
+        groups = [environments.make(own.env, count // own.groups, protocol=own.protocol) for _ in range(own.groups)]
+        engine.load(state)
+        learner = Learner(engine, programs, agent, own, groups, total_steps=10**7, seed=0, on_device=True)
+        while learner.updates < 10 * learner.updates_per_call:
+            learner.round()
+
+        def rounds(learner: Learner = learner) -> None:
+            learner.round()
+            if len(learner.outputs) > 50:
+                learner.outputs.take_means()
+
+        yield "zoo", count, rounds, lambda learner=learner: (learner.step, learner.updates)
+        for group in learner.groups:
+            if group.running:
+                group.environment.receive()
+            group.environment.close()
+
+    random, updates = np.random.default_rng(0), 0
     rows = recipe.mem_size // recipe.num_envs * recipe.num_envs + 1
-    engine.load({**state, "replay_frames": random.integers(0, 256, (rows, 84, 84), np.uint8)})
-    batch, count = recipe.batch_size, 0
-
-    def feed() -> dict[str, np.ndarray]:
-        return {
-            "state_rows": random.integers(rows, size=(batch, 4)).astype(np.int32),
-            "next_rows": random.integers(rows, size=(batch, 4)).astype(np.int32),
-            "action": random.integers(agent.num_actions, size=batch).astype(np.int32),
-            "reward": random.normal(size=batch).astype(np.float32),
-            "discount": np.full(batch, 0.99, np.float32),
-            "weight": np.ones(batch, np.float32),
+    engine.load({**state, "replay_frames": random.integers(0, 256, (rows, *agent.observation_shape), np.uint8)})
+    for count in UPDATES_A_CALL:
+        shape = (count, recipe.batch_size)
+        feed = {
+            "state_rows": random.integers(rows, size=(*shape, 4)).astype(np.int32),
+            "next_rows": random.integers(rows, size=(*shape, 4)).astype(np.int32),
+            "action": random.integers(agent.num_actions, size=shape).astype(np.int32),
+            "reward": random.normal(size=shape).astype(np.float32),
+            "discount": np.full(shape, 0.99, np.float32),
+            "weight": np.ones(shape, np.float32),
         }
 
-    feeds = [feed() for _ in range(arguments.size)]
-    stacked = {name: np.stack([one[name] for one in feeds]) for name in feeds[0]}
+        def calls(feed: dict[str, np.ndarray] = feed, count: int = count) -> None:
+            nonlocal updates
+            outputs = [engine.run_many(programs["train"], feed, step=updates, fetch=["loss"]) for _ in range(20)]
+            np.asarray(outputs[-1]["loss"])
+            updates += 20 * count
 
-    def call() -> None:
-        nonlocal count
-        outputs = [engine.run_many(programs["train"], stacked, step=count, fetch=["loss"]) for _ in range(20)]
-        np.asarray(outputs[-1]["loss"])
-        count += 20 * arguments.size
-
-    call()
-    return windows(min(arguments.seconds, 10), call, lambda: (0, count))
+        calls()
+        yield "zoo_update", count, calls, lambda: (0, updates)
 
 
-def torch_loop(arguments: argparse.Namespace) -> dict[str, float]:
-    """The same environments and replay ratio: steps of `size` environments, then size / 4 updates of 32 on memory there."""
-    from torch_dqn import TorchDqn, TorchMemory
+def torch_rows(arguments: argparse.Namespace) -> Iterator[Row]:
+    """The same in PyTorch, compiled: each call of updates in one CUDA graph (`torch_graph`), and launched one by one.
 
-    count, device = arguments.size, torch_device(arguments)
-    environment = environments.make("Pong", count, protocol="standard")
-    learner = TorchDqn(environment.num_actions, device, graph="graph" in arguments.name)
-    memory = TorchMemory(20_000 // count, count, device)
-    random = np.random.default_rng(0)
+    The loop has the same environments, memory on the device and replay ratio, and updates while the emulators run, too.
+    """
+    from torch_dqn import TorchDqn
+
+    device = torch_device(arguments)
+    kinds = ("torch_graph", "torch") if device == "cuda" else ("torch",)
+    vectors = [environments.make("Pong", count, protocol="standard") for count in ENVIRONMENTS]
+    for name in kinds:
+        for environment in vectors:
+            learner = TorchDqn(environment.num_actions, device, graph=name == "torch_graph")
+            yield torch_loop(name, environment, learner)
+        for count in UPDATES_A_CALL:
+            yield torch_update(name, count, TorchDqn(6, device, graph=name == "torch_graph"))
+
+
+def torch_loop(name: str, environment: environments.Environment, learner: Any) -> Row:
+    """Steps of all environments, a quarter as many updates of 32 meanwhile."""
+    from torch_dqn import TorchMemory
+
+    count, random = environment.num_envs, np.random.default_rng(0)
+    memory = TorchMemory(20_000 // count, count, learner.device)
     stacked = np.zeros((count, 4, 84, 84), np.uint8)
     stacked[:, -1] = environment.reset(0)
     steps, a_call = 0, max(count // 4, 1)
@@ -270,6 +289,8 @@ def torch_loop(arguments: argparse.Namespace) -> dict[str, float]:
             random.random(count) < 0.5, random.integers(environment.num_actions, size=count), learner.act(stacked)
         )
         environment.send(chosen)
+        while learner.updates + a_call <= (steps - LEARNING_STARTS) // 4:
+            learner.update(memory.sample(a_call, 32))
         before = stacked.copy()
         step = environment.receive()
         memory.add(before, chosen, np.clip(step.reward, -1, 1), step.terminated.astype(np.float32))
@@ -277,22 +298,17 @@ def torch_loop(arguments: argparse.Namespace) -> dict[str, float]:
         stacked[:, :-1] = stacked[:, 1:]
         stacked[:, -1] = step.observation
         steps += count
-        while learner.updates + a_call <= (steps - 5_000) // 4:
-            learner.update(memory.sample(a_call, 32))
 
     while learner.updates < 10 * a_call:
         round_()
-    return windows(arguments.seconds, round_, lambda: (steps, learner.updates))
+    return name, count, round_, lambda: (steps, learner.updates)
 
 
-def torch_update(arguments: argparse.Namespace) -> dict[str, float]:
-    """Calls of `size` compiled updates alone, their batches on the device already."""
+def torch_update(name: str, count: int, learner: Any) -> Row:
+    """Calls of `count` updates alone, their batches on the device already."""
     import torch
-    from torch_dqn import TorchDqn
 
-    device = torch_device(arguments)
-    learner = TorchDqn(6, device, graph="graph" in arguments.name)
-    random, shape = np.random.default_rng(0), (arguments.size, 32)
+    random, shape, device = np.random.default_rng(0), (count, 32), learner.device
     images = [torch.as_tensor(random.integers(0, 256, (*shape, 4, 84, 84), np.uint8)).to(device) for _ in range(2)]
     action = torch.as_tensor(random.integers(6, size=shape)).to(device)
     reward = torch.as_tensor(random.normal(size=shape).astype(np.float32)).to(device)
@@ -304,7 +320,7 @@ def torch_update(arguments: argparse.Namespace) -> dict[str, float]:
         loss.item()
 
     calls()
-    return windows(min(arguments.seconds, 10), calls, lambda: (0, learner.updates))
+    return f"{name}_update", count, calls, lambda: (0, learner.updates)
 
 
 def torch_device(arguments: argparse.Namespace) -> str:
@@ -410,14 +426,14 @@ def main() -> None:
     on_learn.add_argument("--final_episodes", type=int, default=30)
     on_compare = commands.add_parser("compare")
     on_compare.add_argument("--json", type=Path)
-    on_one = commands.add_parser("one")
-    on_one.add_argument("name", help="zoo, torch or torch_graph, for updates alone with _update")
-    on_one.add_argument("size", type=int, help="environments, or updates a call")
-    for command in (on_learn, on_compare, on_one):
+    on_compare.add_argument("--sides", nargs="+", choices=["zoo", "torch"], default=["zoo", "torch"])
+    on_side = commands.add_parser("side")
+    on_side.add_argument("name", choices=["zoo", "torch"])
+    for command in (on_learn, on_compare, on_side):
         command.add_argument("--graphs", type=Path, required=True, help="folder written by capture")
         command.add_argument("--device", choices=["auto", "cpu", "gpu"], default="auto")
         command.add_argument("--precision", choices=["fp32", "tf32", "bf16"], default="tf32")
-    for command in (on_compare, on_one):
+    for command in (on_compare, on_side):
         command.add_argument("--seconds", type=float, default=20.0)
     for command in (on_capture, on_learn):
         command.add_argument("--seed", type=int, default=0)

@@ -9,6 +9,7 @@ from DeepQNetwork.pretrained import load_agent
 from fluid import engine as engines
 from fluid.errors import UserError, WeightsError
 from fluid.program import initialise
+from fluid.schedule import Constant
 from fluid.weights import write_weights
 
 import numpy as np
@@ -20,7 +21,7 @@ PONG = Agent("Pong", "nature", True, 6)
 
 
 def fresh(agent: Agent, **options) -> tuple:
-    options = {"double": True, "loss": "huber", "lr": 1e-3, "adam_epsilon": 1e-4, **options}
+    options = {"double": True, "loss": "huber", "schedule": Constant(1e-3), "adam_epsilon": 1e-4, **options}
     program = train_program(agent, **options)
     return program, with_equal_networks(initialise(program, seed=3))
 
@@ -235,7 +236,9 @@ def test_memory_on_the_device_gives_what_fed_frames_give():
     frames[20:] = 0
     numbers = batch(PONG, 3)
     on_host, state = fresh(PONG)
-    on_device = train_program(PONG, double=True, loss="huber", lr=1e-3, adam_epsilon=1e-4, memory_rows=30)
+    on_device = train_program(
+        PONG, double=True, loss="huber", schedule=Constant(1e-3), adam_epsilon=1e-4, memory_rows=30
+    )
     observe = observe_program(PONG, 30)
     rows, next_rows = (random.integers(25, size=(3, 4)).astype(np.int32) for _ in range(2))
     newest, places = random.integers(0, 256, (2, 84, 84), np.uint8), np.array([20, 21], np.int32)

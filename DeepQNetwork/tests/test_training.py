@@ -15,7 +15,7 @@ from DeepQNetwork.environments import Step
 from DeepQNetwork.human import SCORES, human_normalised
 from DeepQNetwork.loop import Learner
 from DeepQNetwork.player import load
-from DeepQNetwork.recipe import Recipe, epsilon_at, fill
+from DeepQNetwork.recipe import Recipe, epsilon_at, fill, learning_rate
 from DeepQNetwork.train import ALIASES, Flags, complete, main
 from fluid import checkpoint, signals
 from fluid import config as configuration
@@ -269,6 +269,7 @@ def test_flags_of_2018():
         ({"env": "Pongg"}, "Did you mean pong"),
         ({"groups": 2}, "--groups is for Atari games"),
         ({"env": "Pong", "num_envs": 9, "groups": 2}, "9 environments cannot take turns"),
+        ({"learning_starts": 1_000, "lr_steps": 1_001}, "would be 0 before updates start"),
     ],
 )
 def test_flags_that_do_not_fit(tmp_path, options, message):
@@ -281,6 +282,14 @@ def test_the_target_network_is_copied_as_often_as_asked():
     assert complete(Flags(sync_every=4)).updates_per_call == 4
     assert complete(Flags()).updates_per_call == 16
     assert complete(Flags(env="Pong", num_envs=64)).updates_per_call == 16
+
+
+def test_the_learning_rate_falls_to_nothing_over_the_steps_asked():
+    recipe = complete(Flags(lr=0.5, lr_steps=9_000, learning_starts=1_000, update_every=4))
+    assert [learning_rate(recipe)(update) for update in (0, 500, 2_000, 3_000)] == [0.5, 0.375, 0.0, 0.0]
+    agent = Agent("CartPole-v1", "mlp", False, 2, (4,), False, "float32", 1, frame_skip=1)
+    assert train.build_programs(recipe, agent, False)["train"].schedule == learning_rate(recipe)
+    assert learning_rate(complete(Flags(lr=0.5)))(10**9) == 0.5
 
 
 class Counting:

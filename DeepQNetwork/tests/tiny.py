@@ -9,6 +9,7 @@ from DeepQNetwork.agent import Agent
 from DeepQNetwork.environments import AtariGame
 from DeepQNetwork.network import train_program
 from fluid.program import Program
+from fluid.schedule import Constant
 
 import numpy as np
 
@@ -52,7 +53,7 @@ def training(make: Callable[[], Any]) -> Program:
     """The training Program of an agent for a task whose state is six numbers."""
     agent = Agent("CartPole-v1", "mlp", True, 3, observation_shape=(6,), image=False, dtype="float32", stack=1)
     with mock.patch("paddle.optimizer.Adam", lambda *_, **__: make()):
-        return train_program(agent, double=True, loss="huber", lr=1e-3, adam_epsilon=1e-8)
+        return train_program(agent, double=True, loss="huber", schedule=Constant(1e-3), adam_epsilon=1e-8)
 
 
 def batch(rng: np.random.Generator) -> dict[str, np.ndarray]:
