@@ -44,7 +44,8 @@ def read_audio(source: str | os.PathLike | bytes, rate: int, name: str = "") -> 
             own_rate = opened.samplerate
             samples = _averaged(opened, where)
     except (OSError, RuntimeError, MemoryError) as error:
-        raise DataError(f"{where}: cannot be read as a recording ({error})") from None
+        reason = getattr(error, "error_string", None) or getattr(error, "strerror", None) or error
+        raise DataError(f"{where}: cannot be read as a recording ({reason})") from None
     if not len(samples):
         raise DataError(f"{where}: holds no samples")
     if not np.isfinite(samples).all():
