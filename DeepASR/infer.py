@@ -28,7 +28,7 @@ from DeepASR.recordings import find
 from DeepASR.transcripts import Transcriber, Transcript, file_of, write_transcripts
 from fluid import config as configuration
 from fluid.config import ArrayFlags, Natural, NotNegative, defaults
-from fluid.errors import DataError, UserError
+from fluid.errors import DataError, UserError, raise_unreadable
 from fluid.run import console, script
 from fluid.runner import Runner, run_arrays
 
@@ -85,8 +85,7 @@ def main(flags: Flags) -> list[Transcript]:
         if flags.pictures:
             transcriber.draw(flags.output_dir / file_of(len(transcripts) - 1, name, "png"), transcripts[-1], posterior)
     write_transcripts(flags.output_dir, transcripts)
-    if inputs.unreadable:
-        raise DataError("\n".join(inputs.unreadable))
+    raise_unreadable(inputs.unreadable, len(inputs))
     return transcripts
 
 
@@ -95,7 +94,7 @@ class Inputs:
 
     def __init__(self, names: list[Any], recogniser: Recogniser) -> None:
         self._names, self._recogniser = names, recogniser
-        self.unreadable: list[str] = []
+        self.unreadable: list[DataError] = []
 
     def __len__(self) -> int:
         return len(self._names)
@@ -111,7 +110,7 @@ class Inputs:
             try:
                 yield name, self._features(name) if entry is None else entry
             except DataError as error:
-                self.unreadable.append(str(error))
+                self.unreadable.append(error)
 
     def _features(self, name: str) -> np.ndarray:
         frontend = self._recogniser.frontend

@@ -4,6 +4,7 @@ A message says what is wrong, where, and what to do about it.
 """
 
 import re
+from collections.abc import Sequence
 
 _LONGEST_LINE = 1000
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
@@ -44,3 +45,11 @@ class EngineError(UserError):
 
 class DivergenceError(UserError):
     """The loss or a parameter stopped being a finite number during training."""
+
+
+def raise_unreadable(errors: Sequence[DataError], files: int) -> None:
+    """Raise DataError for those of so many files that could not be read, if there are any."""
+    if errors and files == 1:
+        raise errors[0]
+    if errors:
+        raise DataError(f"{len(errors)} of {files} files cannot be read:\n" + "\n".join(map(str, errors)))

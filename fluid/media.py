@@ -137,6 +137,11 @@ def is_camera(name: str) -> bool:
     return CAMERA.fullmatch(name) is not None and not os.path.exists(name)
 
 
+def batch_size(names: Iterable[str], usual: int) -> int:
+    """Pictures in a batch: 1 if a camera is among them, as nobody waits for more of its frames to see what is in one."""
+    return 1 if any(map(is_camera, names)) else usual
+
+
 def until_interrupted(names: Iterable[str]) -> contextlib.AbstractContextManager[None]:
     """If a camera is among them, Ctrl-C ends the block: its pictures have no other end."""
     return contextlib.suppress(*[KeyboardInterrupt] if any(map(is_camera, names)) else [])

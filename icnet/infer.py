@@ -23,7 +23,7 @@ from fluid import config as configuration
 from fluid import media
 from fluid.arrays import read_npz
 from fluid.config import ArrayFlags, BatchFlags, Count, EngineFlags, ExportedFlags, Share, Was, defaults
-from fluid.errors import DataError, UserError
+from fluid.errors import DataError, UserError, raise_unreadable
 from fluid.interface import Interface
 from fluid.records import json_lines, make_folder, say_written
 from fluid.run import console, script
@@ -82,18 +82,16 @@ RETIRED: dict[str, str] = {}
 
 def main(flags: Flags) -> list[dict[str, Any]]:
     """Segment, print and write; returns the records of shares.jsonl."""
-    if (flags.feed is None) != (flags.fetch is None):
-        raise UserError("--feed and --fetch go together: raw inputs in, raw outputs out")
+    arrays = flags.arrays()
     opened = open_segmenter(flags)
-    if flags.feed is not None and flags.fetch is not None:
+    if arrays is not None:
         segmenter, outputs = opened.facts, flags.outputs or OUTPUTS
-        size, normalised = raw_form(flags.feed)
+        size, normalised = raw_form(arrays[0])
         exported = opened.exported is not None
         run_arrays(
             Runner(opened, flags),
             lambda: build_program(segmenter, size, outputs, normalised),
-            flags.feed,
-            flags.fetch,
+            *arrays,
             outputs=flags.outputs or None if exported else outputs,
         )
         return []
@@ -103,8 +101,7 @@ def main(flags: Flags) -> list[dict[str, Any]]:
     unreadable: list[DataError] = []
     found = media.pictures(words, step=flags.frame_step, unreadable=unreadable.append)
     records = segment(Labeller(runner, opened.facts, flags.long_side), found, flags)
-    if unreadable:
-        raise DataError("\n".join(map(str, unreadable)))
+    raise_unreadable(unreadable, len(words))
     return records
 
 
@@ -201,9 +198,8 @@ def segment(labeller: Labeller, found: Iterator[tuple[str, np.ndarray]], flags: 
     """Label pictures, those of one size that follow each other together; write and print."""
     folder, classes = make_folder(flags.output_dir), labeller.segmenter.classes
     records, names = [], Names()
-    camera = any(map(media.is_camera, flags.images))
     with json_lines(folder / "shares.jsonl") as write, media.until_interrupted(flags.images):
-        for batch in batches_of_one_size(found, 1 if camera else flags.test_batch_size):
+        for batch in batches_of_one_size(found, media.batch_size(flags.images, flags.test_batch_size)):
             for (place, image), label in zip(batch, labeller([image for _, image in batch])):
                 stem = names.of(place)
                 write_all(folder, stem, image, label, classes, flags)

@@ -14,7 +14,7 @@ import csv
 import itertools
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,7 +28,7 @@ from fluid.arrays import write_npz
 from fluid.checkpoint import free_name
 from fluid.config import ArrayFlags, BatchFlags, Count, EngineFlags, ExportedFlags, Was, defaults, nearest
 from fluid.data import batches_for_all
-from fluid.errors import DataError, UserError
+from fluid.errors import DataError, UserError, raise_unreadable
 from fluid.interface import Interface
 from fluid.picture_files import prepared
 from fluid.pictures import draw_sheet
@@ -103,7 +103,9 @@ def main(flags: Flags) -> list[dict[str, Any]]:
         run_arrays(Runner(opened, flags), lambda: build_program("infer", classifier), *arrays)
         return []
     files = find_files(flags, classifier)
-    endless = any(media.is_moving(name) for name, _ in files)
+    names = [name for name, _ in files]
+    flags = replace(flags, test_batch_size=media.batch_size(names, flags.test_batch_size))
+    endless = any(map(media.is_moving, names))
     runner = open_runner(opened, flags, None if endless else batches_for_all(len(files), flags.test_batch_size))
     console.print(f"{classifier.model}, {runner.how}", markup=False)
     unreadable: list[DataError] = []
@@ -112,8 +114,7 @@ def main(flags: Flags) -> list[dict[str, Any]]:
         records = extract(runner, classifier, pictures, flags)
     else:
         records = classify(runner, classifier, pictures, flags)
-    if unreadable:
-        raise DataError(f"{len(unreadable)} of {len(files)} files cannot be read:\n" + "\n".join(map(str, unreadable)))
+    raise_unreadable(unreadable, len(files))
     return records
 
 

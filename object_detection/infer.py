@@ -25,7 +25,7 @@ from fluid import config as configuration
 from fluid import media
 from fluid.config import ArrayFlags, BatchFlags, Count, EngineFlags, ExportedFlags, Was, defaults
 from fluid.data import batches_for_all
-from fluid.errors import DataError, UserError
+from fluid.errors import DataError, UserError, raise_unreadable
 from fluid.records import say_written
 from fluid.run import console, script
 from fluid.runner import Runner, run_arrays
@@ -99,8 +99,7 @@ def main(flags: Flags) -> list[dict[str, Any]]:
     console.print(f"{detector.model}, {runner.how}", markup=False)
     unreadable: list[DataError] = []
     pictures = media.pictures(files, step=flags.frame_step, unreadable=unreadable.append)
-    # Nobody waits for more frames of a camera to see what is in one.
-    batch_size = 1 if any(map(media.is_camera, files)) else flags.test_batch_size
+    batch_size = media.batch_size(files, flags.test_batch_size)
     records = []
     stored_in = storage(flags.output_dir, flags.write, detector.class_names, frame_step=flags.frame_step)
     with stored_in as stored, media.until_interrupted(files):
@@ -110,8 +109,7 @@ def main(flags: Flags) -> list[dict[str, Any]]:
             console.print(f"{place}: {in_words(found)}", markup=False)
     if records:
         say_written(flags.output_dir, [WRITTEN[form] for form in flags.write])
-    if unreadable:
-        raise DataError("\n".join(map(str, unreadable)))
+    raise_unreadable(unreadable, len(files))
     return records
 
 

@@ -23,7 +23,7 @@ if __package__ in (None, ""):
 from fluid import config as configuration
 from fluid import media
 from fluid.config import ArrayFlags, Was, defaults
-from fluid.errors import DataError, UserError
+from fluid.errors import DataError, UserError, raise_unreadable
 from fluid.interface import Interface
 from fluid.records import json_lines, make_folder, say_written
 from fluid.run import console, script
@@ -103,8 +103,7 @@ def main(flags: Flags) -> list[dict[str, Any]]:
         return recognize(run, look, recognizer, shown, how, flags.test_batch_size)
 
     records = write_all(flags, found, read)
-    if unreadable:
-        raise DataError("\n".join(map(str, unreadable)))
+    raise_unreadable(unreadable, len(names))
     return records
 
 
@@ -145,8 +144,9 @@ def named_pictures(
 def write_all(flags: Flags, found: Iterator[Named], read: Callable[[list[Named]], list[Word]]) -> list[dict[str, Any]]:
     """Read, print and write everything, some batches at a time."""
     folder, records, shown = make_folder(flags.output_dir), [], []
-    with json_lines(folder / "readings.jsonl") as write:
-        while some := list(itertools.islice(found, AT_ONCE * flags.test_batch_size)):
+    at_once = media.batch_size(flags.images, AT_ONCE * flags.test_batch_size)
+    with json_lines(folder / "readings.jsonl") as write, media.until_interrupted(flags.images):
+        while some := list(itertools.islice(found, at_once)):
             for (place, picture), word in zip(some, read(some), strict=True):
                 record = {"image": place, **word.to_record()}
                 write(record)

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 from fluid import checkpoint
@@ -120,6 +121,23 @@ def test_the_surest_of_several_tries_counts(tmp_path: Path) -> None:
     (best,) = infer.main(infer.Flags(images=names[:1], try_inverted=True, try_rotated=True, **common))
     sure = [record["confidence"] * bool(record["text"]) for record in each]
     assert best["confidence"] == pytest.approx(max(sure), abs=1e-3) and len(set(sure)) > 1 and best["text"]
+
+
+def test_a_camera_is_read_at_once_until_ctrl_c(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def frames(words: list[str], **_: object) -> Iterator[tuple[str, np.ndarray]]:
+        for number in range(3):
+            asked.append(len((tmp_path / "readings" / "readings.jsonl").read_text().splitlines()))
+            if number == 2:
+                raise KeyboardInterrupt
+            yield f"{words[0]}#{number}", np.full((16, 48, 3), 40 * number, np.uint8)
+
+    monkeypatch.setattr(infer.media, "pictures", frames)
+    flags = infer.Flags(images=("camera:0",), checkpoint=run, output_dir=tmp_path / "readings", engine="paddle")
+    records = infer.main(flags)
+    assert [record["image"] for record in records] == ["camera:0#0", "camera:0#1"]
+    assert asked == [0, 1, 2] and (tmp_path / "readings" / "words.png").is_file()
 
 
 def test_evaluation_reads_what_infer_reads(data: Path, run: Path, tmp_path: Path) -> None:
