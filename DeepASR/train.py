@@ -30,12 +30,13 @@ from fluid.config import BatchFlags, Count, Natural, Positive, TrainFlags, Was, 
 from fluid.errors import DataError, UserError
 from fluid.evaluator import Evaluator
 from fluid.interface import Interface
+from fluid.keeper import Evaluation
 from fluid.optimizers import OptimizerFlags, counts_epochs, schedule
 from fluid.pictures import draw_curves
 from fluid.run import Run, events, script, show_summary
 from fluid.schedule import Exponential
 from fluid.session import Length, Session, Settled, fingerprint, settle
-from fluid.trainer import Evaluation, Outcome
+from fluid.trainer import Outcome
 from fluid.weights import load_into
 
 import numpy as np

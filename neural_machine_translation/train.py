@@ -23,12 +23,13 @@ from fluid.data import Plan
 from fluid.engine import Engine
 from fluid.errors import UserError
 from fluid.interface import Interface
+from fluid.keeper import Evaluation
 from fluid.metrics import measure
 from fluid.optimizers import OptimizerFlags, counts_epochs, schedule
 from fluid.pictures import draw_curves
 from fluid.run import Run, console, events, script, show, show_summary
 from fluid.session import Length, Settled, fingerprint, settle
-from fluid.trainer import Evaluation, Outcome
+from fluid.trainer import Outcome
 from fluid.weights import load_into
 from neural_machine_translation import pictures
 from neural_machine_translation.metrics import Perplexity, quality
