@@ -11,8 +11,9 @@ from .errors import ConvertError
 if TYPE_CHECKING:
     from .translate import Translation
 
-STEPS = ((1, 2), (3, 1), (32, 64), (64, 32))
-"""What is added to height and width. Small steps show what rounding does; some nets take multiples of 32 alone."""
+LARGE, SMALL = ((64, 32), (32, 64)), ((3, 1), (1, 2))
+"""What is added to height and width. Small steps show what rounding does, but some nets take multiples of 32 alone; and a
+classifier whose map rounding leaves as large as it was takes a few pixels more and no other size."""
 
 Shapes = dict[str, list[int]]
 
@@ -53,21 +54,18 @@ def _is_image(shape: list[int]) -> bool:
 def _at_other_sizes(
     translation: Translation, again: Callable[[Shapes], Translation], sizes: list[list[int]]
 ) -> list[Translation]:
-    """The translations for images grown by each of the steps that the net takes, all with the same code."""
-    fitting, refused = [], ConvertError("")
-    for high, wide in reversed(STEPS):
+    """The translations for images grown by the large steps, and by the small ones that the net takes, all with the same code."""
+    fitting = []
+    for high, wide in (*LARGE, *SMALL):
         larger = {
             name: [*shape[:2], shape[2] + high, shape[3] + wide] if _is_image(shape) and shape[2:] in sizes else shape
             for name, shape in translation.network.inputs.items()
         }
         try:
             fitting.append(_same_code(translation, again, larger))
-        except FixedSizeError:
-            raise
         except ConvertError as error:
-            refused = error
-    if not fitting:
-        raise refused
+            if isinstance(error, FixedSizeError) or (high, wide) in LARGE:
+                raise
     return fitting
 
 

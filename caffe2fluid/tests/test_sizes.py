@@ -137,6 +137,11 @@ def test_exported_models_take_any_size(name, tmp_path):
 
 FIXED = {
     "InnerProduct": ("data", layer("InnerProduct", "inner_product_param { num_output: 5 }")),
+    "InnerProduct on a map that rounding leaves as it is": (
+        "i",
+        pooling("kernel_size: 8 stride: 8 ceil_mode: false", "p")
+        + layer("InnerProduct", "inner_product_param { num_output: 5 }", "i", ["p"]),
+    ),
     "PriorBox": ("priors", layer("PriorBox", "prior_box_param { min_size: 4 }", "priors", ["data", "data"])),
     "SPP": ("l", layer("SPP", "spp_param { pyramid_height: 2 }")),
     "unpooling": (
