@@ -116,7 +116,7 @@ def read_part(
             problems.append(f"{name}: {wrong}")
     if problems and not leave_out:
         raise DataError(
-            f"{folder}: {len(problems)} utterances cannot be used:\n{listing(problems)}\nmend them, or give --leave_out True"
+            f"{folder}: {len(problems)} utterances cannot be used:\n{listing(problems)}\nmend them, or give --leave_out"
         )
     for what, lines in (("left out", problems), ("cut to the shorter", cut)):
         if lines:

@@ -127,7 +127,7 @@ def _usable(
         listed = "\n".join(f"  {word} (first in {name})" for word, name in missing.items())
         raise DataError(f"the lexicon has no pronunciation of {len(missing)} words:\n{listed}")
     if problems and not leave_out:
-        raise DataError(f"{listing(problems)}\nmend or remove them, or give --leave_out True")
+        raise DataError(f"{listing(problems)}\nmend or remove them, or give --leave_out")
     if problems:
         say(f"{len(problems)} recordings are left out:\n{listing(problems)}")
     if not kept:

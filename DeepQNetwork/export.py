@@ -1,7 +1,7 @@
 """Export an agent for deployment: a Paddle inference model, and ONNX on request.
 
 python export.py                                   the best of ./output, or the agent that comes along, to ./exported
-python export.py --checkpoint output --onnx True   the best checkpoint of a run
+python export.py --checkpoint output --onnx   the best checkpoint of a run
 python export.py --storage int8                    8-bit weights too, in exported/weights.safetensors
 
 Input `state` [N, 4, 84, 84] float32, gray levels 0..255, oldest frame first; output `q_values` [N, actions].

@@ -26,6 +26,7 @@ import tyro
 Config = TypeVar("Config")
 _NAMED = "_named"
 """Attribute of a parsed configuration."""
+_TRUE, _FALSE = ("true", "1", "yes", "t", "y", "on"), ("false", "0", "no", "f", "n", "off")
 
 
 @dataclass(frozen=True)
@@ -444,14 +445,13 @@ def _is_number(word: str) -> bool:
 
 
 def _truth(values: list[str]) -> bool:
-    return not values or values[0].lower() in ("true", "1", "yes", "t", "y", "on")
+    return not values or values[0].lower() in _TRUE
 
 
 def _values_for(kind: Any, values: list[str]) -> list[str]:
-    if kind is bool and (
-        not values or values[0].lower() in ("true", "false", "1", "0", "yes", "no", "t", "f", "y", "n")
-    ):
-        return [str(_truth(values)), *values[1:]]
+    if kind is bool:
+        said = values[:1] if values and values[0].lower() in _TRUE + _FALSE else []
+        return [str(_truth(said)), *values[len(said) :]]
     if "tuple" in str(kind) and len(values) == 1 and "," in values[0]:
         return values[0].split(",")
     return values

@@ -291,7 +291,7 @@ class Settled(Generic[Flags]):
         if changed and not self.flags.other_data:
             raise DataError(
                 f"the data of {self.resumed.folder} were others ({', '.join(changed)}: other names, labels or contents). Give "
-                "the run's own, or --other_data True to go on with these"
+                "the run's own, or --other_data to go on with these"
             )
         return bool(changed)
 

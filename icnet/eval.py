@@ -1,7 +1,7 @@
 """Measure a segmentation: every pixel of every image, at full resolution.
 
 python eval.py                                              the run in ./output, or what comes along, on drawn streets
-python eval.py --data_dir CITYSCAPES --checkpoint output --flip True --scales 0.75 1 1.25
+python eval.py --data_dir CITYSCAPES --checkpoint output --flip --scales 0.75 1 1.25
 python eval.py --classes road,sky,building,vegetation,car   only these classes are scored
 """
 

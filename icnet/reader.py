@@ -137,7 +137,7 @@ def read_label(path: str, pairs: Pairs) -> np.ndarray:
     if values.ndim == 3:
         label, unknown = labels_of_colors(values, pairs.classes)
         if unknown and not pairs.classes.others_ignored:
-            raise DataError(f"{path}: {unknown} pixels have a colour of no class; `--check_data True` lists all faults")
+            raise DataError(f"{path}: {unknown} pixels have a colour of no class; `--check_data` lists all faults")
         return label
     if pairs.reduce_zero_label:
         values = np.where((values == 0) | (values == IGNORE), IGNORE, values - 1).astype(np.uint8)
@@ -146,7 +146,7 @@ def read_label(path: str, pairs: Pairs) -> np.ndarray:
         return table[values]
     label = cv2.LUT(values, pairs.classes.of_id)
     if not pairs.classes.others_ignored and (wrong := set(np.unique(values[label == IGNORE])) - {IGNORE}):
-        raise DataError(f"{path}: {_what_ids(wrong, pairs.classes)}; `--check_data True` lists all faults")
+        raise DataError(f"{path}: {_what_ids(wrong, pairs.classes)}; `--check_data` lists all faults")
     return label
 
 

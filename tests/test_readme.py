@@ -54,7 +54,9 @@ def flags_of(script: Path, subcommand: str) -> set[str]:
 
 @pytest.mark.parametrize(("readme", "line"), CASES)
 def test_a_command_runs_a_script_that_takes_its_flags(readme: Path, line: str) -> None:
+    """Switches are shown in one way: their name turns them on, `False` behind it off."""
     words = shlex.split(line, comments=True)
+    assert "True" not in words
     found = script_of(readme, words)
     if found is None:
         return

@@ -21,6 +21,7 @@ from fluid.config import (
 from fluid.errors import UserError
 
 import pytest
+import tyro
 
 
 @dataclass
@@ -77,6 +78,21 @@ def read(*words: str) -> Flags:
 )
 def test_spellings(words, field, value):
     assert getattr(read(*words), field) == value
+
+
+@dataclass
+class Named:
+    """Files and a switch."""
+
+    images: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    """Files."""
+    flip: bool = False
+    """Switch."""
+
+
+@pytest.mark.parametrize("words", ["a.png --flip", "--flip a.png", "--flip True a.png", "--flip on a.png"])
+def test_a_word_behind_a_switch_is_no_part_of_it(words):
+    assert parse(Named, words.split()) == Named(("a.png",), True)
 
 
 def test_a_retired_flag_is_one_note(capsys):
