@@ -8,6 +8,8 @@ from collections.abc import Generator
 
 import pytest
 
+DEAREST = 15
+"""Lines of a table, at most."""
 COMPILED = pytest.StashKey[str]()
 spent = 0.0
 """Seconds of the processor when the latest report was made."""
@@ -71,20 +73,21 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the seconds by the clock and of the processor: of each folder, and of each task in tests/; the slowest first."""
+    """Print the seconds by the clock and of the processor: of each folder, of each task in tests/, of the dearest tests."""
     folders: defaultdict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
     tasks: defaultdict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+    tests: defaultdict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
     for reports in terminalreporter.stats.values():
         for report in reports:
             if isinstance(report, pytest.TestReport):
                 said = dict(report.user_properties)
-                where = [folders[report.nodeid.partition("/")[0]]]
+                where = [folders[report.nodeid.partition("/")[0]], tests[report.nodeid]]
                 where += [tasks[said["task"]]] if said.get("task") else []
                 for seconds in where:
                     seconds[0] += report.duration
                     seconds[1] += said.get("processor", 0.0)
-    for title, table in (("folder", folders), ("task of the shared tests", tasks)):
+    for title, table in (("folder", folders), ("task of the shared tests", tasks), ("test, the dearest", tests)):
         if table:
             terminalreporter.section(f"seconds a {title}: by the clock, of the processor")
-        for name, (clock, processor) in sorted(table.items(), key=lambda item: -item[1][1]):
+        for name, (clock, processor) in sorted(table.items(), key=lambda item: -item[1][1])[:DEAREST]:
             terminalreporter.line(f"{clock:7.1f} {processor:7.1f}  {name}")

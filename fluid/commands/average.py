@@ -1,6 +1,6 @@
 """./zoo average RUN: the mean of a run's last checkpoints, as section 6.1 of Vaswani et al. (arXiv:1706.03762) does.
 
-./zoo average output --last 5 --output_dir averaged
+./zoo average output --last 3 --output_dir averaged
 ./zoo eval TASK --checkpoint averaged
 """
 
@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="output folder of a run of any task")
     parser.add_argument(
-        "--last", type=int, default=5, help="how many checkpoints, 5 by default; keep them with --keep_checkpoints"
+        "--last", type=int, default=3, help="how many, 3 by default, as a run keeps them without --keep_checkpoints"
     )
     parser.add_argument(
         "--output_dir", type=Path, default=Path("averaged"), help="where the mean goes; ./averaged by default"
