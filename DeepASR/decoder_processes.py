@@ -1,7 +1,7 @@
 """Decoding by several processes: the search holds Python's lock, so threads are of no use."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from typing import Any
 
 from DeepASR.decoder import Decoder, Hypothesis
@@ -40,6 +40,8 @@ def decode_all(
 
     Raises as `Decoder.decode`.
     """
+    if isinstance(posteriors, Sized):
+        processes = min(processes, len(posteriors))
     if processes < 2:
         yield from ((name, decoder.decode(posterior, name)) for name, posterior in posteriors)
         return

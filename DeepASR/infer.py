@@ -27,7 +27,7 @@ from DeepASR.recogniser import Recogniser
 from DeepASR.recordings import find
 from DeepASR.transcripts import Transcriber, Transcript, file_of, write_transcripts
 from fluid import config as configuration
-from fluid.config import ArrayFlags, Natural, NotNegative, defaults
+from fluid.config import ArrayFlags, NotNegative, Range, defaults
 from fluid.errors import DataError, UserError, raise_unreadable
 from fluid.run import console, script
 from fluid.runner import Runner, run_arrays
@@ -51,7 +51,7 @@ class Flags(ArrayFlags, SearchFlags):
     utt2spk: Path | None = None
     """Lines `NAME SPEAKER` of recordings (their names without folder and ending) or features, for weights trained with
     --cmvn speaker; by default each stands for itself."""
-    n_best: Natural = 0
+    n_best: Annotated[int, Range(0, 1000)] = 0
     """Alternatives to write of each recording, and with them how sure each word is."""
     pause: NotNegative = 0.0
     """Seconds of silence at which recordings are divided, each stretch of speech recognised by itself; 0: they are not."""

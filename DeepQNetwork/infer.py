@@ -21,7 +21,7 @@ from DeepQNetwork.player import check_actions, load_player
 from DeepQNetwork.pretrained import load_agent
 from DeepQNetwork.watch import Recorder, watch
 from fluid import config as configuration
-from fluid.config import ArrayFlags, Count, Positive, Was
+from fluid.config import ArrayFlags, Count, Positive, Range, Was
 from fluid.errors import UserError
 from fluid.interface import Interface
 from fluid.records import json_lines
@@ -39,7 +39,7 @@ class Flags(PlayerFlags, ArrayFlags):
     """Where to show the game while it is played, at its own speed."""
     video: Path | None = None
     """Record the games to this .gif or .mp4."""
-    video_fps: Count | None = None
+    video_fps: Annotated[int, Range(1, 120)] | None = None
     """Frames a second of the video; by default 30, 15 for .gif. The game keeps its speed."""
     max_seconds: Positive | None = None
     """Stop after this much time of the game."""

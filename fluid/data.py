@@ -218,7 +218,9 @@ def evaluation_batches(
     in_order = [np.arange(i, min(i + batch_size, len(source))) for i in range(0, len(source), batch_size)]
     groups = in_order if plan is None else plan(0)
     _check_evaluation(groups, len(source), batch_size)
-    return Batches(source, _evaluation_tasks(groups, batch_size, shard), num_workers, max_bad=0, mask=mask)
+    # More workers than batches would have nothing to do.
+    workers = min(num_workers, len(groups))
+    return Batches(source, _evaluation_tasks(groups, batch_size, shard), workers, max_bad=0, mask=mask)
 
 
 # Tasks: which samples a batch is made of.
