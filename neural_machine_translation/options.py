@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from fluid.config import BatchFlags, Count, Decay, EngineFlags, NotNegative, WeightsFlags
+from fluid.config import BatchFlags, Beam, Count, Decay, EngineFlags, NotNegative, WeightsFlags
 from neural_machine_translation.vocabulary import SPECIAL_WORDS
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class NetworkFlags(WeightsFlags):
 class SearchFlags:
     """How translations are searched."""
 
-    beam_size: Count = 5
+    beam_size: Beam = 5
     """Hypotheses kept at each position; 1 is greedy search."""
     max_out_len: Count = 256
     """Longest translation in words."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from fluid.config import BatchFlags, Count, EngineFlags, ExportedFlags, NotNegative, WeightsFlags
+from fluid.config import BatchFlags, Beam, EngineFlags, ExportedFlags, NotNegative, WeightsFlags
 from fluid.errors import UserError
 from ocr_recognition.recognizer import Model, Recognizer
 
@@ -30,7 +30,7 @@ class NetworkFlags(WeightsFlags):
 class SearchFlags:
     """What is looked for in what the network says."""
 
-    beam_size: Count = 1
+    beam_size: Beam = 1
     """Hypotheses kept; 1 is greedy."""
     allowed: str | None = None
     """Characters that may be read; by default all that the network knows."""

@@ -17,7 +17,7 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fluid import config as configuration
-from fluid.config import BatchFlags, Count, TrainFlags, defaults
+from fluid.config import BatchFlags, Beam, Count, TrainFlags, defaults
 from fluid.data import Batch
 from fluid.evaluator import Evaluator
 from fluid.interface import Interface
@@ -74,7 +74,7 @@ class Flags(DataFlags, OptimizerFlags, BatchFlags, TrainFlags):
     """Weights: those to start from, of this network; where other characters are to be read, all but the head."""
     allow_partial: bool = False
     """Accept weights that fit only in part."""
-    beam_size: Count = 2
+    beam_size: Beam = 2
     """attention: hypotheses kept where the reading is measured while training."""
     recipe: Literal["2018"] | None = None
     """2018: the optimizer, learning rate, decay, averages, losses and first values of then, where no flag says otherwise."""
