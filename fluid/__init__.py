@@ -28,8 +28,8 @@ for _stream in range(3):
         # Closed by whoever started this (`>&-`, some daemons): a file opened next would have its number, and what libraries
         # print would end up in it.
         os.open(os.devnull, os.O_RDWR)
-if sys.stdin is None:
-    sys.stdin = open(0, encoding="utf-8")
+sys.stdin = sys.stdin or open(0, encoding="utf-8")
+sys.stdout, sys.stderr = sys.stdout or open(1, "w", encoding="utf-8"), sys.stderr or open(2, "w", encoding="utf-8")
 
 # Paddle's start-up messages and its remarks on its own code are not the user's concern.
 os.environ.setdefault("GLOG_minloglevel", "2")

@@ -59,7 +59,7 @@ def test_ctrl_c_while_modules_are_imported_is_quiet():
 
 
 def test_a_file_never_takes_the_place_of_a_closed_stream(tmp_path):
-    body = f"import fluid, sys; file = open({str(tmp_path / 'file')!r}, 'w'); file.write(sys.stdin.read() + str(file.fileno()))"
+    body = f"import fluid, sys; file = open({str(tmp_path / 'file')!r}, 'w'); file.write(sys.stdin.read() + str(file.fileno())); sys.stdout.write('x')"
     command = ["sh", "-c", 'exec "$0" -c "$1" <&- >&- 2>&-', sys.executable, body]
     subprocess.run(command, check=True, cwd=Path(__file__).parents[2])
     assert int((tmp_path / "file").read_text()) > 2
