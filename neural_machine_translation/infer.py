@@ -27,11 +27,12 @@ from fluid.interface import Interface
 from fluid.records import json_lines, make_folder
 from fluid.run import script
 from fluid.runner import Runner, run_arrays
+from fluid.text import decoded_lines
 from fluid.weights import Opened
 from neural_machine_translation.guided import begun_lines, read_glossary, with_copies, with_terms
 from neural_machine_translation.lines import Line, Rules, Search, translate_lines
 from neural_machine_translation.options import ALIASES, RETIRED, SEARCH, ModelFlags, with_pairs
-from neural_machine_translation.reader import EMBEDDED, input_lines, read_tsv
+from neural_machine_translation.reader import EMBEDDED, input_lines, numbered, read_tsv
 from neural_machine_translation.scoring import draw_attentions, has_text, open_model, open_together
 from neural_machine_translation.shipped import made_of_search
 from neural_machine_translation.translate import Hypothesis, runner, translate
@@ -246,14 +247,18 @@ def lines_to_translate(flags: Flags) -> Iterator[tuple[str, str]]:
 
 
 def asked_lines() -> Iterator[tuple[str, str]]:
-    """Lines of standard input, each asked for when the one before has been answered."""
+    """Lines of standard input, each asked for when the one before has been answered. Raises DataError for what is no text."""
     prompt = "> " if sys.stdin.isatty() else ""
-    for number in itertools.count(1):
-        print(prompt, end="", flush=True)
-        line = sys.stdin.readline()
-        if not line:
-            return
-        yield f"standard input:{number}", line.rstrip("\r\n")
+
+    def answers() -> Iterator[bytes]:
+        while True:
+            print(prompt, end="", flush=True)
+            line = sys.stdin.buffer.readline()
+            if not line:
+                return
+            yield line
+
+    yield from numbered("standard input", decoded_lines(answers(), "standard input"))
 
 
 def show(line: Line, number: int, flags: Flags) -> None:

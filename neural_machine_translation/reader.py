@@ -281,7 +281,7 @@ def input_lines(words: Sequence[str]) -> Iterator[tuple[str, str]]:
     """
     for word in words:
         if word == "-":
-            yield from _numbered("standard input", decoded_lines(sys.stdin.buffer, "standard input"))
+            yield from numbered("standard input", decoded_lines(sys.stdin.buffer, "standard input"))
         elif word.startswith("@"):
             yield from input_lines(read_lines(word[1:]))
         elif os.path.isdir(word):
@@ -291,12 +291,13 @@ def input_lines(words: Sequence[str]) -> Iterator[tuple[str, str]]:
             yield from input_lines(inside)
         elif os.path.isfile(word) or glob.glob(word):
             for name in [word] if os.path.isfile(word) else sorted(glob.glob(word)):
-                yield from _numbered(name, each_line(name))
+                yield from numbered(name, each_line(name))
         elif any(letter.isspace() for letter in word) or not LIKE_A_PATH.search(word):
-            yield "command line", word
+            yield "command line", next(decoded_lines([os.fsencode(word)], "command line"))
         else:
             raise DataError(f"{word}: no such file, folder or pattern (text that looks like one goes through `-`)")
 
 
-def _numbered(name: str, lines: Iterator[str]) -> Iterator[tuple[str, str]]:
+def numbered(name: str, lines: Iterator[str]) -> Iterator[tuple[str, str]]:
+    """Each line with its place in what is called `name`."""
     yield from ((f"{name}:{number}", line) for number, line in enumerate(lines, 1))

@@ -1,6 +1,7 @@
 """Reading pairs: messages with file and line, buckets, batches as a function of (seed, epoch), vocabularies."""
 
 import hashlib
+import os
 import random
 import subprocess
 import sys
@@ -282,6 +283,8 @@ def test_input_words(tmp_path):
         assert list(input_lines([sentence])) == [("command line", sentence)]
     with pytest.raises(DataError, match=r"nothing\.txt: no such file"):
         list(input_lines(["nothing.txt"]))
+    with pytest.raises(DataError, match="command line:1: is not UTF-8 text .byte 0xff"):
+        list(input_lines([os.fsdecode(b"Hello \xff")]))
 
 
 def test_embedded_parts_do_not_resemble_each_other():

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from fluid import checkpoint, weights
-from fluid.errors import UserError
+from fluid.errors import DataError, UserError
 from fluid.export import ExportedModel
 from fluid.tests.devices import with_devices
 from fluid.tests.extras import need_onnx
@@ -129,8 +129,9 @@ def test_attention_is_drawn_for_every_translation(tmp_path, monkeypatch):
 
 def test_interactive_mode_answers_each_line(trained, monkeypatch, capsys):
     folder, _ = trained
-    monkeypatch.setattr(sys, "stdin", io.StringIO("1 2 3\n4 5\n"))
-    infer.main(infer.Flags(interactive=True, checkpoint=folder, engine="paddle", beam_size=3))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"1 2 3\n4 5\n\xff\n")))
+    with pytest.raises(DataError, match="standard input:3: is not UTF-8 text"):
+        infer.main(infer.Flags(interactive=True, checkpoint=folder, engine="paddle", beam_size=3))
     answers = capsys.readouterr().out.splitlines()
     infer.main(infer.Flags(inputs=("1 2 3", "4 5"), checkpoint=folder, engine="paddle", beam_size=3))
     assert answers == capsys.readouterr().out.splitlines()
