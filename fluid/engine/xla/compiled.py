@@ -8,10 +8,8 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any, Generic, NamedTuple, TypeVar
-from weakref import WeakSet
 
 from fluid.engine.base import check_feed
 from fluid.engine.xla.devices import BATCH, Devices
@@ -19,7 +17,9 @@ from fluid.engine.xla.graph import Graph, walk
 from fluid.engine.xla.hoist import halve
 from fluid.engine.xla.kernels import Kernels, run_on
 from fluid.engine.xla.lower import lower
+from fluid.engine.xla.powers import find_powers
 from fluid.engine.xla.precision import Policy
+from fluid.engine.xla.state import State
 from fluid.engine.xla.tuning import Tuning
 from fluid.errors import EngineError
 
@@ -70,28 +70,6 @@ class Recent(Generic[Made]):
         return value
 
 
-@dataclass
-class State:
-    """The variables of an engine, on its devices, and those who keep something that is right only until they change."""
-
-    arrays: dict[str, jax.Array] = field(default_factory=dict)
-    readers: "WeakSet[Compiled]" = field(default_factory=WeakSet)
-
-    def update(self, arrays: Mapping[str, jax.Array]) -> None:
-        """Add or replace variables."""
-        self.arrays.update(arrays)
-        for reader in self.readers:
-            reader.forget()
-        self.readers.clear()
-
-    def find(self, names: Sequence[str], program: str) -> list[jax.Array]:
-        """The named variables; raises EngineError for those that were not loaded."""
-        missing = [name for name in names if name not in self.arrays]
-        if missing:
-            raise EngineError(f"the Program '{program}' needs variables that were not loaded: {', '.join(missing)}")
-        return [self.arrays[name] for name in names]
-
-
 class Scalars(NamedTuple):
     """What a step is told beside its feed; as arrays with a leading axis for a loop of steps."""
 
@@ -118,6 +96,10 @@ class Compiled:
         self.step = lower(graph, policy, fetch, tuning, Kernels(devices.mesh) if fit else None)
         self.graph = self.step.graph
         self.state, self.devices = state, devices
+        self._powers = find_powers(self.graph)
+        self._packed = tuple(self._powers)
+        """Variables that are one array between the steps."""
+        self._alone = [name for name in self.step.written if name not in self._powers]
         self.batch_axes = {name: item.batch for name, item in self.graph.inputs.items()}
         has_convolutions = any("conv" in operation.name for operation in walk(self.graph.block))
         self.loops_on_host = has_convolutions and not tuning.convolutions_in_loops
@@ -151,31 +133,31 @@ class Compiled:
             placed = self.put(feed)
             if not self.step.written:
                 return wait_for(self._evaluate(shapes, read, placed, scalars))
-            old = self.state.find(self.step.written, self.graph.name)
             function = self._functions.find(shapes, self._function)
-            new, outputs = wait_for(function(old, read, placed, *scalars))
-        self.state.update(dict(zip(self.step.written, new, strict=True)))
+            new, outputs = wait_for(function(self._written(), read, placed, *scalars))
+        self._update(new)
         return outputs
 
     def run_many(self, feeds: Mapping[str, Any], scalars: Scalars) -> dict[str, jax.Array]:
         """Steps in one call, a loop on the device, on stacked arrays [K, rows, ...]; outputs are stacked too."""
         one = {name: jax.ShapeDtypeStruct(value.shape[1:], value.dtype) for name, value in feeds.items()}
         shapes = self.check(one, must_share=True), len(scalars.step)
-        read, old = self.read(), self.state.find(self.step.written, self.graph.name)
+        read = self.read()
         with jax.enable_x64(True), self._memory_advice(), self._counted(self._loops.is_new(shapes)) as wait_for:
             # A call takes arrays of the host to a single device in a sixth of the time that copies before it need.
             placed = self.put(feeds, leading=1) if self.devices.count > 1 else dict(feeds)
-            new, outputs = wait_for(self._loops.find(shapes, self._loop)(old, read, placed, *scalars))
+            new, outputs = wait_for(self._loops.find(shapes, self._loop)(self._written(), read, placed, *scalars))
         if new:
-            self.state.update(dict(zip(self.step.written, new, strict=True)))
+            self._update(new)
         return outputs
 
     def compile(self, feed: Mapping[str, Any], scalars: Scalars) -> None:
         """Compile a step that changes the state for a feed of these shapes, without running it."""
         shapes = self.check(feed, must_share=True)
-        read, old = self.read(), self.state.find(self.step.written, self.graph.name)
+        read = self.read()
         with jax.enable_x64(True), self._memory_advice():
-            self._functions.prepare(shapes, self._function).lower(old, read, self.put(feed), *scalars).compile()
+            function = self._functions.prepare(shapes, self._function)
+            function.lower(self._written(), read, self.put(feed), *scalars).compile()
 
     def text(self, feed: Mapping[str, Any]) -> str:
         """The StableHLO of the step before XLA optimises it; needs no state."""
@@ -186,8 +168,10 @@ class Compiled:
 
         with jax.enable_x64(True):
             scalars = np.float64(0), np.uint32(0), np.uint32(0)
-            lowered = self._function().lower(shapes(self.step.written), shapes(self.step.read), dict(feed), *scalars)
-            return lowered.as_text()
+            written = shapes(self._alone)
+            if self._packed:
+                written.append(jax.ShapeDtypeStruct((len(self._packed),), np.float32))
+            return self._function().lower(written, shapes(self.step.read), dict(feed), *scalars).as_text()
 
     def put(self, feed: Mapping[str, Any], leading: int = 0) -> dict[str, jax.Array]:
         """A feed on the devices; `leading` axes come before those of the inputs."""
@@ -216,6 +200,17 @@ class Compiled:
             self.state.readers.add(self)
         return self._read
 
+    def _written(self) -> list[jax.Array]:
+        """The state that a step takes and gives back: variables that stand alone, then the pack, if there is one."""
+        alone = self.state.find(self._alone, self.graph.name)
+        return [*alone, self.state.pack(self._packed, self.graph.name)] if self._packed else alone
+
+    def _update(self, new: list[jax.Array]) -> None:
+        """Keep what a step gave back."""
+        self.state.update(dict(zip(self._alone, new)))
+        if self._packed:
+            self.state.update_pack(self._packed, new[-1])
+
     def _check_rows(self, feed: Mapping[str, Any]) -> None:
         rows = {name: feed[name].shape[axis] for name, axis in self.batch_axes.items() if axis is not None}
         for name, count in rows.items():
@@ -237,30 +232,36 @@ class Compiled:
 
     def _loop(self) -> Any:
         """The step as a loop over stacked feeds. State that is only read is not part of the carry."""
+        step = self._listed(self.step.function)
 
         def function(old: Any, constant: Any, feeds: Any, rates: Any, seed: Any, steps: Any) -> Any:
             def one(state: Any, item: Any) -> Any:
-                feed, rate, step = item
-                return self.step.function(state, constant, feed, rate, seed, step)
+                feed, rate, number = item
+                return step(state, constant, feed, rate, seed, number)
 
             return jax.lax.scan(one, old, (feeds, rates, steps))
 
-        return jax.jit(self._listed(function), donate_argnums=0, out_shardings=self._out_shardings(leading=1))
+        return jax.jit(function, donate_argnums=0, out_shardings=self._out_shardings(leading=1))
 
     def _listed(self, function: Any) -> Any:
         """`function` with its state in lists: JAX sorts the keys of a dictionary at every call, hundreds of them here."""
-        written, read = self.step.written, self.step.read
+        alone, packed, read = self._alone, self._packed, self.step.read
+        shapes = [self.graph.types[self.graph.state[name]].shape for name in packed]
+        factors = np.array(list(self._powers.values()), np.float32)
 
         def listed(old: list[Any], constant: list[Any], *arguments: Any) -> Any:
-            new, outputs = function(dict(zip(written, old)), dict(zip(read, constant)), *arguments)
-            return [new[name] for name in written], outputs
+            state = dict(zip(alone, old))
+            for place, (name, shape) in enumerate(zip(packed, shapes)):
+                state[name] = old[-1][place : place + 1].reshape(shape)
+            new, outputs = function(state, dict(zip(read, constant)), *arguments)
+            return [*(new[name] for name in alone), *([old[-1] * factors] if packed else [])], outputs
 
         return listed
 
     def _out_shardings(self, leading: int = 0) -> Any:
         axes = {name: None if item.batch is None else item.batch + leading for name, item in self.graph.outputs.items()}
         outputs = {name: self.devices.spread(axis) for name, axis in axes.items()}
-        return [self.devices.whole] * len(self.step.written), outputs
+        return [self.devices.whole] * (len(self._alone) + bool(self._packed)), outputs
 
     def _evaluate(self, shapes: Any, read: list[jax.Array], feed: dict[str, jax.Array], scalars: Scalars) -> Any:
         """The outputs of a Program that changes nothing; what it makes of the state alone is kept until that changes."""
@@ -331,7 +332,7 @@ class Compiled:
         if not new:
             yield lambda results: results
             return
-        jax.block_until_ready(list(self.state.arrays.values()))
+        jax.block_until_ready(self.state.values())
         began = time.perf_counter()
         yield jax.block_until_ready
         self.compile_seconds += time.perf_counter() - began

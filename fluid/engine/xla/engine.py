@@ -13,11 +13,12 @@ from fluid import cache
 from fluid.engine.base import Engine, separate
 from fluid.engine.collected import Outputs
 from fluid.engine.xla import distributed
-from fluid.engine.xla.compiled import Compiled, Scalars, State
+from fluid.engine.xla.compiled import Compiled, Scalars
 from fluid.engine.xla.devices import Devices, find_devices
 from fluid.engine.xla.graph import Graph
 from fluid.engine.xla.precision import find_policy
 from fluid.engine.xla.rows import Rows
+from fluid.engine.xla.state import State
 from fluid.engine.xla.tuning import for_platform
 from fluid.interface import Interface
 
@@ -87,11 +88,7 @@ class XlaEngine(Engine):
             self._state.update({name: distributed.place(np.asarray(array), whole) for name, array in state.items()})
 
     def state(self, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
-        arrays = self._state.arrays
-        names = sorted(arrays) if names is None else list(names)
-        for name in names:
-            arrays[name].copy_to_host_async()
-        return {name: np.array(distributed.on_host(arrays[name])) for name in names}
+        return self._state.on_host(self._state.names() if names is None else list(names))
 
     def put(self, feed: Mapping[str, Any], program: Interface) -> dict[str, Any]:
         with jax.enable_x64(True):
