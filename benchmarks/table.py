@@ -21,7 +21,7 @@ change one file of results/ and run this:
   Instead of a number there may be {file: a name of results/, path: where it stands in there}. A path is a list of keys, places
   and {key: value} for the first item of a list that has these values.
 * `speed`: a row of results/speed.json says what is compared, on what, and by such paths in which file the two figures stand.
-* `scaling`: likewise, results/scaling.json.
+* `scaling`: likewise, results/scaling.json; `alone` is where one GPU's figure of the same call stands, null if there is none.
 
 A text is a string for both languages, or {en: ..., cn: ...}.
 """
@@ -175,9 +175,12 @@ def scaling(language: str) -> list[list[str]]:
             if paths is None:
                 cells.append("")
                 continue
-            value, alone = (_middle(find(load(paths["file"]), paths[name])) for name in ("path", "alone"))
-            share = value / alone / row["gpus"]
-            cells.append(f"{value:,.0f}" if row["gpus"] == 1 else f"{value:,.0f} ({share:.3f})")
+            found = load(paths["file"])
+            value = _middle(find(found, paths["path"]))
+            share = ""
+            if row["gpus"] > 1 and paths["alone"] is not None:
+                share = f" ({value / _middle(find(found, paths['alone'])) / row['gpus']:.3f})"
+            cells.append(f"{value:,.0f}{share}")
         rows.append(
             [
                 text(row["network"], language),
