@@ -1,13 +1,17 @@
 """Suppression against Paddle's own operation."""
 
+import dataclasses
+
 from fluid.engine import Engine
 from fluid.engine.paddle import PaddleEngine
 from fluid.engine.xla import create
+from fluid.engine.xla.kernels import Kernels, suppression
 from fluid.interface import Input
 from fluid.program import Value, build
 from object_detection.nms import NO_CLASS, ONNX_ROUNDS, Nms, detect, multiclass_nms
 from object_detection.priors import PriorMap
 
+import jax
 import numpy as np
 import paddle
 import pytest
@@ -65,6 +69,21 @@ def test_row_for_row_as_multiclass_nms3(engine: Engine, images: int, nms: Nms) -
         assert 0 < len(expected) <= nms.keep
         np.testing.assert_array_equal(found[:, 0], expected[:, 0])
         np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_the_kernel_of_gpus_takes_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, whole = [], suppression.suppress
+
+    def counted(kernels: Kernels, valid: jax.Array, overlaps: jax.Array) -> jax.Array:
+        found.append(overlaps.shape)
+        return whole(kernels, valid, overlaps)
+
+    monkeypatch.setattr(suppression, "suppress", counted)
+    engine, feed, nms = create("cpu"), crowded(np.random.default_rng(0), 2), Nms(candidates=50)
+    engine.tuning = dataclasses.replace(engine.tuning, kernels=True)
+    for have, want in zip(ours(engine, feed, nms), paddles(feed, nms), strict=True):
+        np.testing.assert_allclose(have, want, atol=1e-6)
+    assert found == [(2, CLASSES, 50, 50)]
 
 
 def test_a_long_chain(engine: Engine) -> None:
