@@ -19,6 +19,7 @@ from caffe2fluid import images
 from caffe2fluid.converted import Converted, Predictor, open_converted
 from caffe2fluid.errors import ConvertError, run_script
 from caffe2fluid.flags import parsed, parser_of
+from caffe2fluid.prototxt import read_bytes
 
 import numpy as np
 
@@ -26,7 +27,7 @@ import numpy as np
 def read_list(path: Path, root: Path) -> list[tuple[Path, int]]:
     """(image, label) of each line. Raises ConvertError with file and line, also for an image that is not there."""
     items = []
-    for number, line in enumerate(path.read_text("utf-8", "replace").splitlines(), 1):
+    for number, line in enumerate(read_bytes(path).decode("utf-8", "replace").splitlines(), 1):
         if not line.strip():
             continue
         name, _, label = line.strip().rpartition(" ")

@@ -13,6 +13,7 @@ from PIL import Image
 from .caffemodel import read_mean
 from .converted import Converted
 from .errors import ConvertError
+from .prototxt import read_bytes
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 
@@ -93,20 +94,21 @@ def read_image(path: str | Path) -> np.ndarray:
         raise ConvertError(f"{path} cannot be read as an image: {error}") from None
 
 
-def find_images(arguments: list[str], standard_input: Iterable[str] = ()) -> list[str]:
+def find_images(arguments: list[str], standard_input: Iterable[str] | None = ()) -> list[str]:
     """Files from files, folders, glob patterns, lists (.txt, one path a line) and ``-`` for standard input."""
     found: list[str] = []
     for argument in arguments:
         path = Path(argument)
         if argument == "-":
-            found += [line.strip() for line in standard_input if line.strip()]
+            found += [line.strip() for line in standard_input or () if line.strip()]
         elif path.is_dir():
             inside = sorted(str(p) for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
             if not inside:
                 raise ConvertError(f"{path}: no images in this folder")
             found += inside
         elif path.suffix == ".txt" and path.is_file():
-            found += [line.strip() for line in path.read_text("utf-8", "replace").splitlines() if line.strip()]
+            lines = read_bytes(path).decode("utf-8", "replace").splitlines()
+            found += [line.strip() for line in lines if line.strip()]
         elif not path.exists() and any(character in argument for character in "*?["):
             inside = sorted(map(str, Path(path.anchor or ".").glob(str(path.relative_to(path.anchor)))))
             if not inside:

@@ -22,6 +22,7 @@ from caffe2fluid import images
 from caffe2fluid.converted import Converted, Predictor, known_blobs, open_converted, read_feed, run_blobs
 from caffe2fluid.errors import run_script
 from caffe2fluid.flags import parsed, parser_of
+from caffe2fluid.prototxt import read_bytes
 
 import numpy as np
 
@@ -117,7 +118,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.feed:
         save_arrays(args.fetch, run_arrays(args, converted, read_feed(args.feed)))
         return 0
-    labels = Path(args.labels).read_text("utf-8", "replace").splitlines() if args.labels else []
+    labels = read_bytes(args.labels).decode("utf-8", "replace").splitlines() if args.labels else []
     results = run_images(args, converted)
     collected: dict[str, list[np.ndarray]] = {}
     with open(args.output_file, "w", encoding="utf-8") if args.output_file else contextlib.nullcontext() as lines:

@@ -150,13 +150,18 @@ class Message:
         return default
 
 
+def read_bytes(path: str | Path) -> bytes:
+    """The content of a text file. Raises ConvertError if there is more than any has; a device never ends."""
+    with open(path, "rb") as file:
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise ConvertError(f"{path}: more than {MAX_BYTES:,} bytes, and not the text that belongs there")
+    return content
+
+
 def read_prototxt(path: str | Path) -> Message:
     """Reads a text-format file. Raises ConvertError with file and line for what cannot be read."""
-    path = Path(path)
-    size = path.stat().st_size
-    if size > MAX_BYTES:
-        raise ConvertError(f"{path}: {size:,} bytes; a prototxt is text of at most {MAX_BYTES:,} bytes")
-    content = path.read_bytes()
+    content = read_bytes(path)
     check_is_file_itself(path, content[:64])
     try:
         text = content.decode("utf-8")

@@ -253,3 +253,10 @@ def test_a_prototxt_must_be_text(tmp_path):
     path.write_bytes(GOOD)
     with pytest.raises(ConvertError, match="is this the .caffemodel"):
         read_prototxt(path)
+
+
+def test_what_never_ends_is_no_text():
+    with pytest.raises(
+        ConvertError, match="/dev/zero: more than 16,777,216 bytes, and not the text that belongs there"
+    ):
+        read_prototxt("/dev/zero")
