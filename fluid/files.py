@@ -35,6 +35,15 @@ def read_plain(path: str | os.PathLike[str]) -> bytes:
         return file.read()
 
 
+def check_writable(folder: Path) -> None:
+    """Raise OSError if nothing could be written to the folder, or it could not be made."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
 def partial(path: Path) -> Path:
     """The name of a file or folder until it is whole; what killed processes left under such names of it is deleted."""
     start = f".{path.name}.partial-"

@@ -1,11 +1,14 @@
 """What infer.py and eval.py leave behind: JSON lines as they come, a result, the folder for them."""
 
 import contextlib
+import errno
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from fluid import files
 from fluid.errors import UserError
 from fluid.run import console
 
@@ -64,6 +67,17 @@ def make_folder(folder: Path) -> Path:
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def refuse_unwritable(flags: Any) -> None:
+    """Raise UserError if what --output_dir and its kin name cannot be written: before the work, not after it."""
+    for name in ("output_dir", "label_dir", "attention_dir", "output_file"):
+        path: Path | None = getattr(flags, name, None)
+        if path is not None:
+            with writing(path):
+                if name == "output_file" and path.is_dir():
+                    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+                files.check_writable(path.parent if name == "output_file" else path)
 
 
 def refuse_existing(folder: Path) -> None:

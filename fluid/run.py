@@ -23,7 +23,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, TYPE_CHECKING, Any
 
-from fluid import __version__, checkpoint
+from fluid import __version__, checkpoint, files
 from fluid import config as configuration
 from fluid.checkpoint import Meta, Resumed
 from fluid.errors import RecordsError, UserError
@@ -372,11 +372,7 @@ def check_folder(output_dir: Path | None, resumed: Resumed | None) -> None:
     """Raise UserError if `Run` could not write its folder or would refuse it, before anything is built or compiled."""
     folder = folder_of(output_dir, resumed)
     try:
-        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-        if not there.is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-        if not os.access(there, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        files.check_writable(folder)
     except OSError as error:
         raise UserError(_unwritable(folder, error)) from error
     if resumed is not None and checkpoint.run_folder(resumed.folder) != folder.resolve():

@@ -13,6 +13,7 @@ from fluid.engine import Engine
 from fluid.engine.base import check_feed
 from fluid.errors import DataError, EngineError, UserError
 from fluid.interface import Input, Interface, Output
+from fluid.records import refuse_unwritable
 from fluid.run import console
 from fluid.weights import Opened
 
@@ -75,7 +76,8 @@ class Runner:
         runs: how often a Program is to be run, see `fluid.engine.create`.
         prepare: makes the inputs of the exported model from what the task's own Programs are fed.
 
-    Programs from files run without Paddle, on the xla engine; so do those that come along.
+    Programs from files run without Paddle, on the xla engine; so do those that come along. Raises UserError for a place of
+    results that cannot be written.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class Runner:
         runs: int | None = 1,
         prepare: Callable[[Feed], Feed] = dict,
     ):
+        refuse_unwritable(flags)
         self._opened, self._flags, self._runs, self._prepare = opened, flags, runs, prepare
         self._programs: list[Interface] = []
         self._remarks: list[str] = []

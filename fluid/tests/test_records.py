@@ -3,9 +3,10 @@
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 from fluid.errors import UserError
-from fluid.records import json_lines, make_folder, write_result
+from fluid.records import json_lines, make_folder, refuse_unwritable, write_result
 
 import pytest
 
@@ -35,6 +36,19 @@ def test_what_cannot_be_written_is_one_message(tmp_path):
         write({})
     with pytest.raises(UserError, match="cannot be written"), json_lines(tmp_path) as write:
         write({})
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [("output_dir", "file"), ("label_dir", "file/x"), ("output_file", "."), ("output_file", "file/x")],
+)
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(tmp_path, name, place):
+    (tmp_path / "file").write_text("")
+    refuse_unwritable(SimpleNamespace(output_dir=tmp_path / "new" / "folder", output_file=tmp_path / "new" / "x.txt"))
+    refuse_unwritable(SimpleNamespace(output_dir=None))
+    with pytest.raises(UserError, match="cannot be written"):
+        refuse_unwritable(SimpleNamespace(**{name: tmp_path / place}))
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_an_error_of_the_work_itself_is_not_taken_for_one_of_writing(tmp_path):
