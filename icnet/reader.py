@@ -45,6 +45,8 @@ class Augment:
     """Mirror every second image."""
     color: float = 0.0
     """Change brightness, contrast and saturation by up to this share."""
+    cast: float = 0.0
+    """Change red, green and blue, each by up to this share, as light of another colour does."""
 
 
 @dataclass(frozen=True)
@@ -192,17 +194,19 @@ def changed(
     label = cv2.warpAffine(label, flags=cv2.INTER_NEAREST | inverse, borderValue=IGNORE, **options)
     if augment.flip and rng.random() < 0.5:
         image, label = image[:, ::-1], label[:, ::-1]
-    if augment.color:
-        image = _with_other_colors(image, augment.color, rng)
+    if augment.color or augment.cast:
+        image = _with_other_colors(image, augment, rng)
     return np.ascontiguousarray(image), np.ascontiguousarray(label)
 
 
-def _with_other_colors(image: np.ndarray, amount: float, rng: np.random.Generator) -> np.ndarray:
-    """Other saturation, contrast and brightness, as one affine map of the colours."""
-    brightness, contrast, saturation = rng.uniform(1 - amount, 1 + amount, 3)
+def _with_other_colors(image: np.ndarray, augment: Augment, rng: np.random.Generator) -> np.ndarray:
+    """Other saturation, contrast and brightness, in other light, as one affine map of the colours."""
+    brightness, contrast, saturation = rng.uniform(1 - augment.color, 1 + augment.color, 3)
+    light = rng.uniform(1 - augment.cast, 1 + augment.cast, 3) if augment.cast else np.ones(3)
     colors = saturation * np.eye(3) + (1 - saturation) * np.array(GREY)
     offset = np.full((3, 1), 128 * (1 - contrast))
-    return cv2.transform(image, brightness * np.concatenate([contrast * colors, offset], axis=1).astype(np.float32))
+    change = brightness * light[:, None] * np.concatenate([contrast * colors, offset], axis=1)
+    return cv2.transform(image, change.astype(np.float32))
 
 
 def image_size(path: str) -> tuple[int, int]:

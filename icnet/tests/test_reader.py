@@ -208,6 +208,10 @@ def test_colours_change_within_bounds() -> None:
     augment = Augment((40, 40), (1.0, 1.0), flip=False, color=0.3)
     means = [changed(image, label, augment, np.random.default_rng(seed))[0].mean() for seed in range(30)]
     assert np.std(means) > 8 and min(means) > 80 and max(means) < 180
+    augment = Augment((40, 40), (1.0, 1.0), flip=False, cast=0.2)
+    seen = [changed(image, label, augment, np.random.default_rng(seed))[0].mean(axis=(0, 1)) for seed in range(30)]
+    share = np.array(seen) / image.mean(axis=(0, 1))
+    assert share.std(axis=1).min() > 0.01 and 0.78 < share.min() < 0.9 and 1.1 < share.max() < 1.22
 
 
 def test_samples_for_the_readers(folder: Path) -> None:
