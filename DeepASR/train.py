@@ -327,7 +327,7 @@ def finish(run: Run, outcome: Outcome) -> None:
     folder = run.output_dir
     drawn = draw_curves(folder / "curves.png", CURVES, events(folder, "train"), events(folder, "eval"))
     show_summary("dev", outcome.summary("utterances", {"frame accuracy %": "frame_accuracy"}, digits=2))
-    run.say(f"checkpoints, best one at {folder / 'best'}; picture: {drawn}; eval.py measures errors in words")
+    run.say_left([drawn], note=" (by frames; eval.py measures errors in words)")
 
 
 if __name__ == "__main__":

@@ -334,7 +334,7 @@ def finish(run: Run, outcome: Outcome, agent: Agent) -> None:
             "updates/s in training": f"{outcome.updates_per_second:.0f}",
         },
     )
-    run.say(f"checkpoints, best one at {run.output_dir / 'best'}; curve: {curve}")
+    run.say_left([curve])
 
 
 if __name__ == "__main__":

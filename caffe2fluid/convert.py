@@ -1,6 +1,6 @@
 """Converts a Caffe net to Paddle.
 
-    python caffe2fluid/convert.py deploy.prototxt --caffemodel net.caffemodel --output DIR
+    python caffe2fluid/convert.py deploy.prototxt --caffemodel net.caffemodel --output_dir DIR
 
 writes DIR/model.py (code to read, edit and train), DIR/weights.safetensors, DIR/inference/ (an inference model, whose
 parameters infer.py or --inference adds) and DIR/report.json. Without --caffemodel: code and report.
@@ -188,7 +188,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("def_path", metavar="NET.prototxt", help="definition of the net: deploy or train_val, any age")
     parser.add_argument("--caffemodel", metavar="FILE", help="weights")
-    parser.add_argument("--output", "-o", metavar="DIR", help="folder for everything")
+    parser.add_argument("--output_dir", "--output", "-o", metavar="DIR", help="folder for everything")
     parser.add_argument(
         "--overwrite",
         action="store_true",
@@ -243,7 +243,7 @@ def main(argv: list[str] | None = None) -> int:
     translation = convert(
         args.def_path,
         args.caffemodel,
-        args.output,
+        args.output_dir,
         phase=args.phase.upper(),
         level=args.level,
         stages=tuple(args.stage),
@@ -263,10 +263,10 @@ def main(argv: list[str] | None = None) -> int:
         print(f"input {_printable(name)}: {sizes}")
     for note in translation.notes:
         print(f"note: {_printable_line(note)}")
-    if args.output:
+    if args.output_dir:
         copies = [f"{FLUID}/"] if args.fluid else []
         parts = [CODE, REPORT] + ([WEIGHTS, f"{INFERENCE}/", *copies] if translation.has_weights else [])
-        print(f"{args.output}: {', '.join(parts)}")
+        print(f"{args.output_dir}: {', '.join(parts)}")
         if not translation.has_weights:
             print("note: no weights and no inference model, because some parameters have no values")
     return 0

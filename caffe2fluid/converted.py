@@ -50,7 +50,7 @@ def open_converted(folder: str | Path) -> Converted:
     path = Path(folder) / REPORT
     if not path.is_file():
         raise ConvertError(
-            f"{folder} is no converted net (it has no {REPORT}); write one with convert.py --output {folder}"
+            f"{folder} is no converted net (it has no {REPORT}); write one with convert.py --output_dir {folder}"
         )
     try:
         return Converted(Path(folder), json.loads(path.read_text("utf-8")))

@@ -56,9 +56,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = parser_of(__doc__)
     parser.add_argument("list", metavar="LIST.txt", help="lines of: path label")
     parser.add_argument("--root", default="", help="folder that the paths start from (default: that of the list)")
-    parser.add_argument("--output", metavar="BLOB", help="the scores (default: the last output)")
+    parser.add_argument("--blob", "--output", metavar="BLOB", help="the scores (default: the last output)")
     parser.add_argument("--test_batch_size", "--batch_size", type=int, default=16)
-    parser.add_argument("--json", metavar="FILE", help="write the result here")
+    parser.add_argument("--output_dir", metavar="DIR", help="folder for result.json; by default it is only printed")
     args = parsed(parser, argv, "test_batch_size")
     if args.size == "image":
         parser.error("--size image: images of one batch have one size; give it, --size 240x320")
@@ -69,9 +69,9 @@ def main(argv: list[str] | None = None) -> int:
     """Measure and print top-1 and top-5."""
     args = parse(argv)
     converted = open_converted(args.model)
-    output = args.output or converted.outputs[-1]
+    output = args.blob or converted.outputs[-1]
     if output not in converted.outputs:
-        raise ConvertError(f"--output {output}: the outputs of the net are {', '.join(converted.outputs)}")
+        raise ConvertError(f"--blob {output}: the outputs of the net are {', '.join(converted.outputs)}")
     items = read_list(Path(args.list), Path(args.root) if args.root else Path(args.list).parent)
     found = []
     for scores, labels in score(args, converted, output, items):
@@ -81,10 +81,14 @@ def main(argv: list[str] | None = None) -> int:
             )
         found.append(ranks(scores, labels))
     rank = np.concatenate(found)
-    result = {"images": len(items), "top1": float((rank < 1).mean()), "top5": float((rank < 5).mean())}
-    print(f"{result['images']} images: top-1 {result['top1']:.4f}, top-5 {result['top5']:.4f}")
-    if args.json:
-        Path(args.json).write_text(json.dumps(result), "utf-8")
+    result = {"acc1": float((rank < 1).mean()), "acc5": float((rank < 5).mean())}
+    print(f"{len(items)} images: top-1 {result['acc1']:.4f}, top-5 {result['acc5']:.4f}")
+    if args.output_dir:
+        folder = Path(args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        whole = {"weights": args.model, "data": args.list, "samples": len(items), **result}
+        (folder / "result.json").write_text(json.dumps(whole, indent=1) + "\n", "utf-8")
+        print(f"written to {folder}: result.json")
     return 0
 
 

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import IO, TYPE_CHECKING, Any
@@ -194,6 +194,16 @@ class Run:
         self.say(f"continuing after step {resumed.meta.step} of {resumed.folder}")
         if self.set_aside is not None:
             self.say(f"the steps beyond it are now in {self.set_aside}")
+
+    def say_left(self, pictures: Iterable[Path], *, skipped_samples: int = 0, note: str = "") -> None:
+        """Say what the run leaves, how many samples could not be read, and what else there is to say of its best checkpoint."""
+        if skipped_samples:
+            self.say(f"{skipped_samples} unreadable samples were replaced; the log names those that this process read")
+        evaluated = (self.output_dir / checkpoint.BEST_FILE).exists()
+        what = (
+            f"the best one{note} at {self.output_dir / checkpoint.BEST_LINK}" if evaluated else "none of them evaluated"
+        )
+        self.say(f"checkpoints, {what}; pictures: {', '.join(map(str, pictures))}")
 
     def say_everywhere(self, line: str) -> None:
         """Print a line that only this process of a distributed run knows of."""

@@ -34,9 +34,7 @@ def finish(run: Run, outcome: Outcome, evaluator: "Evaluator") -> None:
     drawn.append(draw_curves(folder / "curves.png", CURVES, events(folder, "train"), events(folder, "eval")))
     names = {"mean IoU": "miou", "pixel accuracy": "accuracy"}
     show_summary(f"ICNet, {len(evaluator.pairs)} test images", outcome.summary("images", names))
-    if outcome.skipped_samples:
-        run.say(f"{outcome.skipped_samples} unreadable training images were replaced; the log names those read here")
-    run.say(f"checkpoints, best one at {folder / 'best'}; pictures: {', '.join(map(str, drawn))}")
+    run.say_left(drawn, skipped_samples=outcome.skipped_samples)
 
 
 def draw_samples(path: Path, evaluator: "Evaluator") -> Path:

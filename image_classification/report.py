@@ -30,14 +30,7 @@ def finish(run: Run, outcome: Outcome, measured: Accuracy, classifier: Classifie
     if classifier.class_dim <= 5:
         del names["top-5"]
     show_summary(f"{classifier.model}, {measured.samples} test images", outcome.summary("images", names))
-    if outcome.skipped_samples:
-        run.say(
-            f"{outcome.skipped_samples} unreadable training images were replaced; the log names those that this process read"
-        )
-    run.say(
-        f"checkpoints; the best one, chosen by these very test images, at {folder / 'best'}; "
-        f"pictures: {', '.join(map(str, drawn))}"
-    )
+    run.say_left(drawn, skipped_samples=outcome.skipped_samples, note=" (chosen by these very test images)")
 
 
 def records_by_class(accuracy: Accuracy, classifier: Classifier) -> list[dict[str, Any]]:

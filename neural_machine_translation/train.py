@@ -460,7 +460,7 @@ def finish(run: Run, outcome: Outcome, evaluator: Evaluator) -> None:
         drawn += draw_attentions(folder, engine, evaluator.programs["score"], translator, texts, best)
     names = {"BLEU": "bleu", "chrF": "chrf", "perplexity": "ppl"}
     show_summary(f"{len(pairs)} dev pairs", outcome.summary("pairs", names, digits=2))
-    run.say(f"checkpoints, best one at {folder / 'best'}; pictures: {', '.join(map(str, drawn))}")
+    run.say_left(drawn)
 
 
 if __name__ == "__main__":

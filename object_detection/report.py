@@ -18,9 +18,5 @@ def finish(run: Run, outcome: Outcome, figure: str, protocol: str) -> None:
     ]
     drawn = draw_curves(folder / "curves.png", panels, events(folder, "train"), events(folder, "eval"))
     show_summary(protocol, outcome.summary("images", {FIGURES[figure]: figure}))
-    if outcome.skipped_samples:
-        run.say(
-            f"{outcome.skipped_samples} unreadable training images were replaced; the log names those that this process read"
-        )
     run.say(f"Best test map {outcome.best:.4f} at step {outcome.best_step}")
-    run.say(f"checkpoints, best one at {folder / 'best'}; curves: {drawn}")
+    run.say_left([drawn], skipped_samples=outcome.skipped_samples)

@@ -27,7 +27,7 @@ def finish(run: Run, outcome: Outcome, measured: Accuracy, source: MeasuredWords
         "1-NED": "1-ned",
     }
     show_summary(f"{recognizer.model}, {source.origin}", outcome.summary("words", names))
-    run.say(f"checkpoints, best one at {folder / 'best'}; pictures: {', '.join(map(str, drawn))}")
+    run.say_left(drawn, skipped_samples=outcome.skipped_samples)
 
 
 def draw_found(path: Path, measured: Accuracy, source: MeasuredWords) -> Path:

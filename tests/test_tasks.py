@@ -79,10 +79,12 @@ def test_a_run_leaves_what_all_runs_leave(task: Task, run: Path) -> None:
     pictures = files - LEFT
     assert files >= LEFT and all(name.endswith((".png", ".jpg")) for name in pictures)
     assert CURVES in pictures
+    log = (run / "train.log").read_text(encoding="utf-8")
+    left = re.findall(rf"checkpoints, the best one.* at {run / 'best'}; pictures: (.*)$", log, re.MULTILINE)
+    assert [{Path(name).name for name in names.split(", ")} <= pictures for names in left] == [True]
     assert {path.name for path in run.iterdir() if path.is_dir()} >= {"checkpoints", "tensorboard"}
     for folder in (run / "checkpoints").iterdir():
         assert {path.name for path in folder.iterdir()} == {"checkpoint.json", "state.safetensors"}
-    log = (run / "train.log").read_text(encoding="utf-8")
     for kind, fields in FIRST.items():
         last = list(events(run, kind)[-1])
         assert last[: len(fields)] == fields and (kind == "train" or last[-1] == "seconds")

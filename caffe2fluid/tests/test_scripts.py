@@ -220,9 +220,11 @@ def test_accuracy(folder, tmp_path, capsys):
     """Two of three labels right; the batch of two does not divide three."""
     (folder / "val.txt").write_text("red.png 2\ngreen.png 1\nblue.png 1\n")
     arguments = [str(folder / "net"), str(folder / "val.txt"), "--batch_size", "2"]
-    assert eval.main([*arguments, "--json", str(tmp_path / "result.json")]) == 0
-    assert json.loads((tmp_path / "result.json").read_text()) == {"images": 3, "top1": 2 / 3, "top5": 1.0}
-    assert "3 images: top-1 0.6667, top-5 1.0000" in capsys.readouterr().out
+    assert eval.main([*arguments, "--output_dir", str(tmp_path / "new")]) == 0
+    of = {"weights": arguments[0], "data": arguments[1], "samples": 3}
+    assert json.loads((tmp_path / "new" / "result.json").read_text()) == {**of, "acc1": 2 / 3, "acc5": 1.0}
+    said = capsys.readouterr().out
+    assert "3 images: top-1 0.6667, top-5 1.0000" in said and f"written to {tmp_path / 'new'}: result.json" in said
 
 
 def test_ranks_count_ties_and_nans_against_the_net():

@@ -14,7 +14,7 @@ from fluid.interface import Interface
 from fluid.keeper import Evaluation
 from fluid.metrics import measure
 from fluid.pictures import Panel, draw_curves
-from fluid.run import events, script
+from fluid.run import Run, events, script, show_summary
 from fluid.schedule import Cosine
 from fluid.session import fingerprint, settle
 from fluid.trainer import Outcome
@@ -61,14 +61,16 @@ def main(flags: Flags) -> Outcome:
             lambda start: training_batches(source, flags.batch_size, start=start, **options),
             unit="points",
             evaluations=[Evaluation("eval", evaluate, decides="loss")],
-            finish=lambda _: draw(session.run.output_dir),
+            finish=lambda outcome: finish(session.run, outcome),
         )
 
 
-def draw(folder: Path) -> None:
-    """The curve of a run."""
-    panels = [Panel("loss", train="loss", evaluation="loss")]
-    draw_curves(folder / "curves.png", panels, events(folder, "train"), events(folder, "eval"))
+def finish(run: Run, outcome: Outcome) -> None:
+    """Draw the curve and print the summary."""
+    folder, panels = run.output_dir, [Panel("loss", train="loss", evaluation="loss")]
+    drawn = draw_curves(folder / "curves.png", panels, events(folder, "train"), events(folder, "eval"))
+    show_summary("points", outcome.summary("points", {"loss": "loss", "accuracy": "accuracy"}))
+    run.say_left([drawn])
 
 
 def build_programs(flags: Flags, net: Net, steps_per_epoch: int) -> dict[str, Interface]:
