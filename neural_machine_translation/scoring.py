@@ -44,7 +44,10 @@ def open_together(
     for number, name in enumerate(flags.ensemble):
         other = open_model(dataclasses.replace(flags, checkpoint=None, pretrained_model=name, ensemble=()), say)
         if (other.facts.source, other.facts.target) != (first.source, first.target):
-            raise UserError(f"--ensemble {name}: has another vocabulary than {opened.source}")
+            raise UserError(
+                f"--ensemble {name}: has another vocabulary than {opened.source}, or does not say which, as `./zoo weights convert` "
+                "writes it: name a run, a checkpoint, or what `./zoo weights compact` made of one"
+            )
         others.append(other.facts.config)
         state |= {of_other(number, own): array for own, array in other.state.items()}
     return dataclasses.replace(opened, state=state), others
