@@ -43,10 +43,8 @@ def main(flags: Flags) -> Path:
     counts = {part: getattr(flags, part) for part in ("train", "val", "test") if getattr(flags, part)}
     began = time.perf_counter()
     write_streets(flags.output_dir, flags.size, counts, flags.num_workers)
-    console.print(
-        f"{sum(counts.values())} streets drawn into {flags.output_dir}, {time.perf_counter() - began:.0f} s",
-        markup=False,
-    )
+    shown = ", ".join(f"{count} {part}" for part, count in counts.items())
+    console.print(f"{flags.output_dir}: {shown} streets, {time.perf_counter() - began:.0f} s", markup=False)
     return flags.output_dir
 
 
