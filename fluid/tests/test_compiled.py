@@ -3,10 +3,11 @@
 import gc
 import weakref
 
-from fluid.engine.xla import create
+from fluid import engine as engines
+from fluid.engine.xla import compiled, create
 from fluid.engine.xla.capture import capture
-from fluid.engine.xla.compiled import MAX_SHAPES, Recent
-from fluid.interface import Input
+from fluid.engine.xla.compiled import MAX_SHAPES, Recent, quick_options
+from fluid.interface import Input, Interface
 from fluid.program import build, initialise
 from fluid.schedule import Constant
 
@@ -79,3 +80,24 @@ def test_the_value_used_longest_ago_goes_first():
 
 def test_only_convolutions_keep_a_cpu_from_looping_in_one_call():
     assert not create("cpu").compiled(shrinking(training=True)).loops_on_host
+
+
+def test_few_runs_are_compiled_sooner(monkeypatch):
+    """On a CPU, by options that this XLA knows, to the same results; and only where nothing is trained."""
+    quick, well, evaluate = create("cpu", few_runs=True), create("cpu"), shrinking()
+    feed = {"x": np.random.default_rng(0).normal(size=(2, 30)).astype(np.float32)}
+    for engine in (quick, well):
+        engine.load({"w": np.array([2.0], np.float32)})
+    means = [engine.run(evaluate, feed)["means"] for engine in (quick, well)]
+    np.testing.assert_allclose(*means, rtol=1e-6)
+    assert quick.compiled(evaluate).options["xla_backend_optimization_level"] == 0
+    assert well.compiled(evaluate).options is None
+    monkeypatch.setattr(compiled, "QUICK", {"xla_of_no_version": True, **compiled.QUICK})
+    assert compiled.quick_options.__wrapped__() == quick_options()
+
+
+@pytest.mark.parametrize(("runs", "schedule", "few"), [(1, None, True), (9, None, False), (1, Constant(0.1), False)])
+def test_which_runs_are_few(runs, schedule, few):
+    program = Interface(name="loop", inputs={}, outputs={}, recurrent=True, schedule=schedule)
+    engine, _ = engines.create(device="cpu", runs=runs, programs=[program])
+    assert engine.tuning.quick_code == few

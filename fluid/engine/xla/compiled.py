@@ -7,7 +7,8 @@ is fed, the shapes that were checked, the arrays of the state that it reads.
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from threading import Lock
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -30,6 +31,8 @@ from jax.sharding import PartitionSpec
 MAX_SHAPES = 64
 """Shapes of inputs for which a Program keeps its executables: those used last. Training has fewer; someone who translates
 or classifies at many sizes for days would otherwise fill the memory."""
+QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+"""What makes XLA write CPU code in half of the time."""
 
 Made = TypeVar("Made")
 
@@ -78,6 +81,17 @@ class Scalars(NamedTuple):
     step: Any
 
 
+@cache
+def quick_options() -> dict[str, Any]:
+    """QUICK, as far as this version of XLA knows it."""
+    known = {}
+    for name, value in QUICK.items():
+        with suppress(jax.errors.JaxRuntimeError):
+            jax.jit(lambda: 0, compiler_options={name: value}).lower().compile()
+            known[name] = value
+    return known
+
+
 class _Halves(NamedTuple):
     """An evaluation in two parts; `name` is equal where `before` makes the same of the state."""
 
@@ -100,6 +114,7 @@ class Compiled:
         self._packed = tuple(self._powers)
         """Variables that are one array between the steps."""
         self._alone = [name for name in self.step.written if name not in self._powers]
+        self.options = quick_options() if tuning.quick_code else None
         self.batch_axes = {name: item.batch for name, item in self.graph.inputs.items()}
         has_convolutions = any("conv" in operation.name for operation in walk(self.graph.block))
         self.loops_on_host = has_convolutions and not tuning.convolutions_in_loops
@@ -292,7 +307,7 @@ class Compiled:
         )
         after = self._on_each_device(halves.after, outputs) if alone else halves.after
         before = jax.jit(halves.before, out_shardings=self.devices.whole)
-        return _Halves(before, jax.jit(after, out_shardings=outputs), halves.name)
+        return _Halves(before, jax.jit(after, out_shardings=outputs, compiler_options=self.options), halves.name)
 
     def _share(self, name: str, value: jax.Array) -> jax.ShapeDtypeStruct:
         """Shape and type of one device's rows of an input."""

@@ -27,16 +27,21 @@ import jax.numpy as jnp
 import numpy as np
 
 
-def create(device: str = "auto", precision: str = "fp32", seed: int = 0, kernels: str = "auto") -> "XlaEngine":
+def create(
+    device: str = "auto", precision: str = "fp32", seed: int = 0, kernels: str = "auto", few_runs: bool = False
+) -> "XlaEngine":
     """An engine on all visible devices of a kind: `gpu`, `cpu`, or `auto` for GPUs if there are any.
 
-    `kernels="off"` computes everything by rules, none of it by the engine's own kernels.
+    `kernels="off"` computes everything by rules, none of it by the engine's own kernels. With `few_runs` to come, what a CPU
+    is to compute is compiled sooner rather than well.
 
     Raises EngineError if there is no such device.
     """
     engine = XlaEngine(find_devices(device), precision, seed)
     if kernels == "off":
         engine.tuning = replace(engine.tuning, kernels=False)
+    if few_runs and engine.devices.platform == "cpu":
+        engine.tuning = replace(engine.tuning, quick_code=True)
     return engine
 
 
@@ -207,4 +212,4 @@ def _use_compilation_cache() -> None:
     """Keep compiled steps on disk, so that starting the same job again compiles nothing."""
     if jax.config.values["jax_compilation_cache_dir"] is None:
         jax.config.update("jax_compilation_cache_dir", str(cache.compiled()))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
