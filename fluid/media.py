@@ -302,6 +302,10 @@ def _find_below(folder: Path) -> list[str]:
 
 def _find_listed(where: str, content: bytes) -> list[str]:
     """The names in a list: bytes, as file names are."""
+    if b"\0" in content:
+        raise DataError(
+            f"{where}: is no list of names, one a line, but a picture or another file; give its name instead"
+        )
     found: list[str] = []
     for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").splitlines(), 1):
         word = os.fsdecode(line.strip())

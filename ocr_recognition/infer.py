@@ -32,7 +32,7 @@ from ocr_recognition import pictures
 from ocr_recognition.boxes import read_boxes, rectify, refuse_outside
 from ocr_recognition.opening import open_recognizer
 from ocr_recognition.options import ALIASES, RETIRED, ReadingFlags
-from ocr_recognition.reader import read_list
+from ocr_recognition.reader import read_names
 from ocr_recognition.recognize import Word, recognize, tries
 from ocr_recognition.recognizer import Recognizer
 from ocr_recognition.shipped import made_of_inference
@@ -117,7 +117,7 @@ def build_program(recognizer: Recognizer, beam_size: int, allowed: frozenset[str
 def find_files(flags: Flags) -> list[str]:
     """What the flags name. Raises DataError for what does not exist, UserError for flags that contradict each other."""
     if flags.image_list is not None:
-        return read_list(flags.image_list, flags.image_dir).names
+        return read_names(flags.image_list, flags.image_dir)
     names = (*flags.images, *([str(flags.image_dir)] if flags.image_dir is not None else []))
     found = media.find(names)
     if flags.boxes is not None and len(found) != 1:

@@ -41,9 +41,12 @@ def open_recognizer(
     Raises UserError for what cannot be used.
     """
     read, fit = Recognizer.from_facts, partial(fit_recognizer, flags=flags)
-    return weights.open(
+    opened = weights.open(
         FOLDER, flags, default=default, key="recognizer", from_facts=read, fit=fit, free=("calibration",), say=say
     )
+    if flags.model not in (None, opened.facts.model):
+        raise UserError(f"--model {flags.model}: {opened.source} is a {opened.facts.model}; leave the flag out")
+    return opened
 
 
 def fit_recognizer(bare: Bare, flags: NetworkFlags) -> tuple[Recognizer, dict[str, np.ndarray], Report]:

@@ -120,6 +120,19 @@ def read_list(path: Path, root: Path | None = None) -> ListedWords:
     return words
 
 
+def read_names(path: Path, root: Path | None = None) -> list[str]:
+    """Files of a list for reading: a file a line, or lines as of `read_list`, whose text is passed over.
+
+    Raises DataError if there are none.
+    """
+    lines = [line.strip() for line in read_lines(path) if line.strip()]
+    if not lines:
+        raise DataError(f"{path}: lists no picture")
+    of_2018 = (_OF_2018.fullmatch(line) for line in lines)
+    names = [found.group(3) if found else line.partition("\t")[0].rstrip() for line, found in zip(lines, of_2018)]
+    return [str((root or path.parent) / name) for name in names]
+
+
 def _parsed(line: str, where: str) -> tuple[str, str | tuple[int, ...], tuple[int, int] | None]:
     """File, text or classes, and declared (height, width) of a line."""
     if "\t" in line:

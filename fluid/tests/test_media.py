@@ -244,6 +244,7 @@ def test_files_folders_patterns_and_lists_in_order(tmp_path, monkeypatch):
         ("@nowhere.txt", "nowhere.txt: no such file"),
         ("@blank.txt", "blank.txt: names no picture"),
         ("@wrong.txt", "wrong.txt:2: c.png: no such file"),
+        ("@a.png", "a.png: is no list of names, one a line, but a picture"),
         ("@nested.txt", "nested.txt:1: @wrong.txt: a list names files"),
         ("-", "standard input: names no picture"),
         ("broken.png", "broken.png: not an image, or damaged"),

@@ -82,19 +82,19 @@ def test_the_same_characters_keep_everything(run: Path) -> None:
 
 
 def test_what_is_read_is_recorded(tmp_path: Path) -> None:
-    """Of files, a list of 2018 and boxes; each character lies in the picture."""
+    """Of files, lists and boxes; each character lies in the picture."""
     rng = np.random.default_rng(0)
     scene = cv2.GaussianBlur(rng.integers(0, 256, (60, 200, 3), np.uint8), (0, 0), 2)
     Image.fromarray(scene).save(tmp_path / "scene.png")
     Image.fromarray(scene[:32, :90]).save(tmp_path / "word.png")
-    (tmp_path / "list.txt").write_text("90 32 word.png 1,2\n200 60 scene.png 0\n")
+    (tmp_path / "list.txt").write_text("90 32 word.png 1,2\nscene.png\n\nword.png\tas written\n")
     (tmp_path / "boxes.txt").write_text("0,0,90,0,90,32,0,32,as cut above\n20,5,120,15,118,50,18,40\n")
     common = {"pretrained_model": "simple", "engine": "paddle", "output_dir": tmp_path / "readings"}
     files = infer.main(infer.Flags(images=(str(tmp_path / "word.png"),), **common))
     listed = infer.main(infer.Flags(image_list=tmp_path / "list.txt", **common))
     boxes = infer.main(infer.Flags(images=(str(tmp_path / "scene.png"),), boxes=tmp_path / "boxes.txt", **common))
-    assert [len(files), len(listed), len(boxes)] == [1, 2, 2]
-    assert listed[0]["text"] == files[0]["text"] == boxes[0]["text"]
+    assert [len(files), len(listed), len(boxes)] == [1, 3, 2]
+    assert listed[2]["text"] == listed[0]["text"] == files[0]["text"] == boxes[0]["text"]
     written = [json.loads(line) for line in (tmp_path / "readings" / "readings.jsonl").read_text().splitlines()]
     assert written == boxes and (tmp_path / "readings" / "words.png").stat().st_size
     for record in [*files, *listed, *boxes]:
@@ -178,6 +178,8 @@ def test_a_network_of_small_letters_is_measured_on_small_letters() -> None:
 
     opened = open_recognizer(NetworkFlags(pretrained_model="simple"), say=lambda line: None)
     assert style_of(opened.facts) == "simple" and opened.facts.alphabet == SIMPLE
+    with pytest.raises(UserError, match="--model crnn: simple is a crnn_small"):
+        open_recognizer(NetworkFlags(pretrained_model="simple", model="crnn"), say=lambda line: None)
 
 
 def test_raw_arrays_that_do_not_fit_are_one_message(run: Path, tmp_path: Path) -> None:
