@@ -137,6 +137,16 @@ def test_blocks_of_input_channels_have_scales_of_their_own(tmp_path):
         compact.pack(weights, "int8", Finer(blocks={"blocks": 48}))
 
 
+def test_half_the_levels_lose_twice_as_much_and_take_a_bit_less():
+    weights = {name: np.random.default_rng(0).normal(size=(64, 200)).astype(np.float32) for name in ("usual", "coarse")}
+    stored = compact.pack(weights, "int6", Finer(coarse=["coarse"]))
+    assert [np.abs(stored[name]).max() for name in weights] == [31, 15]
+    back = compact.rounded(weights, "int6", Finer(coarse=["coarse"]))
+    usual, coarse = (np.square(back[name] - weights[name]).mean() ** 0.5 for name in weights)
+    assert 1.9 < coarse / usual < 2.2
+    assert 0.75 < deflate(stored["coarse"]).size / deflate(stored["usual"]).size < 0.85
+
+
 def smaller() -> dict[str, np.ndarray]:
     random = np.random.default_rng(0)
     normal = {

@@ -107,7 +107,7 @@ def _metadata(path: str | os.PathLike) -> tuple[Description | None, dict[str, tu
 
 @dataclass(frozen=True)
 class Finer:
-    """Arrays of two axes or more that are stored with less loss than the others, by name."""
+    """Arrays of two axes or more that are stored with less loss than the others, or with more, by name."""
 
     full: Collection[str] = ()
     """As they are."""
@@ -115,6 +115,8 @@ class Finer:
     """In float16."""
     blocks: Mapping[str, int] = field(default_factory=dict)
     """With int8 and int6: so many neighbours along the second axis, input channels of a convolution, share a scale."""
+    coarse: Collection[str] = ()
+    """With int8 and int6: in half as many levels. Deflate makes a bit a number of that."""
 
 
 def write(
@@ -176,7 +178,8 @@ def pack(weights: Mapping[str, np.ndarray], storage: Storage, finer: Finer = Fin
                 array.astype(np.float32), finer.blocks[name], LEVELS[storage]
             )
         else:
-            stored[name], stored[name + SCALE_SUFFIX] = _quantised(array.astype(np.float32), LEVELS[storage])
+            levels = LEVELS[storage] // (2 if name in finer.coarse else 1)
+            stored[name], stored[name + SCALE_SUFFIX] = _quantised(array.astype(np.float32), levels)
     return stored
 
 
