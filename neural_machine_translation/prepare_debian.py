@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tarfile
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
@@ -54,7 +54,7 @@ class Flags:
     descriptions_dir: Path | None = None
     """Folder with apt's Translation-en and Translation-de lists; by default they are fetched into packages_dir."""
     sentence_copies: Count = 1
-    """How often pairs of sentences (five words or more, or a full stop) stand in train.tsv; words and names stand there once."""
+    """How often pairs of sentences (five words or more, or a full stop) stand in train.tsv; words, names and made sentences once."""
     made_sentences: Natural = 60_000
     """Everyday sentences from a grammar of a few hundred words that come on top."""
     leave_out: tuple[str, ...] = ()
@@ -322,6 +322,7 @@ GAMES = (
     "gnome-mahjongg", "gnome-nibbles", "gnome-robots", "gnome-sudoku", "gnome-taquin", "gnome-tetravex", "gnubg-data",
     "hitori", "iagno", "kajongg", "ksudoku", "lightsoff", "palapeli-data", "swell-foop", "tali", "khangman", "kbruch",
     "kturtle", "step",
+    "kgoldrunner", "ksirk", "lordsawar-data", "minetest-data", "pioneers-console-data",
 )  # fmt: skip
 PROGRAMS = (
     "aptitude-common", "audacity-data", "bluefish-data", "cheese-common", "claws-mail-i18n", "darktable", "deja-dup",
@@ -343,9 +344,16 @@ PROGRAMS = (
     "mate-panel-common", "mate-utils-common", "meld", "mousepad", "mutt", "network-manager-gnome", "network-manager",
     "okular", "parole", "picard", "pidgin-data", "pitivi", "planner-data", "plasma-discover-common", "plasma-nm",
     "pluma-common", "powerdevil-data", "remmina-common", "ristretto", "seahorse", "simple-scan", "skrooge-common",
-    "subtitleeditor", "system-flags-printer-common", "systemsettings", "tar", "thunar-data", "viking", "vinagre",
+    "subtitleeditor", "system-config-printer-common", "systemsettings", "tar", "thunar-data", "viking", "vinagre",
     "wget", "xfburn", "xfce4-panel", "xfce4-power-manager-data", "xfce4-settings", "xfdesktop4-data", "xiphos-data",
-    "xournalpp", "zim",
+    "xournalpp", "zim", "amule-common", "anjuta-common", "apt", "aria2", "dpkg", "firewalld", "flowblade", "gawk",
+    "geany-common", "gettext", "gftp-common", "glabels-data", "gnome-builder", "grisbi-common", "kalzium-data",
+    "kbibtex-data", "kdepim-addons", "kdepim-runtime", "kdeplasma-addons-data", "kexi-data", "kgeography-data", "kget",
+    "kgpg", "kolourpaint", "krusader", "ksystemlog", "libc-l10n", "libgphoto2-l10n", "libgtk-4-common",
+    "libgtk2.0-common", "libkf5calendarsupport-data", "libkf5incidenceeditor-data", "libsane-common", "libvirt-l10n",
+    "login", "lyx-common", "make-guile", "mc-data", "mercurial-common", "mypaint-data", "nano", "osmo", "parley-data",
+    "partitionmanager", "postgresql-15", "postgresql-client-15", "procps", "subversion", "sylpheed-i18n", "timeshift",
+    "util-linux-locales", "weechat-core", "xine-ui", "xsane-common",
 )  # fmt: skip
 MANUALS = (
     "debian-handbook", "developers-reference", "developers-reference-de", "debian-faq", "debian-faq-de", "debian-reference-en",
@@ -356,7 +364,13 @@ ORIGINS = (
     Origin(DICTIONARY, ("trans-de-en",), r"/usr/share/trans/de-en$", from_dictionary, "GPL-2.0-or-later"),
     Origin("dialogues", ("fillets-ng-data",), r"/dialogs(_en|_de)?\.lua$", from_dialogues, "GPL-2.0-or-later"),
     Origin("games", GAMES, CATALOGUE, from_catalogues, "GPL-2.0-or-later, some GPL-3.0-or-later"),
-    Origin("programs", PROGRAMS, CATALOGUE, from_catalogues, "GPL-2.0-or-later, LGPL-2.1-or-later, GPL-3.0-or-later"),
+    Origin(
+        "programs",
+        PROGRAMS,
+        CATALOGUE,
+        from_catalogues,
+        "GPL-2.0-or-later, LGPL-2.0-or-later, GPL-3.0-or-later, some Apache-2.0, BSD, MIT, PostgreSQL",
+    ),
     Origin(
         "manuals",
         MANUALS,
@@ -371,6 +385,7 @@ ORIGINS = (
         from_help,
         "MPL-2.0",
     ),
+    Origin("office programs", ("libreoffice-l10n-de",), CATALOGUE, from_catalogues, "MPL-2.0"),
 )
 
 
@@ -497,9 +512,9 @@ def is_sentence(pair: Pair) -> bool:
     return pair[0][-1] in ".?!" or len(pair[0].split()) >= 5
 
 
-def weighted(pairs: list[Pair], sentence_copies: int, rng: random.Random) -> list[Pair]:
-    """The pairs in any order, those of sentences so many times."""
-    result = pairs + [pair for pair in pairs if is_sentence(pair)] * (sentence_copies - 1)
+def weighted(pairs: list[Pair], once: Collection[Pair], sentence_copies: int, rng: random.Random) -> list[Pair]:
+    """The pairs in any order, those of sentences so many times unless they are among `once`."""
+    result = pairs + [pair for pair in pairs if is_sentence(pair) and pair not in once] * (sentence_copies - 1)
     rng.shuffle(result)
     return result
 
@@ -512,7 +527,9 @@ def informal_copies(pairs: list[Pair], share: float, rng: random.Random) -> list
 
 
 def collect(flags: Flags) -> dict[str, list[Pair]]:
-    """Usable pairs of each origin, each source once (its first translation counts), in the dictionary `TRANSLATIONS` times."""
+    """Usable pairs of each origin, each source once (its first translation counts), in the dictionary `TRANSLATIONS` times;
+    and those that are held out."""
+    named = named_parts()
     wanted = [origin for origin in ORIGINS if origin.name not in flags.leave_out]
     fetch([name for origin in wanted for name in origin.packages], flags.packages_dir)
     seen: set[str] = set()
@@ -521,7 +538,7 @@ def collect(flags: Flags) -> dict[str, list[Pair]]:
     def add(name: str, pairs: Iterable[Pair]) -> None:
         result[name] = []
         for source, target in pairs:
-            if source.lower() not in seen and usable(source, target):
+            if usable(source, target) and (source.lower() not in seen or digest_of((source, target)) in named):
                 seen.add(source.lower())
                 result[name].append((source, target))
 
@@ -538,7 +555,6 @@ def collect(flags: Flags) -> dict[str, list[Pair]]:
         add(DESCRIPTIONS, descriptions(flags.descriptions_dir, flags.packages_dir))
     if DICTIONARY not in flags.leave_out:
         company = Company(pair for pairs in [*result.values(), listed] for pair in pairs)
-        named = named_parts()
         kept = [pair for pair in listed if digest_of(pair) in named]
         result[DICTIONARY] = list(dict.fromkeys([*best_company(listed, company, TRANSLATIONS), *kept]))
     for name, pairs in result.items():
@@ -562,13 +578,14 @@ def main(flags: Flags) -> None:
     licences = {origin.name: (", ".join(origin.packages), origin.licence) for origin in ORIGINS}
     licences[DESCRIPTIONS] = ("Translation-de of the archive", "that of each package")
     licences[MADE] = ("made_sentences.py", "Apache-2.0")
-    for name, pairs in (collected | {MADE: list(make(flags.made_sentences, rng))}).items():
+    made = list(make(flags.made_sentences, rng))
+    for name, pairs in (collected | {MADE: made}).items():
         kept = [pair for pair in pairs if not resembles(pair[0]) and not everyday(pair)]
         train += kept
         rows.append((name, str(len(kept)), str(len(pairs) - len(kept)), *licences[name]))
     copies = informal_copies(train, INFORMAL_SHARE, rng)
     rows.append(("informal copies", str(len(copies)), "0", "of the above", "as above"))
-    train = weighted(train + copies, flags.sentence_copies, rng)
+    train = weighted(train + copies, set(made), flags.sentence_copies, rng)
     flags.output_dir.mkdir(parents=True)
     for part, pairs in {"train": train, **parts}.items():
         text = "".join(f"{source}\t{target}\n" for source, target in pairs)

@@ -358,7 +358,8 @@ def test_paraphrases_of_everyday_sentences_are_found():
 
 def test_sentences_count_as_often_as_wished():
     pairs = [("word", "Wort"), ("It rains.", "Es regnet."), ("the old house by the lake", "das alte Haus am See")]
-    assert sorted(weighted(pairs, 3, random.Random(0))) == sorted(pairs[:1] + pairs[1:] * 3)
+    assert sorted(weighted(pairs, (), 3, random.Random(0))) == sorted(pairs[:1] + pairs[1:] * 3)
+    assert sorted(weighted(pairs, pairs[2:], 3, random.Random(0))) == sorted([*pairs[:1], *pairs[1:2] * 3, *pairs[2:]])
 
 
 def test_pages_of_manuals_are_found_in_both_languages():
