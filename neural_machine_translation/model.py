@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from fluid.errors import WeightsError
+from fluid.errors import UserError, WeightsError
 from fluid.program import Value, name_layer
 from neural_machine_translation.indices import BOS, EOS
 from neural_machine_translation.translator import SIZES, Transformer
@@ -172,6 +172,22 @@ def position_table(config: Transformer) -> np.ndarray:
     frequencies = 10000.0 ** (-np.arange(config.d_model // 2) / max(config.d_model // 2 - 1, 1))
     angles = np.arange(config.max_length + 1)[:, None] * frequencies[None, :]
     return np.concatenate([np.sin(angles), np.cos(angles)], axis=1).astype(np.float32)
+
+
+def with_dropout(weights: Mapping[str, np.ndarray], config: Transformer, rate: float) -> dict[str, np.ndarray]:
+    """Weights that answer as `weights` do in the network `config`, in the same one with another rate of dropout.
+
+    Inference multiplies what dropout saw by (1 - rate): attention's weights and hidden units, for which the matrices behind
+    them make up; and the residual stream as a whole, which the next normalisation takes out. Raises UserError for
+    `norm="post"`, where the stream is normalised piece by piece.
+    """
+    if config.norm == "post":
+        raise UserError("weights with --norm post keep the dropout that they were trained with")
+    factor = np.float32((1 - config.dropout) / (1 - rate))
+    behind = [layer.fc + number for layer in encoder_layers(config) for number in (3, 5)]
+    behind += [layer.fc + number for layer in decoder_layers(config) for number in (3, 7, 9)]
+    scaled = {fc(number): weights[fc(number)] * factor for number in behind}
+    return {**weights, **scaled}
 
 
 def create_parameters(config: Transformer, owner: str = "") -> dict[str, Value]:

@@ -113,7 +113,7 @@ class Flags(SearchFlags, OptimizerFlags, BatchFlags, TrainFlags):
     d_inner_hid: Count | None = None
     """Width inside the feed-forward layers."""
     dropout: Decay | None = None
-    """Share of values set to zero in training."""
+    """Share of values set to zero in training; where --pretrained_model does not say its own, that."""
     max_length: Count = 256
     """Longest sentence in words, special words included; longer pairs are left out of training."""
     norm: Literal["pre", "post"] = "pre"
@@ -289,10 +289,14 @@ def describe(
         names = [item.name for item in fields(NetworkFlags) if item.name not in ("checkpoint", "newest")]
         opened = open_model(NetworkFlags(**{name: getattr(flags, name) for name in names}))
         if facts is not None:
-            return Translator.from_facts(facts["translator"]), opened.state
-        refuse_idle_flags(flags, opened.facts, described=opened.report is None)
-        corpora = (*opened.facts.corpora, name_of(pairs))
-        return dataclasses.replace(opened.facts, corpora=corpora), opened.state
+            translator = Translator.from_facts(facts["translator"])
+        else:
+            refuse_idle_flags(flags, opened.facts, described=opened.report is None)
+            rate = opened.facts.config.dropout if flags.dropout is None else flags.dropout
+            config = dataclasses.replace(opened.facts.config, dropout=rate)
+            corpora = (*opened.facts.corpora, name_of(pairs))
+            translator = dataclasses.replace(opened.facts, config=config, corpora=corpora)
+        return translator, with_other_dropout(opened.state, opened.facts.config, translator.config.dropout)
     source, target = vocabularies(flags, pairs)
     sizes = SIZES[flags.model] | {
         name: getattr(flags, name)
@@ -310,6 +314,16 @@ def describe(
     return Translator(config, source, target, flags.languages, (name_of(pairs),)), None
 
 
+def with_other_dropout(state: dict[str, np.ndarray], config: Transformer, rate: float) -> dict[str, np.ndarray]:
+    """Weights of the network `config` for training it with this rate of dropout."""
+    if rate == config.dropout:
+        return state
+    # Its module needs Paddle, and running Programs from files does not.
+    from neural_machine_translation.model import with_dropout
+
+    return with_dropout(state, config, rate)
+
+
 def refuse_idle_flags(flags: Flags, translator: Translator, described: bool) -> None:
     """Raise UserError for flags of another network than that of --pretrained_model, which they cannot change.
 
@@ -317,7 +331,7 @@ def refuse_idle_flags(flags: Flags, translator: Translator, described: bool) -> 
     """
     config = dataclasses.asdict(translator.config)
     decided = {
-        **config,
+        **{name: value for name, value in config.items() if name != "dropout"},
         "n_decoder_layer": translator.config.decoder_depth,
         "vocab_size": translator.source.size,
         "languages": translator.languages,

@@ -1,5 +1,6 @@
 """Evaluations while a translator trains."""
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -82,3 +83,6 @@ def test_programs_from_files_can_be_trained_from_weights():
     assert again == described and loaded is not None and loaded.keys() == start.keys()
     assert train.describe(flags, pairs, facts, resumed=True) == (described, None)
     assert train.describe(train.Flags(), pairs, facts) == (described, None)
+    drier, scaled = train.describe(dataclasses.replace(flags, dropout=0.0), pairs, None)
+    assert drier.config == dataclasses.replace(described.config, dropout=0.0)
+    assert scaled is not None and not np.array_equal(scaled["fc_3.w_0"], start["fc_3.w_0"])

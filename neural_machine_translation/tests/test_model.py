@@ -13,7 +13,7 @@ from fluid.formats import legacy
 from fluid.program import initialise
 from fluid.schedule import Constant
 from fluid.weights import Bare
-from neural_machine_translation.model import config_of, parameter_shapes, position_table
+from neural_machine_translation.model import config_of, parameter_shapes, position_table, with_dropout
 from neural_machine_translation.network import evaluation_program, load_weights, scoring_program, training_programs
 from neural_machine_translation.translator import SIZES, Transformer
 
@@ -202,6 +202,20 @@ def test_dropout_is_undone_by_its_rate():
     first, second, other = (engine.run(programs[index], feed)["logits"] for index in (0, 0, 1))
     assert np.array_equal(first, second)
     assert not np.allclose(first, other, rtol=1e-2)
+
+
+def test_weights_answer_alike_with_another_dropout():
+    wet, drier = (dataclasses.replace(PRE, dropout=rate) for rate in (0.5, 0.2))
+    engine, _ = engines.create("paddle", "cpu")
+    feed = {name: BATCH[name] for name in ("src_word", "trg_word")}
+    logits = []
+    for config in (wet, drier):
+        program = scoring_program(config)
+        engine.load(with_dropout(initialise(program, seed=5), wet, config.dropout))
+        logits.append(engine.run(program, feed)["logits"])
+    assert np.abs(logits[1] - logits[0]).max() <= 1e-3 * np.abs(logits[0]).max()
+    with pytest.raises(UserError, match="--norm post"):
+        with_dropout({}, dataclasses.replace(POST, dropout=0.5), 0.2)
 
 
 def test_config_is_read_off_the_weights():
