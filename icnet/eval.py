@@ -17,7 +17,7 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fluid import config as configuration
-from fluid.config import BatchFlags, Count, EngineFlags, Positive, ResultFlags, Was, defaults, nearest
+from fluid.config import BatchFlags, EngineFlags, Range, ResultFlags, Was, defaults, nearest
 from fluid.errors import UserError
 from fluid.interface import Interface
 from fluid.records import write_result
@@ -51,9 +51,9 @@ class Flags(NetworkFlags, BatchFlags, ResultFlags, EngineFlags):
     """Score these classes alone; pixels of others do not count."""
     flip: bool = False
     """Average over the image and its mirror image."""
-    scales: tuple[Positive, ...] = (1.0,)
+    scales: tuple[Annotated[float, Range(0.05, 8)], ...] = (1.0,)
     """Average over the image in these sizes."""
-    window: tuple[Count, Count] | None = None
+    window: tuple[Annotated[int, Range(32, 2**15)], Annotated[int, Range(32, 2**15)]] | None = None
     """Height and width of windows that slide over the image, overlapping by a third; by default it is seen whole."""
     label_dir: Path | None = None
     """Folder for a PNG of predicted label ids of each image, in the form that the Cityscapes server takes."""
