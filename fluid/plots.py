@@ -1,5 +1,6 @@
 """Figures for pictures of a run, drawn without a display."""
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -11,6 +12,8 @@ def new_figure(width: float, height: float, columns: int = 1) -> tuple["Figure",
 
     matplotlib is imported here, a third of a second that whoever draws nothing does not spend.
     """
+    # Of a home that cannot be written it warns, makes a folder elsewhere, and says that it looked for fonts.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")

@@ -1,5 +1,8 @@
 """Curves and sheets show what they are given."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 from fluid import pictures, plots
@@ -78,3 +81,12 @@ def test_a_value_far_outside_does_not_flatten_the_curves(tmp_path, monkeypatch, 
     (axis,) = drawn(monkeypatch, tmp_path / "curves.png", [Panel("loss", "loss", "loss")], train, evaluations)
     assert -0.2 < axis.get_ylim()[0] < 0.05 and 2 < axis.get_ylim()[1] < 3
     assert [text.get_text() for text in axis.texts] == told
+
+
+def test_drawing_says_nothing_of_a_home_that_cannot_be_written():
+    code = "from fluid.plots import new_figure; new_figure(1, 1)[0].canvas"
+    environment = os.environ | {"HOME": "/dev/null", "XDG_CONFIG_HOME": "/dev/null", "XDG_CACHE_HOME": "/dev/null"}
+    environment.pop("MPLCONFIGDIR", None)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=Path(__file__).parents[2])
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
