@@ -175,6 +175,7 @@ def without_in_place(net: Message, phase: str) -> tuple[dict[tuple[str, str], st
 
 
 def print_table(differences: list[Difference]) -> None:
+    """A line a blob, those that differ marked."""
     rows = [("", "layer", "type", "blob", "shape", "max |ref|", "max |diff|", "relative")]
     for d in differences:
         shape = "x".join(map(str, d.shape))

@@ -36,6 +36,7 @@ def of_layer(message: Message) -> list[str]:
 
 
 def unknown(message: Message, known: set[str]) -> list[str]:
+    """Names of the fields of a message that are not among the known."""
     return [name for name in message.fields if name not in known]
 
 

@@ -52,6 +52,7 @@ def _label(labels: list[str], index: int) -> str:
 
 
 def show(path: str, description: dict) -> None:
+    """Prints what `describe` found in one image."""
     print(path)
     for name, content in description.items():
         if isinstance(content, dict):

@@ -424,6 +424,7 @@ def _persistent(shape: list[int], dtype: str, name: str) -> Value:
 
 
 def dtype_name(value: Value) -> str:
+    """The type of a value as NumPy calls it, `float32` say."""
     return str(value.dtype).rpartition(".")[2].lower()
 
 

@@ -73,6 +73,7 @@ def caffe_alexnet(image: Value, class_dim: int, training: bool, *, pool_first: b
 
 
 def fc(x: Value, size: int, *, act: str | None = None, name: str) -> Value:
+    """A fully connected layer, first values as AlexNet draws them: [N, ...] -> [N, size]."""
     fan_in = x.shape[1] if len(x.shape) == 2 else x.shape[1] * x.shape[2] * x.shape[3]
     init = layers.uniform(fan_in)
     return layers.fc(x, size, act=act, init=init, bias_init=init, name=name)

@@ -102,5 +102,6 @@ def dual_path_block(
 def bn_relu_conv(
     x: Value, filters: int, size: int, *, stride: int = 1, groups: int = 1, training: bool, name: str
 ) -> Value:
+    """Normalisation and activation before the convolution: [N, C, H, W] -> [N, filters, H / stride, W / stride]."""
     x = layers.batch_norm(x, act="relu", training=training, name=f"{name}_bn")
     return layers.conv(x, filters, size, stride=stride, groups=groups, name=name)

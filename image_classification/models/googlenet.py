@@ -81,6 +81,7 @@ def caffe_googlenet(image: Value, class_dim: int, training: bool) -> Value:
 
 
 def inception(x: Value, name: str) -> Value:
+    """Four branches side by side, their channels concatenated: [N, C, H, W] -> [N, C', H, W]."""
     f1, f3_reduce, f3, f5_reduce, f5, projection = INCEPTION[name]
     prefix = f"inception_ince{name}"
     branch1 = conv(x, f1, 1, name=f"{prefix}_1x1")
@@ -95,6 +96,7 @@ def inception(x: Value, name: str) -> Value:
 
 
 def auxiliary(x: Value, class_dim: int, training: bool, number: str) -> Value:
+    """A classifier beside the trunk, of use in training alone: [N, C, H, W] -> logits [N, class_dim]."""
     x = layers.avg_pool(x, 5, 3, name=f"pool_o{number}")
     x = conv(x, 128, 1, name=f"conv_o{number}")
     x = layers.fc(x, 1024, act="relu", name=f"fc_o{number}")
@@ -103,5 +105,6 @@ def auxiliary(x: Value, class_dim: int, training: bool, number: str) -> Value:
 
 
 def conv(x: Value, filters: int, size: int, *, stride: int = 1, name: str) -> Value:
+    """A convolution, first values as GoogLeNet draws them: [N, C, H, W] -> [N, filters, H / stride, W / stride]."""
     init = layers.uniform(x.shape[1] * size * size, gain=3**0.5)
     return layers.conv(x, filters, size, stride=stride, init=init, name=name)

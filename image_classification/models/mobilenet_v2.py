@@ -73,6 +73,7 @@ def inverted_residual(
     conv_bn: Callable[..., Value],
     name: str,
 ) -> Value:
+    """Widened, filtered channel by channel, narrowed again: [N, C, H, W] -> [N, filters, H / stride, W / stride]."""
     y, width = x, x.shape[1]
     if expansion is not None:
         width *= expansion

@@ -61,10 +61,12 @@ def block_name(depth: int, stage: int, index: int) -> str:
 
 
 def plain_stem(image: Value, training: bool) -> Value:
+    """One convolution of 7 x 7: [N, 3, H, W] -> [N, 64, H / 2, W / 2]."""
     return layers.conv_bn(image, 64, 7, stride=2, training=training, name="conv1", bn_name="bn_conv1")
 
 
 def deep_stem(image: Value, training: bool) -> Value:
+    """Three convolutions of 3 x 3 in its place (He et al., arXiv:1812.01187): [N, 3, H, W] -> [N, 64, H / 2, W / 2]."""
     x = layers.conv_bn(image, 32, 3, stride=2, training=training, name="conv1_1", bn_name="bnv1_1")
     x = layers.conv_bn(x, 32, 3, training=training, name="conv1_2", bn_name="bnv1_2")
     return layers.conv_bn(x, 64, 3, training=training, name="conv1_3", bn_name="bnv1_3")
@@ -81,6 +83,7 @@ def bottleneck_block(
     training: bool,
     name: str,
 ) -> Value:
+    """Three convolutions beside the shortcut: [N, C, H, W] -> [N, 4 filters, H / stride, W / stride]."""
     first, second = (stride, 1) if stride_first else (1, stride)
     y = conv_bn(x, filters, 1, stride=first, training=training, name=f"{name}_branch2a")
     y = conv_bn(y, filters, 3, stride=second, training=training, name=f"{name}_branch2b")
@@ -93,6 +96,7 @@ def bottleneck_block(
 def basic_block(
     x: Value, filters: int, stride: int, *, project: bool, pool_shortcut: bool, training: bool, name: str
 ) -> Value:
+    """Two convolutions beside the shortcut: [N, C, H, W] -> [N, filters, H / stride, W / stride]."""
     y = conv_bn(x, filters, 3, stride=stride, training=training, name=f"{name}_branch2a")
     y = conv_bn(y, filters, 3, act=None, training=training, name=f"{name}_branch2b")
     if project:
@@ -101,6 +105,7 @@ def basic_block(
 
 
 def shortcut(x: Value, filters: int, stride: int, *, pool: bool, training: bool, name: str) -> Value:
+    """What is added to a block that changes the shape; with `pool` as ResNet-vd has it (arXiv:1812.01187)."""
     if pool:
         # ceil_mode gives an odd plane the size that the padded, strided 3x3 convolution beside it has
         x = layers.avg_pool(x, 2, 2, ceil_mode=True, name=f"{name}_branch1_pool")

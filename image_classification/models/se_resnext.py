@@ -47,6 +47,7 @@ def se_resnext(image: Value, class_dim: int, training: bool, *, depth: int, vari
 
 
 def block(x: Value, filters: int, stride: int, groups: int, *, project: bool, training: bool, name: str) -> Value:
+    """Grouped convolutions and gated channels beside the shortcut: [N, C, H, W] -> [N, 2 filters, H / stride, W / stride]."""
     y = layers.conv_bn(x, filters, 1, training=training, name=f"conv{name}_x1")
     y = layers.conv_bn(y, filters, 3, stride=stride, groups=groups, training=training, name=f"conv{name}_x2")
     y = layers.conv_bn(y, filters * 2, 1, act=None, training=training, name=f"conv{name}_x3")

@@ -125,6 +125,7 @@ class Converter:
 
 
 def convert_resnet(read: Converter, *, depth: int, variant: str = "") -> None:
+    """ResNet of torchvision and timm; `variant` vd is timm's `resnet50d` and its kin."""
     if variant == "vd":
         for number, (conv, bn) in enumerate([("conv1.0", "conv1.1"), ("conv1.3", "conv1.4"), ("conv1.6", "bn1")], 1):
             read.conv(f"conv1_{number}", conv)
@@ -150,6 +151,7 @@ def convert_resnet(read: Converter, *, depth: int, variant: str = "") -> None:
 
 
 def convert_vgg(read: Converter, *, depth: int) -> None:
+    """VGG of torchvision and timm."""
     position = 0
     for block, convolutions in enumerate(VGG_DEPTHS[depth], 1):
         for index in range(1, convolutions + 1):
@@ -167,6 +169,7 @@ def convert_vgg(read: Converter, *, depth: int) -> None:
 
 
 def convert_alexnet(read: Converter) -> None:
+    """AlexNet of torchvision."""
     for number, position in enumerate((0, 3, 6, 8, 10), 1):
         read.conv(f"conv{number}", f"features.{position}", bias=True)
     read.fc("fc6", "classifier.1", gain=2.0)
@@ -175,6 +178,8 @@ def convert_alexnet(read: Converter) -> None:
 
 
 def convert_mobilenet_v2(read: Converter) -> None:
+    """MobileNetV2 of torchvision and timm."""
+
     def conv_bn(ours: str, conv: str, bn: str) -> None:
         read.conv(ours, conv)
         read.bn(f"{ours}_bn", bn)
@@ -207,6 +212,7 @@ def convert_mobilenet_v2(read: Converter) -> None:
 
 
 def convert_se_resnext(read: Converter, *, depth: int) -> None:
+    """SE-ResNeXt of timm."""
     read.conv("conv1", "conv1")
     read.bn("conv1_bn", "bn1")
     for stage, blocks in enumerate(SE_RESNEXT_DEPTHS[depth], 2):
