@@ -19,7 +19,8 @@ def find(words: tuple[str, ...]) -> list[str]:
             found.append(word)
         elif word.startswith("@"):
             try:
-                names = [os.fsdecode(line) for line in read_plain(word[1:]).split(b"\n") if line.strip()]
+                lines = read_plain(word[1:]).removeprefix(b"\xef\xbb\xbf").splitlines()
+                names = [os.fsdecode(line.strip()) for line in lines if line.strip()]
             except OSError as error:
                 raise DataError(f"{word[1:]}: cannot be read ({error.strerror or error})") from None
             if nested := [name for name in names if name == "-" or name.startswith("@")]:

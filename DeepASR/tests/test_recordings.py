@@ -13,7 +13,7 @@ def test_a_list_names_recordings_whatever_they_are_called(tmp_path: Path) -> Non
     name = os.path.join(os.fsencode(tmp_path), b"\xff.wav")
     with open(name, "wb"):
         pass
-    (tmp_path / "list").write_bytes(name + b"\n\n")
+    (tmp_path / "list").write_bytes(b"\xef\xbb\xbf" + name + b"\r\n\r\n")
     assert find((f"@{tmp_path / 'list'}",)) == [os.fsdecode(name)]
 
 

@@ -85,4 +85,6 @@ def _write_street(task: tuple[Path, str, int, tuple[int, int]]) -> None:
     jpeg, label = draw_street(FIRST[split] + number, height, width)
     stem = f"{CITY}_{number:06}_000000"
     (folder / "leftImg8bit" / split / CITY / f"{stem}_leftImg8bit.jpg").write_bytes(jpeg)
-    cv2.imwrite(str(folder / "gtFine" / split / CITY / f"{stem}_gtFine_labelIds.png"), label)
+    # Not imwrite, which passes over a full disk.
+    png = cv2.imencode(".png", label)[1].tobytes()
+    (folder / "gtFine" / split / CITY / f"{stem}_gtFine_labelIds.png").write_bytes(png)
