@@ -91,7 +91,8 @@ def find(words: Iterable[str]) -> list[str]:
             found += _find_below(Path(word))
         elif os.path.exists(word):
             found.append(word)
-        elif matches := sorted(glob.glob(word, recursive=True)):
+        # Not links to nothing, which a pattern matches too.
+        elif matches := sorted(filter(os.path.exists, glob.glob(word, recursive=True))):
             files = [path for path in matches if os.path.isfile(path)]
             found += files or find(matches)
         else:

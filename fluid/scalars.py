@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fluid.text import as_text
+
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
@@ -46,7 +48,8 @@ class Scalars:
 
     def add_hyperparameters(self, values: Mapping[str, Any]) -> None:
         """Write what the run was started with, for TensorBoard's table of runs: numbers, words and switches."""
-        shown = {name: value for name, value in values.items() if isinstance(value, (bool, int, float, str))}
+        known = {name: as_text(value) if isinstance(value, str) else value for name, value in values.items()}
+        shown = {name: value for name, value in known.items() if isinstance(value, (bool, int, float, str))}
         for summary in hparams(shown, {}):
             self._write(Event(step=0, summary=summary))
         self._file.flush()

@@ -497,6 +497,14 @@ def test_numbers_are_written_for_tensorboard_by_the_thread_that_trains(tmp_path,
     assert found == {step: ("train/loss", pytest.approx(1 / step)) for step in range(5, 30)}
 
 
+def test_a_name_that_is_no_text_is_among_the_hyperparameters(tmp_path):
+    scalars = Scalars(tmp_path)
+    scalars.add_hyperparameters({"output_dir": os.fsdecode(b"\xff run"), "lr": 0.5})
+    scalars.close()
+    (file,) = tmp_path.iterdir()
+    assert any(rb"\xff run" in data for data in tfrecords(file))
+
+
 def tfrecords(file: Path) -> Iterator[bytes]:
     """Length, its checksum, the data and theirs, again and again."""
     data = file.read_bytes()

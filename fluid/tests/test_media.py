@@ -251,6 +251,8 @@ def test_files_folders_patterns_and_lists_in_order(tmp_path, monkeypatch):
         ("broken.mp4", "broken.mp4: not a video, or damaged"),
         ("cut.mp4", "cut.mp4: not a video, or damaged"),
         ("camera:99", "camera:99: there is no such camera"),
+        ("nothing.png", "nothing.png: no such file, and nothing matches it"),
+        ("noth*.png", "noth*.png: no such file, and nothing matches it"),
         ("camera:99999999999", "camera:99999999999: no such file, and nothing matches it"),
     ],
 )
@@ -258,6 +260,7 @@ def test_what_is_not_there_or_no_picture_is_named(tmp_path, monkeypatch, capfd, 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b" \n")))
     (tmp_path / "empty").mkdir()
+    (tmp_path / "nothing.png").symlink_to("nowhere.png")
     for name in ("broken.png", "broken.mp4"):
         (tmp_path / name).write_text("hello " * 50)
     write(tmp_path, "a.png")
