@@ -15,6 +15,7 @@ from typing import Any
 
 from fluid.engine.xla.graph import Operation
 from fluid.engine.xla.kernels import pointwise as kernel
+from fluid.engine.xla.kernels.expansion import Unmultiplied
 from fluid.engine.xla.layout import ChannelsLast
 from fluid.engine.xla.trace import Handler, Trace
 
@@ -26,7 +27,7 @@ _CONVOLUTION, _NORMALISATION = "pd_op.conv2d", "pd_op.batch_norm_"
 
 
 @dataclass(frozen=True)
-class _Statistics:
+class Statistics:
     """Of what is normalised, [C] each."""
 
     mean: jax.Array
@@ -57,21 +58,26 @@ def _normalisation(trace: Trace, operation: Operation) -> Sequence[Any]:
     own_mean = wide.mean((0, 1, 2))
     own_variance = jnp.maximum(jnp.square(wide).mean((0, 1, 2)) - jnp.square(own_mean), 0)
     inverse = lax.rsqrt(own_variance + operation.attributes["epsilon"])
-    trace.made[operation.result(0)] = _Statistics(own_mean, inverse)
+    trace.made[operation.result(0)] = Statistics(own_mean, inverse)
     factor = inverse * scale
     y = (wide * factor + (bias - own_mean * factor)).astype(x.array.dtype)
-    momentum = operation.attributes["momentum"]
-    running = [old * momentum + new * (1 - momentum) for old, new in ((mean, own_mean), (variance, own_variance))]
+    running = moved(operation, (mean, own_mean), (variance, own_variance))
     return [ChannelsLast(y), *running, None, None, None]
+
+
+def moved(operation: Operation, *pairs: tuple[jax.Array, jax.Array]) -> list[jax.Array]:
+    """Running statistics, each with the batch's own."""
+    momentum = operation.attributes["momentum"]
+    return [old * momentum + own * (1 - momentum) for old, own in pairs]
 
 
 def _normalisation_gradient(trace: Trace, operation: Operation) -> Sequence[Any]:
     forward = trace.gradients.forward[operation.index]
     statistics = trace.made.get(forward.result(0))
-    if not isinstance(statistics, _Statistics):
+    if not isinstance(statistics, Statistics):
         return trace.apply_gradient(operation)
-    x, by_y = trace.env[forward.operand(0)].array, trace.env[_gradient_of(operation, "out")]
-    summed = trace.made.get((_source(trace, _gradient_of(operation, "out")), forward.operand(0)))
+    x, by_y = trace.env[forward.operand(0)].array, trace.env[gradient_of(operation, "out")]
+    summed = trace.made.get((source(trace, gradient_of(operation, "out")), forward.operand(0)))
     by_y = by_y.array if isinstance(by_y, ChannelsLast) else jnp.transpose(by_y, (0, 2, 3, 1))
     if summed is None:
         wide = by_y.astype(jnp.float32)
@@ -79,31 +85,38 @@ def _normalisation_gradient(trace: Trace, operation: Operation) -> Sequence[Any]
     scale, count = trace.env[forward.operand(3)], x.size // x.shape[-1]
     by_bias = summed.total
     by_scale = (summed.product - statistics.mean * by_bias) * statistics.inverse
-    factor = statistics.inverse * scale
-    slope = -factor * statistics.inverse * by_scale / count
-    shift = -factor * by_bias / count - slope * statistics.mean
-    unmade = kernel.Unmade(by_y, x, factor, slope, shift)
+    unmade = kernel.Unmade(by_y, x, *affine(statistics, scale, by_bias, by_scale, count))
     readers = trace.uses.readers(operation.outputs[operation.output_names.index("x_grad")])
     product = readers[0] if [item.name for item in readers] == [f"{_CONVOLUTION}_grad"] else None
-    later = product is not None and _chain(trace, product) is not None
+    later = product is not None and chain_of(trace, product) is not None
     by_x = unmade if later else ChannelsLast(unmade.made())
     found = {"x_grad": by_x, "scale_grad": by_scale, "bias_grad": by_bias}
     return [found[name] for name in operation.output_names]
 
 
+def affine(
+    statistics: Statistics, scale: jax.Array, by_bias: jax.Array, by_scale: jax.Array, count: int
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Factor, slope and shift by which the gradient comes of dy and x of `count` pixels."""
+    factor = statistics.inverse * scale
+    slope = -factor * statistics.inverse * by_scale / count
+    return factor, slope, -factor * by_bias / count - slope * statistics.mean
+
+
 def _convolution_gradient(trace: Trace, operation: Operation) -> Sequence[Any]:
-    by_result = trace.env[_gradient_of(operation, "out")]
+    by_result = trace.env[gradient_of(operation, "out")]
     if not isinstance(by_result, kernel.Unmade):
         return trace.apply_gradient(operation)
-    forward, chain = trace.gradients.forward[operation.index], _chain(trace, operation)
+    forward, chain = trace.gradients.forward[operation.index], chain_of(trace, operation)
     assert chain is not None and trace.kernels is not None
     value = trace.gradients.forward[chain.normalised.index].operand(0)
     weight, pixels = _weight(trace, forward), trace.env[forward.operand(0)].array
     shortcut = None if chain.shortcut is None else trace.env[chain.shortcut].array
-    summed = kernel.gradient(trace.kernels, by_result, weight, pixels, trace.env[value].array, shortcut)
+    normal = trace.env[value].array if isinstance(trace.env[value], ChannelsLast) else None
+    summed = kernel.gradient(trace.kernels, by_result, weight, pixels, normal, shortcut)
     clipped = chain.clipped.result(0)
     trace.made[clipped] = ChannelsLast(summed.pixels)
-    trace.made[clipped, value] = summed
+    trace.made[clipped, value] = trace.made[clipped, None] = summed
     if chain.added is not None:
         trace.made[chain.added.result(0)] = None
     by_weight = kernel.by_weight(trace.kernels, pixels, by_result).T[:, :, None, None]
@@ -119,17 +132,18 @@ def _already(trace: Trace, operation: Operation) -> Sequence[Any]:
     return trace.apply_rule(operation) if operation.name == "pd_op.add_n" else trace.apply_gradient(operation)
 
 
-def _chain(trace: Trace, operation: Operation) -> _Chain | None:
+def chain_of(trace: Trace, operation: Operation) -> _Chain | None:
     """How the gradient of a convolution by its input goes on; None if the kernels do not take it, or it goes elsewhere."""
     chain, forward = _way(trace, operation), trace.gradients.forward[operation.index]
     pixels = trace.env[forward.operand(0)]
-    if chain is None or not isinstance(pixels, ChannelsLast) or not _is_pointwise(trace, forward, pixels.array):
+    if chain is None or not isinstance(pixels, ChannelsLast) or not is_pointwise(trace, forward, pixels.array):
         return None
     normalisation = trace.gradients.forward[chain.normalised.index]
     beside = [trace.env.get(value) for value in (normalisation.inputs[0], chain.shortcut) if value is not None]
+    beside = [item for item in beside if not isinstance(item, Unmultiplied)]
     if not all(isinstance(item, ChannelsLast) and item.array.shape == pixels.array.shape for item in beside):
         return None
-    return chain if isinstance(trace.made.get(normalisation.result(0)), _Statistics) else None
+    return chain if isinstance(trace.made.get(normalisation.result(0)), Statistics) else None
 
 
 def _way(trace: Trace, operation: Operation) -> _Chain | None:
@@ -160,13 +174,13 @@ def _names(operations: Sequence[Operation]) -> list[str]:
     return [operation.name for operation in operations]
 
 
-def _source(trace: Trace, gradient: int) -> int:
+def source(trace: Trace, gradient: int) -> int:
     """The gradient of a sum that this one, by a term of the sum, is the same as."""
     producer = trace.uses.producer(gradient)
     return producer.operand(2) if producer is not None and producer.name == "pd_op.add_grad" else gradient
 
 
-def _gradient_of(operation: Operation, name: str) -> int:
+def gradient_of(operation: Operation, name: str) -> int:
     return operation.operand(operation.input_names.index(f"{name}_grad"))
 
 
@@ -175,10 +189,7 @@ def _is_normalised_here(trace: Trace, operation: Operation, x: jax.Array) -> boo
 
     It must take statistics of the whole batch, which may be rounded as products in bfloat16 are.
     """
-    attributes = operation.attributes
-    fixed = attributes["is_test"] or attributes["use_global_stats"] or trace.graph.statistics_batch is not None
-    affine = operation.inputs[3] is not None and operation.inputs[4] is not None
-    if fixed or not affine or not trace.policy.reduced or operation.index not in trace.gradients.wanted:
+    if not takes_statistics(trace, operation):
         return False
     before = trace.uses.producer(operation.operand(0))
     if before is not None and before.name == _CONVOLUTION:
@@ -193,14 +204,22 @@ def _is_normalised_here(trace: Trace, operation: Operation, x: jax.Array) -> boo
     return any(_is_taken(trace, item, x) for item in after)
 
 
+def takes_statistics(trace: Trace, operation: Operation) -> bool:
+    """Whether a normalisation is one of training, by statistics of the whole batch."""
+    attributes = operation.attributes
+    fixed = attributes["is_test"] or attributes["use_global_stats"] or trace.graph.statistics_batch is not None
+    moves = operation.inputs[3] is not None and operation.inputs[4] is not None
+    return moves and not fixed and trace.policy.reduced and operation.index in trace.gradients.wanted
+
+
 def _is_taken(trace: Trace, operation: Operation, pixels: Any) -> bool:
     """Whether the kernels will take the gradients of a convolution, as far as it is known before."""
     forward = trace.gradients.forward
     gradients = [item for item in trace.uses.readers(operation.inputs[1]) if forward.get(item.index) is operation]
-    return _is_pointwise(trace, operation, pixels) and any(_way(trace, item) is not None for item in gradients)
+    return is_pointwise(trace, operation, pixels) and any(_way(trace, item) is not None for item in gradients)
 
 
-def _is_pointwise(trace: Trace, operation: Operation, pixels: Any) -> bool:
+def is_pointwise(trace: Trace, operation: Operation, pixels: Any) -> bool:
     """Whether a convolution of pixels [N, H, W, K] is a product of which the kernels take the gradients."""
     attributes, shape = operation.attributes, trace.graph.types[operation.operand(1)].shape
     if shape[2:] != (1, 1) or list(attributes["strides"]) != [1, 1] or any(attributes["paddings"]):

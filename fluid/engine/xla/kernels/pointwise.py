@@ -16,6 +16,7 @@ that sum their result's squares as well, or normalise and clip what they read, b
 """
 
 import math
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -47,7 +48,7 @@ class Summed(NamedTuple):
     total: jax.Array
     """[C]."""
     product: jax.Array
-    """[C]: of the products with another array."""
+    """[C]: of the products with another array; zeros if there is none."""
 
 
 class Unmade(NamedTuple):
@@ -85,76 +86,85 @@ def gradient(
     by_result: Unmade,
     weight: jax.Array,
     pixels: jax.Array,
-    value: jax.Array,
+    value: jax.Array | None,
     shortcut: jax.Array | None,
 ) -> Summed:
     """The gradient by what was clipped to `pixels`, its sum and that of its products with `value`.
 
     `by_result` is [N, H, W, C], the weight [C, K], the others [N, H, W, K].
     """
-    tiles = (pixels, value) if shortcut is None else (pixels, value, shortcut)
 
-    def of_share(by_result: Unmade, weight: jax.Array, tiles: tuple[jax.Array, ...]) -> Summed:
-        result, total, product = _gradient(kernels, by_result, weight, [_flat(tile) for tile in tiles])
-        if kernels.mesh.size > 1:
-            total, product = lax.psum((total, product), BATCH)
-        return Summed(result.reshape(tiles[0].shape), total, product)
+    def of_share(by_result: Unmade, weight: jax.Array, tiles: dict[str, jax.Array]) -> Summed:
+        result = _gradient(kernels, by_result, weight, {name: flat(tile) for name, tile in tiles.items()})
+        return summed(kernels, result, tiles["pixels"].shape)
 
-    inputs = (_LIE, WHOLE, SAMPLES)
-    return kernels.share(of_share, inputs, Summed(SAMPLES, WHOLE, WHOLE))(by_result, weight, tiles)
+    given = {"pixels": pixels, "value": value, "shortcut": shortcut}
+    tiles = {name: tile for name, tile in given.items() if tile is not None}
+    return kernels.share(of_share, (_LIE, WHOLE, SAMPLES), Summed(SAMPLES, WHOLE, WHOLE))(by_result, weight, tiles)
 
 
-def by_weight(kernels: Kernels, pixels: jax.Array, by_result: Unmade) -> jax.Array:
+def summed(kernels: Kernels, result: Sequence[jax.Array], shape: tuple[int, ...]) -> Summed:
+    """What a kernel made of a device's share, pixels and sums of their blocks, with the sums of all devices."""
+    pixels, *blocks = result
+    sums = [block.sum(0) for block in blocks]
+    if kernels.mesh.size > 1:
+        sums = lax.psum(sums, BATCH)
+    return Summed(pixels.reshape(shape), sums[0], sums[1] if len(sums) > 1 else jnp.zeros_like(sums[0]))
+
+
+def by_weight(kernels: Kernels, pixels: jax.Array, by_result: Unmade | jax.Array) -> jax.Array:
     """The gradient [K, C] by the weight, of pixels [N, H, W, K] and the gradient [N, H, W, C] by the result."""
+    made = not isinstance(by_result, Unmade)
+    # As products of the rules are exchanged by devices; but what is made already is summed for statistics as well.
+    exchanged = jnp.float32 if made else jnp.bfloat16
 
-    def of_share(pixels: jax.Array, by_result: Unmade) -> jax.Array:
-        total = _sum_of_products(kernels, _flat(pixels), by_result)
-        # As products of the rules are exchanged by devices.
-        return total if kernels.mesh.size == 1 else lax.psum(total.astype(jnp.bfloat16), BATCH).astype(jnp.float32)
+    def of_share(pixels: jax.Array, by_result: Unmade | jax.Array) -> jax.Array:
+        total = _sum_of_products(kernels, flat(pixels), by_result)
+        return total if kernels.mesh.size == 1 else lax.psum(total.astype(exchanged), BATCH).astype(jnp.float32)
 
-    return kernels.share(of_share, (SAMPLES, _LIE), WHOLE)(pixels, by_result)
+    return kernels.share(of_share, (SAMPLES, SAMPLES if made else _LIE), WHOLE)(pixels, by_result)
 
 
 _LIE = Unmade(SAMPLES, SAMPLES, WHOLE, WHOLE, WHOLE)
 """How it lies on the devices."""
 
 
-def _flat(pixels: jax.Array) -> jax.Array:
+def flat(pixels: jax.Array) -> jax.Array:
+    """[N, H, W, K] as [M, K]."""
     return pixels.reshape(-1, pixels.shape[-1])
 
 
-def _gradient(kernels: Kernels, by_result: Unmade, weight: jax.Array, tiles: list[jax.Array]) -> Any:
-    """[M, K], and its two sums [K]."""
+def _gradient(kernels: Kernels, by_result: Unmade, weight: jax.Array, tiles: dict[str, jax.Array]) -> Any:
+    """[M, K], and its sums [blocks, K]."""
     from jax.experimental.pallas import BlockSpec
 
     dz, y, *affine = by_result
-    (channels, columns), rows = weight.shape, len(tiles[0])
+    (channels, columns), rows = weight.shape, len(tiles["pixels"])
     # The first number counts fastest: blocks of the same rows find them in the cache.
     of_rows = BlockSpec((ROWS, channels), lambda column, row: (row, 0))
     whole = BlockSpec((channels,), lambda column, row: (0,))
     of_weight = BlockSpec((channels, COLUMNS), lambda column, row: (0, column))
     tile = BlockSpec((ROWS, COLUMNS), lambda column, row: (row, column))
     of_block = BlockSpec((1, COLUMNS), lambda column, row: (row, column))
-    sums = jax.ShapeDtypeStruct((rows // ROWS, columns), jnp.float32)
-    result, total, product = kernels.call(
-        _gradient_kernel,
+    sums = [jax.ShapeDtypeStruct((rows // ROWS, columns), jnp.float32)] * (1 + ("value" in tiles))
+    return kernels.call(
+        partial(_gradient_kernel, names=list(tiles)),
         **OPTIONS,
         grid=(columns // COLUMNS, rows // ROWS),
         in_specs=[of_rows, of_rows, whole, whole, whole, of_weight, *[tile] * len(tiles)],
-        out_specs=[tile, of_block, of_block],
-        out_shape=[jax.ShapeDtypeStruct((rows, columns), jnp.bfloat16), sums, sums],
-    )(_flat(dz), _flat(y), *affine, weight, *tiles)
-    return result, total.sum(0), product.sum(0)
+        out_specs=[tile, *[of_block] * len(sums)],
+        out_shape=[jax.ShapeDtypeStruct((rows, columns), jnp.bfloat16), *sums],
+    )(flat(dz), flat(y), *affine, weight, *tiles.values())
 
 
 def _gradient_kernel(
-    dz: Any, y: Any, factor: Any, slope: Any, shift: Any, weight: Any, pixels: Any, value: Any, *rest: Any
+    dz: Any, y: Any, factor: Any, slope: Any, shift: Any, weight: Any, *rest: Any, names: Sequence[str]
 ) -> None:
     """A block of the result, references to its operands."""
     from jax.experimental import pallas
     from jax.experimental.pallas import triton
 
-    *shortcut, result, total, product = rest
+    tiles, results = dict(zip(names, rest, strict=False)), rest[len(names) :]
 
     def add(step: Any, so_far: jax.Array) -> jax.Array:
         at = pallas.ds(step * DEPTH, DEPTH)
@@ -162,21 +172,28 @@ def _gradient_kernel(
         by_result = _made(dz[:, at], y[:, at], *vectors).astype(jnp.bfloat16)
         return so_far + triton.dot(by_result, weight[at, :])
 
-    by_pixels = lax.fori_loop(0, weight.shape[0] // DEPTH, add, jnp.zeros(result.shape, jnp.float32))
-    for added in shortcut:
-        by_pixels += added[...].astype(jnp.float32)
-    result[...] = jnp.where(pixels[...] > 0, by_pixels, 0).astype(result.dtype)
-    rounded = jnp.where(pixels[...] > 0, by_pixels, 0).astype(result.dtype).astype(jnp.float32)
-    total[0, :] = rounded.sum(0)
-    product[0, :] = (rounded * value[...].astype(jnp.float32)).sum(0)
+    by_pixels = lax.fori_loop(0, weight.shape[0] // DEPTH, add, jnp.zeros(results[0].shape, jnp.float32))
+    if "shortcut" in tiles:
+        by_pixels += tiles["shortcut"][...].astype(jnp.float32)
+    clip(by_pixels, tiles["pixels"], tiles.get("value"), *results)
 
 
-def _sum_of_products(kernels: Kernels, pixels: jax.Array, by_result: Unmade) -> jax.Array:
-    """pixels^T (factor dz + slope y + shift), [K, C]: by shares of the pixels, each in a program of its own."""
+def clip(by_pixels: jax.Array, pixels: Any, value: Any, result: Any, total: Any, product: Any = None) -> None:
+    """The end of a kernel that makes a block of a gradient: it passes where pixels are above 0, and is summed."""
+    clipped = jnp.where(pixels[...] > 0, by_pixels, 0).astype(result.dtype)
+    result[...] = clipped
+    wide = clipped.astype(jnp.float32)
+    total[0, :] = wide.sum(0)
+    if value is not None:
+        product[0, :] = (wide * value[...].astype(jnp.float32)).sum(0)
+
+
+def _sum_of_products(kernels: Kernels, pixels: jax.Array, by_result: Unmade | jax.Array) -> jax.Array:
+    """pixels^T by_result, [K, C]: by shares of the pixels, each in a program of its own."""
     from jax.experimental.pallas import BlockSpec
 
-    dz, y, *affine = by_result
-    (rows, depth), channels = pixels.shape, y.shape[-1]
+    arrays, affine = ((flat(by_result),), ()) if not isinstance(by_result, Unmade) else _parts(by_result)
+    (rows, depth), channels = pixels.shape, arrays[0].shape[-1]
     width = next(size for size in WIDTHS if channels % size == 0)
     blocks, steps = (depth // DEPTH, channels // width), rows // DEPTH
     shares = max(n for n in range(1, 1 + max(1, PROGRAMS // (blocks[0] * blocks[1]))) if steps % n == 0)
@@ -189,28 +206,29 @@ def _sum_of_products(kernels: Kernels, pixels: jax.Array, by_result: Unmade) -> 
         grid=(*blocks, shares),
         in_specs=[
             BlockSpec((share, DEPTH), lambda k, c, number: (number, k)),
-            columns,
-            columns,
-            vector,
-            vector,
-            vector,
+            *[columns] * len(arrays),
+            *[vector] * len(affine),
         ],
         out_specs=BlockSpec((1, DEPTH, width), lambda k, c, number: (number, k, c)),
         out_shape=jax.ShapeDtypeStruct((shares, depth, channels), jnp.float32),
-    )(pixels, _flat(dz), _flat(y), *affine).sum(0)
+    )(pixels, *arrays, *affine).sum(0)
 
 
-def _weight_kernel(
-    pixels: Any, dz: Any, y: Any, factor: Any, slope: Any, shift: Any, result: Any, *, steps: int
-) -> None:
+def _parts(by_result: Unmade) -> tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]:
+    dz, y, *affine = by_result
+    return (flat(dz), flat(y)), tuple(affine)
+
+
+def _weight_kernel(pixels: Any, dz: Any, *rest: Any, steps: int) -> None:
     from jax.experimental import pallas
     from jax.experimental.pallas import triton
 
-    vectors = [vector[...][None] for vector in (factor, slope, shift)]
+    *unmade, result = rest
+    vectors = [vector[...][None] for vector in unmade[1:]]
 
     def add(step: Any, so_far: jax.Array) -> jax.Array:
         at = pallas.ds(step * DEPTH, DEPTH)
-        by_result = _made(dz[at, :], y[at, :], *vectors).astype(jnp.bfloat16)
+        by_result = _made(dz[at, :], unmade[0][at, :], *vectors).astype(jnp.bfloat16) if unmade else dz[at, :]
         return so_far + triton.dot(pixels[at, :], by_result, trans_a=True)
 
     result[0] = lax.fori_loop(0, steps, add, jnp.zeros(result.shape[1:], jnp.float32))
