@@ -10,7 +10,18 @@ from fluid.interface import Input
 from fluid.program import Program, build
 from fluid.schedule import Constant
 from fluid.tests.test_kernels import compiles_for_gpus, engine_with, of_gpu
-from fluid.tests.test_kernels_pointwise import SIDE, THIN, WIDE, agree, convolution, feed, numbers, same, shrink
+from fluid.tests.test_kernels_pointwise import (
+    SIDE,
+    THIN,
+    WIDE,
+    agree,
+    convolution,
+    feed,
+    numbers,
+    of_groups,
+    same,
+    shrink,
+)
 
 import jax
 import jax.numpy as jnp
@@ -48,36 +59,43 @@ def widened(clipped: bool = True) -> Program:
     )
 
 
-def test_moments_are_sums_over_pixels():
+@pytest.mark.parametrize("groups", [1, 2])
+def test_moments_are_sums_over_pixels(groups):
     pixels = numbers(*SHAPE, THIN, seed=0)
-    found = jax.jit(partial(kernel.moments, Kernels(create("cpu").devices.mesh)))(pixels)
-    flat = np.asarray(pixels, np.float32).reshape(-1, THIN)
-    np.testing.assert_allclose(found.total, flat.sum(0), rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(found.products, flat.T @ flat, rtol=1e-4, atol=1e-4)
+    found = jax.jit(lambda x: kernel.moments(Kernels(create("cpu").devices.mesh), x, groups))(pixels)
+    flat = np.asarray(pixels, np.float32).reshape(groups, -1, THIN)
+    np.testing.assert_allclose(found.total, flat.sum(1), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found.products, flat.swapaxes(1, 2) @ flat, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("count", [1, 2])
-def test_products_shift_and_shortcut_are_added_and_clipped(count):
-    kernels, shift = Kernels(create("cpu").devices.mesh), numbers(WIDE, seed=3, dtype=jnp.float32)
-    terms = [kernel.Term(numbers(*SHAPE, THIN, seed=n), numbers(THIN, WIDE, seed=9 + n)) for n in range(count)]
+@pytest.mark.parametrize(("count", "groups"), [(1, 1), (2, 2)])
+def test_products_shift_and_shortcut_are_added_and_clipped(count, groups):
+    kernels, shift = Kernels(create("cpu").devices.mesh), numbers(groups, WIDE, seed=3, dtype=jnp.float32)
+    terms = [kernel.Term(numbers(*SHAPE, THIN, seed=n), numbers(groups, THIN, WIDE, seed=9 + n)) for n in range(count)]
     shortcut = numbers(*SHAPE, WIDE, seed=4)
-    want = shift + sum(jnp.dot(*(np.asarray(item, np.float32) for item in term)) for term in terms)
+    want = shift[:, None, None] + sum(np.matmul(*wide(term.pixels, term.weight[:, None])) for term in terms)
     for added in (shortcut, None):
         found = jax.jit(partial(kernel.join, kernels))(terms, shift, added)
         same(found, jnp.maximum(want if added is None else want + added, 0))
 
 
-def test_the_gradient_is_its_formula():
+@pytest.mark.parametrize("groups", [1, 2])
+def test_the_gradient_is_its_formula(groups):
     by_sum, pixels, value = (numbers(*SHAPE, size, seed=n) for n, size in enumerate((WIDE, THIN, THIN)))
-    weight, matrix = numbers(WIDE, THIN, seed=3), numbers(THIN, THIN, seed=4)
-    shift = numbers(THIN, seed=5, dtype=jnp.float32)
+    weight, matrix = numbers(groups, WIDE, THIN, seed=3), numbers(groups, THIN, THIN, seed=4)
+    shift = numbers(groups, THIN, seed=5, dtype=jnp.float32)
     kernels = Kernels(create("cpu").devices.mesh)
     found = jax.jit(partial(kernel.gradient, kernels))(by_sum, weight, pixels, matrix, shift, value)
-    wide = [np.asarray(array, np.float32) for array in (by_sum, weight, pixels, matrix, shift)]
-    same(found.pixels, np.where(wide[2] > 0, wide[0] @ wide[1] + wide[2] @ wide[3] + wide[4], 0))
-    rounded = np.asarray(found.pixels, np.float32)
-    same(found.total, rounded.sum((0, 1, 2)))
-    same(found.product, (rounded * np.asarray(value, np.float32)).sum((0, 1, 2)))
+    dz, x = wide(by_sum, pixels)
+    want = np.matmul(dz, *wide(weight[:, None])) + np.matmul(x, *wide(matrix[:, None])) + shift[:, None, None]
+    same(found.pixels, np.where(x > 0, want, 0))
+    (rounded,) = wide(found.pixels)
+    same(found.total, of_groups(rounded, groups))
+    same(found.product, of_groups(rounded * wide(value)[0], groups))
+
+
+def wide(*arrays: jax.Array) -> list[np.ndarray]:
+    return [np.asarray(array, np.float32) for array in arrays]
 
 
 @pytest.mark.parametrize("clipped", [True, False])
@@ -96,9 +114,9 @@ def test_two_products_make_a_sum():
 
 def everything(kernels: Kernels, thin: Any, wide: Any, weight: Any, matrix: Any, shifts: Any) -> list[Any]:
     return [
-        kernel.moments(kernels, thin),
+        kernel.moments(kernels, thin, 2),
         kernel.join(kernels, [kernel.Term(thin, weight)] * 2, shifts[0], wide),
-        kernel.gradient(kernels, wide, weight.T, thin, matrix, shifts[1], thin),
+        kernel.gradient(kernels, wide, weight.swapaxes(1, 2), thin, matrix, shifts[1], thin),
     ]
 
 
@@ -107,7 +125,6 @@ def test_kernels_are_code_for_gpus(monkeypatch):
     kernels, shaped = of_gpu(), jax.ShapeDtypeStruct
     for depth in (64, 128):
         wide, thin = (shaped((64, 56, 56, channels), jnp.bfloat16) for channels in (4 * depth, depth))
-        assert kernel.fits(kernels, thin, 4 * depth) and not kernel.fits(kernels, wide, depth)
-        weight, matrix = (shaped((depth, size), jnp.bfloat16) for size in (4 * depth, depth))
-        shifts = [shaped((size,), jnp.float32) for size in (4 * depth, depth)]
+        weight, matrix = (shaped((2, depth, size), jnp.bfloat16) for size in (4 * depth, depth))
+        shifts = [shaped((2, size), jnp.float32) for size in (4 * depth, depth)]
         compiles_for_gpus(partial(everything, kernels), thin, wide, weight, matrix, shifts)

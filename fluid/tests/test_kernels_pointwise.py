@@ -56,7 +56,7 @@ def convolution(x: Any, inputs: int, outputs: int, size: int = 1) -> Any:
     return normalised(convolved, outputs)
 
 
-def residual() -> Program:
+def residual(statistics_batch: int | None = None) -> Program:
     """A bottleneck between a 3 x 3 convolution and a 1 x 1 one."""
 
     def network(image: Any, label: Any, training: bool) -> dict[str, Any]:
@@ -72,6 +72,7 @@ def residual() -> Program:
         [Input("image", (None, 3, SIDE, SIDE)), Input("label", (None,), "int64")],
         name="residual",
         training=True,
+        statistics_batch=statistics_batch,
         optimizer=lambda: paddle.optimizer.SGD(1.0),
         schedule=Constant(0.1),
     )
@@ -127,7 +128,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 def test_every_kernel_takes_what_fits(calls):
     engine_with(True, "bf16").lowered_text(residual(), feed())
-    assert calls == {"gradient": 2, "by_weight": 4}
+    assert calls == {"gradient": 2, "by_weight": 2}
 
 
 @pytest.mark.parametrize("name", ["SMALLEST", "UNEQUAL"])
@@ -142,6 +143,11 @@ def test_others_are_left_to_the_rules(name, calls, monkeypatch):
 @pytest.mark.full
 def test_a_step_by_kernels_is_one_by_rules():
     agree(residual())
+
+
+@pytest.mark.full
+def test_groups_of_samples_have_statistics_of_their_own():
+    agree(residual(SAMPLES // 2))
 
 
 @pytest.mark.full
@@ -165,6 +171,11 @@ def same(have: jax.Array, want: jax.Array) -> None:
     assert np.linalg.norm(have - want) < 5e-3 * np.linalg.norm(want)
 
 
+def of_groups(pixels: np.ndarray, groups: int) -> np.ndarray:
+    """Sums by channel."""
+    return pixels.reshape(groups, -1, pixels.shape[-1]).sum(1)
+
+
 def both(kernels: Kernels, value: Any, pixels: Any, shortcut: Any, weight: Any, by_result: kernel.Unmade) -> list[Any]:
     """The two kernels, the first with a shortcut and without."""
     return [
@@ -174,13 +185,14 @@ def both(kernels: Kernels, value: Any, pixels: Any, shortcut: Any, weight: Any, 
     ]
 
 
-def test_kernels_are_their_formulas():
+@pytest.mark.parametrize("groups", [1, 2])
+def test_kernels_are_their_formulas(groups):
     """Sums are of what was rounded."""
     shape = (2, 4, 4)
     value, pixels, shortcut = (numbers(*shape, WIDE, seed=seed) for seed in (0, 1, 2))
     by_normalised, y = (numbers(*shape, THIN, seed=seed) for seed in (3, 4))
     weight = numbers(THIN, WIDE, seed=5)
-    of_y = tuple(numbers(THIN, seed=seed, dtype=jnp.float32) for seed in (6, 7, 8))
+    of_y = tuple(numbers(groups, THIN, seed=seed, dtype=jnp.float32) for seed in (6, 7, 8))
     kernels = Kernels(create("cpu").devices.mesh)
     by_result = kernel.Unmade(by_normalised, y, *of_y)
     *results, by_weight = jax.jit(partial(both, kernels))(value, pixels, shortcut, weight, by_result)
@@ -188,13 +200,15 @@ def test_kernels_are_their_formulas():
     value, pixels, shortcut, dz, y, weight = (
         np.asarray(array, np.float32) for array in (value, pixels, shortcut, by_normalised, y, weight)
     )
-    by_y = dz * of_y[0] + y * of_y[1] + of_y[2]
+    # Two samples: both are one group, or each is.
+    factor, slope, shift = (np.asarray(vector)[:, None, None] for vector in of_y)
+    by_y = dz * factor + y * slope + shift
     same(by_result.made(), by_y)
     for result, added in zip(results, (shortcut, 0), strict=True):
         same(result.pixels, np.where(pixels > 0, np.einsum("nhwc,ck->nhwk", by_y, weight) + added, 0))
         rounded = np.asarray(result.pixels, np.float32)
-        same(result.total, rounded.sum((0, 1, 2)))
-        same(result.product, (rounded * value).sum((0, 1, 2)))
+        same(result.total, of_groups(rounded, groups))
+        same(result.product, of_groups(rounded * value, groups))
     same(by_weight, np.einsum("nhwk,nhwc->kc", pixels, by_y))
 
 
@@ -202,7 +216,7 @@ def test_kernels_are_code_for_gpus(monkeypatch):
     monkeypatch.undo()
     kernels = of_gpu()
     wide, thin = (jax.ShapeDtypeStruct((16, 112, 112, channels), jnp.bfloat16) for channels in (256, 64))
-    of_thin, weight = jax.ShapeDtypeStruct((64,), jnp.float32), jax.ShapeDtypeStruct((64, 256), jnp.bfloat16)
+    of_thin, weight = jax.ShapeDtypeStruct((2, 64), jnp.float32), jax.ShapeDtypeStruct((64, 256), jnp.bfloat16)
     assert kernel.fits(kernels, wide, 64) and not kernel.fits(kernels, wide, 128)
     by_result = kernel.Unmade(thin, thin, of_thin, of_thin, of_thin)
     compiles_for_gpus(partial(both, kernels), wide, wide, wide, weight, by_result)
@@ -211,4 +225,5 @@ def test_kernels_are_code_for_gpus(monkeypatch):
 if __name__ == "__main__":
     assert jax.device_count() == 2
     shrink(setattr)
-    agree(residual())
+    for samples in (None, SAMPLES // 2):
+        agree(residual(samples))

@@ -33,17 +33,17 @@ class _Sum:
 
     terms: list[kernel.Term]
     shift: jax.Array
-    """[C]."""
+    """[G, C]."""
     shortcut: jax.Array | None = None
 
 
 @dataclass(frozen=True)
 class _Gradient:
-    """By a product that is not there: factor dz + slope y + shift, [C] each, of dz [N, H, W, C]."""
+    """By a product that is not there: factor dz + slope y + shift, [G, C] each, of dz [N, H, W, C]."""
 
     by_sum: jax.Array
     by_weight: jax.Array
-    """[K, C]: pixels by dz."""
+    """[G, K, C]: pixels by dz."""
     factor: jax.Array
     slope: jax.Array
     shift: jax.Array
@@ -55,9 +55,10 @@ def _convolution(trace: Trace, operation: Operation) -> Sequence[Any]:
         return trace.apply_rule(operation)
     assert trace.kernels is not None
     weight = trace.env[operation.operand(1)][:, :, 0, 0].T.astype(jnp.bfloat16)
-    found = trace.made.get((_NORMALISATION, operation.operand(0)))
-    if found is None:
-        found = trace.made[_NORMALISATION, operation.operand(0)] = kernel.moments(trace.kernels, pixels.array)
+    norm = _only(trace, operation, _NORMALISATION)
+    assert norm is not None
+    groups = normalised.groups_of(trace, norm, len(pixels.array))
+    found = kernel.moments(trace.kernels, pixels.array, groups)
     return [Unmultiplied(pixels.array, weight, found)]
 
 
@@ -66,15 +67,15 @@ def _normalisation(trace: Trace, operation: Operation) -> Sequence[Any]:
     if not isinstance(product, Unmultiplied):
         return normalised.HANDLERS[operation.name](trace, operation)  # type: ignore[return-value]
     _, mean, variance, scale, bias = trace.operands(operation)
-    weight, count = product.weight.astype(jnp.float32), product.pixels.size // product.pixels.shape[-1]
+    weight, count = product.weight.astype(jnp.float32), product.pixels.size // product.moments.total.size
     mean_pixel = product.moments.total / count
-    covariance = product.moments.products / count - jnp.outer(mean_pixel, mean_pixel)
+    covariance = product.moments.products / count - mean_pixel[:, :, None] * mean_pixel[:, None]
     own_mean = _dot(mean_pixel, weight)
-    own_variance = jnp.maximum((weight * _dot(covariance, weight)).sum(0), 0)
+    own_variance = jnp.maximum((weight * _dot(covariance, weight)).sum(1), 0)
     inverse = lax.rsqrt(own_variance + operation.attributes["epsilon"])
     trace.made[operation.result(0)] = Statistics(own_mean, inverse)
     factor = inverse * scale
-    term = kernel.Term(product.pixels, (weight * factor).astype(jnp.bfloat16))
+    term = kernel.Term(product.pixels, (weight * factor[:, None]).astype(jnp.bfloat16))
     running = moved(operation, (mean, own_mean), (variance, own_variance))
     return [_Sum([term], bias - own_mean * factor), *running, None, None, None]
 
@@ -119,14 +120,16 @@ def _normalisation_gradient(trace: Trace, operation: Operation) -> Sequence[Any]
     assert trace.kernels is not None
     by_sum = channels_last_array(trace.env[gradient_of(operation, "out")])
     summed = trace.made.get((source(trace, gradient_of(operation, "out")), None))
-    by_bias = by_sum.astype(jnp.float32).sum((0, 1, 2)) if summed is None else summed.total
-    by_weight = pointwise.by_weight(trace.kernels, product.pixels, by_sum)
     statistics, scale = trace.made[forward.result(0)], trace.env[forward.operand(3)]
-    by_scale = (
-        (product.weight.astype(jnp.float32) * by_weight).sum(0) - statistics.mean * by_bias
-    ) * statistics.inverse
-    vectors = affine(statistics, scale, by_bias, by_scale, product.pixels.size // product.pixels.shape[-1])
-    found = {"x_grad": _Gradient(by_sum, by_weight, *vectors), "scale_grad": by_scale, "bias_grad": by_bias}
+    groups = len(statistics.mean)
+    wide = pointwise.in_groups(by_sum, groups).astype(jnp.float32)
+    by_bias = wide.sum((1, 2, 3)) if summed is None else summed.total
+    by_weight = kernel.products(trace.kernels, product.pixels, by_sum, groups)
+    by_factor = (product.weight.astype(jnp.float32) * by_weight).sum(1)
+    by_scale = (by_factor - statistics.mean * by_bias) * statistics.inverse
+    vectors = affine(statistics, scale, by_bias, by_scale, by_sum.size // statistics.mean.size)
+    by_x = _Gradient(by_sum, by_weight, *vectors)
+    found = {"x_grad": by_x, "scale_grad": by_scale.sum(0), "bias_grad": by_bias.sum(0)}
     return [found[name] for name in operation.output_names]
 
 
@@ -135,17 +138,16 @@ def _convolution_gradient(trace: Trace, operation: Operation) -> Sequence[Any]:
     if not isinstance(by_result, _Gradient):
         return normalised.HANDLERS[operation.name](trace, operation)  # type: ignore[return-value]
     product = trace.env[trace.gradients.forward[operation.index].result(0)]
-    weight, factor, slope, shift = (
-        product.weight.astype(jnp.float32),
-        by_result.factor,
-        by_result.slope,
-        by_result.shift,
+    weight, moments = product.weight.astype(jnp.float32), product.moments
+    factor, slope, shift = (vector[:, None] for vector in (by_result.factor, by_result.slope, by_result.shift))
+    of_weight = (
+        by_result.by_weight * factor + _dot(moments.products, weight) * slope + moments.total[:, :, None] * shift
     )
-    of_weight = by_result.by_weight * factor + _dot(product.moments.products, weight) * slope
-    of_weight += jnp.outer(product.moments.total, shift)
-    turned, matrix = (weight * factor).T.astype(jnp.bfloat16), _dot(weight * slope, weight.T).astype(jnp.bfloat16)
-    operands = by_result.by_sum, turned, product.pixels, matrix, _dot(weight, shift)
-    found = {"input_grad": _by_pixels(trace, operation, operands), "filter_grad": of_weight.T[:, :, None, None]}
+    turned = (weight * factor).swapaxes(1, 2).astype(jnp.bfloat16)
+    matrix = _dot(weight * slope, weight.T).astype(jnp.bfloat16)
+    operands = by_result.by_sum, turned, product.pixels, matrix, _dot(by_result.shift, weight.T)
+    by_pixels, by_weight = _by_pixels(trace, operation, operands), of_weight.sum(0).T[:, :, None, None]
+    found = {"input_grad": by_pixels, "filter_grad": by_weight}
     return [found[name] for name in operation.output_names]
 
 
@@ -155,8 +157,9 @@ def _by_pixels(trace: Trace, operation: Operation, operands: Sequence[jax.Array]
     chain = normalised.chain_of(trace, operation)
     value = -1 if chain is None else trace.gradients.forward[chain.normalised.index].operand(0)
     if chain is None or chain.shortcut is not None or isinstance(trace.env[value], Unmultiplied):
-        wide = partial(jnp.dot, preferred_element_type=jnp.float32)
-        return ChannelsLast((wide(by_sum, turned) + wide(pixels, matrix) + shift).astype(pixels.dtype))
+        wide = partial(jnp.einsum, "gnhwc,gck->gnhwk", preferred_element_type=jnp.float32)
+        both = [wide(pointwise.in_groups(x, len(shift)), y) for x, y in ((by_sum, turned), (pixels, matrix))]
+        return ChannelsLast((sum(both) + shift[:, None, None, None]).astype(pixels.dtype).reshape(pixels.shape))
     assert trace.kernels is not None
     summed = kernel.gradient(trace.kernels, by_sum, turned, pixels, matrix, shift, trace.env[value].array)
     trace.made[chain.clipped.result(0)] = ChannelsLast(summed.pixels)
@@ -167,10 +170,11 @@ def _by_pixels(trace: Trace, operation: Operation, operands: Sequence[jax.Array]
 def _is_expansion(trace: Trace, operation: Operation, pixels: jax.Array) -> bool:
     """Whether a convolution is one of those, and so are all its ways to the end and back."""
     channels = trace.graph.types[operation.operand(1)].shape[0]
-    if not is_pointwise(trace, operation, pixels) or not kernel.fits(trace.kernels, pixels, channels):  # type: ignore[arg-type]
+    if not is_pointwise(trace, operation, pixels) or channels <= pixels.shape[-1]:
         return False
     norm = _only(trace, operation, _NORMALISATION)
-    if norm is None or norm.operand(0) != operation.result(0) or not normalised.takes_statistics(trace, norm):
+    groups = 0 if norm is None else normalised.groups_of(trace, norm, len(pixels))
+    if norm is None or norm.operand(0) != operation.result(0) or not groups:
         return False
     added = _only(trace, norm, _ADD)
     if added is None or len({trace.graph.types[value].shape for value in (*added.inputs, *added.outputs)}) > 1:  # type: ignore[index]

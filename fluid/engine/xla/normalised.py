@@ -28,7 +28,7 @@ _CONVOLUTION, _NORMALISATION = "pd_op.conv2d", "pd_op.batch_norm_"
 
 @dataclass(frozen=True)
 class Statistics:
-    """Of what is normalised, [C] each."""
+    """Of what is normalised, [G, C] each: of each group of samples."""
 
     mean: jax.Array
     inverse: jax.Array
@@ -54,21 +54,23 @@ def _normalisation(trace: Trace, operation: Operation) -> Sequence[Any]:
     if not isinstance(x, ChannelsLast) or not _is_normalised_here(trace, operation, x.array):
         return trace.apply_rule(operation)
     _, mean, variance, scale, bias = trace.operands(operation)
-    wide = x.array.astype(jnp.float32)
-    own_mean = wide.mean((0, 1, 2))
-    own_variance = jnp.maximum(jnp.square(wide).mean((0, 1, 2)) - jnp.square(own_mean), 0)
+    grouped = kernel.in_groups(x.array, groups_of(trace, operation, len(x.array)))
+    wide = grouped.astype(jnp.float32)
+    own_mean = wide.mean((1, 2, 3))
+    own_variance = jnp.maximum(jnp.square(wide).mean((1, 2, 3)) - jnp.square(own_mean), 0)
     inverse = lax.rsqrt(own_variance + operation.attributes["epsilon"])
     trace.made[operation.result(0)] = Statistics(own_mean, inverse)
     factor = inverse * scale
-    y = (wide * factor + (bias - own_mean * factor)).astype(x.array.dtype)
+    shift = bias - own_mean * factor
+    y = (wide * factor[:, None, None, None] + shift[:, None, None, None]).astype(x.array.dtype).reshape(x.array.shape)
     running = moved(operation, (mean, own_mean), (variance, own_variance))
     return [ChannelsLast(y), *running, None, None, None]
 
 
 def moved(operation: Operation, *pairs: tuple[jax.Array, jax.Array]) -> list[jax.Array]:
-    """Running statistics, each with the batch's own."""
+    """Running statistics, each with those of the batch's groups."""
     momentum = operation.attributes["momentum"]
-    return [old * momentum + own * (1 - momentum) for old, own in pairs]
+    return [old * momentum + own.mean(0) * (1 - momentum) for old, own in pairs]
 
 
 def _normalisation_gradient(trace: Trace, operation: Operation) -> Sequence[Any]:
@@ -80,9 +82,9 @@ def _normalisation_gradient(trace: Trace, operation: Operation) -> Sequence[Any]
     summed = trace.made.get((source(trace, gradient_of(operation, "out")), forward.operand(0)))
     by_y = by_y.array if isinstance(by_y, ChannelsLast) else jnp.transpose(by_y, (0, 2, 3, 1))
     if summed is None:
-        wide = by_y.astype(jnp.float32)
-        summed = kernel.Summed(by_y, wide.sum((0, 1, 2)), (wide * x.astype(jnp.float32)).sum((0, 1, 2)))
-    scale, count = trace.env[forward.operand(3)], x.size // x.shape[-1]
+        wide, value = (kernel.in_groups(array, len(statistics.mean)).astype(jnp.float32) for array in (by_y, x))
+        summed = kernel.Summed(by_y, wide.sum((1, 2, 3)), (wide * value).sum((1, 2, 3)))
+    scale, count = trace.env[forward.operand(3)], x.size // statistics.mean.size
     by_bias = summed.total
     by_scale = (summed.product - statistics.mean * by_bias) * statistics.inverse
     unmade = kernel.Unmade(by_y, x, *affine(statistics, scale, by_bias, by_scale, count))
@@ -90,14 +92,14 @@ def _normalisation_gradient(trace: Trace, operation: Operation) -> Sequence[Any]
     product = readers[0] if [item.name for item in readers] == [f"{_CONVOLUTION}_grad"] else None
     later = product is not None and chain_of(trace, product) is not None
     by_x = unmade if later else ChannelsLast(unmade.made())
-    found = {"x_grad": by_x, "scale_grad": by_scale, "bias_grad": by_bias}
+    found = {"x_grad": by_x, "scale_grad": by_scale.sum(0), "bias_grad": by_bias.sum(0)}
     return [found[name] for name in operation.output_names]
 
 
 def affine(
     statistics: Statistics, scale: jax.Array, by_bias: jax.Array, by_scale: jax.Array, count: int
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Factor, slope and shift by which the gradient comes of dy and x of `count` pixels."""
+    """Factor, slope and shift, [G, C], by which the gradient comes of dy and x of `count` pixels a group."""
     factor = statistics.inverse * scale
     slope = -factor * statistics.inverse * by_scale / count
     return factor, slope, -factor * by_bias / count - slope * statistics.mean
@@ -187,9 +189,9 @@ def gradient_of(operation: Operation, name: str) -> int:
 def _is_normalised_here(trace: Trace, operation: Operation, x: jax.Array) -> bool:
     """Whether a convolution before or after a normalisation is one for the kernels.
 
-    It must take statistics of the whole batch, which may be rounded as products in bfloat16 are.
+    Its statistics may be rounded as products in bfloat16 are.
     """
-    if not takes_statistics(trace, operation):
+    if not groups_of(trace, operation, len(x)):
         return False
     before = trace.uses.producer(operation.operand(0))
     if before is not None and before.name == _CONVOLUTION:
@@ -204,12 +206,21 @@ def _is_normalised_here(trace: Trace, operation: Operation, x: jax.Array) -> boo
     return any(_is_taken(trace, item, x) for item in after)
 
 
-def takes_statistics(trace: Trace, operation: Operation) -> bool:
-    """Whether a normalisation is one of training, by statistics of the whole batch."""
+def groups_of(trace: Trace, operation: Operation, samples: int) -> int:
+    """Of how many groups of samples a normalisation of training takes statistics for the kernels; 0 if not for them."""
     attributes = operation.attributes
-    fixed = attributes["is_test"] or attributes["use_global_stats"] or trace.graph.statistics_batch is not None
+    fixed = attributes["is_test"] or attributes["use_global_stats"] or operation.index not in trace.gradients.wanted
     moves = operation.inputs[3] is not None and operation.inputs[4] is not None
-    return moves and not fixed and trace.policy.reduced and operation.index in trace.gradients.wanted
+    return 0 if fixed or not moves or not trace.policy.reduced else _groups(trace, samples)
+
+
+def _groups(trace: Trace, samples: int) -> int:
+    """All samples are one, or each device has whole groups."""
+    size = trace.graph.statistics_batch or samples
+    if trace.kernels is None or samples % size:
+        return 0
+    groups = samples // size
+    return groups if groups == 1 or groups % trace.kernels.mesh.size == 0 else 0
 
 
 def _is_taken(trace: Trace, operation: Operation, pixels: Any) -> bool:
@@ -226,7 +237,8 @@ def is_pointwise(trace: Trace, operation: Operation, pixels: Any) -> bool:
         return False
     if attributes["groups"] != 1 or not trace.policy.reduced or trace.inside or trace.kernels is None:
         return False
-    return kernel.fits(trace.kernels, pixels, shape[0])
+    groups = _groups(trace, len(pixels))
+    return groups > 0 and kernel.fits(trace.kernels, pixels, shape[0], groups)
 
 
 def _weight(trace: Trace, operation: Operation) -> jax.Array:

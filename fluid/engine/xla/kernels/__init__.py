@@ -12,6 +12,7 @@ from typing import Any
 from fluid.engine.xla.devices import BATCH
 
 import jax
+from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
 SAMPLES: Any = PartitionSpec(BATCH)
@@ -60,6 +61,14 @@ class Kernels:
         if self.mesh.size == 1:
             return function
         return jax.shard_map(function, mesh=self.mesh, in_specs=inputs, out_specs=outputs, check_vma=False)
+
+    def of_groups(self, groups: int) -> Any:
+        """How statistics [groups, ...] lie on the devices: those of all samples on each, those of several groups where they are."""
+        return WHOLE if groups == 1 else SAMPLES
+
+    def add_up(self, sums: Any, groups: int) -> Any:
+        """Sums over each device's samples, [groups of the device, ...], as those over the samples of each group."""
+        return lax.psum(sums, BATCH) if groups == 1 and self.mesh.size > 1 else sums
 
     def can_share(self, rows: int) -> bool:
         """Whether so many samples are the same number for every device."""

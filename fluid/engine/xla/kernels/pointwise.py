@@ -41,14 +41,14 @@ OPTIONS = {"warps": 4, "stages": 3}
 
 
 class Summed(NamedTuple):
-    """Pixels and sums over all of them, of each channel, float32."""
+    """Pixels and their sums by channel, float32."""
 
     pixels: jax.Array
     """[N, H, W, C]."""
     total: jax.Array
-    """[C]."""
+    """[G, C]: of each group of samples that has statistics of its own."""
     product: jax.Array
-    """[C]: of the products with another array; zeros if there is none."""
+    """[G, C]: of the products with another array; zeros if there is none."""
 
 
 class Unmade(NamedTuple):
@@ -61,22 +61,26 @@ class Unmade(NamedTuple):
     factor: jax.Array
     slope: jax.Array
     shift: jax.Array
-    """[C] each, float32."""
+    """[G, C] each, float32: of each group of samples that has statistics of its own, one or as many on each device."""
 
     def made(self) -> jax.Array:
         """[N, H, W, C]."""
-        return _made(*self).astype(self.value.dtype)
+        value, *affine = in_groups(self.value, len(self.factor)), *(v[:, None, None, None] for v in self[2:])
+        return (
+            _made(self.by_normalised.reshape(value.shape), value, *affine).astype(value.dtype).reshape(self.value.shape)
+        )
 
 
 def _made(by_normalised: Any, value: Any, factor: Any, slope: Any, shift: Any) -> jax.Array:
     return by_normalised.astype(jnp.float32) * factor + value.astype(jnp.float32) * slope + shift
 
 
-def fits(kernels: Kernels, pixels: Any, channels: int) -> bool:
-    """Whether the kernels take the gradients of pixels [N, H, W, K] that become so many channels."""
+def fits(kernels: Kernels, pixels: Any, channels: int, groups: int = 1) -> bool:
+    """Whether the kernels take the gradients of pixels [N, H, W, K] that become so many channels, in groups of samples."""
     depth, rows = pixels.shape[-1], math.prod(pixels.shape[:-1]) // kernels.mesh.size
     unequal = max(depth, channels) >= UNEQUAL * min(depth, channels)
-    blocks = rows % ROWS == channels % DEPTH == depth % DEPTH == 0
+    of_group = math.prod(pixels.shape[:-1]) // max(groups, kernels.mesh.size)
+    blocks = of_group % ROWS == channels % DEPTH == depth % DEPTH == 0
     known = pixels.dtype == jnp.bfloat16 and kernels.can_share(pixels.shape[0])
     return rows >= SMALLEST and unequal and blocks and known
 
@@ -94,39 +98,46 @@ def gradient(
     `by_result` is [N, H, W, C], the weight [C, K], the others [N, H, W, K].
     """
 
+    groups = len(by_result.factor)
+
     def of_share(by_result: Unmade, weight: jax.Array, tiles: dict[str, jax.Array]) -> Summed:
         result = _gradient(kernels, by_result, weight, {name: flat(tile) for name, tile in tiles.items()})
-        return summed(kernels, result, tiles["pixels"].shape)
+        return summed(kernels, result, tiles["pixels"].shape, groups, len(by_result.factor))
 
     given = {"pixels": pixels, "value": value, "shortcut": shortcut}
     tiles = {name: tile for name, tile in given.items() if tile is not None}
-    return kernels.share(of_share, (_LIE, WHOLE, SAMPLES), Summed(SAMPLES, WHOLE, WHOLE))(by_result, weight, tiles)
+    inputs = (_lie(kernels, groups), WHOLE, SAMPLES)
+    outputs = Summed(SAMPLES, *[kernels.of_groups(groups)] * 2)
+    return kernels.share(of_share, inputs, outputs)(by_result, weight, tiles)
 
 
-def summed(kernels: Kernels, result: Sequence[jax.Array], shape: tuple[int, ...]) -> Summed:
-    """What a kernel made of a device's share, pixels and sums of their blocks, with the sums of all devices."""
+def summed(kernels: Kernels, result: Sequence[jax.Array], shape: tuple[int, ...], groups: int, own: int) -> Summed:
+    """What a kernel made of a device's share with `own` of the groups: pixels, and sums of their blocks, in order."""
     pixels, *blocks = result
-    sums = [block.sum(0) for block in blocks]
-    if kernels.mesh.size > 1:
-        sums = lax.psum(sums, BATCH)
+    sums = [kernels.add_up(block.reshape(own, -1, block.shape[-1]).sum(1), groups) for block in blocks]
     return Summed(pixels.reshape(shape), sums[0], sums[1] if len(sums) > 1 else jnp.zeros_like(sums[0]))
 
 
-def by_weight(kernels: Kernels, pixels: jax.Array, by_result: Unmade | jax.Array) -> jax.Array:
+def by_weight(kernels: Kernels, pixels: jax.Array, by_result: Unmade) -> jax.Array:
     """The gradient [K, C] by the weight, of pixels [N, H, W, K] and the gradient [N, H, W, C] by the result."""
-    made = not isinstance(by_result, Unmade)
-    # As products of the rules are exchanged by devices; but what is made already is summed for statistics as well.
-    exchanged = jnp.float32 if made else jnp.bfloat16
 
-    def of_share(pixels: jax.Array, by_result: Unmade | jax.Array) -> jax.Array:
-        total = _sum_of_products(kernels, flat(pixels), by_result)
-        return total if kernels.mesh.size == 1 else lax.psum(total.astype(exchanged), BATCH).astype(jnp.float32)
+    def of_share(pixels: jax.Array, by_result: Unmade) -> jax.Array:
+        arrays, affine = [flat(array) for array in by_result[:2]], by_result[2:]
+        total = sum_of_products(kernels, flat(pixels), arrays, affine, len(by_result.factor)).sum(0)
+        # As products of the rules are exchanged by devices.
+        return total if kernels.mesh.size == 1 else lax.psum(total.astype(jnp.bfloat16), BATCH).astype(jnp.float32)
 
-    return kernels.share(of_share, (SAMPLES, SAMPLES if made else _LIE), WHOLE)(pixels, by_result)
+    return kernels.share(of_share, (SAMPLES, _lie(kernels, len(by_result.factor))), WHOLE)(pixels, by_result)
 
 
-_LIE = Unmade(SAMPLES, SAMPLES, WHOLE, WHOLE, WHOLE)
-"""How it lies on the devices."""
+def _lie(kernels: Kernels, groups: int) -> Any:
+    """How it lies on the devices."""
+    return Unmade(SAMPLES, SAMPLES, *[kernels.of_groups(groups)] * 3)
+
+
+def in_groups(pixels: jax.Array, groups: int) -> jax.Array:
+    """[N, H, W, C] as [G, N / G, H, W, C]."""
+    return pixels.reshape(groups, -1, *pixels.shape[1:])
 
 
 def flat(pixels: jax.Array) -> jax.Array:
@@ -140,9 +151,10 @@ def _gradient(kernels: Kernels, by_result: Unmade, weight: jax.Array, tiles: dic
 
     dz, y, *affine = by_result
     (channels, columns), rows = weight.shape, len(tiles["pixels"])
+    of_group = rows // ROWS // len(affine[0])
     # The first number counts fastest: blocks of the same rows find them in the cache.
     of_rows = BlockSpec((ROWS, channels), lambda column, row: (row, 0))
-    whole = BlockSpec((channels,), lambda column, row: (0,))
+    whole = BlockSpec((1, channels), lambda column, row: (row // of_group, 0))
     of_weight = BlockSpec((channels, COLUMNS), lambda column, row: (0, column))
     tile = BlockSpec((ROWS, COLUMNS), lambda column, row: (row, column))
     of_block = BlockSpec((1, COLUMNS), lambda column, row: (row, column))
@@ -168,7 +180,7 @@ def _gradient_kernel(
 
     def add(step: Any, so_far: jax.Array) -> jax.Array:
         at = pallas.ds(step * DEPTH, DEPTH)
-        vectors = (vector[at][None] for vector in (factor, slope, shift))
+        vectors = (vector[:, at] for vector in (factor, slope, shift))
         by_result = _made(dz[:, at], y[:, at], *vectors).astype(jnp.bfloat16)
         return so_far + triton.dot(by_result, weight[at, :])
 
@@ -188,35 +200,36 @@ def clip(by_pixels: jax.Array, pixels: Any, value: Any, result: Any, total: Any,
         product[0, :] = (wide * value[...].astype(jnp.float32)).sum(0)
 
 
-def _sum_of_products(kernels: Kernels, pixels: jax.Array, by_result: Unmade | jax.Array) -> jax.Array:
-    """pixels^T by_result, [K, C]: by shares of the pixels, each in a program of its own."""
+def sum_of_products(
+    kernels: Kernels, pixels: jax.Array, others: Sequence[jax.Array], affine: Sequence[jax.Array], groups: int
+) -> jax.Array:
+    """pixels^T other, [G, K, C], by shares of the pixels, each in a program of its own.
+
+    The other is an array [M, C] or, of two and vectors [G, C], what is made of them (see `Unmade`).
+    """
     from jax.experimental.pallas import BlockSpec
 
-    arrays, affine = ((flat(by_result),), ()) if not isinstance(by_result, Unmade) else _parts(by_result)
-    (rows, depth), channels = pixels.shape, arrays[0].shape[-1]
+    (rows, depth), channels = pixels.shape, others[0].shape[-1]
     width = next(size for size in WIDTHS if channels % size == 0)
     blocks, steps = (depth // DEPTH, channels // width), rows // DEPTH
-    shares = max(n for n in range(1, 1 + max(1, PROGRAMS // (blocks[0] * blocks[1]))) if steps % n == 0)
-    share = rows // shares
+    most = max(groups, PROGRAMS // (blocks[0] * blocks[1]))
+    shares = max(n for n in range(groups, 1 + most, groups) if steps % n == 0)
+    share, of_group = rows // shares, shares // groups
     columns = BlockSpec((share, width), lambda k, c, number: (number, c))
-    vector = BlockSpec((width,), lambda k, c, number: (c,))
-    return kernels.call(
+    vector = BlockSpec((1, width), lambda k, c, number: (number // of_group, c))
+    found = kernels.call(
         partial(_weight_kernel, steps=steps // shares),
         **OPTIONS,
         grid=(*blocks, shares),
         in_specs=[
             BlockSpec((share, DEPTH), lambda k, c, number: (number, k)),
-            *[columns] * len(arrays),
+            *[columns] * len(others),
             *[vector] * len(affine),
         ],
         out_specs=BlockSpec((1, DEPTH, width), lambda k, c, number: (number, k, c)),
         out_shape=jax.ShapeDtypeStruct((shares, depth, channels), jnp.float32),
-    )(pixels, *arrays, *affine).sum(0)
-
-
-def _parts(by_result: Unmade) -> tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]:
-    dz, y, *affine = by_result
-    return (flat(dz), flat(y)), tuple(affine)
+    )(pixels, *others, *affine)
+    return found.reshape(groups, of_group, depth, channels).sum(1)
 
 
 def _weight_kernel(pixels: Any, dz: Any, *rest: Any, steps: int) -> None:
@@ -224,7 +237,7 @@ def _weight_kernel(pixels: Any, dz: Any, *rest: Any, steps: int) -> None:
     from jax.experimental.pallas import triton
 
     *unmade, result = rest
-    vectors = [vector[...][None] for vector in unmade[1:]]
+    vectors = [vector[...] for vector in unmade[1:]]
 
     def add(step: Any, so_far: jax.Array) -> jax.Array:
         at = pallas.ds(step * DEPTH, DEPTH)
