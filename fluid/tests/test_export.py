@@ -119,8 +119,8 @@ def test_a_model_that_never_answers_is_not_kept(tmp_path):
         return {"states": gru(x, 4, name="gru")[0]}
 
     program = build(steps, [Input("x", (None, 5, 12))], name="trained", training=True)
-    with pytest.raises(UserError, match=r"(?s)did not answer within 8 seconds.*fluid\.recurrent"):
-        export(program, initialise(program, seed=0), tmp_path / "model", facts={}, time_limit=8)
+    with pytest.raises(UserError, match=r"(?s)did not answer within 4 seconds.*fluid\.recurrent"):
+        export(program, initialise(program, seed=0), tmp_path / "model", facts={}, time_limit=4)
     assert list(tmp_path.iterdir()) == []
 
 
