@@ -58,7 +58,7 @@ class Flags(ArrayFlags, SearchFlags):
     pictures: bool = False
     """Draw what the network answered of each recording, and the path of the words that were heard through it."""
     output_dir: Path = Path("transcripts")
-    """Folder for results: transcripts.jsonl, .txt, .ctm and .srt, and pictures (.png)."""
+    """Folder for results: transcripts.jsonl, .txt, .ctm and .srt, and pictures (.png); records of an earlier call are moved to FOLDER/before."""
     feed: Path | None = None
     """Raw inputs: an .npz with `feature` [N, T, 3, 11, frame_dim] float32 and `length` [N]."""
     fetch: Path | None = None

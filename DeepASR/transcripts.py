@@ -15,7 +15,7 @@ from DeepASR.pictures import draw_alignment
 from DeepASR.recogniser import Recogniser
 from DeepASR.voice_activity import speech
 from fluid.errors import DataError, UserError
-from fluid.records import json_lines, make_folder, say_written, writing
+from fluid.records import json_lines, make_folder, say_written, set_aside, writing
 
 import numpy as np
 
@@ -23,6 +23,7 @@ LINE_OF = 8
 """Words in a subtitle, at most."""
 WEIGHED = 50
 """Alternatives that tell how sure a word is."""
+RESULTS = ("transcripts.jsonl", "transcripts.txt", "transcripts.ctm")
 PAUSE = 1.0
 """Seconds without a word after which a new subtitle begins."""
 
@@ -152,19 +153,18 @@ def spoken(words: Sequence[str], unit: Unit) -> str:
 
 def write_transcripts(folder: Path, transcripts: Sequence[Transcript]) -> None:
     """transcripts.jsonl, .txt, .ctm, and an .srt for each recording; says so. Raises UserError if they cannot be written."""
-    make_folder(folder)
-    with json_lines(folder / "transcripts.jsonl") as write:
+    with json_lines(set_aside(folder, RESULTS) / RESULTS[0]) as write:
         for transcript in transcripts:
             write(transcript.to_record())
     texts = {
-        "transcripts.txt": "".join(f"{item.name} {item.text}\n" for item in transcripts),
-        "transcripts.ctm": "".join(map(ctm, transcripts)),
+        RESULTS[1]: "".join(f"{item.name} {item.text}\n" for item in transcripts),
+        RESULTS[2]: "".join(map(ctm, transcripts)),
         **{file_of(number, item.name, "srt"): srt(item) for number, item in enumerate(transcripts)},
     }
     for name, text in texts.items():
         with writing(folder / name):
             (folder / name).write_text(text, encoding="utf-8", errors="surrogateescape")
-    say_written(folder, ["transcripts.jsonl", "transcripts.txt", "transcripts.ctm", "*.srt"])
+    say_written(folder, [*RESULTS, "*.srt"])
 
 
 def file_of(number: int, name: str, ending: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fluid import files
+from fluid.checkpoint import free_name
 from fluid.errors import UserError
 from fluid.run import console
 
@@ -78,6 +79,23 @@ def refuse_unwritable(flags: Any) -> None:
                 if name == "output_file" and path.is_dir():
                     raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
                 files.check_writable(path.parent if name == "output_file" else path)
+
+
+def set_aside(folder: Path, names: Iterable[str]) -> Path:
+    """The folder for results of these names; those of an earlier call are moved to FOLDER/before, before.1, ..., and that is said.
+
+    Raises UserError if it cannot be written.
+    """
+    make_folder(folder)
+    earlier = [folder / name for name in names if (folder / name).is_file()]
+    if earlier:
+        target = free_name(folder / "before")
+        with writing(target):
+            target.mkdir()
+            for path in earlier:
+                path.rename(target / path.name)
+        console.print(f"the results of an earlier call are now in {target}", markup=False)
+    return folder
 
 
 def refuse_existing(folder: Path) -> None:

@@ -25,7 +25,7 @@ from fluid.arrays import read_npz
 from fluid.config import ArrayFlags, BatchFlags, Count, EngineFlags, ExportedFlags, Share, Was, defaults
 from fluid.errors import DataError, UserError, raise_unreadable
 from fluid.interface import Interface
-from fluid.records import json_lines, make_folder, say_written
+from fluid.records import json_lines, say_written, set_aside
 from fluid.run import console, script
 from fluid.runner import Runner, run_arrays
 from icnet import pictures
@@ -40,6 +40,7 @@ import numpy as np
 import tyro
 
 Kind = Literal["result", "label", "overlay", "side"]
+SHARES = "shares.jsonl"
 ENDINGS: dict[Kind, str] = {"result": "png", "label": "png", "overlay": "jpg", "side": "jpg"}
 
 
@@ -67,7 +68,7 @@ class Flags(NetworkFlags, BatchFlags, ArrayFlags, ExportedFlags, EngineFlags):
     opacity: Share = pictures.OPACITY
     """Of the colours in an overlay."""
     output_dir: Annotated[Path, Was("out_path")] = Path("segmented")
-    """Folder for results."""
+    """Folder for results; records of an earlier call are moved to FOLDER/before."""
     outputs: tuple[Literal["sub4", "sub24", "sub124", "logits", "labels"], ...] = ()
     """What --fetch writes; by default everything that the Program computes."""
     feed: Path | None = None
@@ -196,9 +197,9 @@ def _padded(image: np.ndarray, size: Size) -> np.ndarray:
 
 def segment(labeller: Labeller, found: Iterator[tuple[str, np.ndarray]], flags: Flags) -> list[dict[str, Any]]:
     """Label pictures, those of one size that follow each other together; write and print."""
-    folder, classes = make_folder(flags.output_dir), labeller.segmenter.classes
+    folder, classes = set_aside(flags.output_dir, [SHARES]), labeller.segmenter.classes
     records, names = [], Names()
-    with json_lines(folder / "shares.jsonl") as write, media.until_interrupted(flags.images):
+    with json_lines(folder / SHARES) as write, media.until_interrupted(flags.images):
         for batch in batches_of_one_size(found, media.batch_size(flags.images, flags.test_batch_size)):
             for (place, image), label in zip(batch, labeller([image for _, image in batch])):
                 stem = names.of(place)
@@ -211,7 +212,7 @@ def segment(labeller: Labeller, found: Iterator[tuple[str, np.ndarray]], flags: 
                     f"{name} {share:.1%}" for name, share in itertools.islice(record["shares"].items(), 6)
                 )
                 console.print(f"{place}: {shown}", markup=False)
-    say_written(folder, ["shares.jsonl", *(name_of("*", kind) for kind in flags.write)])
+    say_written(folder, [SHARES, *(name_of("*", kind) for kind in flags.write)])
     return records
 
 

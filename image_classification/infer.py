@@ -25,14 +25,13 @@ if __package__ in (None, ""):
 from fluid import config as configuration
 from fluid import media
 from fluid.arrays import write_npz
-from fluid.checkpoint import free_name
 from fluid.config import ArrayFlags, BatchFlags, Count, EngineFlags, ExportedFlags, Was, defaults, nearest
 from fluid.data import batches_for_all
 from fluid.errors import DataError, UserError, raise_unreadable
 from fluid.interface import Interface
 from fluid.picture_files import prepared
 from fluid.pictures import draw_sheet
-from fluid.records import json_lines, make_folder, say_written, writing
+from fluid.records import json_lines, say_written, set_aside, writing
 from fluid.run import console, script
 from fluid.runner import Runner, run_arrays
 from image_classification.classes import with_labels_of
@@ -75,8 +74,8 @@ class Flags(NetworkFlags, BatchFlags, ArrayFlags, ExportedFlags, EngineFlags):
     feature: str | None = None
     """Write this layer's output to features.npz instead of classifying."""
     output_dir: Path = Path("predictions")
-    """Folder for results: predictions.jsonl, predictions.csv and sheet.png, or features.npz. Those of an earlier call are moved
-    aside."""
+    """Folder for results: predictions.jsonl, predictions.csv and sheet.png, or features.npz; records of an earlier call are moved
+    to FOLDER/before."""
     feed: Path | None = None
     """Raw inputs: an .npz with `image` [N, 3, H, W] float32, normalised already."""
     fetch: Path | None = None
@@ -174,7 +173,7 @@ def outputs_of(
 
 def classify(runner: Runner, classifier: Classifier, pictures: Iterator[Named], flags: Flags) -> list[dict[str, Any]]:
     """Print and write the best classes of each picture."""
-    folder = empty_folder(flags.output_dir)
+    folder = set_aside(flags.output_dir, RESULTS)
     records, seen = [], []
     with json_lines(folder / "predictions.jsonl") as write, media.until_interrupted(flags.images):
         for place, image, label, logits in outputs_of(runner, classifier, pictures, flags.test_batch_size, "logits"):
@@ -190,19 +189,6 @@ def classify(runner: Runner, classifier: Classifier, pictures: Iterator[Named], 
     if records:
         write_results(folder, records, seen)
     return records
-
-
-def empty_folder(folder: Path) -> Path:
-    """The folder for results; those of an earlier call are moved into FOLDER/before, before.1, ..., and that is said."""
-    results = [make_folder(folder) / name for name in RESULTS if (folder / name).is_file()]
-    if results:
-        target = free_name(folder / "before")
-        with writing(target):
-            target.mkdir()
-            for path in results:
-                path.rename(target / path.name)
-        console.print(f"the results of an earlier call are now in {target}", markup=False)
-    return folder
 
 
 def best_classes(classifier: Classifier, logits: np.ndarray, count: int) -> list[dict[str, Any]]:
@@ -245,7 +231,7 @@ def extract(runner: Runner, classifier: Classifier, pictures: Iterator[Named], f
             places.append(place)
             features.append(output)
     if places:
-        path = empty_folder(flags.output_dir) / "features.npz"
+        path = set_aside(flags.output_dir, RESULTS) / "features.npz"
         write_npz(path, {"features": np.stack(features), "images": np.array(places)})
         console.print(f"{flags.feature}: {[len(places), *features[0].shape]}", markup=False)
         say_written(path.parent, [path.name])

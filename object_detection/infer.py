@@ -63,7 +63,7 @@ class Flags(NetworkFlags, DetectionFlags, TileFlags, BatchFlags, ArrayFlags, Exp
     fetch: Path | None = None
     """Raw outputs: the .npz to write, with `loc`, `conf`, `prior_boxes`, `prior_variances`, `detections`, `detections_num`."""
     output_dir: Path = Path("detections")
-    """Folder for results."""
+    """Folder for results; records of an earlier call are moved to FOLDER/before."""
     write: Annotated[tuple[Form, ...], Was("save")] = ("json", "pictures")
     """What to write: json (detections.jsonl), pictures (drawn; videos as .mp4), and the layouts of COCO, VOC and YOLO."""
 

@@ -20,7 +20,7 @@ from typing import Any, Literal, Protocol
 
 from fluid import media
 from fluid.errors import UserError
-from fluid.records import Write, json_lines, make_folder, writing
+from fluid.records import Write, json_lines, make_folder, set_aside, writing
 from object_detection.detector import COCO_CLASSES, COCO_UNUSED_IDS
 from object_detection.drawing import draw
 from object_detection.found import Found
@@ -92,7 +92,7 @@ def storage(
     folder: Path, forms: Sequence[Form], class_names: Sequence[str], *, frame_step: int = 1
 ) -> Iterator[Storage]:
     """A Storage in `folder`, of every so many frames of videos; what was added is complete in it when the block ends, however it ends."""
-    make_folder(folder)
+    set_aside(folder, (WRITTEN["json"], WRITTEN["coco"]))
     with contextlib.ExitStack() as stack:
         writers: list[Writer] = []
         for form in dict.fromkeys(forms):

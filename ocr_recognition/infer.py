@@ -25,7 +25,7 @@ from fluid import media
 from fluid.config import ArrayFlags, Was, defaults
 from fluid.errors import DataError, UserError, raise_unreadable
 from fluid.interface import Interface
-from fluid.records import json_lines, make_folder, say_written
+from fluid.records import json_lines, say_written, set_aside
 from fluid.run import console, script
 from fluid.runner import Runner, run_arrays
 from ocr_recognition import pictures
@@ -43,6 +43,7 @@ import tyro
 
 Named = tuple[str, np.ndarray]
 """Place, and picture [H, W, 3] uint8."""
+RESULTS = ("readings.jsonl", "words.png")
 AT_ONCE = 8
 """So many batches of words are sorted by width together."""
 ON_SHEET = 100
@@ -68,7 +69,7 @@ class Flags(ReadingFlags, ArrayFlags):
     try_rotated: bool = False
     """Read every picture turned by 90 and 270 degrees as well; the surest reading counts."""
     output_dir: Path = Path("readings")
-    """Folder for results: readings.jsonl and words.png."""
+    """Folder for results: readings.jsonl and words.png; records of an earlier call are moved to FOLDER/before."""
     feed: Path | None = None
     """Raw inputs: an .npz with `pixel` [N, 1, height, W] float32, grey - 127.5, and `width` [N]."""
     fetch: Path | None = None
@@ -143,9 +144,9 @@ def named_pictures(
 
 def write_all(flags: Flags, found: Iterator[Named], read: Callable[[list[Named]], list[Word]]) -> list[dict[str, Any]]:
     """Read, print and write everything, some batches at a time."""
-    folder, records, shown = make_folder(flags.output_dir), [], []
+    folder, records, shown = set_aside(flags.output_dir, RESULTS), [], []
     at_once = media.batch_size(flags.images, AT_ONCE * flags.test_batch_size)
-    with json_lines(folder / "readings.jsonl") as write, media.until_interrupted(flags.images):
+    with json_lines(folder / RESULTS[0]) as write, media.until_interrupted(flags.images):
         while some := list(itertools.islice(found, at_once)):
             for (place, picture), word in zip(some, read(some), strict=True):
                 record = {"image": place, **word.to_record()}
@@ -157,8 +158,8 @@ def write_all(flags: Flags, found: Iterator[Named], read: Callable[[list[Named]]
                     shown.append(pictures.draw_places(word.how(picture), spans, word.text if spans else ""))
     if shown:
         captions = [f"{record['text']}  {record['confidence']:.2f}" for record in records[: len(shown)]]
-        pictures.draw_words(folder / "words.png", shown, captions, [None] * len(shown))
-        say_written(folder, ["readings.jsonl", "words.png"])
+        pictures.draw_words(folder / RESULTS[1], shown, captions, [None] * len(shown))
+        say_written(folder, RESULTS)
     return records
 
 

@@ -68,6 +68,14 @@ def test_a_script_imports_no_script(path):
     assert not {name for name in own if is_script(ROOT / (name.replace(".", "/") + ".py"))}
 
 
+@pytest.mark.parametrize("task", TASKS)
+def test_results_of_an_earlier_call_are_set_aside(task):
+    """Where infer.py writes into a folder."""
+    writes = re.search(r"^    output_dir: ", (ROOT / task / "infer.py").read_text(encoding="utf-8"), re.MULTILINE)
+    modules = [path.read_text(encoding="utf-8") for path in (ROOT / task).glob("*.py")]
+    assert not writes or any("set_aside(" in text for text in modules)
+
+
 LONGEST_MAIN = 45
 """Lines."""
 

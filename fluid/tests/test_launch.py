@@ -115,7 +115,9 @@ def test_the_failure_of_any_process_ends_all_and_is_shown(tmp_path):
         "    sys.exit(3)\n"
         "time.sleep(600)\n"
     )
-    impatient = "import sys; from fluid.commands import launch; launch.GRACE, launch.PATIENCE = 0.5, 1; sys.exit(launch.main())"
+    impatient = (
+        "import sys; from fluid.commands import launch; launch.GRACE, launch.PATIENCE = 0.5, 1; sys.exit(launch.main())"
+    )
     words = [sys.executable, "-c", impatient, "2", str(script)]
     done = subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True, timeout=40)
     assert done.returncode == 3

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from fluid.errors import UserError
-from fluid.records import json_lines, make_folder, refuse_unwritable, write_result
+from fluid.records import json_lines, make_folder, refuse_unwritable, set_aside, write_result
 
 import pytest
 
@@ -61,6 +61,18 @@ def test_a_result_holds_its_numbers_and_is_named(tmp_path, capsys):
     write_result(tmp_path, {"acc1": 0.25}, **of, pictures=[tmp_path / "confusion.png"])
     assert json.loads((tmp_path / "result.json").read_text()) == {**of, "acc1": 0.25}
     assert "result.json, confusion.png" in capsys.readouterr().out
+
+
+def test_results_of_an_earlier_call_are_kept(tmp_path, capsys):
+    names = ("found.jsonl", "sheet.png")
+    assert set_aside(tmp_path / "new", names) == tmp_path / "new" and capsys.readouterr().out == ""
+    for number in range(2):
+        (tmp_path / "new" / "found.jsonl").write_text(str(number))
+        (tmp_path / "new" / "own.txt").write_text("")
+        set_aside(tmp_path / "new", names)
+        assert "earlier call" in capsys.readouterr().out
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["before", "before.1", "own.txt"]
+    assert (tmp_path / "new" / "before.1" / "found.jsonl").read_text() == "1"
 
 
 def test_names_that_are_no_text_come_back_from_json(tmp_path):
