@@ -116,20 +116,20 @@ class Detector:
         model = find_model(self.model).with_image_size(self.image_size)
         return model.with_priors(self.priors) if self.priors else model
 
-    @classmethod
-    def from_facts(cls, facts: Mapping[str, Any]) -> "Detector":
-        """As `facts` wrote them. Raises UserError if something is missing or of the wrong kind."""
+    def to_facts(self) -> dict[str, Any]:
+        """As JSON-able data."""
+        facts = json.loads(json.dumps(asdict(self)))
+        return {name: value for name, value in facts.items() if value is not None}
+
+    @staticmethod
+    def from_facts(facts: Mapping[str, Any]) -> "Detector":
+        """The inverse of `to_facts`; raises UserError if something is missing or of the wrong kind."""
         try:
             priors = [PriorMap(**{name: _tuple(value) for name, value in item.items()}) for item in facts["priors"]]
             names = tuple(map(str, facts["class_names"]))
-            return cls(str(facts["model"]), names, tuple(priors), facts.get("image_size"))
+            return Detector(str(facts["model"]), names, tuple(priors), facts.get("image_size"))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"these weights do not say what detector they are of ({error!r})") from error
-
-    def facts(self) -> dict[str, Any]:
-        """For the files of weights, as they are read back from JSON."""
-        facts = json.loads(json.dumps(asdict(self)))
-        return {name: value for name, value in facts.items() if value is not None}
 
 
 def _tuple(value: Any) -> Any:

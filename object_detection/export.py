@@ -49,7 +49,7 @@ def main(flags: Flags) -> Path:
         flags,
         lambda state: precision(detector, state, flags),
         task=TASK,
-        facts={"detector": detector.facts()},
+        facts={"detector": detector.to_facts()},
         of_the_model={SUPPRESSION: {name: getattr(flags, name) for name in NMS}},
     )
 

@@ -167,7 +167,7 @@ def main(flags: Flags) -> Outcome:
     source = training_source(flags, data, programs["train"])
 
     with settled.open(
-        facts={"detector": detector.facts()},
+        facts={"detector": detector.to_facts()},
         data={"training images": fingerprint_of(data), "validation images": fingerprint_of(validation)},
         load=loader(flags, programs["predict"]),
     ) as session:

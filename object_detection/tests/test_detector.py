@@ -20,7 +20,7 @@ import pytest
 
 def test_facts_through_json() -> None:
     detector = Detector("ssd_mobilenet_v1", ("tree", "bush"), (PriorMap(38, (0.1, 0.2), ratios=(2.0,)),))
-    again = Detector.from_facts(json.loads(json.dumps(detector.facts())))
+    again = Detector.from_facts(json.loads(json.dumps(detector.to_facts())))
     assert again == detector
     assert len(again.network.prior_boxes) == 38 * 38 * 6
     assert len(Detector("ssd_mobilenet_v1", ("tree",)).network.prior_boxes) == 1917
@@ -54,7 +54,7 @@ SMALL = Detector("ssd_mobilenet_v1_x0_25", ("cat", "dog"), (PriorMap(10, (0.3,))
 def test_export_with_its_loop_for_any_batch(tmp_path: Path) -> None:
     program = inference_program(SMALL, Nms(candidates=50, keep=20))
     state = initialise(program, seed=0)
-    model = ExportedModel(export(program, state, tmp_path / "model", facts=SMALL.facts()))
+    model = ExportedModel(export(program, state, tmp_path / "model", facts=SMALL.to_facts()))
     images = np.random.default_rng(0).normal(size=(3, 3, 300, 300)).astype(np.float32)
     engine = PaddleEngine()
     engine.load(state)
@@ -73,6 +73,6 @@ def test_onnx_without_loops_and_operations_for_suppression(tmp_path: Path) -> No
     import onnx
 
     program = inference_program(SMALL, Nms(candidates=50, keep=20, rounds=ONNX_ROUNDS))
-    export(program, initialise(program, seed=0), tmp_path / "model", facts=SMALL.facts(), onnx=True)
+    export(program, initialise(program, seed=0), tmp_path / "model", facts=SMALL.to_facts(), onnx=True)
     kinds = {node.op_type for node in onnx.load(str(tmp_path / "model" / "model.onnx")).graph.node}
     assert not kinds & {"NonMaxSuppression", "Loop", "If"}

@@ -119,7 +119,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     detector = Detector(NARROW, ("triangle", "star", "square", "disc"), PRIORS, SIZE)
     path = tmp_path_factory.mktemp("weights") / "shapes.safetensors"
     state = initialise(prediction_program(detector, Nms()), seed=1)
-    compact.write(path, state, compact.Description(TASK, {"detector": detector.facts()}))
+    compact.write(path, state, compact.Description(TASK, {"detector": detector.to_facts()}))
     return path
 
 
