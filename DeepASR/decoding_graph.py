@@ -16,7 +16,6 @@ from __future__ import annotations
 import os
 import struct
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from DeepASR.kaldi_io import Stream, opened
 from DeepASR.transition_model import TransitionModel
@@ -80,17 +79,9 @@ class Graph:
         )
         # The only property that is known whatever the labels: 1, that all states are there.
         numbers = _FIXED.pack(_VERSION, 0, 1, self.start, len(self.states), len(self.arcs))
-        partial = files.partial(Path(path))
-        try:
-            partial.parent.mkdir(parents=True, exist_ok=True)
-            with open(partial, "wb") as file:
-                for part in (header, numbers, self.states.tobytes(), self.arcs.tobytes()):
-                    file.write(part)
-            os.replace(partial, path)
-        except OSError as error:
-            raise DataError(f"{path}: cannot be written ({error.strerror or error})") from error
-        finally:
-            partial.unlink(missing_ok=True)
+        with files.whole(path, DataError) as unfinished, open(unfinished, "wb") as file:
+            for part in (header, numbers, self.states.tobytes(), self.arcs.tobytes()):
+                file.write(part)
 
 
 def read_graph(path: str | os.PathLike) -> Graph:

@@ -4,7 +4,6 @@ import os
 import zipfile
 import zlib
 from collections.abc import Mapping
-from pathlib import Path
 
 from fluid import files
 from fluid.errors import DataError
@@ -29,14 +28,6 @@ def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
 def write_npz(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
     """Write arrays by name to an .npz file, completely or not at all. Raises DataError."""
-    partial = files.partial(Path(path))
-    try:
-        partial.parent.mkdir(parents=True, exist_ok=True)
-        with open(partial, "wb") as file:
-            # Its own flag allow_pickle, a bool, is newer than the oldest NumPy that the project takes.
-            np.savez(file, **arrays)  # type: ignore[arg-type]
-        os.replace(partial, path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror or error}).") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    with files.whole(path, DataError) as unfinished, open(unfinished, "wb") as file:
+        # Its own flag allow_pickle, a bool, is newer than the oldest NumPy that the project takes.
+        np.savez(file, **arrays)  # type: ignore[arg-type]

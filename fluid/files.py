@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from fluid.errors import UserError
+
 
 def open_plain(path: str | os.PathLike[str]) -> BinaryIO:
     """Open a file for reading.
@@ -49,6 +51,27 @@ def partial(path: Path) -> Path:
     start = f".{path.name}.partial-"
     _clear(path.parent, start)
     return path.with_name(f"{start}{os.getpid()}")
+
+
+@contextlib.contextmanager
+def whole(path: str | os.PathLike[str], error: type[UserError] = UserError) -> Iterator[Path]:
+    """The name to write a file or folder under, which gets its own after the block; of a block that fails nothing is left.
+
+    The folder around it is made. What was there is replaced if it is a file or an empty folder. Raises `error` for an OSError.
+    """
+    path = Path(path)
+    unfinished = partial(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield unfinished
+        os.replace(unfinished, path)
+    except OSError as reason:
+        raise error(f"{path}: cannot be written ({reason.strerror or reason})") from reason
+    finally:
+        if unfinished.is_dir():
+            shutil.rmtree(unfinished, ignore_errors=True)
+        elif unfinished.exists():
+            unfinished.unlink()
 
 
 @contextlib.contextmanager

@@ -12,11 +12,8 @@ Result:
 """
 
 import gzip
-import os
-import shutil
 import struct
 import sys
-import tempfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +21,9 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from fluid import files
 from fluid.config import parse
-from fluid.errors import DataError, UserError
+from fluid.errors import DataError
 from fluid.records import refuse_existing
 from fluid.run import script
 
@@ -98,19 +96,9 @@ def main(flags: Flags) -> None:
     output_dir = flags.output_dir
     refuse_existing(output_dir)
     splits = {"train": read_split(flags.source_dir, "train"), "val": read_split(flags.source_dir, "t10k")}
-    try:
-        output_dir.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{output_dir.name}.", dir=output_dir.parent))
-    except OSError as error:
-        raise UserError(f"{output_dir}: cannot be written ({error.strerror})") from None
-    try:
-        write_dataset(partial, splits)
-        partial.chmod(0o755)
-        os.rename(partial, output_dir)
-    except OSError as error:
-        raise UserError(f"{output_dir}: cannot be written ({error.strerror})") from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with files.whole(output_dir) as unfinished:
+        unfinished.mkdir()
+        write_dataset(unfinished, splits)
     counts = ", ".join(f"{len(labels)} {split}" for split, (_, labels) in splits.items())
     print(f"{output_dir}: {counts} images in {len(CLASS_NAMES)} classes")
 

@@ -20,7 +20,6 @@ same command: a folder appears under its name once it is complete, the lists app
 import io
 import os
 import re
-import shutil
 import sys
 import tarfile
 from collections.abc import Iterable, Iterator
@@ -31,6 +30,7 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from fluid import files
 from fluid.config import parse
 from fluid.errors import DataError, UserError
 from fluid.run import script
@@ -110,17 +110,15 @@ def unpack_images(
 
     Raises DataError if the tar holds anything but files of such names.
     """
-    partial = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    for member in members:
-        if not member.isfile() or not pattern.fullmatch(member.name):
-            raise DataError(f"{source}: holds {member.name!r}, which is not one of its images")
-        content = archive.extractfile(member).read()
-        if len(content) != member.size:
-            raise DataError(f"{source}: ends inside {member.name}; it is not completely downloaded")
-        (partial / member.name).write_bytes(content)
-    os.rename(partial, folder)
+    with files.whole(folder) as unfinished:
+        unfinished.mkdir()
+        for member in members:
+            if not member.isfile() or not pattern.fullmatch(member.name):
+                raise DataError(f"{source}: holds {member.name!r}, which is not one of its images")
+            content = archive.extractfile(member).read()
+            if len(content) != member.size:
+                raise DataError(f"{source}: ends inside {member.name}; it is not completely downloaded")
+            (unfinished / member.name).write_bytes(content)
 
 
 def unpack_train(tar: Path, train: Path, devkit: Devkit) -> None:
@@ -140,9 +138,8 @@ def unpack_train(tar: Path, train: Path, devkit: Devkit) -> None:
 def write_lines(path: Path, lines: Iterable[str]) -> int:
     """Write a text file under its name once it is complete; return the number of lines."""
     text = [f"{line}\n" for line in lines]
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text("".join(text), encoding="utf-8")
-    os.replace(partial, path)
+    with files.whole(path) as unfinished:
+        unfinished.write_text("".join(text), encoding="utf-8")
     return len(text)
 
 

@@ -5,7 +5,6 @@ import html
 import itertools
 import os
 import re
-import shutil
 import tarfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from fluid import files
 from fluid.errors import DataError, UserError
 from fluid.records import refuse_existing
 from fluid.weights.download import download
@@ -43,18 +43,11 @@ def write(task: Wmt, folder: Path, archives: Path) -> None:
     refuse_existing(folder)
     for name, url in task.archives.items():
         fetch(name, url, archives)
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir(parents=True)
+    with files.whole(folder) as unfinished:
+        unfinished.mkdir()
         for part, pairs in held_out_pairs(task, archives):
-            print(f"{part}.tsv: {write_pairs(partial / f'{part}.tsv', pairs)} pairs")
-        print(f"train.tsv: {write_pairs(partial / 'train.tsv', training_pairs(task, archives))} pairs")
-        partial.rename(folder)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror})") from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+            print(f"{part}.tsv: {write_pairs(unfinished / f'{part}.tsv', pairs)} pairs")
+        print(f"train.tsv: {write_pairs(unfinished / 'train.tsv', training_pairs(task, archives))} pairs")
 
 
 def fetch(name: str, url: str, folder: Path) -> Path:
@@ -102,13 +95,13 @@ def training_pairs(task: Wmt, folder: Path) -> Iterator[tuple[str, str]]:
 
 def held_out_pairs(task: Wmt, folder: Path) -> Iterator[tuple[str, list[tuple[str, str]]]]:
     """Each held-out part and its pairs."""
-    for part, (archive, *files) in task.held_out.items():
+    for part, (archive, *members) in task.held_out.items():
         sides = []
-        for name in files:
+        for name in members:
             with opened(folder / archive, name) as file:
                 sides.append(segments(file.read().decode("utf-8")))
         if len(sides[0]) != len(sides[1]) or not sides[0]:
-            raise DataError(f"{archive}: {files[0]} has {len(sides[0])} sentences, {files[1]} {len(sides[1])}")
+            raise DataError(f"{archive}: {members[0]} has {len(sides[0])} sentences, {members[1]} {len(sides[1])}")
         yield part, list(zip(*sides, strict=True))
 
 

@@ -18,7 +18,6 @@ Result, with the lists of 2018:
 An interrupted run is continued by the same command: a folder appears when it is complete, the lists appear last.
 """
 
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,10 +27,11 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fluid import config as configuration
+from fluid import files
 from fluid.errors import DataError
 from fluid.formats.archive import unpack
 from fluid.media import read_named
-from fluid.records import make_folder, writing
+from fluid.records import make_folder
 from fluid.run import script
 from object_detection.detector import VOC_CLASSES
 
@@ -93,10 +93,8 @@ def listed(root: Path, folder: Path, split: str) -> list[str]:
 
 def write(path: Path, lines: Sequence[str]) -> None:
     """Write a text file under its name once it is complete."""
-    partial = path.with_name(f".{path.name}.partial")
-    with writing(path):
-        partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-        os.replace(partial, path)
+    with files.whole(path) as unfinished:
+        unfinished.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
 if __name__ == "__main__":

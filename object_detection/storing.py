@@ -12,13 +12,12 @@ A picture in which nothing was found has its place in each of them.
 
 import contextlib
 import json
-import os
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from fluid import media
+from fluid import files, media
 from fluid.errors import UserError
 from fluid.records import Write, json_lines, make_folder, set_aside, writing
 from object_detection.detector import COCO_CLASSES, COCO_UNUSED_IDS
@@ -212,12 +211,9 @@ class _Coco:
 
     def close(self) -> None:
         content = {"images": self._images, "annotations": self._annotations, "categories": self._categories}
-        partial = self._path.with_name(f".{self._path.name}.partial")
-        with writing(self._path):
-            partial.write_text(
-                json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8", errors="backslashreplace"
-            )
-            os.replace(partial, self._path)
+        text = json.dumps(content, ensure_ascii=False) + "\n"
+        with files.whole(self._path) as unfinished:
+            unfinished.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 class _Voc:

@@ -7,13 +7,13 @@ FOLDER/set.json         height, characters, number of words, what made them
 
 import json
 import os
-import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from fluid import files
 from fluid.arrays import read_npz
 from fluid.buckets import Buckets
 from fluid.errors import DataError
@@ -92,10 +92,8 @@ def write_set(
     `about` joins set.json. Raises DataError if the folder exists or cannot be written.
     """
     refuse_existing(folder)
-    partial = folder.with_name(f"{folder.name}.partial")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+    with files.whole(folder, DataError) as partial:
+        partial.mkdir()
         index = _Index()
         with open(partial / "pixels.bin", "wb") as file:
             for picture, label in words:
@@ -107,9 +105,6 @@ def write_set(
         np.savez(partial / "index.npz", starts=starts, widths=widths, labels=labels, label_starts=label_starts)
         described = {"version": VERSION, "height": height, "characters": alphabet.to_json(), "words": len(index.widths)}
         (partial / "set.json").write_text(json.dumps(described | dict(about), ensure_ascii=False), encoding="utf-8")
-        partial.rename(folder)
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be written ({error.strerror})") from None
     return len(index.widths)
 
 

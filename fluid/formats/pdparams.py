@@ -13,7 +13,6 @@ import pickletools
 import re
 import struct
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import IO, Any, cast
 
 from fluid import files
@@ -123,30 +122,23 @@ def write_pdparams(path: str | os.PathLike, weights: Mapping[str, np.ndarray]) -
     The instructions are written here because numpy 2 pickles arrays under a module name that the numpy of those years
     lacks.
     """
-    temporary = files.partial(Path(path))
-    try:
-        with open(temporary, "wb") as file:
-            file.write(b"\x80\x03}")
-            for name, array in weights.items():
-                array = np.ascontiguousarray(array).reshape(np.shape(array))
-                data = array.tobytes()
-                file.write(_text(name) + b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85C\x01b\x87R")
-                file.write(b"(K\x01(" + b"".join(map(_integer, array.shape)) + b"t")
-                file.write(b"cnumpy\ndtype\n" + _text(array.dtype.str[1:]) + b"\x89\x88\x87R")
-                file.write(b"(K\x03" + _text(array.dtype.str[0]) + b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89")
-                file.write(
-                    b"B" + struct.pack("<I", len(data)) if len(data) < 2**32 else b"\x8e" + struct.pack("<Q", len(data))
-                )
-                file.write(data)
-                file.write(b"tbs")
-            file.write(b".")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise WeightsError(f"{path}: cannot be written ({error.strerror or error}).") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with files.whole(path, WeightsError) as unfinished, open(unfinished, "wb") as file:
+        file.write(b"\x80\x03}")
+        for name, array in weights.items():
+            array = np.ascontiguousarray(array).reshape(np.shape(array))
+            data = array.tobytes()
+            file.write(_text(name) + b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85C\x01b\x87R")
+            file.write(b"(K\x01(" + b"".join(map(_integer, array.shape)) + b"t")
+            file.write(b"cnumpy\ndtype\n" + _text(array.dtype.str[1:]) + b"\x89\x88\x87R")
+            file.write(b"(K\x03" + _text(array.dtype.str[0]) + b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89")
+            file.write(
+                b"B" + struct.pack("<I", len(data)) if len(data) < 2**32 else b"\x8e" + struct.pack("<Q", len(data))
+            )
+            file.write(data)
+            file.write(b"tbs")
+        file.write(b".")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _text(value: str) -> bytes:

@@ -42,18 +42,14 @@ def read_metadata(path: str | os.PathLike) -> dict[str, str]:
 
 def write(path: str | os.PathLike, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
     """Write a file whole or not at all; raises WeightsError where that cannot be."""
-    path = Path(path)
-    partial = files.partial(path)
+    dense = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        dense = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()}
         # Not save_file, which writes for the owner alone, whatever the umask.
-        partial.write_bytes(save(dense, metadata=None if metadata is None else dict(metadata)))
-        os.replace(partial, path)
-    except (OSError, SafetensorError) as error:
-        raise WeightsError(f"{path}: cannot be written ({error}).") from error
-    finally:
-        partial.unlink(missing_ok=True)
+        content = save(dense, metadata=None if metadata is None else dict(metadata))
+    except SafetensorError as error:
+        raise WeightsError(f"{path}: cannot be written ({error})") from error
+    with files.whole(path, WeightsError) as unfinished:
+        unfinished.write_bytes(content)
 
 
 def _array(item: Mapping, where: str) -> np.ndarray:

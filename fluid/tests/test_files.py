@@ -6,6 +6,7 @@ import sys
 import tempfile
 
 from fluid import files
+from fluid.errors import DataError, UserError
 
 import pytest
 
@@ -41,6 +42,30 @@ def test_partial_names_of_killed_processes_are_cleared(tmp_path, dead):
     assert files.partial(tmp_path / "net") == tmp_path / f".net.partial-{os.getpid()}"
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
     assert files.partial(tmp_path / "none" / "net").name == f".net.partial-{os.getpid()}"
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_is_written_appears_whole_or_not_at_all(tmp_path, kind):
+    path = tmp_path / "new" / "net"
+
+    def write(words: str) -> None:
+        with files.whole(path, DataError) as unfinished:
+            assert not path.exists() or kind == "file"
+            if kind == "folder":
+                unfinished.mkdir()
+            (unfinished / "w" if kind == "folder" else unfinished).write_text(words)
+            if not words:
+                raise KeyError
+
+    with pytest.raises(KeyError):
+        write("")
+    assert list(path.parent.iterdir()) == []
+    write("all")
+    assert (path / "w" if kind == "folder" else path).read_text() == "all" and len(list(path.parent.iterdir())) == 1
+    with pytest.raises(DataError, match="net: cannot be written \\("), files.whole(path, DataError):
+        raise OSError(28, "No space left on device")
+    with pytest.raises(UserError, match="net.*x.y: cannot be written"), files.whole(path / "w" / "x" / "y"):
+        pass
 
 
 def test_scratch_folders_of_killed_processes_are_cleared(tmp_path, monkeypatch, dead):

@@ -172,9 +172,12 @@ def test_random_damage_never_does_more_than_raise(tmp_path):
 
 
 def test_writing_is_all_or_nothing(tmp_path):
+    (tmp_path / "file").touch()
     with pytest.raises(WeightsError, match="cannot be written"):
-        pdparams.write_pdparams(tmp_path / "no" / "x.pdparams", ARRAYS)
-    assert list(tmp_path.iterdir()) == []
+        pdparams.write_pdparams(tmp_path / "file" / "x.pdparams", ARRAYS)
+    with pytest.raises(WeightsError, match="cannot be written"):
+        pdparams.write_pdparams(Path("/proc/x.pdparams"), ARRAYS)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_reading_imports_neither_paddle_nor_torch():
