@@ -13,7 +13,8 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fluid import config as configuration
-from fluid.config import Count, Natural, Was
+from fluid.config import Count, Natural, Range, Was
+from fluid.errors import UserError
 from fluid.records import refuse_existing
 from fluid.run import console, script
 from icnet.streets.files import COUNTS, SIZE, write_streets
@@ -25,7 +26,7 @@ class Flags:
 
     output_dir: Annotated[Path, Was("out_dir")] = Path("streets")
     """Folder to write, which must not be there yet."""
-    size: tuple[Count, Count] = SIZE
+    size: tuple[Annotated[int, Range(64, 4096)], Annotated[int, Range(64, 8192)]] = SIZE
     """Height and width."""
     train: Natural = COUNTS["train"]
     """Streets to learn from."""
@@ -40,6 +41,8 @@ class Flags:
 def main(flags: Flags) -> Path:
     """Draw; returns the folder."""
     refuse_existing(flags.output_dir)
+    if not flags.train + flags.val + flags.test:
+        raise UserError("--train, --val and --test are 0: there is nothing to draw")
     counts = {part: getattr(flags, part) for part in ("train", "val", "test") if getattr(flags, part)}
     began = time.perf_counter()
     write_streets(flags.output_dir, flags.size, counts, flags.num_workers)

@@ -15,7 +15,7 @@ if __package__ in (None, ""):
 
 from fluid import config as configuration
 from fluid.averages import MeasuredWeights
-from fluid.config import BatchFlags, Count, Natural, Positive, Share, TrainFlags, Was, defaults
+from fluid.config import BatchFlags, Count, Natural, Positive, Range, Share, TrainFlags, Was, defaults
 from fluid.data import batches_per_epoch
 from fluid.engine import Engine
 from fluid.errors import DataError, UserError
@@ -56,7 +56,7 @@ class Flags(OptimizerFlags, BatchFlags, TrainFlags):
     """Residual blocks of the four groups of the deepest branch: 3 4 6 3 as released, less of them is faster."""
     rounding: Literal["ceil", "floor"] = "floor"
     """Of 1/32 of a side that is no multiple of 32: ceil in July 2018, floor since August 2018."""
-    zoom: Positive = 1.0
+    zoom: Annotated[float, Range(0.1, 10)] = 1.0
     """Images are enlarged by this before the network sees them: for thin things in small pictures."""
     crop: tuple[Count, Count] = (192, 384)
     """Height and width of what is cut out of each training image."""
