@@ -1,8 +1,10 @@
 """Suppression by the kernel: in order, as it is defined."""
 
 from functools import partial
+from types import SimpleNamespace
 
-from fluid.engine.xla import create
+from fluid.engine.xla import create, suppression
+from fluid.engine.xla.graph import YIELD, Block, Operation
 from fluid.engine.xla.kernels import Kernels
 from fluid.engine.xla.kernels import suppression as kernel
 from fluid.tests.test_kernels import compiles_for_gpus, of_gpu
@@ -10,6 +12,7 @@ from fluid.tests.test_kernels import compiles_for_gpus, of_gpu
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 
 def greedy(valid: np.ndarray, overlaps: np.ndarray) -> np.ndarray:
@@ -36,6 +39,16 @@ def test_the_kernel_is_code_for_gpus():
     valid, overlaps = (jax.ShapeDtypeStruct((8, 20, *shape), dtype) for shape, dtype in (((400,), jnp.float32), ((400, 400), jnp.bool_)))  # fmt: skip
     with jax.enable_x64(True):
         compiles_for_gpus(partial(kernel.suppress, of_gpu()), valid, overlaps)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_another_loop_is_none(count):
+    """One that carries no value, one, or two."""
+    carried = list(range(1, count + 1))
+    body = Block(carried, [Operation(YIELD, 1, [9, *carried], [])])
+    loop = Operation("pd_op.while", 0, [0, *carried], carried, blocks=[body])
+    trace = SimpleNamespace(env=dict.fromkeys(carried, 0.0), gradients=SimpleNamespace(wanted=False))
+    assert suppression._overlaps(trace, loop) is None
 
 
 def test_too_many_candidates_are_left_to_the_rules():

@@ -99,7 +99,7 @@ def _clipping(trace: Trace, operation: Operation) -> Sequence[Any]:
 
 def _clipping_gradient(trace: Trace, operation: Operation) -> Sequence[Any]:
     forward = trace.gradients.forward[operation.index]
-    if operation.result(0) in trace.made or not isinstance(trace.env[forward.operand(0)], _Sum):
+    if operation.result(0) in trace.made or not isinstance(trace.env.get(forward.operand(0)), _Sum):
         return normalised.HANDLERS[operation.name](trace, operation)  # type: ignore[return-value]
     pixels, by_pixels = trace.env[forward.result(0)].array, trace.env[gradient_of(operation, "out")]
     return [ChannelsLast(jnp.where(pixels > 0, channels_last_array(by_pixels).astype(pixels.dtype), 0))]
@@ -107,14 +107,14 @@ def _clipping_gradient(trace: Trace, operation: Operation) -> Sequence[Any]:
 
 def _addition_gradient(trace: Trace, operation: Operation) -> Sequence[Any]:
     forward = trace.gradients.forward[operation.index]
-    if not isinstance(trace.env[forward.result(0)], _Sum):
+    if not isinstance(trace.env.get(forward.result(0)), _Sum):
         return trace.apply_gradient(operation)
     return [trace.env[gradient_of(operation, "out")]] * len(operation.outputs)
 
 
 def _normalisation_gradient(trace: Trace, operation: Operation) -> Sequence[Any]:
     forward = trace.gradients.forward[operation.index]
-    product = trace.env[forward.operand(0)]
+    product = trace.env.get(forward.operand(0))
     if not isinstance(product, Unmultiplied):
         return normalised.HANDLERS[operation.name](trace, operation)  # type: ignore[return-value]
     assert trace.kernels is not None

@@ -31,8 +31,11 @@ def _while(trace: Trace, operation: Operation) -> Sequence[Any]:
 
 def _overlaps(trace: Trace, operation: Operation) -> int | None:
     """The matrix of a loop that is a suppression, if the kernel takes it."""
-    body, valid = operation.blocks[0], operation.inputs[1]
-    if len(body.arguments) != 2 or len(body.results) != 3 or valid not in trace.env or trace.gradients.wanted:
+    body = operation.blocks[0]
+    if len(operation.inputs) < 2 or len(body.arguments) != 2 or len(body.results) != 3:
+        return None
+    valid = operation.inputs[1]
+    if valid not in trace.env or trace.gradients.wanted:
         return None
     uses, (now, _), (changed, after, before) = Uses(body), body.arguments, body.results
     difference = _made_by(uses, changed, "pd_op.any")
