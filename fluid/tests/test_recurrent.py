@@ -1,10 +1,11 @@
 """Recurrences against their formulas in NumPy, in every form of loop, on both engines; and loops that are not trained."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from fluid.engine.paddle import PaddleEngine
-from fluid.engine.xla import create
+from fluid.engine.xla import compiled, create
 from fluid.program import Input, Program, build, initialise
 from fluid.recurrent import bidirectional_gru, gru, lstm, recur
 from fluid.schedule import Constant
@@ -204,6 +205,25 @@ def test_a_cell_that_sees_more_than_its_input() -> None:
     expected, actual = (gradients(make, feed(), engine) for engine in (PaddleEngine(), create("cpu")))
     assert np.abs(expected["query"]).max() > 1e-6
     np.testing.assert_allclose(actual["query"], expected["query"], rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("kind", ["gru", "lstm"])
+def test_kernels_leave_a_trained_recurrence_to_the_rules(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "run_on", lambda device: True)
+
+    def loss(**values: Any) -> dict[str, Any]:
+        return {"loss": network(kind, reverse=True)(**values)["loss"]}
+
+    def make(optimizer: Any) -> Program:
+        return build(loss, INPUTS, name="train", training=True, optimizer=optimizer)
+
+    found = []
+    for kernels in (False, True):
+        engine = create("cpu")
+        engine.tuning = replace(engine.tuning, kernels=kernels)
+        found.append(gradients(make, feed(), engine))
+    for name, gradient in found[0].items():
+        np.testing.assert_allclose(found[1][name], gradient, rtol=0, atol=1e-12, err_msg=name)
 
 
 def test_a_loop_that_fills_a_buffer_is_found() -> None:
