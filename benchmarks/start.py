@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 WARM = 3
 
 INPUTS = {
-    "image_classification": ["image_classification/data/photographs/imagenet_00_243.jpg"],
+    "image_classification": ["image_classification/data/photographs/cat.jpg"],
     "object_detection": ["object_detection/data/photographs/chelsea.jpg"],
     "ocr_recognition": ["ocr_recognition/data/signs/scenetext01_0.jpg"],
     "DeepASR": ["DeepASR/data/examples/digits/*.flac"],

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from unittest import mock
 
-from benchmarks import shipped, table
+from benchmarks import shipped, start, table
 
 import pytest
 
@@ -79,3 +79,8 @@ def test_what_is_evaluated_is_there() -> None:
     for name, evaluation in shipped.EVALUATIONS.items():
         verb, task, *_ = evaluation.command.split()
         assert (ROOT / task / f"{verb}.py").is_file(), name
+
+
+def test_what_the_starts_are_given_is_there() -> None:
+    patterns = [word for words in start.INPUTS.values() for word in words if "/" in word]
+    assert patterns and [pattern for pattern in patterns if not any(ROOT.glob(pattern))] == []
