@@ -466,7 +466,7 @@ def settle(flags: Flags, task: str, *, free: Iterable[str] = ()) -> Settled[Flag
     values = {item.name: getattr(own, item.name) for item in fields(flags) if item.name in remembered.keys() - named}
     before, now = configuration.to_dict(own), configuration.to_dict(flags)
     changes = {
-        name: (getattr(own, name), getattr(flags, name))
+        name: (before[name], now[name])
         for name in sorted(named & remembered.keys() & before.keys())
         if before[name] != now[name]
     }

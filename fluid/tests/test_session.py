@@ -34,15 +34,19 @@ def test_a_run_takes_its_own_flags(tmp_path):
 
 
 def test_a_flag_that_is_named_anew_is_said_and_recorded(tmp_path, capsys):
-    toy.main(ToyFlags(output_dir=tmp_path, lr=0.05, max_steps=9))
-    go_on(tmp_path, "--lr", 0.2)
+    """A folder too: checkpoints are written all the same."""
+    one, other = tmp_path / "one", tmp_path / "other"
+    toy.main(ToyFlags(output_dir=tmp_path, lr=0.05, max_steps=9, data_dir=one))
+    go_on(tmp_path, "--lr", 0.2, "--data_dir", other)
     said = capsys.readouterr().out
+    assert f"--data_dir is {other} from here on, not {one}" in said
     assert "--lr is 0.2 from here on, not 0.05" in said and "--max_steps is 20 from here on, not 9" in said
     assert "the learning rate of the next update is 0.116; by the flags before it would be 0.0289" in said
     (event,) = events(tmp_path, "changes")
-    assert event["step"] == 9 and event["flags"] == {"lr": "0.2", "max_steps": "20"}
+    assert event["step"] == 9 and event["flags"] == {"data_dir": str(other), "lr": "0.2", "max_steps": "20"}
     changes = checkpoint.load(tmp_path)[1].changes
     assert {"flag": "lr", "before": 0.05, "after": 0.2, "step": 9} in changes
+    assert {"flag": "data_dir", "before": str(one), "after": str(other), "step": 9} in changes
     assert json.loads((tmp_path / "config.json").read_text())["lr"] == 0.2
 
 

@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -847,35 +847,38 @@ import json, os, sys
 sys.path.insert(0, sys.argv[2])
 import numpy as np
 from fluid.engine.xla import create, distributed, graph
-folder, _, coordinator, hosts, host = sys.argv[1:]
+folders, _, coordinator, hosts, host = sys.argv[1:]
 hosts, host = int(hosts), int(host)
 if hosts > 1:
     distributed.start(coordinator, hosts, host)
-programs, state = graph.load(folder)
-engine = create("cpu", seed=5)
-engine.load(state)
-feed = dict(np.load(folder + "/feed.npz"))
-rows = len(feed["label"]) // hosts
-feed = {name: value[host * rows : (host + 1) * rows] for name, value in feed.items()}
-losses = [float(engine.run(programs["train"], engine.put(feed, programs["train"]), step)["loss"]) for step in range(3)]
-per_sample = np.asarray(engine.run(programs["eval"], feed)["losses"])
-many = np.asarray(engine.run_many(programs["eval"], [feed, feed], fetch=["losses"])["losses"])
-assert np.array_equal(many[0], many[1]) and np.allclose(many[0], per_sample, rtol=1e-6)
-assert engine.agree(host == hosts - 1) and not engine.agree(False)
-total = distributed.total_over_hosts(np.array([per_sample.sum(), len(per_sample)]))
-np.savez(f"{folder}/result_{hosts}_{host}.npz", **engine.state())
-print("RESULT " + json.dumps([engine.num_devices, losses, per_sample.tolist(), total.tolist()]))
+for folder in json.loads(folders):
+    programs, state = graph.load(folder)
+    engine = create("cpu", seed=5)
+    engine.load(state)
+    feed = dict(np.load(folder + "/feed.npz"))
+    rows = len(feed["label"]) // hosts
+    feed = {name: value[host * rows : (host + 1) * rows] for name, value in feed.items()}
+    train = programs["train"]
+    losses = [float(engine.run(train, engine.put(feed, train), step)["loss"]) for step in range(3)]
+    per_sample = np.asarray(engine.run(programs["eval"], feed)["losses"])
+    many = np.asarray(engine.run_many(programs["eval"], [feed, feed], fetch=["losses"])["losses"])
+    assert np.array_equal(many[0], many[1]) and np.allclose(many[0], per_sample, rtol=1e-6)
+    assert engine.agree(host == hosts - 1) and not engine.agree(False)
+    total = distributed.total_over_hosts(np.array([per_sample.sum(), len(per_sample)]))
+    np.savez(f"{folder}/result_{hosts}_{host}.npz", **engine.state())
+    print("RESULT " + json.dumps([engine.num_devices, losses, per_sample.tolist(), total.tolist()]))
 distributed.wait_for_hosts("end")
 """
 
 
-def on_devices(folder: Path, devices: int, hosts: int = 1) -> list[Any]:
-    """Results of each process: devices seen, training losses, per-sample losses, sums over hosts."""
+def on_devices(folders: Sequence[Path], devices: int, hosts: int = 1) -> list[Any]:
+    """Results of each process for the Programs in each folder: devices seen, training losses, per-sample losses, sums over hosts."""
+    named = json.dumps(list(map(str, folders)))
     port = 20000 + os.getpid() % 20000
     environment = with_devices(devices // hosts)
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", ON_DEVICES, str(folder), str(ROOT), f"127.0.0.1:{port}", str(hosts), str(host)],
+            [sys.executable, "-c", ON_DEVICES, named, str(ROOT), f"127.0.0.1:{port}", str(hosts), str(host)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -887,36 +890,40 @@ def on_devices(folder: Path, devices: int, hosts: int = 1) -> list[Any]:
     for process in processes:
         output, errors = process.communicate(timeout=240)
         assert process.returncode == 0, errors[-3000:]
-        results.append(json.loads(next(line[7:] for line in output.splitlines() if line.startswith("RESULT "))))
+        results.append([json.loads(line[7:]) for line in output.splitlines() if line.startswith("RESULT ")])
     return results
 
 
-@pytest.mark.parametrize("statistics_batch", [None, 2])
-def test_eight_devices_of_one_process_and_of_two_equal_one(statistics_batch: int | None, tmp_path: Path) -> None:
-    train, evaluate = image_program(rate=0.3), image_program("eval", optimizer=None)
-    train.statistics_batch = statistics_batch
-    state, feed = initialise(train, seed=14), image_feed(16)
-    graphs.save(tmp_path, [capture(train), capture(evaluate)], state)
-    np.savez(tmp_path / "feed.npz", **feed)
-    engine = create("cpu", seed=5)
-    engine.load(state)
-    losses = [float(engine.run(train, feed, step)["loss"]) for step in range(3)]
-    per_sample = np.asarray(engine.run(evaluate, feed)["losses"])
-    wanted = engine.state()
-
-    ((devices, eight, rows, _),) = on_devices(tmp_path, 8)
-    assert devices == 8
-    assert np.allclose(eight, losses, rtol=1e-5) and np.allclose(rows, per_sample, rtol=1e-4)
-    results = on_devices(tmp_path, 8, hosts=2)
-    for host, (devices, found, rows, total) in enumerate(results):
+def test_eight_devices_of_one_process_and_of_two_equal_one(tmp_path: Path) -> None:
+    """With statistics of the whole batch, and of two images each."""
+    cases = []
+    for statistics_batch in (None, 2):
+        train, evaluate = image_program(rate=0.3), image_program("eval", optimizer=None)
+        train.statistics_batch = statistics_batch
+        state, feed = initialise(train, seed=14), image_feed(16)
+        folder = tmp_path / f"statistics_{statistics_batch}"
+        graphs.save(folder, [capture(train), capture(evaluate)], state)
+        np.savez(folder / "feed.npz", **feed)
+        engine = create("cpu", seed=5)
+        engine.load(state)
+        losses = [float(engine.run(train, feed, step)["loss"]) for step in range(3)]
+        per_sample = np.asarray(engine.run(evaluate, feed)["losses"])
+        cases.append((folder, losses, per_sample, engine.state()))
+    folders = [folder for folder, *_ in cases]
+    (alone,), together = on_devices(folders, 8), on_devices(folders, 8, hosts=2)
+    for number, (folder, losses, per_sample, wanted) in enumerate(cases):
+        devices, eight, rows, _ = alone[number]
         assert devices == 8
-        assert np.allclose(found, losses, rtol=1e-5)
-        assert np.allclose(rows, per_sample[8 * host : 8 * host + 8], rtol=1e-4)
-        assert np.allclose(total, [per_sample.sum(), 16], rtol=1e-4)
-    for file in ("result_1_0.npz", "result_2_0.npz", "result_2_1.npz"):
-        with np.load(tmp_path / file) as found:
-            for name, value in wanted.items():
-                assert difference(found[name], value) < 1e-4, (file, name)
+        assert np.allclose(eight, losses, rtol=1e-5) and np.allclose(rows, per_sample, rtol=1e-4)
+        for host, (devices, found, rows, total) in enumerate(results[number] for results in together):
+            assert devices == 8
+            assert np.allclose(found, losses, rtol=1e-5)
+            assert np.allclose(rows, per_sample[8 * host : 8 * host + 8], rtol=1e-4)
+            assert np.allclose(total, [per_sample.sum(), 16], rtol=1e-4)
+        for file in ("result_1_0.npz", "result_2_0.npz", "result_2_1.npz"):
+            with np.load(folder / file) as found:
+                for name, value in wanted.items():
+                    assert difference(found[name], value) < 1e-4, (file, name)
 
 
 OPEN_PROGRAMS = """

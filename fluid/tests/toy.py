@@ -56,6 +56,8 @@ class ToyFlags(TrainFlags):
     """Names of the classes."""
     dropout: Decay = 0.2
     """Dropout of the hidden layer; engines draw different masks."""
+    data_dir: Path | None = None
+    """Folder that is remembered, and not read."""
 
 
 def network(point: paddle.pir.Value, label: paddle.pir.Value, training: bool, hidden: int, dropout: float) -> dict:
