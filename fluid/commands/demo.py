@@ -5,6 +5,7 @@ A task shows what its demo.toml says: a title, the commands as `./zoo` takes the
 
 import argparse
 import html
+import importlib.metadata
 import shlex
 import subprocess
 import sys
@@ -17,7 +18,6 @@ from pathlib import Path
 
 from fluid.run import console, script
 
-import matplotlib
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -169,7 +169,8 @@ def _tile(item: Shown) -> Image.Image:
 
 def _font(size: int) -> ImageFont.FreeTypeFont:
     """One that has the letters of all languages here."""
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
+    matplotlib = importlib.metadata.distribution("matplotlib")
+    return ImageFont.truetype(str(matplotlib.locate_file("matplotlib/mpl-data/fonts/ttf/DejaVuSans.ttf")), size)
 
 
 if __name__ == "__main__":
