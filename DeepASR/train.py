@@ -6,7 +6,7 @@ python train.py --data_dir aishell --hidden_dim 1024 --proj_dim 512 --stacked_nu
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -159,11 +159,8 @@ def main(flags: Flags) -> Outcome:
 
 
 def with_recipe(flags: Flags) -> Flags:
-    """With what the recipe says of flags that are not named."""
-    if flags.recipe == "own":
-        return flags
-    unnamed = {name: value for name, value in RECIPE_OF_2018.items() if name not in configuration.named(flags)}
-    return replace(flags, **unnamed)
+    """The flags with those of the recipe that the command line does not name."""
+    return configuration.with_recipe(flags, RECIPE_OF_2018) if flags.recipe == "2018" else flags
 
 
 def open_data(flags: Flags) -> tuple[Corpus, dict[str, Part]]:

@@ -249,6 +249,9 @@ class TrainFlags(HostFlags, EngineFlags):
     """What --capture writes of the initial state: its values, or the distributions that they are drawn from."""
 
 
+Trained = TypeVar("Trained", bound=TrainFlags)
+
+
 def parse(
     config: type[Config],
     argv: Sequence[str] | None = None,
@@ -336,6 +339,21 @@ def with_named(config: Config, values: Mapping[str, Any]) -> Config:
     result = dataclasses.replace(config, **values)  # type: ignore[type-var]
     object.__setattr__(result, _NAMED, named(config) | values.keys())
     return result
+
+
+def unnamed(config: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of `values` whose flags the command line does not name."""
+    return {name: value for name, value in values.items() if name not in named(config)}
+
+
+def with_recipe(config: Trained, values: Mapping[str, Any]) -> Trained:
+    """The flags of a train.py with the values of a recipe where the command line names none.
+
+    A run that goes on and Programs from files remember what they began with, and get nothing.
+    """
+    if config.checkpoint is not None or config.programs is not None:
+        return config
+    return with_named(config, unnamed(config, values))
 
 
 def as_built(config: Config, settings: Mapping[str, Any], names: Collection[str], what: str, mend: str) -> Config:

@@ -168,10 +168,7 @@ def main(flags: Flags) -> Outcome:
 
 def with_recipe(flags: Flags) -> Flags:
     """The flags with those of the recipe that the command line does not name."""
-    if flags.recipe == "none":
-        return flags
-    named = configuration.named(flags)
-    return configuration.with_named(flags, {name: value for name, value in RECIPE.items() if name not in named})
+    return configuration.with_recipe(flags, RECIPE) if flags.recipe == "2018" else flags
 
 
 def with_network_of_weights(flags: Flags) -> Flags:
@@ -180,8 +177,7 @@ def with_network_of_weights(flags: Flags) -> Flags:
         return flags
     facts = open_segmenter(starting(flags)).facts
     network = {"width": facts.width, "blocks": facts.blocks, "rounding": facts.rounding, "zoom": facts.zoom}
-    named = configuration.named(flags)
-    return configuration.with_named(flags, {name: value for name, value in network.items() if name not in named})
+    return configuration.with_recipe(flags, network)
 
 
 def starting(flags: Flags) -> NetworkFlags:

@@ -95,7 +95,7 @@ def applied(flags: "Flags", say: Callable[[str], None]) -> "Flags":
         values |= fitted(recipe, named, len(images) if images is not None else None, flags.batch_size)
         shown = [f"--{name} {value}" for name, value in values.items() if value and name not in named | {"model"}]
         say(f"{'fine-tuning' if start else 'training from scratch'}, where no flag says otherwise: {' '.join(shown)}")
-    return configuration.with_named(flags, {name: value for name, value in values.items() if name not in named})
+    return configuration.with_recipe(flags, values)
 
 
 def starting_weights(flags: "Flags") -> str | None:

@@ -7,7 +7,7 @@ python train.py --data_dir corpora --model base --batch_size 8192 --warmup_steps
 
 import dataclasses
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -180,9 +180,7 @@ FREE = ("data_dir", "train_file_pattern", "val_file_pattern", "test_batch_size",
 
 def main(flags: Flags) -> Outcome:
     """Train as `flags` say; returns how the run ended."""
-    settled = settle(flags, TASK, free=FREE)
-    if settled.facts is None:
-        settled.flags = with_recipe(settled.flags, configuration.named(flags))
+    settled = settle(with_recipe(flags), TASK, free=FREE)
     flags = settled.flags
     settled.refuse_changes(*NETWORK_FLAGS)
     train_pairs, dev_pairs = read_data(flags)
@@ -221,15 +219,16 @@ def main(flags: Flags) -> Outcome:
         )
 
 
-def with_recipe(flags: Flags, named: Collection[str]) -> Flags:
+def with_recipe(flags: Flags) -> Flags:
     """The flags, and for a network that learns the embedded sentences those of `EMBEDDED_RECIPE` that are not named."""
     other = (flags.data_dir, flags.train_file_pattern, flags.val_file_pattern, flags.pretrained_model)
-    if flags.digit_copy or any(value is not None for value in other):
+    begun = (flags.checkpoint, flags.programs)
+    if flags.digit_copy or any(value is not None for value in (*other, *begun)):
         return flags
-    own = {name: value for name, value in EMBEDDED_RECIPE.items() if name not in named}
+    own = configuration.unnamed(flags, EMBEDDED_RECIPE)
     words = " ".join(f"--{name} {value}" for name, value in own.items())
     console.print(f"the embedded sentences are learned with {words}", markup=False, highlight=False)
-    return dataclasses.replace(flags, **own)
+    return configuration.with_recipe(flags, own)
 
 
 def length_of(settled: Settled[Flags], source: PairSource) -> Length:

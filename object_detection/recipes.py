@@ -46,12 +46,9 @@ def applied(flags: "Flags") -> "Flags":
 
     A run that goes on and Programs from files remember what was set.
     """
-    if flags.checkpoint is not None or flags.programs is not None:
-        return flags
     drawn = flags.data == "shapes" and flags.data_dir is None
     values = OF_2018 if flags.recipe == "2018" else OF_SHAPES if drawn else {}
-    named = configuration.named(flags)
-    return configuration.with_named(flags, {name: value for name, value in values.items() if name not in named})
+    return configuration.with_recipe(flags, values)
 
 
 def learning_rate(flags: "Flags", steps_per_epoch: int, *, coco: bool) -> Schedule:

@@ -1,10 +1,12 @@
 """The recipes of 2018, as values of today's flags. Imports no paddle."""
 
-from collections.abc import Collection, Mapping
-from dataclasses import replace
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-Flags = TypeVar("Flags")
+from fluid import config as configuration
+
+if TYPE_CHECKING:
+    from ocr_recognition.train import Flags
 
 COMMON = {
     "height": 48,
@@ -26,11 +28,9 @@ OF_2018: Mapping[str, Mapping[str, Any]] = {
 """Network -> flags; of attention since August 2018."""
 
 
-def with_recipe(flags: Flags, named: Collection[str]) -> Flags:
-    """`flags` with the values of 2018 for all that the command line does not name, if --recipe 2018 is given."""
-    recipe = getattr(flags, "recipe", None)
-    if recipe is None:
+def with_recipe(flags: "Flags") -> "Flags":
+    """The flags with those of the recipe that the command line does not name."""
+    if flags.recipe is None:
         return flags
-    model = getattr(flags, "model") if "model" in named else "crnn_ctc"  # noqa: B009
-    values = {"model": model, **OF_2018.get(model, COMMON)}
-    return replace(flags, **{name: value for name, value in values.items() if name not in named})  # type: ignore[type-var]
+    model = flags.model if "model" in configuration.named(flags) else "crnn_ctc"
+    return configuration.with_recipe(flags, {"model": model, **OF_2018.get(model, COMMON)})

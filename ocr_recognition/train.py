@@ -90,9 +90,7 @@ FREE = ("data_dir", "train_list", "test_list", "num_workers", "num_words", "pret
 
 def main(flags: Flags) -> Outcome:
     """Train as `flags` say; returns how the run ended."""
-    settled = settle(flags, TASK, free=FREE)
-    if settled.facts is None:
-        settled.flags = with_recipe(settled.flags, configuration.named(flags))
+    settled = settle(with_recipe(flags), TASK, free=FREE)
     flags = settled.flags
     settled.refuse_changes(*NETWORK_FLAGS)
     recognizer = describe(flags, settled.facts)

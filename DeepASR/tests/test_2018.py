@@ -78,6 +78,8 @@ def test_the_recipe_of_2018_gives_way_to_named_flags() -> None:
     flags = train.with_recipe(configuration.parse(train.Flags, ["--recipe", "2018", "--batch_size", "64"]))
     assert (flags.hidden_dim, flags.proj_dim, flags.stacked_num, flags.filters) == (1024, 512, 5, 32)
     assert (flags.batch_size, flags.optimizer, flags.lr, flags.running_mean) == (64, "adam", 0.00016, 0)
+    begun = configuration.parse(train.Flags, ["--recipe", "2018", "--checkpoint", "run"])
+    assert train.with_recipe(begun) is begun, "a run that goes on remembers what it began with"
     assert not any((flags.speed, flags.warp, flags.noise, flags.time_masks, flags.l2_decay, flags.grad_clip))
 
 

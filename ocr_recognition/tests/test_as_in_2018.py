@@ -97,7 +97,7 @@ def test_every_flag_acts_or_is_told_of(script, table, aliases, capsys) -> None:
 
 def test_the_recipes() -> None:
     plain = train.Flags(recipe="2018")
-    flags = with_recipe(plain, {"recipe"})
+    flags = with_recipe(plain)
     assert (flags.model, flags.optimizer, flags.momentum_rate, flags.lr, flags.l2_decay) == (
         "crnn_ctc",
         "momentum",
@@ -107,7 +107,7 @@ def test_the_recipes() -> None:
     )
     assert (flags.height, flags.batch_size, flags.max_steps, flags.lr_strategy) == (48, 32, 720_000, "constant")
     assert flags.averaging == Window(0.15, 10_000, 12_500) and flags.grad_clip is None
-    flags = with_recipe(train.Flags(recipe="2018", model="attention", lr=0.5), {"recipe", "model", "lr"})
+    flags = with_recipe(train.Flags(recipe="2018", model="attention", lr=0.5))
     assert (flags.optimizer, flags.lr, flags.grad_clip, flags.beam_size, flags.longest) == (
         "adadelta",
         0.5,
@@ -115,7 +115,7 @@ def test_the_recipes() -> None:
         2,
         100,
     )
-    assert with_recipe(train.Flags(), set()) == train.Flags()
+    assert with_recipe(train.Flags()) == train.Flags()
 
 
 def test_the_loss_of_2018_is_a_sum_whose_gradient_is_divided_by_the_frames() -> None:
