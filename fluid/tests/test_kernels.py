@@ -180,6 +180,23 @@ def test_two_devices_make_a_step_by_kernels():
     assert done.returncode == 0, done.stderr
 
 
+def test_classes_of_pixels_are_left_to_the_rules():
+    """Their logits lie channels-last."""
+
+    def network(image: Any, label: Any, training: bool) -> dict[str, Any]:
+        logits = paddle.nn.Conv2D(3, 4, 1)(image)
+        return {"loss": paddle.mean(F.cross_entropy(logits, label, axis=1))}
+
+    inputs = [Input("image", (None, 3, 4, 4)), Input("label", (None, 1, 4, 4), "int64")]
+    options = {"optimizer": lambda: paddle.optimizer.SGD(1.0), "schedule": Constant(0.1)}
+    program = build(network, inputs, name="pixels", training=True, **options)
+    image, label = np.zeros((2, 3, 4, 4), np.float32), np.zeros((2, 1, 4, 4), np.int64)
+    by_kernels, by_rules = (
+        engine_with(kernels).lowered_text(program, {"image": image, "label": label}) for kernels in (True, False)
+    )
+    assert by_kernels == by_rules
+
+
 def of_gpu() -> Kernels:
     """As on one GPU, which need not be there."""
     mesh: Any = SimpleNamespace(size=1, devices=np.array([SimpleNamespace(platform="gpu")]))

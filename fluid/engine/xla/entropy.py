@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from fluid.engine.xla.graph import Operation, Uses
 from fluid.engine.xla.kernels import cross_entropy as kernel
+from fluid.engine.xla.layout import ChannelsLast
 from fluid.engine.xla.rules import RULES
 from fluid.engine.xla.trace import Handler, Trace
 
@@ -77,7 +78,7 @@ def _call(trace: Trace, logits: int) -> _Made | None:
     trained = [item for item in losses if item.index in trace.gradients.wanted]
     targets = [_target(trace.uses, item) for item in losses]
     labels = {target.label for target in targets if target is not None}
-    if trace.inside or len(trained) != 1 or None in targets or len(labels) != 1:
+    if trace.inside or isinstance(array, ChannelsLast) or len(trained) != 1 or None in targets or len(labels) != 1:
         return None
     if not all(_is_over_words(trace.uses, item, array) for item in losses) or not _is_of_product(trace, trained[0]):
         return None

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fluid.engine.xla import control, enlarged, entropy, expanded, normalised, suppression
+from fluid.engine.xla import control, enlarged, entropy, expanded, normalised, pooled, suppression
 from fluid.engine.xla.first import only_first
 from fluid.engine.xla.gradients import Gradients, match
 from fluid.engine.xla.graph import Graph, walk, written_outside
@@ -52,7 +52,7 @@ def lower(
     gradients = match(graph, RULES.__contains__)
     handlers = dict(control.HANDLERS)
     if kernels is not None:
-        handlers |= enlarged.HANDLERS | entropy.HANDLERS | suppression.HANDLERS
+        handlers |= enlarged.HANDLERS | entropy.HANDLERS | pooled.HANDLERS | suppression.HANDLERS
         handlers |= normalised.HANDLERS | expanded.HANDLERS
     check_rules(graph, gradients)
     changed: set[int] = set().union(*(written_outside(operation) for operation in graph.block.operations))

@@ -15,8 +15,10 @@ from typing import Any
 
 from fluid.engine.xla.graph import Operation
 from fluid.engine.xla.kernels import pointwise as kernel
+from fluid.engine.xla.kernels import pooling
 from fluid.engine.xla.kernels.expansion import Unmultiplied
-from fluid.engine.xla.layout import ChannelsLast
+from fluid.engine.xla.layout import ChannelsLast, channels_last_array
+from fluid.engine.xla.pooled import is_pooled
 from fluid.engine.xla.trace import Handler, Trace
 
 import jax
@@ -79,21 +81,39 @@ def _normalisation_gradient(trace: Trace, operation: Operation) -> Sequence[Any]
     if not isinstance(statistics, Statistics):
         return trace.apply_gradient(operation)
     x, by_y = trace.env[forward.operand(0)].array, trace.env[gradient_of(operation, "out")]
-    summed = trace.made.get((source(trace, gradient_of(operation, "out")), forward.operand(0)))
-    by_y = by_y.array if isinstance(by_y, ChannelsLast) else jnp.transpose(by_y, (0, 2, 3, 1))
-    if summed is None:
-        wide, value = (kernel.in_groups(array, len(statistics.mean)).astype(jnp.float32) for array in (by_y, x))
-        summed = kernel.Summed(by_y, wide.sum((1, 2, 3)), (wide * value).sum((1, 2, 3)))
-    scale, count = trace.env[forward.operand(3)], x.size // statistics.mean.size
-    by_bias = summed.total
-    by_scale = (summed.product - statistics.mean * by_bias) * statistics.inverse
-    unmade = kernel.Unmade(by_y, x, *affine(statistics, scale, by_bias, by_scale, count))
-    readers = trace.uses.readers(operation.outputs[operation.output_names.index("x_grad")])
-    product = readers[0] if [item.name for item in readers] == [f"{_CONVOLUTION}_grad"] else None
-    later = product is not None and chain_of(trace, product) is not None
-    by_x = unmade if later else ChannelsLast(unmade.made())
-    found = {"x_grad": by_x, "scale_grad": by_scale.sum(0), "bias_grad": by_bias.sum(0)}
+    scale, groups, count = trace.env[forward.operand(3)], len(statistics.mean), x.size // statistics.mean.size
+    total, product = _sums(trace, operation, forward.operand(0), groups)
+    by_scale = (product - statistics.mean * total) * statistics.inverse
+    vectors = affine(statistics, scale, total, by_scale, count)
+    by_x: ChannelsLast | kernel.Unmade
+    if isinstance(by_y, pooling.Spread):
+        assert trace.kernels is not None
+        by_x = ChannelsLast(pooling.gradient(trace.kernels, by_y, x, *vectors))
+    else:
+        unmade = kernel.Unmade(channels_last_array(by_y), x, *vectors)
+        by_x = unmade if _is_made_later(trace, operation) else ChannelsLast(unmade.made())
+    found = {"x_grad": by_x, "scale_grad": by_scale.sum(0), "bias_grad": total.sum(0)}
     return [found[name] for name in operation.output_names]
+
+
+def _sums(trace: Trace, operation: Operation, value: int, groups: int) -> tuple[jax.Array, jax.Array]:
+    """[G, C]: of the gradient that a normalisation's gradient gets, and of its products with what was normalised."""
+    x, by_y = trace.env[value].array, trace.env[gradient_of(operation, "out")]
+    if isinstance(by_y, pooling.Spread):
+        assert trace.kernels is not None
+        return pooling.sums(trace.kernels, by_y, x, groups)
+    summed = trace.made.get((source(trace, gradient_of(operation, "out")), value))
+    if summed is not None:
+        return summed.total, summed.product
+    wide, pixels = (kernel.in_groups(array, groups).astype(jnp.float32) for array in (channels_last_array(by_y), x))
+    return wide.sum((1, 2, 3)), (wide * pixels).sum((1, 2, 3))
+
+
+def _is_made_later(trace: Trace, operation: Operation) -> bool:
+    """Whether the gradient of a normalisation goes to a convolution whose gradients the kernels make."""
+    readers = trace.uses.readers(operation.outputs[operation.output_names.index("x_grad")])
+    product = readers[0] if _names(readers) == [f"{_CONVOLUTION}_grad"] else None
+    return product is not None and chain_of(trace, product) is not None
 
 
 def affine(
@@ -131,6 +151,8 @@ def _already(trace: Trace, operation: Operation) -> Sequence[Any]:
     value = operation.outputs[0]
     if value in trace.made:
         return [trace.made[value]]
+    if operation.name == "pd_op.relu_grad" and isinstance(trace.env[gradient_of(operation, "out")], pooling.Spread):
+        return [trace.env[gradient_of(operation, "out")]]
     return trace.apply_rule(operation) if operation.name == "pd_op.add_n" else trace.apply_gradient(operation)
 
 
@@ -191,8 +213,9 @@ def _is_normalised_here(trace: Trace, operation: Operation, x: jax.Array) -> boo
 
     Its statistics may be rounded as products in bfloat16 are.
     """
-    if not groups_of(trace, operation, len(x)):
-        return False
+    groups = groups_of(trace, operation, len(x))
+    if not groups or is_pooled(trace, operation, x, groups):
+        return groups > 0
     before = trace.uses.producer(operation.operand(0))
     if before is not None and before.name == _CONVOLUTION:
         pixels = trace.env[before.operand(0)]

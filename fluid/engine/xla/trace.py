@@ -124,7 +124,7 @@ class Trace:
         entry, operands = RULES[operation.name], self.operands(operation)
         if not entry.random and all(is_known(value) for value in operands):
             with jax.ensure_compile_time_eval(), np.errstate(all="ignore"):
-                known = _as_tuple(entry.function(self._call(operation), *operands))
+                known = _as_tuple(entry.function(self.call(operation), *operands))
                 return jax.tree.map(np.asarray, list(known))
         wanted = self.gradients.wanted.get(operation.index)
         function = self.prepared(operation, entry, operands)
@@ -154,7 +154,7 @@ class Trace:
         """The rule as a function of operands in any layout and type, to be called or differentiated."""
         last = self._uses_channels_last(operation, entry, operands)
         key = jax.random.fold_in(self.key, operation.index) if entry.random else None
-        call = self._call(operation, key=key, channels_last=last)
+        call = self.call(operation, key=key, channels_last=last)
         names = operation.input_names
         activations = [value in self.fed for value in operation.inputs]
 
@@ -169,7 +169,7 @@ class Trace:
 
         return function
 
-    def _call(self, operation: Operation, **options: Any) -> Call:
+    def call(self, operation: Operation, **options: Any) -> Call:
         return Call(
             operation,
             self.graph.types,

@@ -30,13 +30,7 @@ def _pool(op: Call, x: jax.Array, window: list[int]) -> jax.Array:
         return _global_pool(op, x)
     if op["adaptive"]:
         return _adaptive_pool(op, x, window)
-    strides = op["strides"]
-    padding = spatial_padding(op, size, window, strides)
-    if op["ceil_mode"]:
-        padding = [
-            (before, after + -(n + before + after - w) % s)
-            for n, w, s, (before, after) in zip(size, window, strides, padding, strict=True)
-        ]
+    strides, padding = op["strides"], window_padding(op, size, window)
     if op["pooling_type"] == "max":
         if op.channels_last and x.ndim == 4:
             return _max_pool(x, tuple(window), tuple(strides), tuple(padding))
@@ -44,6 +38,17 @@ def _pool(op: Call, x: jax.Array, window: list[int]) -> jax.Array:
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     total = _reduce_window(op, wide, lax.add, 0.0, window, strides, padding)
     return (total / _window_counts(op, size, window, strides, padding).astype(wide.dtype)).astype(x.dtype)
+
+
+def window_padding(op: Call, size: list[int], window: list[int]) -> list[tuple[int, int]]:
+    """Before and after each spatial axis; with `ceil_mode` so much that the last window is whole."""
+    padding = spatial_padding(op, size, window, op["strides"])
+    if not op["ceil_mode"]:
+        return padding
+    return [
+        (before, after + -(n + before + after - w) % s)
+        for n, w, s, (before, after) in zip(size, window, op["strides"], padding, strict=True)
+    ]
 
 
 def _reduce_window(op: Call, x: jax.Array, function: Any, start: float, window: Any, strides: Any, padding: Any) -> Any:
@@ -57,10 +62,10 @@ def _reduce_window(op: Call, x: jax.Array, function: Any, start: float, window: 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
 def _max_pool(x: jax.Array, window: Any, strides: Any, padding: Any) -> jax.Array:
     """Max pooling of [N, H, W, C] with a gradient that reads: which of the window's offsets won is kept, one byte each."""
-    return _max_pool_forward(x, window, strides, padding)[0]
+    return max_pool_and_winners(x, window, strides, padding)[0]
 
 
-def _max_pool_forward(x: jax.Array, window: Any, strides: Any, padding: Any) -> tuple[jax.Array, Any]:
+def max_pool_and_winners(x: jax.Array, window: Any, strides: Any, padding: Any) -> tuple[jax.Array, Any]:
     low = np.asarray(-np.inf, x.dtype)
     padded = lax.pad(x, low, [(0, 0, 0), *((*pad, 0) for pad in padding), (0, 0, 0)])
     best, *others = _window_offsets(padded, window, strides)
@@ -91,7 +96,7 @@ def _max_pool_backward(
     return (total[:, top : top + shape[1], left : left + shape[2]],)
 
 
-_max_pool.defvjp(_max_pool_forward, _max_pool_backward)
+_max_pool.defvjp(max_pool_and_winners, _max_pool_backward)
 
 
 def _window_offsets(padded: jax.Array, window: Any, strides: Any) -> Iterator[jax.Array]:
