@@ -20,7 +20,7 @@ from DeepQNetwork.agent import TASK, Agent, AgentFlags
 from DeepQNetwork.episodes import Player, play
 from DeepQNetwork.flags import ALIASES
 from DeepQNetwork.network import act_program, inference_program
-from DeepQNetwork.pretrained import load_agent
+from DeepQNetwork.opening import open_agent
 from fluid import config as configuration
 from fluid import engine as engines
 from fluid.config import Count, ExportFlags, Was
@@ -40,7 +40,7 @@ class Flags(AgentFlags, ExportFlags):
 
 def main(flags: Flags) -> Path:
     """Export; returns the folder."""
-    opened = load_agent(flags)
+    opened = open_agent(flags)
     agent = opened.facts
     return deploy(
         opened,

@@ -17,8 +17,8 @@ from DeepQNetwork import pictures
 from DeepQNetwork.agent import Agent
 from DeepQNetwork.environments import make_game
 from DeepQNetwork.flags import ALIASES, PlayerFlags
+from DeepQNetwork.opening import open_agent
 from DeepQNetwork.player import check_actions, load_player
-from DeepQNetwork.pretrained import load_agent
 from DeepQNetwork.watch import Recorder, watch
 from fluid import config as configuration
 from fluid.config import ArrayFlags, Count, Positive, Range, Was
@@ -55,7 +55,7 @@ def main(flags: Flags) -> list[dict[str, Any]]:
     """Do what the flags say; returns one record an episode."""
     arrays = flags.arrays()
     if arrays is not None:
-        opened = load_agent(flags)
+        opened = open_agent(flags)
         run_arrays(Runner(opened, flags), lambda: build_program(opened.facts), *arrays)
         return []
     if flags.video is not None and flags.video.suffix not in (".gif", ".mp4"):

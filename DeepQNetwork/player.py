@@ -11,7 +11,7 @@ from DeepQNetwork.agent import Agent
 from DeepQNetwork.environments import Environment
 from DeepQNetwork.episodes import Player
 from DeepQNetwork.flags import PlayerFlags
-from DeepQNetwork.pretrained import load_agent
+from DeepQNetwork.opening import open_agent
 from fluid.errors import UserError
 from fluid.interface import Interface
 from fluid.runner import Runner
@@ -52,7 +52,7 @@ def load(
 
 def load_player(flags: PlayerFlags) -> Player:
     """The agent of the flags."""
-    opened = load_agent(flags)
+    opened = open_agent(flags)
     runner = Runner(opened, flags, runs=None)
     program = runner.program("act", lambda: build_program(opened.facts), opened.facts.made_of)
 

@@ -2,11 +2,11 @@
 
 from DeepQNetwork.agent import AgentFlags
 from DeepQNetwork.network import act_program
-from DeepQNetwork.pretrained import SHIPPED, load_agent
+from DeepQNetwork.opening import SHIPPED, open_agent
 from fluid.shipped import Recipe
 
 
 def recipes() -> list[Recipe]:
     """That of infer.py without flags."""
-    agent = load_agent(AgentFlags(pretrained_model=SHIPPED)).facts
+    agent = open_agent(AgentFlags(pretrained_model=SHIPPED)).facts
     return [Recipe("act", agent.made_of, lambda: act_program(agent))]

@@ -19,6 +19,7 @@ from DeepQNetwork.agent import TASK, Agent, AgentFlags, with_equal_networks
 from DeepQNetwork.environments import Environment, is_atari
 from DeepQNetwork.episodes import Player, play
 from DeepQNetwork.loop import REPLAY_PREFIX, Learner, Outcome, benchmark, profile, train
+from DeepQNetwork.opening import open_agent
 from DeepQNetwork.recipe import Recipe, fill, learning_rate, returns_of, view_of
 from DeepQNetwork.watch import Recorder, watch
 from fluid import config as configuration
@@ -31,6 +32,7 @@ from fluid.pictures import draw_curves
 from fluid.run import OUTPUT, Run, console, events, script, show_summary
 from fluid.session import Session, settle
 from fluid.signals import leave_if_stopped
+from fluid.weights import load_into
 
 import numpy as np
 
@@ -290,10 +292,7 @@ def initial_state(program: Interface, seed: int) -> dict[str, np.ndarray]:
 
 def start_from(flags: Flags, state: dict[str, np.ndarray], act: Interface) -> tuple[dict[str, np.ndarray], object]:
     """`state` with the policy network of --pretrained_model in both networks; raises WeightsError if it is another."""
-    from DeepQNetwork.pretrained import load_agent
-    from fluid.weights import load_into
-
-    weights = load_agent(AgentFlags(pretrained_model=flags.pretrained_model, env=flags.env)).state
+    weights = open_agent(AgentFlags(pretrained_model=flags.pretrained_model, env=flags.env)).state
     own = {name: state[name] for name in act.state_names}
     loaded, report = load_into(own, {name: array for name, array in weights.items() if name in own})
     return with_equal_networks({**state, **loaded}), report

@@ -64,13 +64,13 @@ def translation(kind: str, sentences: int) -> Job:
     from fluid.schedule import Constant
     from neural_machine_translation import network
     from neural_machine_translation.decode import Search
+    from neural_machine_translation.opening import open_translator
     from neural_machine_translation.options import ModelFlags
-    from neural_machine_translation.scoring import open_model
     from neural_machine_translation.translator import SHIPPED
 
     import paddle
 
-    config = open_model(ModelFlags(pretrained_model=SHIPPED)).facts.config
+    config = open_translator(ModelFlags(pretrained_model=SHIPPED)).facts.config
     if kind == "train":
         adam = lambda: paddle.optimizer.Adam(1.0, 0.9, 0.98, 1e-9)  # noqa: E731
         program, _ = network.training_programs(config, label_smoothing=0.1, optimizer=adam, schedule=Constant(1e-4))

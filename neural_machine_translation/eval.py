@@ -23,9 +23,9 @@ from fluid.records import write_result, writing
 from fluid.run import console, script
 from fluid.runner import Runner
 from neural_machine_translation.metrics import Perplexity, Quality, quality
+from neural_machine_translation.opening import has_text, open_together
 from neural_machine_translation.options import ALIASES, RETIRED, SEARCH, ModelFlags, with_pairs
 from neural_machine_translation.reader import PairSource, TextPairs, open_pairs
-from neural_machine_translation.scoring import has_text, open_together
 from neural_machine_translation.translate import compile_ahead, runner, translate
 from neural_machine_translation.translator import Transformer, Translator
 

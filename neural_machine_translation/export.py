@@ -26,9 +26,9 @@ from fluid.weights.opening import SETTINGS
 from neural_machine_translation.indices import BOS, EOS
 from neural_machine_translation.metrics import quality
 from neural_machine_translation.network import scoring_program, search_program
+from neural_machine_translation.opening import has_text, open_translator
 from neural_machine_translation.options import ALIASES, RETIRED, SEARCH, NetworkFlags, SearchFlags, with_pairs
 from neural_machine_translation.reader import open_pairs
-from neural_machine_translation.scoring import has_text, open_model
 from neural_machine_translation.translate import runner, translate
 from neural_machine_translation.translator import TASK, Translator
 
@@ -49,7 +49,7 @@ class Flags(NetworkFlags, SearchFlags, BatchFlags, ExportFlags):
 
 def main(flags: Flags) -> Path:
     """Export as `flags` say; returns the folder."""
-    opened = open_model(flags)
+    opened = open_translator(flags)
     translator = opened.facts
     if flags.format == "ctranslate2":
         return to_ctranslate2(opened, flags)

@@ -31,9 +31,10 @@ from fluid.text import decoded_lines
 from fluid.weights import Opened
 from neural_machine_translation.guided import begun_lines, read_glossary, with_copies, with_terms
 from neural_machine_translation.lines import Line, Rules, Search, translate_lines
+from neural_machine_translation.opening import has_text, open_together, open_translator
 from neural_machine_translation.options import ALIASES, RETIRED, SEARCH, ModelFlags, with_pairs
 from neural_machine_translation.reader import EMBEDDED, input_lines, numbered, read_tsv
-from neural_machine_translation.scoring import draw_attentions, has_text, open_model, open_together
+from neural_machine_translation.scoring import draw_attentions
 from neural_machine_translation.shipped import made_of_search
 from neural_machine_translation.translate import Hypothesis, runner, translate
 from neural_machine_translation.translator import Transformer, Translator
@@ -90,7 +91,7 @@ def main(flags: Flags) -> int:
     """Translate as `flags` say; returns how many lines were translated."""
     arrays = flags.arrays()
     if arrays is not None:
-        opened = open_model(flags)
+        opened = open_translator(flags)
         run_arrays(
             Runner(opened, flags),
             lambda: build_program("score", opened.facts, flags),

@@ -22,9 +22,10 @@ from fluid.errors import DataError, UserError
 from fluid.interface import Interface
 from fluid.run import script
 from fluid.runner import Runner
+from neural_machine_translation.opening import has_text, open_translator
 from neural_machine_translation.options import ALIASES, RETIRED, NetworkFlags, with_pairs
 from neural_machine_translation.reader import input_lines, used_buckets
-from neural_machine_translation.scoring import feed_of, has_text, open_model, word_numbers
+from neural_machine_translation.scoring import feed_of, word_numbers
 from neural_machine_translation.translator import Translator
 
 import numpy as np
@@ -60,7 +61,7 @@ def main(flags: Flags) -> int:
     """Score as `flags` say; returns how many pairs were scored."""
     if not flags.inputs:
         raise UserError("give files of pairs (source, tab, target), or - for standard input")
-    opened = open_model(flags, say=lambda line: print(line, file=sys.stderr))
+    opened = open_translator(flags, say=lambda line: print(line, file=sys.stderr))
     translator = opened.facts
     if not has_text(translator):
         raise UserError("give the vocabulary of these weights: --src_vocab_fpath, --trg_vocab_fpath")

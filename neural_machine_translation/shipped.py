@@ -4,8 +4,8 @@ import dataclasses
 from typing import Any
 
 from fluid.shipped import Recipe
+from neural_machine_translation.opening import open_translator
 from neural_machine_translation.options import ModelFlags, SearchFlags
-from neural_machine_translation.scoring import open_model
 from neural_machine_translation.translator import SHIPPED, Transformer
 
 
@@ -22,5 +22,5 @@ def recipes() -> list[Recipe]:
     from neural_machine_translation.network import search_program
 
     flags = ModelFlags(pretrained_model=SHIPPED)
-    config = open_model(flags).facts.config
+    config = open_translator(flags).facts.config
     return [Recipe("search", made_of_search(config, flags), lambda: search_program(config, flags.search()))]

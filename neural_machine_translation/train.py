@@ -33,6 +33,7 @@ from fluid.trainer import Outcome
 from fluid.weights import load_into
 from neural_machine_translation import pictures
 from neural_machine_translation.metrics import Perplexity, quality
+from neural_machine_translation.opening import open_translator
 from neural_machine_translation.options import ALIASES, RETIRED, NetworkFlags, SearchFlags, with_pairs
 from neural_machine_translation.reader import (
     MESSAGES_SHOWN,
@@ -283,10 +284,8 @@ def describe(
         assert facts is not None
         return Translator.from_facts(facts["translator"]), None
     if flags.pretrained_model is not None:
-        from neural_machine_translation.scoring import open_model
-
         names = [item.name for item in fields(NetworkFlags) if item.name not in ("checkpoint", "newest")]
-        opened = open_model(NetworkFlags(**{name: getattr(flags, name) for name in names}))
+        opened = open_translator(NetworkFlags(**{name: getattr(flags, name) for name in names}))
         if facts is not None:
             translator = Translator.from_facts(facts["translator"])
         else:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from DeepQNetwork.agent import MEMORY, Agent, AgentFlags, target_name, with_equal_networks
 from DeepQNetwork.network import act_program, describe_weights, observe_program, sync_program, train_program
-from DeepQNetwork.pretrained import load_agent
+from DeepQNetwork.opening import open_agent
 from fluid import engine as engines
 from fluid.errors import UserError, WeightsError
 from fluid.program import initialise
@@ -52,7 +52,7 @@ def relative(have: np.ndarray, want: np.ndarray) -> float:
 def test_weights_of_2018_give_the_values_of_2018(engine):
     """Computed with Fluid 1.8.5 from the Breakout weights of the 2018 repository."""
     golden = np.load(GOLDEN)
-    opened = load_agent(AgentFlags(pretrained_model="breakout_2018"))
+    opened = open_agent(AgentFlags(pretrained_model="breakout_2018"))
     agent, weights = opened.facts, opened.state
     assert (agent.network, agent.dueling, agent.num_actions, agent.protocol) == ("fluid2018", True, 4, "2018")
     chosen, _ = engines.create(engine, "cpu")
@@ -266,11 +266,11 @@ def test_agents_are_read_off_their_weights(tmp_path):
         assert describe_weights(weights, agent.env, agent.protocol) == agent
         path = tmp_path / f"{agent.network}.safetensors"
         write_weights(path, weights)
-        assert load_agent(AgentFlags(pretrained_model=str(path), env=agent.env, protocol=agent.protocol)).facts == agent
+        assert open_agent(AgentFlags(pretrained_model=str(path), env=agent.env, protocol=agent.protocol)).facts == agent
     with pytest.raises(UserError, match="--env"):
-        load_agent(AgentFlags(pretrained_model=str(tmp_path / "nature.safetensors")))
+        open_agent(AgentFlags(pretrained_model=str(tmp_path / "nature.safetensors")))
     write_weights(tmp_path / "other.safetensors", {"conv2d_0.w_0": np.zeros((4, 4), np.float32)})
     with pytest.raises(WeightsError, match="not the weights of an agent"):
-        load_agent(AgentFlags(pretrained_model=str(tmp_path / "other.safetensors"), env="Pong"))
+        open_agent(AgentFlags(pretrained_model=str(tmp_path / "other.safetensors"), env="Pong"))
     with pytest.raises(WeightsError, match="breakout_2018"):
-        load_agent(AgentFlags(pretrained_model="breakout2018"))
+        open_agent(AgentFlags(pretrained_model="breakout2018"))

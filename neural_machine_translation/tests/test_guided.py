@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from fluid import engine as engines
 from fluid.errors import DataError, UserError
 from fluid.program import initialise
-from neural_machine_translation import infer, scoring
+from neural_machine_translation import infer, opening, scoring
 from neural_machine_translation.decode import Search
 from neural_machine_translation.guided import begun_lines, read_glossary, with_copies, with_terms
 from neural_machine_translation.indices import UNK
@@ -108,5 +108,5 @@ def test_guidance_that_cannot_be_followed_is_refused(tmp_path):
         with pytest.raises(UserError, match=message):
             infer.main(infer.Flags(inputs=("a",), pretrained_model=SHIPPED, **options))
     flags = ModelFlags(pretrained_model=SHIPPED, ensemble=(SHIPPED,))
-    opened, others = scoring.open_together(flags)
-    assert len(others) == 1 and len(opened.state) == 2 * len(scoring.open_model(flags).state)
+    opened, others = opening.open_together(flags)
+    assert len(others) == 1 and len(opened.state) == 2 * len(opening.open_translator(flags).state)

@@ -15,7 +15,7 @@ FOLDER = Path(__file__).resolve().parent
 SHIPPED = "pong"
 
 
-def load_agent(flags: AgentFlags) -> Opened[Agent]:
+def open_agent(flags: AgentFlags) -> Opened[Agent]:
     """The agent that the flags name, for the game they name; raises UserError for what cannot be."""
     read, fit = Agent.from_facts, partial(fit_agent, flags=flags)
     opened = weights.open(FOLDER, flags, default=SHIPPED, key="agent", from_facts=read, fit=fit)
