@@ -7,17 +7,14 @@
     environment.receive()                      # the host waits for the emulators alone
 
 In two groups (`--groups 2`) the environments take turns: what is received is the other group's, whose emulators have run
-since the round before, and neither they nor the device wait for each other. To launch the updates of a round takes the host
-as long as the device needs for them, so that a thread of its own does it while the next step is received.
+since the round before, and neither they nor the device wait for each other.
 
 Nothing here imports Paddle: the same loop runs Programs, or Graphs captured from them on a machine with JAX only.
 """
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,13 +70,8 @@ class HostMemory:
     def __init__(self, engine: Engine, programs: Mapping[str, Any], agent: Agent, replay: Replay):
         self.engine, self.programs, self.agent, self.replay = engine, programs, agent, replay
 
-    def prepare(self, observation: np.ndarray, rows: np.ndarray, state_rows: np.ndarray) -> Any:
-        """What `observe` will be given: the newest frames [E, ...], their `rows` [E], the states' rows [E, stack]."""
-        return observation, rows, state_rows
-
-    def observe(self, prepared: Any) -> Any:
-        """Store the newest frames; Q [E, actions] of the states."""
-        observation, rows, state_rows = prepared
+    def observe(self, observation: np.ndarray, rows: np.ndarray, state_rows: np.ndarray) -> Any:
+        """Store the newest frames [E, ...] in `rows` [E]; Q [E, actions] of the states `state_rows` [E, stack]."""
         self.replay.frames[rows] = observation
         return self.engine.run(self.programs["act"], {"state": self._states(state_rows)})["q_values"]
 
@@ -110,12 +102,9 @@ class DeviceMemory(HostMemory):
         super().__init__(engine, programs, agent, replay)
         engine.load({MEMORY: np.zeros((replay.rows + 1, *agent.observation_shape), agent.dtype)})
 
-    def prepare(self, observation: np.ndarray, rows: np.ndarray, state_rows: np.ndarray) -> Any:
+    def observe(self, observation: np.ndarray, rows: np.ndarray, state_rows: np.ndarray) -> Any:
         feed = {"frame": observation, "first_row": rows[:1].astype(np.int32), "state_rows": state_rows}
-        return self.engine.put(feed, self.programs["observe"])
-
-    def observe(self, prepared: Any) -> Any:
-        return self.engine.run(self.programs["observe"], prepared)["q_values"]
+        return self.engine.run(self.programs["observe"], feed)["q_values"]
 
     def feeds(self, batch: Transitions, updates: int) -> dict[str, np.ndarray]:
         rows = {"state_rows": batch.state_rows, "next_rows": batch.next_rows}
@@ -140,8 +129,6 @@ class Group:
     """[G, ...]: the newest frames, not in the memory yet."""
     rows: np.ndarray
     """[G]: where they go."""
-    shown: Any = None
-    """Both of them as the memory takes them, on their way to the device."""
     running: bool = False
     """Its environments were sent actions, and what became of them has not been received."""
 
@@ -210,12 +197,7 @@ class Learner:
             Group(number, item, item.reset(seed + number * item.num_envs), self._begin_episodes(number, item.num_envs))
             for number, item in enumerate(environments)
         ]
-        for group in self.groups:
-            self._show(group)
         self._turn = 0
-        # With priorities, training and what is received write to the same ones.
-        beside = len(environments) > 1 and not recipe.prioritized
-        self._launching = ThreadPoolExecutor(1, "launching") if beside else None
 
     @property
     def environment(self) -> Environment:
@@ -231,17 +213,18 @@ class Learner:
         """One step in every environment of the group whose turn it is, and the updates that have become due."""
         group = self.groups[self._turn]
         steps = group.environment.num_envs
-        q = self.memory.observe(group.shown)
+        q = self.memory.observe(group.observation, group.rows, self.replay.newest(group.number))
         self._update_priorities()
         due = self._due(steps)
         batches = [self._draw() for _ in range(due)]
         with outside():
             group.environment.send(greedy_with_noise(np.asarray(q), self.epsilon, self.exploring))
         group.running = True
+        for batch in batches:
+            self._train(batch)
         self._turn = (self._turn + 1) % len(self.groups)
-        with self._training(batches):
-            if self.groups[self._turn].running:
-                self._remember(self.groups[self._turn])
+        if self.groups[self._turn].running:
+            self._remember(self.groups[self._turn])
         self.step += steps
 
     def save(self, with_replay: bool) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -292,11 +275,6 @@ class Learner:
             # The environments begin new episodes: what they had shown last has no continuation.
             for group in self.groups:
                 group.rows = self._begin_episodes(group.number, group.environment.num_envs)
-        for group in self.groups:
-            self._show(group)
-
-    def _show(self, group: Group) -> None:
-        group.shown = self.memory.prepare(group.observation, group.rows, self.replay.newest(group.number))
 
     def _begin_episodes(self, group: int, count: int) -> np.ndarray:
         return self.replay.add_frames(np.ones(count, bool), group)
@@ -315,24 +293,6 @@ class Learner:
         beta = start + (1.0 - start) * min(self.step / self.total_steps, 1.0)
         count = self.recipe.batch_size * self.updates_per_call
         return self.replay.sample(count, self.drawing, beta, minibatches=self.updates_per_call)
-
-    @contextmanager
-    def _training(self, batches: Sequence[Transitions]) -> Iterator[None]:
-        """Train before the block, or with several groups beside it; either way the calls have been made at its end."""
-
-        def train_all() -> None:
-            for batch in batches:
-                self._train(batch)
-
-        if self._launching is None:
-            train_all()
-            yield
-            return
-        launched = self._launching.submit(train_all)
-        try:
-            yield
-        finally:
-            launched.result()
 
     def _train(self, batch: Transitions) -> None:
         feeds = self.memory.feeds(batch, self.updates_per_call)
@@ -378,7 +338,6 @@ class Learner:
         self.episodes += int(ended.sum())
         group.observation = step.observation
         group.rows = self.replay.add_frames(step.first, group.number)
-        self._show(group)
 
 
 def train(

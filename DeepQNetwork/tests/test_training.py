@@ -3,7 +3,6 @@
 import itertools
 import os
 import signal
-import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -320,8 +319,9 @@ class Counting:
         """Nothing to stop."""
 
 
-def two_groups(notes: list[str]) -> Learner:
-    """A learner of two groups of two counters, which never trains."""
+def test_groups_of_environments_take_turns():
+    """One runs while the actions of the other are chosen, each is seeded as it would be among all, nothing is mixed up."""
+    notes: list[str] = []
     groups = [Counting(name, 2, notes) for name in "ab"]
     engine = mock.Mock(**{"run.return_value": {"q_values": np.zeros((2, 2), np.float32)}})
     options = {"n_step": 1, "learning_starts": 1000, "epsilon_steps": 0, "clip_rewards": False}
@@ -329,48 +329,16 @@ def two_groups(notes: list[str]) -> Learner:
     recipe = replace(recipe, **fill(recipe))
     agent = Agent("CartPole-v1", "mlp", False, 2, observation_shape=(1,), image=False, dtype="float32", stack=1)
     programs = {"act": mock.Mock(), "train": mock.Mock()}
-    return Learner(engine, programs, agent, recipe, groups, total_steps=100, seed=5)
-
-
-def test_groups_of_environments_take_turns():
-    """One runs while the actions of the other are chosen, each is seeded as it would be among all, nothing is mixed up."""
-    notes: list[str] = []
-    learner = two_groups(notes)
+    learner = Learner(engine, programs, agent, recipe, groups, total_steps=100, seed=5)
     for _ in range(12):
         learner.round()
     assert notes[:5] == ["send a", "send b", "receive a", "send a", "receive b"] and learner.step == 24
-    assert [group.environment.seed for group in learner.groups] == [5, 7]
+    assert [group.seed for group in groups] == [5, 7]
     batch = learner.replay.sample(200, np.random.default_rng(0))
     states, following = (learner.replay.frames[rows[:, -1], 0] for rows in (batch.state_rows, batch.next_rows))
     np.testing.assert_array_equal(following, states + 1)
     np.testing.assert_array_equal(batch.reward, following)
     assert {0, 1, 2, 3} == set(batch.rows % 4) and learner.returns.shape == (4,)
-
-
-def test_updates_are_launched_while_the_other_group_is_received(monkeypatch):
-    """No round ends before its updates have been launched, whatever fails meanwhile; what fails in them comes out."""
-    learner, received, launched = two_groups([]), threading.Event(), []
-
-    def launch(batch: object) -> None:
-        assert received.wait(10)
-        launched.append(batch)
-
-    def receive(group: object) -> None:
-        received.set()
-        raise ZeroDivisionError("of the environment")
-
-    monkeypatch.setattr(learner, "_due", lambda steps: 1)
-    monkeypatch.setattr(learner, "_draw", lambda: "batch")
-    monkeypatch.setattr(learner, "_train", launch)
-    monkeypatch.setattr(learner, "_remember", receive)
-    learner.groups[1].running = True
-    with pytest.raises(ZeroDivisionError, match="of the environment"):
-        learner.round()
-    assert launched == ["batch"]
-    monkeypatch.setattr(learner, "_train", lambda batch: 1 / 0)
-    monkeypatch.setattr(learner, "_remember", lambda group: None)
-    with pytest.raises(ZeroDivisionError, match="division"):
-        learner.round()
 
 
 def test_a_run_too_short_to_learn_says_so(tmp_path, capsys):
