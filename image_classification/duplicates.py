@@ -23,7 +23,10 @@ def remarks(train: ImageList, test: ImageList) -> Iterator[str]:
     if len(train) + len(test) > MOST_IMAGES:
         return
     parts, groups = (train, test), list(same(train, test))
-    name = lambda copy: parts[copy[0]].path(copy[1])  # noqa: E731
+
+    def name(copy: tuple[int, int]) -> str:
+        return parts[copy[0]].path(copy[1])
+
     both = [(copy, group[0]) for group in groups for copy in group if copy[0] == 1 and group[0][0] == 0]
     if both:
         shown = shortened([f"{name(copy)} is {name(first)}" for copy, first in both])

@@ -14,6 +14,7 @@ import itertools
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -82,10 +83,10 @@ def main(flags: Flags) -> list[dict[str, Any]]:
     opened = open_recognizer(flags)
     recognizer, search = opened.facts, flags.search(opened.facts)
     flags = flags if recognizer.is_ctc else opened.settle(flags, "beam_size")
-    build = lambda: build_program(recognizer, flags.beam_size, search.allowed)  # noqa: E731
+    build = partial(build_program, recognizer, flags.beam_size, search.allowed)
     made_of = made_of_inference(recognizer, flags.beam_size, search.allowed)
     if arrays is not None:
-        check = lambda feed: check_widths(feed, recognizer)  # noqa: E731
+        check = partial(check_widths, recognizer=recognizer)
         run_arrays(Runner(opened, flags), build, *arrays, made_of=made_of, check=check)
         return []
     names = find_files(flags)
@@ -99,8 +100,7 @@ def main(flags: Flags) -> list[dict[str, Any]]:
 
     def read(some: list[Named]) -> list[Word]:
         shown = [picture for _, picture in some]
-        run = lambda feed: runner.engine.run(program, feed)  # noqa: E731
-        look = lambda outputs, width: search.read(recognizer, outputs, width)  # noqa: E731
+        run, look = partial(runner.engine.run, program), partial(search.read, recognizer)
         return recognize(run, look, recognizer, shown, how, flags.test_batch_size)
 
     records = write_all(flags, found, read)
