@@ -97,6 +97,8 @@ def train_seeds(flags: Flags) -> list[Outcome]:
     """A run for each seed; one that --checkpoint, a folder of such runs, holds goes on. Ends with a table and a band."""
     if flags.benchmark or flags.profile or flags.capture:
         raise UserError("--seeds trains; give --seed for --benchmark, --profile and --capture")
+    if len(set(flags.seeds)) < len(flags.seeds):
+        raise UserError(f"--seeds {' '.join(map(str, flags.seeds))}: each seed has a folder of its own; name it once")
     folder = flags.checkpoint or flags.output_dir or OUTPUT
     outcomes, scores = [], {}
     for seed in flags.seeds:

@@ -376,6 +376,8 @@ def test_several_seeds_in_one_command(tmp_path, capsys):
     assert [outcome.step for outcome in again] == [192, 192]
     with pytest.raises(UserError, match="--seeds trains"):
         main(cartpole(None, seeds=(3, 5), benchmark=True))
+    with pytest.raises(UserError, match="--seeds 3 5 3: each seed has a folder of its own"):
+        main(cartpole(None, seeds=(3, 5, 3)))
 
 
 def test_episodes_are_recorded_while_training(tmp_path):

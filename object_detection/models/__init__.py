@@ -69,8 +69,8 @@ class Model:
             return self
         if self.network is not mobilenet.mobilenet:
             raise UserError(f"--image_size {size}: {self.name} takes images of {self.image_size} pixels alone")
-        if size < SMALLEST:
-            raise UserError(f"--image_size {size}: must be at least {SMALLEST}")
+        if not SMALLEST <= size <= LARGEST:
+            raise UserError(f"--image_size {size}: must be at least {SMALLEST} and at most {LARGEST}")
         cells: dict[str, int] = {}
         for number, layer in enumerate(self.cells):
             count = math.ceil(size / 2 ** (number + mobilenet.FIRST_MAP_HALVINGS))
@@ -106,7 +106,7 @@ class Model:
         return paddle.concat(offsets, axis=1), paddle.concat(logits, axis=1)
 
 
-SMALLEST = 64
+SMALLEST, LARGEST = 64, 4096
 """Pixels: below that the deepest layers would have nothing left to halve."""
 
 
