@@ -4,6 +4,7 @@ In float32 the comparison would say little: with small images some batch statist
 Paddle's own float32 gradients of ResNet50 then differ from its float64 ones by more than 10 percent.
 """
 
+import gc
 from typing import Any
 
 from fluid.engine.paddle import PaddleEngine
@@ -48,9 +49,10 @@ def programs(name: str, size: int) -> tuple[Program, Program]:
 
 @pytest.fixture(autouse=True)
 def forget_what_was_compiled():
-    """JAX keeps every compiled function, and all the networks of a full run together take gigabytes."""
+    """JAX keeps every compiled function, and Programs refer to themselves: the networks of a full run together take gigabytes."""
     yield
     jax.clear_caches()
+    gc.collect()
 
 
 @pytest.mark.parametrize("name", NAMES)
