@@ -101,12 +101,6 @@ def rows_of_hosts(array: np.ndarray) -> np.ndarray:
     return np.frombuffer(bytearray(data), kind).reshape(sum(shape[0] for _, shape in layouts), *item)
 
 
-def wait_for_hosts(name: str) -> None:
-    """Return when every process has called this with the same name."""
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)
-
-
 def place(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
     """A host array on the devices; with several processes, this one's rows of a spread array, or its copy of a whole."""
     if jax.process_count() == 1:
