@@ -16,6 +16,9 @@ from pathlib import Path
 from unittest import mock
 
 from fluid import checkpoint
+from fluid.engine.xla import create as create_xla
+from fluid.engine.xla import graph
+from fluid.engine.xla.tuning import for_platform
 from fluid.keeper import Evaluation, Keeper, Trainee
 from fluid.run import events
 from fluid.tests.gradients import without_gradient
@@ -461,6 +464,20 @@ def test_a_run_that_ends_in_an_evaluation_goes_on_with_it(task: Task, run: Path,
     assert interrupted.evaluations == [0, 0, 0, 1, 1]
     assert events(interrupted.folder, "eval")[-1]["step"] == task.tiny.STEPS[1]
     assert checkpoint.load(interrupted.folder)[1].metrics == checkpoint.load(run)[1].metrics
+
+
+def test_a_gpu_can_trace_the_training_program(task: Task, from_files: FromFiles) -> None:
+    """With what is chosen there, the engine's own kernels among it."""
+    (file,) = (task.place / "programs").glob("**/train.json")
+    program = graph.load_graph(file)
+    engine = create_xla("cpu", "bf16")
+    engine.tuning = for_platform("gpu")
+    sizes = {
+        name: [2 if axis == item.batch else 32 if n is None else n for axis, n in enumerate(item.shape)]
+        for name, item in program.inputs.items()
+    }
+    feed = {name: np.zeros(size, program.inputs[name].dtype) for name, size in sizes.items()}
+    assert "return" in engine.lowered_text(program, feed)
 
 
 def test_programs_from_files_need_no_paddle(task: Task, run: Path, built: Path, from_files: FromFiles) -> None:

@@ -64,7 +64,9 @@ def both(kernels: Kernels, spread: kernel.Spread, value: Any, affine: Any) -> An
     return *kernel.sums(kernels, spread, value, len(affine[0])), kernel.gradient(kernels, spread, value, *affine)
 
 
-@pytest.mark.parametrize(("size", "stride", "before", "groups"), [(3, 2, 1, 2), (2, 2, 0, 1), (3, 1, 1, 1)])
+@pytest.mark.parametrize(
+    ("size", "stride", "before", "groups"), [(3, 2, 1, 2), (3, 2, 0, 1), (2, 2, 0, 1), (3, 1, 1, 1)]
+)
 def test_the_kernels_are_the_gradient_of_pooling(size, stride, before, groups):
     pixels, value = (numbers(2, 8, 8, CHANNELS, seed=seed) for seed in (0, 1))
     pixels = jnp.maximum(pixels, 0)

@@ -2,8 +2,8 @@
 
 Read in this order: `graph.py` (a Program as plain data), `capture.py` (from Paddle to that), `lower.py` and `trace.py` (from
 that to one JAX function), `gradients.py`, `control.py`, `precision.py`, `layout.py`, then `rules/`, `tuning.py`, what our own
-kernels take over on GPUs, `entropy.py` and `normalised.py` with `kernels/`, and what runs it: `devices.py`, `compiled.py`,
-`hoist.py`, `engine.py`.
+kernels take over on GPUs, `entropy.py`, `normalised.py`, `expanded.py`, `pooled.py`, `suppression.py` and `enlarged.py` with
+`kernels/`, and what runs it: `devices.py`, `compiled.py`, `hoist.py`, `engine.py`.
 """
 
 from fluid.engine.xla.devices import sees_gpu
