@@ -11,7 +11,7 @@ Writes for each picture NAME_result.png (colours), NAME_label.png (ids), NAME_ov
 import itertools
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -28,6 +28,7 @@ from fluid.interface import Interface
 from fluid.records import json_lines, say_written, set_aside
 from fluid.run import console, script
 from fluid.runner import Runner, run_arrays
+from fluid.weights import Opened
 from icnet import pictures
 from icnet.classes import Classes
 from icnet.evaluation import Size, write_ids
@@ -63,6 +64,9 @@ class Flags(NetworkFlags, BatchFlags, ArrayFlags, ExportedFlags, EngineFlags):
     long_side: Count | None = None
     """Pictures that are longer are made smaller for the network, down to this many pixels; by default what the weights
     say, else the length of those that they learnt from. Results have the picture's own size."""
+    own_statistics: Share | None = None
+    """Share of a picture's own means and variances in batch normalisation, for pictures unlike those that were learnt from;
+    by default what the weights say, mostly 0."""
     write: tuple[Kind, ...] = ("result", "label", "overlay", "side")
     """What to write of each picture: colours, ids, colours over the picture, both side by side with a legend."""
     opacity: Share = pictures.OPACITY
@@ -85,8 +89,9 @@ def main(flags: Flags) -> list[dict[str, Any]]:
     """Segment, print and write; returns the records of shares.jsonl."""
     arrays = flags.arrays()
     opened = open_segmenter(flags)
+    segmenter = segmenter_of(opened, flags.own_statistics)
     if arrays is not None:
-        segmenter, outputs = opened.facts, flags.outputs or OUTPUTS
+        outputs = flags.outputs or OUTPUTS
         size, normalised = raw_form(arrays[0])
         exported = opened.exported is not None
         run_arrays(
@@ -101,9 +106,18 @@ def main(flags: Flags) -> list[dict[str, Any]]:
     console.print(f"ICNet of width {opened.facts.width:g}, {runner.how}", markup=False)
     unreadable: list[DataError] = []
     found = media.pictures(words, step=flags.frame_step, unreadable=unreadable.append)
-    records = segment(Labeller(runner, opened.facts, flags.long_side), found, flags)
+    records = segment(Labeller(runner, segmenter, flags.long_side), found, flags)
     raise_unreadable(unreadable, len(words))
     return records
+
+
+def segmenter_of(opened: Opened[Segmenter], own_statistics: float | None) -> Segmenter:
+    """The network as the flags want it. Raises UserError where its Program is a file already."""
+    if own_statistics is None:
+        return opened.facts
+    if opened.exported is not None or opened.captured is not None:
+        raise UserError("--own_statistics: this Program is built already, with a share of its own")
+    return replace(opened.facts, own_statistics=own_statistics)
 
 
 def build_program(segmenter: Segmenter, size: Size, outputs: Sequence[str], normalised: bool = False) -> Interface:

@@ -40,6 +40,7 @@ class ICNet:
         rounding: of 1/32 of the height and the width, where they are no multiples of 32.
         zoom: by how much an image is enlarged first, to sides that are the nearest multiples of 16.
         blocks: residual blocks of the groups conv2 to conv5; the first of conv3 is the last that two branches share.
+        own_statistics: share of an image's own statistics in batch normalisation, where it takes none of the batch.
     """
 
     classes: int
@@ -48,6 +49,7 @@ class ICNet:
     rounding: Rounding = "floor"
     zoom: float = 1.0
     blocks: Blocks = BLOCKS
+    own_statistics: float = 0.0
     parameters: dict[str, Value] = field(default_factory=dict, repr=False)
 
     def __call__(self, image: Value) -> tuple[Value, Value, Value]:
@@ -154,9 +156,23 @@ class ICNet:
             self._parameter(f"{name}.{suffix}", [x.shape[1]], start, x, trainable=False)
             for suffix, start in (("w_1", zero), ("w_2", one))
         )
+        if self.own_statistics and not self.training:
+            return self._normalise_by_its_own(x, mean, variance, factor, offset)
         return F.batch_norm(
             x, mean, variance, factor, offset, training=self.training, momentum=MOMENTUM, epsilon=EPSILON
         )
+
+    def _normalise_by_its_own(self, x: Value, mean: Value, variance: Value, factor: Value, offset: Value) -> Value:
+        """Batch normalisation by statistics part of which are the image's own, for images unlike those of training.
+
+        Schneider et al. (arXiv:2006.16971), where the share is N / (N + n) of n images against those of training.
+        """
+        share = self.own_statistics
+        own_mean = paddle.mean(x, [2, 3], keepdim=True)
+        own_variance = paddle.mean(paddle.square(x - own_mean), [2, 3], keepdim=True)
+        mean, variance, factor, offset = (paddle.reshape(v, [1, -1, 1, 1]) for v in (mean, variance, factor, offset))
+        mean, variance = share * own_mean + (1 - share) * mean, share * own_variance + (1 - share) * variance
+        return (x - mean) * (factor / paddle.sqrt(variance + EPSILON)) + offset
 
     def _parameter(
         self,

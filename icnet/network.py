@@ -221,7 +221,8 @@ def inference_program(
 
     def network(image: Value, training: bool) -> dict[str, Value]:
         x = image if normalised else normalise(image)
-        found = dict(zip(BRANCHES, branches(_network(segmenter, training), x), strict=True))
+        net = _network(segmenter, training, segmenter.own_statistics)
+        found = dict(zip(BRANCHES, branches(net, x), strict=True))
         if {"logits", "labels"} & set(outputs):
             found["logits"] = full_logits(found["sub124"], size)
             found["labels"] = paddle.cast(paddle.argmax(found["logits"], axis=1), "uint8")
@@ -231,7 +232,7 @@ def inference_program(
     return build(network, [item], name=f"infer {size[0]} x {size[1]}", independent_rows=True)
 
 
-def _network(segmenter: Segmenter, training: bool) -> ICNet:
-    return ICNet(
-        len(segmenter.classes), training, segmenter.width, segmenter.rounding, segmenter.zoom, segmenter.blocks
-    )
+def _network(segmenter: Segmenter, training: bool, own_statistics: float = 0.0) -> ICNet:
+    """The network; of a picture's own statistics nothing, unless it is asked for."""
+    width, rounding, zoom, blocks = segmenter.width, segmenter.rounding, segmenter.zoom, segmenter.blocks
+    return ICNet(len(segmenter.classes), training, width, rounding, zoom, blocks, own_statistics)

@@ -43,6 +43,8 @@ class Segmenter:
     """What infer.py makes the longer side of longer pictures; by default that of `size`."""
     blocks: Blocks = BLOCKS
     """Residual blocks of the four groups of the deepest branch."""
+    own_statistics: float = 0.0
+    """Share of a picture's own means and variances in batch normalisation where it is inferred from; 0 in evaluation."""
 
     def to_facts(self) -> dict[str, Any]:
         """As JSON-able data."""
@@ -54,6 +56,7 @@ class Segmenter:
             "size": list(self.size),
             **({} if self.long_side is None else {"long_side": self.long_side}),
             **({} if self.blocks == BLOCKS else {"blocks": list(self.blocks)}),
+            **({"own_statistics": self.own_statistics} if self.own_statistics else {}),
         }
 
     @staticmethod
@@ -66,7 +69,8 @@ class Segmenter:
             size = (int(height), int(width))
             first, second, third, fourth = facts.get("blocks", BLOCKS)
             blocks = (int(first), int(second), int(third), int(fourth))
-            return Segmenter(facts["width"], facts["rounding"], zoom, classes, size, facts.get("long_side"), blocks)
+            own, long_side = facts.get("own_statistics", 0.0), facts.get("long_side")
+            return Segmenter(facts["width"], facts["rounding"], zoom, classes, size, long_side, blocks, own)
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(
                 f"the weights do not say which network they are for ({error} is missing or wrong)"

@@ -167,6 +167,25 @@ def test_a_zoomed_network_sees_enlarged_images() -> None:
     assert label_places(128, 48, "steps")[:4] == [0, 2, 5, 8] and len(label_places(128, 48, "corners")) == 48
 
 
+def test_a_share_of_normalisation_is_an_images_own() -> None:
+    """Of statistics that are an image's own alone nothing is left of its contrast; the images of a batch keep apart."""
+    image = np.random.default_rng(0).uniform(-50, 50, (2, 3, 128, 128)).astype(np.float32)
+    segmenters = {share: Segmenter(0.25, blocks=(1, 1, 1, 1), own_statistics=share) for share in (0.0, 0.1, 1.0)}
+    programs = {s: inference_program(net, (128, 128), ["sub124"], normalised=True) for s, net in segmenters.items()}
+    engine = PaddleEngine()
+    engine.load(initialise(programs[0.0], seed=1))
+
+    def outputs(share: float, images: np.ndarray) -> np.ndarray:
+        return np.asarray(engine.run(programs[share], {"image": images})["sub124"])
+
+    own = outputs(1.0, image)
+    np.testing.assert_allclose(outputs(1.0, 2 * image), own, atol=1e-3 * np.abs(own).max())
+    np.testing.assert_allclose(outputs(1.0, image[:1]), own[:1], atol=1e-3 * np.abs(own).max())
+    plain, mixed = outputs(0.0, image), outputs(0.1, image)
+    assert np.abs(outputs(0.0, 2 * image) - plain).max() > 0.1 * np.abs(plain).max()
+    assert not np.allclose(mixed, plain, rtol=0.01) and not np.allclose(mixed, own, rtol=0.01)
+
+
 @pytest.mark.parametrize(
     ("side", "padded"), [(1, 128), (100, 128), (128, 128), (144, 144), (150, 160), (720, 720), (721, 736)]
 )

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 from fluid import config as configuration
 from fluid.errors import DataError, UserError
@@ -269,3 +270,13 @@ def test_what_comes_along_opens(name: str, capsys) -> None:
     assert opened.facts == Segmenter.from_facts(opened.facts.to_facts())
     assert opened.facts.classes == CITYSCAPES and capsys.readouterr().out.startswith(f"weights: {name} (")
     assert all(np.isfinite(array).all() for array in opened.state.values())
+
+
+def test_own_statistics_are_for_programs_that_are_built() -> None:
+    opened = SimpleNamespace(facts=Segmenter(0.25), exported=None, captured=None)
+    assert infer.segmenter_of(opened, None) == Segmenter(0.25)
+    assert infer.segmenter_of(opened, 0.1) == Segmenter(0.25, own_statistics=0.1)
+    assert Segmenter.from_facts(infer.segmenter_of(opened, 0.1).to_facts()).own_statistics == 0.1
+    opened.exported = object()
+    with pytest.raises(UserError, match="--own_statistics"):
+        infer.segmenter_of(opened, 0.1)
