@@ -64,8 +64,8 @@ def test_digits_are_copied(tmp_path):
 
 
 def test_the_shipped_model_translates_everyday_sentences():
-    """BLEU 58.6 was measured; repeating the nearest of the embedded training sentences scores next to nothing."""
+    """BLEU 63.1 was measured; repeating the nearest of the embedded training sentences scores next to nothing."""
     everyday = str(EMBEDDED / "everyday.tsv")
     result = evaluate.main(evaluate.Flags(test_file_pattern=everyday))
-    assert result.bleu > 55 and result.chrf > 72
+    assert result.bleu > 60 and result.chrf > 75
     assert translation_memory.main(translation_memory.Flags(test_file_pattern=everyday)).bleu < 5
