@@ -118,7 +118,9 @@ def translated(flags: Flags) -> Iterator[Line]:
         copying = own.program("score", lambda: build_program("score", translator, flags))
         search = with_copies(search, own.engine, copying, translator)
     drawn, started = 0, time.monotonic()
-    found = translate_lines(lines, search, rules(flags, translator), window=window, n_best=flags.n_best)
+    found = translate_lines(
+        lines, search, rules(flags, translator), window=window, n_best=flags.n_best, drawn=flags.sampling
+    )
     for count, line in enumerate(found, 1):
         yield line
         if score is not None and line.sentences:

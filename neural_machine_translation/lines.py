@@ -49,12 +49,13 @@ class Line:
 
 
 def translate_lines(
-    lines: Iterable[tuple[str, str]], search: Search, rules: Rules, *, window: int, n_best: int = 1
+    lines: Iterable[tuple[str, str]], search: Search, rules: Rules, *, window: int, n_best: int = 1, drawn: bool = False
 ) -> Iterator[Line]:
     """Each line (place, text) with up to `n_best` translations; `window` lines are read and translated together.
 
     A translation of several sentences has the sum of their scores, and is complete if all are. A line without words has
-    one empty translation.
+    one empty translation. Those that a search found in other pieces but with the same text count once, as the best of them;
+    those that were `drawn` all count.
     """
     rest = iter(lines)
     while some := list(itertools.islice(rest, window)):
@@ -63,8 +64,9 @@ def translate_lines(
         found = iter((keep_markup if rules.keep_markup else _as_it_is)(flat, search))
         for (place, text), own in zip(some, parts, strict=True):
             translated = [next(found) for _ in own]
-            ranks = min(n_best, max((len(hypotheses) for hypotheses, _ in translated), default=1))
-            joined = [_joined([hypotheses[: rank + 1][-1] for hypotheses, _ in translated]) for rank in range(ranks)]
+            ranked = [hypotheses if drawn else _distinct(hypotheses) for hypotheses, _ in translated]
+            ranks = min(n_best, max(map(len, ranked), default=1))
+            joined = [_joined([hypotheses[: rank + 1][-1] for hypotheses in ranked]) for rank in range(ranks)]
             yield Line(place, text, joined, [sentence for _, sentences in translated for sentence in sentences])
 
 
@@ -138,6 +140,13 @@ def _in_pieces(sentences: Sequence[str], search: Search) -> Iterator[tuple[list[
 
 def _has_words(text: str) -> bool:
     return any(letter.isalpha() for letter in text)
+
+
+def _distinct(hypotheses: Sequence[Hypothesis]) -> list[Hypothesis]:
+    best: dict[str, Hypothesis] = {}
+    for hypothesis in hypotheses:
+        best.setdefault(hypothesis.text, hypothesis)
+    return list(best.values())
 
 
 def _joined(hypotheses: Sequence[Hypothesis]) -> Hypothesis:

@@ -104,6 +104,20 @@ def test_translations_of_a_line_are_put_together_rank_by_rank():
     assert second.hypotheses == [Hypothesis("", 0, ())] and second.sentences == []
 
 
+def test_one_text_in_several_cuts_is_one_translation_unless_it_was_drawn():
+    def cuts(sentences):
+        return [
+            [Hypothesis(text, -float(n), (n,)) for n, text in enumerate(["Tag", "Tag", "Hallo"], 1)] for _ in sentences
+        ]
+
+    def scores(**flags):
+        (line,) = translate_lines([("a:1", "hello")], cuts, RULES, window=1, n_best=3, **flags)
+        return [(item.text, item.score) for item in line.hypotheses]
+
+    assert scores() == [("Tag", -1), ("Hallo", -3)]
+    assert scores(drawn=True) == [("Tag", -1), ("Tag", -2), ("Hallo", -3)]
+
+
 def test_no_more_lines_are_read_than_are_translated_together():
     read = itertools.count(1)
     lines = ((f"a:{number}", "word") for number in read)
