@@ -15,6 +15,12 @@ ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = 'if __name__ == "__main__":\n    pass\n'
 
 
+@pytest.mark.skipif("PYTEST_XDIST_WORKER" not in os.environ, reason="there is one worker only")
+def test_the_tests_of_a_module_share_a_worker(request: pytest.FixtureRequest) -> None:
+    """Where the group is no part of the name, pytest-xdist spreads them, and every worker makes their fixtures anew."""
+    assert request.node.nodeid.endswith(f"@{request.path}")
+
+
 @pytest.fixture
 def house(tmp_path: Path) -> Path:
     """The zoo with one task of its own, and an environment whose Python says what it was called with."""
