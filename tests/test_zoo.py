@@ -89,9 +89,9 @@ def test_two_first_installations_wait_for_each_other(house: Path) -> None:
         ),
         (
             ("test", "new_task/"),
-            "python -m pytest -n auto --maxprocesses 4 --dist loadgroup -m not full new_task tests -k new_task",
+            "python -m pytest -n auto --maxprocesses 4 --dist loadgroup --max-worker-restart 0 -m not full new_task tests -k new_task",
         ),
-        (("test", "--full"), "python -m pytest -n auto --maxprocesses 4 --dist loadgroup"),
+        (("test", "--full"), "python -m pytest -n auto --maxprocesses 4 --dist loadgroup --max-worker-restart 0"),
         (("launch", "2", "new_task"), "python -m fluid.commands.launch 2 ./new_task/train.py"),
         (("list", "weights"), "python -m fluid.commands.list weights"),
         (("convert", "net.prototxt", "--output", "a b"), "python ./caffe2fluid/convert.py net.prototxt --output a b"),
