@@ -50,7 +50,10 @@ def partial(path: Path) -> Path:
     """The name of a file or folder until it is whole; what killed processes left under such names of it is deleted."""
     start = f".{path.name}.partial-"
     _clear(path.parent, start)
-    return path.with_name(f"{start}{os.getpid()}")
+    unfinished = path.with_name(f"{start}{os.getpid()}")
+    # In a container every process may have the number of the one that was killed before it.
+    _delete(unfinished)
+    return unfinished
 
 
 @contextlib.contextmanager
@@ -68,10 +71,7 @@ def whole(path: str | os.PathLike[str], error: type[UserError] = UserError) -> I
     except OSError as reason:
         raise error(f"{path}: cannot be written ({reason.strerror or reason})") from reason
     finally:
-        if unfinished.is_dir():
-            shutil.rmtree(unfinished, ignore_errors=True)
-        elif unfinished.exists():
-            unfinished.unlink()
+        _delete(unfinished)
 
 
 @contextlib.contextmanager
@@ -89,7 +89,13 @@ def _clear(folder: Path, start: str) -> None:
         for left in [left for left in folder.iterdir() if left.name.startswith(start)]:
             process = left.name.removeprefix(start).partition("-")[0]
             if process.isdecimal() and not is_alive(int(process)):
-                shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink()
+                _delete(left)
+
+
+def _delete(path: Path) -> None:
+    """Delete a file or a folder, if it is there and can be."""
+    with contextlib.suppress(OSError):
+        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
 
 
 def is_alive(process: int) -> bool:
