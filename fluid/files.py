@@ -75,6 +75,20 @@ def whole(path: str | os.PathLike[str], error: type[UserError] = UserError) -> I
 
 
 @contextlib.contextmanager
+def new_folder(path: str | os.PathLike[str], error: type[UserError] = UserError) -> Iterator[Path]:
+    """An empty folder that becomes `path` after the block; of a block that fails nothing is left.
+
+    Raises `error` if `path` exists, other than as an empty folder, and for an OSError.
+    """
+    path = Path(path)
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise error(f"{path}: exists already. Choose another place, or remove it first.")
+    with whole(path, error) as unfinished:
+        unfinished.mkdir()
+        yield unfinished
+
+
+@contextlib.contextmanager
 def scratch(name: str) -> Iterator[Path]:
     """A temporary folder; those of this name that killed processes left are deleted."""
     start = f"fluid-{name}-"

@@ -19,8 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, BinaryIO, cast
 
 from fluid.errors import WeightsError
-from fluid.files import open_plain
-from fluid.formats import legacy
+from fluid.files import new_folder, open_plain
 
 MAX_MEMBERS = 100_000
 MAX_EXPANSION = 100
@@ -61,7 +60,7 @@ def unpack(path: str | os.PathLike, folder: str | os.PathLike, *, max_members: i
     if not is_archive(path):
         raise WeightsError(f"{path}: {_what_it_is(path)}")
     budget = _Budget(path, max(MIN_BUDGET, MAX_EXPANSION * path.stat().st_size), max_members)
-    with legacy.new_folder(Path(folder)) as partial:
+    with new_folder(folder, WeightsError) as partial:
         count = 0
         try:
             with open_plain(path) as file:

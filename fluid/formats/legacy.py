@@ -17,7 +17,6 @@ import contextlib
 import math
 import os
 import re
-import shutil
 import struct
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path, PurePosixPath
@@ -88,11 +87,11 @@ def read_folder(path: str | os.PathLike) -> dict[str, np.ndarray]:
     Optimizer state is left out unread. Text files (a README, a label list), a ProgramDesc and what desktop systems
     leave behind are not variables.
     """
-    files = {name: file for name, file in _files(path) if _may_be_variable(name, file)}
-    names = [name for name in files if not is_optimizer_state(name, files)]
+    variables = {name: file for name, file in _files(path) if _may_be_variable(name, file)}
+    names = [name for name in variables if not is_optimizer_state(name, variables)]
     if not names:
         raise WeightsError(f"{path}: no Fluid parameter file in this folder.")
-    return {name: read_tensor(files[name]) for name in names}
+    return {name: read_tensor(variables[name]) for name in names}
 
 
 def read_combined(path: str | os.PathLike, names: Collection[str]) -> dict[str, np.ndarray]:
@@ -117,47 +116,36 @@ def read_combined(path: str | os.PathLike, names: Collection[str]) -> dict[str, 
 
 def write_tensor(path: str | os.PathLike, array: np.ndarray) -> None:
     """Write one record, byte for byte as Fluid did. Raises WeightsError for a data type Fluid's files do not have."""
-    with _writing(path), open(path, "wb") as file:
-        _write_record(file, array, f"{path}")
+    write_combined(path, {os.fspath(path): array})
 
 
 def write_folder(path: str | os.PathLike, weights: Mapping[str, np.ndarray]) -> None:
     """Write one file a variable into a new folder, complete or not at all. Raises WeightsError."""
-    path = Path(path)
-    for name in weights:
-        variable_file(path, name)
-    with new_folder(path) as partial, _writing(path):
+    targets = {name: variable_file(path, name).relative_to(path) for name in weights}
+    with files.new_folder(path, WeightsError) as partial:
         for name, array in weights.items():
-            target = variable_file(partial, name)
+            target = partial / targets[name]
             target.parent.mkdir(parents=True, exist_ok=True)
-            write_tensor(target, array)
+            with open(target, "wb") as file:
+                _write_record(file, array, f"{path}: {name}")
 
 
 def write_combined(path: str | os.PathLike, weights: Mapping[str, np.ndarray]) -> None:
-    """Write a combined file: records in lexicographic order of the names, without the names."""
-    with _writing(path), open(path, "wb") as file:
+    """Write a combined file: records in lexicographic order of the names, without the names. Raises WeightsError."""
+    with files.whole(path, WeightsError) as unfinished, open(unfinished, "wb") as file:
         for name in sorted(weights):
             _write_record(file, weights[name], name)
 
 
-@contextlib.contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
-    """Give an empty folder that becomes `path` when the block ends well and vanishes when it does not.
-
-    Raises WeightsError if `path` exists (an empty folder is replaced) or its place is not writable.
-    """
-    path = Path(path)
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise WeightsError(f"{path}: exists already. Choose another place, or remove it first.")
-    partial = files.partial(path)
-    with _writing(path):
-        partial.mkdir(parents=True)
-    try:
-        yield partial
-        with _writing(path):
-            os.replace(partial, path)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+def variable_file(folder: str | os.PathLike, name: str) -> Path:
+    """The file of a variable in a Fluid folder. Raises WeightsError for a name that would lead out of the folder."""
+    parts = PurePosixPath(name).parts
+    leads_out = not parts or name.startswith("/") or ".." in parts
+    if leads_out or "\0" in name or "\\" in name or str(PurePosixPath(name)) != name:
+        raise WeightsError(f"{folder}: a variable named {name!r} cannot be a file of a Fluid folder.")
+    if max(len(part.encode()) for part in parts) > 255:
+        raise WeightsError(f"{folder}: a variable's name is longer than a file name can be: {name[:80]}...")
+    return Path(folder, name)
 
 
 def parse_tensor_desc(data: bytes) -> tuple[int | None, list[int]]:
@@ -184,23 +172,11 @@ def starts_like_record(path: str | os.PathLike) -> bool:
 
 @contextlib.contextmanager
 def _open(path: str | os.PathLike) -> Iterator[tuple[BinaryIO, int]]:
-    # A pipe or a device would be read for ever; only files have a size to check against.
-    if not os.path.isfile(path):
-        kind = "not a plain file" if os.path.exists(path) else "no such file"
-        raise WeightsError(f"{path}: {kind}.")
     try:
-        with open(path, "rb") as file:
+        with files.open_plain(path) as file:
             yield file, os.fstat(file.fileno()).st_size
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({error.strerror or error}).") from error
-
-
-@contextlib.contextmanager
-def _writing(path: str | os.PathLike) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise WeightsError(f"{path}: cannot be written ({error.strerror or error}).") from error
 
 
 def _read_record(file: BinaryIO, size: int, where: str) -> np.ndarray:
@@ -276,20 +252,3 @@ def _may_be_variable(name: str, file: Path) -> bool:
     # A record has zero bytes in its first 16; text has none. An empty file is a variable that was never completely
     # written.
     return size == 0 or b"\0" in head
-
-
-def variable_file(folder: str | os.PathLike, name: str) -> Path:
-    """The file of a variable in a Fluid folder. Raises WeightsError for a name that would lead out of the folder."""
-    parts = PurePosixPath(name).parts
-    if (
-        not parts
-        or name.startswith("/")
-        or ".." in parts
-        or "\0" in name
-        or "\\" in name
-        or str(PurePosixPath(name)) != name
-    ):
-        raise WeightsError(f"{folder}: a variable named {name!r} cannot be a file of a Fluid folder.")
-    if max(len(part.encode()) for part in parts) > 255:
-        raise WeightsError(f"{folder}: a variable's name is longer than a file name can be: {name[:80]}...")
-    return Path(folder, name)

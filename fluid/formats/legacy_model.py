@@ -169,7 +169,7 @@ def convert_model(folder: str | os.PathLike, target: str | os.PathLike) -> list[
     taken.
     """
     model = _runnable(folder)
-    with legacy.new_folder(Path(target)) as partial:
+    with files.new_folder(target, WeightsError) as partial:
         _isolated(_translate, model, str(partial))
     return sorted(Path(target).iterdir())
 
