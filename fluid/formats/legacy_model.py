@@ -9,13 +9,14 @@ The schema is that of Fluid's framework.proto:
 
     ProgramDesc {1: blocks}
     BlockDesc   {1: index, 2: parent, 3: variables, 4: operators}
-    VarDesc     {1: name, 2: type, 3: persistable}
+    VarDesc     {1: name, 2: VarType {1: type, 3: LoDTensorDesc {1: TensorDesc}}, 3: persistable}
     OpDesc      {1: inputs, 2: outputs, 3: type, 4: attributes}, its inputs and outputs {1: parameter, 2: arguments}
     Attr        {1: name, 2: type, 3: i, 4: f, 5: s, 6: ints, 7: floats, 8: strings, 10: b, 11: bools, 12: block, 13: l,
                  14: blocks, 15: longs}
 """
 
 import contextlib
+import itertools
 import os
 import struct
 import warnings
@@ -33,7 +34,8 @@ import numpy as np
 Result = TypeVar("Result")
 
 DENSE_TENSOR = 7  # VarType.LOD_TENSOR
-INT, FLOAT, INTS, FLOATS, BLOCK, LONG, LONGS = 0, 1, 3, 4, 8, 9, 11
+INT, FLOAT, INTS, FLOATS, STRINGS, BOOLEANS, BLOCK, LONG, BLOCKS, LONGS = 0, 1, 3, 4, 5, 7, 8, 9, 10, 11
+"""Types of attributes."""
 _SCALAR_TO_LIST = {(INT, INTS): (3, 6), (INT, LONGS): (3, 15), (LONG, LONGS): (13, 15), (FLOAT, FLOATS): (4, 7)}
 """(stored attribute type, today's type) -> (field it is stored in, field it belongs in)."""
 
@@ -115,13 +117,9 @@ def read_model(folder: str | os.PathLike) -> LegacyModel:
         raise WeightsError(f"{program_file}: not a readable Fluid program ({error}).") from error
     if not blocks or not blocks[0].operators:
         raise WeightsError(f"{program_file}: a Fluid program without operators.")
-    feeds = [
-        name for operator in blocks[0].operators if operator.type == "feed" for name in operator.outputs.get("Out", [])
-    ]
-    fetches = [
-        name for operator in blocks[0].operators if operator.type == "fetch" for name in operator.inputs.get("X", [])
-    ]
-    variables = blocks[0].variables.values()
+    operators, variables = blocks[0].operators, blocks[0].variables.values()
+    feeds = [name for item in operators if item.type == "feed" for name in item.outputs.get("Out", [])]
+    fetches = [name for item in operators if item.type == "fetch" for name in item.inputs.get("X", [])]
     parameters = {v.name: v for v in variables if v.persistable and v.type == DENSE_TENSOR}
     if parameter_file is None:
         weights = {name: legacy.read_tensor(legacy.variable_file(folder, name)) for name in parameters}
@@ -132,13 +130,11 @@ def read_model(folder: str | os.PathLike) -> LegacyModel:
     for name, variable in parameters.items():
         if name not in weights:
             raise WeightsError(f"{parameter_file}: the program's parameter {name} is not in it.")
-        if (
-            list(weights[name].shape) != variable.shape
-            or legacy.DATA_TYPES.get(variable.data_type) != weights[name].dtype
-        ):
+        dtype, shape = weights[name].dtype, list(weights[name].shape)
+        if shape != variable.shape or dtype != legacy.DATA_TYPES.get(variable.data_type):
             raise WeightsError(
-                f"{folder}: {name} is {weights[name].dtype.name} {list(weights[name].shape)} in its file, but the program "
-                f"declares {variable.shape} of data type {variable.data_type}. The files do not belong together."
+                f"{folder}: {name} is {dtype.name} {shape} in its file, but the program declares {variable.shape} of data "
+                f"type {variable.data_type}. The files do not belong together."
             )
     return LegacyModel(program, blocks, feeds, fetches, weights)
 
@@ -258,15 +254,20 @@ def _parse_variable(data: bytes) -> Variable:
         elif number == 3 and wire_type == wire.VARINT:
             variable.persistable = bool(value)
         elif number == 2 and wire_type == wire.BYTES:
-            for type_number, type_wire, type_value in wire.fields(wire.bytes_in(value)):
-                if type_number == 1 and type_wire == wire.VARINT:
-                    variable.type = wire.number_in(type_value)
-                elif type_number == 3 and type_wire == wire.BYTES:  # LoDTensorDesc {1: tensor}
-                    for _, tensor in (item for item in _messages(wire.bytes_in(type_value)) if item[0] == 1):
-                        variable.data_type, variable.shape = legacy.parse_tensor_desc(tensor)
+            _parse_type(wire.bytes_in(value), variable)
     if not variable.name:
         raise ValueError("a variable without a name")
     return variable
+
+
+def _parse_type(data: bytes, variable: Variable) -> None:
+    for number, wire_type, value in wire.fields(data):
+        if number == 1 and wire_type == wire.VARINT:
+            variable.type = wire.number_in(value)
+        elif number == 3 and wire_type == wire.BYTES:
+            for inner, tensor in _messages(wire.bytes_in(value)):
+                if inner == 1:
+                    variable.data_type, variable.shape = legacy.parse_tensor_desc(tensor)
 
 
 def _parse_operator(data: bytes) -> Operator:
@@ -313,7 +314,7 @@ def _parse_attribute(data: bytes) -> tuple[str, object]:
             single = wire.bytes_in(value).decode(errors="replace")
     if not name or kind is None:
         raise ValueError("an attribute without a name or a type")
-    return name, many if kind in (INTS, FLOATS, 5, 7, 10, LONGS) else single
+    return name, many if kind in (INTS, FLOATS, STRINGS, BOOLEANS, BLOCKS, LONGS) else single
 
 
 def _runnable(folder: str | os.PathLike) -> LegacyModel:
@@ -322,20 +323,18 @@ def _runnable(folder: str | os.PathLike) -> LegacyModel:
         raise WeightsError(
             f"{folder}: the program says neither what it is fed nor what it returns; it is not an inference model."
         )
-    known = {name for block in model.blocks for name in block.variables}
+    known = {"@EMPTY@", *(name for block in model.blocks for name in block.variables)}
     for index, block in enumerate(model.blocks):
         # A block that is its own ancestor makes Paddle search for ever.
         if not (block.parent == -1 if index == 0 else 0 <= block.parent < index):
             raise WeightsError(f"{folder}: the program's block {index} says it belongs to block {block.parent}.")
         for operator in block.operators:
-            for names in (*operator.inputs.values(), *operator.outputs.values()):
-                for name in names:
-                    if name not in known and name != "@EMPTY@":
-                        raise WeightsError(
-                            f"{folder}: operator {operator.type} uses {name}, which the program does not declare."
-                        )
-            for name in ("sub_block", "true_block", "false_block"):
-                inner = operator.attributes.get(name)
+            used = itertools.chain(*operator.inputs.values(), *operator.outputs.values())
+            if undeclared := [name for name in used if name not in known]:
+                raise WeightsError(
+                    f"{folder}: operator {operator.type} uses {undeclared[0]}, which the program does not declare."
+                )
+            for inner in (operator.attributes.get(name) for name in ("sub_block", "true_block", "false_block")):
                 if inner is not None and inner not in range(index + 1, len(model.blocks)):
                     raise WeightsError(
                         f"{folder}: operator {operator.type} refers to block {inner}, which is not inside."
@@ -360,15 +359,14 @@ def _check_feed(model: LegacyModel, feed: Mapping[str, np.ndarray]) -> None:
             raise WeightsError(
                 f"The feed's {name} has shape {list(shape)}, the model needs {variable.shape} (-1: any)."
             )
-        feed_lod = feed.get(f"{name}.lod")
-        if feed_lod is not None and not (
-            feed_lod.ndim == 1
-            and feed_lod.size > 1
-            and feed_lod[0] == 0
-            and feed_lod[-1] == shape[0]
-            and np.all(np.diff(feed_lod) >= 0)
-        ):
+        lod = feed.get(f"{name}.lod")
+        if lod is not None and not _rises(lod, shape[0]):
             raise WeightsError(f"The feed's {name}.lod must rise from 0 to the {shape[0]} rows of {name}.")
+
+
+def _rises(lod: np.ndarray, rows: int) -> bool:
+    """Whether these are the offsets of sequences that `rows` are made of."""
+    return lod.ndim == 1 and lod.size > 1 and lod[0] == 0 and lod[-1] == rows and bool(np.all(np.diff(lod) >= 0))
 
 
 def _isolated(function: Callable[..., Result], *arguments: object) -> Result:
