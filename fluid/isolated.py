@@ -26,13 +26,12 @@ def call(function: Callable[..., Result], *arguments: object) -> Result:
     sender.close()
     try:
         error, result = receiver.recv()
-    except EOFError:
+    except (EOFError, OSError):  # the latter in the middle of the answer
         process.join()
         raise Crashed(process.exitcode) from None
     finally:
         receiver.close()
-        if process.is_alive():
-            process.join()
+        process.join()
     if error is not None:
         raise error
     return result
