@@ -224,6 +224,15 @@ def test_no_server_and_no_such_scheme(tmp_path):
         fetch("ftp://127.0.0.1/net.tar", tmp_path / "a")
 
 
+def test_an_error_without_words_is_told_by_its_kind(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise TimeoutError
+
+    monkeypatch.setattr(module.urllib.request, "urlopen", refuse)
+    with pytest.raises(WeightsError, match=r"net\.tar: TimeoutError"):
+        fetch("http://127.0.0.1:9/net.tar", tmp_path / "a", attempts=1)
+
+
 def test_redirects_cannot_reach_local_files_or_run_for_ever(server, tmp_path):
     for what in ("redirect-to-file", "loop"):
         with pytest.raises(WeightsError, match="The download failed"):

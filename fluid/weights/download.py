@@ -88,8 +88,9 @@ def download(
                 ConnectionError,
                 ssl.SSLError,
             ) as error:
-                reason = getattr(error, "reason", None) or error or type(error).__name__
-                reasons.append(f"{url}: {str(reason).splitlines()[0][:200]}")
+                reason = getattr(error, "reason", None) or error
+                said = str(reason) or type(reason).__name__
+                reasons.append(f"{url}: {said.splitlines()[0][:200]}")
                 if isinstance(reason, FileNotFoundError):
                     break
             except ValueError as error:
