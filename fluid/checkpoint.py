@@ -163,7 +163,7 @@ def find_newest(path: Path) -> Path:
     if path.name == BEST_LINK and not path.exists() and (path.parent / BEST_FILE).is_file():
         return find_best(path.parent)
     for root in (path / "checkpoints", path):
-        whole = _whole(root)
+        whole = checkpoints_in(root)
         if whole:
             return whole[-1].resolve()
     raise CheckpointError(
@@ -189,6 +189,16 @@ def is_checkpoint(path: Path) -> bool:
     except CheckpointError:
         return False
     return True
+
+
+def checkpoints_in(root: Path) -> list[Path]:
+    """The whole checkpoints in a run's folder of them, oldest first. By number: as text, step 1000 would come before 900."""
+    found = {int(match[1]): path for path in root.glob("step_*") if (match := _FOLDER.fullmatch(path.name))}
+    found = {step: path for step, path in found.items() if (path / META_FILE).is_file()}
+    for path in _leftovers(root):
+        if _is_whole(path):
+            found.setdefault(_read_meta(path)[0].step, path)
+    return [path for _, path in sorted(found.items())]
 
 
 def run_folder(folder: Path) -> Path | None:
@@ -224,7 +234,7 @@ def set_aside_after(output_dir: Path, meta: Meta) -> Path | None:
     output_dir = Path(output_dir)
     root = output_dir / "checkpoints"
     recover(root)
-    newer = [path for path in _whole(root) if _step(path) > meta.step]
+    newer = [path for path in checkpoints_in(root) if _step(path) > meta.step]
     if not newer:
         return None
     aside = free_name(output_dir / SET_ASIDE / f"after_step_{meta.step:08d}")
@@ -260,16 +270,6 @@ def recover(root: Path) -> None:
             path.rename(final)
 
 
-def _whole(root: Path) -> list[Path]:
-    """Checkpoints below `root`, oldest first. By number: as text, step 1000 would come before step 900."""
-    found = {int(match[1]): path for path in root.glob("step_*") if (match := _FOLDER.fullmatch(path.name))}
-    found = {step: path for step, path in found.items() if (path / META_FILE).is_file()}
-    for path in _leftovers(root):
-        if _is_whole(path):
-            found.setdefault(_read_meta(path)[0].step, path)
-    return [path for _, path in sorted(found.items())]
-
-
 def _leftovers(root: Path) -> Iterator[Path]:
     """Folders that processes which are no more had not yet renamed, or not yet deleted."""
     for path in root.glob(".*-*"):
@@ -301,7 +301,7 @@ def _named_best(output_dir: Path) -> Path | None:
 
 def _delete_old(output_dir: Path, keep: int) -> None:
     best = _named_best(output_dir)
-    for path in _whole(output_dir / "checkpoints")[:-keep]:
+    for path in checkpoints_in(output_dir / "checkpoints")[:-keep]:
         if path.resolve() != best:
             shutil.rmtree(path, ignore_errors=True)
 

@@ -37,8 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def last_checkpoints(run: Path, count: int) -> list[Path]:
     """The newest `count` checkpoints of a run, oldest first. Raises UserError if there are fewer."""
-    root = checkpoint.find_newest(run).parent
-    folders = sorted(root.glob("step_*"), key=lambda path: int(path.name.removeprefix("step_")))
+    folders = checkpoint.checkpoints_in(checkpoint.find_newest(run).parent)
     if not 1 <= count <= len(folders):
         raise UserError(
             f"{run} has {len(folders)} checkpoints, not {count}; train with --keep_checkpoints {max(count, 1)}"

@@ -117,6 +117,7 @@ def test_the_mean_of_the_last_checkpoints(tmp_path, capsys, ema):
         state = {"w": np.full(3, step, np.float32), "w_velocity_0": np.ones(3), "seen": np.array([step])}
         meta = checkpoint.Meta("task", step, best=1.0, best_step=2, due=["eval"], extra={"net": {"name": "n"}})
         checkpoint.save(tmp_path / "run", state | ({"w_ema": np.full(3, 10 * step, np.float32)} if ema else {}), meta)
+    (tmp_path / "run" / "checkpoints" / "step_00000010.copy").mkdir()
     average_command.main([str(tmp_path / "run"), "--last", "2", "--output_dir", str(tmp_path / "mean")])
     assert capsys.readouterr().out.endswith("step_00000010: mean of step_00000002, step_00000010\n")
     state, meta = checkpoint.load(tmp_path / "mean")
