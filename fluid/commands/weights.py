@@ -7,9 +7,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from fluid.errors import DataError, WeightsError
-from fluid.files import read_plain
+from fluid.errors import WeightsError
 from fluid.run import script
+from fluid.text import read_lines
 from fluid.weights import compact, convert, read_weights
 
 import numpy as np
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         one.add_argument("--names", type=Path, help="text file with the variables of a combined file, one name a line")
     smaller.add_argument("--storage", choices=compact.STORAGES, default="int8", help="by default int8")
     args = parser.parse_args(argv)
-    names = None if args.names is None else read_names(args.names)
+    names = None if args.names is None else [line.strip() for line in read_lines(args.names) if line.strip()]
     if args.command == "convert":
         written = convert(args.source, args.target, names)
         size = sum(array.nbytes for array in written.values())
@@ -63,14 +63,6 @@ def write_compact(source: Path, target: Path, storage: compact.Storage, names: l
         f"{target}: {len(weights)} arrays, {target.stat().st_size / 1e6:.1f} MB; off by {(off / own) ** 0.5:.2e} of their "
         "size (root mean square)"
     )
-
-
-def read_names(path: Path) -> list[str]:
-    """One name a line; blank lines do not count. Raises DataError."""
-    try:
-        return [line.strip() for line in read_plain(path).decode().splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not a readable list of names ({error}).") from error
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ def test_weights_convert(tmp_path, capsys):
     combined = str(FORMATS / "inference_model_combined" / "params")
     weights_command.main(["convert", combined, str(tmp_path / "folder"), "--names", str(tmp_path / "names")])
     assert len(legacy.read_folder(tmp_path / "folder")) == 31
-    with pytest.raises(DataError, match="not a readable list of names"):
+    with pytest.raises(DataError, match="nothing: cannot be read"):
         weights_command.main(["convert", combined, str(tmp_path / "other"), "--names", str(tmp_path / "nothing")])
 
 
