@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import struct
 import tarfile
@@ -165,6 +166,8 @@ def test_a_head_with_other_classes_is_found():
     with pytest.raises(WeightsError, match="The weights are for 1000 classes, the network has 5") as caught:
         weights.load_into(state, pretrained, head=[])
     assert "fc7_weights [8, 1000] -> [8, 5]" in str(caught.value)
+    # Of all flags every script has this one alone.
+    assert re.findall(r"--\w+", str(caught.value)) == ["--allow_partial"]
 
 
 def test_a_network_of_another_width_is_not_a_head():

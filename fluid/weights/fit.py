@@ -174,20 +174,18 @@ def _classifier(mismatched: Mapping[str, tuple[tuple, tuple]]) -> set[str]:
 
 def _refusal(report: Report) -> str:
     if not report.loaded:
-        lines = ["The weights do not belong to this network: not one variable fits."]
-    elif _classifier(report.skipped) and not (report.missing or report.unused):
+        return (
+            f"The weights do not belong to this network: not one variable fits.\n{report}\n"
+            "Choose the model these weights were trained for."
+        )
+    head = "The weights do not fit the network."
+    if _classifier(report.skipped) and not (report.missing or report.unused):
         (in_file, in_network), *_ = report.skipped.values()
-        lines = [f"The weights are for {in_file[-1]} classes, the network has {in_network[-1]} (--class_dim)."]
-    else:
-        lines = ["The weights do not fit the network."]
-    lines.append(str(report))
-    lines.append(
-        "Choose the model these weights were trained for (with the same scale and depth). To load what fits and keep "
-        "initial values for the rest, pass --allow_partial; to leave named variables out, --finetune_exclude_pretrained_params."
-        if report.loaded
-        else "Choose the model these weights were trained for."
+        head = f"The weights are for {in_file[-1]} classes, the network has {in_network[-1]}."
+    return (
+        f"{head}\n{report}\nChoose the model these weights were trained for, with the same scale, depth and number of classes. "
+        "To load what fits and keep initial values for the rest, pass --allow_partial."
     )
-    return "\n".join(lines)
 
 
 def _check_exclude(exclude: Iterable[str], known: Collection[str]) -> None:
