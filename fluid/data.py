@@ -359,16 +359,15 @@ class Batches(Iterator[Batch]):
         try:
             task, feed, bad = self._read_here() if self._pool is None else self._read_ahead(self._pool)
             self._count(bad)
-            messages = [message for _, message in bad]
             batch = Batch(
                 feed,
                 task.size,
                 task.epoch,
                 task.index,
-                messages,
-                len(task.indices) - task.size,
-                lambda row: self._reader.where(int(task.indices[row])),
-                task.indices,
+                bad=[message for _, message in bad],
+                padding=len(task.indices) - task.size,
+                where=lambda row: self._reader.where(int(task.indices[row])),
+                indices=task.indices,
             )
             self._feed_mask(batch)
         except Ended:
