@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 GREEN, RED, GREY = (34, 139, 84), (190, 50, 50), (90, 90, 90)
-MOST_CLASSES = 40
-"""More would not have names in a confusion matrix."""
+MOST_CLASSES, MOST_COUNTED = 40, 25
+"""More would not have names, or counts in the cells, in a confusion matrix."""
 FAR = 5
 """So many times the range of most values lies outside what a diagram shows."""
 
@@ -88,10 +88,10 @@ def draw_confusion(path: Path, confusion: np.ndarray, names: Sequence[str], *, t
     figure, axis = new_figure(size, size)
     axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axis.set(xlabel="predicted", ylabel="true", title=title)
-    if classes <= 40:
+    if classes <= MOST_CLASSES:
         axis.set_xticks(range(classes), names, rotation=60, ha="right", fontsize=8)
         axis.set_yticks(range(classes), names, fontsize=8)
-    if classes <= 25:
+    if classes <= MOST_COUNTED:
         for row, column in np.ndindex(confusion.shape):
             if confusion[row, column]:
                 color = "white" if shares[row, column] > 0.5 else "black"
