@@ -85,6 +85,8 @@ def test_conversion_there_and_back(tmp_path, suffix):
         assert (tmp_path / "back" / name).read_bytes() == (source / name).read_bytes()
     with pytest.raises(WeightsError, match="exists already"):
         weights.convert(source, tmp_path / f"a{suffix}")
+    with pytest.raises(WeightsError, match=r"a \.npz file is not written here"):
+        weights.convert(source, tmp_path / "a.npz")
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([f"a{suffix}", "back"])
 
 

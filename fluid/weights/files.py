@@ -13,6 +13,9 @@ from fluid.weights import compact
 
 import numpy as np
 
+FOREIGN = (".pt", ".pth", ".bin", ".npz")
+"""Suffixes of files that hold arrays, or programs, in ways that are neither read nor written here."""
+
 
 def read_weights(path: str | os.PathLike, names: Collection[str] | None = None) -> dict[str, np.ndarray]:
     """Read weights as `{variable name: array}`, optimizer state left out.
@@ -53,6 +56,11 @@ def write_weights(path: str | os.PathLike, weights: Mapping[str, np.ndarray]) ->
     Raises WeightsError if the place is taken or not writable, or the format cannot hold a name or data type.
     """
     path = Path(path)
+    if path.suffix in FOREIGN:
+        raise WeightsError(
+            f"{path}: a {path.suffix} file is not written here. Call it .safetensors or .pdparams, or leave the suffix out "
+            "for a Fluid folder."
+        )
     if path.suffix not in (".safetensors", ".pdparams"):
         legacy.write_folder(path, weights)
         return
@@ -61,7 +69,6 @@ def write_weights(path: str | os.PathLike, weights: Mapping[str, np.ndarray]) ->
     if path.suffix == ".safetensors":
         safetensors_file.write(path, weights)
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
     pdparams.write_pdparams(path, weights)
 
 
@@ -104,7 +111,7 @@ def _read_file(path: Path, names: Collection[str] | None) -> dict[str, np.ndarra
     if head[:1] == b"\x80" or path.suffix in (".pdparams", ".pdopt"):
         return pdparams.read_pdparams(path)
     if archive.is_archive(path):
-        if path.suffix in (".pt", ".pth", ".bin", ".npz"):
+        if path.suffix in FOREIGN:
             raise WeightsError(
                 f"{path}: a {path.suffix} file is not read here (it may hold a program). "
                 "Save the arrays as .safetensors first."
