@@ -309,8 +309,7 @@ class Keeper:
                 self.last_saved = checkpoint.save(self.run.output_dir, state, self.meta, keep=keep)
                 if gone:
                     raise RecordsError(
-                        f"the output folder {self.run.output_dir} was moved or deleted, or its log.jsonl, while the run went "
-                        f"on. The state after step {self.meta.step} is saved there: go on with --checkpoint "
+                        f"{self.run.gone}. The state after step {self.meta.step} is saved there: go on with --checkpoint "
                         f"{self.run.output_dir}"
                     )
         self._saved_step = self.meta.step

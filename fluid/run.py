@@ -242,7 +242,7 @@ class Run:
         if not self._events or not self._scalars:
             return
         if self._is_gone():
-            raise RecordsError(self._gone)
+            raise RecordsError(self.gone)
         event = {"kind": kind, "step": step, "time": round(time.time(), 3), **values}
         with self._writing():
             self._events.write(json.dumps(event) + "\n")
@@ -272,19 +272,20 @@ class Run:
         try:
             lock = _lock(self.output_dir)
         except BlockingIOError:
-            raise RecordsError(f"{self._gone}, and another run is training in its place") from None
+            raise RecordsError(f"{self.gone}, and another run is training in its place") from None
         except OSError as error:
-            raise RecordsError(f"{self._gone}, and its place cannot be written ({error.strerror})") from error
+            raise RecordsError(f"{self.gone}, and its place cannot be written ({error.strerror})") from error
         if holds_run(self.output_dir):
             lock.close()
-            raise RecordsError(f"{self._gone}, and another run lies in its place")
+            raise RecordsError(f"{self.gone}, and another run lies in its place")
         if self._lock is not None:
             self._lock.close()
         self._lock = lock
         return True
 
     @property
-    def _gone(self) -> str:
+    def gone(self) -> str:
+        """What to say when records or checkpoints find no folder any more."""
         return f"the output folder {self.output_dir} was moved or deleted, or its log.jsonl, while the run went on"
 
     def _is_gone(self) -> bool:
