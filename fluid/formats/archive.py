@@ -41,9 +41,8 @@ def is_archive(path: str | os.PathLike) -> bool:
     """Whether a file is a tar (plain or compressed) or a zip."""
     try:
         with open_plain(path) as file:
-            if zipfile.is_zipfile(file):
+            if _is_zip(file):
                 return True
-            file.seek(0)
             with _tar(file):
                 return True
     except (OSError, *_DAMAGE):
@@ -64,8 +63,7 @@ def unpack(path: str | os.PathLike, folder: str | os.PathLike, *, max_members: i
         count = 0
         try:
             with open_plain(path) as file:
-                members = _zip_members if zipfile.is_zipfile(file) else _tar_members
-                file.seek(0)
+                members = _zip_members if _is_zip(file) else _tar_members
                 for count, (name, size, content) in enumerate(members(file, path, budget), 1):
                     budget.spend(size, count)
                     _write_member(partial, name, size, content, path)
@@ -128,6 +126,13 @@ def find_parameters(root: str | os.PathLike, names: Collection[str] | None = Non
 
 _Members = Iterator[tuple[str, int, IO[bytes]]]
 """Name, stated size and content of each plain file."""
+
+
+def _is_zip(file: BinaryIO) -> bool:
+    """Whether a file is a zip from its first byte on: a tar may end in one. The position is the start again."""
+    is_zip = file.read(4) in (b"PK\3\4", b"PK\5\6") and zipfile.is_zipfile(file)
+    file.seek(0)
+    return is_zip
 
 
 def _zip_members(file: BinaryIO, path: Path, budget: _Budget) -> _Members:

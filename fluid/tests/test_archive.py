@@ -56,6 +56,13 @@ def test_zip(tmp_path):
     assert contents(tmp_path / "out") == {"net/a/b": b"12", "net/c": b"3"}
 
 
+def test_a_tar_that_ends_in_a_zip_is_a_tar(tmp_path):
+    inner = zipped(tmp_path / "inner.zip", ("x", b"1")).read_bytes()
+    source = tar(tmp_path / "a.tar", (member("w"), b"1234"), (member("z.npz"), inner))
+    archive.unpack(source, tmp_path / "out")
+    assert contents(tmp_path / "out") == {"w": b"1234", "z.npz": inner}
+
+
 LINKS = [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE]
 
 
