@@ -16,7 +16,7 @@ def read_lines(path: str | Path) -> list[str]:
 
 
 def each_line(path: str | Path) -> Iterator[str]:
-    """`read_lines`, one at a time: of a file of any size, or of a pipe as they come."""
+    """`read_lines`, one at a time, of a file of any size."""
     try:
         file = open_plain(path)
     except OSError as error:
