@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fluid import CPU_THREADS
+from fluid import CPU_THREADS, files
 from fluid.arrays import read_npz, write_npz
 from fluid.engine.paddle import PaddleEngine
 from fluid.errors import UserError, WeightsError
@@ -80,9 +80,8 @@ def export(
         raise UserError(f"{folder} exists and is not an exported model; choose another folder")
     if onnx and importlib.util.find_spec("paddle2onnx") is None:
         raise UserError("ONNX export needs paddle2onnx, for Python before 3.13: pip install '.[onnx]'")
-    partial = folder.with_name(f".{folder.name}-{os.getpid()}")
+    partial = files.partial(folder)
     try:
-        shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         _write_model(program, state, partial)
         trial = _Trial(partial, program, state, examples or _examples(program), near_ties or {}, time_limit)
