@@ -324,7 +324,8 @@ def finish(run: Run, outcome: Outcome) -> None:
     folder = run.output_dir
     drawn = draw_curves(folder / "curves.png", CURVES, events(folder, "train"), events(folder, "eval"))
     show_summary("dev", outcome.summary("utterances", {"frame accuracy %": "frame_accuracy"}, digits=2))
-    run.say_left([drawn], note=" (by frames; eval.py measures errors in words)")
+    note = " (by frames; eval.py measures errors in words)"
+    run.say_left([drawn], skipped_samples=outcome.skipped_samples, note=note)
 
 
 if __name__ == "__main__":
