@@ -334,9 +334,16 @@ def named(config: Any) -> set[str]:
     return {field.name for field in dataclasses.fields(config) if getattr(config, field.name) != _default(field)}
 
 
+def changed(config: Config, values: Mapping[str, Any]) -> Config:
+    """The same with these values; what the command line named stays named, even where it is the default."""
+    result = dataclasses.replace(config, **values)  # type: ignore[type-var]
+    object.__setattr__(result, _NAMED, named(config) | named(result))
+    return result
+
+
 def with_named(config: Config, values: Mapping[str, Any]) -> Config:
     """The same with these values, as if the command line had named them too."""
-    result = dataclasses.replace(config, **values)  # type: ignore[type-var]
+    result = changed(config, values)
     object.__setattr__(result, _NAMED, named(config) | values.keys())
     return result
 
@@ -363,7 +370,7 @@ def as_built(config: Config, settings: Mapping[str, Any], names: Collection[str]
     """
     built = from_dict(type(config), settings)
     unnamed = (set(names) & settings.keys()) - named(config)
-    result = dataclasses.replace(config, **{name: getattr(built, name) for name in unnamed})  # type: ignore[type-var]
+    result = changed(config, {name: getattr(built, name) for name in unnamed})
     check_built(result, settings, names, what, mend)
     return result
 

@@ -17,7 +17,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Generic, TypeVar
 
 from fluid import checkpoint, trainer
@@ -192,7 +192,7 @@ class Settled(Generic[Flags]):
         elif self.resumed is not None and "engine" not in self.changes:
             reason = "that of the run"
         self._engine, self._engine_reason = engine, reason
-        self.flags = replace(flags, engine="paddle" if engine.name == "paddle" else "xla")
+        self.flags = configuration.changed(flags, {"engine": "paddle" if engine.name == "paddle" else "xla"})
         return engine
 
     @contextmanager
@@ -474,12 +474,13 @@ def settle(flags: Flags, task: str, *, free: Iterable[str] = ()) -> Settled[Flag
         raise CheckpointError(
             f"--{late[0]} says how a run begins, and --checkpoint {resumed.folder} has begun: leave out one of them"
         )
-    settled = Settled(replace(flags, **values), task, resumed, captured, changes if resumed is not None else {})
+    flags = configuration.changed(flags, values)
+    settled = Settled(flags, task, resumed, captured, changes if resumed is not None else {})
     if captured is not None:
         general = {item.name for item in fields(TrainFlags)} | set(free)
-        captured.check_settings(settled.flags, {item.name for item in fields(flags)} - general)
-    if _leaves_records(settled.flags) and not settled.flags.host_id:
-        check_folder(settled.flags.output_dir, resumed)
+        captured.check_settings(flags, {item.name for item in fields(flags)} - general)
+    if _leaves_records(flags) and not flags.host_id:
+        check_folder(flags.output_dir, resumed)
     return settled
 
 

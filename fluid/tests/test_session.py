@@ -158,10 +158,13 @@ def test_programs_with_values_begin_with_other_weights_where_some_are_named(tmp_
     assert not begin(programs=tmp_path / "programs")
 
 
-def test_named_flags():
+def test_named_flags(tmp_path):
     parsed = configuration.parse(ToyFlags, ["--lr=0.2", "--use_gpu", "False"])
     assert configuration.named(parsed) == {"lr", "device"}
     assert configuration.named(ToyFlags(lr=0.2, seed=3)) == {"seed"}
+    # What comes of them has been named as well, even where it is the default.
+    settled = settle(configuration.with_named(parsed, {"output_dir": tmp_path}), "toy")
+    assert configuration.named(settled.flags) == {"lr", "device", "output_dir"}
 
 
 @dataclass
