@@ -368,9 +368,8 @@ def as_built(config: Config, settings: Mapping[str, Any], names: Collection[str]
 
     Raises UserError for one that is named otherwise; see `check_built`.
     """
-    built = from_dict(type(config), settings)
-    unnamed = (set(names) & settings.keys()) - named(config)
-    result = changed(config, {name: getattr(built, name) for name in unnamed})
+    built = unnamed(config, remembered(type(config), settings))
+    result = changed(config, {name: value for name, value in built.items() if name in names})
     check_built(result, settings, names, what, mend)
     return result
 
@@ -399,14 +398,19 @@ def to_dict(config: Any) -> dict[str, Any]:
     }
 
 
-def from_dict(config: type[Config], data: Mapping[str, Any]) -> Config:
-    """The inverse of `to_dict`; flags that `data` lacks are at their defaults, and those that are no more are left out."""
+def remembered(config: type, data: Mapping[str, Any]) -> dict[str, Any]:
+    """The flags in `data`, as `to_dict` wrote it, by the names that they have today; those that are no more are left out."""
     types, former = typing.get_type_hints(config), former_names(config)
     known = {former.get(name, name) if name not in types else name: value for name, value in data.items()}
     for switch, (name, meant) in former_switches(config).items():
         if switch in data:
             known[name] = known.get(name, meant) if data[switch] else 0.0
-    return config(**{name: _typed(types[name], value) for name, value in known.items() if name in types})
+    return {name: _typed(types[name], value) for name, value in known.items() if name in types}
+
+
+def from_dict(config: type[Config], data: Mapping[str, Any]) -> Config:
+    """The inverse of `to_dict`; flags that `data` lacks are at their defaults."""
+    return config(**remembered(config, data))
 
 
 def _typed(kind: Any, value: Any) -> Any:

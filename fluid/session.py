@@ -462,19 +462,18 @@ def settle(flags: Flags, task: str, *, free: Iterable[str] = ()) -> Settled[Flag
         if captured is not None:
             remembered["engine"] = "xla"
     remembered = {name: value for name, value in remembered.items() if name not in OF_THE_CALL}
-    own, named = configuration.from_dict(type(flags), remembered), configuration.named(flags)
-    values = {item.name: getattr(own, item.name) for item in fields(flags) if item.name in remembered.keys() - named}
-    before, now = configuration.to_dict(own), configuration.to_dict(flags)
+    own = configuration.remembered(type(flags), remembered)
+    before, now = configuration.to_dict(type(flags)(**own)), configuration.to_dict(flags)
     changes = {
         name: (before[name], now[name])
-        for name in sorted(named & remembered.keys() & before.keys())
+        for name in sorted(configuration.named(flags) & own.keys())
         if before[name] != now[name]
     }
     if resumed is not None and (late := [name for name in OF_THE_START if name in changes]):
         raise CheckpointError(
             f"--{late[0]} says how a run begins, and --checkpoint {resumed.folder} has begun: leave out one of them"
         )
-    flags = configuration.changed(flags, values)
+    flags = configuration.changed(flags, configuration.unnamed(flags, own))
     settled = Settled(flags, task, resumed, captured, changes if resumed is not None else {})
     if captured is not None:
         general = {item.name for item in fields(TrainFlags)} | set(free)

@@ -3,10 +3,12 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from fluid import checkpoint
 from fluid import config as configuration
-from fluid.config import TrainFlags
+from fluid.checkpoint import Meta
+from fluid.config import Count, Share, TrainFlags, Was, WasSwitch
 from fluid.errors import CheckpointError, DataError, EngineError, UserError
 from fluid.run import events
 from fluid.session import fingerprint, settle
@@ -48,6 +50,20 @@ def test_a_flag_that_is_named_anew_is_said_and_recorded(tmp_path, capsys):
     assert {"flag": "lr", "before": 0.05, "after": 0.2, "step": 9} in changes
     assert {"flag": "data_dir", "before": str(one), "after": str(other), "step": 9} in changes
     assert json.loads((tmp_path / "config.json").read_text())["lr"] == 0.2
+
+
+@dataclass
+class Renamed(TrainFlags):
+    width: Annotated[Count, Was("hidden")] = 4
+    smoothing: Annotated[Share, WasSwitch("use_smoothing", 0.1)] = 0.0
+
+
+def test_a_run_of_an_earlier_version_takes_its_flags_by_their_names_of_today(tmp_path):
+    config = {"hidden": 7, "use_smoothing": True, "seed": 3, "gone": 1}
+    checkpoint.save(tmp_path, {"w": np.ones(1, np.float32)}, Meta("toy", 1, config=config))
+    flags = settle(Renamed(checkpoint=tmp_path), "toy").flags
+    assert (flags.width, flags.smoothing, flags.seed) == (7, 0.1, 3)
+    assert settle(Renamed(checkpoint=tmp_path, width=5), "toy").changes == {"width": (7, 5)}
 
 
 def test_the_engine_is_kept(tmp_path, capsys):
