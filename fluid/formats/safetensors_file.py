@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 
 from fluid import files
 from fluid.errors import WeightsError
@@ -25,7 +24,7 @@ def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
     Raises WeightsError if the file is damaged or truncated, or holds a type that is not known here.
     """
     try:
-        stored = deserialize(Path(path).read_bytes())
+        stored = deserialize(files.read_plain(path))
     except (OSError, SafetensorError, ValueError, MemoryError) as error:
         raise WeightsError(f"{path}: not a complete .safetensors file ({error}).") from error
     return {name: _array(item, f"{path}: {name}") for name, item in stored}
