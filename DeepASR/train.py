@@ -105,7 +105,7 @@ NETWORK_FLAGS = (
 """Flags that make another network of a run, or say what is kept with its weights."""
 LISTS = ("train_feature_lst", "train_label_lst", "val_feature_lst", "val_label_lst")
 """Flags of 2018 that name the data."""
-FREE = ("data_dir", "mean_var", "test_batch_size", "pretrained_model", "allow_partial", *LISTS)
+FREE = ("mean_var", *LISTS)
 """Flags that Programs from files were not built with."""
 RECIPE_OF_2018: dict[str, Any] = {
     "lr": 0.00016,

@@ -58,6 +58,8 @@ OF_THE_CALL = {
 """Flags that speak of this call and not of the run, which does not remember them."""
 OF_THE_START = ("pretrained_model", "recipe")
 """Flags of tasks that say how a run begins, and mean nothing to one that has begun."""
+WITHOUT_PROGRAM = ("data_dir", "pretrained_model", "allow_partial", "test_batch_size")
+"""Flags of tasks that no Program is built with."""
 STEPS_PER_EPOCH = "steps_per_epoch"
 """Among the facts of captured Programs."""
 
@@ -441,8 +443,8 @@ def settle(flags: Flags, task: str, *, free: Iterable[str] = ()) -> Settled[Flag
     Args:
         flags: of the command line.
         task: whose run it must be.
-        free: flags of the task that may differ from those that Programs from files were built with, beside those in
-            TrainFlags.
+        free: flags of the task that may differ from those that Programs from files were built with, beside those of
+            `WITHOUT_PROGRAM` and in TrainFlags.
 
     Raises CheckpointError or UserError for a run or a folder of Programs that cannot be used, for a folder that the run
     cannot write, and for flags of the start of a run that has begun.
@@ -476,7 +478,7 @@ def settle(flags: Flags, task: str, *, free: Iterable[str] = ()) -> Settled[Flag
     flags = configuration.changed(flags, configuration.unnamed(flags, own))
     settled = Settled(flags, task, resumed, captured, changes if resumed is not None else {})
     if captured is not None:
-        general = {item.name for item in fields(TrainFlags)} | set(free)
+        general = {item.name for item in fields(TrainFlags)}.union(WITHOUT_PROGRAM, free)
         captured.check_settings(flags, {item.name for item in fields(flags)} - general)
     if _leaves_records(flags) and not flags.host_id:
         check_folder(flags.output_dir, resumed)

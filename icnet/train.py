@@ -123,7 +123,7 @@ ALIASES: dict[str, str] = {"checkpoint_path": "output_dir"}
 RETIRED: dict[str, str] = {}
 NETWORK_FLAGS = ("width", "blocks", "rounding", "zoom", "reduce_zero_label")
 """Flags that make another network of a run, or other classes."""
-FREE = ("data_dir", "num_workers", "test_batch_size", "max_bad_samples", "check_data")
+FREE = ("max_bad_samples", "check_data")
 """Flags that Programs from files were not built with."""
 
 

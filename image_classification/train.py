@@ -181,7 +181,7 @@ AUGMENTATION = (
 )
 """Flags that are fields of `Augment`, too."""
 FREE = (
-    *("data_dir", "num_workers", "test_batch_size", "max_bad_samples", "prescale_short_side", "from_scratch"),
+    *("max_bad_samples", "prescale_short_side", "from_scratch", "finetune_exclude_pretrained_params"),
     *("augment", "balanced_sampling", *AUGMENTATION),
 )
 """Flags that Programs from files were not built with."""

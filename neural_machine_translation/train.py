@@ -175,7 +175,7 @@ EMBEDDED_RECIPE = {
     "eval_every": 700,
 }
 """What few sentences are learned best with."""
-FREE = ("data_dir", "train_file_pattern", "val_file_pattern", "test_batch_size", "eval_metric")
+FREE = ("train_file_pattern", "val_file_pattern", "eval_metric")
 """Flags that Programs from files were not built with."""
 
 

@@ -131,18 +131,8 @@ NETWORK_FLAGS = ("model", "image_size", "priors", "freeze", "max_boxes", "from_s
 MOST_BOXES = 100
 """Of a picture, in the loss, where no flag says it: matching takes memory for all of them in each picture."""
 FREE = (
-    *(
-        "data",
-        "data_dir",
-        "skip_bad_objects",
-        "train_split",
-        "val_split",
-        "max_images",
-        "test_batch_size",
-        "max_bad_samples",
-    ),
+    *("data", "skip_bad_objects", "train_split", "val_split", "max_images", "max_bad_samples", "from_scratch"),
     *("apply_distort", "apply_expand", "expand_ratio", "apply_crop", "flip", "turn", "ap_version", "overlap"),
-    *("pretrained_model", "from_scratch", "allow_partial"),
 )
 """Flags that Programs from files were not built with."""
 

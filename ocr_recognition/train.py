@@ -84,7 +84,7 @@ WARMUP_STEPS = 100
 """Where no flag says it."""
 NETWORK_FLAGS = ("model", "height", "max_width", "rotate_tall", "blank", "dict", "longest")
 """Flags that make another network of a run."""
-FREE = ("data_dir", "train_list", "test_list", "num_workers", "num_words", "pretrained_model", "test_batch_size")
+FREE = ("train_list", "test_list", "num_words")
 """Flags that Programs from files were not built with."""
 
 

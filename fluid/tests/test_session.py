@@ -156,7 +156,7 @@ def test_programs_with_values_begin_with_other_weights_where_some_are_named(tmp_
 
     def begin(**options: object) -> bool:
         flags = Beginning(device="cpu", seed=5, lr=0.05, output_dir=tmp_path / f"run{len(asked)}", **options)  # type: ignore[arg-type]
-        settled = settle(flags, "toy", free=("pretrained_model", "lr"))
+        settled = settle(flags, "toy", free=["lr"])
         settled.programs(dict)
         engine = settled.start_engine()
         before = len(asked)
