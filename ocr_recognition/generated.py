@@ -13,7 +13,7 @@ from ocr_recognition.generator import ASPECTS, EFFECTS, WordMaker, width_at
 from ocr_recognition.preprocess import Preprocess
 from ocr_recognition.reader import blank, bucket_edges, collate, sample
 from ocr_recognition.word_set import WordSet, gather, unpadded, write_set
-from ocr_recognition.words import KINDS, SIMPLE, Part, Texts
+from ocr_recognition.words import KINDS, LONGEST, SIMPLE, Part, Texts
 
 import numpy as np
 
@@ -41,7 +41,7 @@ class Recipe:
     part: Part = "train"
     """Which words and fonts: those kept for tests, the others, or all."""
     given: tuple[str, ...] = ()
-    """Words to show in place of those of the list."""
+    """Words to show in place of those of the list, of any length."""
     fonts_dir: Path | None = None
     """Fonts to use in place of those that come along."""
 
@@ -49,7 +49,7 @@ class Recipe:
     def texts(self) -> Texts:
         """What the words say."""
         simple = self.style == "simple"
-        lengths = (3, 6) if simple else (1, max(map(len, self.given), default=Texts.lengths[1]))
+        lengths = (3, 6) if simple and not self.given else (1, max(map(len, self.given), default=LONGEST))
         kinds = {"word": 1.0} if self.given else SIMPLE if simple else KINDS
         return Texts(
             self.alphabet.characters, kinds, lengths, self.part, self.given, cases=not simple and not self.given

@@ -155,7 +155,7 @@ def _line(texts: Texts, rng: np.random.Generator) -> str:
 
 
 def _digits(texts: Texts, rng: np.random.Generator) -> str:
-    if rng.random() < 0.3 or len(texts.kinds) == len(SIMPLE):
+    if rng.random() < 0.3 or texts.kinds == SIMPLE:
         return "".join(
             _one(rng, _DIGITS) for _ in range(int(rng.integers(texts.lengths[0], min(texts.lengths[1], 8) + 1)))
         )

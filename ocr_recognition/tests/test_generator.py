@@ -141,6 +141,8 @@ def test_simple_words_and_words_of_the_users(tmp_path):
     assert all(3 <= len(text) <= 6 and (text.isdigit() or text.islower()) for text in shown)
     own = make_set(Recipe(given=("Straße", "Fluß"), alphabet=Alphabet(tuple("Straeßlu F"))), 10, seed=1)
     assert {own.text(index) for index in range(10)} == {"Straße", "Fluß"}
+    rng, listed = np.random.default_rng(1), Recipe(style="simple", given=("ab", "elephants")).texts
+    assert {listed.draw(rng) for _ in range(30)} == {"ab", "elephants"}
     with pytest.raises(DataError, match="holds no font"):
         Recipe(fonts_dir=tmp_path).maker()
 
