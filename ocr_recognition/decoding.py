@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from fluid.errors import UserError
-from fluid.text import read_lines
+from fluid.errors import DataError
 from ocr_recognition.readings import Reading, edit_distance, log_softmax, readings
 from ocr_recognition.recognizer import END, Recognizer
+from ocr_recognition.words import read_words
 
 import numpy as np
 
@@ -23,7 +23,7 @@ WORTH_A_LOOK = 12
 """So many of the most probable classes of a frame continue a prefix."""
 CANDIDATES = 200
 """So many words of a lexicon, those whose letters are most like the reading's, are compared with the picture."""
-LIKELY_END = "\n"
+WORD_END = "\n"
 """Stands for the end of a word in a language model."""
 
 
@@ -37,7 +37,7 @@ class CharacterModel:
         self._order = order
         self._after: dict[str, Counter[str]] = defaultdict(Counter)
         for word in words:
-            ended = word + LIKELY_END
+            ended = word + WORD_END
             for place, character in enumerate(ended):
                 for length in range(min(order, place + 1)):
                     self._after[ended[place - length : place]][character] += 1
@@ -164,12 +164,12 @@ class Search:
     def _ends(self, recognizer: Recognizer, prefix: tuple[int, ...]) -> float:
         if self.language is None:
             return 0.0
-        return self.language_weight * self.language.gain(recognizer.text_of(prefix), LIKELY_END)
+        return self.language_weight * self.language.gain(recognizer.text_of(prefix), WORD_END)
 
     def _gain(self, text: str) -> float:
         """Of a whole word."""
         assert self.language is not None
-        ended = text + LIKELY_END
+        ended = text + WORD_END
         return self.language_weight * sum(self.language.gain(ended[:place], one) for place, one in enumerate(ended))
 
     def _label(self, recognizer: Recognizer, word: str) -> tuple[int, ...]:
@@ -264,10 +264,11 @@ def _plus(one: float, other: float) -> float:
 
 
 def read_lexicon(path: Path, recognizer: Recognizer) -> tuple[str, ...]:
-    """The words of a file, one a line, each once. Raises UserError if there are none, or for one that cannot be written."""
-    words = tuple(dict.fromkeys(line.strip() for line in read_lines(path) if line.strip()))
-    if not words:
-        raise UserError(f"{path}: holds no word; it must have one a line")
+    """The words of a file, one a line, each once. Raises DataError if there are none, or for one that cannot be written."""
+    words = tuple(dict.fromkeys(read_words(path)))
     for word in words:
-        recognizer.alphabet.encode(word)
+        try:
+            recognizer.alphabet.encode(word)
+        except DataError as error:
+            raise DataError(f"{path}: {error} of the network; remove the word") from None
     return words

@@ -43,8 +43,8 @@ class SearchFlags:
 
     def search(self, recognizer: Recognizer) -> "Search":
         """As `decoding` wants it. Raises UserError for characters that the network does not know, and for bad files."""
-        from fluid.text import read_lines
         from ocr_recognition.decoding import CharacterModel, Search, read_lexicon
+        from ocr_recognition.words import read_words
 
         unknown = set(self.allowed or "") - set(recognizer.alphabet.characters)
         if unknown or self.allowed == "":
@@ -56,7 +56,7 @@ class SearchFlags:
             beam_size=max(self.beam_size, 8) if self.language_model is not None else self.beam_size,
             allowed=None if self.allowed is None else frozenset(self.allowed),
             lexicon=() if self.lexicon is None else read_lexicon(self.lexicon, recognizer),
-            language=None if self.language_model is None else CharacterModel(read_lines(self.language_model)),
+            language=None if self.language_model is None else CharacterModel(read_words(self.language_model)),
             language_weight=self.language_weight,
         )
 

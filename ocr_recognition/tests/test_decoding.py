@@ -99,6 +99,14 @@ def test_a_language_model_decides_between_alike_readings() -> None:
     assert (ABC.text_of(plain.label), ABC.text_of(known.label)) == ("ac", "ab")
 
 
+def test_blank_lines_are_no_words_of_a_language_model(tmp_path) -> None:
+    path = tmp_path / "words.txt"
+    path.write_text("ab\n\n cab \n\n")
+    language = SearchFlags(language_model=path).search(ABC).language
+    assert language is not None
+    assert language.gain("", "\n") == CharacterModel(["ab", "cab"]).gain("", "\n")
+
+
 def test_probabilities_of_a_language_model_add_up_to_one() -> None:
     model = CharacterModel(["abba", "abc"], order=3)
     for before in ("", "a", "ab", "zz"):
@@ -135,7 +143,9 @@ def test_what_cannot_be_searched_is_one_message(tmp_path) -> None:
     empty, unknown = tmp_path / "empty.txt", tmp_path / "unknown.txt"
     empty.write_text("\n")
     unknown.write_text("abc\nabd\n")
-    with pytest.raises(UserError, match="holds no word"):
+    with pytest.raises(DataError, match="holds no word"):
         read_lexicon(empty, ABC)
-    with pytest.raises(DataError, match="'d'"):
+    with pytest.raises(DataError, match="holds no word"):
+        SearchFlags(language_model=empty).search(ABC)
+    with pytest.raises(DataError, match="unknown.txt: 'abd' holds 'd' .* of the network; remove the word"):
         read_lexicon(unknown, ABC)
