@@ -22,7 +22,7 @@ from fluid.run import console, script, show
 from fluid.runner import Runner
 from ocr_recognition import pictures
 from ocr_recognition.metrics import Accuracy, reliability
-from ocr_recognition.opening import ENGLISH, SIMPLE, feed_of, open_recognizer
+from ocr_recognition.opening import ENGLISH, SIMPLE, feed_of, open_recognizer, search_of
 from ocr_recognition.options import ALIASES, RETIRED, ReadingFlags, Style
 from ocr_recognition.recognizer import Recognizer
 from ocr_recognition.report import draw_found
@@ -53,11 +53,10 @@ def main(flags: Flags) -> dict[str, float]:
     began = time.perf_counter()
     opened = open_recognizer(flags, default=SIMPLE if made_simple(flags) else ENGLISH)
     recognizer = opened.facts
-    flags = flags if recognizer.is_ctc else opened.settle(flags, "beam_size")
     source = measured_words(flags, recognizer)
     runner = Runner(opened, flags, runs=len(source), prepare=feed_of)
-    search = flags.search(recognizer)
-    program = runner.program("eval", lambda: build_program(recognizer, flags.beam_size, search.allowed))
+    search = search_of(opened, flags)
+    program = runner.program("eval", lambda: build_program(recognizer, search.beam_size, search.allowed))
     console.print(f"{recognizer.model}, {runner.how}; {source.origin}", markup=False)
     rows = runner.engine.shared_rows(flags.test_batch_size)
     accuracy = measure(

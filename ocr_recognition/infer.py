@@ -31,7 +31,7 @@ from fluid.run import console, script
 from fluid.runner import Runner, run_arrays
 from ocr_recognition import pictures
 from ocr_recognition.boxes import read_boxes, rectify, refuse_outside
-from ocr_recognition.opening import open_recognizer
+from ocr_recognition.opening import open_recognizer, search_of
 from ocr_recognition.options import ALIASES, RETIRED, ReadingFlags
 from ocr_recognition.reader import read_names
 from ocr_recognition.recognize import Word, recognize, tries
@@ -81,10 +81,9 @@ def main(flags: Flags) -> list[dict[str, Any]]:
     """Read, print and write; returns the records of readings.jsonl."""
     arrays = flags.arrays()
     opened = open_recognizer(flags)
-    recognizer, search = opened.facts, flags.search(opened.facts)
-    flags = flags if recognizer.is_ctc else opened.settle(flags, "beam_size")
-    build = partial(build_program, recognizer, flags.beam_size, search.allowed)
-    made_of = made_of_inference(recognizer, flags.beam_size, search.allowed)
+    recognizer, search = opened.facts, search_of(opened, flags)
+    build = partial(build_program, recognizer, search.beam_size, search.allowed)
+    made_of = made_of_inference(recognizer, search.beam_size, search.allowed)
     if arrays is not None:
         check = partial(check_widths, recognizer=recognizer)
         run_arrays(Runner(opened, flags), build, *arrays, made_of=made_of, check=check)

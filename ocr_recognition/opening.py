@@ -3,15 +3,19 @@
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from functools import partial
+from typing import TYPE_CHECKING
 
 from fluid import weights
 from fluid.errors import UserError
 from fluid.weights import Bare, Opened, Report, load_into
 from ocr_recognition.alphabet import Alphabet, read_dictionary
-from ocr_recognition.options import NetworkFlags
+from ocr_recognition.options import NetworkFlags, ReadingFlags
 from ocr_recognition.recognizer import FOLDER, SIGNS, Recognizer
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from ocr_recognition.decoding import Search
 
 HEAD = ("fc_2.w_0", "fc_2.w_1", "fc_2.b_0", "deep_out.*", "embedding_0.w_0", "fc_8.*")
 """Variables whose size is the number of characters."""
@@ -47,6 +51,23 @@ def open_recognizer(
     if flags.model not in (None, opened.facts.model):
         raise UserError(f"--model {flags.model}: {opened.source} is a {opened.facts.model}; leave the flag out")
     return opened
+
+
+def search_of(opened: Opened[Recognizer], flags: ReadingFlags) -> "Search":
+    """What the flags look for in what the opened network says.
+
+    An attention network searches inside its Program; of one that is written already the beam is known. Raises UserError for
+    what such a search cannot do any more, and as `SearchFlags.search`.
+    """
+    if opened.facts.is_ctc:
+        return flags.search(opened.facts)
+    settled = opened.settle(flags, "beam_size")
+    if opened.exported is not None or opened.captured is not None:
+        if flags.allowed is not None:
+            raise UserError("--allowed needs a checkpoint or weights: this search was written without it")
+        if flags.language_model is not None and settled.beam_size == 1:
+            raise UserError("--language_model chooses among hypotheses, and this search was written with --beam_size 1")
+    return settled.search(opened.facts)
 
 
 def fit_recognizer(bare: Bare, flags: NetworkFlags) -> tuple[Recognizer, dict[str, np.ndarray], Report]:

@@ -42,7 +42,10 @@ class SearchFlags:
     """language_model: how much it counts beside the picture."""
 
     def search(self, recognizer: Recognizer) -> "Search":
-        """As `decoding` wants it. Raises UserError for characters that the network does not know, and for bad files."""
+        """As `decoding` wants it; a language model gets hypotheses to choose among.
+
+        Raises UserError for characters that the network does not know, and for bad files.
+        """
         from ocr_recognition.decoding import CharacterModel, Search, read_lexicon
         from ocr_recognition.words import read_words
 

@@ -2,16 +2,24 @@
 
 import itertools
 import math
+from types import SimpleNamespace
+from typing import Any
 
 from fluid.errors import DataError, UserError
+from fluid.weights import Opened
+from fluid.weights.opening import SETTINGS
+from ocr_recognition import eval as evaluate
+from ocr_recognition import infer
 from ocr_recognition.alphabet import Alphabet
 from ocr_recognition.decoding import CharacterModel, Search, align, likelihood, read_lexicon
-from ocr_recognition.options import SearchFlags
+from ocr_recognition.opening import search_of
+from ocr_recognition.options import ReadingFlags, SearchFlags
 from ocr_recognition.readings import log_softmax, readings
 from ocr_recognition.recognizer import END, Recognizer
 
 import numpy as np
 import pytest
+from PIL import Image
 
 ABC = Recognizer("crnn_ctc", Alphabet(tuple("abc")))
 STEPS, BLANK = 5, 3
@@ -135,6 +143,46 @@ def test_attention_reads_its_hypotheses() -> None:
     assert recognizer.text_of(other.label) == "ac" and other.spans == ()
     (listed,) = Search(lexicon=("bb", "aba")).read(recognizer, given, WIDTH)
     assert recognizer.text_of(listed.label) == "aba" and listed.confidence == pytest.approx(sure * 2 / 3)
+
+
+class Built(Exception):
+    pass
+
+
+@pytest.mark.parametrize("script", [evaluate, infer])
+def test_a_language_model_gets_hypotheses_of_attention(script: Any, tmp_path, monkeypatch) -> None:
+    def build(recognizer: Recognizer, beam_size: int, allowed: frozenset[str] | None) -> Any:
+        raise Built(beam_size, allowed)
+
+    recognizer = Recognizer("attention", Alphabet(tuple("abc")))
+    monkeypatch.setattr(script, "open_recognizer", lambda *_, **__: Opened(recognizer, {}, "here", "a test"))
+    monkeypatch.setattr(script, "build_program", build)
+    (tmp_path / "words.txt").write_text("ab\n")
+    Image.fromarray(np.zeros((20, 60), np.uint8)).save(tmp_path / "a.png")
+    (tmp_path / "test.txt").write_text("a.png\tab\n")
+    where = {"data_dir": tmp_path} if script is evaluate else {"images": (str(tmp_path / "a.png"),)}
+    for options, wanted in (
+        ({"language_model": tmp_path / "words.txt"}, (8, None)),
+        ({"language_model": tmp_path / "words.txt", "beam_size": 12}, (12, None)),
+        ({"allowed": "ab"}, (1, frozenset("ab"))),
+    ):
+        with pytest.raises(Built) as built:
+            script.main(script.Flags(**where, **options))
+        assert built.value.args == wanted
+
+
+def test_a_written_search_of_attention_is_asked_for_what_it_can_do(tmp_path) -> None:
+    model: Any = SimpleNamespace(facts={SETTINGS: {"beam_size": 1}})
+    exported = Opened(Recognizer("attention", Alphabet(tuple("abc"))), {}, "exported", "a test", exported=model)
+    (tmp_path / "words.txt").write_text("ab\n")
+    assert search_of(exported, ReadingFlags(lexicon=tmp_path / "words.txt")).lexicon == ("ab",)
+    for options, message in (
+        ({"allowed": "ab"}, "--allowed needs a checkpoint or weights"),
+        ({"language_model": tmp_path / "words.txt"}, "this search was written with --beam_size 1"),
+        ({"beam_size": 4}, "exported was built with --beam_size 1, not 4"),
+    ):
+        with pytest.raises(UserError, match=message):
+            search_of(exported, ReadingFlags(**options))
 
 
 def test_what_cannot_be_searched_is_one_message(tmp_path) -> None:
