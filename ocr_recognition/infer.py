@@ -116,10 +116,11 @@ def build_program(recognizer: Recognizer, beam_size: int, allowed: frozenset[str
 
 def find_files(flags: Flags) -> list[str]:
     """What the flags name. Raises DataError for what does not exist, UserError for flags that contradict each other."""
+    found = media.find(flags.images)
     if flags.image_list is not None:
-        return read_names(flags.image_list, flags.image_dir)
-    names = (*flags.images, *([str(flags.image_dir)] if flags.image_dir is not None else []))
-    found = media.find(names)
+        found += read_names(flags.image_list, flags.image_dir)
+    elif flags.image_dir is not None:
+        found += media.find([str(flags.image_dir)])
     if flags.boxes is not None and len(found) != 1:
         raise UserError(f"--boxes: the boxes are of one picture, and {len(found)} are given")
     return found

@@ -94,6 +94,8 @@ def test_what_is_read_is_recorded(tmp_path: Path) -> None:
     listed = infer.main(infer.Flags(image_list=tmp_path / "list.txt", **common))
     boxes = infer.main(infer.Flags(images=(str(tmp_path / "scene.png"),), boxes=tmp_path / "boxes.txt", **common))
     assert [len(files), len(listed), len(boxes)] == [1, 3, 2]
+    names = infer.find_files(infer.Flags(images=(str(tmp_path / "word.png"),), image_list=tmp_path / "list.txt"))
+    assert names == [str(tmp_path / name) for name in ("word.png", "word.png", "scene.png", "word.png")]
     assert listed[2]["text"] == listed[0]["text"] == files[0]["text"] == boxes[0]["text"]
     written = [json.loads(line) for line in (tmp_path / "readings" / "readings.jsonl").read_text().splitlines()]
     assert written == boxes and (tmp_path / "readings" / "words.png").stat().st_size
@@ -101,12 +103,13 @@ def test_what_is_read_is_recorded(tmp_path: Path) -> None:
         assert "".join(one["character"] for one in record["characters"]) == record["text"]
         assert 0 <= record["confidence"] <= 1
         assert all(0 <= one["begin"] <= one["end"] <= 200 for one in record["characters"])
-    with pytest.raises(UserError, match="boxes are of one picture"):
-        infer.main(
-            infer.Flags(
-                images=(str(tmp_path / "word.png"), str(tmp_path / "scene.png")), boxes=tmp_path / "boxes.txt", **common
-            )
-        )
+    several = (
+        {"images": (str(tmp_path / "word.png"), str(tmp_path / "scene.png"))},
+        {"image_list": tmp_path / "list.txt"},
+    )
+    for named, count in zip(several, (2, 3), strict=True):
+        with pytest.raises(UserError, match=f"boxes are of one picture, and {count} are given"):
+            infer.main(infer.Flags(boxes=tmp_path / "boxes.txt", **named, **common))
 
 
 def test_the_surest_of_several_tries_counts(tmp_path: Path) -> None:
