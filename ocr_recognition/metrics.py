@@ -1,17 +1,15 @@
 """How well words are read, exact over a whole set whatever the batch size. Imports no paddle."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from fluid.data import Batch
 from fluid.engine import Engine
 from ocr_recognition.alignment import frames_needed
-from ocr_recognition.readings import Reading, edit_distance, readings
+from ocr_recognition.readings import Read, edit_distance, readings
 from ocr_recognition.recognizer import Recognizer
 
 import numpy as np
 
-Read = Callable[[Mapping[str, np.ndarray], np.ndarray], list[Reading]]
-"""Outputs of a Program and widths [N] -> readings."""
 COLUMNS = ("counts", "exact", "alphanumeric", "edits", "length", "similarity", "confidence", "loss", "has_loss")
 
 

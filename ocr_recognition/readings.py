@@ -1,6 +1,6 @@
 """What a network's outputs say: characters, how sure they are and where they stand. Imports no paddle."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ocr_recognition.recognizer import END, Recognizer
@@ -23,6 +23,8 @@ class Reading:
 
 
 EMPTY = Reading((), 1.0, ())
+Read = Callable[[Mapping[str, np.ndarray], np.ndarray], list[Reading]]
+"""Outputs of an evaluation or inference Program and widths [N] -> readings."""
 
 
 def readings(recognizer: Recognizer, outputs: Mapping[str, np.ndarray], width: np.ndarray) -> list[Reading]:

@@ -4,14 +4,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ocr_recognition.readings import Reading
+from ocr_recognition.readings import Read, Reading
 from ocr_recognition.recognizer import Recognizer
 
 import numpy as np
 
 Run = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
 """Runs the inference Program on `pixel` and `width`."""
-Read = Callable[[Mapping[str, np.ndarray], np.ndarray], list[Reading]]
 EDGES = (64, 128, 192, 256, 384, 512, 768, 1024)
 """Widths that words are padded to; wider ones have their own."""
 
@@ -68,18 +67,16 @@ def recognize(
     """
     changed = [one(picture) for picture in pictures for one in how]
     rows = [recognizer.preprocess.picture(picture) for picture in changed]
-    found: list[Reading | None] = [None] * len(rows)
+    found: dict[int, Reading] = {}
     order = sorted(range(len(rows)), key=lambda index: rows[index].shape[1])
     for first in range(0, len(order), batch_size):
         group = order[first : first + batch_size]
         feed = padded([rows[index] for index in group], batch_size if len(order) > batch_size else len(group))
         outputs = {name: np.asarray(array)[: len(group)] for name, array in run(feed).items()}
-        for index, reading in zip(group, read(outputs, feed["width"][: len(group)]), strict=True):
-            found[index] = reading
+        found.update(zip(group, read(outputs, feed["width"][: len(group)]), strict=True))
     words = [
-        _word(recognizer, reading, picture, row, how[index % len(how)])
-        for index, (reading, picture, row) in enumerate(zip(found, changed, rows, strict=True))
-        if reading is not None
+        _word(recognizer, found[index], picture, row, how[index % len(how)])
+        for index, (picture, row) in enumerate(zip(changed, rows, strict=True))
     ]
     groups = [words[first : first + len(how)] for first in range(0, len(words), len(how))]
     return [max(group, key=lambda word: word.confidence * bool(word.text)) for group in groups]
