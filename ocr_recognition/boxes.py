@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 
 CORNERS = 4
+LARGEST = 2
+"""Sides of a box, as multiples of the picture's width and height together, at most."""
 
 
 def read_boxes(path: Path) -> list[np.ndarray]:
@@ -34,11 +36,13 @@ def read_boxes(path: Path) -> list[np.ndarray]:
 
 
 def refuse_outside(path: Path, boxes: Sequence[np.ndarray], shape: tuple[int, ...]) -> None:
-    """Raise DataError for a box of which no part is in the picture [H, W, ...]."""
+    """Raise DataError for a box of which no part is in the picture [H, W, ...], or that is far larger than it."""
     height, width = shape[:2]
     for number, corners in enumerate(boxes, 1):
-        if (corners.max(axis=0) <= 0).any() or (corners.min(axis=0) >= (width, height)).any():
-            raise DataError(f"{path}: box {number} lies outside of the picture, which is {width} x {height} pixels")
+        outside = (corners.max(axis=0) <= 0).any() or (corners.min(axis=0) >= (width, height)).any()
+        if outside or max(_size(corners)) > LARGEST * (width + height):
+            problem = "lies outside of" if outside else "is far larger than"
+            raise DataError(f"{path}: box {number} {problem} the picture, which is {width} x {height} pixels")
 
 
 def rectify(picture: np.ndarray, corners: np.ndarray) -> np.ndarray:
@@ -53,5 +57,5 @@ def rectify(picture: np.ndarray, corners: np.ndarray) -> np.ndarray:
 
 def _size(corners: np.ndarray) -> tuple[float, float]:
     """Mean width and height."""
-    sides = np.linalg.norm(np.roll(corners, -1, axis=0) - corners, axis=1)
+    sides = np.hypot(*(np.roll(corners, -1, axis=0) - corners).T)
     return float(sides[0] + sides[2]) / 2, float(sides[1] + sides[3]) / 2

@@ -510,6 +510,23 @@ def dictionary(folder: Path) -> Target:
     return Target(["a\nb\nÄ\n中\n".encode()], _in_file(path, lambda: read_dictionary(path)), (DataError,), damaged_text)
 
 
+def boxes(folder: Path) -> Target:
+    from fluid.errors import DataError
+    from ocr_recognition.boxes import read_boxes, rectify, refuse_outside
+
+    import numpy as np
+
+    path, picture = folder / "boxes.txt", np.zeros((24, 32, 3), np.uint8)
+
+    def read() -> object:
+        found = read_boxes(path)
+        refuse_outside(path, found, picture.shape)
+        return [rectify(picture, box) for box in found]
+
+    seeds = [b"1,2,30,2,30,20,1,20,a word\n\n0,0,10.5,0,10.5,8,0,8\n"]
+    return Target(seeds, _in_file(path, read), (DataError,), damaged_text)
+
+
 def font(folder: Path) -> Target:
     from fluid.errors import DataError
     from ocr_recognition import fonts
@@ -797,7 +814,7 @@ TARGETS: dict[str, tuple[Callable[[Path], Target], int]] = {
         *((image, 6000), (class_weights, 4000), (image_list, 4000), (voc, 4000), (coco, 4000), (yolo, 4000)),
         *((polygons, 4000), (labels, 4000), (segmentation_lists, 4000)),
         *((words, 4000), (dictionary, 4000), (font, 2000), (word_set, 4000), (npz, 4000), (named_pictures, 4000)),
-        *((vocabulary, 4000), (sentences, 4000), (corpus, 1000), (sound_stream, 2000)),
+        *((boxes, 4000), (vocabulary, 4000), (sentences, 4000), (corpus, 1000), (sound_stream, 2000)),
         *(
             (kaldi_archive, 10_000),
             (kaldi_script, 4000),

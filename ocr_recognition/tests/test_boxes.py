@@ -51,6 +51,9 @@ def test_a_box_outside_of_the_picture_is_named(tmp_path) -> None:
     for move in ((-9, 0), (0, -9), (35, 0), (0, 25)):
         with pytest.raises(DataError, match="box 2 lies outside of the picture, which is 30 x 20 pixels"):
             refuse_outside(tmp_path, [inside, inside + move], (20, 30, 3))
+    for wide, high in ((9e9, 1), (1, 9e9), (1e300, 1)):
+        with pytest.raises(DataError, match="box 1 is far larger than the picture, which is 30 x 20 pixels"):
+            refuse_outside(tmp_path, [inside * (wide, high)], (20, 30, 3))
 
 
 def test_tries_turn_and_invert() -> None:
