@@ -16,7 +16,7 @@ if __package__ in (None, ""):
 
 from fluid import config as configuration
 from fluid import engine as engines
-from fluid.config import Count, ExportFlags
+from fluid.config import Beam, Count, ExportFlags
 from fluid.deployment import deploy
 from fluid.metrics import measure
 from fluid.run import console, script
@@ -36,7 +36,7 @@ import numpy as np
 class Flags(NetworkFlags, ExportFlags):
     """Write a recogniser for deployment."""
 
-    beam_size: Count = 1
+    beam_size: Beam = 1
     """attention: hypotheses kept by the search that is exported."""
     data_dir: Path | None = None
     """Folder of the data set on whose test part --storage is measured; by default words are made."""
