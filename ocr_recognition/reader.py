@@ -327,7 +327,6 @@ class WordSource(BucketedSource):
         labelling: Labelling,
         batch_size: int,
         *,
-        multiple: int = 1,
         buckets: int = MOST_EDGES,
     ) -> None:
         self.words, self.preprocess, self.labelling = words, preprocess, labelling
@@ -343,7 +342,7 @@ class WordSource(BucketedSource):
         self.kept = np.array(kept)
         self.label_columns = max(8, -(-max(map(len, labels)) // 8) * 8)
         lengths = np.array(widths)[self.kept]
-        self.buckets = Buckets(lengths, bucket_edges(lengths, buckets), batch_size, multiple, by="rows")
+        self.buckets = Buckets(lengths, bucket_edges(lengths, buckets), batch_size, by="rows")
 
     def __len__(self) -> int:
         return len(self.kept)

@@ -107,7 +107,7 @@ def made(flags: DataFlags) -> bool:
     return flags.data_dir is None and flags.train_list is None
 
 
-def training_source(flags: Any, recognizer: Recognizer, multiple: int = 1) -> TrainingWords:
+def training_source(flags: Any, recognizer: Recognizer) -> TrainingWords:
     """The words to train on. Raises DataError for what cannot be used."""
     if made(flags):
         return GeneratedSource(
@@ -117,12 +117,12 @@ def training_source(flags: Any, recognizer: Recognizer, multiple: int = 1) -> Tr
             buckets=flags.buckets or MADE_EDGES,
         )
     labelling = Labelling(recognizer.alphabet, flags.unknown, columns(recognizer), flags.skip_unalignable)
-    size: dict[str, int] = {"multiple": multiple, "buckets": flags.buckets or MOST_EDGES}
+    buckets = flags.buckets or MOST_EDGES
     if flags.train_list is None and (folder := written(flags.data_dir, "train")) is not None:
         height = recognizer.preprocess.height
-        return SetSource(read_set(folder), flags.batch_size, height=height, labelling=labelling, **size)
+        return SetSource(read_set(folder), flags.batch_size, height=height, labelling=labelling, buckets=buckets)
     words = named_words(flags.data_dir, "train", flags.train_list, flags.train_images)
-    return WordSource(words, recognizer.preprocess, labelling, flags.batch_size, **size)
+    return WordSource(words, recognizer.preprocess, labelling, flags.batch_size, buckets=buckets)
 
 
 def test_source(flags: DataFlags, recognizer: Recognizer) -> MeasuredWords:

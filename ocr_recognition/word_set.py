@@ -155,7 +155,6 @@ class SetSource(BucketedSource):
         *,
         height: int,
         labelling: Labelling,
-        multiple: int = 1,
         buckets: int = MOST_EDGES,
         origin: str = "",
     ) -> None:
@@ -172,7 +171,7 @@ class SetSource(BucketedSource):
         self.kept = self._alignable(labelling) if labelling.columns_a_frame is not None else np.arange(len(words))
         self.label_columns = max(8, -(-int(np.diff(words.label_starts).max()) // 8) * 8)
         lengths = words.widths[self.kept].astype(np.int64)
-        self.buckets = Buckets(lengths, bucket_edges(lengths, buckets), batch_size, multiple, by="rows")
+        self.buckets = Buckets(lengths, bucket_edges(lengths, buckets), batch_size, by="rows")
 
     def __len__(self) -> int:
         return len(self.kept)
