@@ -262,8 +262,9 @@ def open_words(path: Path, part: Part) -> Words:
         if (path / name).is_file():
             images = path / f"{part}_images"
             return read_list(path / name, images if images.is_dir() else None)
-    what = "holds neither" if path.is_dir() else "is not there; expected is a folder with"
-    raise DataError(f"{path}: {what} {part}.list, {part}.txt, {part}/data.mdb nor data.mdb")
+    if path.is_dir():
+        raise DataError(f"{path}: holds neither {part}.list, {part}.txt, {part}/data.mdb nor data.mdb")
+    raise DataError(f"{path}: is not there; give a list, or a folder with {part}.list, {part}.txt or data.mdb")
 
 
 # Sources

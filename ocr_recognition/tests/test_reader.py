@@ -93,6 +93,8 @@ def test_both_forms_of_lists(tmp_path):
             source(tmp_path / "bad")
     with pytest.raises(DataError, match="neither train.list, train.txt"):
         open_words(images, "train")
+    with pytest.raises(DataError, match="absent: is not there; give a list, or a folder with train.list, train.txt or"):
+        open_words(tmp_path / "absent", "train")
 
 
 def test_files_that_change_places_are_other_data_and_a_moved_folder_is_not(tmp_path):
