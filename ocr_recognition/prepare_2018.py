@@ -16,6 +16,7 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from fluid import files
 from fluid.config import parse
 from fluid.errors import DataError, UserError
 from fluid.formats.archive import unpack
@@ -40,7 +41,7 @@ class Flags:
 
 
 def main(flags: Flags, *, url: str = URL, md5: str = MD5) -> None:
-    """Fetch the archive unless it is there, check it, unpack it. Raises UserError."""
+    """Fetch the archive unless it is there, check it, unpack it, completely or not at all. Raises UserError."""
     refuse_existing(flags.output_dir)
     if not flags.archive.is_file():
         try:
@@ -53,15 +54,12 @@ def main(flags: Flags, *, url: str = URL, md5: str = MD5) -> None:
         raise DataError(
             f"{flags.archive}: is not the archive of 2018, whose md5 is {md5}; remove it and run this again"
         )
-    unpacked = flags.output_dir.with_name(f"{flags.output_dir.name}.unpacked")
-    shutil.rmtree(unpacked, ignore_errors=True)
-    try:
-        unpack(flags.archive, unpacked, max_members=MOST_FILES)
-        folder = unpacked / "data"
-        counts = {part: len(open_words(folder, part)) for part in ("train", "test")}
-        folder.rename(flags.output_dir)
-    finally:
-        shutil.rmtree(unpacked, ignore_errors=True)
+    with files.whole(flags.output_dir) as partial:
+        unpack(flags.archive, partial / "unpacked", max_members=MOST_FILES)
+        for path in (partial / "unpacked" / "data").iterdir():
+            path.rename(partial / path.name)
+        shutil.rmtree(partial / "unpacked")
+        counts = {part: len(open_words(partial, part)) for part in ("train", "test")}
     print(f"{flags.output_dir}: {counts['train']:,} words to train on, {counts['test']:,} to test with")
 
 

@@ -31,8 +31,9 @@ from typing import Annotated, Literal
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from fluid import files
 from fluid.config import Was, parse
-from fluid.errors import DataError, UserError
+from fluid.errors import DataError
 from fluid.formats.archive import unpack
 from fluid.media import read_image
 from fluid.records import refuse_existing
@@ -45,6 +46,8 @@ import numpy as np
 import scipy.io
 
 Only = Literal["all", "alphanumeric", "alphanumeric3"]
+UNPACKED = "unpacked"
+"""Folder of the archive while the list is made."""
 _TRUTH = re.compile(r'(.+?), "(.*)"')
 
 
@@ -70,31 +73,25 @@ Word = tuple[np.ndarray, str]
 
 
 def main(flags: Flags) -> None:
-    """Write the list and the pictures. Raises UserError."""
+    """Write the list and the pictures, completely or not at all. Raises UserError."""
     folder = flags.output_dir
     refuse_existing(folder)
-    unpacked, partial = (folder.with_name(f"{folder.name}.{end}") for end in ("unpacked", "partial"))
-    try:
-        for old in (unpacked, partial):
-            shutil.rmtree(old, ignore_errors=True)
-        unpack(flags.archive, unpacked)
-        (partial / f"{flags.split}_images").mkdir(parents=True)
-        count = write(partial, flags.split, (word for word in words(flags, unpacked) if taken(word[1], flags.only)))
-        partial.rename(folder)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror})") from None
-    finally:
-        for old in (unpacked, partial):
-            shutil.rmtree(old, ignore_errors=True)
+    with files.whole(folder) as partial:
+        unpack(flags.archive, partial / UNPACKED)
+        (partial / f"{flags.split}_images").mkdir()
+        found = (word for word in words(flags, partial / UNPACKED) if taken(word[1], flags.only))
+        count = write(partial, flags.split, found)
+        shutil.rmtree(partial / UNPACKED)
     print(f"{folder}: {count:,} words")
 
 
 def write(folder: Path, part: Part, found: Iterator[Word]) -> int:
-    """Write pictures and list; how many. Raises DataError if there are none."""
+    """Write pictures and list; how many. Raises DataError if there are none, OSError for what cannot be written."""
     lines = []
     for number, (picture, text) in enumerate(found, 1):
         name = f"{number:05d}.png"
-        cv2.imwrite(str(folder / f"{part}_images" / name), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+        _, packed = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+        (folder / f"{part}_images" / name).write_bytes(packed.tobytes())
         lines.append(f"{name}\t{text}\n")
     if not lines:
         raise DataError("the archive holds no word that is to be taken")

@@ -130,4 +130,11 @@ def test_robust_reading(tmp_path):
     (tmp_path / "gt.txt").write_text("word_1.png Tiredness\n")
     with pytest.raises(UserError, match="gt.txt:1: must be"):
         prepared(tmp_path, "ic13", archive, ground_truth=tmp_path / "gt.txt")
-    assert not list(tmp_path.glob("*.partial")) + list(tmp_path.glob("*.unpacked"))
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_a_picture_that_cannot_be_written_is_not_listed(tmp_path):
+    (tmp_path / "test_images" / "00001.png").mkdir(parents=True)
+    with pytest.raises(IsADirectoryError):
+        prepare_benchmarks.write(tmp_path, "test", iter([(picture(60), "word")]))
+    assert not (tmp_path / "test.txt").exists()
