@@ -72,7 +72,7 @@ def main(flags: Flags) -> Path:
 def accuracy(measured: Accuracy) -> dict[str, float]:
     """How well a network reads."""
     result = measured.result()
-    return {name: result[name] for name in ("exact", "cer", "loss")}
+    return {name: result[name] for name in ("exact", "cer", "loss") if name in result}
 
 
 def calibrated(opened: Opened[Recognizer], flags: Flags) -> Recognizer:

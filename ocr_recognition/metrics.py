@@ -35,10 +35,11 @@ class Accuracy:
         frames = self._recognizer.frames_of(feed["width"])
         for row, (reading, counts) in enumerate(zip(found, batch.mask.tolist(), strict=True)):
             index, label = int(feed["index"][row]), feed["label"][row, : feed["label_length"][row]]
-            # What cannot be aligned has no loss.
-            has_loss = not self._recognizer.is_ctc or frames_needed(label) <= frames[row]
+            # What cannot be aligned has no loss, and an exported model tells none.
+            aligned = not self._recognizer.is_ctc or frames_needed(label) <= frames[row]
+            has_loss = aligned and "losses" in outputs
             text, sure = self._recognizer.text_of(reading.label), self._recognizer.calibrated(reading.confidence)
-            loss = float(outputs["losses"][row]) if has_loss and "losses" in outputs else 0.0
+            loss = float(outputs["losses"][row]) if has_loss else 0.0
             self._rows.append(np.array([counts, *_compared(text, self._texts[index]), sure, loss, has_loss]))
             if counts:
                 self.found[index] = (text, sure)
@@ -59,18 +60,19 @@ class Accuracy:
         `exact`, the share read without an error; `alphanumeric`, the share of those without regard to case and to all but
         letters and digits; `cer`, the edits over the characters; `1-ned`, the mean of 1 - edits / longer length (ICDAR
         2019); `distance`, the mean of edits / length, as 2018 printed beside the sequence error 1 - exact; `loss`, the mean
-        negative log-likelihood of a word.
+        negative log-likelihood of a word, where one has any.
         """
         table = self.table
         length = np.maximum(table["length"], 1)
-        return {
+        found = {
             "exact": float(table["exact"].mean()),
             "alphanumeric": float(table["alphanumeric"].mean()),
             "cer": float(table["edits"].sum() / max(table["length"].sum(), 1)),
             "1-ned": float(table["similarity"].mean()),
             "distance": float((table["edits"] / length).mean()),
-            "loss": float(table["loss"].sum() / max(table["has_loss"].sum(), 1)),
         }
+        words = table["has_loss"].sum()
+        return {**found, "loss": float(table["loss"].sum() / words)} if words else found
 
     def by_length(self) -> dict[int, tuple[int, float]]:
         """Length of a word in characters -> how many there are, and the share read exactly."""

@@ -68,6 +68,13 @@ def test_what_cannot_be_aligned_has_no_loss() -> None:
     assert accuracy.result()["loss"] == 1.0
 
 
+def test_what_an_exported_model_does_not_tell_is_no_loss_of_zero() -> None:
+    accuracy, outputs = Accuracy(RECOGNIZER, TEXTS), outputs_of(["ab", "ac"])
+    del outputs["losses"]
+    accuracy.add(outputs, batch_of([0, 1], 0))
+    assert accuracy.result().keys() == {"exact", "alphanumeric", "cer", "1-ned", "distance"}
+
+
 def test_benchmarks_compare_letters_and_digits() -> None:
     assert alphanumeric("Caf\u00e9-7 No.") == "caf7no"
 
