@@ -48,9 +48,16 @@ def open_recognizer(
     opened = weights.open(
         FOLDER, flags, default=default, key="recognizer", from_facts=read, fit=fit, free=("calibration",), say=say
     )
+    refuse_other(opened, flags)
+    return opened
+
+
+def refuse_other(opened: Opened[Recognizer], flags: NetworkFlags) -> None:
+    """Raise UserError for flags of another network than that of the weights."""
     if flags.model not in (None, opened.facts.model):
         raise UserError(f"--model {flags.model}: {opened.source} is a {opened.facts.model}; leave the flag out")
-    return opened
+    if flags.dict is not None and read_dictionary(flags.dict) != opened.facts.alphabet:
+        raise UserError(f"--dict {flags.dict}: {opened.source} reads other characters; leave the flag out")
 
 
 def search_of(opened: Opened[Recognizer], flags: ReadingFlags) -> "Search":

@@ -10,6 +10,8 @@ from fluid.errors import DataError, UserError
 from fluid.weights import read_weights
 from ocr_recognition import eval as evaluate
 from ocr_recognition import infer, train
+from ocr_recognition.opening import open_recognizer
+from ocr_recognition.options import NetworkFlags
 from ocr_recognition.recognizer import Recognizer
 from ocr_recognition.sources import SIMPLE, example_words, style_of
 
@@ -176,13 +178,19 @@ def test_evaluation_without_words_measures_what_train_makes() -> None:
 
 
 def test_a_network_of_small_letters_is_measured_on_small_letters() -> None:
-    from ocr_recognition.opening import open_recognizer
-    from ocr_recognition.options import NetworkFlags
-
     opened = open_recognizer(NetworkFlags(pretrained_model="simple"), say=lambda line: None)
     assert style_of(opened.facts) == "simple" and opened.facts.alphabet == SIMPLE
+
+
+def test_flags_of_another_network_than_that_of_the_weights_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--model crnn: simple is a crnn_small"):
         open_recognizer(NetworkFlags(pretrained_model="simple", model="crnn"), say=lambda line: None)
+    letters = NetworkFlags(pretrained_model="simple", dict=tmp_path / "letters.txt")
+    (tmp_path / "letters.txt").write_text("\n".join(SIMPLE.characters))
+    assert open_recognizer(letters, say=lambda line: None).facts.alphabet == SIMPLE
+    (tmp_path / "letters.txt").write_text("\n".join(reversed(SIMPLE.characters)))
+    with pytest.raises(UserError, match="letters.txt: simple reads other characters; leave the flag out"):
+        open_recognizer(letters, say=lambda line: None)
 
 
 def test_raw_arrays_that_do_not_fit_are_one_message(run: Path, tmp_path: Path) -> None:
