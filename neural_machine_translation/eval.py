@@ -16,14 +16,13 @@ if __package__ in (None, ""):
 
 from fluid import config as configuration
 from fluid.config import ResultFlags, Was
-from fluid.errors import UserError
 from fluid.interface import Interface
 from fluid.metrics import measure
 from fluid.records import write_result, writing
 from fluid.run import console, script
 from fluid.runner import Runner
 from neural_machine_translation.metrics import Perplexity, Quality, quality
-from neural_machine_translation.opening import has_text, open_together
+from neural_machine_translation.opening import open_together, refuse_nameless
 from neural_machine_translation.options import ALIASES, RETIRED, SEARCH, ModelFlags, with_pairs
 from neural_machine_translation.reader import PairSource, TextPairs, open_pairs
 from neural_machine_translation.translate import compile_ahead, runner, translate
@@ -52,8 +51,7 @@ def main(flags: Flags) -> Quality:
     """Evaluate as `flags` say, print the result and return it."""
     opened, others = open_together(flags)
     flags, translator = opened.settle(flags, *SEARCH), opened.facts
-    if not has_text(translator):
-        raise UserError("give the vocabulary of these weights: --src_vocab_fpath, --trg_vocab_fpath")
+    refuse_nameless(opened)
     pairs = open_pairs(
         flags.split.replace("val", "dev"),
         data_dir=flags.data_dir,

@@ -31,7 +31,7 @@ from fluid.text import decoded_lines
 from fluid.weights import Opened
 from neural_machine_translation.guided import begun_lines, read_glossary, with_copies, with_terms
 from neural_machine_translation.lines import Line, Rules, Search, translate_lines
-from neural_machine_translation.opening import has_text, open_together, open_translator
+from neural_machine_translation.opening import open_together, open_translator, refuse_nameless
 from neural_machine_translation.options import ALIASES, RETIRED, SEARCH, ModelFlags, with_pairs
 from neural_machine_translation.reader import EMBEDDED, input_lines, numbered, read_tsv
 from neural_machine_translation.scoring import draw_attentions
@@ -192,17 +192,15 @@ def check_search(flags: Flags, opened: Opened[Translator]) -> None:
             raise UserError(f"--{name} is about searching; leave out --sampling")
         if (model is not None or opened.captured is not None) and getattr(flags, name):
             raise UserError(f"--{name} needs a checkpoint or weights: this search was written without it")
-    if model is None:
-        if not has_text(opened.facts):
-            raise UserError("give the vocabulary of these weights: --src_vocab_fpath, --trg_vocab_fpath")
-        return
-    if model.facts.get("what") != "search":
-        raise UserError(f"{flags.exported_model} was exported for scoring; translate with one of --what search")
-    if flags.sampling:
-        raise UserError("--sampling needs a checkpoint; the exported model is a beam search")
-    if flags.attention_dir is not None or flags.replace_unknown:
-        name = "replace_unknown" if flags.replace_unknown else "attention_dir"
-        raise UserError(f"--{name} needs a checkpoint: an exported search does not tell where it looked")
+    if model is not None:
+        if model.facts.get("what") != "search":
+            raise UserError(f"{flags.exported_model} was exported for scoring; translate with one of --what search")
+        if flags.sampling:
+            raise UserError("--sampling needs a checkpoint; the exported model is a beam search")
+        if flags.attention_dir is not None or flags.replace_unknown:
+            name = "replace_unknown" if flags.replace_unknown else "attention_dir"
+            raise UserError(f"--{name} needs a checkpoint: an exported search does not tell where it looked")
+    refuse_nameless(opened)
 
 
 def draws(run: Search, copies: int, sentences: Sequence[str]) -> list[list[Hypothesis]]:

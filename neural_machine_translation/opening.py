@@ -80,6 +80,15 @@ def fit_translator(bare: Bare, flags: NetworkFlags) -> tuple[Translator, dict[st
     return Translator(config, source, target, flags.languages), state, report
 
 
+def refuse_nameless(opened: Opened[Translator]) -> None:
+    """Raise UserError if there is no real vocabulary, so that no text can be translated."""
+    if has_text(opened.facts):
+        return
+    if opened.exported is not None:
+        raise UserError(f"{opened.source} has no vocabulary; export it again with --src_vocab_fpath, --trg_vocab_fpath")
+    raise UserError("give the vocabulary of these weights: --src_vocab_fpath, --trg_vocab_fpath")
+
+
 def has_text(translator: Translator) -> bool:
     """Whether there is a real vocabulary, so that text can be translated."""
     source = translator.source

@@ -22,7 +22,7 @@ from fluid.errors import DataError, UserError
 from fluid.interface import Interface
 from fluid.run import script
 from fluid.runner import Runner
-from neural_machine_translation.opening import has_text, open_translator
+from neural_machine_translation.opening import open_translator, refuse_nameless
 from neural_machine_translation.options import ALIASES, RETIRED, NetworkFlags, with_pairs
 from neural_machine_translation.reader import input_lines, used_buckets
 from neural_machine_translation.scoring import feed_of, word_numbers
@@ -63,8 +63,7 @@ def main(flags: Flags) -> int:
         raise UserError("give files of pairs (source, tab, target), or - for standard input")
     opened = open_translator(flags, say=lambda line: print(line, file=sys.stderr))
     translator = opened.facts
-    if not has_text(translator):
-        raise UserError("give the vocabulary of these weights: --src_vocab_fpath, --trg_vocab_fpath")
+    refuse_nameless(opened)
     runner = Runner(opened, flags, runs=None)
     program = runner.program("eval", lambda: build_program(translator))
     lines, count = input_lines(flags.inputs), 0

@@ -212,6 +212,10 @@ def test_feed_and_fetch_give_the_golden_logits(tmp_path, capsys):
         infer.main(infer.Flags(feed=tmp_path / "wrong.npz", fetch=tmp_path / "out.npz", **flags))
     with pytest.raises(UserError, match="give the vocabulary of these weights"):
         infer.main(infer.Flags(inputs=("some words",), **flags))
+    search = {"beam_size": 2, "max_out_len": 4}
+    export.main(export.Flags(export_dir=tmp_path / "search", **search, **model))
+    with pytest.raises(UserError, match="search has no vocabulary; export it again with --src_vocab_fpath"):
+        infer.main(infer.Flags(inputs=("some words",), exported_model=tmp_path / "search", **search))
     capsys.readouterr()
 
 
