@@ -149,7 +149,7 @@ def describe(flags: Flags, facts: dict[str, Any] | None) -> Recognizer:
     if flags.pretrained_model is None:
         return own
     model = flags.model if "model" in configuration.named(flags) else None
-    opened = open_recognizer(NetworkFlags(pretrained_model=flags.pretrained_model, model=model))
+    opened = open_recognizer(weights_named_by(flags, model))
     return opened.facts if flags.dict is None else replace(opened.facts, alphabet=own.alphabet)
 
 
@@ -175,9 +175,13 @@ def start_from(
     flags: Flags, state: dict[str, np.ndarray], recognizer: Recognizer
 ) -> tuple[dict[str, np.ndarray], object]:
     """`state` with the weights of --pretrained_model, and what became of each of them."""
-    named = NetworkFlags(pretrained_model=flags.pretrained_model, model=recognizer.model)
-    opened = open_recognizer(named, say=lambda line: None)
+    opened = open_recognizer(weights_named_by(flags, recognizer.model), say=lambda line: None)
     return load_all_but_head(state, opened, recognizer, allow_partial=flags.allow_partial)
+
+
+def weights_named_by(flags: Flags, model: str | None) -> NetworkFlags:
+    """The flags of the weights to start from, of this network where it is known."""
+    return NetworkFlags(pretrained_model=flags.pretrained_model, model=model, allow_partial=flags.allow_partial)
 
 
 @contextmanager

@@ -6,10 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fluid import checkpoint
-from fluid.errors import DataError, UserError
-from fluid.weights import read_weights
+from fluid.errors import DataError, UserError, WeightsError
+from fluid.program import initialise
+from fluid.weights import read_weights, write_weights
 from ocr_recognition import eval as evaluate
 from ocr_recognition import infer, train
+from ocr_recognition.alphabet import Alphabet
+from ocr_recognition.network import inference_program
 from ocr_recognition.opening import open_recognizer
 from ocr_recognition.options import NetworkFlags
 from ocr_recognition.recognizer import Recognizer
@@ -81,6 +84,20 @@ def test_the_same_characters_keep_everything(run: Path) -> None:
     fresh = {name: np.zeros_like(array) for name, array in weights.items()}
     state, _ = train.start_from(train.Flags(pretrained_model=str(run)), fresh, recognizer)
     assert "fc_2.w_0" in state and all(np.array_equal(state[name], array) for name, array in weights.items())
+
+
+def test_weights_that_fit_in_part_are_accepted_if_so_asked(run: Path, tmp_path: Path) -> None:
+    whole = read_weights(run)
+    recognizer = Recognizer("crnn_ctc", Alphabet.ascii())
+    fresh = initialise(inference_program(recognizer), seed=0)
+    part = {name: whole[name] for name in fresh if name.startswith("conv2d_1")}
+    write_weights(tmp_path / "part.safetensors", part)
+    flags = train.Flags(pretrained_model=str(tmp_path / "part.safetensors"), model="crnn_ctc")
+    with pytest.raises(WeightsError, match="--allow_partial"):
+        train.start_from(flags, fresh, recognizer)
+    flags.allow_partial = True
+    state, _ = train.start_from(flags, fresh, recognizer)
+    assert all(np.array_equal(state[name], part.get(name, fresh[name])) for name in fresh)
 
 
 def test_what_is_read_is_recorded(tmp_path: Path) -> None:
