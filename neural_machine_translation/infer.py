@@ -113,17 +113,17 @@ def translated(flags: Flags) -> Iterator[Line]:
     window = 1 if flags.interactive else BATCHES_AHEAD * flags.test_batch_size
     lines, known = counted(lines_to_translate(flags), window)
     translator, own, search = open_search(flags, known)
-    score = own.program("score", lambda: build_program("score", translator, flags)) if flags.attention_dir else None
+    looks = flags.attention_dir is not None or flags.replace_unknown
+    score = own.program("score", lambda: build_program("score", translator, flags)) if looks else None
     if flags.replace_unknown:
-        copying = own.program("score", lambda: build_program("score", translator, flags))
-        search = with_copies(search, own.engine, copying, translator)
+        search = with_copies(search, own.engine, score, translator)
     drawn, started = 0, time.monotonic()
     found = translate_lines(
         lines, search, rules(flags, translator), window=window, n_best=flags.n_best, drawn=flags.sampling
     )
     for count, line in enumerate(found, 1):
         yield line
-        if score is not None and line.sentences:
+        if flags.attention_dir is not None and line.sentences:
             texts, best = zip(*line.sentences, strict=True)
             folder = make_folder(flags.attention_dir)
             drawn += len(draw_attentions(folder, own.engine, score, translator, texts, best, after=drawn))
