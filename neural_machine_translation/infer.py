@@ -173,7 +173,12 @@ def open_search(flags: Flags, lines: int | None) -> tuple[Translator, Runner, Se
         return translator, own, run
 
     def from_beginnings(texts: Sequence[str], beginnings: Sequence[Sequence[int]]) -> list[list[Hypothesis]]:
-        return run(texts, beginnings=beginnings, warn=lambda _, message: to_stderr(f"warning: {message}"))
+        def warn(index: int, message: str) -> None:
+            # Lines without a beginning are split, and told of there.
+            if flags.prefix:
+                to_stderr(f"warning: {texts[index][:60]!r}: {message}")
+
+        return run(texts, beginnings=beginnings, warn=warn)
 
     if flags.terms is not None:
         return translator, own, with_terms(from_beginnings, translator, read_glossary(flags.terms))

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from fluid import engine as engines
 from fluid.errors import DataError, UserError
 from fluid.program import initialise
+from fluid.weights import Opened
 from neural_machine_translation import infer, opening, scoring
 from neural_machine_translation.decode import Search
 from neural_machine_translation.guided import begun_lines, read_glossary, with_copies, with_terms
@@ -98,6 +99,24 @@ def test_attention_where_both_sides_were_cut_off(engine):
     found, _, target = scoring.cross_attention(engine, scoring_program(CONFIG), TRANSLATOR, "a b " * 30, words)
     assert found.shape == (CONFIG.max_length + 1, CONFIG.max_length) and len(target) == CONFIG.max_length + 1
     assert found.sum(axis=1) == pytest.approx(1.0, rel=1e-4)
+
+
+@pytest.mark.parametrize(("options", "told"), [({"prefix": True}, 1), ({"terms": "terms.tsv"}, 0)])
+def test_the_search_tells_what_it_leaves_out_of_lines_with_a_beginning(options, told, tmp_path, monkeypatch, capsys):
+    """Others are split, and told of there."""
+
+    def cut(run, translator, texts, *, batch_size, warn, beginnings):
+        warn(0, "30 words, more than the 22 the network takes; the rest is left out")
+        return [[Hypothesis("b", -1.0, (4,))] for _ in texts]
+
+    (tmp_path / "terms.tsv").write_text("a\tb\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(infer, "translate", cut)
+    monkeypatch.setattr(infer, "open_together", lambda *_, **__: (Opened(TRANSLATOR, {}, "here", "a test"), []))
+    monkeypatch.setattr(infer, "Runner", lambda *_, **__: SimpleNamespace(program=lambda *_: None, engine=None))
+    list(infer.translated(infer.Flags(inputs=("a b c",), **options)))
+    warning = "warning: 'a b c': 30 words, more than the 22 the network takes; the rest is left out"
+    assert capsys.readouterr().err.splitlines() == [warning] * told
 
 
 def test_guidance_that_cannot_be_followed_is_refused(tmp_path):
