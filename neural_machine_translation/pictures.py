@@ -15,9 +15,7 @@ CURVES = (
 """Of training, with its dropout, and of the dev sentences, by step."""
 
 
-def draw_attention(
-    path: Path, weights: np.ndarray, source: Sequence[str], target: Sequence[str], title: str = ""
-) -> Path:
+def draw_attention(path: Path, weights: np.ndarray, source: Sequence[str], target: Sequence[str]) -> Path:
     """Where the decoder looked: weights [len(target), len(source)], a row for each word it wrote."""
     width, height = 1.6 + 0.32 * len(source), 1.4 + 0.28 * len(target)
     figure, axis = new_figure(max(width, 3.0), max(height, 2.5))
@@ -26,8 +24,6 @@ def draw_attention(
     axis.set_yticks(range(len(target)), [_plain(word) for word in target], fontsize=8)
     axis.set_xlabel("source")
     axis.set_ylabel("translation")
-    if title:
-        axis.set_title(_plain(title), fontsize=9)
     figure.savefig(path, dpi=120)
     return path
 
