@@ -1,15 +1,16 @@
 """Opening a translator by flags. Needs Paddle only to fit weights that do not say which network they are for."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 
 from fluid import weights
 from fluid.errors import UserError
 from fluid.weights import Bare, Opened, Report
 from neural_machine_translation.options import ModelFlags, NetworkFlags
 from neural_machine_translation.translator import FOLDER, SHIPPED, Transformer, Translator, of_other
-from neural_machine_translation.vocabulary import SPECIAL_WORDS, WordList, read_vocabulary
+from neural_machine_translation.vocabulary import SPECIAL_WORDS, Vocabulary, WordList, read_vocabulary
 
 import numpy as np
 
@@ -61,16 +62,15 @@ def fit_translator(bare: Bare, flags: NetworkFlags) -> tuple[Translator, dict[st
         dropout=flags.dropout,
         norm=flags.norm,
     )
-    source_path, target_path = (flags.src_vocab_fpath or flags.trg_vocab_fpath), flags.trg_vocab_fpath
-    if source_path is None:
+    vocabularies = read_vocabularies(
+        flags.src_vocab_fpath, flags.trg_vocab_fpath, flags.special_token, flags.languages[1]
+    )
+    if vocabularies is None:
         # Enough to run on word indices; text needs the real one.
         size = max(config.src_vocab_size, config.trg_vocab_size)
         nameless = WordList(tuple([*SPECIAL_WORDS, *(f"word{number}" for number in range(3, size))]))
         return Translator(config, nameless, nameless, flags.languages), state, report
-    source = read_vocabulary(source_path, flags.special_token, flags.languages[1])
-    target = source
-    if target_path not in (None, source_path):
-        target = read_vocabulary(target_path, flags.special_token, flags.languages[1])
+    source, target = vocabularies
     for vocabulary, size, side in ((source, config.src_vocab_size, "src"), (target, config.trg_vocab_size, "trg")):
         if vocabulary.size != size:
             raise UserError(
@@ -78,6 +78,17 @@ def fit_translator(bare: Bare, flags: NetworkFlags) -> tuple[Translator, dict[st
                 "give the vocabulary they were trained with"
             )
     return Translator(config, source, target, flags.languages), state, report
+
+
+def read_vocabularies(
+    source: Path | None, target: Path | None, special: Sequence[str], language: str
+) -> tuple[Vocabulary, Vocabulary] | None:
+    """Vocabularies of source and target, of which one file may be both; None without a file. See `read_vocabulary`."""
+    first, second = source or target, target or source
+    if first is None or second is None:
+        return None
+    vocabulary = read_vocabulary(first, special, language)
+    return vocabulary, vocabulary if second == first else read_vocabulary(second, special, language)
 
 
 def refuse_nameless(opened: Opened[Translator]) -> None:

@@ -33,7 +33,7 @@ from fluid.trainer import Outcome
 from fluid.weights import load_into
 from neural_machine_translation import pictures
 from neural_machine_translation.metrics import Perplexity, quality
-from neural_machine_translation.opening import open_translator
+from neural_machine_translation.opening import open_translator, read_vocabularies
 from neural_machine_translation.options import ALIASES, RETIRED, NetworkFlags, SearchFlags, with_pairs
 from neural_machine_translation.reader import (
     MESSAGES_SHOWN,
@@ -50,13 +50,7 @@ from neural_machine_translation.reader import (
 from neural_machine_translation.scoring import draw_attentions
 from neural_machine_translation.translate import Hypothesis, compile_ahead, runner, translate
 from neural_machine_translation.translator import SIZES, TASK, Transformer, Translator
-from neural_machine_translation.vocabulary import (
-    SPECIAL_WORDS,
-    Vocabulary,
-    WordList,
-    read_vocabulary,
-    train_sentencepiece,
-)
+from neural_machine_translation.vocabulary import SPECIAL_WORDS, Vocabulary, WordList, train_sentencepiece
 
 import numpy as np
 from rich.table import Table
@@ -346,19 +340,15 @@ def refuse_idle_flags(flags: Flags, translator: Translator, described: bool) -> 
 
 
 def vocabularies(flags: Flags, pairs: TextPairs) -> tuple[Vocabulary, Vocabulary]:
-    """Vocabularies of source and target: read from files, or one trained on both sides of the training pairs."""
+    """Vocabularies of source and target: of digits, read from files, or one trained on both sides of the training pairs."""
     if flags.digit_copy:
         digits = WordList((*SPECIAL_WORDS, *"0123456789"))
         return digits, digits
-    if flags.src_vocab_fpath is None and flags.trg_vocab_fpath is None:
-        shared = train_sentencepiece([*pairs.sources, *pairs.targets], flags.vocab_size)
-        return shared, shared
-    source_path = flags.src_vocab_fpath or flags.trg_vocab_fpath
-    target_path = flags.trg_vocab_fpath or flags.src_vocab_fpath
-    source = read_vocabulary(source_path, flags.special_token, flags.languages[1])
-    if target_path == source_path:
-        return source, source
-    return source, read_vocabulary(target_path, flags.special_token, flags.languages[1])
+    files = flags.src_vocab_fpath, flags.trg_vocab_fpath
+    if (read := read_vocabularies(*files, flags.special_token, flags.languages[1])) is not None:
+        return read
+    shared = train_sentencepiece([*pairs.sources, *pairs.targets], flags.vocab_size)
+    return shared, shared
 
 
 def sources(
