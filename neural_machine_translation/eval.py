@@ -82,8 +82,8 @@ def main(flags: Flags) -> Quality:
     console.print(f"chrF {result.chrf:.2f}  {result.chrf_signature}|{flags.signature}", markup=False)
     console.print(f"BLEU {result.bleu:.2f}  {result.bleu_signature}|{flags.signature}", markup=False)
     if flags.output_dir is not None:
-        found = {**perplexity.result(), "bleu": result.bleu, "chrf": result.chrf}
-        write_result(flags.output_dir, found, weights=opened.source, data=", ".join(pairs.files), samples=len(pairs))
+        figures = {**perplexity.result(), "bleu": result.bleu, "chrf": result.chrf}
+        write_result(flags.output_dir, figures, weights=opened.source, data=", ".join(pairs.files), samples=len(pairs))
     return result
 
 

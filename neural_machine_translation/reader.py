@@ -6,6 +6,7 @@ A batch holds about `batch_size` words, padding included, of sentences of simila
 Reader processes import this module; it imports neither paddle nor jax.
 """
 
+import bisect
 import glob
 import os
 import re
@@ -269,8 +270,7 @@ def sorted_together(sort_type: SortType, pool_size: int, pairs: int) -> int:
 def used_buckets(max_length: int, longest: int | None = None) -> tuple[int, ...]:
     """Buckets up to `max_length`, and no more of them than sentences of `longest` words need."""
     buckets = (*(bucket for bucket in BUCKETS if bucket < max_length), max_length)
-    last = next(number for number, bucket in enumerate(buckets) if longest is None or bucket >= longest)
-    return buckets[: last + 1] if longest is not None else buckets
+    return buckets if longest is None else buckets[: bisect.bisect_left(buckets, longest) + 1]
 
 
 def input_lines(words: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -82,11 +82,13 @@ def opened(path: Path, name: str) -> Iterator[IO[bytes]]:
 def training_pairs(task: Wmt, folder: Path) -> Iterator[tuple[str, str]]:
     """Pairs of all corpora that pass the length limits, read as they are asked for: some do not fit into memory."""
     for name, stem in task.training.items():
-        files = [f"{stem}.{language}" for language in task.languages]
-        with opened(folder / name, files[0]) as sources, opened(folder / name, files[1]) as targets:
+        members = [f"{stem}.{language}" for language in task.languages]
+        with opened(folder / name, members[0]) as sources, opened(folder / name, members[1]) as targets:
             for number, (source, target) in enumerate(itertools.zip_longest(sources, targets), 1):
                 if source is None or target is None:
-                    raise DataError(f"{name}: {files[source is not None]} ends before line {number} of the other side")
+                    raise DataError(
+                        f"{name}: {members[source is not None]} ends before line {number} of the other side"
+                    )
                 pair = source.decode("utf-8").split(), target.decode("utf-8").split()
                 short, long = sorted(map(len, pair))
                 if short >= 1 and long <= min(MOST_WORDS, LARGEST_RATIO * short):
