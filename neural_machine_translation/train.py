@@ -278,8 +278,9 @@ def describe(
         assert facts is not None
         return Translator.from_facts(facts["translator"]), None
     if flags.pretrained_model is not None:
-        names = [item.name for item in fields(NetworkFlags) if item.name not in ("checkpoint", "newest")]
-        opened = open_translator(NetworkFlags(**{name: getattr(flags, name) for name in names}))
+        names = {item.name for item in fields(NetworkFlags)} - {"checkpoint", "newest", "norm"}
+        norm = flags.norm if "norm" in configuration.named(flags) else None
+        opened = open_translator(NetworkFlags(norm=norm, **{name: getattr(flags, name) for name in names}))
         if facts is not None:
             translator = Translator.from_facts(facts["translator"])
         else:

@@ -5,11 +5,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
+from fluid import weights
 from fluid.engine.base import Engine
 from neural_machine_translation import train
 from neural_machine_translation.indices import EOS
+from neural_machine_translation.model import parameter_shapes
 from neural_machine_translation.reader import TextPairs
-from neural_machine_translation.translator import SHIPPED
+from neural_machine_translation.translator import SHIPPED, Transformer
 
 import numpy as np
 
@@ -86,3 +88,12 @@ def test_programs_from_files_can_be_trained_from_weights():
     drier, scaled = train.describe(dataclasses.replace(flags, dropout=0.0), pairs, None)
     assert drier.config == dataclasses.replace(described.config, dropout=0.0)
     assert scaled is not None and not np.array_equal(scaled["fc_3.w_0"], start["fc_3.w_0"])
+
+
+def test_weights_alone_tell_where_they_normalise(tmp_path):
+    config = Transformer(40, 40, max_length=16, d_model=16, d_inner_hid=32, n_head=2, n_layer=1, norm="post")
+    arrays = {name: np.ones(shape, np.float32) for name, shape in parameter_shapes(config).items()}
+    weights.write_weights(tmp_path / "post.safetensors", arrays)
+    pairs = TextPairs(["a"], ["b"], ["made"], [(0, 1)])
+    flags = train.Flags(pretrained_model=str(tmp_path / "post.safetensors"), n_head=2)
+    assert train.describe(flags, pairs, None)[0].config == config
