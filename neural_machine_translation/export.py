@@ -5,7 +5,6 @@ python infer.py --exported_model exported "Where is the manual?"
 python export.py --format ctranslate2 --storage int8
 """
 
-import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,9 +69,9 @@ def main(flags: Flags) -> Path:
 
 
 def to_ctranslate2(opened: Opened[Translator], flags: Flags) -> Path:
-    """Write a model for CTranslate2, see what it thinks of some sentences, and say what was written.
+    """Write a model for CTranslate2, and say what was written.
 
-    Raises UserError for flags that it cannot hold, and if in float32 it computes something else than the network.
+    Raises UserError for flags that it cannot hold, and as `for_ctranslate2.write`.
     """
     from neural_machine_translation import for_ctranslate2
 
@@ -83,11 +82,8 @@ def to_ctranslate2(opened: Opened[Translator], flags: Flags) -> Path:
     if (asked := flags.storage or "fp32") not in for_ctranslate2.STORAGES:
         raise UserError(f"CTranslate2 knows no {asked}; --storage may be {', '.join(for_ctranslate2.STORAGES)}")
     storage = for_ctranslate2.STORAGES[asked]
-    folder = for_ctranslate2.write(opened.facts, opened.state, flags.export_dir, storage)
-    difference = for_ctranslate2.difference(folder, opened.facts, opened.state)
-    if storage == "float32" and difference > for_ctranslate2.TOLERANCE:
-        shutil.rmtree(folder)
-        raise UserError(f"CTranslate2 computes something else: log-probabilities differ by {difference:.2g} a word")
+    folder = flags.export_dir
+    difference = for_ctranslate2.write(opened.facts, opened.state, folder, storage)
     size = sum(file.stat().st_size for file in folder.iterdir())
     said = f"log-probabilities differ by {difference:.1g} a word"
     console.print(f"{opened.source} for CTranslate2 in {folder}: {size / 1e6:.1f} MB, {storage}; {said}", markup=False)

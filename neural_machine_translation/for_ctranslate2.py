@@ -8,12 +8,12 @@ weights before them. Everything else is the same network.
 """
 
 import dataclasses
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fluid import files
 from fluid.engine.paddle import PaddleEngine
 from fluid.errors import UserError
 from neural_machine_translation.indices import BOS, EOS, UNK
@@ -44,16 +44,16 @@ TOLERANCE = 1e-3
 """Largest difference of log-probabilities from the network's own, a word, in float32."""
 
 
-def write(translator: Translator, state: Mapping[str, np.ndarray], folder: Path, storage: str) -> Path:
-    """Write the translator with the weights `state`; the folder appears whole or not at all.
+def write(translator: Translator, state: Mapping[str, np.ndarray], folder: Path, storage: str) -> float:
+    """Write the translator with the weights `state`; returns the `difference` of what was written.
 
-    Raises UserError without the package ctranslate2, and if the folder is something else or cannot be written.
+    The folder appears whole or not at all. Raises UserError without the package ctranslate2, if the folder is something else
+    or cannot be written, and if in float32 the model computes something else than the network.
     """
     try:
         from ctranslate2.specs import common_spec, transformer_spec
     except ImportError:
         raise UserError("a model for CTranslate2 needs ctranslate2: pip install '.[ctranslate2]'") from None
-    folder = Path(folder)
     if folder.exists() and not (folder / MODEL).is_file():
         raise UserError(f"{folder} exists and is no model for CTranslate2; choose another folder")
     config = translator.config
@@ -73,19 +73,22 @@ def write(translator: Translator, state: Mapping[str, np.ndarray], folder: Path,
     spec.config.add_source_bos = spec.config.add_source_eos = True
     spec.validate()
     spec.optimize(quantization=None if storage == "float32" else storage)
-    partial = folder.with_name(f".{folder.name}-{os.getpid()}")
+    partial = files.partial(folder)
     try:
         partial.mkdir(parents=True)
         spec.save(str(partial))
         if isinstance(translator.source, SentencePiece):
             (partial / "sentencepiece.model").write_bytes(translator.source.model)
+        found = difference(partial, translator, state)
+        if storage == "float32" and found > TOLERANCE:
+            raise UserError(f"CTranslate2 computes something else: log-probabilities differ by {found:.2g} a word")
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
     except OSError as error:
         raise UserError(f"cannot write the model for CTranslate2 to {folder}: {error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return folder
+    return found
 
 
 def tokens(vocabulary: Vocabulary) -> list[str]:
