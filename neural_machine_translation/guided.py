@@ -40,10 +40,10 @@ class Glossary:
 def read_glossary(path: Path) -> Glossary:
     """A glossary from lines `term TAB what it must be called`. Raises DataError (FILE:LINE) for others and for empty ones."""
     pairs = read_tsv(path)
-    for index, pair in enumerate(zip(pairs.sources, pairs.targets, strict=True)):
+    for index, pair in enumerate(pairs):
         if not all(pair):
             raise DataError(f"{pairs.where(index)}: an empty term")
-    longest_first = sorted(zip(pairs.sources, pairs.targets, strict=True), key=lambda pair: -len(pair[0]))
+    longest_first = sorted(pairs, key=lambda pair: -len(pair[0]))
     return Glossary(
         tuple(
             (re.compile(rf"(?<!\w){re.escape(source)}(?!\w)", re.IGNORECASE), target)

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-Pair = tuple[str, str]
+from neural_machine_translation.reader import Pair
+
 Case = int
 NOMINATIVE, ACCUSATIVE, DATIVE = range(3)
 LEXICON = Path(__file__).resolve().parent / "data" / "lexicon.tsv"

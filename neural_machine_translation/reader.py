@@ -36,6 +36,8 @@ LIKE_A_PATH = re.compile(r"[/\\*]|\.\w+$")
 """What a single word that is no sentence looks like: a place among folders, a pattern, a file with an extension."""
 
 SortType = Literal["pool", "global", "none"]
+Pair = tuple[str, str]
+"""A sentence and its translation."""
 Words = tuple[np.ndarray, np.ndarray]
 """Word indices of a pair."""
 MESSAGES_SHOWN = 5
@@ -54,6 +56,9 @@ class TextPairs:
 
     def __len__(self) -> int:
         return len(self.sources)
+
+    def __iter__(self) -> Iterator[Pair]:
+        return zip(self.sources, self.targets, strict=True)
 
     def where(self, index: int) -> str:
         """FILE:LINE of a pair."""

@@ -16,8 +16,8 @@ if __package__ in (None, ""):
 from fluid.config import parse
 from fluid.run import console, script
 from neural_machine_translation.metrics import Quality, quality
-from neural_machine_translation.prepare_debian import words_of
 from neural_machine_translation.reader import open_pairs
+from neural_machine_translation.resemblance import words_of
 
 import numpy as np
 from scipy import sparse

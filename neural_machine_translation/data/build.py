@@ -12,8 +12,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from neural_machine_translation.prepare_debian import Resemblance
 from neural_machine_translation.reader import read_tsv
+from neural_machine_translation.resemblance import Resemblance
 
 FOLDER = Path(__file__).resolve().parent
 HELD_OUT = 260
@@ -21,8 +21,7 @@ HELD_OUT = 260
 
 def main(path: str) -> None:
     """Write the three files beside this script."""
-    pairs = read_tsv(path)
-    rows = list(zip(pairs.sources, pairs.targets, strict=True))
+    rows = list(read_tsv(path))
     random.Random(0).shuffle(rows)
     held_out, train = rows[: 2 * HELD_OUT], rows[2 * HELD_OUT :]
     resembles = Resemblance([source for source, _ in train])

@@ -14,7 +14,8 @@ from neural_machine_translation.made_sentences import (
     with_ing,
     with_s,
 )
-from neural_machine_translation.prepare_debian import Everyday, pairs_of, words_of
+from neural_machine_translation.reader import read_tsv
+from neural_machine_translation.resemblance import Everyday, words_of
 
 import pytest
 
@@ -107,7 +108,7 @@ def test_sentences_are_whole_and_the_seeds():
 
 
 def test_none_that_remains_differs_from_an_everyday_sentence_in_one_word():
-    known = pairs_of(LEXICON.parent / "everyday.tsv")
+    known = read_tsv(LEXICON.parent / "everyday.tsv")
     everyday, patterns = Everyday(known), set()
     for english, _ in known:
         words = words_of(english)

@@ -1,4 +1,4 @@
-"""The WMT'16 script on small archives of the official layout."""
+"""The WMT scripts on small archives of the official layout."""
 
 import gzip
 import io
@@ -6,7 +6,7 @@ import tarfile
 from pathlib import Path
 
 from fluid.errors import DataError, UserError
-from neural_machine_translation import prepare_debian, prepare_wmt14, prepare_wmt16
+from neural_machine_translation import prepare_wmt14, prepare_wmt16
 from neural_machine_translation.reader import read_tsv
 
 import pytest
@@ -89,10 +89,3 @@ def test_english_and_french(tmp_path):
     with pytest.raises(DataError, match=r"un.tgz: undoc.2000.fr-en.fr ends before line 2 of the other side"):
         prepare_wmt14.main(prepare_wmt14.Flags(output_dir=tmp_path / "other", archives_dir=archives))
     assert not (tmp_path / "other").exists()
-
-
-def test_an_origin_that_nobody_knows_is_not_left_out(tmp_path):
-    config = prepare_debian.Flags(output_dir=tmp_path / "corpora", leave_out=("manuals", "letters"))
-    with pytest.raises(UserError, match="--leave_out 'letters': no such origin; there are dictionary"):
-        prepare_debian.main(config)
-    assert not list(tmp_path.iterdir())
