@@ -28,6 +28,7 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from fluid import files
 from fluid.config import Count, Natural, Seed, parse
 from fluid.errors import DataError, UserError
 from fluid.records import refuse_existing
@@ -66,7 +67,7 @@ DESCRIPTIONS, MADE = "package descriptions", "made sentences"
 
 
 def main(flags: Flags) -> None:
-    """Write the corpora."""
+    """Write the corpora, completely or not at all."""
     refuse_existing(flags.output_dir)
     known = [*(origin.name for origin in ORIGINS), DESCRIPTIONS]
     if unknown := [name for name in flags.leave_out if name not in known]:
@@ -89,11 +90,11 @@ def main(flags: Flags) -> None:
     copies = informal_copies(train, INFORMAL_SHARE, rng)
     rows.append(("informal copies", str(len(copies)), "0", "of the above", "as above"))
     train = weighted(train + copies, set(made), flags.sentence_copies, rng)
-    flags.output_dir.mkdir(parents=True)
-    for part, pairs in {"train": train, **parts}.items():
-        text = "".join(f"{source}\t{target}\n" for source, target in pairs)
-        (flags.output_dir / f"{part}.tsv").write_text(text, encoding="utf-8")
-    (flags.output_dir / "sources.tsv").write_text("".join("\t".join(row) + "\n" for row in rows), encoding="utf-8")
+    with files.whole(flags.output_dir) as unfinished:
+        unfinished.mkdir()
+        for name, lines in {"train": train, **parts, "sources": rows}.items():
+            text = "".join("\t".join(line) + "\n" for line in lines)
+            (unfinished / f"{name}.tsv").write_text(text, encoding="utf-8")
     print(
         f"{flags.output_dir}: {len(train)} train, " + ", ".join(f"{len(pairs)} {part}" for part, pairs in parts.items())
     )
@@ -116,14 +117,16 @@ def collect(flags: Flags) -> dict[str, list[Pair]]:
                 result[name].append((source, target))
 
     for origin in wanted:
-        files: Files = {}
+        contents: Files = {}
         for package in origin.packages:
             read = read_package(package, flags.packages_dir, origin.wanted)
-            files |= {f"{package}:{path}" if origin.wanted == CATALOGUE else path: data for path, data in read.items()}
+            contents |= {
+                f"{package}:{path}" if origin.wanted == CATALOGUE else path: data for path, data in read.items()
+            }
         if origin.name == DICTIONARY:
-            listed = [pair for pair in origin.extract(files) if usable(*pair)]
+            listed = [pair for pair in origin.extract(contents) if usable(*pair)]
         else:
-            add(origin.name, origin.extract(files))
+            add(origin.name, origin.extract(contents))
     if DESCRIPTIONS not in flags.leave_out:
         add(DESCRIPTIONS, descriptions(flags.descriptions_dir, flags.packages_dir))
     if DICTIONARY not in flags.leave_out:
@@ -171,36 +174,58 @@ def fetch(packages: Iterable[str], folder: Path) -> None:
 
 
 def read_package(name: str, folder: Path, wanted: str) -> Files:
-    """The files of a package whose path matches. Raises DataError if there is no such package."""
+    """The files of a package whose path matches. Raises DataError if there is no such package, or it is damaged."""
     found = sorted(folder.glob(f"{name}_*.deb"))
     if not found:
         raise DataError(f"{folder}: no package {name}")
-    process = subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(found[-1])], stdout=subprocess.PIPE)
-    files: Files = {}
-    with tarfile.open(fileobj=process.stdout, mode="r|") as archive:
-        for member in archive:
-            if member.isfile() and re.search(wanted, member.name.removeprefix(".")):
-                files[member.name.removeprefix(".")] = archive.extractfile(member).read()
-    if process.wait():
+    contents: Files = {}
+    try:
+        with (
+            subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(found[-1])], stdout=subprocess.PIPE) as process,
+            tarfile.open(fileobj=process.stdout, mode="r|") as archive,
+        ):
+            for member in archive:
+                if member.isfile() and re.search(wanted, member.name.removeprefix(".")):
+                    contents[member.name.removeprefix(".")] = archive.extractfile(member).read()
+            # What fills up the archive, else dpkg-deb fails because nobody reads it.
+            process.stdout.read()
+        damaged = process.returncode != 0
+    except tarfile.TarError:
+        damaged = True
+    if damaged:
         raise DataError(f"{found[-1]}: dpkg-deb cannot read it; remove it and run this again")
-    return files
+    return contents
 
 
 def descriptions(folder: Path | None, packages_dir: Path) -> Iterator[Pair]:
-    """Package descriptions and their translations by the Debian Description Translation Project."""
+    """Package descriptions and their translations by the Debian Description Translation Project.
+
+    Raises UserError if apt cannot fetch its lists, DataError if there are none or they cannot be read.
+    """
     if folder is None:
         folder = packages_dir / "lists"
         (folder / "partial").mkdir(parents=True, exist_ok=True)
         if not glob.glob(str(folder / "*Translation-de*")):
             options = ["Acquire::Languages=en,de", f"Dir::State::lists={folder.resolve()}"]
             command = ["apt-get", "update", "-q", *(word for option in options for word in ("-o", option))]
-            if subprocess.run(command).returncode:
-                raise UserError(f"apt-get update into {folder} failed; give --descriptions_dir")
+            try:
+                subprocess.run(command, check=True)
+            except (OSError, subprocess.CalledProcessError) as error:
+                raise UserError(f"apt-get update into {folder} failed ({error}); give --descriptions_dir") from None
     texts: dict[str, dict[str, str]] = {}
     for language in ("en", "de"):
         texts[language] = {}
-        for name in glob.glob(str(folder / f"*i18n_Translation-{language}*")):
-            raw = subprocess.run(["/usr/lib/apt/apt-helper", "cat-file", name], capture_output=True, check=True).stdout
+        names = glob.glob(str(folder / f"*i18n_Translation-{language}*"))
+        if not names:
+            raise DataError(
+                f"{folder}: holds no *i18n_Translation-{language}*; give --descriptions_dir, or --leave_out '{DESCRIPTIONS}'"
+            )
+        for name in names:
+            try:
+                helper = ["/usr/lib/apt/apt-helper", "cat-file", name]
+                raw = subprocess.run(helper, capture_output=True, check=True).stdout
+            except (OSError, subprocess.CalledProcessError) as error:
+                raise DataError(f"{name}: apt-helper cannot read it ({error})") from None
             for stanza in raw.decode("utf-8", "replace").split("\n\n"):
                 digest = re.search(r"^Description-md5: (\S+)", stanza, re.M)
                 text = re.search(rf"^Description-{language}: (.*(?:\n .*)*)", stanza, re.M)

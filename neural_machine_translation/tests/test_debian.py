@@ -1,8 +1,9 @@
 """Sentences of Debian's packages: how they are found, which are taken, and that the parts stay apart."""
 
 import random
+import shutil
 
-from fluid.errors import UserError
+from fluid.errors import DataError, UserError
 from neural_machine_translation import prepare_debian
 from neural_machine_translation.debian_origins import from_books, from_dictionary, usable
 from neural_machine_translation.prepare_debian import Company, best_company, digest_of, informal_copies, weighted
@@ -112,3 +113,12 @@ def test_an_origin_that_nobody_knows_is_not_left_out(tmp_path):
     with pytest.raises(UserError, match="--leave_out 'letters': no such origin; there are dictionary"):
         prepare_debian.main(config)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="reads packages")
+def test_a_damaged_package_and_missing_lists_are_one_message(tmp_path):
+    (tmp_path / "fortunes_1_all.deb").write_text("broken")
+    with pytest.raises(DataError, match="fortunes_1_all.deb: dpkg-deb cannot read it; remove it"):
+        prepare_debian.read_package("fortunes", tmp_path, ".*")
+    with pytest.raises(DataError, match="holds no .*i18n_Translation-en.*; give --descriptions_dir, or --leave_out"):
+        list(prepare_debian.descriptions(tmp_path, tmp_path))
