@@ -266,7 +266,8 @@ def test_lists_and_results_of_2018(data: Path, trained: Path, tmp_path: Path) ->
 @pytest.mark.parametrize("name", [DEFAULT, SIMPLE])
 def test_what_comes_along_opens(name: str, capsys) -> None:
     opened = open_segmenter(NetworkFlags(pretrained_model=name))
-    assert opened.facts.long_side == (576 if name == DEFAULT else None)
+    photographs = (576, 0.1) if name == DEFAULT else (None, 0.0)
+    assert (opened.facts.long_side, opened.facts.own_statistics) == photographs
     assert opened.facts == Segmenter.from_facts(opened.facts.to_facts())
     assert opened.facts.classes == CITYSCAPES and capsys.readouterr().out.startswith(f"weights: {name} (")
     assert all(np.isfinite(array).all() for array in opened.state.values())
