@@ -419,8 +419,12 @@ def holds_run(folder: Path) -> bool:
 def _lock(folder: Path) -> IO[str]:
     """Lock a folder, made if it is not there; raises BlockingIOError if another process has it."""
     while True:
+        # Another process may rename the folder aside at any moment until it is locked.
         folder.mkdir(parents=True, exist_ok=True)
-        lock = open(folder / ".lock", "w")
+        try:
+            lock = open(folder / ".lock", "w")
+        except FileNotFoundError:
+            continue
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _is_same(lock, folder / ".lock"):
@@ -428,7 +432,6 @@ def _lock(folder: Path) -> IO[str]:
         except BaseException:
             lock.close()
             raise
-        # Another process has just renamed the folder aside.
         lock.close()
 
 

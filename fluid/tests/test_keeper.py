@@ -363,6 +363,17 @@ def test_of_two_starts_at_once_one_is_refused(tmp_path, starts):
     assert outcomes == ["outcome: ['another process is training', 'trains']"] * starts, done.stderr
 
 
+def test_a_folder_may_be_renamed_aside_before_it_is_locked(tmp_path, monkeypatch):
+    def renamed_first(*arguments, **options):
+        if not (tmp_path / "aside").exists():
+            (tmp_path / "run").rename(tmp_path / "aside")
+        return open(*arguments, **options)
+
+    monkeypatch.setattr(runs, "open", renamed_first, raising=False)
+    with Run(tmp_path / "run", TrainFlags(), task="count"):
+        assert (tmp_path / "run" / "config.json").is_file() and not list((tmp_path / "aside").iterdir())
+
+
 # Folders.
 
 
