@@ -228,5 +228,5 @@ def _write_part(folder: Path, part: PartData, kind: Kind) -> None:
         (folder / "ali.gz").write_bytes(gzip.compress(plain.read_bytes(), mtime=0))
         plain.unlink()
     for file, table in tables.items():
-        lines = "".join(f"{name} {table[name]}\n" for name in names)
+        lines = "".join(f"{name} {table[name]}\n" for name in names if name in table)
         (folder / file).write_text(lines, encoding="utf-8")

@@ -19,7 +19,7 @@ if __package__ in (None, ""):
 
 from DeepASR.corpus import Corpus, PartData, write_corpus
 from DeepASR.decoding_graph import Graph, read_graph
-from DeepASR.kaldi_io import read_archive, read_script, read_text
+from DeepASR.kaldi_io import Entry, read_archive, read_script, read_text
 from DeepASR.preparing import listing
 from DeepASR.transition_model import TransitionModel, read_transition_model
 from fluid import config as configuration
@@ -91,27 +91,21 @@ def read_part(
 ) -> tuple[PartData, int]:
     """A part, and the width of its features. Raises DataError that lists what cannot be used."""
     entries, texts = read_script(folder / "feats.scp"), read_text(folder / "text")
-    places = {name: place for name, place in read_text(folder / "feats.scp").items()}
     speakers = read_text(folder / "utt2spk") if (folder / "utt2spk").exists() else {}
     paths = dict(read_alignments(alignments)) if alignments is not None else None
-    kept, problems, cut = {}, [], []
+    lengths, kept, problems, cut = {}, {}, [], []
     width = None
     for name, entry in entries.items():
         features = entry.read()
-        width = width or features.shape[1]
-        wrong = _problem(name, features, width, texts, paths)
+        frames, wrong = len(features), _problem(name, features, width, texts, paths)
         if wrong is None and paths is not None:
             pdfs = paths[name] if model is None else _pdfs(name, paths[name], model, alignments)
             frames, wrong = _common_frames(len(features), len(pdfs))
-            pdfs = pdfs[:frames]
-            if frames < len(features):
-                places[name] += f"[0:{frames - 1}]"
-            if wrong is None and len(features) != len(paths[name]):
-                cut.append(f"{name}: {len(features)} frames of features, {len(paths[name])} of alignment")
-        else:
-            frames, pdfs = len(features), np.zeros(0, np.int32)
+            kept[name] = pdfs[:frames]
+            if wrong is None and len(features) != len(pdfs):
+                cut.append(f"{name}: {len(features)} frames of features, {len(pdfs)} of alignment")
         if wrong is None:
-            kept[name] = (frames, pdfs)
+            lengths[name], width = frames, features.shape[1]
         else:
             problems.append(f"{name}: {wrong}")
     if problems and not leave_out:
@@ -121,18 +115,11 @@ def read_part(
     for what, lines in (("left out", problems), ("cut to the shorter", cut)):
         if lines:
             console.print(f"{folder}: {len(lines)} utterances are {what}:\n{listing(lines)}", markup=False)
-    if not kept or width is None:
+    if width is None:
         raise DataError(f"{folder}/feats.scp: no utterance is left")
-    chosen = [{name: table[name] for name in kept if name in table} for table in (texts, speakers, places)]
-    part = PartData(
-        {},
-        chosen[0],
-        chosen[1],
-        {name: pdfs for name, (_, pdfs) in kept.items()} if paths is not None else {},
-        {name: _absolute(place, folder) for name, place in chosen[2].items()},
-        {name: frames for name, (frames, _) in kept.items()},
-    )
-    return part, width
+    tables = [{name: table[name] for name in lengths if name in table} for table in (texts, speakers, kept)]
+    places = {name: _place(entries[name], frames) for name, frames in lengths.items()}
+    return PartData({}, *tables, places, lengths), width
 
 
 def read_alignments(path: Path) -> Iterator[tuple[str, np.ndarray]]:
@@ -150,14 +137,16 @@ def read_alignments(path: Path) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _problem(
-    name: str, features: np.ndarray, width: int, texts: dict[str, str], paths: dict[str, np.ndarray] | None
+    name: str, features: np.ndarray, width: int | None, texts: dict[str, str], paths: dict[str, np.ndarray] | None
 ) -> str | None:
-    """What is wrong with an utterance before its frames are compared."""
+    """What is wrong with an utterance before its frames are compared; `width`: columns of those before, None: it is the first."""
+    if features.ndim != 2:
+        return f"its features are {list(features.shape)} numbers, no matrix [frames, columns]"
     if not np.isfinite(features).all():
         return "a feature is not a number"
     if not len(features):
         return "it has no frames"
-    if features.shape[1] != width:
+    if width not in (None, features.shape[1]):
         return f"its features have {features.shape[1]} columns, those before {width}"
     if name not in texts:
         return "it has no text"
@@ -168,12 +157,12 @@ def _problem(
 
 def _common_frames(features: int, labels: int) -> tuple[int, str | None]:
     """Frames to keep, or what is wrong: one frame more or less is what rounding makes."""
-    if abs(features - labels) <= 1:
+    if labels and abs(features - labels) <= 1:
         return min(features, labels), None
     if labels and abs(features / labels - round(features / labels)) * labels <= round(features / labels) >= 2:
         return 0, (
-            f"{features} frames and {labels} labels: an alignment of every {round(features / labels)}rd frame or so, as "
-            "chain models have; align with a model of all frames"
+            f"{features} frames and {labels} labels: an alignment of one frame in {round(features / labels)} or so, as chain "
+            "models have; align with a model of all frames"
         )
     return 0, f"{features} frames and {labels} labels: features and alignment of different data"
 
@@ -185,17 +174,11 @@ def _pdfs(name: str, ids: np.ndarray, model: TransitionModel, where: Path | None
         raise DataError(f"{where}: {name}: {error}") from None
 
 
-def _absolute(place: str, folder: Path) -> str:
-    """A place of a script file that is right from everywhere."""
-    head, tail = place.split(" ")[0], ""
-    for mark in ("[", ":"):
-        at = head.rfind(mark)
-        if at > 0 and (mark == "[" or head[at + 1 :].isdecimal()):
-            head, tail = head[:at], head[at:] + tail
-    path = Path(head)
-    if not path.exists() and (folder / path).exists():
-        path = folder / path
-    return f"{path.resolve()}{tail}"
+def _place(entry: Entry, frames: int) -> str:
+    """The first frames of an entry as a script file names them from everywhere."""
+    first = entry.rows[0] if entry.rows is not None else 0
+    columns = f",{entry.columns[0]}:{entry.columns[1]}" if entry.columns is not None else ""
+    return f"{entry.path.resolve()}:{entry.offset}[{first}:{first + frames - 1}{columns}]"
 
 
 def read_kaldi_graph(folder: Path, model: TransitionModel | None, class_num: int, parts: dict[str, PartData]) -> Graph:

@@ -172,11 +172,13 @@ def rewritten(kaldi: Path, change: Any) -> None:
         ),
         (
             lambda array, ids: (array, ids[::3]),
-            r"train7: .*an alignment of every 3rd frame or so, as chain models have",
+            r"train7: .*an alignment of one frame in 3 or so, as chain models have",
         ),
         (lambda array, ids: (array * np.nan, ids), "train7: a feature is not a number"),
         (lambda array, ids: (array[:, :7], ids), "train7: its features have 7 columns, those before 8"),
+        (lambda array, ids: (array[0], ids), r"train7: its features are \[8\] numbers, no matrix"),
         (lambda array, ids: (array, None), "train7: it has no alignment"),
+        (lambda array, ids: (array[:1], ids[:0]), "train7: 1 frames and 0 labels"),
         (
             lambda array, ids: (array, ids + 100),
             r"train_ali: train7: .*final.mdl: the model has the transition ids 1 to 24",
@@ -202,9 +204,29 @@ def test_a_frame_more_or_less_is_cut_off_and_said(kaldi: Path, capsys: pytest.Ca
     assert all(len(part[name]) == part.lengths[name] == len(part.alignments[name]) for name in part)
 
 
+def test_features_named_by_ranges_are_cut_within_them(kaldi: Path) -> None:
+    """Of rows and columns, of speakers some of whom are not known."""
+    scp, alignments = kaldi / "train" / "feats.scp", kaldi / "train_ali" / "ali.1.gz"
+    whole = {name: entry.read() for name, entry in read_script(scp).items()}
+    scp.write_text(
+        "".join(f"{line}[2:{len(whole[line.split()[0]]) - 1},1:6]\n" for line in scp.read_text().splitlines())
+    )
+    ids = {name: array[2:-1] for name, array in read_archive(alignments)}
+    with ArchiveWriter(alignments) as archive:
+        for name, array in ids.items():
+            archive.write(name, array)
+    (kaldi / "train" / "utt2spk").write_text("train0 anna\n")
+    for part in ("dev", "test"):
+        scp = kaldi / part / "feats.scp"
+        scp.write_text("".join(f"{line}[:,1:6]\n" for line in scp.read_text().splitlines()))
+    main(flags(kaldi))
+    part = open_corpus(kaldi / "data").part("train")
+    assert part.speakers == {"train0": "anna"}
+    for name, features in whole.items():
+        np.testing.assert_array_equal(part[name], features[2:-1, 1:7])
+
+
 def test_words_that_the_graph_lacks_are_listed(kaldi: Path, capsys: pytest.CaptureFixture) -> None:
-    with open(kaldi / "test" / "text", "a") as file:
-        file.write("")
     text = (kaldi / "test" / "text").read_text().replace("one", "eins", 1)
     (kaldi / "test" / "text").write_text(text)
     main(flags(kaldi))
