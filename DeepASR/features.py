@@ -64,6 +64,9 @@ class FeatureStream:
         if last:
             self._fbank.input_finished()
         ready = self._fbank.num_frames_ready
-        frames = [self._fbank.get_frame(number) for number in range(self._taken, ready)]
+        views = [self._fbank.get_frame(number) for number in range(self._taken, ready)]
+        frames = np.stack(views).astype(np.float32) if views else np.zeros((0, self._bins), np.float32)
+        # Of an endless stream only the newest are kept; what was viewed is no more.
+        self._fbank.pop(len(views))
         self._taken = ready
-        return np.stack(frames).astype(np.float32) if frames else np.zeros((0, self._bins), np.float32)
+        return frames

@@ -17,10 +17,10 @@ from DeepASR.kaldi_io import read_text
 from DeepASR.lexicon import Lexicon, read_lexicon
 from DeepASR.options import NetworkFlags, SearchFlags
 from DeepASR.pronouncing import by_command, completed
-from DeepASR.recogniser import FOLDER, Normalisation, Recogniser, rounded
+from DeepASR.recogniser import FOLDER, REACH, SURROUNDINGS, Normalisation, Recogniser, RunningMean, rounded
 from DeepASR.rescoring import Rescoring
 from DeepASR.sizes import Sizes, silence, sizes_of
-from DeepASR.transforms import DELAY, DELTAS, read_statistics, speaker_means, undo_delay
+from DeepASR.transforms import CONTEXT, DELAY, DELTAS, read_statistics, speaker_means, undo_delay
 from DeepASR.transition_model import read_transition_model
 from fluid import weights
 from fluid.config import EngineFlags
@@ -37,9 +37,10 @@ SOME_NAMES = ("conv2d_0.w_0", "fc_0.w_0", "fc_0.b_0", "lstmp_0.w_0", "lstmp_0.w_
 """Variables of every network, by which the folder of the others is found in an archive."""
 CHUNK = 64
 """Frames that the network is shown at a time: one shape for utterances of every length."""
+MOST_WORDS = 2**24
+"""Of a graph."""
 Named = tuple[str, np.ndarray]
-
-
+"""What is called so, and its features or posteriors."""
 MEASURED, USED = "commands", "digits"
 """What comes along: the model that training without flags makes, and the one to use where none is named."""
 
@@ -170,6 +171,8 @@ def kaldi_graph(path: Path, vocabulary: Path, trans_model: Path | None) -> tuple
         graph = graph.relabelled(read_transition_model(trans_model))
     try:
         numbers = {word: int(number) for word, number in read_text(vocabulary).items()}
+        if wrong := [number for number in numbers.values() if not 0 <= number < MOST_WORDS]:
+            raise ValueError(f"{wrong[0]} is not in 0..{MOST_WORDS - 1}")
     except ValueError as error:
         raise DataError(f"{vocabulary}: lines 'WORD NUMBER' are expected ({error})") from None
     words = [""] * (max(numbers.values(), default=0) + 1)
@@ -218,7 +221,6 @@ class Network:
         self.how = self._runner.how
         self.engine: Engine = self._runner.engine
         self._rows = self.engine.shared_rows(rows)
-        self._means: dict[str, np.ndarray] = {}
         if opened.exported is not None and set(opened.exported.inputs) != set(self.program.inputs):
             raise UserError(f"{opened.source} takes whole utterances; export with --what stream to recognise with it")
 
@@ -235,27 +237,28 @@ class Network:
         `speakers` by name tell a network that takes off the mean of a speaker whose utterances belong together; all features
         are read first then. Raises DataError for features of another width.
         """
+        means: dict[str, np.ndarray] = {}
         if self.recogniser.normalisation.by_speaker and speakers:
             features = dict(features)
-            self._means = speaker_means(features, speakers)
+            means = speaker_means(features, speakers)
             features = features.items()
         waiting: list[Named] = []
         for item in features:
             waiting.append(item)
             if len(waiting) == self._rows:
-                yield from self._batch(waiting)
+                yield from self._batch(waiting, means)
                 waiting = []
         if waiting:
-            yield from self._batch(waiting)
+            yield from self._batch(waiting, means)
 
-    def _batch(self, items: Sequence[Named]) -> Iterator[Named]:
+    def _batch(self, items: Sequence[Named], means: Mapping[str, np.ndarray]) -> Iterator[Named]:
         dim, normalisation = self.recogniser.sizes.frame_dim, self.recogniser.normalisation
         for name, array in items:
             if array.ndim != 2 or array.shape[1] != dim:
                 raise DataError(f"{name}: features {list(array.shape)} where the network takes [frames, {dim}]")
             if not np.isfinite(array).all():
                 raise DataError(f"{name}: a feature is not a number")
-        centred = [normalisation.centred(array, self._means.get(name)) for name, array in items]
+        centred = [normalisation.centred(array, means.get(name)) for name, array in items]
         frames = np.array([len(array) + DELAY for array in centred])
         first = self.program.inputs["feature"]
         feeds = []
@@ -277,18 +280,39 @@ PIECE = 16
 
 
 class PosteriorStream:
-    """Answers of the network to one utterance, piece by piece."""
+    """Answers of the network to one utterance whose features come in pieces; of these it keeps what it will need again."""
 
     def __init__(self, network: Network) -> None:
         self._network = network
+        self._mean = RunningMean(network.recogniser.normalisation)
+        self._centred = np.zeros((0, network.recogniser.sizes.frame_dim), np.float32)
+        self._shown = 0
+        """How many of these the network was shown."""
+        self._early = DELAY
+        """Answers to come that are answers to nothing."""
         self._carried: Mapping[str, np.ndarray] = silence(network.program, 1)
 
-    def go_on(self, features: np.ndarray, start: int, stop: int, *, last: bool) -> np.ndarray:
-        """Answers [stop - start, classes] to the frames `start` to `stop`, five frames late; arguments as of
-        `Normalisation.piece`, features [T, frame_dim]."""
-        program, normalisation = self._network.program, self._network.recogniser.normalisation
-        x = normalisation.piece(normalisation.online(features), start, stop, last=last)
-        answers = []
+    def accept(self, features: np.ndarray, *, last: bool = False) -> np.ndarray:
+        """Answers [n, classes] to the frames whose surroundings are known after these features [T, frame_dim].
+
+        `last`: nothing more comes, so all that have no answer yet get theirs.
+        """
+        self._centred = np.concatenate([self._centred, self._mean.taken_off(features)])
+        known, start = len(self._centred), self._shown
+        stop = known + DELAY if last else known - REACH - CONTEXT
+        if not known or stop <= start:
+            return np.zeros((0, self._network.recogniser.sizes.class_num), np.float32)
+        x = self._network.recogniser.normalisation.piece(self._centred, start, stop, last=last)
+        passed = max(stop - SURROUNDINGS, 0)
+        self._centred, self._shown = self._centred[passed:], stop - passed
+        answers = np.concatenate([*self._run(x)])
+        early = min(self._early, len(answers))
+        self._early -= early
+        return answers[early:]
+
+    def _run(self, x: np.ndarray) -> Iterator[np.ndarray]:
+        """Answers to the frames [T, 3, 11, frame_dim] that come next, some at a time."""
+        program = self._network.program
         for first in range(0, len(x), PIECE):
             piece = x[first : first + PIECE]
             # One shape, whatever comes in.
@@ -297,5 +321,4 @@ class PosteriorStream:
             feed = {"feature": feature, "length": np.array([len(piece)])}
             (outputs,) = self._network.engine.stream(program, [feed], self._carried)
             self._carried = {taken_by: outputs[name] for name, taken_by in program.carry.items()}
-            answers.append(np.asarray(outputs["posterior"])[0, : len(piece)])
-        return np.concatenate(answers)
+            yield np.asarray(outputs["posterior"])[0, : len(piece)]

@@ -27,6 +27,8 @@ SHOWN = 12
 """Words of a vocabulary that are shown."""
 REACH = 4
 """Frames that a second difference looks ahead."""
+SURROUNDINGS = REACH + 2 * CONTEXT
+"""Frames before and after a piece that are more than enough to make it as it would be of the whole."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +53,7 @@ class Normalisation:
 
     def online(self, features: np.ndarray) -> np.ndarray:
         """Features [T, frame_dim] less their mean so far, which more features do not change."""
-        if not self.running_mean:
-            return features
-        return less_running_mean(features, np.array(self.running_mean, np.float32), self.running_weight)
+        return RunningMean(self).taken_off(features)
 
     def apply(self, centred: np.ndarray) -> np.ndarray:
         """With differences and of mean 0 and variance 1, [T, 3 * frame_dim]. Raises DataError for another width."""
@@ -66,9 +66,27 @@ class Normalisation:
         `centred` [T, frame_dim] is what is known so far; unless it is the whole (`last`, then five frames follow, on which
         the network answers the last five), stop <= T - REACH - CONTEXT.
         """
-        low = max(0, start - REACH - 2 * CONTEXT)
-        x = self.apply(centred[low : stop + REACH + 2 * CONTEXT])
+        low = max(0, start - SURROUNDINGS)
+        x = self.apply(centred[low : stop + SURROUNDINGS])
         return splice(hold_last(x) if last else x)[start - low : stop - low]
+
+
+class RunningMean:
+    """`Normalisation.online` of features that come in pieces."""
+
+    def __init__(self, normalisation: Normalisation) -> None:
+        self._mean = np.array(normalisation.running_mean, np.float32).astype(np.float64)
+        self._weight = normalisation.running_weight
+
+    def taken_off(self, features: np.ndarray) -> np.ndarray:
+        """The next features [T, frame_dim] less the mean of all frames so far; as they are where none is taken off."""
+        if not len(self._mean):
+            return features
+        centred = less_running_mean(features, self._mean, self._weight)
+        weight = self._weight + len(features)
+        self._mean = (self._weight * self._mean + features.sum(axis=0, dtype=np.float64)) / weight
+        self._weight = weight
+        return centred
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,8 @@ import numpy as np
 
 LATE = (DELAY + REACH + CONTEXT) * FRAME_SHIFT
 """Seconds that an answer is behind the sound before it is computed."""
+LONGEST_SILENCE = 30.0
+"""Seconds without a word after which the search begins anew."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,6 @@ class Listener:
             )
         self._network, self._decoder, self._pause = network, decoder, pause
         self._features = frontend.open()
-        self._heard = np.zeros((0, frontend.num_bins), np.float32)
-        self._shown = 0
         self._stream = network.open()
         self._listening = decoder.open()
         self._start = 0
@@ -81,21 +81,16 @@ class Listener:
         return self.ended
 
     def _go_on(self, last: bool) -> None:
-        self._heard = np.concatenate([self._heard, self._features.frames(last)])
-        known = len(self._heard)
-        stop = known + DELAY if last else max(known - REACH - CONTEXT, 0)
-        if known and stop > self._shown:
-            posterior = self._stream.go_on(self._heard, self._shown, stop, last=last)
-            # The first answers are to nothing.
-            self._listening.accept(posterior[max(DELAY - self._shown, 0) :])
-            self._shown = stop
+        self._listening.accept(self._stream.accept(self._features.frames(last), last=last))
         if self._pause is not None and not last:
             self._end_at_pause(self._pause)
 
     def _end_at_pause(self, pause: float) -> None:
         best = self._listening.partial()
         frames = round(pause / FRAME_SHIFT)
-        if best.words and len(best.pdfs) > frames and (best.pdfs[-frames:] < STATES).all():
+        # Silence without a word makes paths longer, too, and each look at them slower.
+        longest = frames if best.words else round(LONGEST_SILENCE / FRAME_SHIFT)
+        if len(best.pdfs) > longest and (best.pdfs[-frames:] < STATES).all():
             self._end(self._listening.result())
             self._listening = self._decoder.open()
 

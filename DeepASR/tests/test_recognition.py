@@ -101,6 +101,21 @@ def test_a_stream_is_understood_as_the_whole(recogniser: SimpleNamespace, chunk:
     assert said.hypothesis.text == SAID["temperature"] and any(0 < len(text) < 10 for text in partial)
 
 
+def test_of_an_endless_sound_little_is_kept(recogniser: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does a search go on for ever in which nothing is said."""
+    sizes, rng = recogniser.facts.sizes, np.random.default_rng(0)
+    answers = recogniser.network.open()
+    counts = [len(answers.accept(rng.normal(size=(50, sizes.frame_dim)).astype(np.float32))) for _ in range(8)]
+    assert counts[1:] == [50] * 7 and len(answers._centred) < 50
+    silent = np.full((100, sizes.class_num), 1e-4, np.float32)
+    silent[:, 0] = 1
+    listener = Listener(recogniser.network, recogniser.decoder, pause=0.8)
+    monkeypatch.setattr(listener._stream, "accept", lambda features, last: silent)
+    for _ in range(35):
+        listener.accept(np.zeros(10, np.float32))
+    assert listener._listening.frames < 1000 and not listener.ended
+
+
 def test_a_pause_ends_an_utterance(recogniser: SimpleNamespace) -> None:
     rate = recogniser.facts.frontend.sample_rate
     noise = np.random.default_rng(0).normal(size=2 * rate) * 30
