@@ -41,6 +41,8 @@ def parse_grammar(text: str, where: str = "grammar") -> tuple[Arcs, dict[int, fl
                 raise ValueError(f"'{rest[0]}' closes nothing")
         except ValueError as error:
             raise DataError(f"{where}:{number}: {error}") from None
+        except RecursionError:
+            raise DataError(f"{where}:{number}: groups are nested too deep") from None
         builder.arcs += [(0, start, None, cost), (end, 1, None, 0.0)]
     return builder.arcs, {1: 0.0}
 

@@ -18,13 +18,13 @@ Pronounce = Callable[[Sequence[str]], Pronunciations]
 """From words to their pronunciations; it may leave out words that it does not know."""
 
 
-def completed(lexicon: Lexicon, words: Iterable[str], pronounce: Pronounce | None) -> Lexicon:
-    """With the pronunciations of those of `words` that it lacks and `pronounce` knows.
+def completed(lexicon: Lexicon, words: Iterable[str], pronounce: Pronounce) -> Lexicon:
+    """With the pronunciations of those of `words` that the lexicon lacks and `pronounce` knows.
 
     Raises DataError for a phone that the network does not know.
     """
     missing = lexicon.missing(words)
-    return lexicon.with_words(pronounce(missing)) if missing and pronounce is not None else lexicon
+    return lexicon.with_words(pronounce(missing)) if missing else lexicon
 
 
 def by_command(command: str) -> Pronounce:
@@ -35,7 +35,7 @@ def by_command(command: str) -> Pronounce:
             done = subprocess.run(
                 shlex.split(command), input="\n".join([*words, ""]), capture_output=True, text=True, check=True
             )
-        except (OSError, ValueError, subprocess.CalledProcessError) as error:
+        except (OSError, ValueError, IndexError, subprocess.CalledProcessError) as error:
             told = getattr(error, "stderr", None) or error
             raise UserError(f"--g2p {command}: {str(told).strip()}") from None
         found: dict[str, list[tuple[str, ...]]] = {}

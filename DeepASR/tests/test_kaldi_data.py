@@ -146,6 +146,10 @@ def test_the_decoder_of_2018(kaldi: Path) -> None:
     (kaldi / "graph" / "words.txt").write_text("one 1\ntwo second\n")
     with pytest.raises(DataError, match="words.txt: lines 'WORD NUMBER' are expected"):
         post_latgen_faster_mapped.Decoder(*files)
+    for number in (-1, 10**12):
+        (kaldi / "graph" / "words.txt").write_text(f"one {number}\n")
+        with pytest.raises(DataError, match=f"{number} is not in 0.."):
+            post_latgen_faster_mapped.Decoder(*files)
 
 
 def rewritten(kaldi: Path, change: Any) -> None:

@@ -121,6 +121,7 @@ def test_a_grammar_says_what_may_be_said() -> None:
         ("tree)", r"g:1: '\)' closes nothing"),
         ("bow |", "g:1: an alternative without words"),
         ("+ bow", r"g:1: '\+' stands behind nothing"),
+        (f"{'(' * 5000}bow{')' * 5000}", "g:1: groups are nested too deep"),
     ],
 )
 def test_a_wrong_grammar_is_told_with_its_line(grammar: str, message: str) -> None:
@@ -202,6 +203,9 @@ def test_words_that_the_lexicon_lacks_are_pronounced_by_a_hook(tmp_path: Path) -
     script.write_text("raise SystemExit('no model')")
     with pytest.raises(UserError, match="no model"):
         completed(LEXICON, ["bat"], by_command(f"{sys.executable} {script}"))
+    for command in ("", "'unclosed", "no_such_program_anywhere"):
+        with pytest.raises(UserError, match=f"--g2p {command}: "):
+            completed(LEXICON, ["bat"], by_command(command))
 
 
 def test_a_larger_model_chooses_among_alternatives() -> None:
