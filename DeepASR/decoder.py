@@ -94,11 +94,20 @@ class Decoder:
         graph.check(len(self.log_prior))
         if graph.largest_word >= len(words):
             raise DataError(f"{graph.where}: has the word {graph.largest_word} of a list of {len(words)}")
-        self.words, self.acoustic_scale = list(words), acoustic_scale
+        self.words = list(words)
         self.lexicon: Lexicon | None = None
         """How the words are pronounced, where the graph was made of that."""
         self._fst = _loaded(graph)
         self._options = kaldi_decoder.FasterDecoderOptions(beam=beam, max_active=max_active, min_active=min_active)
+
+    @property
+    def acoustic_scale(self) -> float:
+        """Factor of the log-likelihoods, which may be set anew."""
+        return self.settings["acoustic_scale"]
+
+    @acoustic_scale.setter
+    def acoustic_scale(self, scale: float) -> None:
+        self.settings["acoustic_scale"] = scale
 
     def scores(self, posterior: np.ndarray, name: str = "utterance") -> np.ndarray:
         """Scaled log-likelihoods [T, classes]. Raises DataError for posteriors that are not numbers or of another width."""

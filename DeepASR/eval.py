@@ -6,8 +6,9 @@ python eval.py --data_dir aishell --graphs HCLG.fst --vocabulary words.txt --tra
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -17,7 +18,7 @@ if __package__ in (None, ""):
 from DeepASR.corpus import Part, open_corpus
 from DeepASR.decoder import Decoder
 from DeepASR.decoder_processes import decode_all
-from DeepASR.metrics import ErrorRates, error_rates, frame_result
+from DeepASR.metrics import ErrorRates, Unit, error_rates, frame_result
 from DeepASR.opening import Network, open_decoder, open_recogniser
 from DeepASR.options import ALIASES, RETIRED_IN_USE, SearchFlags
 from DeepASR.report import print_rates
@@ -42,12 +43,12 @@ class Flags(ResultFlags, SearchFlags):
     """Which part of the data."""
     speakers: tuple[str, ...] = ()
     """Whose utterances; by default everybody's."""
-    error_rate_type: Literal["cer", "wer"] | None = None
+    error_rate_type: Unit | None = None
     """Errors in characters or in words; by default what the recogniser is measured by."""
     special_tokens: str = "<SPOKEN_NOISE>"
     """Words, with blanks between them, that count on neither side."""
     sweep: tuple[Positive, ...] = ()
-    """Acoustic scales to try on this part, which should be dev."""
+    """Acoustic scales to try on this part, which should be dev; the result is that of the best."""
     worst: Natural = 5
     """Utterances with most errors to show."""
 
@@ -69,14 +70,20 @@ def main(flags: Flags) -> dict[str, float]:
         leave_if_stopped(network.engine)
         posteriors[name] = posterior
     unit = flags.error_rate_type or recogniser.unit
-    ignored = flags.special_tokens.split()
-    result = frame_result(posteriors, part.alignments) if part.alignments else {}
+    result = {}
+    if part.alignments and recogniser.tells_apart(corpus):
+        result = frame_result(posteriors, part.alignments)
+    elif part.alignments:
+        console.print("frames are not compared: the labels are of other classes than the network's")
+    measure = partial(decoded, decoder, posteriors, part, unit, flags.special_tokens.split(), flags.num_decoders)
     if flags.sweep:
-        return result | sweep(flags, decoder, posteriors, part, unit, ignored)
-    rates, incomplete = decoded(decoder, posteriors, part, unit, ignored, flags.num_decoders)
-    result |= {unit: 100 * rates.total.rate}
+        rates, incomplete = sweep(flags.sweep, decoder, measure, unit)
+        result["acoustic_scale"] = decoder.acoustic_scale
+    else:
+        rates, incomplete = measure()
+    result[unit] = 100 * rates.total.rate
     print_rates(rates, unit, part, flags.worst)
-    if result.keys() > {unit}:
+    if "loss" in result:
         console.print(f"frame accuracy {result['frame_accuracy']:.2f} %, cross-entropy {result['loss']:.4f}")
     if incomplete:
         console.print(f"{incomplete} utterances ended where the graph does not")
@@ -91,7 +98,7 @@ def decoded(
     decoder: Decoder,
     posteriors: Mapping[str, np.ndarray],
     part: Part,
-    unit: Literal["cer", "wer"],
+    unit: Unit,
     ignored: list[str],
     processes: int,
 ) -> tuple[ErrorRates, int]:
@@ -105,22 +112,17 @@ def decoded(
 
 
 def sweep(
-    flags: Flags,
-    decoder: Decoder,
-    posteriors: Mapping[str, np.ndarray],
-    part: Part,
-    unit: Literal["cer", "wer"],
-    ignored: list[str],
-) -> dict[str, float]:
-    """Errors at each scale; returns those of the best, and the scale."""
+    scales: Sequence[float], decoder: Decoder, measure: Callable[[], tuple[ErrorRates, int]], unit: Unit
+) -> tuple[ErrorRates, int]:
+    """What `measure` finds at the scale with the fewest errors, which the decoder is left with."""
     found = {}
-    for scale in flags.sweep:
+    for scale in scales:
         decoder.acoustic_scale = scale
-        found[scale] = decoded(decoder, posteriors, part, unit, ignored, 0)[0].total
-        console.print(f"acoustic scale {scale:g}: {unit} {100 * found[scale].rate:.2f} %", markup=False)
-    best = min(found, key=lambda scale: found[scale].errors)
+        found[scale] = measure()
+        console.print(f"acoustic scale {scale:g}: {unit} {100 * found[scale][0].total.rate:.2f} %", markup=False)
+    decoder.acoustic_scale = best = min(found, key=lambda scale: found[scale][0].total.errors)
     console.print(f"fewest errors with --acoustic_scale {best:g}", markup=False)
-    return {unit: 100 * found[best].rate, "acoustic_scale": best}
+    return found[best]
 
 
 if __name__ == "__main__":

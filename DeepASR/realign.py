@@ -45,11 +45,7 @@ def main(flags: Flags) -> dict[str, float]:
     corpus = open_corpus(flags.data_dir)
     if corpus.lexicon is None:
         raise UserError(f"{corpus.folder}: has no lexicon to align by; Kaldi aligns its own data")
-    if corpus.class_num != opened.facts.sizes.class_num:
-        raise DataError(
-            f"{corpus.folder}: {corpus.class_num} classes where the network has {opened.facts.sizes.class_num}: it was "
-            "trained on other data"
-        )
+    opened.facts.refuse_other_classes(corpus)
     parts = {name: corpus.part(name) for name in ("train", "dev", "test")}
     network = Network(opened, flags, rows=flags.test_batch_size, runs=None)
     prior = np.array(opened.facts.log_prior)
@@ -69,7 +65,7 @@ def main(flags: Flags) -> dict[str, float]:
 def align_part(network: Network, part: Part, lexicon: Lexicon, prior: np.ndarray) -> dict[str, np.ndarray]:
     """Class of each frame, by utterance. Raises DataError, with the utterance, as `align_words`."""
     paths = {}
-    for name, posterior in network.posteriors(part.items()):
+    for name, posterior in network.posteriors(part.items(), part.speakers):
         try:
             scores = np.log(np.maximum(posterior, 1e-10)) - prior
             paths[name] = align_words(scores, lexicon, part.texts[name].split()).pdfs

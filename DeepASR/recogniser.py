@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from DeepASR.corpus import Corpus
 from DeepASR.features import Frontend
 from DeepASR.lexicon import Lexicon
 from DeepASR.metrics import Unit
 from DeepASR.sizes import Sizes
 from DeepASR.transforms import CONTEXT, Statistics, add_deltas, hold_last, less_running_mean, normalise, splice
-from fluid.errors import UserError
+from fluid.errors import DataError, UserError
 
 import numpy as np
 
@@ -121,6 +122,23 @@ class Recogniser:
     def examples(self) -> Path:
         """A folder of recordings that come along, of its own language if there are such."""
         return EXAMPLES / self.about.get("examples", "commands")
+
+    def tells_apart(self, corpus: Corpus) -> bool:
+        """Whether the classes of a data set are those of the network."""
+        own, other = self.lexicon, corpus.lexicon
+        same_phones = own is None or other is None or own.phones == other.phones
+        return corpus.class_num == self.sizes.class_num and same_phones
+
+    def refuse_other_classes(self, corpus: Corpus) -> None:
+        """Raise DataError if the classes of a data set are not those of the network."""
+        if not self.tells_apart(corpus):
+            phones, own = (
+                " ".join(item.phones) if item is not None else "-" for item in (corpus.lexicon, self.lexicon)
+            )
+            raise DataError(
+                f"{corpus.folder}: has other classes than the network: {corpus.class_num} of the phones {phones}, "
+                f"not {self.sizes.class_num} of {own}"
+            )
 
     def to_facts(self) -> dict[str, Any]:
         """As JSON-able data."""

@@ -27,7 +27,7 @@ from DeepASR.transforms import add_deltas, read_statistics, speaker_means, stati
 from fluid import config as configuration
 from fluid.checkpoint import Meta
 from fluid.config import BatchFlags, Count, Natural, Positive, TrainFlags, Was, defaults
-from fluid.errors import DataError, UserError
+from fluid.errors import UserError
 from fluid.evaluator import Evaluator
 from fluid.interface import Interface
 from fluid.keeper import Evaluation
@@ -216,7 +216,7 @@ def describe(flags: Flags, corpus: Corpus, part: Part, facts: dict | None) -> Re
     """
     if facts is not None:
         recogniser = Recogniser.from_facts(facts["recogniser"])
-        refuse_other_classes(recogniser, corpus)
+        recogniser.refuse_other_classes(corpus)
         return recogniser
     sizes = Sizes(
         corpus.frame_dim, flags.stacked_num, flags.hidden_dim, flags.proj_dim, corpus.class_num, flags.filters
@@ -232,16 +232,6 @@ def describe(flags: Flags, corpus: Corpus, part: Part, facts: dict | None) -> Re
         flags.acoustic_scale,
         corpus.about,
     )
-
-
-def refuse_other_classes(recogniser: Recogniser, corpus: Corpus) -> None:
-    """Raise DataError if the classes of the data are not those that the recogniser tells apart."""
-    own, phones = recogniser.lexicon, corpus.lexicon.phones if corpus.lexicon is not None else ()
-    if corpus.class_num != recogniser.sizes.class_num or (own is not None and phones and own.phones != phones):
-        raise DataError(
-            f"{corpus.folder}: has other classes than the run: {corpus.class_num} of the phones {' '.join(phones) or '-'}, "
-            f"not {recogniser.sizes.class_num} of {' '.join(own.phones) if own is not None else '-'}"
-        )
 
 
 STATISTICS_OF = 5000

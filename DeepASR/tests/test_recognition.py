@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from DeepASR import align, export, infer, realign, stream
+from DeepASR import eval as evaluation
 from DeepASR.audio import read_audio
 from DeepASR.corpus import open_corpus, write_corpus
 from DeepASR.forced_alignment import make_chain
@@ -224,5 +225,22 @@ def test_a_data_set_is_aligned_anew(tmp_path: Path) -> None:
         chain = make_chain(commands.lexicon, few.texts[name].split())
         assert len(pdfs) == len(few.features[name]) and set(pdfs) <= set(chain.pdfs)
     write_corpus(replace(commands, folder=tmp_path / "other", class_num=999), {"train": few, "dev": few, "test": few})
-    with pytest.raises(DataError, match="999 classes where the network has 135"):
+    with pytest.raises(DataError, match="of the phones .* not 99 of SIL"):
+        realign.main(realign.Flags(data_dir=tmp_path / "few", output_dir=tmp_path / "x", pretrained_model="digits"))
+    with pytest.raises(DataError, match="has other classes than the network: 999 "):
         realign.main(realign.Flags(data_dir=tmp_path / "other", output_dir=tmp_path / "x"))
+
+
+def test_the_best_scale_is_written_whoever_decodes(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    few = tiny.commands(tmp_path / "few", 3)
+    flags = evaluation.Flags(data_dir=tmp_path / "few", sweep=(0.001, 0.2), num_decoders=2, output_dir=tmp_path / "out")
+    result = evaluation.main(flags)
+    written = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert result["acoustic_scale"] == written["acoustic_scale"] == 0.2 and result["cer"] == written["cer"] < 20
+    assert 60 < result["frame_accuracy"] <= 100 and written["samples"] == len(few.texts)
+    assert "acoustic scale 0.001: cer 1" in capsys.readouterr().out, (
+        "it says nothing with so little weight on the sound"
+    )
+    digits = evaluation.main(evaluation.Flags(data_dir=tmp_path / "few", pretrained_model="digits"))
+    assert "frame_accuracy" not in digits and digits["cer"] > 50
+    assert "the labels are of other classes" in capsys.readouterr().out

@@ -1,10 +1,11 @@
 """Features less the mean of their speaker: in training, evaluation and use."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from DeepASR import eval as evaluation
-from DeepASR import infer, train
+from DeepASR import infer, realign, train
 from DeepASR.augmentation import AugmentationFlags
 from DeepASR.corpus import open_corpus
 from DeepASR.kaldi_io import ArchiveWriter
@@ -77,6 +78,10 @@ def test_a_network_learns_and_is_used_with_speakers(tmp_path: Path, monkeypatch:
     for name in plain:
         np.testing.assert_allclose(plain[name], louder[name], atol=1e-4)
     assert any(np.abs(plain[name] - alone[name]).max() > 1e-4 for name in plain)
+    asked: list[Any] = []
+    listening: Any = SimpleNamespace(posteriors=lambda _, speakers: asked.append(speakers) or iter(plain.items()))
+    paths = realign.align_part(listening, dev, tiny.LEXICON, np.zeros(tiny.LEXICON.class_num))
+    assert paths.keys() == dev.keys() and asked == [dev.speakers]
     evaluated = evaluation.main(evaluation.Flags(checkpoint=Path("run"), data_dir=data, split="dev", engine="paddle"))
     assert evaluated["frames"] == sum(map(len, dev.values()))
     with ArchiveWriter(tmp_path / "f.ark") as archive:
