@@ -1,6 +1,7 @@
 """The recogniser that comes along: its examples as the whole, piece by piece, exported, aligned; what it says of wrong input."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -225,7 +226,7 @@ def test_a_data_set_is_aligned_anew(tmp_path: Path) -> None:
         chain = make_chain(commands.lexicon, few.texts[name].split())
         assert len(pdfs) == len(few.features[name]) and set(pdfs) <= set(chain.pdfs)
     write_corpus(replace(commands, folder=tmp_path / "other", class_num=999), {"train": few, "dev": few, "test": few})
-    with pytest.raises(DataError, match="of the phones .* not 99 of SIL"):
+    with pytest.raises(DataError, match="has other classes than the network: .* of SIL .*_zero"):
         realign.main(realign.Flags(data_dir=tmp_path / "few", output_dir=tmp_path / "x", pretrained_model="digits"))
     with pytest.raises(DataError, match="has other classes than the network: 999 "):
         realign.main(realign.Flags(data_dir=tmp_path / "other", output_dir=tmp_path / "x"))
@@ -238,9 +239,8 @@ def test_the_best_scale_is_written_whoever_decodes(tmp_path: Path, capsys: pytes
     written = json.loads((tmp_path / "out" / "result.json").read_text())
     assert result["acoustic_scale"] == written["acoustic_scale"] == 0.2 and result["cer"] == written["cer"] < 20
     assert 60 < result["frame_accuracy"] <= 100 and written["samples"] == len(few.texts)
-    assert "acoustic scale 0.001: cer 1" in capsys.readouterr().out, (
-        "it says nothing with so little weight on the sound"
-    )
+    small, large = map(float, re.findall(r"acoustic scale \S+: cer (\S+) %", capsys.readouterr().out))
+    assert small > large + 20, "each scale is that of other processes, too"
     digits = evaluation.main(evaluation.Flags(data_dir=tmp_path / "few", pretrained_model="digits"))
-    assert "frame_accuracy" not in digits and digits["cer"] > 50
+    assert "frame_accuracy" not in digits and digits["wer"] > 50
     assert "the labels are of other classes" in capsys.readouterr().out
