@@ -278,22 +278,23 @@ def used_buckets(max_length: int, longest: int | None = None) -> tuple[int, ...]
     return buckets if longest is None else buckets[: bisect.bisect_left(buckets, longest) + 1]
 
 
-def input_lines(words: Sequence[str]) -> Iterator[tuple[str, str]]:
+def input_lines(words: Sequence[str], inside: Sequence[str] = ("*.txt",)) -> Iterator[tuple[str, str]]:
     """What the words of a command line ask to translate, as (place, sentence), read as it is asked for.
 
-    A word is a file, a folder (its *.txt), a pattern, `-` for standard input, `@LIST` for a file that names files, or
-    else a sentence itself, unless it looks like the name of a file. Raises DataError for what is none of these.
+    A word is a file, a folder (of which the files `inside` are meant), a pattern, `-` for standard input, `@LIST` for a file
+    that names files, or else a sentence itself, unless it looks like the name of a file. Raises DataError for what is none of
+    these.
     """
     for word in words:
         if word == "-":
             yield from numbered("standard input", decoded_lines(sys.stdin.buffer, "standard input"))
         elif word.startswith("@"):
-            yield from input_lines(read_lines(word[1:]))
+            yield from input_lines(read_lines(word[1:]), inside)
         elif os.path.isdir(word):
-            inside = sorted(str(path) for path in Path(word).glob("*.txt"))
-            if not inside:
-                raise DataError(f"{word}: no *.txt in this folder")
-            yield from input_lines(inside)
+            found = sorted(str(path) for pattern in inside for path in Path(word).glob(pattern))
+            if not found:
+                raise DataError(f"{word}: no {' or '.join(inside)} in this folder")
+            yield from input_lines(found)
         elif os.path.isfile(word) or glob.glob(word):
             for name in [word] if os.path.isfile(word) else sorted(glob.glob(word)):
                 yield from numbered(name, each_line(name))

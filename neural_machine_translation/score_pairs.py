@@ -40,7 +40,7 @@ class Flags(NetworkFlags, BatchFlags, EngineFlags):
     """Score given translations."""
 
     inputs: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
-    """Files and folders of pairs (source, tab, target), patterns, @LIST of files, or - for standard input."""
+    """Files of pairs (source, tab, target), folders of *.tsv and *.txt, patterns, @LIST of files, or - for standard input."""
     alignment: bool = False
     """Print which words belong together, SOURCE-TARGET from 0: where the last layer looked most for each target word."""
 
@@ -66,7 +66,7 @@ def main(flags: Flags) -> int:
     refuse_nameless(opened)
     runner = Runner(opened, flags, runs=None)
     program = runner.program("eval", lambda: build_program(translator))
-    lines, count = input_lines(flags.inputs), 0
+    lines, count = input_lines(flags.inputs, inside=("*.tsv", "*.txt")), 0
     while some := list(itertools.islice(lines, BATCHES_AHEAD * flags.test_batch_size)):
         pairs = [as_pair(place, line) for place, line in some]
         scored = scores(runner.engine, program, translator, pairs, flags.test_batch_size, flags.alignment)

@@ -264,6 +264,15 @@ def test_input_words(tmp_path):
     expected = [(f"{tmp_path / 'a.txt'}:{line}", text) for line, text in ((1, "one"), (2, ""), (3, "two"))]
     for word in (str(tmp_path / "a.txt"), str(tmp_path), str(tmp_path / "*.txt"), f"@{tmp_path / 'list'}"):
         assert list(input_lines([word])) == expected
+    (tmp_path / "b.tsv").write_text("one\teins\n")
+    assert list(input_lines([str(tmp_path)])) == expected
+    assert list(input_lines([str(tmp_path)], ("*.tsv", "*.txt"))) == [
+        *expected,
+        (f"{tmp_path / 'b.tsv'}:1", "one\teins"),
+    ]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"empty: no \*\.tsv or \*\.txt in this folder"):
+        list(input_lines([str(tmp_path / "empty")], ("*.tsv", "*.txt")))
     for sentence in ("How are you?", "Hello", "Hello!", "e-mail"):
         assert list(input_lines([sentence])) == [("command line", sentence)]
     with pytest.raises(DataError, match=r"nothing\.txt: no such file"):
