@@ -239,8 +239,10 @@ def to_stderr(line: str) -> None:
 
 
 def lines_to_translate(flags: Flags) -> Iterator[tuple[str, str]]:
-    """(place, line) of everything to translate."""
+    """(place, line) of everything to translate. Raises UserError for flags that contradict each other."""
     if flags.interactive:
+        if flags.inputs or flags.test_file_pattern is not None:
+            raise UserError("--interactive translates standard input; leave out the sentences and files")
         yield from asked_lines()
         return
     if flags.test_file_pattern is not None:

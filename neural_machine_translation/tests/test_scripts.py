@@ -277,3 +277,6 @@ def test_wrong_values_are_refused(tmp_path):
         infer.main(infer.Flags(inputs=("a b",), n_best=7))
     with pytest.raises(UserError, match="--feed and --fetch go together"):
         infer.main(infer.Flags(feed=tmp_path / "in.npz"))
+    for other in ({"inputs": ("a b",)}, {"test_file_pattern": "a.tsv"}):
+        with pytest.raises(UserError, match="--interactive translates standard input; leave out the sentences"):
+            infer.main(infer.Flags(interactive=True, **other))
