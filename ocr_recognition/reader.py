@@ -17,14 +17,13 @@ How files become pixels: fluid/media.py. Reader processes import this module; it
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
-from fluid import isolated
 from fluid.buckets import Buckets
 from fluid.data import PlainPlan
 from fluid.errors import DataError
@@ -32,7 +31,8 @@ from fluid.media import decode_image, image_size, read_bytes
 from fluid.text import read_lines
 from fluid.workers import Allocate
 from ocr_recognition.alignment import frames_needed, frames_of_width
-from ocr_recognition.alphabet import Alphabet, Unknown, describe
+from ocr_recognition.alphabet import Alphabet, Unknown
+from ocr_recognition.lmdb_words import read_lmdb
 from ocr_recognition.preprocess import Preprocess
 
 import numpy as np
@@ -41,11 +41,8 @@ Part = Literal["train", "test"]
 MOST_EDGES = 6
 
 _OF_2018 = re.compile(r"(\d{1,9}) +(\d{1,9}) +(.+) +(\d{1,9}(?:,\d{1,9})*)")
-_LMDB_HEAD = 2 * 4096
-"""Bytes of the two pages that every LMDB begins with."""
 _FORMATS = "a line must be `file<TAB>text` or `W H file l1,l2,...`"
 _EDGES_AT = 16
-_SHOWN = 20
 
 
 class Words(Protocol):
@@ -154,102 +151,6 @@ def _shape_or_none(name: str, declared: tuple[int, int] | None) -> tuple[int, in
         return None
 
 
-@dataclass
-class LmdbWords:
-    """Words of an LMDB in the layout of clovaai's recognition benchmark; opened once in each process."""
-
-    origin: str
-    texts: list[str | tuple[int, ...]]
-    shapes: list[tuple[int, int] | None]
-    _reader: Any = field(default=None, repr=False)
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-    def content(self, index: int) -> bytes:
-        data = self.entry(b"image-%09d" % (index + 1))
-        if data is None:
-            raise DataError(f"the data base has no image-{index + 1:09d}")
-        return data
-
-    def entry(self, key: bytes) -> bytes | None:
-        """What stands under a key."""
-        lmdb = _lmdb(self.origin)
-        try:
-            if self._reader is None:
-                self._reader = _open_lmdb(Path(self.origin)).begin()
-            return self._reader.get(key)
-        except lmdb.Error as error:
-            raise DataError(f"{self.origin}: {key.decode()}: the data base is damaged ({error})") from None
-
-    def where(self, index: int) -> str:
-        return f"{self.origin}: image-{index + 1:09d}"
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_reader": None}
-
-
-def read_lmdb(path: Path) -> LmdbWords:
-    """Words of a folder with data.mdb. Raises DataError if it is none, lacks an entry or holds no text."""
-    # A page that names one outside the file ends whatever process follows it: here every page is seen, in one apart.
-    try:
-        return isolated.call(_words_of_lmdb, path)
-    except isolated.Crashed as crash:
-        raise DataError(f"{path}: the data base is damaged: reading it ends with exit code {crash}") from None
-
-
-def _words_of_lmdb(path: Path) -> LmdbWords:
-    words = LmdbWords(str(path), [], [])
-    try:
-        count = int((words.entry(b"num-samples") or b"")[:20])
-    except ValueError:
-        raise DataError(f"{path}: has no num-samples; it is not an LMDB of words") from None
-    for number in range(1, count + 1):
-        label = words.entry(b"label-%09d" % number)
-        if not label:
-            raise DataError(f"{path}: has no text label-{number:09d} of the {count} that it declares")
-        try:
-            words.texts.append(label.decode("utf-8"))
-        except UnicodeDecodeError:
-            raise DataError(f"{path}: label-{number:09d} is not UTF-8 text") from None
-    words.shapes = [_lmdb_shape(words, index) for index in range(count)]
-    return words
-
-
-def _lmdb_shape(words: LmdbWords, index: int) -> tuple[int, int] | None:
-    try:
-        return image_size(words.content(index))
-    except DataError:
-        return None
-
-
-def _lmdb(path: str | Path) -> Any:
-    try:
-        import lmdb
-    except ModuleNotFoundError:
-        raise DataError(
-            f"{path}: is an LMDB, which needs the package lmdb: pip install 'fluid-model-zoo[ocr]'"
-        ) from None
-    return lmdb
-
-
-def _open_lmdb(path: Path) -> Any:
-    lmdb = _lmdb(path)
-    # It is mapped into memory: whoever touches a page that the file lacks is killed.
-    size = (path / "data.mdb").stat().st_size
-    if size < _LMDB_HEAD:
-        raise DataError(f"{path}: data.mdb is cut off, or no LMDB: it has {size} bytes")
-    try:
-        opened = lmdb.open(str(path), readonly=True, lock=False, readahead=False, meminit=False)
-    except lmdb.Error as error:
-        raise DataError(f"{path}: cannot be opened as an LMDB ({error})") from None
-    whole = (opened.info()["last_pgno"] + 1) * opened.stat()["psize"]
-    if whole > size:
-        opened.close()
-        raise DataError(f"{path}: data.mdb is cut off: it has {size} bytes of {whole}. Fetch it again")
-    return opened
-
-
 def open_words(path: Path, part: Part) -> Words:
     """The words of a list, a data base, or one part of a folder as above. Raises DataError."""
     if path.is_file():
@@ -265,9 +166,6 @@ def open_words(path: Path, part: Part) -> Words:
     if path.is_dir():
         raise DataError(f"{path}: holds neither {part}.list, {part}.txt, {part}/data.mdb nor data.mdb")
     raise DataError(f"{path}: is not there; give a list, or a folder with {part}.list, {part}.txt or data.mdb")
-
-
-# Sources
 
 
 @dataclass(frozen=True)
@@ -336,7 +234,7 @@ class WordSource(BucketedSource):
         """Characters met that are not in the alphabet."""
         self.left_out: list[str] = []
         """Messages about words that CTC cannot align."""
-        widths = [_width(shape, preprocess) for shape in words.shapes]
+        widths = [width_of(shape, preprocess) for shape in words.shapes]
         labels, kept = self._labels(widths)
         # Arrays that worker processes share, where lists would be copied to each.
         self.labels, self.label_ends = np.concatenate(labels), np.cumsum([len(label) for label in labels])
@@ -423,8 +321,8 @@ def unalignable(label: np.ndarray, width: int, labelling: Labelling) -> str | No
     return f"its {len(label)} characters need {needed} frames, but resized to {width} pixels it has {frames}"
 
 
-def _width(shape: tuple[int, int] | None, preprocess: Preprocess) -> int:
-    """Of what cannot be read, the most: it is found out when it is."""
+def width_of(shape: tuple[int, int] | None, preprocess: Preprocess) -> int:
+    """Columns of a picture of this height and width for the network; the most of one that could not be read, which shows later."""
     return preprocess.max_width if shape is None or min(shape) < 1 else preprocess.width(shape)
 
 
@@ -499,60 +397,3 @@ def bucket_edges(widths: np.ndarray, most: int = MOST_EDGES) -> tuple[int, ...]:
     else:
         edges.append(int(candidates[last]))
     return tuple(_EDGES_AT * edge for edge in reversed(edges))
-
-
-# Checking
-
-
-def check(
-    words: Words, preprocess: Preprocess, labelling: Labelling, *, progress: Callable[[Sequence[int]], Any] = iter
-) -> list[str]:
-    """What `--check_data` prints: every word that cannot be read, encoded or aligned, and what the set is like.
-
-    `progress` wraps the words as they are gone through.
-    """
-    faults: list[str] = []
-    unknown: Counter[str] = Counter()
-    characters: Counter[str] = Counter()
-    widths: list[int] = []
-    for index in progress(range(len(words))):
-        problem, width = _fault(words, index, preprocess, labelling, unknown, characters)
-        if problem:
-            faults.append(f"{words.where(index)}: {problem}")
-        if width:
-            widths.append(width)
-    lines = [*faults[:_SHOWN], *([f"... and {len(faults) - _SHOWN} more"] if len(faults) > _SHOWN else [])]
-    lines.append(f"{len(words)} words, {len(faults)} faults")
-    if unknown:
-        shown = ", ".join(f"{describe(one)} {count} times" for one, count in unknown.most_common(_SHOWN))
-        lines.append(f"  not in the alphabet: {shown}")
-    if widths:
-        edges = bucket_edges(np.array(widths))
-        padded = sum(next(edge for edge in edges if edge >= width) for width in widths)
-        lines.append(f"  widths at a height of {preprocess.height}: {min(widths)} to {max(widths)}, buckets {edges}")
-        lines.append(f"  padding: {1 - sum(widths) / padded:.1%}")
-    never = [one for one in labelling.alphabet.characters if not characters[one]]
-    if never:
-        lines.append(f"  characters of the alphabet that never come up: {len(never)}: {''.join(never)!r}")
-    return lines
-
-
-def _fault(
-    words: Words,
-    index: int,
-    preprocess: Preprocess,
-    labelling: Labelling,
-    unknown: Counter[str],
-    characters: Counter[str],
-) -> tuple[str | None, int | None]:
-    """What is wrong with a word, and its width."""
-    try:
-        picture = decode_image(words.content(index))
-        width = _width((picture.shape[0], picture.shape[1]), preprocess)
-        if words.shapes[index] is not None and _width(words.shapes[index], preprocess) != width:
-            return f"is {picture.shape[1]} x {picture.shape[0]} pixels, not as the list says", width
-        label = encode(words.texts[index], labelling, unknown)
-    except DataError as error:
-        return str(error), None
-    characters.update(labelling.alphabet.decode(label.tolist()))
-    return unalignable(label, width, labelling), width

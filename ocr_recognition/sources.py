@@ -11,6 +11,7 @@ from fluid.errors import UserError
 from fluid.run import console
 from fluid.session import fingerprint
 from ocr_recognition.alphabet import Alphabet, Unknown, describe, read_dictionary
+from ocr_recognition.checking import check
 from ocr_recognition.generated import GeneratedSource, Recipe, make_set
 from ocr_recognition.options import Style
 from ocr_recognition.reader import (
@@ -20,7 +21,6 @@ from ocr_recognition.reader import (
     Part,
     Words,
     WordSource,
-    check,
     open_words,
     read_list,
 )

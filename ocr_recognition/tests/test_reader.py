@@ -8,8 +8,10 @@ from fluid.buckets import Buckets
 from fluid.data import evaluation_batches, training_batches
 from fluid.errors import DataError
 from ocr_recognition.alphabet import Alphabet, read_dictionary
+from ocr_recognition.checking import check
+from ocr_recognition.lmdb_words import read_lmdb
 from ocr_recognition.preprocess import Preprocess
-from ocr_recognition.reader import Labelling, WordSource, bucket_edges, check, open_words, read_list, read_lmdb
+from ocr_recognition.reader import Labelling, WordSource, bucket_edges, open_words, read_list
 from ocr_recognition.sources import name_of, names_of
 
 import cv2
