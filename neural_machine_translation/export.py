@@ -64,7 +64,7 @@ def main(flags: Flags) -> Path:
         task=TASK,
         facts={"translator": translator.to_facts()},
         of_the_model={"what": flags.what, SETTINGS: {name: getattr(flags, name) for name in SEARCH}},
-        examples=[_sentences(program, translator, rows) for rows in (1, 3)],
+        examples=[example(program, translator, rows) for rows in (1, 3)],
     )
 
 
@@ -105,7 +105,7 @@ def bleu(translator: Translator, state: dict[str, np.ndarray], flags: Flags) -> 
     return {"BLEU": result.bleu, "chrF": result.chrf}
 
 
-def _sentences(program: Program, translator: Translator, rows: int) -> dict[str, np.ndarray]:
+def example(program: Program, translator: Translator, rows: int) -> dict[str, np.ndarray]:
     """Some words for each input, [rows, 8]: what the written model is tried out with."""
     rng = np.random.default_rng(rows)
     config = translator.config
