@@ -15,20 +15,6 @@ from neural_machine_translation.vocabulary import Vocabulary
 import numpy as np
 
 
-def forced_scores(
-    engine: Engine,
-    evaluation: Interface,
-    translator: Translator,
-    sentences: Sequence[str],
-    translations: Sequence[Sequence[int]],
-) -> np.ndarray:
-    """Log-probability, [N], of given translations (word indices without `<e>`), `<e>` included."""
-    encoded = list(zip(translator.source.encode_all(sentences), map(np.asarray, translations), strict=True))
-    longest = max(len(words) for pair in encoded for words in pair)
-    feed = feed_of(encoded, longest + 2)
-    return -np.asarray(engine.run(evaluation, feed)["nll"])
-
-
 def feed_of(pairs: Sequence[Sequence[np.ndarray]], length: int) -> dict[str, np.ndarray]:
     """Pairs of word indices, without special words, as a feed of forced decoding, padded to `length`."""
     return {

@@ -8,13 +8,13 @@ from neural_machine_translation.decode import Search
 from neural_machine_translation.indices import BOS, EOS
 from neural_machine_translation.network import evaluation_program, sampling_program, scoring_program, search_program
 from neural_machine_translation.score_pairs import scores
-from neural_machine_translation.scoring import forced_scores
 from neural_machine_translation.translate import runner, translate
 from neural_machine_translation.translator import Transformer, Translator, of_other
 from neural_machine_translation.vocabulary import SPECIAL_WORDS, WordList
 
 import numpy as np
 import pytest
+from forced_scores import forced_scores
 
 CONFIG = Transformer(7, 7, max_length=24, d_model=16, d_inner_hid=32, n_head=2, n_layer=2, dropout=0.1)
 WORDS = WordList((*SPECIAL_WORDS, "a", "b", "c", "d"))

@@ -19,6 +19,7 @@ from neural_machine_translation.vocabulary import SPECIAL_WORDS, WordList, train
 
 import numpy as np
 import pytest
+from forced_scores import forced_scores
 
 CONFIG = Transformer(8, 8, max_length=24, d_model=16, d_inner_hid=32, n_head=2, n_layer=1)
 WORDS = WordList((*SPECIAL_WORDS, "a", "b", "c", "d", "e"))
@@ -67,7 +68,7 @@ def test_terms_are_held_at_the_best_place(search, engine, tmp_path):
     assert all("e a e" in item.text and "b b b" in item.text for item in found[2])
     best = found[0][0]
     assert best.score == max(item.score for item in found[0])
-    forced = scoring.forced_scores(engine, evaluation_program(CONFIG), TRANSLATOR, SENTENCES[:1], [best.words])
+    forced = forced_scores(engine, evaluation_program(CONFIG), TRANSLATOR, SENTENCES[:1], [best.words])
     length = len(best.words) + best.complete
     if best.complete:
         assert best.score == pytest.approx(forced[0] / Search().penalty(float(length)), rel=1e-4)
