@@ -130,7 +130,7 @@ class WordMaker:
         Raises DataError if hardly any word is.
         """
         draft = self.draft(rng, widths)
-        return Made(draw(draft, self.fonts, self.backgrounds, rng), draft.text, frozenset(draft.effects))
+        return Made(draw(draft, self.backgrounds, rng), draft.text, frozenset(draft.effects))
 
     def draft(self, rng: np.random.Generator, widths: tuple[int, int] = (0, 1 << 30)) -> Draft:
         """The next draft that fits."""
@@ -206,7 +206,7 @@ def draft_word(text: str, font: Font, rng: np.random.Generator, rates: Mapping[s
         top, bottom = min(top, -0.7 * UNIT), max(bottom, 0.2 * UNIT)
     box = left, top, right, bottom
     corners = _seen(box, effects, rng)
-    shape = _framed(corners, box, effects, rng)
+    shape = _framed(corners, effects, rng)
     if shape is None:
         return None
     letter_height = UNIT * (corners[3][1] - corners[0][1]) / (bottom - top)
@@ -234,12 +234,7 @@ def _seen(
     return [(cosine * x - sine * y, sine * x + cosine * y) for x, y in sheared]
 
 
-def _framed(
-    corners: list[tuple[float, float]],
-    box: tuple[float, float, float, float],
-    effects: set[str],
-    rng: np.random.Generator,
-) -> tuple[int, int] | None:
+def _framed(corners: list[tuple[float, float]], effects: set[str], rng: np.random.Generator) -> tuple[int, int] | None:
     """Scale and move the corners into a picture with margins; its shape, or None outside of ASPECTS."""
     xs, ys = [x for x, _ in corners], [y for _, y in corners]
     left, right, top, bottom = min(xs), max(xs), min(ys), max(ys)
@@ -267,7 +262,7 @@ def _framed(
 # Drawing
 
 
-def draw(draft: Draft, fonts: Sequence[Font], backgrounds: Backgrounds, rng: np.random.Generator) -> np.ndarray:
+def draw(draft: Draft, backgrounds: Backgrounds, rng: np.random.Generator) -> np.ndarray:
     """The picture of a draft, [h, w] uint8; what is done to it joins the draft's effects."""
     effects = draft.effects
     rest = (name for name in EFFECTS if name not in _GEOMETRY and name not in _STYLES)
@@ -278,7 +273,7 @@ def draw(draft: Draft, fonts: Sequence[Font], backgrounds: Backgrounds, rng: np.
     if style:
         effects.add(style)
     ground, ink, other = _levels(draft, style, rng)
-    alpha, level = _seen_letters(draft, style, ink, other, ground, backgrounds, rng)
+    alpha, level = _seen_letters(draft, style, ink, other, ground, rng)
     picture = _ground(draft, ground, abs(ink - ground), backgrounds, rng)
     picture += alpha * (level - picture)
     _light(picture, draft, abs(ink - ground), rng)
@@ -328,7 +323,6 @@ def _seen_letters(
     ink: float,
     other: float,
     ground: float,
-    backgrounds: Backgrounds,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray | float]:
     """How much ink covers each pixel, [h, w] in 0..1, and its grey level."""
