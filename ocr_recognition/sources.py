@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol, TypeAlias
+from typing import Annotated, Literal, Protocol, TypeAlias
 
 from fluid.config import Count, Range
 from fluid.errors import UserError
@@ -107,12 +107,12 @@ def made(flags: DataFlags) -> bool:
     return flags.data_dir is None and flags.train_list is None
 
 
-def training_source(flags: Any, recognizer: Recognizer) -> TrainingWords:
+def training_source(flags: DataFlags, recognizer: Recognizer, batch_size: int) -> TrainingWords:
     """The words to train on. Raises DataError for what cannot be used."""
     if made(flags):
         return GeneratedSource(
             recipe(flags, recognizer, "train"),
-            flags.batch_size,
+            batch_size,
             words=flags.words_an_epoch,
             buckets=flags.buckets or MADE_EDGES,
         )
@@ -120,9 +120,9 @@ def training_source(flags: Any, recognizer: Recognizer) -> TrainingWords:
     buckets = flags.buckets or MOST_EDGES
     if flags.train_list is None and (folder := written(flags.data_dir, "train")) is not None:
         height = recognizer.preprocess.height
-        return SetSource(read_set(folder), flags.batch_size, height=height, labelling=labelling, buckets=buckets)
+        return SetSource(read_set(folder), batch_size, height=height, labelling=labelling, buckets=buckets)
     words = named_words(flags.data_dir, "train", flags.train_list, flags.train_images)
-    return WordSource(words, recognizer.preprocess, labelling, flags.batch_size, buckets=buckets)
+    return WordSource(words, recognizer.preprocess, labelling, batch_size, buckets=buckets)
 
 
 def test_source(flags: DataFlags, recognizer: Recognizer) -> MeasuredWords:
@@ -154,7 +154,7 @@ def style_of(recognizer: Recognizer) -> Literal["simple", "general"]:
     return "simple" if set(recognizer.alphabet.characters) <= set(SIMPLE.characters) else "general"
 
 
-def recipe(flags: Any, recognizer: Recognizer, part: Part) -> Recipe:
+def recipe(flags: DataFlags, recognizer: Recognizer, part: Part) -> Recipe:
     """The words that flags ask to make."""
     return Recipe(
         recognizer.alphabet,
@@ -175,7 +175,7 @@ def made_words(recipe: Recipe, count: int) -> SetSource:
     return SetSource(words, 1, height=recipe.height, labelling=labelling, origin=origin)
 
 
-def listed_words(flags: Any, recognizer: Recognizer) -> MeasuredWords:
+def listed_words(flags: DataFlags | Measure, recognizer: Recognizer) -> MeasuredWords:
     """The test words of a data set: every one, whatever is in it."""
     labelling = Labelling(recognizer.alphabet, "drop", None)
     if flags.test_list is None and (folder := written(flags.data_dir, "test")) is not None:

@@ -97,7 +97,7 @@ def main(flags: Flags) -> Outcome:
     if flags.check_data:
         check_words(flags, recognizer)
         return Outcome(step=0, nothing_left=True)
-    train_words, test_words = training_source(flags, recognizer), test_source(flags, recognizer)
+    train_words, test_words = training_source(flags, recognizer, flags.batch_size), test_source(flags, recognizer)
     length = length_of(settled, train_words)
     programs = settled.programs(lambda: build_programs(flags, recognizer, length.steps_per_epoch))
     runs = length.total_steps * flags.accumulate_batches
