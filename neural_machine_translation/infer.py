@@ -295,10 +295,11 @@ def check_words(feed: Mapping[str, np.ndarray], translator: Translator) -> None:
     for name, array in feed.items():
         if not array.size:
             raise UserError(f"--feed: {name} is empty")
-        if array.min() < 0 or array.max() >= sizes[name]:
-            raise UserError(f"{name} holds {array.max()}; the vocabulary has the words 0 to {sizes[name] - 1}")
-        if array.shape[1] > config.max_length:
-            raise UserError(f"{name} holds sentences of {array.shape[1]} words; the network takes {config.max_length}")
+        outside = array[(array < 0) | (array >= sizes[name])]
+        if outside.size:
+            raise UserError(f"--feed: {name} holds {outside[0]}; the vocabulary has the words 0 to {sizes[name] - 1}")
+        if array.shape[1] > (longest := config.max_length):
+            raise UserError(f"--feed: {name} holds sentences of {array.shape[1]} words; the network takes {longest}")
 
 
 if __name__ == "__main__":

@@ -204,9 +204,10 @@ def test_feed_and_fetch_give_the_golden_logits(tmp_path, capsys):
         infer.Flags(feed=tmp_path / "in.npz", fetch=tmp_path / "exported.npz", exported_model=tmp_path / "scoring")
     )
     assert np.abs(np.load(tmp_path / "exported.npz")["logits"] - logits).max() <= 1e-4 * np.abs(logits).max()
-    np.savez(tmp_path / "wrong.npz", src_word=np.array([[0, 99]]), trg_word=np.array([[0]]))
-    with pytest.raises(UserError, match="src_word holds 99; the vocabulary has the words 0 to 39"):
-        infer.main(infer.Flags(feed=tmp_path / "wrong.npz", fetch=tmp_path / "out.npz", **flags))
+    for wrong in (99, -1):
+        np.savez(tmp_path / "wrong.npz", src_word=np.array([[0, wrong, 3]]), trg_word=np.array([[0]]))
+        with pytest.raises(UserError, match=f"--feed: src_word holds {wrong}; the vocabulary has the words 0 to 39"):
+            infer.main(infer.Flags(feed=tmp_path / "wrong.npz", fetch=tmp_path / "out.npz", **flags))
     np.savez(tmp_path / "wrong.npz", src_word=np.array([[0, 2]]))
     with pytest.raises(UserError, match="wrong.npz: .*missing: trg_word"):
         infer.main(infer.Flags(feed=tmp_path / "wrong.npz", fetch=tmp_path / "out.npz", **flags))
