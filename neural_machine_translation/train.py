@@ -322,18 +322,17 @@ def refuse_idle_flags(flags: Flags, translator: Translator, described: bool) -> 
 
     Weights that are `described` bring their vocabularies too.
     """
-    config = dataclasses.asdict(translator.config)
+    config = {name: value for name, value in dataclasses.asdict(translator.config).items() if name != "dropout"}
     decided = {
-        **{name: value for name, value in config.items() if name != "dropout"},
+        **config,
         "n_decoder_layer": translator.config.decoder_depth,
         "vocab_size": translator.source.size,
         "languages": translator.languages,
     }
-    sizes = SIZES[flags.model]
-    if {name: config[name] for name in sizes} != sizes:
+    if any(config[name] != size for name, size in SIZES[flags.model].items() if name in config):
         decided["model"] = "another"
     if described:
-        decided |= dict.fromkeys(("src_vocab_fpath", "trg_vocab_fpath"), "its own")
+        decided |= dict.fromkeys(("src_vocab_fpath", "trg_vocab_fpath", "special_token"), "its own")
     named = [name for name in NETWORK_FLAGS if name in configuration.named(flags)]
     if idle := [name for name in named if name in decided and decided[name] != getattr(flags, name)]:
         shown = "; ".join(f"--{name} {getattr(flags, name)} (it has {decided[name]})" for name in idle)

@@ -2,18 +2,22 @@
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from fluid import weights
 from fluid.engine.base import Engine
+from fluid.errors import UserError
 from neural_machine_translation import train
 from neural_machine_translation.indices import EOS
 from neural_machine_translation.model import parameter_shapes
 from neural_machine_translation.reader import TextPairs
-from neural_machine_translation.translator import SHIPPED, Transformer
+from neural_machine_translation.translator import SHIPPED, Transformer, Translator
+from neural_machine_translation.vocabulary import SPECIAL_WORDS, WordList
 
 import numpy as np
+import pytest
 
 FLAGS = {"n_layer": 1, "d_model": 16, "digit_copy": True, "test_batch_size": 4}
 
@@ -97,3 +101,19 @@ def test_weights_alone_tell_where_they_normalise(tmp_path):
     pairs = TextPairs(["a"], ["b"], ["made"], [(0, 1)])
     flags = train.Flags(pretrained_model=str(tmp_path / "post.safetensors"), n_head=2)
     assert train.describe(flags, pairs, None)[0].config == config
+
+
+def test_flags_of_another_network_than_that_of_the_weights_are_refused():
+    """Another rate of dropout makes no other network."""
+    digits = WordList((*SPECIAL_WORDS, *"0123456789"))
+    small = Translator(Transformer(13, 13, **{**train.SIZES["small"], "dropout": 0.3}), digits, digits)
+    for named in ({"model": "small", "dropout": 0.1, "d_model": 256}, {}):
+        train.refuse_idle_flags(train.Flags(**named), small, described=True)
+    for named, message in (
+        ({"model": "base"}, "--model base .it has another."),
+        ({"n_layer": 6, "norm": "post"}, "--n_layer 6 .it has 3.; --norm post .it has pre."),
+        ({"src_vocab_fpath": Path("v")}, "--src_vocab_fpath v .it has its own."),
+    ):
+        with pytest.raises(UserError, match=f"--pretrained_model x decides the network; leave out {message}"):
+            train.refuse_idle_flags(train.Flags(pretrained_model="x", **named), small, described=True)
+    train.refuse_idle_flags(train.Flags(src_vocab_fpath=Path("v")), small, described=False)
