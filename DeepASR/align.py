@@ -49,7 +49,10 @@ def main(flags: Flags) -> dict[str, Alignment]:
     if flags.texts is None or not flags.recordings:
         raise UserError("recordings and --texts are needed: what is heard and what is said")
     texts = read_text(flags.texts)
-    files = {Path(name).stem: name for name in find(flags.recordings)}
+    found_files = find(flags.recordings)
+    files = {Path(name).stem: name for name in found_files}
+    if twice := [name for name in found_files if files[Path(name).stem] != name]:
+        raise DataError(f"{twice[0]} and {files[Path(twice[0]).stem]} have one name, and so one text: align them apart")
     if missing := [name for name in files if name not in texts]:
         raise DataError(f"{flags.texts}: has no text of {', '.join(missing)}")
     opened = open_recogniser(flags, USED)

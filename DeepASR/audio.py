@@ -1,6 +1,6 @@
 """Recordings as samples: WAV, FLAC and what else libsndfile reads, of any rate, width and number of channels.
 
-    samples, said = read_audio("speech.flac", rate=16_000)        float32 [n] on the scale of 16-bit integers
+    samples = read_audio("speech.flac", rate=16_000)        float32 [n] on the scale of 16-bit integers
 
 Kaldi computes features on that scale, so weights that were trained on its features fit what is read here.
 """

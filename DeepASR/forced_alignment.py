@@ -84,8 +84,7 @@ def align_words(scores: np.ndarray, lexicon: Lexicon, words: Sequence[str]) -> A
 
 def make_chain(lexicon: Lexicon, words: Sequence[str]) -> Chain:
     """The states of a text. Raises DataError for words without a pronunciation."""
-    if missing := lexicon.missing(words):
-        raise DataError(f"the lexicon has no pronunciation of {', '.join(missing)}; add lines 'WORD PHONE PHONE ...'")
+    lexicon.refuse_missing(words)
     pdfs: list[int] = []
     owners: list[int] = []
     before: list[list[int]] = []

@@ -95,8 +95,7 @@ def _of_model(model: Mapping[Gram, tuple[float, float]]) -> Acceptor:
 def _compiled(lexicon: Lexicon, acceptor: Acceptor) -> tuple[Graph, list[str]]:
     arcs, finals = acceptor
     vocabulary = list(dict.fromkeys(word for _, _, word, _ in arcs if word is not None))
-    if missing := lexicon.missing(vocabulary):
-        raise DataError(f"the lexicon has no pronunciation of {', '.join(missing)}; add lines 'WORD PHONE PHONE ...'")
+    lexicon.refuse_missing(vocabulary)
     words = ["<eps>", *vocabulary]
     numbers = {word: number for number, word in enumerate(words)}
     back_off = len(words)

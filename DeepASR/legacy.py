@@ -19,6 +19,7 @@ from DeepASR.corpus import Corpus, Part
 from DeepASR.kaldi_io import read_archive, read_script
 from fluid.errors import DataError
 from fluid.files import read_plain
+from fluid.text import read_lines
 
 import numpy as np
 
@@ -28,7 +29,7 @@ Reader = Literal["own", "kaldi_io"]
 
 def read_list(path: Path, *, labels: bool = False) -> Iterator[tuple[str, np.ndarray]]:
     """(name, features [frames, dim]) or (name, labels [frames]) of a list. Raises DataError (FILE:LINE)."""
-    names = [line.strip() for line in _text(path).splitlines() if line.strip()]
+    names = [line.strip() for line in read_lines(path) if line.strip()]
     if not names or len(names) % 2:
         raise DataError(f"{path}: {len(names)} files, where a .bin and its .desc are expected in turn")
     for binary, description in zip(names[::2], names[1::2]):
@@ -40,7 +41,7 @@ def _read(binary: Path, description: Path, labels: bool) -> Iterator[tuple[str, 
         data = read_plain(binary)
     except OSError as error:
         raise DataError(f"{binary}: cannot be read ({error.strerror or error})") from None
-    for number, line in enumerate(_text(description).splitlines()[1:], 2):
+    for number, line in enumerate(read_lines(description)[1:], 2):
         name, *fields = line.split() or [""]
         try:
             start, size, frames, dim = _numbers([int(field) for field in fields], labels)
@@ -62,13 +63,6 @@ def _numbers(fields: list[int], labels: bool) -> tuple[int, int, int, int]:
         if start >= 0 and min(frames, *dim, size) > 0 and size == 4 * frames * (dim or [1])[0]:
             return start, size, frames, (dim or [1])[0]
     raise ValueError
-
-
-def _text(path: Path) -> str:
-    try:
-        return read_plain(path).decode()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from None
 
 
 def _near(name: str, listed_in: Path) -> Path:
@@ -116,9 +110,8 @@ def read_labelled(features_list: Path, labels_list: Path, class_num: int) -> Par
         if not np.isfinite(array).all():
             raise DataError(f"{features_list}: {name}: a feature is not a number")
         if labels[name].min() < 0 or labels[name].max() >= class_num:
-            raise DataError(
-                f"{labels_list}: {name}: the label {labels[name].max()} where there are {class_num} classes"
-            )
+            wrong = labels[name].min() if labels[name].min() < 0 else labels[name].max()
+            raise DataError(f"{labels_list}: {name}: the label {wrong} where there are {class_num} classes")
     lengths = {name: len(array) for name, array in features.items()}
     alignments = {name: labels[name] for name in features}
     return Part(features_list, features, lengths, dict.fromkeys(features, ""), {}, alignments)

@@ -7,13 +7,13 @@ is silence. Phones are those of the lexicon in alphabetical order, without regar
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 from fluid.errors import DataError
-from fluid.files import read_plain
+from fluid.text import each_line
 
 SILENCE = "SIL"
 STATES = 3
@@ -50,13 +50,17 @@ class Lexicon:
         """Those that have no pronunciation, each once, in their order."""
         return [word for word in dict.fromkeys(words) if word not in self.words]
 
-    def restricted(self, words: Iterable[str]) -> Lexicon:
-        """These words alone, with the same classes. Raises DataError for words without a pronunciation."""
-        words = list(dict.fromkeys(words))
+    def refuse_missing(self, words: Iterable[str]) -> None:
+        """Raise DataError that lists those that have no pronunciation."""
         if missing := self.missing(words):
             raise DataError(
                 f"the lexicon has no pronunciation of {', '.join(missing)}; add lines 'WORD PHONE PHONE ...'"
             )
+
+    def restricted(self, words: Iterable[str]) -> Lexicon:
+        """These words alone, with the same classes. Raises DataError for words without a pronunciation."""
+        words = list(dict.fromkeys(words))
+        self.refuse_missing(words)
         return Lexicon({word: self.words[word] for word in words}, self.phones)
 
     def with_words(self, words: Mapping[str, tuple[tuple[str, ...], ...]]) -> Lexicon:
@@ -77,14 +81,10 @@ class Lexicon:
         return Lexicon(words, tuple(phones))
 
 
-def read_lexicon(path: str | os.PathLike) -> Lexicon:
+def read_lexicon(path: str | Path) -> Lexicon:
     """Read a lexicon; several lines of a word are its pronunciations. Raises DataError (FILE:LINE)."""
     words: dict[str, list[tuple[str, ...]]] = {}
-    try:
-        lines = read_plain(path).decode().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from None
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(each_line(path), 1):
         word, *phones = line.split() or [""]
         if not word:
             continue

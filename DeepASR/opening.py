@@ -29,6 +29,7 @@ from fluid.errors import DataError, UserError
 from fluid.files import read_plain
 from fluid.interface import Interface
 from fluid.runner import Runner
+from fluid.text import read_lines
 from fluid.weights import Bare, Opened, Report, load_into
 
 import numpy as np
@@ -182,10 +183,7 @@ def kaldi_graph(path: Path, vocabulary: Path, trans_model: Path | None) -> tuple
 
 
 def _text(path: Path) -> str:
-    try:
-        return read_plain(path).decode()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from None
+    return "\n".join(read_lines(path))
 
 
 def build_inference(sizes: Sizes) -> Interface:

@@ -49,7 +49,7 @@ class Flags:
     output_dir: Annotated[Path, Was("data_dir")] = Path("prepared")
     """Folder to write, which must not be there yet."""
     held_out: tuple[Share, Share] = (0.1, 0.1)
-    """Share of the speakers for dev and for test, one at least; of a single speaker's recordings."""
+    """Share of the speakers for dev and for test, one at least; without utt2spk, of the recordings."""
     sample_rate: Count = 16_000
     """Samples a second that recordings are brought to."""
     num_bins: Count = 40
@@ -104,11 +104,17 @@ def read_tables(folder: Path) -> tuple[dict[str, str], dict[str, Path], dict[str
 
 
 def find(folder: Path, texts: dict[str, str]) -> dict[str, Path]:
-    """The file of each recording. Raises DataError that lists those without one."""
+    """The file of each recording. Raises DataError for two of one name, and one that lists those without a file."""
     listed = read_text(folder / "wav.scp") if (folder / "wav.scp").exists() else {}
     if commands := [name for name, location in listed.items() if location.endswith("|")]:
         raise DataError(f"{folder / 'wav.scp'}: {commands[0]} is a command, and commands of data files are never run")
-    below = {path.stem: path for path in sorted(folder.rglob("*")) if path.suffix in SUFFIXES}
+    below: dict[str, Path] = {}
+    for path in sorted(path for path in folder.rglob("*") if path.suffix in SUFFIXES):
+        if path.stem in texts and path.stem not in listed and path.stem in below:
+            raise DataError(
+                f"{path.stem} is both {below[path.stem]} and {path}: remove one, or say in wav.scp which is meant"
+            )
+        below[path.stem] = path
     files = below | {name: Path(location) for name, location in listed.items()}
     files |= {name: folder / path for name, path in files.items() if not path.exists() and (folder / path).exists()}
     refuse_missing(folder, texts, files)

@@ -261,6 +261,9 @@ def test_lists_of_2018_are_read(tmp_path: Path) -> None:
         np.testing.assert_array_equal(part.alignments[name], labels[name])
     with pytest.raises(DataError, match=r"label.lst: utt\d: the label 8 where there are 8 classes"):
         prepare_lst.main(prepare_lst.Flags(**options, class_num=8, output_dir=tmp_path / "other"))
+    (tmp_path / "label.bin").write_bytes(np.full(63, -2, "<i4").tobytes())
+    with pytest.raises(DataError, match=r"label.lst: utt0: the label -2 where there are 8 classes"):
+        prepare_lst.main(prepare_lst.Flags(**options, class_num=8, output_dir=tmp_path / "other"))
     (tmp_path / "feature.desc").write_text("total\nutt0 1 2\n")
     with pytest.raises(DataError, match=r"feature.desc:2: 'NAME ... START BYTES FRAMES DIM' is expected"):
         prepare_lst.main(prepare_lst.Flags(**options, class_num=9, output_dir=tmp_path / "other"))

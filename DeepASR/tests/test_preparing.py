@@ -86,6 +86,10 @@ def test_recordings_become_a_data_set(folder: Path) -> None:
         (lambda speech: add(speech / "text", "utt3 three two four three\n", 3), "of 2 words:\n  three .*\n  four"),
         (lambda speech: add(speech / "text", "utt3\n", 3), "  utt3: its text is empty"),
         (lambda speech: add(speech / "utt2spk", "utt3 speaker1 \nutt3 x\n", 3), "utt2spk:5: 'utt3' is listed before"),
+        (
+            lambda speech: shutil.copy(speech / "utt3.wav", speech / "more"),
+            "utt3 is both .*more/utt3.wav and .*utt3.wav",
+        ),
         (lambda speech: (speech / "wav.scp").write_text("utt3 sox x.wav |\n"), "commands of data files are never run"),
         (
             lambda speech: (speech / "utt2spk").write_text("".join(f"utt{n} me\n" for n in range(6))),

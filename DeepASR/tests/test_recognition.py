@@ -189,6 +189,9 @@ def test_known_words_are_found_in_time(tmp_path: Path) -> None:
     assert all((tmp_path / "alignments" / f"{name}.png").stat().st_size > 5000 for name in SAID)
     grid = (tmp_path / "alignments" / "weather.TextGrid").read_text()
     assert 'text = "怎么样"' in grid and 'name = "phones"' in grid and "xmax = 2.8" in grid
+    shutil.copy(EXAMPLES / "weather.flac", tmp_path)
+    with pytest.raises(DataError, match="weather.flac and .*weather.flac have one name"):
+        align.main(mandarin(align.Flags, recordings=(str(EXAMPLES), "weather.flac"), texts=tmp_path / "text"))
     shutil.copy(EXAMPLES / "weather.flac", tmp_path / "short.flac")
     (tmp_path / "text").write_text(f"short {SAID['weather'] * 9}\n")
     with pytest.raises(DataError, match="short.flac: .* no pronunciation|short.flac: .*too few"):
