@@ -57,7 +57,7 @@ def write_compact(source: Path, target: Path, storage: compact.Storage, names: l
     compact.write(target, weights, compact.describe_source(source, storage))
     off, own = np.zeros(2)
     for name, array in compact.read(target)[0].items():
-        off += np.square(array - weights[name], dtype=np.float64).sum()
+        off += np.square(np.subtract(array, weights[name], dtype=np.float64)).sum()
         own += np.square(weights[name], dtype=np.float64).sum()
     print(
         f"{target}: {len(weights)} arrays, {target.stat().st_size / 1e6:.1f} MB; off by {(off / own) ** 0.5:.2e} of their "

@@ -95,12 +95,12 @@ def test_compact_weights_of_a_run(tmp_path, capsys, storage):
     array = np.random.default_rng(0).normal(size=(256, 64)).astype(np.float32)
     for step in (1, 2):
         meta = checkpoint.Meta("task", step, best=0.5, best_step=1, metrics={"acc1": 0.5}, extra={"net": {"name": "n"}})
-        state = {"fc_weights": array * step, "fc_weights_velocity_0": array}
+        state = {"fc_weights": array * step, "fc_weights_velocity_0": array, "seen": np.array([True])}
         checkpoint.save(tmp_path / "run", state, meta, best=step == 1)
     for source, target in (("run", "w.safetensors"), ("w.safetensors", "again.safetensors")):
         weights_command.main(["compact", str(tmp_path / source), str(tmp_path / target), "--storage", storage])
         said = capsys.readouterr().out
-        assert said.startswith(f"{tmp_path / target}: 1 arrays, 0.0 MB; off by ")
+        assert said.startswith(f"{tmp_path / target}: 2 arrays, 0.0 MB; off by ")
         read, description = compact.read(tmp_path / target)
         origin = {"step": 1, "metrics": {"acc1": 0.5}}
         assert description == compact.Description("task", {"net": {"name": "n"}}, origin, storage)
