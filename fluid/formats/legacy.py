@@ -223,8 +223,8 @@ def _read_record(file: BinaryIO, size: int, where: str) -> np.ndarray:
 def _write_record(file: BinaryIO, array: np.ndarray, where: str) -> None:
     array = np.asarray(array)
     data_type = next((number for number, dtype in DATA_TYPES.items() if dtype == array.dtype), None)
-    if data_type is None:
-        raise WeightsError(f"{where}: {array.dtype} cannot be stored in a Fluid parameter file.")
+    if data_type is None or not array.size:
+        raise WeightsError(f"{where}: {array.dtype} {list(array.shape)} cannot be stored in a Fluid parameter file.")
     dimensions = [(2, wire.VARINT, dimension) for dimension in array.shape]
     description = wire.encode([(1, wire.VARINT, data_type), *dimensions])
     file.write(struct.pack("<IQIi", 0, 0, 0, len(description)) + description)

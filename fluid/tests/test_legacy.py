@@ -178,6 +178,8 @@ def test_nothing_is_overwritten_or_half_written(tmp_path):
     assert (tmp_path / "out" / "mine").read_text() == "keep"
     with pytest.raises(WeightsError, match="complex64"):
         legacy.write_folder(tmp_path / "new", {"x": np.ones(1), "y": np.ones(1, np.complex64)})
+    with pytest.raises(WeightsError, match=r"new: y: float64 \[0, 3\] cannot be stored"):
+        legacy.write_folder(tmp_path / "new", {"x": np.ones(1), "y": np.ones((0, 3))})
     with pytest.raises(WeightsError, match="cannot be written"):
         legacy.write_folder(tmp_path / "new", {"x": np.ones(1), "x/y": np.ones(1)})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
