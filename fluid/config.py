@@ -445,13 +445,17 @@ def _translate(words: list[str], config: type, aliases: Mapping[str, str], retir
             position += 1
         if name in retired and name not in types:
             print(f"note: --{name} has no effect any more: {retired[name]}", file=sys.stderr)
+            # What comes after its value is something else, the pictures of an infer.py say.
+            result.extend(values[1:])
             continue
         if name not in types and name.startswith("no_") and types.get(name[3:]) is bool:
-            name, values = name[3:], ["False"]
+            name, values = name[3:], ["False", *values]
         if name in ("use_gpu", "use_cuda") and name not in types and "device" in types:
-            values = ["gpu" if _truth(values) else "cpu"]
+            on, values = _switched(values)
+            values = ["gpu" if on else "cpu", *values]
         if name in switches:
-            asked[switches[name]] = _truth(values)
+            asked[switches[name]], values = _switched(values)
+            result.extend(values)
             continue
         name = name if name in types else aliases.get(name, name)
         result.append(f"--{name}")
@@ -474,14 +478,17 @@ def _is_number(word: str) -> bool:
     return True
 
 
-def _truth(values: list[str]) -> bool:
-    return not values or values[0].lower() in _TRUE
+def _switched(values: list[str]) -> tuple[bool, list[str]]:
+    """What the words behind a switch say, and those of them that say something else."""
+    if not values or values[0].lower() not in _TRUE + _FALSE:
+        return True, values
+    return values[0].lower() in _TRUE, values[1:]
 
 
 def _values_for(kind: Any, values: list[str]) -> list[str]:
     if kind is bool:
-        said = values[:1] if values and values[0].lower() in _TRUE + _FALSE else []
-        return [str(_truth(said)), *values[len(said) :]]
+        on, others = _switched(values)
+        return [str(on), *others]
     if "tuple" in str(kind) and len(values) == 1 and "," in values[0]:
         return values[0].split(",")
     return values

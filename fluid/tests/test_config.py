@@ -11,6 +11,7 @@ from fluid.config import (
     Share,
     TrainFlags,
     Was,
+    WasSwitch,
     declared,
     defaults,
     from_dict,
@@ -82,17 +83,39 @@ def test_spellings(words, field, value):
 
 @dataclass
 class Named:
-    """Files and a switch."""
+    """Files and switches."""
 
     images: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
     """Files."""
     flip: bool = False
     """Switch."""
+    device: Annotated[str, Was("use_gpu")] = "auto"
+    """Was a switch."""
+    smoothing: Annotated[Share, WasSwitch("use_smoothing", 0.1)] = 0.0
+    """Was a switch."""
 
 
-@pytest.mark.parametrize("words", ["a.png --flip", "--flip a.png", "--flip True a.png", "--flip on a.png"])
-def test_a_word_behind_a_switch_is_no_part_of_it(words):
-    assert parse(Named, words.split()) == Named(("a.png",), True)
+@pytest.mark.parametrize(
+    "words, named",
+    [
+        *(
+            (words, {"flip": True})
+            for words in ("a.png --flip", "--flip a.png", "--flip True a.png", "--flip on a.png")
+        ),
+        *((words, {}) for words in ("--no_flip a.png", "--with_mem_opt True a.png", "--with_mem_opt=1 a.png")),
+        *((words, {"device": "gpu"}) for words in ("--use_gpu a.png", "--use_gpu True a.png", "--use_gpu=1 a.png")),
+        *((words, {"smoothing": 0.1}) for words in ("--use_smoothing a.png", "--use_smoothing True a.png")),
+    ],
+)
+def test_a_word_behind_a_switch_is_no_part_of_it(words, named):
+    assert parse(Named, words.split(), retired=RETIRED) == Named(("a.png",), **named)
+
+
+@pytest.mark.parametrize("flag", ["--use_gpu", "--mixup", "--no_mixup"])
+def test_a_word_that_is_neither_true_nor_false_exits_with_2(flag, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        read(flag, "maybe")
+    assert stopped.value.code == 2 and "maybe" in capsys.readouterr().err
 
 
 def test_a_retired_flag_is_one_note(capsys):
