@@ -99,7 +99,7 @@ class WindowScreen:
         try:
             import tkinter
 
-            self._root = tkinter.Tk()
+            self._root, self._gone = tkinter.Tk(), tkinter.TclError
         except Exception as error:
             raise UserError(f"no window can be opened ({error}); use --show terminal, or --video FILE.mp4") from error
         self._image = tkinter.PhotoImage()
@@ -107,13 +107,16 @@ class WindowScreen:
         self._label.pack()
 
     def show(self, frame: np.ndarray, caption: str) -> None:
-        """Show a frame [H, W, 3] uint8; the caption is the window's title."""
+        """Show a frame [H, W, 3] uint8; the caption is the window's title. Closing the window is as Ctrl-C."""
         height, width = frame.shape[:2]
         large = cv2.resize(frame, (width * self.SCALE, height * self.SCALE), interpolation=cv2.INTER_NEAREST)
         header = f"P6 {large.shape[1]} {large.shape[0]} 255 ".encode()
-        self._image.configure(data=header + large.tobytes(), format="PPM")
-        self._root.title(caption)
-        self._root.update()
+        try:
+            self._image.configure(data=header + large.tobytes(), format="PPM")
+            self._root.title(caption)
+            self._root.update()
+        except self._gone:
+            raise KeyboardInterrupt from None
 
     def close(self) -> None:
         """Close the window."""

@@ -190,7 +190,7 @@ def fill(recipe: Recipe) -> dict[str, Any]:
     preset = recipe.preset if recipe.preset != "auto" else "atari" if atari else "control"
     if preset != "control" and not atari:
         raise UserError(f"--preset {preset} is for Atari games; {recipe.env} is none")
-    values = COMMON | PRESETS[preset] | _shown(recipe, atari)
+    values = COMMON | _shown(recipe, atari) | PRESETS[preset]
     if recipe.alg is not None:
         values |= {"double": recipe.alg == "DoubleDQN", "dueling": recipe.alg == "DuelingDQN"}
     alg = recipe.alg or values.get("alg")
@@ -236,8 +236,8 @@ def _shown(recipe: Recipe, atari: bool) -> dict[str, Any]:
         raise UserError(
             f"--network {recipe.network} does not fit {recipe.env}: mlp is for vectors of numbers, the others for images"
         )
-    shown = {"stack": 4 if image else 1, "frame_skip": FRAME_SKIP if atari else 1}
-    return shown if atari else {**shown, "network": "nature" if image else "mlp"}
+    network = "nature" if image else "mlp"
+    return {"stack": 4 if image else 1, "frame_skip": FRAME_SKIP if atari else 1, "network": network}
 
 
 def _updates_per_call(recipe: Recipe, filled: dict[str, Any]) -> int:

@@ -7,7 +7,7 @@ python train.py --env Pong --preset 2018     the network and settings of 2018
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -184,12 +184,14 @@ def environments_of(flags: Flags) -> Iterator[tuple[list[Environment], Environme
     """Those to learn in, by groups, and those to be measured in."""
     exact = flags.num_envs == 1 and is_atari(flags.env)
     options = {"protocol": flags.protocol, "view": view_of(flags), "threads": flags.num_workers}
-    size = flags.num_envs // flags.groups
-    groups = [environments.make(flags.env, size, saveable=exact, **options) for _ in range(flags.groups)]
-    testing = environments.make(flags.env, min(flags.test_episodes, 16), **options)
-    yield groups, testing
-    for environment in [*groups, testing]:
-        environment.close()
+    with ExitStack() as stack:
+
+        def opened(count: int, saveable: bool = False) -> Environment:
+            environment = environments.make(flags.env, count, saveable=saveable, **options)
+            return stack.enter_context(closing(environment))
+
+        groups = [opened(flags.num_envs // flags.groups, exact) for _ in range(flags.groups)]
+        yield groups, opened(min(flags.test_episodes, 16))
 
 
 def player_of(flags: Flags, engine: Engine, act: Interface, agent: Agent) -> Player:

@@ -197,6 +197,12 @@ def test_priorities_are_drawn_in_proportion():
     assert priorities._sums[1] == pytest.approx(priorities.leaves().sum(), rel=1e-12)
 
 
+def test_a_preset_for_other_tasks_fits_games_too():
+    """By the network that sees images."""
+    assert fill(Recipe(env="Pong", preset="control"))["network"] == "nature"
+    assert fill(Recipe(env="Pong", preset="2018"))["network"] == "fluid2018"
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_minibatch_spans_the_memory(preset):
     """Several updates a call, with the sizes of each preset: each minibatch is drawn from all of the memory, and its largest

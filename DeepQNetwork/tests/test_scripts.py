@@ -1,7 +1,9 @@
 """Scripts from outside: arrays in and out, exported models, recordings, the terminal, help texts and messages."""
 
 import json
+import sys
 from pathlib import Path
+from unittest import mock
 
 from DeepQNetwork import eval as evaluation
 from DeepQNetwork import export, infer, pictures
@@ -92,6 +94,20 @@ def test_no_window_without_a_desktop(monkeypatch):
     monkeypatch.delenv("DISPLAY", raising=False)
     with pytest.raises(UserError, match="--show terminal"):
         pictures.WindowScreen()
+
+
+def test_a_window_that_is_closed_ends_the_game(monkeypatch):
+    class Gone(Exception):
+        pass
+
+    shown = mock.MagicMock(TclError=Gone)
+    monkeypatch.setitem(sys.modules, "tkinter", shown)
+    screen = pictures.WindowScreen()
+    screen.show(np.zeros((210, 160, 3), np.uint8), "score 0")
+    assert shown.PhotoImage.return_value.configure.call_args.kwargs["data"].startswith(b"P6 480 630 255 ")
+    shown.Tk.return_value.update.side_effect = Gone
+    with pytest.raises(KeyboardInterrupt):
+        screen.show(np.zeros((210, 160, 3), np.uint8), "score 1")
 
 
 def test_agents_and_games_must_fit(tmp_path):
