@@ -29,6 +29,10 @@ def read_boxes(path: Path) -> list[np.ndarray]:
             raise DataError(f"{path}:{number}: must be x1,y1,x2,y2,x3,y3,x4,y4, not {line[:60]!r}") from None
         if not np.isfinite(corners).all() or min(_size(corners)) < 1:
             raise DataError(f"{path}:{number}: the box is not a pixel wide or high")
+        if not _goes_clockwise(corners):
+            raise DataError(
+                f"{path}:{number}: the corners must go clockwise round a box without dents, not {line[:60]!r}"
+            )
         boxes.append(corners)
     if not boxes:
         raise DataError(f"{path}: holds no box; it must have one a line, x1,y1,x2,y2,x3,y3,x4,y4")
@@ -59,3 +63,11 @@ def _size(corners: np.ndarray) -> tuple[float, float]:
     """Mean width and height."""
     sides = np.hypot(*(np.roll(corners, -1, axis=0) - corners).T)
     return float(sides[0] + sides[2]) / 2, float(sides[1] + sides[3]) / 2
+
+
+def _goes_clockwise(corners: np.ndarray) -> bool:
+    """Whether every corner [4, 2] turns to the right, as pictures are looked at: else nothing upright is like it."""
+    sides = np.roll(corners, -1, axis=0) - corners
+    sides /= np.abs(sides).max()
+    before = np.roll(sides, 1, axis=0)
+    return bool((before[:, 0] * sides[:, 1] > before[:, 1] * sides[:, 0]).all())

@@ -64,7 +64,8 @@ class Flags(ReadingFlags, ArrayFlags):
     image_list: Annotated[Path | None, Was("input_images_list")] = None
     """List of pictures, one a line, or as train.py takes them, as in 2018."""
     boxes: Path | None = None
-    """Quadrilaterals of the words in the one picture given, a line each: x1,y1,x2,y2,x3,y3,x4,y4."""
+    """Quadrilaterals of the words in the one picture given, a line each: x1,y1,x2,y2,x3,y3,x4,y4, clockwise from a word's
+    upper left corner."""
     try_inverted: bool = False
     """Read every picture in its negative as well; the surer reading counts."""
     try_rotated: bool = False

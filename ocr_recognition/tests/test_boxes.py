@@ -35,6 +35,9 @@ def test_boxes_of_a_file(tmp_path) -> None:
         ("1,2,3\n", ":1: must be"),
         ("\n0,0,10,0,10,5,0,x\n", ":2: must be"),
         ("0,0,0,0,0,0,0,0\n", "not a pixel"),
+        ("0,0,0,5,10,5,10,0\n", ":1: the corners must go clockwise"),
+        ("0,0,10,5,10,0,0,5\n", ":1: the corners must go clockwise"),
+        ("0,0,10,0,20,0,30,0\n", ":1: the corners must go clockwise"),
         ("\n", "no box"),
     ],
 )
