@@ -49,12 +49,11 @@ class SearchFlags:
         from ocr_recognition.decoding import CharacterModel, Search, read_lexicon
         from ocr_recognition.words import read_words
 
-        unknown = set(self.allowed or "") - set(recognizer.alphabet.characters)
-        if unknown or self.allowed == "":
-            shown = "".join(sorted(unknown)) or "no character at all"
-            raise UserError(
-                f"--allowed: the network does not know {shown!r}; it reads {recognizer.alphabet.characters!r}"
-            )
+        if self.allowed == "":
+            raise UserError("--allowed names no character; give those that may be read, or leave the flag out")
+        known = "".join(recognizer.alphabet.characters)
+        if unknown := "".join(sorted(set(self.allowed or "") - set(known))):
+            raise UserError(f"--allowed: the network does not know {unknown!r}; it reads {known!r}")
         return Search(
             beam_size=max(self.beam_size, 8) if self.language_model is not None else self.beam_size,
             allowed=None if self.allowed is None else frozenset(self.allowed),

@@ -186,8 +186,10 @@ def test_a_written_search_of_attention_is_asked_for_what_it_can_do(tmp_path) -> 
 
 
 def test_what_cannot_be_searched_is_one_message(tmp_path) -> None:
-    with pytest.raises(UserError, match="does not know 'x'"):
-        SearchFlags(allowed="ax").search(ABC)
+    with pytest.raises(UserError, match="does not know 'xy'; it reads 'abc'"):
+        SearchFlags(allowed="yax").search(ABC)
+    with pytest.raises(UserError, match="--allowed names no character"):
+        SearchFlags(allowed="").search(ABC)
     empty, unknown = tmp_path / "empty.txt", tmp_path / "unknown.txt"
     empty.write_text("\n")
     unknown.write_text("abc\nabd\n")
