@@ -33,7 +33,14 @@ from caffe2fluid.converted import (
 from caffe2fluid.custom import load_custom_layers
 from caffe2fluid.errors import ConvertError, run_script
 from caffe2fluid.network import Network, read_network
-from caffe2fluid.storage import read_weights, replaced_folder, write_arrays, write_fluid_folder, write_safetensors
+from caffe2fluid.storage import (
+    read_weights,
+    replaced_file,
+    replaced_folder,
+    write_arrays,
+    write_fluid_folder,
+    write_safetensors,
+)
 from caffe2fluid.translate import Translation, translate
 
 
@@ -79,14 +86,14 @@ def convert(
             if inference:
                 inference_parameters(open_converted(folder))
     if data_path:
-        target = Path(data_path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_safetensors(target, parameters, lambda: None) if target.suffix == ".safetensors" else write_arrays(
-            target, parameters
-        )
+        with replaced_file(Path(data_path)) as file:
+            if Path(data_path).suffix == ".safetensors":
+                write_safetensors(file, parameters, lambda: None)
+            else:
+                write_arrays(file, parameters)
     if code_path:
-        Path(code_path).parent.mkdir(parents=True, exist_ok=True)
-        Path(code_path).write_text(source, "utf-8")
+        with replaced_file(Path(code_path)) as file:
+            file.write_text(source, "utf-8")
     return translation
 
 

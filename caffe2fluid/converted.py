@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 
 from . import quiet_paddle  # noqa: F401 before paddle
 from .errors import ConvertError
-from .storage import read_arrays, read_weights, write_combined
+from .storage import read_arrays, read_weights, replaced_file, write_combined
 
 CODE, WEIGHTS, FLUID, INFERENCE, REPORT = "model.py", "weights.safetensors", "fluid", "inference", "report.json"
 PARAMETERS = "model.pdiparams"
@@ -137,14 +136,8 @@ def inference_parameters(converted: Converted) -> Path:
     if shapes and not path.is_file():
         source = converted.folder / WEIGHTS
         arrays = chosen_weights(source, read_weights(source), shapes)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = Path(file.name)
-        try:
-            write_combined(temporary, arrays)
-            temporary.chmod(0o644)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replaced_file(path) as file:
+            write_combined(file, arrays)
     return path
 
 
@@ -240,6 +233,7 @@ class Recorder(dict):
         super().__setitem__(name, value)
 
 
+@static_graph()
 def run_blobs(
     converted: Converted, feed: dict[str, np.ndarray], only: Iterable[str] | None = None, weights: Path | None = None
 ):
@@ -250,7 +244,6 @@ def run_blobs(
     """
     import paddle
 
-    paddle.enable_static()
     module = load_module(converted.folder / CODE)
     feed = check_feed(converted.inputs, feed)
     main, startup = paddle.static.Program(), paddle.static.Program()

@@ -31,7 +31,7 @@ def read_list(path: Path, root: Path) -> list[tuple[Path, int]]:
         if not line.strip():
             continue
         name, _, label = line.strip().rpartition(" ")
-        if not name or not label.isdigit():
+        if not name or not label.isdecimal():
             raise ConvertError(f'{path}:{number}: expected "path label", found {line[:60]!r}')
         image = root / name.strip()
         if not image.is_file():

@@ -62,10 +62,6 @@ class Message:
         self.used.add(name)
         return self.fields.get(name, [])
 
-    def unused(self) -> list[str]:
-        """Names of the fields that no getter was asked for."""
-        return [name for name in self.fields if name not in self.used]
-
     def _fail(self, name: str, value: Any, expected: str) -> ConvertError:
         shown = "a message" if isinstance(value, Message) else repr(value)[:60]
         return ConvertError(f"{self.where}: {name} must be {expected}, but is {shown}")

@@ -49,6 +49,20 @@ def replaced_folder(path: Path, ours: Sequence[str], overwrite: bool) -> Iterato
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextmanager
+def replaced_file(path: Path) -> Iterator[Path]:
+    """A temporary file beside ``path`` that takes its place when the block ends well, and leaves no trace if not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        temporary = Path(file.name)
+    try:
+        yield temporary
+        temporary.chmod(0o644)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def _exchange(new: Path, path: Path, ours: Sequence[str]) -> None:
     """Puts the entries of ``new`` into ``path`` in the place of ``ours``; where that fails, all is as before."""
     old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
@@ -156,15 +170,8 @@ def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
 
 def write_arrays(path: Path, parameters: dict[str, Parameter]) -> None:
     """An archive for ``np.load``, without pickle whatever its file name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
-            np.savez(file, **{name: parameter.load() for name, parameter in parameters.items()})
-            os.chmod(file.name, 0o644)
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
+    with open(path, "wb") as file:
+        np.savez(file, **{name: parameter.load() for name, parameter in parameters.items()})
 
 
 def _varint(value: int) -> bytes:

@@ -21,7 +21,7 @@ import numpy as np
 from . import quiet_paddle  # noqa: F401 before paddle
 from .converted import CODE, PARAMETERS, Converted, chosen_weights, load_module, run_blobs, static_graph, write_graph
 from .errors import ConvertError
-from .storage import read_weights, write_combined
+from .storage import read_weights, replaced_file, write_combined
 
 OPSET = 17
 TOLERANCE = 1e-4  # of the largest value
@@ -185,7 +185,8 @@ def write_onnx(
     theirs = dict(run_blobs(converted, feed, blobs, weights))
     for blob, ours in zip(blobs, results, strict=True):
         _compare(blob, ours, theirs[blob])
-    target.write_bytes(content)
+    with replaced_file(target) as file:
+        file.write_bytes(content)
 
 
 PADDLE2ONNX = f"import paddle2onnx, sys; paddle2onnx.export(*sys.argv[1:], opset_version={OPSET}, optimize_tool='None')"

@@ -280,16 +280,16 @@ def yolov3_detection_output(node: Node) -> None:
     params = node.params("yolov3_detection_output_param")
     boxes, mask = params.integer("num_box", 3), params.integers("mask")
     groups, scales = params.integer("mask_group_num", 2), params.integers("anchors_scale")
-    if not len(node.inputs) == groups == len(scales) or len(mask) != groups * boxes or min(scales, default=0) < 1:
+    fitting = len(node.inputs) == groups == len(scales) and len(mask) == groups * boxes
+    if not fitting or min(scales, default=0) < 1 or min(mask, default=0) < 0:
         raise node.error(
             f"{len(node.inputs)} bottoms, mask_group_num {groups}, {len(mask)} mask, {len(scales)} anchors_scale"
         )
     known = _yolo_anchors(node, params, max(mask) + 1)
     anchors = []
-    for index, (shape, scale) in enumerate(zip(node.shapes, scales, strict=True)):
-        side = shape[-1] * scale  # the anchors are in pixels of an image of that side
+    for index, scale in enumerate(scales):  # pixels a cell, in which the anchors are
         chosen = mask[index * boxes : (index + 1) * boxes]
-        anchors.append([[known[k][0] * shape[-1] / side, known[k][1] * shape[-1] / side] for k in chosen])
+        anchors.append([[size / scale for size in known[k]] for k in chosen])
     _yolo_output(node, params, "yolo3_detections", boxes, 4, anchors)
 
 

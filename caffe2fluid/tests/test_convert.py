@@ -446,6 +446,19 @@ def test_single_files_are_kept_unless_asked(small, tmp_path, flag):
     assert target.read_bytes() != b"mine"
 
 
+@pytest.mark.parametrize("name", ["X.safetensors", "X.npz"])
+def test_weights_that_cannot_be_written_leave_the_earlier_ones(small, tmp_path, monkeypatch, name):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    (tmp_path / name).write_text("mine")
+    monkeypatch.setattr("numpy.savez", full)
+    monkeypatch.setattr("caffe2fluid.layers.node.Parameter.pieces", full)
+    with pytest.raises(OSError, match="No space left"):
+        convert(*small, data_path=tmp_path / name, overwrite=True)
+    assert contents(tmp_path)[name] == b"mine" and len(list(tmp_path.iterdir())) == 3
+
+
 def test_an_exchange_that_fails_changes_nothing(small, tmp_path, monkeypatch):
     """At each of its steps."""
     out = tmp_path / "out"

@@ -316,6 +316,9 @@ def test_yolo_v3(threshold, tmp_path):
     theirs = yolo3(list(maps.values()), biases, mask, scales, 2, 3, threshold, 0.4)
     assert (len(theirs) > 5) == (threshold < 0.5)
     np.testing.assert_allclose(ours[0, 0], theirs, rtol=1e-4, atol=1e-6)
+    with pytest.raises(ConvertError, match="4 mask"):
+        body = f"yolov3_detection_output_param {{ {body.replace('mask: 2', 'mask: -1')} }}"
+        converted(tmp_path, "Yolov3DetectionOutput", body, inputs=maps)
 
 
 def lower_right_zero(row, n):

@@ -236,13 +236,14 @@ def test_ranks_count_ties_and_nans_against_the_net():
     ("content", "message"),
     [
         ("red.png 2\ngreen.png\n", r'val.txt:2: expected "path label"'),
+        ("red.png \u00b2\n", r'val.txt:1: expected "path label"'),
         ("red.png 2\nmissing.png 1\n", "val.txt:2: .*missing.png does not exist"),
         ("", "the list is empty"),
         ("red.png 3\n", "the label 3, but prob has 3 classes"),
     ],
 )
 def test_wrong_lists(folder, content, message):
-    (folder / "val.txt").write_text(content)
+    (folder / "val.txt").write_text(content, "utf-8")
     with pytest.raises(ConvertError, match=message):
         eval.main([str(folder / "net"), str(folder / "val.txt")])
 
