@@ -88,6 +88,9 @@ def _read_folder(path: Path, names: Collection[str] | None) -> dict[str, np.ndar
     if legacy_model.find_model(folder):
         return legacy_model.read_model(folder).weights
     files = [file for suffix in (".safetensors", ".pdparams") for file in folder.glob(f"*{suffix}")]
+    if len(files) > 1:
+        shown = ", ".join(sorted(file.name for file in files)[:8])
+        raise WeightsError(f"{folder}: holds several files of weights ({shown}). Name the one that is meant.")
     if not files and names is not None:
         files = [file for file in folder.iterdir() if file.is_file() and legacy.starts_like_record(file)]
     # Several files are variables; one is all of them: a combined file, as text recognition was released.
