@@ -8,11 +8,11 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fluid import config as configuration
-from fluid.config import Count, NotNegative, TrainFlags
-from fluid.data import training_batches
+from fluid.config import BatchFlags, Count, NotNegative, TrainFlags
+from fluid.data import batches_per_epoch
+from fluid.evaluator import Evaluator
 from fluid.interface import Interface
 from fluid.keeper import Evaluation
-from fluid.metrics import measure
 from fluid.pictures import Panel, draw_curves
 from fluid.run import Run, events, script, show_summary
 from fluid.schedule import Cosine
@@ -24,7 +24,7 @@ from points_task.reader import Points
 
 
 @dataclass
-class Flags(TrainFlags):
+class Flags(BatchFlags, TrainFlags):
     """Learn on which side of a plane points lie."""
 
     batch_size: Count = 16
@@ -44,23 +44,21 @@ def main(flags: Flags) -> Outcome:
     settled.refuse_changes("hidden")
     net = Net(flags.hidden)
     source, validation = Points("train"), Points("val")
-    length = settled.length(len(source) // flags.batch_size, flags.num_epochs, batch_size=flags.batch_size)
+    batches = batches_per_epoch(source, flags.batch_size)
+    length = settled.length(batches, flags.num_epochs, batch_size=flags.batch_size)
+    settled.refuse_other_length(length)
     programs = settled.programs(lambda: build_programs(flags, net, length.steps_per_epoch))
-    engine = settled.start_engine(batch_size=flags.batch_size)
-    shard = (engine.host_id, engine.num_hosts)
+    settled.start_engine(batch_size=flags.batch_size)
 
-    def evaluate() -> dict[str, float]:
-        return measure(engine, programs["eval"], validation, Accuracy(), batch_size=50).result()
-
-    options = {"seed": flags.seed, "num_workers": flags.num_workers, "shard": shard}
     with settled.open(
         facts={"net": net.to_facts()},
         data={"points": fingerprint(f"{len(source)} and {len(validation)} generated points")},
     ) as session:
+        evaluator = Evaluator(session, programs["eval"], validation, Accuracy, batch_size=flags.test_batch_size)
         return session.train(
-            lambda start: training_batches(source, flags.batch_size, start=start, **options),
+            lambda start: session.batches(source, start),
             unit="points",
-            evaluations=[Evaluation("eval", evaluate, decides="loss")],
+            evaluations=[Evaluation("eval", evaluator, decides="loss")],
             finish=lambda outcome: finish(session.run, outcome),
         )
 
