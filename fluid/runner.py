@@ -200,11 +200,20 @@ def run_arrays(
         check_feed(program, fitting)
     except EngineError as error:
         raise DataError(f"{feed}: {error}") from None
+    _check_samples(program, fitting, feed)
     check(fitting)
     found = {name: np.asarray(array) for name, array in runner.engine.run(program, fitting, fetch=outputs).items()}
     write_npz(fetch, found)
     for name, array in found.items():
         console.print(f"{fetch}: {name} {array.dtype} {list(array.shape)}", markup=False)
+
+
+def _check_samples(program: Interface, arrays: Feed, where: Path) -> None:
+    """Raise DataError unless all inputs hold equally many samples, one at least."""
+    counts = {name: arrays[name].shape[item.batch] for name, item in program.inputs.items() if item.batch is not None}
+    if len(set(counts.values())) > 1 or 0 in counts.values():
+        shown = ", ".join(f"{name} {count}" for name, count in counts.items())
+        raise DataError(f"{where}: all inputs must hold equally many samples, one at least; found {shown}")
 
 
 def _same_kind(array: np.ndarray, wanted: Input | None) -> bool:

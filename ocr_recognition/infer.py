@@ -86,8 +86,7 @@ def main(flags: Flags) -> list[dict[str, Any]]:
     build = partial(build_program, recognizer, search.beam_size, search.allowed)
     made_of = made_of_inference(recognizer, search.beam_size, search.allowed)
     if arrays is not None:
-        check = partial(check_widths, recognizer=recognizer)
-        run_arrays(Runner(opened, flags), build, *arrays, made_of=made_of, check=check)
+        run_arrays(Runner(opened, flags), build, *arrays, made_of=made_of, check=check_widths)
         return []
     names = find_files(flags)
     endless = any(map(media.is_moving, names))
@@ -164,14 +163,10 @@ def write_all(flags: Flags, found: Iterator[Named], read: Callable[[list[Named]]
     return records
 
 
-def check_widths(feed: Any, recognizer: Recognizer) -> None:
-    """Raise UserError unless the arrays are words of the network's height that are as wide as they say."""
+def check_widths(feed: Any) -> None:
+    """Raise UserError unless the arrays' words are as wide as they say."""
     pixel, width = feed["pixel"], feed["width"]
-    if pixel.shape[2] != recognizer.preprocess.height:
-        raise UserError(
-            f"--feed: pixel is {pixel.shape[2]} rows high; the network reads {recognizer.preprocess.height}"
-        )
-    if len(width) and not (width.min() >= 1 and width.max() <= pixel.shape[3]):
+    if not (width.min() >= 1 and width.max() <= pixel.shape[3]):
         raise UserError(f"--feed: width must be between 1 and the {pixel.shape[3]} columns of pixel")
 
 

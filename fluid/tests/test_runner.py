@@ -85,6 +85,7 @@ def test_raw_arrays_go_in_and_come_out(both, tmp_path, kind):
     for name, arrays, message in (
         ("other", {"z": np.ones((2, 3))}, "takes the input"),
         ("words", {"x": np.array([["a", "b", "c"]])}, "must be float32"),
+        ("nothing", {"x": np.ones((0, 3))}, "one at least; found x 0"),
     ):
         np.savez(tmp_path / f"{name}.npz", **arrays)
         with pytest.raises(DataError, match=rf"{name}\.npz: .*{message}"):

@@ -212,8 +212,12 @@ def test_flags_of_another_network_than_that_of_the_weights_are_refused(tmp_path:
 
 def test_raw_arrays_that_do_not_fit_are_one_message(run: Path, tmp_path: Path) -> None:
     common = {"checkpoint": run, "engine": "paddle", "feed": tmp_path / "in.npz", "fetch": tmp_path / "out.npz"}
-    for rows, width, message in ((24, 20, "16"), (16, 99, "between 1 and the 40 columns")):
-        np.savez(tmp_path / "in.npz", pixel=np.zeros((1, 1, rows, 40), np.float32), width=np.array([width]))
+    for height, widths, message in (
+        (24, [20], r"must be float32 \[any, 1, 16, any\]"),
+        (16, [99], "between 1 and the 40 columns"),
+        (16, [20, 30], "equally many samples, one at least; found pixel 1, width 2"),
+    ):
+        np.savez(tmp_path / "in.npz", pixel=np.zeros((1, 1, height, 40), np.float32), width=np.array(widths))
         with pytest.raises((UserError, DataError), match=message):
             infer.main(infer.Flags(**common))
 
