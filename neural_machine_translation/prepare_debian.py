@@ -60,7 +60,9 @@ class Flags:
 
 
 INFORMAL_SHARE = 0.15
+"""Of the short sentences, of which there are copies as people type in haste."""
 HELD_OUT = EMBEDDED / "held_out.tsv"
+"""Digests of the pairs of dev and test."""
 TRANSLATIONS = 2
 """Of a word of the dictionary, at most."""
 DESCRIPTIONS, MADE = "package descriptions", "made sentences"
