@@ -158,6 +158,7 @@ def open_search(flags: Flags, lines: int | None) -> tuple[Translator, Runner, Se
     opened, others = open_together(flags, say=to_stderr)
     flags, translator = opened.settle(flags, *SEARCH), opened.facts
     check_search(flags, opened)
+    glossary = None if flags.terms is None else read_glossary(flags.terms)
     copies = flags.n_best if flags.sampling else 1
     sentences = None if lines is None else lines * copies
     own = Runner(opened, flags, runs=sentences)
@@ -180,8 +181,8 @@ def open_search(flags: Flags, lines: int | None) -> tuple[Translator, Runner, Se
 
         return run(texts, beginnings=beginnings, warn=warn)
 
-    if flags.terms is not None:
-        return translator, own, with_terms(from_beginnings, translator, read_glossary(flags.terms))
+    if glossary is not None:
+        return translator, own, with_terms(from_beginnings, translator, glossary)
     return translator, own, begun_lines(from_beginnings, translator)
 
 
