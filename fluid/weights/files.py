@@ -87,12 +87,14 @@ def _read_folder(path: Path, names: Collection[str] | None) -> dict[str, np.ndar
     folder = archive.find_parameters(path, names)
     if legacy_model.find_model(folder):
         return legacy_model.read_model(folder).weights
-    files = [file for suffix in (".safetensors", ".pdparams") for file in folder.glob(f"*{suffix}")]
+    # Not what desktop systems leave behind: ._model.safetensors, say.
+    visible = [file for file in sorted(folder.iterdir()) if file.is_file() and not file.name.startswith(".")]
+    files = [file for file in visible if file.suffix in (".safetensors", ".pdparams")]
     if len(files) > 1:
-        shown = ", ".join(sorted(file.name for file in files)[:8])
+        shown = ", ".join(file.name for file in files[:8])
         raise WeightsError(f"{folder}: holds several files of weights ({shown}). Name the one that is meant.")
     if not files and names is not None:
-        files = [file for file in folder.iterdir() if file.is_file() and legacy.starts_like_record(file)]
+        files = [file for file in visible if legacy.starts_like_record(file)]
     # Several files are variables; one is all of them: a combined file, as text recognition was released.
     return _read_file(files[0], names) if len(files) == 1 else legacy.read_folder(folder)
 
