@@ -180,6 +180,19 @@ def test_an_address(tmp_path, cache, archive):
         registry.resolve(f"{archive.as_uri()}.gz", tmp_path / "some_task")
 
 
+@pytest.mark.parametrize("suffix", [".safetensors", ".pdparams"])
+def test_an_address_of_one_file(tmp_path, cache, suffix):
+    file = tmp_path / f"net{suffix}"
+    file.write_text("<html>The bucket is gone</html>")
+    with pytest.raises(WeightsError, match="not a (readable|complete)"):
+        registry.resolve(file.as_uri(), tmp_path / "some_task")
+    file.unlink()
+    weights.write_weights(file, ARRAYS)
+    path, _ = registry.resolve(file.as_uri(), tmp_path / "some_task", list(ARRAYS))
+    assert path.is_relative_to(cache / "some_task") and same(weights.read_weights(path))
+    assert sorted(item.name for item in path.parent.iterdir()) == [".lock", "files", f"{file.name}.sha256"]
+
+
 @pytest.mark.parametrize("end", ["", "..", "%2e%2e", ".lock", "x%00y.tar", "a%2Fb.tar", "n" * 300 + ".tar"])
 def test_the_end_of_an_address_names_a_file_whatever_it_is(tmp_path, cache, end):
     entry = registry._entry_of_address(f"http://127.0.0.1/{end}", "some_task")

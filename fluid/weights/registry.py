@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import os
 import re
+import shutil
 import sys
 import tomllib
 from collections.abc import Collection, Mapping
@@ -22,8 +23,10 @@ from urllib.parse import unquote
 
 from fluid import cache
 from fluid.errors import WeightsError
+from fluid.files import new_folder
 from fluid.formats import archive
 from fluid.weights.download import download, file_digest
+from fluid.weights.files import read_weights
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Entry:
     source: str
     """Who published it and its metric."""
     urls: tuple[str, ...] = ()
-    """Addresses of the same archive, the preferred one first."""
+    """Addresses of the same archive, or .safetensors or .pdparams file, the preferred one first."""
     file: Path | None = None
     """Instead of addresses: a file or folder that comes with the task's folder, relative to it in the list."""
     listed: str = ""
@@ -172,7 +175,7 @@ def resolve(
     """What `--pretrained_model` means: a path as it is, or a registered name, fetched if need be.
 
     Args:
-        spec: a path that exists, a name of the task's weights.toml, or the address of an archive.
+        spec: a path that exists, a name of the task's weights.toml, or the address of an archive or a file of weights.
         task_folder: folder of the task.
         names: the network's variables, by which the right folder inside an archive is found.
         progress: show a progress bar while downloading.
@@ -286,7 +289,7 @@ def _fetch_locked(entry: Entry, folder: Path, progress: bool) -> None:
             ) from error
     try:
         actual = _check(entry, file)
-        archive.unpack(file, folder / "files")
+        _unpack(file, folder / "files")
     except WeightsError:
         if not given:
             file.unlink(missing_ok=True)
@@ -301,6 +304,16 @@ def _fetch_locked(entry: Entry, folder: Path, progress: bool) -> None:
         )
     if not given:
         file.unlink()
+
+
+def _unpack(file: Path, folder: Path) -> None:
+    """Make the folder of what was fetched, an archive or one file of weights. Raises WeightsError if that is damaged."""
+    if file.suffix not in (".safetensors", ".pdparams"):
+        archive.unpack(file, folder)
+        return
+    read_weights(file)
+    with new_folder(folder, WeightsError) as unfinished:
+        shutil.copy(file, unfinished)
 
 
 def _record(file: Path) -> Path:
