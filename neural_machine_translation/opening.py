@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+from fluid import config as configuration
 from fluid import weights
 from fluid.errors import UserError
 from fluid.weights import Bare, Opened, Report
@@ -19,7 +20,24 @@ def open_translator(flags: NetworkFlags, say: Callable[[str], None] | None = Non
     """The translator that flags name, ready to be used; raises UserError for what cannot be."""
     read, fit = Translator.from_facts, partial(fit_translator, flags=flags)
     options = {"key": "translator", "from_facts": read, "fit": fit, "free": ("corpora",), "say": say}
-    return weights.open(FOLDER, flags, default=SHIPPED, **options)
+    opened = weights.open(FOLDER, flags, default=SHIPPED, **options)
+    refuse_other(opened, flags)
+    return opened
+
+
+def refuse_other(opened: Opened[Translator], flags: NetworkFlags) -> None:
+    """Raise UserError for flags of another network or vocabulary than those of weights that say their own."""
+    if opened.report is not None:
+        return
+    translator, config, named = opened.facts, opened.facts.config, configuration.named(flags)
+    own = {"n_head": config.n_head, "n_layer": config.n_layer, "norm": config.norm, "languages": translator.languages}
+    other = [f"--{name}" for name, value in own.items() if name in named and getattr(flags, name) != value]
+    files = {"--src_vocab_fpath": flags.src_vocab_fpath, "--trg_vocab_fpath": flags.trg_vocab_fpath}
+    read = read_vocabularies(*files.values(), flags.special_token, translator.languages[1])
+    if read is not None and read != (translator.source, translator.target):
+        other += [name for name, file in files.items() if file is not None]
+    if other:
+        raise UserError(f"{opened.source} has its own network and vocabulary; leave out {', '.join(other)}")
 
 
 def open_together(

@@ -284,7 +284,7 @@ def describe(
         if facts is not None:
             translator = Translator.from_facts(facts["translator"])
         else:
-            refuse_idle_flags(flags, opened.facts, described=opened.report is None)
+            refuse_idle_flags(flags, opened.facts)
             rate = opened.facts.config.dropout if flags.dropout is None else flags.dropout
             config = dataclasses.replace(opened.facts.config, dropout=rate)
             corpora = (*opened.facts.corpora, name_of(pairs))
@@ -317,11 +317,8 @@ def with_other_dropout(state: dict[str, np.ndarray], config: Transformer, rate: 
     return with_dropout(state, config, rate)
 
 
-def refuse_idle_flags(flags: Flags, translator: Translator, described: bool) -> None:
-    """Raise UserError for flags of another network than that of --pretrained_model, which they cannot change.
-
-    Weights that are `described` bring their vocabularies too.
-    """
+def refuse_idle_flags(flags: Flags, translator: Translator) -> None:
+    """Raise UserError for flags of another network than that of --pretrained_model, which they cannot change."""
     config = {name: value for name, value in dataclasses.asdict(translator.config).items() if name != "dropout"}
     decided = {
         **config,
@@ -331,8 +328,6 @@ def refuse_idle_flags(flags: Flags, translator: Translator, described: bool) -> 
     }
     if any(config[name] != size for name, size in SIZES[flags.model].items() if name in config):
         decided["model"] = "another"
-    if described:
-        decided |= dict.fromkeys(("src_vocab_fpath", "trg_vocab_fpath", "special_token"), "its own")
     named = [name for name in NETWORK_FLAGS if name in configuration.named(flags)]
     if idle := [name for name in named if name in decided and decided[name] != getattr(flags, name)]:
         shown = "; ".join(f"--{name} {getattr(flags, name)} (it has {decided[name]})" for name in idle)

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +11,8 @@ from fluid.errors import UserError
 from neural_machine_translation import train
 from neural_machine_translation.indices import EOS
 from neural_machine_translation.model import parameter_shapes
+from neural_machine_translation.opening import open_translator
+from neural_machine_translation.options import NetworkFlags
 from neural_machine_translation.reader import TextPairs
 from neural_machine_translation.translator import SHIPPED, Transformer, Translator
 from neural_machine_translation.vocabulary import SPECIAL_WORDS, WordList
@@ -108,12 +109,31 @@ def test_flags_of_another_network_than_that_of_the_weights_are_refused():
     digits = WordList((*SPECIAL_WORDS, *"0123456789"))
     small = Translator(Transformer(13, 13, **{**train.SIZES["small"], "dropout": 0.3}), digits, digits)
     for named in ({"model": "small", "dropout": 0.1, "d_model": 256}, {}):
-        train.refuse_idle_flags(train.Flags(**named), small, described=True)
+        train.refuse_idle_flags(train.Flags(**named), small)
     for named, message in (
         ({"model": "base"}, "--model base .it has another."),
         ({"n_layer": 6, "norm": "post"}, "--n_layer 6 .it has 3.; --norm post .it has pre."),
-        ({"src_vocab_fpath": Path("v")}, "--src_vocab_fpath v .it has its own."),
     ):
         with pytest.raises(UserError, match=f"--pretrained_model x decides the network; leave out {message}"):
-            train.refuse_idle_flags(train.Flags(pretrained_model="x", **named), small, described=True)
-    train.refuse_idle_flags(train.Flags(src_vocab_fpath=Path("v")), small, described=False)
+            train.refuse_idle_flags(train.Flags(pretrained_model="x", **named), small)
+
+
+def test_weights_that_say_their_network_take_no_flags_of_another(tmp_path):
+    translator = open_translator(NetworkFlags(pretrained_model=SHIPPED)).facts
+    (tmp_path / "own.model").write_bytes(translator.source.model)
+    (tmp_path / "other").write_text("\n".join([*SPECIAL_WORDS, "a"]))
+    same = {
+        "n_head": 5,
+        "n_layer": 6,
+        "norm": "pre",
+        "languages": ("en", "de"),
+        "src_vocab_fpath": tmp_path / "own.model",
+    }
+    assert open_translator(NetworkFlags(pretrained_model=SHIPPED, **same)).facts == translator
+    for other, message in (
+        ({"n_head": 4, "languages": ("en", "fr")}, "leave out --n_head, --languages"),
+        ({"norm": "post"}, "leave out --norm"),
+        ({"trg_vocab_fpath": tmp_path / "other"}, "leave out --trg_vocab_fpath"),
+    ):
+        with pytest.raises(UserError, match=f"{SHIPPED} has its own network and vocabulary; {message}"):
+            open_translator(NetworkFlags(pretrained_model=SHIPPED, **other))
