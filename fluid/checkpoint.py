@@ -13,7 +13,6 @@ that wrote it, and reading one executes nothing.
 
 import contextlib
 import hashlib
-import itertools
 import json
 import os
 import re
@@ -24,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from fluid.errors import CheckpointError
-from fluid.files import is_alive
+from fluid.files import free_name, is_alive
 
 import numpy as np
 from safetensors import SafetensorError
@@ -360,12 +359,6 @@ def _write_json(path: Path, data: Any) -> None:
     _flush(temporary)
     temporary.replace(path)
     _flush(path.parent)
-
-
-def free_name(path: Path) -> Path:
-    """The first of `path`, `path.1`, `path.2`, ... that is not taken."""
-    names = itertools.chain([path.name], (f"{path.name}.{number}" for number in itertools.count(1)))
-    return next(free for name in names if not (free := path.with_name(name)).exists())
 
 
 def _flush(path: Path) -> None:

@@ -1,7 +1,8 @@
-"""Files that people name: opened only if they are files."""
+"""Files that people name: opened only if they are files, written whole or not at all."""
 
 import contextlib
 import errno
+import itertools
 import os
 import shutil
 import stat
@@ -44,6 +45,12 @@ def check_writable(folder: Path) -> None:
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
     if not os.access(there, os.W_OK | os.X_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+def free_name(path: Path) -> Path:
+    """The first of `path`, `path.1`, `path.2`, ... that is not taken."""
+    names = itertools.chain([path.name], (f"{path.name}.{number}" for number in itertools.count(1)))
+    return next(free for name in names if not (free := path.with_name(name)).exists())
 
 
 def partial(path: Path) -> Path:

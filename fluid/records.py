@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from fluid import files
-from fluid.checkpoint import free_name
 from fluid.errors import UserError
 from fluid.run import console
 
@@ -89,7 +88,7 @@ def set_aside(folder: Path, names: Iterable[str]) -> Path:
     make_folder(folder)
     earlier = [folder / name for name in names if (folder / name).is_file()]
     if earlier:
-        target = free_name(folder / "before")
+        target = files.free_name(folder / "before")
         with writing(target):
             target.mkdir()
             for path in earlier:

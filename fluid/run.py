@@ -158,7 +158,7 @@ class Run:
         if resumed is not None:
             self._go_on(resumed)
         elif holds_run(self.output_dir):
-            aside = checkpoint.free_name(self.output_dir)
+            aside = files.free_name(self.output_dir)
             # The lock goes with the folder, so nobody trains in it meanwhile.
             self.output_dir.rename(aside)
             self._lock.close()
