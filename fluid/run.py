@@ -303,10 +303,11 @@ class Run:
 
     def close(self) -> None:
         """Flush and close the records, and give the folder free. Raises RecordsError if something is left unwritten."""
-        files = [file for file in (self._log, self._events, self._scalars, self._lock) if file]
+        # The last is closed first: the folder is free when all is written.
+        held = [file for file in (self._lock, self._log, self._events, self._scalars) if file]
         self._log = self._events = self._scalars = self._lock = None
         with self._writing(), contextlib.ExitStack() as stack:
-            for file in files:
+            for file in held:
                 stack.callback(file.close)
 
     def __enter__(self) -> "Run":
