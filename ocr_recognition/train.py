@@ -19,6 +19,7 @@ if __package__ in (None, ""):
 from fluid import config as configuration
 from fluid.config import BatchFlags, Beam, Count, TrainFlags, defaults
 from fluid.data import Batch
+from fluid.errors import UserError
 from fluid.evaluator import Evaluator
 from fluid.interface import Interface
 from fluid.keeper import Evaluation
@@ -139,18 +140,32 @@ def describe(flags: Flags, facts: dict[str, Any] | None) -> Recognizer:
     """The recogniser of the run that goes on, of the weights to start from, or that the flags describe."""
     if facts is not None:
         return Recognizer.from_facts(facts["recognizer"])
-    own = Recognizer(
+    if flags.pretrained_model is not None:
+        return describe_started(flags)
+    return Recognizer(
         flags.model,
         alphabet_of(flags),
         Preprocess(flags.height, flags.max_width, flags.rotate_tall),
         blank_first=flags.blank == "first",
         longest=flags.longest,
     )
-    if flags.pretrained_model is None:
-        return own
-    model = flags.model if "model" in configuration.named(flags) else None
-    opened = open_recognizer(weights_named_by(flags, model))
-    return opened.facts if flags.dict is None else replace(opened.facts, alphabet=own.alphabet)
+
+
+def describe_started(flags: Flags) -> Recognizer:
+    """That of --pretrained_model, with what named flags change without another network. Raises UserError if they mean one."""
+    named = configuration.named(flags)
+    opened = open_recognizer(weights_named_by(flags, flags.model if "model" in named else None))
+    found = opened.facts
+    for name, own in (("height", found.preprocess.height), ("blank", "first" if found.blank_first else "last")):
+        if name in named and getattr(flags, name) != own:
+            raise UserError(f"--{name} {getattr(flags, name)}: {opened.source} has {own}; leave the flag out")
+    chosen = {name: getattr(flags, name) for name in ("max_width", "rotate_tall") if name in named}
+    return replace(
+        found,
+        alphabet=found.alphabet if flags.dict is None else alphabet_of(flags),
+        preprocess=replace(found.preprocess, **chosen),
+        longest=flags.longest if "longest" in named else found.longest,
+    )
 
 
 def build_programs(flags: Flags, recognizer: Recognizer, steps_per_epoch: int) -> dict[str, Interface]:

@@ -86,6 +86,20 @@ def test_the_same_characters_keep_everything(run: Path) -> None:
     assert "fc_2.w_0" in state and all(np.array_equal(state[name], array) for name, array in weights.items())
 
 
+def test_weights_to_start_from_keep_their_network_and_take_flags_that_change_none(run: Path) -> None:
+    flags = {"pretrained_model": str(run), "max_width": 48, "rotate_tall": True, "longest": 9}
+    found = train.describe(train.Flags(**flags), None)
+    assert (found.preprocess.height, found.alphabet.characters) == (16, ("a", "b", "c"))
+    assert (found.preprocess.max_width, found.preprocess.rotate_tall, found.longest) == (48, True, 9)
+    assert train.describe(train.Flags(pretrained_model=str(run)), None).preprocess.max_width == 64
+    for other, message in (
+        ({"height": 24}, "--height 24: .* has 16"),
+        ({"blank": "first"}, "--blank first: .* has last"),
+    ):
+        with pytest.raises(UserError, match=message):
+            train.describe(train.Flags(pretrained_model=str(run), **other), None)
+
+
 def test_weights_that_fit_in_part_are_accepted_if_so_asked(run: Path, tmp_path: Path) -> None:
     whole = read_weights(run)
     recognizer = Recognizer("crnn_ctc", Alphabet.ascii())
