@@ -65,7 +65,7 @@ class Flags(ModelFlags, ArrayFlags, ExportedFlags):
     """sampling: below 1 prefers the probable words, above 1 the others."""
     top_k: Natural = 0
     """sampling: draw from the most probable words alone; 0 draws from all."""
-    split_over: Natural = 40
+    split_over: Natural = 1
     """Lines of more words (pieces of the vocabulary) are translated sentence by sentence; 0: as long as the network takes."""
     keep_markup: bool = True
     """Carry markup, places for values, addresses, options and numbers over as they are (text of sentencepiece)."""

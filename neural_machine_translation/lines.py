@@ -1,6 +1,7 @@
 """From lines of text to lines of translations, in order and as they come.
 
-A long line is translated sentence by sentence. Markup, places for values, addresses and numbers stay as they are.
+A line is translated sentence by sentence, since the network, given several at once, may leave one out. Markup, places for
+values, addresses and numbers stay as they are.
 """
 
 import itertools
@@ -17,7 +18,7 @@ Sentence = tuple[str, Hypothesis]
 """A sentence as the network got it, and its best translation."""
 
 SENTENCE_END = re.compile(r"(?<=[.!?…])[\"'”’“»)\]]*\s+(?=[\"'“‘„«(\[]?[^\W\d_a-z])")
-ABBREVIATION = re.compile(r"(?:\b[A-Z]|\b(?:Mr|Mrs|Ms|Dr|Prof|St|No|Nr|vs|etc|cf|e\.g|i\.e|Fig|Inc|Ltd|approx))\.$")
+ABBREVIATION = re.compile(r"(?:\b[A-Z]|\b(?:Mr|Mrs|Ms|Dr|Prof|St|vs|etc|cf|e\.g|i\.e|Fig|Inc|Ltd|approx))\.$")
 CLAUSE_END = re.compile(r"(?<=[,;:–—)])\s+")
 BLANK = re.compile(r"\s+")
 
@@ -30,7 +31,7 @@ class Rules:
     """How many words of the vocabulary a text has."""
     room: int
     """Most words that the network takes."""
-    split_over: int = 40
+    split_over: int = 1
     """Lines of more words are cut into sentences; 0 cuts only what is longer than `room`."""
     keep_markup: bool = True
     """Whether markup, addresses and numbers must survive."""
@@ -168,7 +169,7 @@ def _sentences(text: str) -> list[str]:
     end = 0
     for match in SENTENCE_END.finditer(text):
         sentence = text[end : match.end()].strip()
-        if not ABBREVIATION.search(sentence):
+        if not ABBREVIATION.search(sentence) and sentence.count('"') % 2 == 0:
             sentences.append(sentence)
             end = match.end()
     return [*sentences, text[end:]]

@@ -72,6 +72,19 @@ def test_long_lines_are_cut_where_sentences_end():
     assert split("a:1", " \t", RULES) == []
 
 
+@pytest.mark.parametrize(
+    ("text", "sentences"),
+    [
+        ("Help! No. Let's go.", ["Help!", "No.", "Let's go."]),
+        ('He said, "Stop. Go." She went.', ['He said, "Stop. Go."', "She went."]),
+        ("It is No. 5 of St. Paul and J. Bach.", ["It is No. 5 of St. Paul and J. Bach."]),
+    ],
+)
+def test_short_lines_are_cut_too_unless_told_otherwise(text, sentences):
+    assert split("a:1", text, Rules(words_of=len, room=80)) == sentences
+    assert split("a:1", text, Rules(words_of=len, room=80, split_over=0)) == [text]
+
+
 def test_sentences_too_long_for_the_network_are_cut_at_clauses():
     words = [f"w{number}{',' * (number % 5 == 4)}" for number in range(43)]
     parts = split("a:1", " ".join(words), RULES)
