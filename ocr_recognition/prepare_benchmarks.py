@@ -23,7 +23,8 @@ import shutil
 import sys
 import xml.etree.ElementTree as ElementTree
 import zlib
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -158,18 +159,30 @@ def svt(folder: Path, part: Part) -> Iterator[Word]:
 def robust_reading(folder: Path, ground_truth: Path | None) -> Iterator[Word]:
     """Words of a Robust Reading Competition: pictures and lines `word_1.png, "text"` with \\" and \\\\ for themselves."""
     table = ground_truth or _one(folder, "gt.txt")
+    named = _files(folder)
     for number, line in enumerate(read_lines(table), 1):
         if not line.strip():
             continue
         found = _TRUTH.fullmatch(line.strip())
         if not found:
             raise DataError(f'{table}:{number}: must be `word_1.png, "text"`, not {line[:80]!r}')
-        yield read_image(_one(folder, found[1])), re.sub(r"\\(.)", r"\1", found[2])
+        yield read_image(_only(named.get(found[1], []), found[1])), re.sub(r"\\(.)", r"\1", found[2])
+
+
+def _files(folder: Path) -> dict[str, list[Path]]:
+    """Those of a folder and of those below, by their names."""
+    found = defaultdict(list)
+    for path in sorted(folder.rglob("*")):
+        found[path.name].append(path)
+    return found
 
 
 def _one(folder: Path, name: str) -> Path:
     """The only file of a name in a folder and those below. Raises DataError."""
-    found = sorted(folder.rglob(name))
+    return _only(_files(folder).get(name, []), name)
+
+
+def _only(found: Sequence[Path], name: str) -> Path:
     if len(found) != 1:
         raise DataError(f"the archive holds {len(found)} files {name}, where one belongs")
     return found[0]

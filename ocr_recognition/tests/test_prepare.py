@@ -127,9 +127,14 @@ def test_robust_reading(tmp_path):
     assert prepared(tmp_path, "ic13", archive, ground_truth=tmp_path / "gt.txt") == (texts, [30, 60, 90])
     inside = packed(tmp_path, {**pictures, "gt.txt": truth}, "with.zip")
     assert prepared(tmp_path, "ic15", inside, only="alphanumeric3") == (["Tiredness"], [30])
-    (tmp_path / "gt.txt").write_text("word_1.png Tiredness\n")
-    with pytest.raises(UserError, match="gt.txt:1: must be"):
-        prepared(tmp_path, "ic13", archive, ground_truth=tmp_path / "gt.txt")
+    for line, message in (
+        ("word_1.png Tiredness", "gt.txt:1: must be"),
+        ('/word_1.png, "Tiredness"', "holds 0 files /word_1.png"),
+        ('word_*.png, "Tiredness"', r"holds 0 files word_\*.png"),
+    ):
+        (tmp_path / "gt.txt").write_text(f"{line}\n")
+        with pytest.raises(UserError, match=message):
+            prepared(tmp_path, "ic13", archive, ground_truth=tmp_path / "gt.txt")
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
