@@ -159,8 +159,10 @@ class SetSource(BucketedSource):
         origin: str = "",
     ) -> None:
         if height != words.height:
+            where = words.path.parent if words.path else "those made"
             raise DataError(
-                f"the words are written {words.height} pixels high, the network takes {height}: write them anew"
+                f"{where}: the words are written {words.height} pixels high, the network takes {height}: write them anew with "
+                f"--height {height}, or train one of --height {words.height}"
             )
         self.words, self.height, self.origin = words, height, origin or f"{len(words):,} words of {words.path}"
         self.classes = np.zeros(len(words.alphabet), np.int32)

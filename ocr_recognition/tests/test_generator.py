@@ -169,7 +169,9 @@ def test_a_written_set_is_read_as_it_was_made(tmp_path):
     assert used.decode(batch.feed["label"][7, : batch.feed["label_length"][7]]) == source.texts[7]
     with pytest.raises(UserError, match="exists already"):
         write_words(folder, recipe, 20, seed=4, num_workers=0)
-    with pytest.raises(DataError, match="written 48 pixels high"):
+    with pytest.raises(
+        DataError, match="words: the words are written 48 pixels high.* with --height 32, or train one of --height 48"
+    ):
         SetSource(words, 4, height=32, labelling=Labelling(ASCII))
     with pytest.raises(DataError, match="not in the alphabet"):
         SetSource(words, 4, height=48, labelling=Labelling(Alphabet(tuple(string.digits))))
