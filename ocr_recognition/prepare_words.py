@@ -19,6 +19,7 @@ if __package__ in (None, ""):
 from fluid import PROCESSORS
 from fluid.config import Count, Natural, Seed, Was, Workers, parse
 from fluid.errors import UserError
+from fluid.records import make_folder
 from fluid.run import script
 from ocr_recognition.alphabet import Alphabet, read_dictionary
 from ocr_recognition.generated import Recipe, write_words
@@ -95,6 +96,7 @@ def draw_sheet(path: Path, recipe: Recipe, seed: int) -> None:
         x, y = number % COLUMNS * 240 + 3, number // COLUMNS * 68 + 2
         sheet.paste(Image.fromarray(preprocess.picture(made.picture)), (x, y))
         draw.text((x, y + 50), made.text, fill="black", font=font)
+    make_folder(path.parent)
     try:
         sheet.save(path)
     except (OSError, ValueError) as error:

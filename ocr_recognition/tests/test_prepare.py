@@ -21,7 +21,7 @@ import scipy.io
 def test_words_are_written_and_drawn(tmp_path, capsys):
     config = prepare_words.Flags(
         output_dir=tmp_path / "set",
-        sheet=tmp_path / "sheet.png",
+        sheet=tmp_path / "sheets" / "sheet.png",
         num_words=12,
         style="simple",
         height=32,
@@ -30,7 +30,7 @@ def test_words_are_written_and_drawn(tmp_path, capsys):
     prepare_words.main(config)
     words = read_set(tmp_path / "set")
     assert len(words) == 12 and words.height == 32 and words.text(0).isalnum()
-    assert read_image(tmp_path / "sheet.png").shape == (1360, 1200, 3)
+    assert read_image(tmp_path / "sheets" / "sheet.png").shape == (1360, 1200, 3)
     assert "set: 12 words" in capsys.readouterr().out
     with pytest.raises(UserError, match="give --output_dir"):
         prepare_words.main(prepare_words.Flags())
