@@ -259,8 +259,11 @@ def sentences_in_multiples_of(devices: int, resumed: Meta | None) -> tuple[int, 
 
 
 def read_data(flags: Flags) -> tuple[TextPairs, TextPairs]:
-    """Training and dev pairs."""
+    """Training and dev pairs. Raises UserError for data beside --digit_copy."""
     if flags.digit_copy:
+        files = ("data_dir", "train_file_pattern", "val_file_pattern")
+        if idle := [f"--{name}" for name in files if getattr(flags, name) is not None]:
+            raise UserError(f"--digit_copy makes its own strings of digits; leave out {', '.join(idle)}")
         return digit_pairs(4000, flags.seed), digit_pairs(200, flags.seed + 1)
     where = {"data_dir": flags.data_dir, "languages": flags.languages}
     return (

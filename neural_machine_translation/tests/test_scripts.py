@@ -276,6 +276,8 @@ def test_the_embedded_sentences_have_a_recipe():
 def test_wrong_values_are_refused(tmp_path):
     with pytest.raises(UserError, match="--n_best 7 must be between 1 and --beam_size 5"):
         infer.main(infer.Flags(inputs=("a b",), n_best=7))
+    with pytest.raises(UserError, match="--digit_copy makes its own strings of digits; leave out --data_dir"):
+        train.read_data(train.Flags(digit_copy=True, data_dir=tmp_path))
     with pytest.raises(UserError, match="--feed and --fetch go together"):
         infer.main(infer.Flags(feed=tmp_path / "in.npz"))
     for other in ({"inputs": ("a b",)}, {"test_file_pattern": "a.tsv"}):
