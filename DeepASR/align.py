@@ -12,13 +12,14 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from DeepASR.audio import read_audio
+from DeepASR.decoding.lexicon import SILENCE, Lexicon, read_lexicon
 from DeepASR.features import FRAME_SHIFT
 from DeepASR.forced_alignment import Alignment, align_words
-from DeepASR.kaldi_io import read_text
-from DeepASR.lexicon import SILENCE, Lexicon, read_lexicon
-from DeepASR.opening import USED, Network, open_recogniser
+from DeepASR.kaldi.tables import read_text
+from DeepASR.opening import USED, open_recogniser
 from DeepASR.options import NetworkFlags
 from DeepASR.pictures import draw_alignment
+from DeepASR.posteriors import Network
 from DeepASR.recordings import find
 from fluid import config as configuration
 from fluid.config import BatchFlags, EngineFlags, ExportedFlags

@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from DeepASR.decoding.lexicon import Lexicon, lexicon_lines, read_lexicon
 from DeepASR.features import Frontend
-from DeepASR.kaldi_io import ArchiveWriter, Entry, Kind, read_archive, read_script, read_text
-from DeepASR.lexicon import Lexicon, lexicon_lines, read_lexicon
+from DeepASR.kaldi.tables import ArchiveWriter, Entry, Kind, read_archive, read_script, read_text
 from DeepASR.metrics import Unit
 from fluid.errors import DataError, UserError
 from fluid.files import read_plain

@@ -16,11 +16,13 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from DeepASR.corpus import Part, open_corpus
-from DeepASR.decoder import Decoder
-from DeepASR.decoder_processes import decode_all
+from DeepASR.decoding.decoder import Decoder
+from DeepASR.decoding.processes import decode_all
+from DeepASR.decoding.search import open_decoder
 from DeepASR.metrics import ErrorRates, Unit, error_rates, frame_result
-from DeepASR.opening import Network, open_decoder, open_recogniser
+from DeepASR.opening import open_recogniser
 from DeepASR.options import ALIASES, RETIRED_IN_USE, SearchFlags
+from DeepASR.posteriors import Network
 from DeepASR.report import print_rates
 from fluid import config as configuration
 from fluid.config import Natural, Positive, ResultFlags, Was, defaults

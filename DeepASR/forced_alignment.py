@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from DeepASR.lexicon import SILENCE, STATES, Lexicon
+from DeepASR.decoding.lexicon import SILENCE, STATES, Lexicon
 from fluid.errors import DataError
 
 import numpy as np

@@ -1,7 +1,7 @@
 """Recognise speech.
 
     python infer.py speech.wav more/ 'calls/*.flac'        files, folders, patterns, @LIST, - for sound on standard input
-    python infer.py --grammar lamp.txt speech.wav          what may be said, in a few lines: see grammar.py
+    python infer.py --grammar lamp.txt speech.wav          what may be said, in a few lines: see decoding/grammar.py
     python infer.py --features feats.scp --graphs HCLG.fst --vocabulary words.txt --trans_model final.mdl
     python infer.py --feed in.npz --fetch out.npz          `feature` [N, T, 3, 11, D], `length` [N] -> `posterior` [N, T, C]
 
@@ -19,10 +19,12 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from DeepASR.audio import problem, read_audio, read_standard_input
-from DeepASR.kaldi_io import read_text
+from DeepASR.decoding.search import open_decoder
+from DeepASR.kaldi.tables import read_text
 from DeepASR.legacy import Reader, read_features
-from DeepASR.opening import USED, Named, Network, build_inference, open_decoder, open_recogniser
+from DeepASR.opening import USED, open_recogniser
 from DeepASR.options import ALIASES, RETIRED_IN_USE, SearchFlags, with_small_devices
+from DeepASR.posteriors import Named, Network, build_inference
 from DeepASR.recogniser import Recogniser
 from DeepASR.recordings import find
 from DeepASR.transcripts import Transcriber, Transcript, file_of, write_transcripts

@@ -16,11 +16,13 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from DeepASR.decoder_processes import decode_all
-from DeepASR.kaldi_io import ArchiveWriter
+from DeepASR.decoding.processes import decode_all
+from DeepASR.decoding.search import open_decoder
+from DeepASR.kaldi.tables import ArchiveWriter
 from DeepASR.legacy import Reader, read_features
-from DeepASR.opening import Named, Network, open_decoder, open_recogniser
+from DeepASR.opening import open_recogniser
 from DeepASR.options import ALIASES, RETIRED_IN_USE, SearchFlags, with_small_devices
+from DeepASR.posteriors import Named, Network
 from fluid import config as configuration
 from fluid.config import defaults
 from fluid.errors import UserError

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from DeepASR import kaldi_io_package
 from DeepASR.corpus import Corpus, Part
-from DeepASR.kaldi_io import read_archive, read_script
+from DeepASR.kaldi.package import read as read_by_package
+from DeepASR.kaldi.tables import read_archive, read_script
 from fluid.errors import DataError
 from fluid.files import read_plain
 from fluid.text import read_lines
@@ -77,7 +77,7 @@ def read_features(path: Path, reader: Reader = "own") -> Iterator[tuple[str, np.
     `reader`: of Kaldi's files. Raises DataError, UserError if the package kaldi-io is asked for and not installed.
     """
     if reader == "kaldi_io" and path.suffix != ".lst":
-        yield from kaldi_io_package.read(path)
+        yield from read_by_package(path)
     elif path.suffix == ".lst":
         yield from read_list(path)
     elif path.suffix == ".scp":

@@ -40,7 +40,7 @@ class SearchFlags(NetworkFlags, ExportedFlags, BatchFlags, EngineFlags):
     num_decoders: Annotated[Workers, Was("num_threads")] = 0
     """Processes that decode; 0: this one."""
     grammar: Path | None = None
-    """What may be said instead, as DeepASR/grammar.py explains: lines of words with (a | b), [perhaps] and +."""
+    """What may be said instead, as DeepASR/decoding/grammar.py explains: lines of words with (a | b), [perhaps] and +."""
     unknown_words: bool = False
     """With --grammar: what fits none of its lines is heard as [unk]."""
     lexicon: Path | None = None

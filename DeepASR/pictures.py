@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from DeepASR.decoding.lexicon import STATES, Lexicon
 from DeepASR.features import FRAME_SHIFT
 from DeepASR.forced_alignment import Alignment
-from DeepASR.lexicon import STATES, Lexicon
 from fluid.pictures import Panel
 from fluid.plots import new_figure
 

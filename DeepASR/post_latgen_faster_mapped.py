@@ -6,17 +6,18 @@
     decoder.decode_batch(posteriors, num_processes=10)
     decoder.decode_from_file("ark:posteriors.ark", 10)
 
-`DeepASR.decoder` is the decoder itself, with words, paths and alternatives.
+`DeepASR.decoding.decoder` is the decoder itself, with words, paths and alternatives.
 """
 
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from DeepASR import decoder
-from DeepASR.decoder_processes import decode_all
-from DeepASR.kaldi_io import read_archive, read_script
-from DeepASR.opening import kaldi_graph, read_log_prior
+from DeepASR.decoding import decoder
+from DeepASR.decoding.processes import decode_all
+from DeepASR.decoding.search import kaldi_graph
+from DeepASR.kaldi.tables import read_archive, read_script
+from DeepASR.opening import read_log_prior
 from fluid.errors import DataError
 
 import numpy as np

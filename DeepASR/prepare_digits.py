@@ -21,10 +21,10 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from DeepASR.audio import read_audio, resample
+from DeepASR.decoding.lexicon import Lexicon
 from DeepASR.features import Frontend
-from DeepASR.lexicon import Lexicon
-from DeepASR.preparing import Recording, prepare
-from DeepASR.synthesis import Voice, in_a_room
+from DeepASR.preparing.from_recordings import Recording, prepare
+from DeepASR.preparing.synthesis import Voice, in_a_room
 from fluid import config as configuration
 from fluid.config import Count, Natural, Range, Seed, Was
 from fluid.errors import DataError

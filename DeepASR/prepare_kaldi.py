@@ -18,10 +18,10 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from DeepASR.corpus import Corpus, PartData, write_corpus
-from DeepASR.decoding_graph import Graph, read_graph
-from DeepASR.kaldi_io import Entry, read_archive, read_script, read_text
-from DeepASR.preparing import listing
-from DeepASR.transition_model import TransitionModel, read_transition_model
+from DeepASR.decoding.graph import Graph, read_graph
+from DeepASR.kaldi.tables import Entry, read_archive, read_script, read_text
+from DeepASR.kaldi.transition_model import TransitionModel, read_transition_model
+from DeepASR.preparing.from_recordings import listing
 from fluid import config as configuration
 from fluid.config import Was
 from fluid.errors import DataError, UserError

@@ -15,12 +15,12 @@ from typing import Annotated
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from DeepASR import commands
 from DeepASR.audio import resample
+from DeepASR.decoding.lexicon import Lexicon
 from DeepASR.features import Frontend
-from DeepASR.lexicon import Lexicon
-from DeepASR.preparing import Recording, prepare
-from DeepASR.synthesis import Voice, in_a_room, splits
+from DeepASR.preparing import home_commands
+from DeepASR.preparing.from_recordings import Recording, prepare
+from DeepASR.preparing.synthesis import Voice, in_a_room, splits
 from fluid import config as configuration
 from fluid.config import Count, Seed, Was
 from fluid.records import refuse_existing
@@ -56,7 +56,7 @@ def main(flags: Flags) -> None:
     refuse_existing(flags.output_dir)
     voice, rng = Voice(), np.random.default_rng(flags.seed)
     parts = dict(zip(("train", "dev", "test"), splits(voice.variants(), rng, (0, *flags.voices)), strict=True))
-    lexicon = Lexicon({word: (commands.pronunciation(word),) for word in commands.words()})
+    lexicon = Lexicon({word: (home_commands.pronunciation(word),) for word in home_commands.words()})
     about = {
         "language": "Mandarin commands to a home",
         "voices": "synthetic, by espeak-ng 1.52",
@@ -83,7 +83,7 @@ def record(
     """Sentences in these voices in turn, every other one in more noise."""
     for number in range(count):
         variant, level = variants[number % len(variants)], list(NOISES)[number // len(variants) % 2]
-        words = commands.draw_sentence(rng).split()
+        words = home_commands.draw_sentence(rng).split()
         rate, pitch = int(rng.integers(150, 220)), int(rng.integers(25, 76))
         samples = voice.say("".join(words), LANGUAGE, variant, rate=rate, pitch=pitch)
         samples = resample(samples, voice.rate, flags.sample_rate)

@@ -5,7 +5,7 @@
 The folder has, as Kaldi's data folders do, a file `text` with a line `NAME WORD WORD ...` for each recording NAME.wav or
 NAME.flac beside it or in a folder below; `wav.scp` with lines `NAME FILE` where they lie elsewhere; and `utt2spk` with lines
 `NAME SPEAKER` if the speakers are known. Any rate, width and number of channels. All words must be in the lexicon, a file of lines
-`WORD PHONE PHONE ...`. Instead of a folder it may be a manifest, a file of JSON lines as DeepASR/manifests.py explains.
+`WORD PHONE PHONE ...`. Instead of a folder it may be a manifest, a file of JSON lines as DeepASR/preparing/manifests.py explains.
 
 Recordings are shared out by speaker: no speaker of dev or test is in train. Everything is checked before anything is computed.
 """
@@ -20,11 +20,11 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from DeepASR.audio import read_audio
+from DeepASR.decoding.lexicon import read_lexicon
 from DeepASR.features import Frontend
-from DeepASR.kaldi_io import read_text
-from DeepASR.lexicon import read_lexicon
-from DeepASR.manifests import ENDING, read_manifest
-from DeepASR.preparing import Recording, listing, prepare
+from DeepASR.kaldi.tables import read_text
+from DeepASR.preparing.from_recordings import Recording, listing, prepare
+from DeepASR.preparing.manifests import ENDING, read_manifest
 from fluid import config as configuration
 from fluid.config import Count, Seed, Share, Was
 from fluid.errors import DataError, UserError

@@ -14,10 +14,11 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from DeepASR.corpus import Part, PartData, open_corpus, write_corpus
+from DeepASR.decoding.lexicon import Lexicon
 from DeepASR.forced_alignment import align_words
-from DeepASR.lexicon import Lexicon
-from DeepASR.opening import Network, open_recogniser
+from DeepASR.opening import open_recogniser
 from DeepASR.options import NetworkFlags
+from DeepASR.posteriors import Network
 from fluid import config as configuration
 from fluid.config import BatchFlags, EngineFlags, Was, defaults
 from fluid.errors import DataError, UserError

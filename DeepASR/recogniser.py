@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from DeepASR.corpus import Corpus
+from DeepASR.decoding.lexicon import Lexicon
 from DeepASR.features import Frontend
-from DeepASR.lexicon import Lexicon
 from DeepASR.metrics import Unit
 from DeepASR.sizes import Sizes
 from DeepASR.transforms import CONTEXT, Statistics, add_deltas, hold_last, less_running_mean, normalise, splice

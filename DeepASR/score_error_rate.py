@@ -13,7 +13,7 @@ from typing import Literal
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from DeepASR.kaldi_io import read_text
+from DeepASR.kaldi.tables import read_text
 from DeepASR.metrics import ErrorRates, error_rates
 from DeepASR.report import summary
 from fluid import config as configuration

@@ -17,10 +17,12 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from DeepASR.audio import read_audio
+from DeepASR.decoding.search import open_decoder
 from DeepASR.incoming import incoming
-from DeepASR.opening import USED, Network, open_decoder, open_recogniser
+from DeepASR.listener import LATE, Listener, Said
+from DeepASR.opening import USED, open_recogniser
 from DeepASR.options import ALIASES, RETIRED_IN_USE, SearchFlags
-from DeepASR.streaming import LATE, Listener, Said
+from DeepASR.posteriors import Network
 from DeepASR.transcripts import spoken
 from fluid import config as configuration
 from fluid.config import Count, NotNegative, Positive

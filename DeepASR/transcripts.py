@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from DeepASR.decoder import Decoder, confidences
+from DeepASR.decoding.decoder import Decoder, confidences
 from DeepASR.features import FRAME_SHIFT
 from DeepASR.forced_alignment import align_words
 from DeepASR.metrics import Unit

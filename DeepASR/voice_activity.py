@@ -1,7 +1,7 @@
 """Where somebody speaks, by the network's own opinion: frames whose most probable state is not one of silence."""
 
+from DeepASR.decoding.lexicon import STATES
 from DeepASR.features import FRAME_SHIFT
-from DeepASR.lexicon import STATES
 
 import numpy as np
 

@@ -604,7 +604,7 @@ def sentences(folder: Path) -> Target:
 
 
 def kaldi_archive(folder: Path) -> Target:
-    from DeepASR.kaldi_io import ArchiveWriter, read_archive
+    from DeepASR.kaldi.tables import ArchiveWriter, read_archive
     from fluid.errors import DataError
 
     import numpy as np
@@ -632,7 +632,7 @@ def speech_list(folder: Path) -> Target:
 
 
 def kaldi_script(folder: Path) -> Target:
-    from DeepASR.kaldi_io import ArchiveWriter, read_script
+    from DeepASR.kaldi.tables import ArchiveWriter, read_script
     from fluid.errors import DataError
 
     import numpy as np
@@ -648,8 +648,8 @@ def kaldi_script(folder: Path) -> Target:
 
 
 def transition_model(folder: Path) -> Target:
+    from DeepASR.kaldi.transition_model import read_transition_model
     from DeepASR.tests import test_transition_model as made
-    from DeepASR.transition_model import read_transition_model
     from fluid.errors import DataError
 
     path = folder / "final.mdl"
@@ -658,7 +658,7 @@ def transition_model(folder: Path) -> Target:
 
 
 def decoding_graph(folder: Path) -> Target:
-    from DeepASR.decoding_graph import read_graph
+    from DeepASR.decoding.graph import read_graph
     from fluid.errors import DataError
 
     path = folder / "HCLG.fst"
@@ -667,11 +667,11 @@ def decoding_graph(folder: Path) -> Target:
 
 
 def speech_texts(folder: Path) -> Target:
-    from DeepASR.grammar import parse_grammar
-    from DeepASR.kaldi_io import read_text
-    from DeepASR.language_model import from_arpa, to_arpa, train
-    from DeepASR.lexicon import read_lexicon
-    from DeepASR.manifests import read_manifest
+    from DeepASR.decoding.grammar import parse_grammar
+    from DeepASR.decoding.language_model import from_arpa, to_arpa, train
+    from DeepASR.decoding.lexicon import read_lexicon
+    from DeepASR.kaldi.tables import read_text
+    from DeepASR.preparing.manifests import read_manifest
     from DeepASR.transforms import read_statistics
     from fluid.errors import DataError
 

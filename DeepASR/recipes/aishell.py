@@ -28,8 +28,8 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
-from DeepASR.kaldi_io import read_text
-from DeepASR.lexicon import Lexicon, lexicon_lines, read_lexicon
+from DeepASR.decoding.lexicon import Lexicon, lexicon_lines, read_lexicon
+from DeepASR.kaldi.tables import read_text
 from DeepASR.recipes.stages import remade, run, run_stages, sweep, write_tables
 from fluid import config as configuration
 from fluid.config import Count

@@ -27,12 +27,12 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 from DeepASR.corpus import Part, open_corpus
-from DeepASR.decoder import Decoder
-from DeepASR.flat_start import gaussians_of, to_cepstra
-from DeepASR.graph_building import from_language_model
-from DeepASR.language_model import from_arpa
-from DeepASR.lexicon import Lexicon, lexicon_lines
+from DeepASR.decoding.decoder import Decoder
+from DeepASR.decoding.graph_building import from_language_model
+from DeepASR.decoding.language_model import from_arpa
+from DeepASR.decoding.lexicon import Lexicon, lexicon_lines
 from DeepASR.metrics import ErrorRates, error_rates
+from DeepASR.preparing.flat_start import gaussians_of, to_cepstra
 from DeepASR.recipes.stages import remade, run, run_stages, sweep, write_tables
 from fluid import config as configuration
 from fluid.config import Count, Seed

@@ -1,8 +1,8 @@
 """Alignments: the best path through a known text, and the flat start that finds alignments by itself."""
 
-from DeepASR.flat_start import flat_start
+from DeepASR.decoding.lexicon import STATES, Lexicon
 from DeepASR.forced_alignment import NO_WORD, align_words, make_chain
-from DeepASR.lexicon import STATES, Lexicon
+from DeepASR.preparing.flat_start import flat_start
 from fluid.errors import DataError
 
 import numpy as np
@@ -64,7 +64,7 @@ def test_a_flat_start_finds_the_states(monkeypatch: pytest.MonkeyPatch) -> None:
     Half of it is aligned by what was learned from the other half. Now and then it settles for neighbours of the true states, so
     three draws count together.
     """
-    monkeypatch.setattr("DeepASR.flat_start.LEARNED_FROM", 45)
+    monkeypatch.setattr("DeepASR.preparing.flat_start.LEARNED_FROM", 45)
     rng = np.random.default_rng()
     agreements = []
     for _ in range(3):

@@ -15,8 +15,8 @@ golden/graph.fst was written by OpenFst (kaldifst 1.8.3, Apache-2.0), from the t
 import struct
 from pathlib import Path
 
-from DeepASR.decoding_graph import read_graph
-from DeepASR.transition_model import TransitionModel
+from DeepASR.decoding.graph import read_graph
+from DeepASR.kaldi.transition_model import TransitionModel
 from fluid.errors import DataError
 
 import numpy as np

@@ -7,11 +7,11 @@ from typing import Any
 from DeepASR import eval as evaluation
 from DeepASR import infer_by_ckpt, post_latgen_faster_mapped, prepare_lst, train
 from DeepASR.corpus import open_corpus
-from DeepASR.decoder import Decoder
-from DeepASR.decoder_processes import decode_all
-from DeepASR.graph_building import from_grammar
-from DeepASR.kaldi_io import ArchiveWriter, read_archive, read_script
-from DeepASR.lexicon import Lexicon
+from DeepASR.decoding.decoder import Decoder
+from DeepASR.decoding.graph_building import from_grammar
+from DeepASR.decoding.lexicon import Lexicon
+from DeepASR.decoding.processes import decode_all
+from DeepASR.kaldi.tables import ArchiveWriter, read_archive, read_script
 from DeepASR.prepare_kaldi import Flags, main
 from fluid.errors import DataError
 

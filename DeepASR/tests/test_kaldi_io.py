@@ -9,8 +9,8 @@ import struct
 import sys
 from pathlib import Path
 
-from DeepASR import kaldi_io
-from DeepASR.kaldi_io import ArchiveWriter, Kind, read_archive, read_script, read_text
+from DeepASR.kaldi import tables
+from DeepASR.kaldi.tables import ArchiveWriter, Kind, read_archive, read_script, read_text
 from DeepASR.legacy import read_features
 from fluid.errors import DataError, UserError
 
@@ -208,16 +208,16 @@ def test_what_is_no_archive(tmp_path: Path, data: bytes, message: str) -> None:
 
 
 def test_a_matrix_as_text_has_no_more_rows_than_speech(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kaldi_io, "_MOST_ROWS", 1000)
+    monkeypatch.setattr(tables, "_MOST_ROWS", 1000)
     (tmp_path / "a.ark").write_bytes(gzip.compress(b"a [\n" + b"1\n" * 2000 + b"]\n"))
     with pytest.raises(DataError, match="utterance a: a matrix has more than 1000 rows"):
-        list(kaldi_io.read_archive(tmp_path / "a.ark"))
+        list(tables.read_archive(tmp_path / "a.ark"))
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.ark")
     with pytest.raises(DataError, match="a pipe, a socket or a device"):
-        list(kaldi_io.read_archive(tmp_path / "a.ark"))
+        list(tables.read_archive(tmp_path / "a.ark"))
 
 
 STAND_IN = """

@@ -9,12 +9,12 @@ from typing import Any
 from DeepASR.audio import problem, read_audio
 from DeepASR.corpus import open_corpus
 from DeepASR.features import Frontend
-from DeepASR.kaldi_io import read_text
-from DeepASR.manifests import read_manifest
+from DeepASR.kaldi.tables import read_text
 from DeepASR.prepare_digits import LEXICON, WORDS
 from DeepASR.prepare_digits import Flags as DigitFlags
 from DeepASR.prepare_digits import main as prepare_digits
 from DeepASR.prepare_wav import Flags, find, main, parts_of, read_tables
+from DeepASR.preparing.manifests import read_manifest
 from DeepASR.score_error_rate import Flags as ScoreFlags
 from DeepASR.score_error_rate import main as score
 from fluid.errors import DataError, UserError

@@ -14,11 +14,13 @@ from DeepASR import align, export, infer, realign, stream
 from DeepASR import eval as evaluation
 from DeepASR.audio import read_audio
 from DeepASR.corpus import open_corpus, write_corpus
+from DeepASR.decoding.search import open_decoder
 from DeepASR.forced_alignment import make_chain
-from DeepASR.opening import Network, open_decoder, open_recogniser
+from DeepASR.listener import Listener
+from DeepASR.opening import open_recogniser
 from DeepASR.options import SearchFlags
+from DeepASR.posteriors import Network
 from DeepASR.recogniser import FOLDER
-from DeepASR.streaming import Listener
 from DeepASR.tests import tiny
 from DeepASR.transcripts import Transcriber, Transcript
 from fluid.errors import DataError, UserError

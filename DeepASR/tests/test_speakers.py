@@ -8,9 +8,10 @@ from DeepASR import eval as evaluation
 from DeepASR import infer, realign, train
 from DeepASR.augmentation import AugmentationFlags
 from DeepASR.corpus import open_corpus
-from DeepASR.kaldi_io import ArchiveWriter
-from DeepASR.opening import Network, open_recogniser
+from DeepASR.kaldi.tables import ArchiveWriter
+from DeepASR.opening import open_recogniser
 from DeepASR.options import SearchFlags
+from DeepASR.posteriors import Network
 from DeepASR.reader import Utterances
 from DeepASR.recogniser import Normalisation
 from DeepASR.tests import tiny

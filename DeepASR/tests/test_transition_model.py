@@ -3,7 +3,7 @@
 import struct
 from pathlib import Path
 
-from DeepASR.transition_model import TransitionModel, read_transition_model
+from DeepASR.kaldi.transition_model import TransitionModel, read_transition_model
 from fluid.errors import DataError
 
 import numpy as np

@@ -3,14 +3,14 @@
 import sys
 from pathlib import Path
 
-from DeepASR import language_model
-from DeepASR.decoder import Decoder, confidences
-from DeepASR.decoder_processes import decode_all
-from DeepASR.grammar import parse_grammar
-from DeepASR.graph_building import ANYTHING, from_grammar, from_language_model
-from DeepASR.lexicon import STATES, Lexicon, lexicon_lines, read_lexicon
-from DeepASR.pronouncing import by_command, completed
-from DeepASR.rescoring import Rescoring
+from DeepASR.decoding import language_model
+from DeepASR.decoding.decoder import Decoder, confidences
+from DeepASR.decoding.grammar import parse_grammar
+from DeepASR.decoding.graph_building import ANYTHING, from_grammar, from_language_model
+from DeepASR.decoding.lexicon import STATES, Lexicon, lexicon_lines, read_lexicon
+from DeepASR.decoding.processes import decode_all
+from DeepASR.decoding.pronouncing import by_command, completed
+from DeepASR.decoding.rescoring import Rescoring
 from DeepASR.voice_activity import speech
 from fluid.errors import DataError, UserError
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from DeepASR import language_model
 from DeepASR.corpus import Corpus, PartData, open_corpus, write_corpus
+from DeepASR.decoding import language_model
+from DeepASR.decoding.lexicon import Lexicon
 from DeepASR.features import Frontend
-from DeepASR.lexicon import Lexicon
 from DeepASR.network import build_training
 from DeepASR.sizes import Sizes
 from fluid.program import Program

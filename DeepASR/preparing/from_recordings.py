@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from DeepASR import language_model
 from DeepASR.audio import problem
 from DeepASR.corpus import Corpus, PartData, write_corpus
+from DeepASR.decoding import language_model
+from DeepASR.decoding.lexicon import Lexicon
 from DeepASR.features import Frontend
-from DeepASR.flat_start import flat_start
 from DeepASR.forced_alignment import make_chain
-from DeepASR.lexicon import Lexicon
 from DeepASR.metrics import Unit
+from DeepASR.preparing.flat_start import flat_start
 from fluid.errors import DataError
 
 import numpy as np

@@ -19,7 +19,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from DeepASR.kaldi_io import BINARY, Stream, opened
+from DeepASR.kaldi.tables import BINARY, Stream, opened
 from fluid.errors import DataError
 
 import numpy as np

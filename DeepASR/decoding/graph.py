@@ -17,8 +17,8 @@ import os
 import struct
 from dataclasses import dataclass, replace
 
-from DeepASR.kaldi_io import Stream, opened
-from DeepASR.transition_model import TransitionModel
+from DeepASR.kaldi.tables import Stream, opened
+from DeepASR.kaldi.transition_model import TransitionModel
 from fluid import files
 from fluid.errors import DataError
 

@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sized
 from typing import Any
 
-from DeepASR.decoder import Decoder, Hypothesis
+from DeepASR.decoding.decoder import Decoder, Hypothesis
 from fluid.workers import Allocate, Pool
 
 import numpy as np

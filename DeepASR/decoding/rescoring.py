@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from DeepASR.decoder import Decoder, Hypothesis
-from DeepASR.decoding_graph import Graph
-from DeepASR.language_model import UNKNOWN, Gram, score
+from DeepASR.decoding.decoder import Decoder, Hypothesis
+from DeepASR.decoding.graph import Graph
+from DeepASR.decoding.language_model import UNKNOWN, Gram, score
 
 import numpy as np
 

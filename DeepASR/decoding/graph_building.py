@@ -17,10 +17,10 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from DeepASR.decoding_graph import ARC, STATE, Graph
-from DeepASR.grammar import parse_grammar
-from DeepASR.language_model import BEGIN, END, NEVER, UNKNOWN, Gram
-from DeepASR.lexicon import SILENCE, STATES, Lexicon
+from DeepASR.decoding.grammar import parse_grammar
+from DeepASR.decoding.graph import ARC, STATE, Graph
+from DeepASR.decoding.language_model import BEGIN, END, NEVER, UNKNOWN, Gram
+from DeepASR.decoding.lexicon import SILENCE, STATES, Lexicon
 from fluid.errors import DataError
 
 import kaldifst
@@ -52,7 +52,7 @@ def from_language_model(lexicon: Lexicon, model: Mapping[Gram, tuple[float, floa
 def from_grammar(
     lexicon: Lexicon, grammar: str, *, anything: bool = False, where: str = "grammar"
 ) -> tuple[Graph, list[str]]:
-    """The graph of a grammar (`DeepASR.grammar`), and its words; `anything`: what fits no rule is heard as `[unk]`.
+    """The graph of a grammar (`DeepASR.decoding.grammar`), and its words; `anything`: what fits no rule is heard as `[unk]`.
 
     Raises DataError for a grammar that cannot be read, and one that lists its words without a pronunciation.
     """

@@ -10,7 +10,7 @@ import shlex
 import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from DeepASR.lexicon import Lexicon
+from DeepASR.decoding.lexicon import Lexicon
 from fluid.errors import DataError, UserError
 
 Pronunciations = Mapping[str, tuple[tuple[str, ...], ...]]

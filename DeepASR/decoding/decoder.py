@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from DeepASR.alternatives import best_sequences
-from DeepASR.decoding_graph import Graph
-from DeepASR.lexicon import Lexicon
+from DeepASR.decoding.alternatives import best_sequences
+from DeepASR.decoding.graph import Graph
+from DeepASR.decoding.lexicon import Lexicon
 from DeepASR.metrics import align
 from fluid.errors import DataError
 

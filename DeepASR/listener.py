@@ -14,10 +14,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from DeepASR.decoder import Decoder, Hypothesis
+from DeepASR.decoding.decoder import Decoder, Hypothesis
+from DeepASR.decoding.lexicon import STATES
 from DeepASR.features import FRAME_SHIFT
-from DeepASR.lexicon import STATES
-from DeepASR.opening import Network
+from DeepASR.posteriors import Network
 from DeepASR.recogniser import REACH
 from DeepASR.transforms import CONTEXT, DELAY
 from fluid.errors import UserError

@@ -1,4 +1,4 @@
-"""Features by the package kaldi-io (extra `kaldi-io`) instead of the readers here, where somebody asks for it.
+"""Features by the package kaldi-io (extra `kaldi-io`) instead of the readers of DeepASR/kaldi/tables.py, where somebody asks for it.
 
 It runs the commands of script files ("copy-feats ... |"), which the readers here never do; so only read files of your own with it.
 Where NumPy is newer than the package, it passes over compressed features with a printed warning: here that is an error.
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
-from DeepASR.kaldi_io import read_text
+from DeepASR.kaldi.tables import read_text
 from fluid.errors import DataError, UserError
 
 import numpy as np
@@ -38,7 +38,7 @@ def read(path: Path) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _package() -> ModuleType:
-    """The module of the package that reads, by its place: a file here has its name, too."""
+    """The module of the package that reads, by its place, whatever else has its name."""
     try:
         place = Path(str(importlib.metadata.distribution("kaldi-io").locate_file("kaldi_io/kaldi_io.py")))
     except importlib.metadata.PackageNotFoundError:

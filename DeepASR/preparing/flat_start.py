@@ -9,8 +9,8 @@ Each stands for cepstra, the cosine transform of the features, with their differ
 
 from collections.abc import Mapping, Sequence
 
+from DeepASR.decoding.lexicon import STATES, Lexicon
 from DeepASR.forced_alignment import align_words, make_chain
-from DeepASR.lexicon import STATES, Lexicon
 from DeepASR.transforms import add_deltas
 from fluid.errors import DataError
 
