@@ -91,7 +91,8 @@ class Font:
     capitals: bool
     """Whether small letters look like large ones."""
     lacks: frozenset[str]
-    """Characters that it does not have."""
+    """Characters of ASCII that it does not have."""
+    _others: dict[str, bool] = field(default_factory=dict, repr=False)
     _faces: dict[int, ImageFont.FreeTypeFont] = field(default_factory=dict, repr=False)
     _glyphs: dict[tuple[str, int], Glyph] = field(default_factory=dict, repr=False)
 
@@ -104,7 +105,16 @@ class Font:
         """Whether a text can be told from its picture in this font."""
         if self.family in _OF_SMALL_LETTERS and sum(map(str.isupper, text)) > 1:
             return False
-        return self.lacks.isdisjoint(text) and not (self.capitals and text != text.upper())
+        has_all = self.lacks.isdisjoint(text) and (text.isascii() or all(map(self.has, text)))
+        return has_all and not (self.capitals and text != text.upper())
+
+    def has(self, character: str) -> bool:
+        """Whether it shows a character, and not a box in its place."""
+        if character.isascii():
+            return character not in self.lacks
+        if character not in self._others:
+            self._others[character] = not _is_absent(self._face(UNIT), character)
+        return self._others[character]
 
     def glyph(self, character: str, size: int) -> Glyph:
         """A character at `size` pixels an em, one of SIZES."""
@@ -113,10 +123,13 @@ class Font:
             found = self._glyphs[character, size] = self._render(character, size)
         return found
 
+    def _face(self, size: int) -> ImageFont.FreeTypeFont:
+        if size not in self._faces:
+            self._faces[size] = _open(self.path, size)
+        return self._faces[size]
+
     def _render(self, character: str, size: int) -> Glyph:
-        face = self._faces.get(size)
-        if face is None:
-            face = self._faces[size] = _open(self.path, size)
+        face = self._face(size)
         left, top, right, bottom = face.getbbox(character, anchor="ls")
         image = Image.new("L", (max(int(right - left), 0), max(int(bottom - top), 0)))
         if image.width and image.height:
@@ -134,6 +147,9 @@ class Segments(Font):
     def __init__(self) -> None:
         lacks = frozenset(_ASCII) - _SEGMENTS.keys() - {".", ":"}
         super().__init__(Path("seven-segments"), "segments", False, lacks)
+
+    def has(self, character: str) -> bool:
+        return character.isascii() and character not in self.lacks
 
     def _render(self, character: str, size: int) -> Glyph:
         unit = size / 100
@@ -217,10 +233,7 @@ def write_table(fonts: Sequence[Font], path: Path) -> None:
 def inspect(path: Path, kind: str) -> Font:
     """Find out what a font lacks and whether its small letters are capitals. Raises DataError."""
     face = _open(path, 64)
-    absent = bytes(face.getmask("\uffff"))
-    lacks = {
-        character for character in _ASCII if bytes(face.getmask(character)) == absent or not face.getbbox(character)[2]
-    }
+    lacks = {character for character in _ASCII if _is_absent(face, character)}
     differing = [np.mean(_shape(face, letter) != _shape(face, letter.upper())) for letter in _TOLD_APART]
     return Font(path, kind, bool(np.median(differing) < _SAME), frozenset(lacks))
 
@@ -230,6 +243,11 @@ def _open(path: Path, size: int) -> ImageFont.FreeTypeFont:
         return ImageFont.truetype(str(path), size, layout_engine=ImageFont.Layout.BASIC)
     except OSError as error:
         raise DataError(f"{path}: is not a font that can be opened ({error})") from None
+
+
+def _is_absent(face: ImageFont.FreeTypeFont, character: str) -> bool:
+    """Whether a character looks like one that no font has, or like nothing."""
+    return bytes(face.getmask(character)) == bytes(face.getmask("\uffff")) or not face.getbbox(character)[2]
 
 
 def _shape(face: ImageFont.FreeTypeFont, character: str) -> np.ndarray:

@@ -7,7 +7,7 @@ from pathlib import Path
 from fluid.data import Plan, check_batch_size, training_batches, with_choices
 from fluid.errors import DataError
 from fluid.workers import Allocate
-from ocr_recognition.alphabet import Alphabet
+from ocr_recognition.alphabet import Alphabet, describe
 from ocr_recognition.fonts import open_fonts
 from ocr_recognition.generator import ASPECTS, EFFECTS, WordMaker, width_at
 from ocr_recognition.preprocess import Preprocess
@@ -56,10 +56,15 @@ class Recipe:
         )
 
     def maker(self) -> WordMaker:
-        """What makes them. Raises DataError for fonts that cannot be opened."""
+        """What makes them. Raises DataError for fonts that cannot be opened, and for given words that none of them shows."""
         share = GENTLE if self.style == "simple" else 1.0
         rates = {effect: share * rate for effect, rate in EFFECTS.items()}
         fonts = open_fonts(self.fonts_dir, self.part)
+        for character in sorted(self.alphabet.classes.keys() & "".join(self.given)):
+            if not any(font.has(character) for font in fonts):
+                raise DataError(
+                    f"none of the fonts has {describe(character)} of the words to make: give --fonts_dir with some that do"
+                )
         return WordMaker(fonts, self.texts, self.columns_a_frame, self.height, rates=rates)
 
 

@@ -145,7 +145,7 @@ class WordMaker:
             if draft is not None and self._fits(draft, widths):
                 return draft
         raise DataError(
-            f"in {_TRIES} tries no word was {widths[0] + 1} to {widths[1]} pixels wide: use other texts or fonts"
+            f"in {_TRIES} tries no word that a font has was {widths[0] + 1} to {widths[1]} pixels wide: use other texts or fonts"
         )
 
     @cached_property

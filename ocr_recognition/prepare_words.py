@@ -48,7 +48,7 @@ class Flags:
     split: Annotated[Part, Was("part")] = "train"
     """Of the fonts and of the lists of words: a tenth is kept for tests."""
     words_file: Path | None = None
-    """What they say instead: words, one a line."""
+    """What they say instead: words, one a line; those of other characters than the dictionary's are left out."""
     fonts_dir: Path | None = None
     """Fonts to use instead of those that come along."""
     dict: Path | None = None

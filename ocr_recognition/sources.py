@@ -62,7 +62,7 @@ class DataFlags:
     style: Style = "simple"
     """What made words say: simple, digits and small letters; general, all that signs, titles and displays do."""
     words_file: Path | None = None
-    """What made words say instead: words, one a line."""
+    """What made words say instead: words, one a line; those of other characters than the dictionary's are left out."""
     fonts_dir: Path | None = None
     """Fonts of made words, instead of those that come along."""
     words_an_epoch: Count = 6400

@@ -60,6 +60,7 @@ def test_a_font_draws_what_can_be_told_from_its_pictures():
     assert fraktur.draws("Post") and not fraktur.draws("POST")
     assert segments.draws("12:30") and not segments.draws("12h")
     assert not fonts["orbitron"].draws("^") and fonts["arimo"].draws(string.printable[:94])
+    assert fonts["arimo"].draws("Größe") and not any(font.draws("Жук") or font.has("日") for font in fonts.values())
     shapes = {segments.glyph(digit, 48).mask.tobytes() for digit in string.digits}
     assert len(shapes) == 10
 
@@ -143,6 +144,8 @@ def test_simple_words_and_words_of_the_users(tmp_path):
     assert {own.text(index) for index in range(10)} == {"Straße", "Fluß"}
     rng, listed = np.random.default_rng(1), Recipe(style="simple", given=("ab", "elephants")).texts
     assert {listed.draw(rng) for _ in range(30)} == {"ab", "elephants"}
+    with pytest.raises(DataError, match="none of the fonts has 'Ж'"):
+        Recipe(given=("word", "Жук"), alphabet=Alphabet(tuple("wordЖук"))).maker()
     with pytest.raises(DataError, match="holds no font"):
         Recipe(fonts_dir=tmp_path).maker()
 
