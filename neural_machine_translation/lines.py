@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from neural_machine_translation.markup import Protected, keeps_numbers, pieces, protect
+from neural_machine_translation.markup import MARK, Protected, keeps_numbers, pieces, protect
 from neural_machine_translation.translate import Hypothesis
 
 Search = Callable[[Sequence[str]], list[list[Hypothesis]]]
@@ -60,14 +60,15 @@ def translate_lines(
     """
     rest = iter(lines)
     while some := list(itertools.islice(rest, window)):
-        parts = [split(place, text, rules) for place, text in some]
+        marks = [mark.group() if rules.keep_markup and (mark := MARK.match(text)) else "" for _, text in some]
+        parts = [split(place, text[len(mark) :], rules) for (place, text), mark in zip(some, marks, strict=True)]
         flat = [part for own in parts for part in own]
         found = iter((keep_markup if rules.keep_markup else _as_it_is)(flat, search))
-        for (place, text), own in zip(some, parts, strict=True):
+        for (place, text), mark, own in zip(some, marks, parts, strict=True):
             translated = [next(found) for _ in own]
             ranked = [hypotheses if drawn else _distinct(hypotheses) for hypotheses, _ in translated]
             ranks = min(n_best, max(map(len, ranked), default=1))
-            joined = [_joined([hypotheses[: rank + 1][-1] for hypotheses in ranked]) for rank in range(ranks)]
+            joined = [_joined([hypotheses[: rank + 1][-1] for hypotheses in ranked], mark) for rank in range(ranks)]
             yield Line(place, text, joined, [sentence for _, sentences in translated for sentence in sentences])
 
 
@@ -150,9 +151,9 @@ def _distinct(hypotheses: Sequence[Hypothesis]) -> list[Hypothesis]:
     return list(best.values())
 
 
-def _joined(hypotheses: Sequence[Hypothesis]) -> Hypothesis:
+def _joined(hypotheses: Sequence[Hypothesis], mark: str = "") -> Hypothesis:
     return Hypothesis(
-        " ".join(hypothesis.text for hypothesis in hypotheses),
+        mark + " ".join(hypothesis.text for hypothesis in hypotheses),
         sum(hypothesis.score for hypothesis in hypotheses),
         tuple(word for hypothesis in hypotheses for word in hypothesis.words),
         all(hypothesis.complete for hypothesis in hypotheses),

@@ -1,7 +1,8 @@
 """Markup, places for values, addresses, options and numbers: what a translation must hold as the sentence does.
 
 A network makes of `%s` or of an address what it likes. It copies numbers well; so each such item is translated as a number
-that the sentence does not hold, and put back afterwards.
+that the sentence does not hold, and put back afterwards. The mark before an item of a list is not translated at all, and a
+sentence in capitals is translated in small letters.
 """
 
 import re
@@ -25,11 +26,15 @@ ITEM = re.compile(
     | \b\w+\(\) | \b\w*[^\W_]_\w+\b                                     # names in programs
     | \b(?=\w*\d)(?=\w*[A-Za-z])\w+\b                                   # F5, LH455
     | \d+(?:[.,]\d+)*\s?%                                               # 50 %
+    | [\u2600-\u27bf\U0001f000-\U0001faff][\u2600-\u27bf\U0001f000-\U0001faff\ufe0f\u200d]*       # pictures
     """,
     re.VERBOSE,
 )
+MARK = re.compile(r" *(?:(?:[-*•·–]|\d{1,3}[.)]|\(?[a-z]\)) +)?(?=\S)")
+"""The indentation of a line and the mark of a list's item: `- `, `2. `, `a) `."""
 NUMBER = re.compile(r"\d+(?:[.,:/-]\d+)*")
 """A number, a time or a date."""
+LONG_WORD = re.compile(r"[^\W\d_]{2,}")
 STAND_INS = (4711, 2938, 6054, 8127, 3560, 9283, 1748, 5392, 7416, 2651, 4879, 6237, 8504, 3195, 9042, 1386)
 """Numbers that items are translated as."""
 
@@ -52,9 +57,15 @@ class Protected:
 
     text: str
     items: tuple[Item, ...]
+    capitals: bool
+    """Whether the sentence was in capitals, as its translation will be."""
+    straight: bool
+    """Whether it has straight quotation marks, as its translation will have."""
 
     def restore(self, translation: str) -> str | None:
         """The translation with the items in their places; None if one is missing or stands there twice."""
+        translation = translation.upper() if self.capitals else translation
+        translation = re.sub("[„“”]", '"', translation) if self.straight else translation
         for item in self.items:
             number = re.compile(rf"(?<![\d.,:/-]){item.stand_in}(?!\d|[.,:/-]\d)")
             if len(number.findall(translation)) != 1:
@@ -82,7 +93,11 @@ def protect(sentence: str, *, numbers: bool = False) -> Protected:
         items.append(Item(sentence[start:stop], stand_in, before, after))
         text += f"{' ' * before}{stand_in}{' ' * after}"
         end = stop
-    return Protected(text + sentence[end:], tuple(items))
+    text += sentence[end:]
+    capitals = text.isupper() and len(LONG_WORD.findall(text)) > 1
+    if capitals:
+        text = re.sub(r"\bi\b", "I", text.capitalize())
+    return Protected(text, tuple(items), capitals, straight='"' in text)
 
 
 def keeps_numbers(sentence: str, translation: str) -> bool:

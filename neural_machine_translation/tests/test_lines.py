@@ -60,6 +60,37 @@ def test_stand_ins_are_put_back_where_they_were():
     assert protected.restore("29380 6054 8127 und 2938,5") is None, "part of another number"
 
 
+def test_what_is_written_in_capitals_is_translated_in_small_letters():
+    protected = protect("DO I OPEN {name}?")
+    assert protected.text == "Do I open 4711?"
+    assert protected.restore("Öffne ich 4711?") == "ÖFFNE ICH {name}?"
+    assert protect("HTTP {name} A").text == "HTTP 4711 A", "one word may be an abbreviation"
+
+
+def test_straight_quotation_marks_stay_straight():
+    assert protect('Click "OK".').restore('Klick „OK“, "OK”.') == 'Klick "OK", "OK".'
+    assert protect("Click “OK”.").restore("Klick „OK“.") == "Klick „OK“."
+
+
+@pytest.mark.parametrize("mark", ["", "- ", "* ", "• ", "12. ", "2) ", "(a) ", "  - "])
+def test_the_mark_of_an_item_of_a_list_is_not_translated(mark):
+    seen = []
+
+    def remembering(sentences):
+        seen.extend(sentences)
+        return [[Hypothesis("Datei öffnen", -1.0, (3,))] for _ in sentences]
+
+    (line,) = translate_lines([("a:1", f"{mark}Open the file")], remembering, Rules(len, 80), window=1)
+    assert (line.hypotheses[0].text, seen) == (f"{mark}Datei öffnen", ["Open the file"])
+    asked = [("a:1", f"{mark}Open the file")]
+    (line,) = translate_lines(asked, remembering, Rules(len, 80, keep_markup=False), window=1)
+    assert (line.hypotheses[0].text, seen[1]) == ("Datei öffnen", f"{mark}Open the file".strip())
+
+
+def test_pictures_survive():
+    assert protect("I ❤️ it 👩‍💻😀!").text == "I 4711 it 2938!"
+
+
 def test_long_lines_are_cut_where_sentences_end():
     text = "Mr. Smith went home. He slept, e.g. Until noon; then he ate. „Good.“ It was 3.5 p. m."
     assert split("a:1", text, RULES) == [
