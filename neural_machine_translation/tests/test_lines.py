@@ -83,7 +83,7 @@ def test_the_mark_of_an_item_of_a_list_is_not_translated(mark):
     (line,) = translate_lines([("a:1", f"{mark}Open the file")], remembering, Rules(len, 80), window=1)
     assert (line.hypotheses[0].text, seen) == (f"{mark}Datei öffnen", ["Open the file"])
     asked = [("a:1", f"{mark}Open the file")]
-    (line,) = translate_lines(asked, remembering, Rules(len, 80, keep_markup=False), window=1)
+    (line,) = translate_lines(asked, remembering, Rules(len, 80, split_over=0, keep_markup=False), window=1)
     assert (line.hypotheses[0].text, seen[1]) == ("Datei öffnen", f"{mark}Open the file".strip())
 
 
