@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -94,23 +94,24 @@ def main(flags: Flags) -> list[Transcript]:
 class Inputs:
     """What is to be recognised; what cannot be read is told at the end."""
 
-    def __init__(self, names: list[Any], recogniser: Recogniser) -> None:
-        self._names, self._recogniser = names, recogniser
+    def __init__(self, items: list[tuple[str, np.ndarray | None]], recogniser: Recogniser) -> None:
+        """`items`: names, and features [T, frame_dim]; None: those of the recording that is called so."""
+        self._items, self._recogniser = items, recogniser
         self.unreadable: list[DataError] = []
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._items)
 
     @property
     def names(self) -> list[str]:
         """Of recordings or utterances, in their order."""
-        return [name for name, _ in self._names]
+        return [name for name, _ in self._items]
 
     def read(self) -> Iterator[Named]:
         """(name, features [T, frame_dim])."""
-        for name, entry in self._names:
+        for name, features in self._items:
             try:
-                yield name, self._features(name) if entry is None else entry
+                yield name, self._features(name) if features is None else features
             except DataError as error:
                 self.unreadable.append(error)
 
@@ -134,7 +135,7 @@ def features_of(flags: Flags, recogniser: Recogniser) -> Inputs:
         return Inputs([(name, None) for name in find(flags.recordings or (str(recogniser.examples()),))], recogniser)
     if flags.recordings:
         raise UserError("give recordings or --features, not both")
-    return Inputs(list(read_features(flags.features, flags.reader)), recogniser)
+    return Inputs([*read_features(flags.features, flags.reader)], recogniser)
 
 
 def speakers_of(flags: Flags, recogniser: Recogniser, inputs: Inputs) -> dict[str, str]:

@@ -58,6 +58,8 @@ class Listener:
                 "these weights take Kaldi's features, and do not say how those are made: sound is of no use"
             )
         self._network, self._decoder, self._pause = network, decoder, pause
+        self.sample_rate = frontend.sample_rate
+        """Of the samples that it takes."""
         self._features = frontend.open()
         self._stream = network.open()
         self._listening = decoder.open()
@@ -66,7 +68,7 @@ class Listener:
         """Utterances that are over."""
 
     def accept(self, samples: np.ndarray) -> None:
-        """Take the next samples [n], on the 16-bit scale, at the frontend's rate."""
+        """Take the next samples [n], on the 16-bit scale, at `sample_rate`."""
         self._features.accept(samples)
         self._go_on(last=False)
 

@@ -58,11 +58,9 @@ def main(flags: Flags) -> list[Said]:
     console.print(recogniser.introduction(), markup=False)
     network = Network(opened, flags, rows=1, runs=None)
     listener = Listener(network, open_decoder(recogniser, flags), pause=flags.pause or None)
-    if recogniser.frontend is None:
-        raise UserError("these weights take Kaldi's features")
     seconds, shown = [], ""
     recording = flags.recording or str(sorted(recogniser.examples().iterdir())[-1])
-    for samples in pieces(recording, flags, recogniser.frontend.sample_rate):
+    for samples in pieces(recording, flags, listener.sample_rate):
         began, over = time.perf_counter(), len(listener.ended)
         listener.accept(samples)
         partial = listener.partial()
