@@ -126,8 +126,8 @@ def training_source(flags: DataFlags, recognizer: Recognizer, batch_size: int) -
 
 
 def test_source(flags: DataFlags, recognizer: Recognizer) -> MeasuredWords:
-    """The words to measure on while training."""
-    if flags.data_dir is None and flags.test_list is None:
+    """The words to measure on while training. Raises UserError where those to train on are listed and these are not."""
+    if made(flags) and flags.test_list is None:
         return made_words(replace(recipe(flags, recognizer, "test"), columns_a_frame=None), flags.num_words)
     return listed_words(flags, recognizer)
 

@@ -246,6 +246,11 @@ def test_a_data_set_is_looked_through(data: Path, tmp_path: Path, capsys) -> Non
         train.main(train.Flags(check_data=True))
 
 
+def test_a_list_to_train_on_wants_one_to_measure_on(data: Path) -> None:
+    with pytest.raises(UserError, match="--test_list is missing: both parts are needed, or --data_dir"):
+        train.main(train.Flags(train_list=data / "train.txt", **TINY))
+
+
 def test_what_is_dropped_is_counted(data: Path, tmp_path: Path, capsys) -> None:
     folder = write_words(tmp_path, ["ab", "bd", "a" * 20])
     options = {"data_dir": folder, "dict": data / "abc.txt", "output_dir": tmp_path / "run", **RUN}
