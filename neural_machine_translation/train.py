@@ -265,6 +265,10 @@ def read_data(flags: Flags) -> tuple[TextPairs, TextPairs]:
         if idle := [f"--{name}" for name in files if getattr(flags, name) is not None]:
             raise UserError(f"--digit_copy makes its own strings of digits; leave out {', '.join(idle)}")
         return digit_pairs(4000, flags.seed), digit_pairs(200, flags.seed + 1)
+    if flags.train_file_pattern is not None and flags.val_file_pattern is None and flags.data_dir is None:
+        console.print(
+            "neither --val_file_pattern nor --data_dir: the dev pairs are the embedded English and German ones"
+        )
     where = {"data_dir": flags.data_dir, "languages": flags.languages}
     return (
         open_pairs("train", pattern=flags.train_file_pattern, **where),

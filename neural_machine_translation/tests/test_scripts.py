@@ -273,6 +273,15 @@ def test_the_embedded_sentences_have_a_recipe():
         assert train.with_recipe(other) is other
 
 
+def test_it_is_told_where_other_pairs_are_measured_than_learned(tmp_path, capsys):
+    (tmp_path / "own.tsv").write_text("one\tun\n")
+    own = str(tmp_path / "own.tsv")
+    assert [len(part) for part in train.read_data(train.Flags(train_file_pattern=own))] == [1, 231]
+    assert "the dev pairs are the embedded English and German ones" in capsys.readouterr().out
+    assert [len(part) for part in train.read_data(train.Flags(train_file_pattern=own, val_file_pattern=own))] == [1, 1]
+    assert not capsys.readouterr().out
+
+
 def test_wrong_values_are_refused(tmp_path):
     with pytest.raises(UserError, match="--n_best 7 must be between 1 and --beam_size 5"):
         infer.main(infer.Flags(inputs=("a b",), n_best=7))
