@@ -39,7 +39,7 @@ class Recipe:
     """general: all that signs, plates and titles say; simple: digits and lower-case words of three to six letters, with
     half as many effects."""
     part: Part = "train"
-    """Which words and fonts: those kept for tests, the others, or all."""
+    """Which words and, of the fonts that come along, which of these: those kept for tests, the others, or all."""
     given: tuple[str, ...] = ()
     """Words to show in place of those of the list, of any length."""
     fonts_dir: Path | None = None

@@ -64,7 +64,7 @@ class DataFlags:
     words_file: Path | None = None
     """What made words say instead: words, one a line; those of other characters than the dictionary's are left out."""
     fonts_dir: Path | None = None
-    """Fonts of made words, instead of those that come along."""
+    """Fonts of made words, instead of those that come along; all of them are trained and measured on."""
     words_an_epoch: Count = 6400
     """How many words are made for a pass."""
     buckets: Annotated[int, Range(1, MOST_EDGES)] | None = None
@@ -161,7 +161,7 @@ def recipe(flags: DataFlags, recognizer: Recognizer, part: Part) -> Recipe:
         recognizer.preprocess.height,
         columns(recognizer),
         style=flags.style,
-        part=part if flags.fonts_dir is None else "all",
+        part=part,
         given=() if flags.words_file is None else read_words(flags.words_file),
         fonts_dir=flags.fonts_dir,
     )

@@ -6,12 +6,15 @@ from collections import Counter
 
 from fluid.data import evaluation_batches, training_batches
 from fluid.errors import DataError, UserError
+from ocr_recognition import sources
 from ocr_recognition.alignment import frames_needed, frames_of_width
 from ocr_recognition.alphabet import Alphabet
 from ocr_recognition.fonts import HELD_OUT, open_fonts
 from ocr_recognition.generated import GeneratedSource, Recipe, make_set, write_words
 from ocr_recognition.generator import ASPECTS, EFFECTS, HEIGHTS, LOWEST_CONTRAST, width_at
 from ocr_recognition.reader import Labelling
+from ocr_recognition.recognizer import Recognizer
+from ocr_recognition.train import Flags
 from ocr_recognition.word_set import SetSource, read_set
 from ocr_recognition.words import KINDS, Texts
 
@@ -146,6 +149,11 @@ def test_simple_words_and_words_of_the_users(tmp_path):
     assert {listed.draw(rng) for _ in range(30)} == {"ab", "elephants"}
     with pytest.raises(DataError, match="none of the fonts has 'Ж'"):
         Recipe(given=("word", "Жук"), alphabet=Alphabet(tuple("wordЖук"))).maker()
+    kept = [
+        sources.recipe(Flags(fonts_dir=tmp_path), Recognizer("crnn", ASCII), part).texts.words
+        for part in ("train", "test")
+    ]
+    assert kept[0] and kept[1] and not set(kept[0]) & set(kept[1]), "words that are measured on are not trained on"
     with pytest.raises(DataError, match="holds no font"):
         Recipe(fonts_dir=tmp_path).maker()
 
