@@ -225,18 +225,20 @@ def fingerprints(training: TrainingWords, test: MeasuredWords) -> dict[str, str]
     return {**words, "pictures": names_of(training, test)}
 
 
-def notes_on(source: TrainingWords) -> list[str]:
-    """What became of words and characters that cannot be used, where some were met."""
-    if not isinstance(source, WordSource):
+def notes_on(source: TrainingWords, recognizer: Recognizer) -> list[str]:
+    """What became of words and characters that cannot be used, or not be read, where some were met."""
+    if isinstance(source, GeneratedSource):
         return []
     notes = []
-    if source.unknown:
+    if isinstance(source, WordSource) and source.unknown:
         shown = ", ".join(f"{describe(one)} {count} times" for one, count in source.unknown.most_common(SHOWN))
         notes.append(f"characters that are not in the dictionary ({source.labelling.unknown}): {shown}")
     if source.left_out:
         notes.append(
             f"{len(source.left_out)} words were left out that cannot be aligned; the first: {source.left_out[0]}"
         )
+    if not recognizer.is_ctc and (longer := sum(len(text) > recognizer.longest for text in source.texts)):
+        notes.append(f"{longer} words have more characters than are read, {recognizer.longest}; see --longest")
     return notes
 
 

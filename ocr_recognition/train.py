@@ -113,7 +113,7 @@ def main(flags: Flags) -> Outcome:
             f"{recognizer.model}: {session.update.parameter_count:,} parameters, {len(recognizer.alphabet)} characters; "
             f"{train_words.origin} to train on, {test_words.origin} to measure"
         )
-        for line in notes_on(train_words):
+        for line in notes_on(train_words, recognizer):
             session.run.say(line)
         feeds = (learned_from(feed) for feed in train_words.blanks(engine.num_hosts))
         session.compile_ahead(feeds, f"words of {', '.join(map(str, train_words.edges))} columns")

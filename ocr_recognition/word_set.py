@@ -168,7 +168,12 @@ class SetSource(BucketedSource):
         self.classes = np.zeros(len(words.alphabet), np.int32)
         """In the network's alphabet, of the set's characters as far as they come up."""
         used = np.unique(words.labels)
-        self.classes[used] = labelling.alphabet.encode(words.alphabet.decode(used.tolist()))
+        try:
+            self.classes[used] = labelling.alphabet.encode(words.alphabet.decode(used.tolist()))
+        except DataError as error:
+            raise DataError(
+                f"{self.origin}: {error} of the network; write them anew with --dict, its characters"
+            ) from None
         self.left_out: list[str] = []
         self.kept = self._alignable(labelling) if labelling.columns_a_frame is not None else np.arange(len(words))
         self.label_columns = max(8, -(-int(np.diff(words.label_starts).max()) // 8) * 8)

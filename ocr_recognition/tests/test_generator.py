@@ -15,7 +15,7 @@ from ocr_recognition.generator import ASPECTS, EFFECTS, HEIGHTS, LOWEST_CONTRAST
 from ocr_recognition.reader import Labelling
 from ocr_recognition.recognizer import Recognizer
 from ocr_recognition.train import Flags
-from ocr_recognition.word_set import SetSource, read_set
+from ocr_recognition.word_set import SetSource, gather, read_set
 from ocr_recognition.words import KINDS, Texts
 
 import numpy as np
@@ -193,3 +193,20 @@ def test_a_written_set_is_read_as_it_was_made(tmp_path):
     (folder / "index.npz").unlink()
     with pytest.raises(DataError, match="index.npz: not a readable"):
         read_set(folder)
+
+
+def test_words_of_a_set_that_cannot_be_used_are_told():
+    letters = Alphabet(tuple("ab"))
+    made = [(np.zeros((48, 16), np.uint8), [0, 0, 0]), (np.zeros((48, 160), np.uint8), [0, 1, 0])]
+    words = gather(((picture, np.array(label, np.int32)) for picture, label in made), 48, letters)
+    source = SetSource(words, 1, height=48, labelling=Labelling(letters, skip_unalignable=True))
+    (note,) = sources.notes_on(source, Recognizer("crnn_ctc", letters))
+    assert len(source) == 1 and note.startswith(
+        "1 words were left out that cannot be aligned; the first: word 0, 'aaa'"
+    )
+    everything = SetSource(words, 1, height=48, labelling=Labelling(letters, columns_a_frame=None))
+    (note,) = sources.notes_on(everything, Recognizer("attention", letters, longest=2))
+    assert note == "2 words have more characters than are read, 2; see --longest"
+    assert sources.notes_on(everything, Recognizer("attention", letters, longest=3)) == []
+    with pytest.raises(DataError, match="two words: 'ab' holds 'b' .* of the network; write them anew"):
+        SetSource(words, 1, height=48, labelling=Labelling(Alphabet(("a",))), origin="two words")
