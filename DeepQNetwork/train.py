@@ -18,7 +18,8 @@ from DeepQNetwork import environments, pictures
 from DeepQNetwork.agent import TASK, Agent, AgentFlags, with_equal_networks
 from DeepQNetwork.environments import Environment, is_atari
 from DeepQNetwork.episodes import Player, play
-from DeepQNetwork.loop import REPLAY_PREFIX, Learner, Outcome, benchmark, profile, train
+from DeepQNetwork.learner import REPLAY_PREFIX, Learner
+from DeepQNetwork.loop import Outcome, benchmark, profile, train
 from DeepQNetwork.opening import open_agent
 from DeepQNetwork.recipe import Recipe, fill, learning_rate, returns_of, view_of
 from DeepQNetwork.watch import Recorder, watch

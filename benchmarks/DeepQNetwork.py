@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from DeepQNetwork import environments
 from DeepQNetwork.agent import TASK, Agent
 from DeepQNetwork.episodes import Player, play
-from DeepQNetwork.loop import Learner
+from DeepQNetwork.learner import Learner
 from DeepQNetwork.recipe import Recipe, fill
 from fluid import programs as programs_in_files
 from fluid.checkpoint import find_best

@@ -13,7 +13,7 @@ from DeepQNetwork import eval as evaluation
 from DeepQNetwork.agent import Agent
 from DeepQNetwork.environments import Step
 from DeepQNetwork.human import SCORES, human_normalised
-from DeepQNetwork.loop import Learner
+from DeepQNetwork.learner import Learner
 from DeepQNetwork.player import load
 from DeepQNetwork.recipe import Recipe, epsilon_at, fill, learning_rate
 from DeepQNetwork.train import ALIASES, Flags, complete, main
