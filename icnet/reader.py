@@ -29,6 +29,7 @@ import numpy as np
 
 GREY = (0.299, 0.587, 0.114)
 """How much red, green and blue give to the brightness of a pixel (ITU-R BT.601)."""
+PARTS = ("train", "val", "test")
 VALIDATION = 10
 """Without parts of its own, every tenth pair of a folder is for validation."""
 
@@ -330,6 +331,10 @@ def _cityscapes(folder: Path, split: str) -> tuple[list[str], list[str]]:
 def _folders(folder: Path, split: str) -> tuple[list[str], list[str]]:
     if (folder / "images" / split).is_dir():
         return _matched(folder / "images" / split, folder / "labels" / split)
+    if parts := [part for part in PARTS if (folder / "images" / part).is_dir()]:
+        raise DataError(
+            f"{folder / 'images'}: has a part {parts[0]}/ but no {split}/; make images/{split} and labels/{split}"
+        )
     images, labels = _matched(folder / "images", folder / "labels")
     chosen = [index for index in range(len(images)) if (index % VALIDATION == VALIDATION - 1) == (split != "train")]
     if len(images) < VALIDATION:
@@ -340,16 +345,23 @@ def _folders(folder: Path, split: str) -> tuple[list[str], list[str]]:
 
 
 def _matched(images: Path, labels: Path) -> tuple[list[str], list[str]]:
-    """Pictures and label files of one stem, `_L` and the like left out."""
+    """Pictures and label files of one name, `_L` left out; where a name occurs twice, of one folder too."""
     found = sorted(path for path in images.rglob("*") if _is_image(path)) if images.is_dir() else []
     if not found:
         raise DataError(f"{images}: no image there")
-    named = {path.stem.removesuffix("_L"): path for path in labels.rglob("*.png")} if labels.is_dir() else {}
-    lacking = [path for path in found if path.stem not in named]
+    masks = list(labels.rglob("*.png")) if labels.is_dir() else []
+    twice = any(len({path.stem for path in paths}) < len(paths) for paths in (found, masks))
+
+    def name(path: Path, root: Path) -> Path:
+        return path.relative_to(root).parent / path.stem if twice else Path(path.stem)
+
+    named = {str(name(path, labels)).removesuffix("_L"): str(path) for path in masks}
+    wanted = [str(name(path, images)) for path in found]
+    lacking = [index for index, key in enumerate(wanted) if key not in named]
     if lacking:
         more = f" (and {len(lacking) - 1} more)" if len(lacking) > 1 else ""
-        raise DataError(f"{lacking[0]}: has no labels {labels / lacking[0].stem}.png{more}")
-    return [str(path) for path in found], [str(named[path.stem]) for path in found]
+        raise DataError(f"{found[lacking[0]]}: has no labels {labels / wanted[lacking[0]]}.png{more}")
+    return [str(path) for path in found], [named[key] for key in wanted]
 
 
 def _is_image(path: Path) -> bool:

@@ -67,6 +67,23 @@ def test_parts_of_their_own(folder: Path) -> None:
                 target.parent.mkdir(exist_ok=True)
                 file.rename(target)
     assert (len(open_pairs(folder, "train")), len(open_pairs(folder, "val"))) == (15, 5)
+    for kind in ("images", "labels"):
+        (folder / kind / "val").rename(folder / kind / "test")
+    with pytest.raises(DataError, match="images: has a part train/ but no val/"):
+        open_pairs(folder, "val")
+
+
+def test_pictures_of_one_name_have_the_labels_of_their_folder(tmp_path: Path) -> None:
+    """Cameras number their pictures anew in each folder."""
+    (tmp_path / CLASS_FILE).write_text(CLASSES)
+    for value, city in ((1, "bonn"), (2, "ulm")):
+        write(tmp_path / "images" / "train" / city / "0001.jpg", picture())
+        write(tmp_path / "labels" / "train" / city / "0001_L.png", np.full((12, 16), value, np.uint8))
+    pairs = open_pairs(tmp_path, "train")
+    assert [int(read_pair(pairs, index)[1].max()) for index in (0, 1)] == [0, 1]
+    (tmp_path / "labels" / "train" / "bonn" / "0001_L.png").unlink()
+    with pytest.raises(DataError, match=r"bonn/0001.jpg: has no labels .*bonn/0001.png"):
+        open_pairs(tmp_path, "train")
 
 
 def test_lists_come_first(folder: Path) -> None:
