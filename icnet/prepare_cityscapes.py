@@ -17,14 +17,14 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fluid import config as configuration
+from fluid import files
 from fluid.config import Count, Was
 from fluid.errors import DataError
 from fluid.media import MAX_PIXELS
-from fluid.records import writing
 from fluid.run import console, script
 from fluid.text import read_json
 from icnet.classes import CITYSCAPES, IGNORE
-from icnet.reader import label_values
+from icnet.reader import PARTS, label_values
 
 import numpy as np
 import tyro
@@ -35,7 +35,6 @@ OTHERS = (
     "guard rail", "bridge", "tunnel", "polegroup", "caravan", "trailer", "license plate",
 )  # fmt: skip
 """Labels of polygons that are not evaluated."""
-PARTS = ("train", "val", "test")
 
 
 @dataclass
@@ -92,8 +91,9 @@ def convert(source: Path) -> Path:
             raise DataError(f"{source}: a file of colours, not of ids")
         label = CITYSCAPES.of_id[values]
     target = target_of(source)
-    with writing(target):
-        Image.fromarray(label).save(target)
+    # A file that an interruption left half-written would be taken for a whole one by the next start.
+    with files.whole(target) as unfinished:
+        Image.fromarray(label).save(unfinished, "PNG")
     return target
 
 
@@ -133,8 +133,8 @@ def write_list(folder: Path, part: str) -> int:
         if label.is_file():
             lines.append(f"{image.relative_to(folder)}\t{label.relative_to(folder)}\n")
     if lines:
-        with writing(folder / f"{part}.list"):
-            (folder / f"{part}.list").write_text("".join(lines), encoding="utf-8")
+        with files.whole(folder / f"{part}.list") as unfinished:
+            unfinished.write_text("".join(lines), encoding="utf-8")
     return len(lines)
 
 

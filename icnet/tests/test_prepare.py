@@ -50,6 +50,21 @@ def test_polygons_and_ids_become_train_ids(tmp_path: Path) -> None:
     assert prepare_cityscapes.main(flags) == 0
 
 
+def test_an_interruption_leaves_no_half_label_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next start would take it for a whole one."""
+
+    def interrupted(image: Image.Image, file: Path, *rest: object) -> None:
+        Path(file).write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    source = place(tmp_path, "a", "polygons.json")
+    source.write_text(polygons(("road", square(0, 4, 9, 7))))
+    monkeypatch.setattr(Image.Image, "save", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        prepare_cityscapes.main(prepare_cityscapes.Flags(tmp_path, num_workers=1))
+    assert list(source.parent.iterdir()) == [source]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
