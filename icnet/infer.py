@@ -234,14 +234,16 @@ class Names:
     """Names of results: those of the pictures, numbered where two are called alike."""
 
     def __init__(self) -> None:
-        self._taken: dict[str, int] = {}
+        self._taken: set[str] = set()
 
     def of(self, place: str) -> str:
         """For a picture's path, or `PATH#NUMBER` of a frame."""
         path, _, number = place.partition("#")
         stem = Path(path).stem.replace(":", "_") + (f"_{int(number):06}" if number.isdigit() else "")
-        self._taken[stem] = self._taken.get(stem, 0) + 1
-        return stem if self._taken[stem] == 1 else f"{stem}_{self._taken[stem]}"
+        names = itertools.chain([stem], (f"{stem}_{number}" for number in itertools.count(2)))
+        free = next(name for name in names if name not in self._taken)
+        self._taken.add(free)
+        return free
 
 
 def batches_of_one_size(

@@ -204,6 +204,12 @@ def test_fine_tuning_on_own_classes_makes_heads_anew(trained: Path, tmp_path: Pa
         train.main(flags(tmp_path / "mine", tmp_path / "other", check_data=True))
 
 
+def test_no_two_results_have_one_name() -> None:
+    """Whatever the order in which numbered and equal names come."""
+    names = infer.Names()
+    assert [names.of(place) for place in ("a/x.jpg", "b/x.jpg", "c/x_2.jpg", "d/x.jpg")] == ["x", "x_2", "x_2_2", "x_3"]
+
+
 def test_the_network_is_that_of_the_weights(trained: Path) -> None:
     """Unless a flag says otherwise, which then does not fit."""
     parsed = configuration.parse(train.Flags, ["--pretrained_model", str(trained)])
