@@ -14,6 +14,7 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fluid.config import parse
+from fluid.errors import DataError
 from fluid.run import console, script
 from neural_machine_translation.metrics import Quality, quality
 from neural_machine_translation.reader import open_pairs
@@ -54,9 +55,12 @@ def nearest(known: list[str], asked: list[str]) -> np.ndarray:
 
 
 def main(flags: Flags) -> Quality:
-    """Print and return what the memory scores."""
+    """Print and return what the memory scores. Raises DataError for a part without pairs."""
     train = open_pairs("train", data_dir=flags.data_dir, pattern=None, languages=flags.languages)
     test = open_pairs("test", data_dir=flags.data_dir, pattern=flags.test_file_pattern, languages=flags.languages)
+    for part in (train, test):
+        if not len(part):
+            raise DataError(f"{', '.join(part.files)}: no sentence pair")
     answers = [train.targets[index] for index in nearest(train.sources, test.sources)]
     result = quality(answers, test.targets)
     console.print(f"{len(train)} training pairs, {len(test)} test pairs", markup=False)

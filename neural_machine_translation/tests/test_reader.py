@@ -11,6 +11,7 @@ from pathlib import Path
 from fluid.data import evaluation_batches, training_batches
 from fluid.errors import DataError, UserError
 from fluid.workers import empty_arrays
+from neural_machine_translation import translation_memory
 from neural_machine_translation.reader import (
     PairSource,
     TextPairs,
@@ -66,6 +67,12 @@ def test_broken_lines_are_named(tmp_path, content, message):
     (tmp_path / "pairs.tsv").write_bytes(content)
     with pytest.raises(DataError, match=message):
         read_tsv(tmp_path / "pairs.tsv")
+
+
+def test_a_memory_of_nothing_is_one_message(tmp_path):
+    (tmp_path / "empty.tsv").write_text("")
+    with pytest.raises(DataError, match=r"empty\.tsv: no sentence pair"):
+        translation_memory.main(translation_memory.Flags(test_file_pattern=str(tmp_path / "empty.tsv")))
 
 
 def test_misaligned_files_are_named(tmp_path):
