@@ -19,10 +19,11 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from fluid import files
 from fluid.config import Decay, Seed, parse
 from fluid.errors import DataError, UserError
 from fluid.files import read_plain
-from fluid.records import make_folder, refuse_existing, writing
+from fluid.records import refuse_existing
 from fluid.run import script
 from fluid.text import as_text
 from image_classification.reader import ImageList, class_folders
@@ -100,13 +101,12 @@ def write(folder: Path, images: ImageList, names: list[str], parts: dict[str, li
         path = images.path(index)
         if as_text(path) != path or path != path.strip() or "\n" in path:
             raise DataError(f"{path!r}: no list can hold this name; rename the file")
-    make_folder(folder)
-    with writing(folder):
+    with files.new_folder(folder) as unfinished:
         for part, indices in parts.items():
             lines = [f"{Path(images.path(index)).absolute()} {images.labels[index]}\n" for index in indices]
             if lines:
-                (folder / f"{part}_list.txt").write_text("".join(lines), encoding="utf-8")
-        (folder / "class_names.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
+                (unfinished / f"{part}_list.txt").write_text("".join(lines), encoding="utf-8")
+        (unfinished / "class_names.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

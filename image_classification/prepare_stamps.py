@@ -17,6 +17,7 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from fluid import files
 from fluid.config import Count, Seed, parse
 from fluid.errors import DataError
 from fluid.media import read_image
@@ -55,16 +56,17 @@ def main(flags: Flags) -> None:
     rng = np.random.default_rng(flags.seed)
     photographs = [read_image(path) for path in sorted((EMBEDDED / "photographs").glob("*.jpg"))]
     counts = {"train": 0, "val": 0}
-    for kind in KINDS:
-        for number, path in enumerate(things(flags.source_dir / kind)):
-            split = "val" if number % TEST_SHARE == 0 else "train"
-            with Image.open(path) as stamp:
-                thing = stamp.convert("RGBA")
-            for view in range(flags.views):
-                target = flags.output_dir / split / kind / f"{path.stem}_{view}.jpg"
-                target.parent.mkdir(parents=True, exist_ok=True)
-                laid_over(thing, photographs[rng.integers(len(photographs))], rng).save(target, quality=92)
-                counts[split] += 1
+    with files.new_folder(flags.output_dir) as unfinished:
+        for kind in KINDS:
+            for number, path in enumerate(things(flags.source_dir / kind)):
+                split = "val" if number % TEST_SHARE == 0 else "train"
+                with Image.open(path) as stamp:
+                    thing = stamp.convert("RGBA")
+                for view in range(flags.views):
+                    target = unfinished / split / kind / f"{path.stem}_{view}.jpg"
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    laid_over(thing, photographs[rng.integers(len(photographs))], rng).save(target, quality=92)
+                    counts[split] += 1
     print(f"{flags.output_dir}: {counts['train']} training and {counts['val']} test images of {', '.join(KINDS)}")
 
 

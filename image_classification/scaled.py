@@ -1,12 +1,10 @@
 """Copies of data sets with smaller training images."""
 
-import os
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from fluid import PROCESSORS
+from fluid import PROCESSORS, files
 from fluid.errors import DataError, UserError
 from fluid.files import read_plain
 from fluid.media import decode_image
@@ -34,26 +32,20 @@ def copy_scaled(
     """
     refuse_existing(output_dir)
     train, test = (open_images(data_dir, split, 2**31) for split in ("train", "val"))
-    partial_dir = output_dir.with_name(f".{output_dir.name}-{os.getpid()}")
-    try:
-        (partial_dir / "train").mkdir(parents=True)
+    with files.new_folder(output_dir) as unfinished:
+        (unfinished / "train").mkdir()
         bar, task = progress_bar(len(train))
         names = []
         with ThreadPoolExecutor(num_workers) as pool, bar:
-            for name in pool.map(partial(scale, train, partial_dir, short_side, quality), range(len(train))):
+            for name in pool.map(partial(scale, train, unfinished, short_side, quality), range(len(train))):
                 names.append(name)
                 bar.advance(task)
         lines = [f"{name} {label}\n" for name, label in zip(names, train.labels)]
-        (partial_dir / "train_list.txt").write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
+        (unfinished / "train_list.txt").write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
         lines = [f"{Path(test.path(index)).absolute()} {test.labels[index]}\n" for index in range(len(test))]
-        (partial_dir / "val_list.txt").write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
+        (unfinished / "val_list.txt").write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
         if known := class_names(data_dir):
-            (partial_dir / "class_names.txt").write_text("\n".join(known) + "\n", encoding="utf-8")
-        partial_dir.rename(output_dir)
-    except OSError as error:
-        raise UserError(f"{output_dir} cannot be written ({error.strerror})") from error
-    finally:
-        shutil.rmtree(partial_dir, ignore_errors=True)
+            (unfinished / "class_names.txt").write_text("\n".join(known) + "\n", encoding="utf-8")
     print(f"{output_dir}: {len(train)} training images of {short_side} pixels, {len(test)} test images named")
 
 

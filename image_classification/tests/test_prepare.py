@@ -232,6 +232,11 @@ def test_stamps_are_split_by_thing(tmp_path):
         prepare_stamps.main(config)
     with pytest.raises(DataError, match="apt install tuxpaint-stamps-default"):
         prepare_stamps.main(prepare_stamps.Flags(tmp_path / "other", tmp_path / "nowhere"))
+    for path in (tmp_path / "source" / prepare_stamps.KINDS[-1]).rglob("*.png"):
+        path.unlink()
+    with pytest.raises(DataError, match="vehicles: no stamp is there"):
+        prepare_stamps.main(prepare_stamps.Flags(tmp_path / "other", tmp_path / "source"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "source"]
 
 
 # One folder of classes
@@ -295,3 +300,17 @@ def test_a_split_that_cannot_be_is_refused(photographs, tmp_path, capsys):
     assert "one picture in several classes" in capsys.readouterr().out
     with pytest.raises(UserError, match="exists"):
         prepare_split.main(prepare_split.Flags(photographs, tmp_path / "new"))
+
+
+def test_a_split_on_a_full_disk_leaves_nothing(photographs, tmp_path, monkeypatch):
+    write = Path.write_text
+
+    def full(path: Path, text: str, **options: str) -> int:
+        if path.name == "class_names.txt":
+            raise OSError(28, "No space left on device")
+        return write(path, text, **options)
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(UserError, match="new: cannot be written .No space left on device"):
+        prepare_split.main(prepare_split.Flags(photographs, tmp_path / "new"))
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"]

@@ -51,6 +51,12 @@ def test_a_broken_image_is_named_and_leaves_nothing(data, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
+def test_what_a_killed_start_left_is_removed(data, tmp_path):
+    (tmp_path / ".copy.partial-4194305" / "train").mkdir(parents=True)  # no process has such a number
+    prescale.main(Flags(data, tmp_path / "copy"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "data"]
+
+
 def test_training_makes_its_copy_once_and_evaluates_on_the_originals(data, tmp_path, monkeypatch):
     flags = training.Flags(
         data_dir=data,
