@@ -168,12 +168,11 @@ def open_data(data_dir: Path, split: str, class_names: Sequence[str] = ()) -> Da
     if coco.is_file():
         return read_coco(coco, data_dir / split)
     if voc.is_file():
-        names = _lines(voc)
         # Lists of a single class have a second column: 1, 0 or -1.
-        stems = [line.split()[0] for line in names]
+        stems = [(number, line.split()[0]) for number, line in _numbered_lines(voc)]
         pairs = [
             (_picture(data_dir / "JPEGImages", stem), data_dir / "Annotations" / f"{stem}.xml", f"{voc}:{number}")
-            for number, stem in enumerate(stems, 1)
+            for number, stem in stems
         ]
         return read_voc(voc, pairs, _class_names(data_dir, class_names))
     if listed.is_file():
@@ -278,7 +277,7 @@ def read_yolo(labels: Path, images: Path, class_names: Sequence[str]) -> DataSet
         height, width = _size(image)
         text = labels / f"{image.stem}.txt"
         rows = []
-        for number, line in enumerate(_lines(text) if text.is_file() else [], 1):
+        for number, line in _numbered_lines(text) if text.is_file() else []:
             try:
                 label, x, y, w, h = (float(word) for word in line.split())
             except ValueError:
@@ -289,13 +288,13 @@ def read_yolo(labels: Path, images: Path, class_names: Sequence[str]) -> DataSet
         collector.picture(image, str(text), (width, height), rows)
     return collector.data_set(images)
 
+
 def _size(image: Path) -> tuple[int, int]:
     """Height and width from the head of the file: to decode every picture of a large set takes minutes."""
     try:
         return image_size(read_bytes(image))
     except DataError as error:
         raise DataError(f"{image}: {error}") from None
-
 
 
 def _xml(path: Path, where: str) -> ElementTree.Element:
@@ -309,7 +308,7 @@ def _xml(path: Path, where: str) -> ElementTree.Element:
 
 def _pairs(path: Path) -> list[tuple[str, str, str]]:
     pairs = []
-    for number, line in enumerate(_lines(path), 1):
+    for number, line in _numbered_lines(path):
         words = line.split()
         if len(words) != 2:
             raise DataError(f"{path}:{number}: each line must be `image annotation.xml`; got {line[:200]!r}")
@@ -350,7 +349,13 @@ def _yaml_names(path: Path) -> list[str]:
 
 
 def _lines(path: Path) -> list[str]:
+    return [line for _, line in _numbered_lines(path)]
+
+
+def _numbered_lines(path: Path) -> list[tuple[int, str]]:
+    """The lines that are not blank, with their numbers in the file."""
     try:
-        return [line.strip() for line in read_named(path).decode("utf-8-sig").splitlines() if line.strip()]
+        lines = read_named(path).decode("utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise DataError(f"{path}: is not UTF-8 text") from None
+    return [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]

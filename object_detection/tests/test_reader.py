@@ -172,9 +172,32 @@ def test_broken_coco_and_yolo(tmp_path: Path) -> None:
     write(coco(tmp_path / "coco") / "annotations" / "instances_train.json", "{}")
     with pytest.raises(DataError, match="instances_train.json: not a file of COCO"):
         open_data(tmp_path / "coco", "train")
-    write(yolo(tmp_path / "yolo") / "labels" / "train" / "one.txt", "0 0.5\n")
-    with pytest.raises(DataError, match=r"one.txt:1: expected"):
+    write(yolo(tmp_path / "yolo") / "labels" / "train" / "one.txt", "\n0 0.5\n")
+    with pytest.raises(DataError, match=r"one.txt:2: expected"):
         open_data(tmp_path / "yolo", "train")
+    write(tmp_path / "yolo" / "labels" / "train" / "one.txt", "")
+    (tmp_path / "yolo" / "images" / "train" / "two.png").write_bytes(b"")
+    with pytest.raises(DataError, match="two.png: "):
+        open_data(tmp_path / "yolo", "train")
+
+
+def test_lines_of_lists_are_those_of_the_file(tmp_path: Path) -> None:
+    write(lists(tmp_path / "lists") / "train.txt", "\n\none.jpg\n")
+    with pytest.raises(DataError, match="train.txt:3: each line must be"):
+        open_data(tmp_path / "lists", "train")
+    write(voc(tmp_path / "voc") / "ImageSets" / "Main" / "train.txt", "one\n\nnowhere\n")
+    with pytest.raises(DataError, match="train.txt:3: .*nowhere.xml"):
+        open_data(tmp_path / "voc", "train")
+
+
+def test_pictures_of_yolo_are_not_decoded_to_know_their_size(tmp_path: Path) -> None:
+    """A cut-off one is found when it is read, which training bears."""
+    path = yolo(tmp_path) / "images" / "train" / "two.png"
+    path.write_bytes(path.read_bytes()[:200])
+    data = open_data(tmp_path, "train")
+    assert (data.objects[1].width, data.objects[1].height) == SIZE
+    with pytest.raises(DataError, match="two.png"):
+        data.picture(1)
 
 
 def drawn(boxes: np.ndarray) -> np.ndarray:
