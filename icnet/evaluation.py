@@ -1,10 +1,12 @@
 """Measuring a set of pairs, each image at its own size; for train.py, eval.py and export.py."""
 
+import itertools
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from fluid import media
 from fluid.data import Batch
 from fluid.engine import Engine
 from fluid.interface import Interface
@@ -69,9 +71,9 @@ def confusion(
         num_workers: processes that read.
         results: folder for a PNG of the predicted ids of each image, as the Cityscapes server takes them.
     """
-    whole = Confusion(pairs.classes)
+    whole, names = Confusion(pairs.classes), Names()
     for size, indices in groups.items():
-        metric = Written(pairs, indices, results) if results is not None else Confusion(pairs.classes)
+        metric = Written(pairs, indices, results, names) if results is not None else Confusion(pairs.classes)
         measure(
             engine,
             program(size),
@@ -86,19 +88,36 @@ def confusion(
     return whole
 
 
+class Names:
+    """Names of results: those of the pictures, numbered where two are called alike."""
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+
+    def of(self, place: str) -> str:
+        """For a picture's path, or `PATH#NUMBER` of a frame."""
+        source, _, number = place.rpartition("#")
+        moving = media.is_moving(source)
+        stem = f"{Path(source).stem.replace(':', '_')}_{int(number):06}" if moving else Path(place).stem
+        names = itertools.chain([stem], (f"{stem}_{number}" for number in itertools.count(2)))
+        free = next(name for name in names if name not in self._taken)
+        self._taken.add(free)
+        return free
+
+
 class Written(Confusion):
     """Counts, and writes what was predicted."""
 
-    def __init__(self, pairs: Pairs, indices: list[int], folder: Path) -> None:
+    def __init__(self, pairs: Pairs, indices: list[int], folder: Path, names: Names) -> None:
         super().__init__(pairs.classes)
         self._coming = iter(indices)
-        self._pairs, self._folder = pairs, make_folder(folder)
+        self._pairs, self._folder, self._names = pairs, make_folder(folder), names
 
     def add(self, outputs, batch: Batch) -> None:  # type: ignore[no-untyped-def]
         """Count a batch and write its predictions."""
         super().add(outputs, batch)
         for label in outputs["labels"][batch.mask]:
-            stem = Path(self._pairs.images[next(self._coming)]).stem
+            stem = self._names.of(self._pairs.images[next(self._coming)])
             write_ids(self._folder / f"{stem}.png", label, self._pairs.classes)
 
 

@@ -31,7 +31,7 @@ from fluid.runner import Runner, run_arrays
 from fluid.weights import Opened
 from icnet import pictures
 from icnet.classes import Classes
-from icnet.evaluation import Size, write_ids
+from icnet.evaluation import Names, Size, write_ids
 from icnet.opening import open_segmenter
 from icnet.segmenter import MEAN, OUTPUTS, NetworkFlags, Segmenter
 from icnet.streets.files import example_streets
@@ -228,22 +228,6 @@ def segment(labeller: Labeller, found: Iterator[tuple[str, np.ndarray]], flags: 
                 console.print(f"{place}: {shown}", markup=False)
     say_written(folder, [SHARES, *(name_of("*", kind) for kind in flags.write)])
     return records
-
-
-class Names:
-    """Names of results: those of the pictures, numbered where two are called alike."""
-
-    def __init__(self) -> None:
-        self._taken: set[str] = set()
-
-    def of(self, place: str) -> str:
-        """For a picture's path, or `PATH#NUMBER` of a frame."""
-        path, _, number = place.partition("#")
-        stem = Path(path).stem.replace(":", "_") + (f"_{int(number):06}" if number.isdigit() else "")
-        names = itertools.chain([stem], (f"{stem}_{number}" for number in itertools.count(2)))
-        free = next(name for name in names if name not in self._taken)
-        self._taken.add(free)
-        return free
 
 
 def batches_of_one_size(

@@ -5,15 +5,17 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from fluid import config as configuration
+from fluid.data import Batch
 from fluid.errors import DataError, UserError
 from fluid.run import events
 from fluid.tests.extras import need_onnx
 from icnet import eval as evaluation
 from icnet import export, infer, train
 from icnet.classes import CITYSCAPES, IGNORE
+from icnet.evaluation import Names, Written
 from icnet.metrics import scores
 from icnet.opening import DEFAULT, SIMPLE, open_segmenter
-from icnet.reader import image_size, label_values, open_pairs, read_label, read_pair
+from icnet.reader import Pairs, image_size, label_values, open_pairs, read_label, read_pair
 from icnet.segmenter import NetworkFlags, Segmenter
 from icnet.streets.files import write_streets
 
@@ -206,8 +208,20 @@ def test_fine_tuning_on_own_classes_makes_heads_anew(trained: Path, tmp_path: Pa
 
 def test_no_two_results_have_one_name() -> None:
     """Whatever the order in which numbered and equal names come."""
-    names = infer.Names()
+    names = Names()
     assert [names.of(place) for place in ("a/x.jpg", "b/x.jpg", "c/x_2.jpg", "d/x.jpg")] == ["x", "x_2", "x_2_2", "x_3"]
+    assert [names.of(place) for place in ("film.mp4#5", "camera:0#12", "a#1/y.jpg")] == [
+        "film_000005",
+        "camera_0_000012",
+        "y",
+    ]
+
+
+def test_labels_of_pictures_of_one_name_are_all_written(tmp_path: Path) -> None:
+    pairs = Pairs("here", ("bonn/1.jpg", "ulm/1.jpg"), ("", ""), CITYSCAPES)
+    predicted = {"confusion": np.zeros((19, 19)), "labels": np.zeros((2, 4, 4), np.uint8)}
+    Written(pairs, [0, 1], tmp_path, Names()).add(predicted, Batch({}, size=2, epoch=0, index=0))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1.png", "1_2.png"]
 
 
 def test_the_network_is_that_of_the_weights(trained: Path) -> None:
