@@ -272,8 +272,8 @@ def read_coco(path: Path, folder: Path) -> DataSet:
 def read_yolo(labels: Path, images: Path, class_names: Sequence[str]) -> DataSet:
     """A folder of pictures, and for each a text file of the same name; a picture without one has no objects."""
     collector = Collector(class_names)
-    pictures = sorted(path for path in images.glob("*") if path.suffix.lower() in EXTENSIONS)
-    for image in pictures:
+    visible = (path for path in images.glob("*") if not path.name.startswith("."))
+    for image in sorted(path for path in visible if path.suffix.lower() in EXTENSIONS):
         height, width = _size(image)
         text = labels / f"{image.stem}.txt"
         rows = []

@@ -194,7 +194,9 @@ def test_pictures_of_yolo_are_not_decoded_to_know_their_size(tmp_path: Path) -> 
     """A cut-off one is found when it is read, which training bears."""
     path = yolo(tmp_path) / "images" / "train" / "two.png"
     path.write_bytes(path.read_bytes()[:200])
+    path.with_name("._two.png").write_bytes(b"what macOS writes beside it on foreign disks")
     data = open_data(tmp_path, "train")
+    assert len(data.images) == 2
     assert (data.objects[1].width, data.objects[1].height) == SIZE
     with pytest.raises(DataError, match="two.png"):
         data.picture(1)
