@@ -1,7 +1,7 @@
 """The Programs of a detector."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 from fluid.interface import Input
 from fluid.optimizers import OptimizerFlags, optimizer
@@ -105,30 +105,10 @@ def training_programs(
 ) -> dict[str, Program]:
     """The training Program `train`, with accumulated gradients the pair of `train` and `apply`."""
     network, inputs = training_network(detector, max_boxes=max_boxes, freeze=freeze, conv_lr=conv_lr)
-
-    def made() -> paddle.optimizer.Optimizer:
-        return optimizer(flags)
-
+    common: dict[str, Any] = {"optimizer": lambda: optimizer(flags), "schedule": rate, "ema_decay": flags.averaging}
     if flags.accumulate_batches == 1:
-        program = build(
-            network,
-            inputs,
-            name="train",
-            training=True,
-            optimizer=made,
-            schedule=rate,
-            ema_decay=flags.averaging,
-        )
-        return {"train": program}
-    train, apply = build_accumulating(
-        network,
-        inputs,
-        name="train",
-        batches=flags.accumulate_batches,
-        optimizer=made,
-        schedule=rate,
-        ema_decay=flags.averaging,
-    )
+        return {"train": build(network, inputs, name="train", training=True, **common)}
+    train, apply = build_accumulating(network, inputs, name="train", batches=flags.accumulate_batches, **common)
     return {"train": train, "apply": apply}
 
 
