@@ -14,7 +14,6 @@ An interrupted run is continued by the same command: a folder appears when it is
 is made for evaluation alone.
 """
 
-import json
 import os
 import shutil
 import sys
@@ -28,9 +27,9 @@ if __package__ in (None, ""):
 from fluid import config as configuration
 from fluid.errors import DataError
 from fluid.formats.archive import unpack
-from fluid.media import read_named
 from fluid.records import make_folder, writing
 from fluid.run import script
+from fluid.text import read_json
 
 MAX_MEMBERS = 1_000_000
 """There are 118,287 pictures in train2017."""
@@ -96,7 +95,7 @@ def check(root: Path, split: str) -> int:
     """The number of pictures of a split. Raises DataError if one that is annotated is missing."""
     path = root / "annotations" / f"instances_{split}.json"
     try:
-        names = [str(item["file_name"]) for item in json.loads(read_named(path))["images"]]
+        names = [str(item["file_name"]) for item in read_json(path)["images"]]
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: not a file of COCO's annotations ({type(error).__name__}: {error})") from None
     present = set(os.listdir(root / split))
