@@ -340,12 +340,16 @@ def _yaml_names(path: Path) -> list[str]:
     else:
         start = lines.index("names:") + 1 if "names:" in lines else len(lines)
         items = list(itertools.takewhile(lambda line: re.match(r"-\s|\d+\s*:", line), lines[start:]))
-    names = [re.sub(r"^\s*(-\s|\d+\s*:)?\s*", "", item).strip().strip("'\"") for item in items]
-    if not names:
+    names: dict[int, str] = {}
+    for place, item in enumerate(items):
+        number = re.match(r"\s*(\d{1,6})\s*:", item)
+        name = re.sub(r"^\s*(-\s|\d+\s*:)?\s*", "", item).strip().strip("'\"")
+        names[int(number[1]) if number else place] = name
+    if not names or sorted(names) != list(range(len(items))):
         raise DataError(
             f"{path}: names no classes that could be read; write them to {path.with_name('label_list')}, one a line"
         )
-    return names
+    return [names[number] for number in range(len(items))]
 
 
 def _lines(path: Path) -> list[str]:

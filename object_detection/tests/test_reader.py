@@ -148,12 +148,24 @@ def test_data_that_is_not_there(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["names:\n  - cat\n  - dog # a pet\nnc: 2\n", "nc: 2\nnames:\n  0: cat\n  1: 'dog'\n", "names: {0: cat, 1: dog}\n"],
+    [
+        "names:\n  - cat\n  - dog # a pet\nnc: 2\n",
+        "nc: 2\nnames:\n  0: cat\n  1: 'dog'\n",
+        "names: {0: cat, 1: dog}\n",
+        "names:\n  1: dog\n  0: cat\n",
+    ],
 )
 def test_names_of_classes_in_yaml(tmp_path: Path, text: str) -> None:
     write(yolo_by_split(tmp_path) / "data.yaml", text)
     assert has_split(tmp_path, "train") and not has_split(tmp_path, "valid")
     assert open_data(tmp_path, "train").class_names == ["cat", "dog"]
+
+
+@pytest.mark.parametrize("numbers", ["  0: cat\n  2: dog\n", "  1: cat\n  1: dog\n"])
+def test_numbers_in_yaml_leave_no_gap(tmp_path: Path, numbers: str) -> None:
+    write(yolo_by_split(tmp_path) / "data.yaml", f"names:\n{numbers}")
+    with pytest.raises(DataError, match="data.yaml: names no classes that could be read"):
+        open_data(tmp_path, "train")
 
 
 def test_names_of_classes_that_are_nowhere(tmp_path: Path) -> None:
