@@ -126,8 +126,10 @@ def unpack_train(tar: Path, train: Path, devkit: Devkit) -> None:
     with _open_tar(tar) as archive:
         for member in track(archive, "train", total=len(devkit.ids)):
             wnid = Path(member.name).stem
-            if wnid not in devkit.ids:
-                raise DataError(f"{tar}: holds {member.name!r}, which is none of the {len(devkit.ids)} classes")
+            if not member.isfile() or wnid not in devkit.ids:
+                raise DataError(
+                    f"{tar}: holds {member.name!r}, which is no tar of one of the {len(devkit.ids)} classes"
+                )
             if not (train / wnid).is_dir():
                 with tarfile.open(fileobj=archive.extractfile(member)) as images:
                     unpack_images(images, images, train / wnid, TRAIN_IMAGE, f"{tar}, {member.name}")

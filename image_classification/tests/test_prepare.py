@@ -109,6 +109,16 @@ def tar(contents: dict[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
+def tar_of_folder(name: str) -> bytes:
+    """As one makes it of what has been unpacked."""
+    member = tarfile.TarInfo(name)
+    member.type = tarfile.DIRTYPE
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        archive.addfile(member)
+    return buffer.getvalue()
+
+
 def class_tar(wnid: str) -> bytes:
     return tar({f"{wnid}_{number}.JPEG": jpeg(number) for number in (7, 10)})
 
@@ -186,7 +196,12 @@ def test_imagenet_with_wrong_files(imagenet):
             good[prepare_imagenet.VAL_TAR],
             "is not the development kit of tasks 1 and 2 of 2012",
         ),
-        (prepare_imagenet.TRAIN_TAR, tar({"n09999999.tar": b""}), "'n09999999.tar', which is none of the 3 classes"),
+        (
+            prepare_imagenet.TRAIN_TAR,
+            tar({"n09999999.tar": b""}),
+            "'n09999999.tar', which is no tar of one of the 3 cl",
+        ),
+        (prepare_imagenet.TRAIN_TAR, tar_of_folder(IDS[2]), f"'{IDS[2]}', which is no tar of one of the 3 classes"),
         (
             prepare_imagenet.TRAIN_TAR,
             tar({f"{IDS[0]}.tar": class_tar(IDS[0])}),
