@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -132,7 +132,9 @@ def measure(
 
     pool = ThreadPoolExecutor(len(gpus))
     try:
-        yield from pool.map(on_one, [job for job in jobs if not job.all_gpus])
+        # As they end: what is not yet told is not recorded, should the run be cut off.
+        for ended in as_completed([pool.submit(on_one, job) for job in jobs if not job.all_gpus]):
+            yield ended.result()
     finally:
         pool.shutdown(cancel_futures=True)
     for job in jobs:

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 from benchmarks import all as everything
@@ -39,7 +40,8 @@ def test_each_job_has_a_gpu_and_the_last_has_all(tmp_path: Path) -> None:
     jobs = [job(tmp_path, "both", all_gpus=True), *(job(tmp_path, name) for name in "abcde")]
     capture(jobs, tmp_path)
     outcomes = list(measure(jobs, ["3", "5"], tmp_path, tmp_path))
-    assert [(outcome.name, outcome.said) for outcome in outcomes] == [(name, "measured") for name in (*"abcde", "both")]
+    assert outcomes[-1].name == "both" and {outcome.said for outcome in outcomes} == {"measured"}
+    assert sorted(outcome.name for outcome in outcomes[:-1]) == list("abcde")
     found = {name: json.loads((tmp_path / f"{name}.json").read_text()) for name in (*"abcde", "both")}
     assert found["both"]["gpus"] == "3,5" and {found[name]["gpus"] for name in "abcde"} == {"3", "5"}
     for gpu in ("3", "5"):
@@ -47,6 +49,24 @@ def test_each_job_has_a_gpu_and_the_last_has_all(tmp_path: Path) -> None:
         assert all(before[1] <= after[0] for before, after in zip(spans, spans[1:]))
     assert (tmp_path / "a.log").read_text() == "told\n" and not list(tmp_path.glob("*.partial*"))
     assert "stub.py" in outcomes[0].command and outcomes[0].seconds > 0
+
+
+def test_a_short_job_is_told_while_a_long_one_runs(tmp_path: Path) -> None:
+    (tmp_path / "waits.py").write_text(
+        "import pathlib, sys, time\nwhile not pathlib.Path(sys.argv[1]).exists(): time.sleep(.05)"
+    )
+    long = Job("long", "", f"{tmp_path}/waits.py {tmp_path}/told")
+    short = job(tmp_path, "short")
+    capture([short], tmp_path)
+    release = threading.Timer(10, (tmp_path / "told").touch)  # where it is told late, the test fails and does not hang
+    outcomes = measure([long, short], ["0", "1"], tmp_path, tmp_path)
+    try:
+        release.start()
+        assert next(outcomes).name == "short"
+    finally:
+        release.cancel()
+        (tmp_path / "told").touch()
+    assert [outcome.name for outcome in outcomes] == ["long"]
 
 
 @pytest.mark.parametrize("code", [1, 2])
