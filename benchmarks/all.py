@@ -15,6 +15,7 @@ import importlib.util
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -108,6 +109,8 @@ def capture(jobs: Sequence[Job], graphs: Path) -> None:
                 f"error: {target} is not there, and without Paddle it cannot be made; run benchmarks/all.py --graphs {graphs} "
                 "--only_capture where Paddle is, and bring the folder here"
             )
+        if partial.exists():  # a capture that was cut off; some refuse to write into what is there
+            shutil.rmtree(partial)
         print(f"{job.name}: writing its Programs", flush=True)
         if subprocess.run(_command(job.capture, graphs=partial), cwd=ROOT).returncode:
             raise SystemExit(f"error: the Programs of {job.name} could not be written, see above")

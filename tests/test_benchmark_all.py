@@ -98,6 +98,12 @@ def test_a_job_that_ran_again_replaces_its_record(tmp_path: Path) -> None:
     ]
 
 
+def test_a_capture_that_was_cut_off_begins_anew(tmp_path: Path) -> None:
+    (tmp_path / "a.partial" / "half").mkdir(parents=True)
+    capture([job(tmp_path, "a")], tmp_path)
+    assert [file.name for file in (tmp_path / "a").iterdir()] == ["programs"]
+
+
 def test_programs_that_cannot_be_made_here_are_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
         patched.setattr(importlib.util, "find_spec", lambda name: None)
