@@ -29,6 +29,7 @@ from queue import SimpleQueue
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.processes import ROOT
+from fluid import files
 from fluid.commands.launch import visible_gpus
 
 
@@ -178,7 +179,8 @@ def record(outcome: Outcome, file: Path) -> None:
     known = []
     with suppress(FileNotFoundError):
         known = [job for job in json.loads(file.read_text(encoding="utf-8")) if job["name"] != outcome.name]
-    file.write_text(json.dumps([*known, asdict(outcome)], indent=1) + "\n", encoding="utf-8")
+    with files.whole(file) as unfinished:
+        unfinished.write_text(json.dumps([*known, asdict(outcome)], indent=1) + "\n", encoding="utf-8")
 
 
 def main() -> int:

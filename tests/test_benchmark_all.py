@@ -98,6 +98,20 @@ def test_a_job_that_ran_again_replaces_its_record(tmp_path: Path) -> None:
     ]
 
 
+def test_a_record_that_is_cut_off_leaves_the_earlier_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record(everything.Outcome("a", "measured", "python a.py"), tmp_path / "jobs.json")
+    before = (tmp_path / "jobs.json").read_text()
+
+    def cut_off(path: Path, text: str, encoding: str) -> None:
+        path.write_bytes(text[:9].encode(encoding))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "write_text", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        record(everything.Outcome("b", "measured", "python b.py"), tmp_path / "jobs.json")
+    assert (tmp_path / "jobs.json").read_text() == before
+
+
 def test_a_capture_that_was_cut_off_begins_anew(tmp_path: Path) -> None:
     (tmp_path / "a.partial" / "half").mkdir(parents=True)
     capture([job(tmp_path, "a")], tmp_path)
