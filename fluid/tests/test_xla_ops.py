@@ -110,6 +110,13 @@ row(
 row("conv", "uneven_padding", lambda x, w: F.conv2d(x, w, padding=[0, 1, 2, 1]), normal(2, 3, H, W), normal(4, 3, 3, 3))
 row("conv", "same", lambda x, w: F.conv2d(x, w, stride=2, padding="SAME"), normal(2, 3, H, W), normal(4, 3, 3, 3))
 row("conv", "dilated", lambda x, w: F.conv2d(x, w, padding=2, dilation=2), normal(2, 3, H, W), normal(4, 3, 3, 3))
+row(
+    "conv",
+    "same_dilated",
+    lambda x, w: F.conv2d(x, w, padding="SAME", dilation=2),
+    normal(2, 3, H, W),
+    normal(4, 3, 3, 3),
+)
 row("conv", "bias", lambda x, w, b: F.conv2d(x, w, b, padding=1), normal(2, 3, H, W), normal(4, 3, 3, 3), normal(4))
 row("conv", "grouped", lambda x, w: F.conv2d(x, w, padding=1, groups=2), normal(2, 4, H, W), normal(6, 2, 3, 3))
 row(
@@ -136,6 +143,13 @@ row(
     lambda x, w: F.conv2d_transpose(x, w, stride=2, groups=2),
     normal(2, 4, 5, 4),
     normal(4, 3, 4, 4),
+)
+row(
+    "conv",
+    "transposed_same_dilated",
+    lambda x, w: F.conv2d_transpose(x, w, padding="SAME", dilation=2),
+    normal(1, 2, 5, 6),
+    normal(2, 3, 3, 3),
 )
 row(
     "conv",
@@ -175,8 +189,18 @@ row(
 row("conv", "nearest", lambda x: F.interpolate(x, [15, 5], mode="nearest"), normal(2, 3, H, W))
 row("conv", "nearest_factor", lambda x: F.interpolate(x, scale_factor=[2, 3], mode="nearest"), normal(2, 3, H, W))
 row("conv", "pixel_shuffle", lambda x: F.pixel_shuffle(x, 2), normal(2, 8, 3, 4))
+row("conv", "pixel_shuffle_nhwc", lambda x: F.pixel_shuffle(x, 2, data_format="NHWC"), normal(2, 3, 4, 8))
+row("conv", "channel_shuffle_nhwc", lambda x: F.channel_shuffle(x, 3, data_format="NHWC"), normal(2, 3, 4, 6))
 row("conv", "channel_shuffle", lambda x: F.channel_shuffle(x, 3), normal(2, 6, 3, 4))
 row("conv", "grid_sample", lambda x, g: F.grid_sample(x, g), normal(2, 3, 5, 6), R.uniform(-1.2, 1.2, (2, 4, 3, 2)))
+for corners in (False, True):
+    row(
+        "conv",
+        f"grid_sample_reflection_{corners}",
+        lambda x, g, c=corners: F.grid_sample(x, g, padding_mode="reflection", align_corners=c),
+        normal(2, 3, 5, 6),
+        R.uniform(-3.5, 3.5, (2, 4, 3, 2)),
+    )
 row(
     "conv",
     "grid_sample_border",
@@ -266,6 +290,7 @@ for names, values in UNARY.items():
 ACTIVATIONS = "relu relu6 silu swish gelu softplus log_sigmoid elu leaky_relu hardswish hardsigmoid softsign mish hardtanh softshrink"
 for name in ACTIVATIONS.split():
     row("unary", name, getattr(F, name), 3 * normal(3, 5))
+row("unary", "round_halves", lambda x: (x.round(), x.round(decimals=-1)), np.arange(-30, 30) * 2.5, gradient=False)
 row("unary", "relu_image", lambda x: F.relu(image(x)), normal(2, 3, 4, 5))
 row("unary", "gelu_tanh", lambda x: F.gelu(x, approximate=True), normal(3, 4))
 row("unary", "prelu", lambda x, a: F.prelu(x, a), normal(2, 3, 4, 5), normal(3))
@@ -468,6 +493,7 @@ row("shape", "constant", lambda x: x * paddle.to_tensor(np.arange(3.0)) + paddle
 row("shape", "sequence_mask", lambda n: F.sequence_mask(n, 6, "float32"), integers(6, 4), gradient=False)
 
 # --- indexing -------------------------------------------------------------------------------------------------------
+row("index", "gather_column", lambda x, i: paddle.gather(x, i), normal(4, 5), integers(4, 3, 1))
 row("index", "gather", lambda x, i: (paddle.gather(x, i), paddle.gather(x, i, axis=1)), normal(4, 5), integers(4, 3))
 row("index", "index_select", lambda x, i: paddle.index_select(x, i, 1), normal(4, 5), integers(5, 3))
 row(
@@ -584,6 +610,14 @@ row(
 row("loss", "nll", lambda x, y: F.nll_loss(F.log_softmax(x), y), normal(3, 4), integers(4, 3))
 row("loss", "bce", lambda x, y: F.binary_cross_entropy(x, y), unit(3, 4), unit(3, 4))
 row("loss", "bce_logits", lambda x, y: F.binary_cross_entropy_with_logits(x, y), normal(3, 4), unit(3, 4))
+row(
+    "loss",
+    "bce_logits_positive",
+    lambda x, y, w: F.binary_cross_entropy_with_logits(x, y, pos_weight=w),
+    normal(3, 4),
+    unit(3, 4),
+    positive(4),
+)
 row("loss", "focal", lambda x, y: F.sigmoid_focal_loss(x, y), normal(3, 4), flags(3, 4).astype(np.float64))
 row("loss", "kl", lambda x, y: F.kl_div(x, y), normal(3, 4), unit(3, 4))
 row("loss", "huber", lambda x, y: F.smooth_l1_loss(x, y, delta=0.7), 2 * normal(3, 4), normal(3, 4))

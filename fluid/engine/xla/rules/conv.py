@@ -30,6 +30,11 @@ def spatial_padding(op: Call, size: list[int], window: list[int], strides: list[
     return [(given[2 * axis], given[2 * axis + 1]) for axis in range(len(size))]
 
 
+def dilations_of(op: Call) -> list[int]:
+    """Of each spatial axis; Paddle takes none where it pads by SAME."""
+    return [1] * len(op["dilations"]) if op.get("padding_algorithm") == "SAME" else op["dilations"]
+
+
 def spatial_size(op: Call, image: jax.Array) -> list[int]:
     """[H, W] (or [D, H, W]) of an image in either layout."""
     return list(image.shape[1:-1] if op.channels_last else image.shape[2:])
@@ -49,7 +54,7 @@ def _convolve(op: Call, image: jax.Array, kernel: jax.Array, **options: Any) -> 
 @rule("conv3d", kind=Kind.PRODUCT)
 def conv(op: Call, image: jax.Array, kernel: jax.Array) -> jax.Array:
     """Image [N, C, H, W] (or channels-last), kernel [C_out, C / groups, kh, kw]."""
-    strides, dilations, groups = op["strides"], op["dilations"], op["groups"]
+    strides, dilations, groups = op["strides"], dilations_of(op), op["groups"]
     window = [d * (k - 1) + 1 for d, k in zip(dilations, kernel.shape[2:], strict=True)]
     padding = spatial_padding(op, spatial_size(op, image), window, strides)
     if op.channels_last and image.ndim == 4:
@@ -165,8 +170,8 @@ def conv_transpose(op: Call, image: jax.Array, kernel: jax.Array, output_size: A
 
     `kernel` is [C_in, C_out / groups, kh, kw].
     """
-    strides, groups = op["strides"], op["groups"]
-    window = [d * (k - 1) + 1 for d, k in zip(op["dilations"], kernel.shape[2:], strict=True)]
+    strides, dilations, groups = op["strides"], dilations_of(op), op["groups"]
+    window = [d * (k - 1) + 1 for d, k in zip(dilations, kernel.shape[2:], strict=True)]
     size = spatial_size(op, image)
     padding = spatial_padding(op, size, window, strides)
     extra = list(op["output_padding"]) or [0] * len(size)
@@ -184,7 +189,7 @@ def conv_transpose(op: Call, image: jax.Array, kernel: jax.Array, output_size: A
         window_strides=[1] * len(size),
         padding=[(w - 1 - p[0], w - 1 - p[1] + e) for w, p, e in zip(window, padding, extra, strict=True)],
         lhs_dilation=strides,
-        rhs_dilation=op["dilations"],
+        rhs_dilation=dilations,
         feature_group_count=groups,
     )
 

@@ -15,7 +15,8 @@ Array = jax.Array
 
 @rule("gather")
 def gather(op: Call, x: Array, index: Array, axis: Any) -> Array:
-    return jnp.take(x, index, op.integer(axis, "axis"), mode="clip")
+    """Places along an axis; an index [N, 1] is one of [N]."""
+    return jnp.take(x, index.reshape(-1) if index.ndim == 2 else index, op.integer(axis, "axis"), mode="clip")
 
 
 @rule("index_select")
@@ -159,7 +160,7 @@ def _unnormalised(op: Call, place: Array, length: int) -> Array:
     if op["padding_mode"] == "reflection":
         span = high - low
         folded = jnp.abs(jnp.mod(place - low + span, 2 * span) - span) if span else jnp.zeros_like(place)
-        return jnp.clip(high - folded if span else folded, 0, length - 1)
+        return jnp.clip(low + folded, 0, length - 1)
     return place
 
 

@@ -43,8 +43,9 @@ def nll_loss(op: Call, log_probability: Array, label: Array, weight: Array | Non
 
 
 @rule("sigmoid_cross_entropy_with_logits", kind=Kind.FULL)
-def sigmoid_cross_entropy(op: Call, logits: Array, label: Array, positive_weight: Array | None) -> Array:
-    weight = 1.0 if positive_weight is None else 1 + (positive_weight - 1) * label
+def sigmoid_cross_entropy(op: Call, logits: Array, label: Array, weight: Array | None) -> Array:
+    """`weight`, of each label, is what Paddle's API makes of its `pos_weight`: 1 + (pos_weight - 1) * label."""
+    weight = jnp.ones((), logits.dtype) if weight is None else weight
     magnitude = jnp.log1p(jnp.exp(-jnp.abs(logits))) + jax.nn.relu(-logits)
     loss = (1 - label) * logits + weight * magnitude
     counted = label != op["ignore_index"]

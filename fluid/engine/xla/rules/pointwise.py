@@ -102,11 +102,10 @@ _simple("masked_fill", lambda x, mask, value: jnp.where(mask, value.astype(x.dty
 
 
 @rule("round", images=ALL)
-def round_half_away(op: Call, x: Array) -> Array:
-    """Halves away from zero, as Paddle's CPU kernel (C `round`) does; NumPy rounds them to even."""
+def round_to_even(op: Call, x: Array) -> Array:
+    """Halves to the even neighbour, as Paddle's CPU kernel."""
     factor = 10.0 ** op.get("decimals", 0)
-    scaled = x * factor
-    return jnp.trunc(scaled + jnp.where(scaled < 0, -0.5, 0.5).astype(x.dtype)) / factor
+    return jnp.round(x * factor) / factor
 
 
 @rule("scale", "scale_", images=ALL)

@@ -1,5 +1,7 @@
 """Data movement: shapes, joining, cutting, repeating; and tensors made from nothing but a shape."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from fluid.engine.xla.precision import Kind
@@ -242,32 +244,49 @@ def meshgrid(op: Call, inputs: list[Array]) -> tuple[list[Array]]:
     return (list(jnp.meshgrid(*inputs, indexing="ij")),)
 
 
+def _on_channels_first(op: Call, function: Callable[[Array], Array], x: Array) -> Array:
+    """A function of [N, C, H, W], applied to and returned in the layout of the operation."""
+    return jnp.moveaxis(function(jnp.moveaxis(x, -1, 1)), 1, -1) if op.channels_last else function(x)
+
+
+def _shuffled(groups: int, x: Array) -> Array:
+    n, c, h, w = x.shape
+    return x.reshape(n, groups, c // groups, h, w).swapaxes(1, 2).reshape(x.shape)
+
+
 @rule("channel_shuffle")
 def channel_shuffle(op: Call, x: Array) -> Array:
     """Zhang et al., arXiv:1707.01083."""
-    n, c, h, w = x.shape
-    return x.reshape(n, op["groups"], c // op["groups"], h, w).swapaxes(1, 2).reshape(x.shape)
+    return _on_channels_first(op, partial(_shuffled, op["groups"]), x)
 
 
 @rule("channel_shuffle_grad")
 def channel_shuffle_grad(op: Call, gradient: Array) -> Array:
-    n, c, h, w = gradient.shape
-    return gradient.reshape(n, c // op["groups"], op["groups"], h, w).swapaxes(1, 2).reshape(gradient.shape)
+    channels = gradient.shape[-1 if op.channels_last else 1]
+    return _on_channels_first(op, partial(_shuffled, channels // op["groups"]), gradient)
 
 
 @rule("pixel_shuffle")
 def pixel_shuffle(op: Call, x: Array) -> Array:
     """[N, C r^2, H, W] -> [N, C, r H, r W] (Shi et al., arXiv:1609.05158)."""
-    n, c, h, w = x.shape
     r = op["upscale_factor"]
-    return x.reshape(n, c // r**2, r, r, h, w).transpose(0, 1, 4, 2, 5, 3).reshape(n, c // r**2, h * r, w * r)
+
+    def enlarged(x: Array) -> Array:
+        n, c, h, w = x.shape
+        return x.reshape(n, c // r**2, r, r, h, w).transpose(0, 1, 4, 2, 5, 3).reshape(n, c // r**2, h * r, w * r)
+
+    return _on_channels_first(op, enlarged, x)
 
 
 @rule("pixel_shuffle_grad")
 def pixel_shuffle_grad(op: Call, gradient: Array) -> Array:
-    n, c, h, w = gradient.shape
     r = op["upscale_factor"]
-    return gradient.reshape(n, c, h // r, r, w // r, r).transpose(0, 1, 3, 5, 2, 4).reshape(n, c * r**2, h // r, w // r)
+
+    def gathered(x: Array) -> Array:
+        n, c, h, w = x.shape
+        return x.reshape(n, c, h // r, r, w // r, r).transpose(0, 1, 3, 5, 2, 4).reshape(n, c * r**2, h // r, w // r)
+
+    return _on_channels_first(op, gathered, gradient)
 
 
 @rule("unfold")
