@@ -1,6 +1,7 @@
 """The choice of an engine. Each is imported only where it is chosen."""
 
 import importlib.metadata
+import os
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -77,30 +78,32 @@ def create(
     recurrent = [program.name for program in programs if program.recurrent]
     trains = any(program.schedule is not None for program in programs)
     few = bool(recurrent) and not trains and runs is not None and runs <= FEW
+    # Before JAX is asked for its devices: afterwards no process can join the others.
+    joined = hosts is not None and _join(hosts)
     if engine == "xla":
-        return _xla(device, precision, seed, hosts, kernels, few), "asked for"
+        return _xla(device, precision, seed, kernels, few), "asked for"
     if device == "gpu" or (device == "auto" and jax_sees_gpu()):
-        return _xla("gpu", precision, seed, hosts, kernels), "JAX sees a GPU"
+        return _xla("gpu", precision, seed, kernels), "JAX sees a GPU"
     if precision != "fp32":
-        return _xla("cpu", precision, seed, hosts), f"{precision} needs the xla engine, and no GPU is used"
-    if hosts is not None and hosts != Hosts():
-        return _xla("cpu", precision, seed, hosts), "several machines need the xla engine, and no GPU is used"
+        return _xla("cpu", precision, seed), f"{precision} needs the xla engine, and no GPU is used"
+    if joined:
+        return _xla("cpu", precision, seed), "several machines need the xla engine, and no GPU is used"
     if grouped := [program for program in programs if program.statistics_batch is not None]:
         reason = (
             f"no GPU is used; '{grouped[0].name}' takes statistics of {grouped[0].statistics_batch} samples at a time"
         )
-        return _xla("cpu", precision, seed, hosts), reason
+        return _xla("cpu", precision, seed), reason
     if recurrent:
         reason = (
             f"no GPU is used; '{recurrent[0]}' loops over its layers, at {LOOPS_COST} of what Paddle's executor needs"
         )
-        return _xla("cpu", precision, seed, hosts, few_runs=few), reason
+        return _xla("cpu", precision, seed, few_runs=few), reason
     if runs is None:
-        return _xla("cpu", precision, seed, hosts), "no GPU is used; very many runs to come pay for compiling"
+        return _xla("cpu", precision, seed), "no GPU is used; very many runs to come pay for compiling"
     noun = "updates" if trains else "batches"
     reason = f"no GPU is used; compiling pays from {PAYS_FROM[noun]} {noun} on, {runs} to come"
     if runs >= PAYS_FROM[noun]:
-        return _xla("cpu", precision, seed, hosts), reason
+        return _xla("cpu", precision, seed), reason
     return _paddle("cpu", precision, seed), reason
 
 
@@ -113,14 +116,25 @@ def jax_sees_gpu() -> bool:
     return any(device.platform == "gpu" for device in jax.devices())
 
 
-def _xla(
-    device: str, precision: str, seed: int, hosts: Hosts | None, kernels: str = "auto", few_runs: bool = False
-) -> Engine:
-    from fluid.engine import xla
+def in_cluster() -> bool:
+    """Whether the environment says that this process is one of several, of Slurm or Open MPI."""
+    tasks = os.environ.get("SLURM_NTASKS") or os.environ.get("OMPI_COMM_WORLD_SIZE") or "1"
+    return tasks.isdigit() and int(tasks) > 1
+
+
+def _join(hosts: Hosts) -> bool:
+    """Join the other processes if there are any; whether there are."""
+    if hosts == Hosts() and not in_cluster():
+        return False
     from fluid.engine.xla import distributed
 
-    if hosts is not None and (hosts != Hosts() or distributed.in_cluster()):
-        distributed.start(hosts.coordinator, hosts.num_hosts, hosts.host_id)
+    distributed.start(hosts.coordinator, hosts.num_hosts, hosts.host_id)
+    return True
+
+
+def _xla(device: str, precision: str, seed: int, kernels: str = "auto", few_runs: bool = False) -> Engine:
+    from fluid.engine import xla
+
     return xla.create(device, precision, seed, kernels, few_runs)
 
 

@@ -5,9 +5,11 @@ import sys
 from pathlib import Path
 
 from fluid import engine as engines
+from fluid.engine.xla import distributed
 from fluid.tests.devices import with_devices
 
 import numpy as np
+import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -74,3 +76,18 @@ def test_gather_of_one_process_returns_its_rows():
     for name in ("paddle", "xla"):
         engine, _ = engines.create(name, "cpu")
         assert engine.gather(rows) is rows
+
+
+@pytest.mark.parametrize("name", ["auto", "xla"])
+@pytest.mark.parametrize("told", ["by flags", "by the cluster"])
+def test_processes_join_before_jax_is_asked_for_its_devices(name: str, told: str, monkeypatch) -> None:
+    """Afterwards JAX lets none of them join; and several never run Paddle's executor."""
+    asked: list[str] = []
+    monkeypatch.setattr(distributed, "start", lambda *hosts: asked.append(f"join {hosts}"))
+    monkeypatch.setattr(sys.modules["fluid.engine.create"], "jax_sees_gpu", lambda: asked.append("devices") or False)
+    hosts, said = engines.Hosts("here:1", 2, 0), "join ('here:1', 2, 0)"
+    if told == "by the cluster":
+        hosts, said = engines.Hosts(), "join (None, None, None)"
+        monkeypatch.setenv("SLURM_NTASKS", "2")
+    assert engines.create(name, hosts=hosts)[0].name == "xla"
+    assert asked == [said, *(["devices"] if name == "auto" else [])]

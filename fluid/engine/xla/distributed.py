@@ -3,7 +3,6 @@
 import json
 import logging
 import math
-import os
 
 from fluid.errors import EngineError
 
@@ -24,7 +23,7 @@ def start(coordinator: str | None = None, num_hosts: int | None = None, host_id:
         num_hosts: how many processes take part.
         host_id: number of this one, from 0.
 
-    With no argument the three are found from the cluster's environment (Slurm, Open MPI, Kubernetes); see
+    With no argument the three are found from the cluster's environment (Slurm, Open MPI); see
     `jax.distributed.initialize`. Raises EngineError if the processes cannot find each other.
     """
     given = [value is not None for value in (coordinator, num_hosts, host_id)]
@@ -41,12 +40,6 @@ def start(coordinator: str | None = None, num_hosts: int | None = None, host_id:
         jax.distributed.initialize(coordinator, num_hosts, host_id, cluster_detection_method=detection)
     except (RuntimeError, ValueError) as error:
         raise EngineError(f"cannot join the other hosts at {coordinator or 'the cluster'}: {error}") from None
-
-
-def in_cluster() -> bool:
-    """Whether the environment says that this process is one of several."""
-    tasks = os.environ.get("SLURM_NTASKS") or os.environ.get("OMPI_COMM_WORLD_SIZE") or "1"
-    return tasks.isdigit() and int(tasks) > 1
 
 
 def host_id() -> int:
