@@ -589,6 +589,19 @@ def test_missing_operations_are_listed_with_their_lines() -> None:
     assert np.array_equal(engine.run(program, feed, fetch=["unused"])["unused"], feed["x"])
 
 
+@pytest.mark.parametrize(
+    "result, advice",
+    [
+        (lambda counts: paddle.bincount(counts), "minlength"),
+        (lambda counts: paddle.nn.functional.sequence_mask(counts), "maxlen"),
+    ],
+)
+def test_a_length_that_depends_on_data_is_asked_for(result: Callable[[Any], Any], advice: str) -> None:
+    program = build(lambda x, training: {"y": result(x)}, [Input("x", (3,), "int64")], name="lengths")
+    with pytest.raises(EngineError, match=f"depends on data; give it a {advice}"):
+        create("cpu").run(program, {"x": np.arange(3)})
+
+
 def test_errors_name_the_input_and_the_variable() -> None:
     program = image_program()
     engine, feed = create("cpu"), image_feed()

@@ -129,6 +129,13 @@ row(
 row("conv", "multiplier", lambda x, w: F.conv2d(x, w, padding=1, groups=3), normal(2, 3, H, W), normal(6, 1, 3, 3))
 row("conv", "nhwc", lambda x, w: F.conv2d(x, w, padding=1, data_format="NHWC"), normal(2, H, W, 3), normal(4, 3, 3, 3))
 row("conv", "conv3d", lambda x, w: F.conv3d(x, w, padding=1), normal(1, 2, 4, 5, 4), normal(3, 2, 3, 3, 3))
+row(
+    "conv",
+    "conv3d_ndhwc",
+    lambda x, w: F.conv3d(x, w, padding=1, data_format="NDHWC"),
+    normal(1, 4, 5, 4, 2),
+    normal(3, 2, 3, 3, 3),
+)
 row("conv", "conv1d", lambda x, w: F.conv1d(x, w, stride=2, padding=1), normal(2, 3, 9), normal(4, 3, 3))
 row(
     "conv",
@@ -231,6 +238,7 @@ row("pool", "adaptive_avg", lambda x: F.adaptive_avg_pool2d(x, [3, 2]), normal(2
 row("pool", "adaptive_max", lambda x: F.adaptive_max_pool2d(x, [2, 3]), normal(2, 3, H, W))
 row("pool", "max_with_index", lambda x: F.max_pool2d(x, 3, stride=2, padding=1, return_mask=True), normal(2, 3, H, W))
 row("pool", "avg_3d", lambda x: F.avg_pool3d(x, 2, stride=1, padding=1), normal(1, 2, 4, 5, 4))
+row("pool", "max_3d_ndhwc", lambda x: F.max_pool3d(x, 2, data_format="NDHWC"), normal(1, 4, 5, 4, 2))
 row("pool", "maxout", lambda x: F.maxout(image(x), 2), normal(2, 6, 4, 5))
 
 # --- normalisation --------------------------------------------------------------------------------------------------
@@ -493,6 +501,16 @@ row("shape", "constant", lambda x: x * paddle.to_tensor(np.arange(3.0)) + paddle
 row("shape", "sequence_mask", lambda n: F.sequence_mask(n, 6, "float32"), integers(6, 4), gradient=False)
 
 # --- indexing -------------------------------------------------------------------------------------------------------
+FROM_THE_END = np.array([-1, 0, -3])
+row("index", "gather_from_the_end", lambda x, i: paddle.gather(x, i, axis=-1), normal(4, 5), FROM_THE_END)
+row(  # Paddle's own gradient writes before the array here
+    "index",
+    "index_select_from_the_end",
+    lambda x, i: paddle.index_select(x, i, axis=1),
+    normal(4, 5),
+    FROM_THE_END,
+    gradient=False,
+)
 row("index", "gather_column", lambda x, i: paddle.gather(x, i), normal(4, 5), integers(4, 3, 1))
 row("index", "gather", lambda x, i: (paddle.gather(x, i), paddle.gather(x, i, axis=1)), normal(4, 5), integers(4, 3))
 row("index", "index_select", lambda x, i: paddle.index_select(x, i, 1), normal(4, 5), integers(5, 3))

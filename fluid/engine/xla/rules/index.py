@@ -16,12 +16,17 @@ Array = jax.Array
 @rule("gather")
 def gather(op: Call, x: Array, index: Array, axis: Any) -> Array:
     """Places along an axis; an index [N, 1] is one of [N]."""
-    return jnp.take(x, index.reshape(-1) if index.ndim == 2 else index, op.integer(axis, "axis"), mode="clip")
+    return _taken(x, index.reshape(-1) if index.ndim == 2 else index, op.integer(axis, "axis"))
 
 
 @rule("index_select")
 def index_select(op: Call, x: Array, index: Array) -> Array:
-    return jnp.take(x, index, op["axis"], mode="clip")
+    return _taken(x, index, op["axis"])
+
+
+def _taken(x: Array, index: Array, axis: int) -> Array:
+    """Negative places count from the end; those outside are the nearest inside."""
+    return jnp.take(x, jnp.where(index < 0, index + x.shape[axis], index), axis, mode="clip")
 
 
 @rule("gather_nd")
@@ -118,8 +123,10 @@ def one_hot(op: Call, index: Array, classes: Any) -> Array:
 
 @rule("bincount")
 def bincount(op: Call, x: Array, weights: Array | None, minimum: Any) -> Array:
-    """The length must be known while compiling, so values of `minlength` and above are not counted."""
+    """The length must be known while compiling, so values of `minlength` and above are not counted. Raises EngineError without it."""
     length = op.integer(minimum, "minlength")
+    if length < 1:
+        raise EngineError(f"{op.operation}: how long the result is depends on data; give it a minlength")
     ones = jnp.ones(x.shape, jnp.dtype(op.type().dtype)) if weights is None else weights
     return jnp.zeros(length, ones.dtype).at[x].add(ones, mode="drop")
 

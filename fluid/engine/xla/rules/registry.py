@@ -101,7 +101,7 @@ class Call:
         self.key = key
         self.differentiated = differentiated
         self.statistics_batch = statistics_batch
-        self.channels_last = channels_last or operation.attributes.get("data_format") == "NHWC"
+        self.channels_last = channels_last or operation.attributes.get("data_format") in ("NHWC", "NDHWC")
         self._types = types
 
     def __getitem__(self, name: str) -> Any:

@@ -6,6 +6,7 @@ from typing import Any
 
 from fluid.engine.xla.precision import Kind
 from fluid.engine.xla.rules.registry import ALL, Call, numbers, rule
+from fluid.errors import EngineError
 
 import jax
 import jax.numpy as jnp
@@ -351,4 +352,6 @@ def eye(op: Call, rows: Any, columns: Any) -> Array:
 @rule("sequence_mask")
 def sequence_mask(op: Call, lengths: Array, longest: Any) -> Array:
     count = op.integer(longest, "length")
+    if count < 1:
+        raise EngineError(f"{op.operation}: how long the result is depends on data; give it a maxlen")
     return (jnp.arange(count) < lengths[..., None]).astype(jnp.dtype(op["out_dtype"]))
