@@ -83,7 +83,7 @@ class Replay:
         self.action = np.zeros(self.rows, np.int16)
         self.reward = np.zeros(self.rows, np.float32)
         self.outcome = np.zeros(self.rows, np.uint8)
-        self.age = np.zeros(self.rows, np.uint8)
+        self.age = np.zeros(self.rows, np.int32)
         """Earlier frames of the same episode, counted up to `stack`."""
         self._times = np.zeros(groups, np.int64)
         """Frames seen, an environment of each group."""

@@ -97,7 +97,7 @@ class Story:
 @pytest.mark.parametrize("alpha", [None, 0.6])
 @pytest.mark.parametrize(
     ("num_envs", "capacity", "stack", "n_step", "groups"),
-    [(1, 40, 4, 1, 1), (3, 90, 4, 3, 1), (2, 30, 1, 5, 1), (4, 120, 4, 2, 2), (2, 30, 1, 1, 2)],
+    [(1, 40, 4, 1, 1), (3, 90, 4, 3, 1), (2, 30, 1, 5, 1), (4, 120, 4, 2, 2), (2, 30, 1, 1, 2), (1, 400, 300, 1, 1)],
 )
 def test_every_sample_is_a_true_transition(num_envs, capacity, stack, n_step, groups, alpha):
     """Before and after the rings have wrapped around: states, n-step rewards, discounts; and every live step can come."""
