@@ -32,8 +32,8 @@ class GymnasiumVector:
 
     Images, that is Box spaces of uint8 with two or three axes, become frames [H, W] or [C, H, W]; everything else that
     gymnasium can flatten becomes numbers [D] float32, a Discrete observation one of n. Actions are 0 to n - 1, whatever the
-    task's first one is. Tasks whose whole state is the array `state`, such as CartPole, can be saved and restored to the
-    bit (`saveable`).
+    task's first one is. Tasks of gymnasium whose whole state is the array `state`, such as CartPole, can be saved and restored
+    to the bit (`saveable`); of a task of somebody else's nobody knows what its state is.
 
     Args:
         name: its id, as for `gymnasium.make`.
@@ -57,9 +57,7 @@ class GymnasiumVector:
         self.dtype = np.dtype(np.uint8 if self.image else np.float32)
         self.observation_shape = tuple(space.shape or ())
         self.description = f"{name} x {num_envs}"
-        self.saveable = view.wrapper is None and all(
-            hasattr(env.unwrapped, "state") and env.has_wrapper_attr("_elapsed_steps") for env in self._vector.envs
-        )
+        self.saveable = view.wrapper is None and all(map(_is_saveable, self._vector.envs))
         self.keep_screens, self.screens = False, []
         rate = self._vector.envs[0].unwrapped.metadata.get("render_fps") or SCREENS_PER_SECOND
         self.screens_per_second = rate / view.frame_skip
@@ -218,6 +216,11 @@ def _dresser(name: str, view: View) -> Callable[[gymnasium.Env], gymnasium.Env]:
         return FlattenObservation(env)
 
     return dress
+
+
+def _is_saveable(env: gymnasium.Env) -> bool:
+    own = type(env.unwrapped).__module__.startswith("gymnasium.envs.")
+    return own and hasattr(env.unwrapped, "state") and env.has_wrapper_attr("_elapsed_steps")
 
 
 def _is_image(space: spaces.Space) -> bool:

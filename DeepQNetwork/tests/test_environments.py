@@ -295,6 +295,17 @@ def test_any_gymnasium_task(kind):
         assert (observation.sum(1) == 1).all()
 
 
+def test_only_tasks_whose_state_is_known_are_saved():
+    """A task of somebody else's may keep in `state` what it likes, such as an index, and more beside it."""
+
+    class Numbered(Task):
+        state = 3
+
+    gymnasium.register("ZooNumbered-v0", entry_point=Numbered, kwargs={"space": NUMBERS}, max_episode_steps=50)
+    found = {name: make(name, 1).saveable for name in ("CartPole-v1", "Acrobot-v1", "ZooNumbered-v0")}
+    assert found == {"CartPole-v1": True, "Acrobot-v1": True, "ZooNumbered-v0": False}
+
+
 def test_a_task_is_shown_as_asked():
     tasks = make("ZooColour-v0", 1, view=View(frame_skip=7, resize=40, wrapper=f"{__name__}:halved"))
     assert tasks.observation_shape == (3, 40, 40) and not tasks.saveable
