@@ -844,12 +844,20 @@ def test_statistics_of_half_a_batch_are_those_of_two_batches(precision: str) -> 
         PaddleEngine().run(program, feed)
 
 
-def test_a_shape_that_depends_on_data_is_refused() -> None:
+@pytest.mark.parametrize(
+    "result, what",
+    [
+        (lambda x, count: paddle.reshape(x, [count, -1]), "shape"),
+        (lambda x, count: x[count:3], "range"),
+        (lambda x, count: x[1:count], "range"),
+    ],
+)
+def test_a_shape_that_depends_on_data_is_refused(result: Callable[[Any, Any], Any], what: str) -> None:
     def network(x: Any, training: bool) -> dict[str, Any]:
-        return {"y": paddle.reshape(x, [paddle.cast(paddle.sum(x), "int64"), -1])}
+        return {"y": result(x, paddle.cast(paddle.sum(x), "int64"))}
 
     program = build(network, [Input("x", (4,))], name="shapes")
-    with pytest.raises(EngineError, match=r"test_xla_engine.py:\d+\): its shape depends on data"):
+    with pytest.raises(EngineError, match=rf"test_xla_engine.py:\d+\): its {what} depends on data"):
         create("cpu").run(program, {"x": np.ones(4, np.float32)})
 
 

@@ -489,6 +489,13 @@ row(
     "shape",
     "full",
     lambda x: x + paddle.full([3], 2.0, "float64") + paddle.ones_like(x) - paddle.full_like(x, 0.5),
+row("shape", "strided_backwards", lambda x: (x[-1:-9:-2], x[9:0:-1, -2:-9:-3]), normal(4, 5))
+row(
+    "shape",
+    "strided_empty",
+    lambda x: (paddle.strided_slice(x, [0], [-9], [-9], [-1]), paddle.strided_slice(x, [1], [0], [-9], [2]), x * 2),
+    normal(4, 5),
+)
     normal(2, 3),
 )
 row(

@@ -113,7 +113,7 @@ def slice_axes(op: Call, x: Array, starts: Any, ends: Any) -> Array:
             # An index that changes from one iteration of a loop to the next; the extent must be known.
             declared = op.type().shape
             if axis not in dropped and (declared[axis] < 0 or dropped):
-                op.static(end, "range")
+                op.static(start, "range")
             length = 1 if axis in dropped else declared[axis]
             start = start.reshape(())
             x = lax.dynamic_slice_in_dim(x, jnp.where(start < 0, start + x.shape[axis], start), length, axis)
@@ -131,11 +131,7 @@ def strided_slice(op: Call, x: Array, starts: Any, ends: Any, strides: Any) -> A
     index: list[Any] = [slice(None)] * x.ndim
     ranges = zip(*(op.integers(item, "range") for item in (starts, ends, strides)), strict=True)
     for axis, (start, end, stride) in zip(op["axes"], ranges, strict=True):
-        length = x.shape[axis]
-        start = max(start + length, 0) if start < 0 else start
-        # An end of -(length + 1) or less means "past the first element" when walking backwards.
-        end = end + length if end < 0 else end
-        index[axis] = slice(start, end if end >= 0 else None, stride)
+        index[axis] = slice(start, end, stride)
     return x[tuple(index)]
 
 
