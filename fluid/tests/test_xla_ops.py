@@ -195,6 +195,9 @@ row(
 )
 row("conv", "nearest", lambda x: F.interpolate(x, [15, 5], mode="nearest"), normal(2, 3, H, W))
 row("conv", "nearest_factor", lambda x: F.interpolate(x, scale_factor=[2, 3], mode="nearest"), normal(2, 3, H, W))
+for mode in ("bilinear", "nearest"):
+    up = functools.partial(F.interpolate, scale_factor=1.2, mode=mode)
+    row("conv", f"{mode}_factor_that_adds_no_row", lambda x, up=up: up(x), normal(2, 3, 4, 9), tolerance=1e-5)
 row("conv", "pixel_shuffle", lambda x: F.pixel_shuffle(x, 2), normal(2, 8, 3, 4))
 row("conv", "pixel_shuffle_nhwc", lambda x: F.pixel_shuffle(x, 2, data_format="NHWC"), normal(2, 3, 4, 8))
 row("conv", "channel_shuffle_nhwc", lambda x: F.channel_shuffle(x, 3, data_format="NHWC"), normal(2, 3, 4, 6))

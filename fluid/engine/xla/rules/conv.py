@@ -202,6 +202,8 @@ def interpolate(
     first = 1 if op.channels_last else 2
     size = _resized(op, x.shape[first : first + 2], out_size, size_tensor, scale_tensor)
     scales = [float(value) for value in op["scale"]]
+    if tuple(size) == x.shape[first : first + 2]:
+        return x
     for offset, length in enumerate(size):
         scale = scales[offset % len(scales)] if scales and out_size is None and size_tensor is None else 0.0
         x = _resize_axis(op, x, first + offset, length, scale)
@@ -223,8 +225,6 @@ def _resized(op: Call, size: tuple[int, ...], out_size: Any, size_tensor: Any, s
 
 def _resize_axis(op: Call, x: jax.Array, axis: int, length: int, scale: float) -> jax.Array:
     old = x.shape[axis]
-    if length == old:
-        return x
     place = np.arange(length, dtype=np.float64)
     if length == 1:
         ratio = 0.0
@@ -232,6 +232,8 @@ def _resize_axis(op: Call, x: jax.Array, axis: int, length: int, scale: float) -
         ratio = (old - 1) / (length - 1)
     else:
         ratio = 1.0 / scale if scale > 0 else old / length
+    if length == old and (old == 1 or ratio == 1):
+        return x
     if op["interp_method"] == "nearest":
         source = place * ratio + (0.5 if op["align_corners"] else 0.0)
         return jnp.take(x, np.minimum(np.floor(source), old - 1).astype(np.int32), axis)
