@@ -243,6 +243,7 @@ row("pool", "max_with_index", lambda x: F.max_pool2d(x, 3, stride=2, padding=1, 
 row("pool", "avg_3d", lambda x: F.avg_pool3d(x, 2, stride=1, padding=1), normal(1, 2, 4, 5, 4))
 row("pool", "max_3d_ndhwc", lambda x: F.max_pool3d(x, 2, data_format="NDHWC"), normal(1, 4, 5, 4, 2))
 row("pool", "maxout", lambda x: F.maxout(image(x), 2), normal(2, 6, 4, 5))
+row("pool", "maxout_ties", lambda x: F.maxout(x, 3), integers(2, 2, 6, 4, 5).astype(np.float64))
 
 # --- normalisation --------------------------------------------------------------------------------------------------
 
@@ -303,6 +304,12 @@ for name in ACTIVATIONS.split():
     row("unary", name, getattr(F, name), 3 * normal(3, 5))
 row("unary", "round_halves", lambda x: (x.round(), x.round(decimals=-1)), np.arange(-30, 30) * 2.5, gradient=False)
 row("unary", "relu_image", lambda x: F.relu(image(x)), normal(2, 3, 4, 5))
+CORNERS = np.array([-6.0, -3.0, -1.0, -0.5, -0.0, 0.0, 0.5, 1.0, 3.0, 6.0])
+for name in ("abs", "relu", "relu6", "leaky_relu", "hardswish", "hardsigmoid", "hardtanh", "softshrink", "elu"):
+    row("unary", f"{name}_corners", getattr(F, name, None) or getattr(paddle, name), CORNERS)
+row("unary", "softplus_corners", lambda x: F.softplus(x, beta=2.0, threshold=1.0), CORNERS)
+row("unary", "prelu_corners", lambda x, a: F.prelu(x, a), CORNERS, normal(1))
+row("unary", "clip_corners", lambda x: paddle.clip(x, -0.5, 3.0), CORNERS)
 row("unary", "gelu_tanh", lambda x: F.gelu(x, approximate=True), normal(3, 4))
 row("unary", "prelu", lambda x, a: F.prelu(x, a), normal(2, 3, 4, 5), normal(3))
 row("unary", "prelu_shared", lambda x, a: F.prelu(x, a), normal(2, 3), normal(1))
@@ -343,6 +350,9 @@ for name in ["add", "subtract", "multiply", "divide", "maximum", "minimum", "fma
     row("binary", name, getattr(paddle, name), normal(3, 4), positive(3, 4))
     row("binary", f"{name}_broadcast", getattr(paddle, name), normal(2, 3, 4), positive(3, 1))
 row("binary", "pow", lambda x, y: x**y, positive(3, 4), normal(3, 4))
+row("binary", "pow_zero", lambda x, y: x**y, np.array([0.0, 0.0, 0.0, 3.0]), np.array([0.0, 1.0, 2.0, 0.0]))
+for name in ("maximum", "minimum", "fmax", "fmin"):
+    row("binary", f"{name}_ties", getattr(paddle, name), np.array([1.0, 2.0, 0.0]), np.array([1.0, 1.0, 0.0]))
 row("binary", "atan2", paddle.atan2, normal(3, 4), positive(3, 4))
 row("binary", "image_bias", lambda x, b: image(x) + b, normal(2, 3, 4, 5), normal(3, 1, 1))
 row("binary", "image_gate", lambda x, g: image(x) * image(g), normal(2, 3, 4, 5), normal(2, 3, 1, 1))
@@ -428,6 +438,20 @@ row(
     normal(3, 4),
 )
 row("reduce", "frobenius", lambda x: paddle.norm(x, "fro", [0, 1]), normal(3, 4))
+row("reduce", "frobenius_zero", lambda x: paddle.norm(x, "fro", [0, 1]), np.zeros((3, 4)))
+row(
+    "reduce",
+    "norm_corners",
+    lambda x: [paddle.norm(x, order, 1) for order in (1, 2, 3, np.inf, -np.inf)],
+    np.array([[1.0, -1.0, 0.0], [0.0, 0.0, 0.0], [2.0, 1.0, 1.0]]),
+)
+row(
+    "reduce",
+    "norm_of_nan",
+    lambda x: [paddle.isnan(paddle.norm(x, order, 1)) for order in (1, 2, 3, np.inf)],
+    np.array([[1.0, np.nan], [1.0, 0.0]]),
+    gradient=False,
+)
 row("reduce", "squared_l2_norm", lambda x: C.squared_l2_norm(x), normal(3, 4), gradient=False)
 row(
     "reduce",
@@ -465,6 +489,13 @@ row("shape", "unstack", lambda x: paddle.unstack(x, 1), normal(2, 3))
 row("shape", "unbind", lambda x: paddle.unbind(x, 0)[1], normal(2, 3))
 row("shape", "slice", lambda x: (x[1:3], x[:, -2:], x[0], x[-1], x[:, 1]), normal(4, 5))
 row("shape", "strided", lambda x: (x[::2, 1:4:2], x[::-1]), normal(4, 5))
+row("shape", "strided_backwards", lambda x: (x[-1:-9:-2], x[9:0:-1, -2:-9:-3]), normal(4, 5))
+row(
+    "shape",
+    "strided_empty",
+    lambda x: (paddle.strided_slice(x, [0], [-9], [-9], [-1]), paddle.strided_slice(x, [1], [0], [-9], [2]), x * 2),
+    normal(4, 5),
+)
 row("shape", "slice_image", lambda x: image(x)[:, 1:], normal(2, 3, 4, 5))
 row("shape", "crop", lambda x: paddle.crop(x, [2, 3], [1, 0]), normal(4, 4))
 row("shape", "expand", lambda x: (paddle.expand(x, [2, 3, 4]), paddle.broadcast_to(x, [3, 4])), normal(3, 1))
@@ -492,13 +523,6 @@ row(
     "shape",
     "full",
     lambda x: x + paddle.full([3], 2.0, "float64") + paddle.ones_like(x) - paddle.full_like(x, 0.5),
-row("shape", "strided_backwards", lambda x: (x[-1:-9:-2], x[9:0:-1, -2:-9:-3]), normal(4, 5))
-row(
-    "shape",
-    "strided_empty",
-    lambda x: (paddle.strided_slice(x, [0], [-9], [-9], [-1]), paddle.strided_slice(x, [1], [0], [-9], [2]), x * 2),
-    normal(4, 5),
-)
     normal(2, 3),
 )
 row(
@@ -636,8 +660,36 @@ row(
     integers(4, 3, 1),
 )
 row("loss", "nll", lambda x, y: F.nll_loss(F.log_softmax(x), y), normal(3, 4), integers(4, 3))
+row("loss", "nll_all_ignored", lambda x, y: F.nll_loss(x, y, ignore_index=2), normal(3, 4), np.full(3, 2))
+SURE = np.array([[0.0, 1.0], [1.0, 0.0], [0.4, 0.6]])
+row("loss", "cross_entropy_of_sure", lambda x, y: F.cross_entropy(x, y, use_softmax=False), SURE, np.array([1, 0, 1]))
+row(
+    "loss",
+    "cross_entropy_of_sure_and_wrong",
+    lambda x, y: F.cross_entropy(x, y, use_softmax=False, reduction="none"),
+    SURE,
+    np.array([0, 1, 1]),
+    gradient=False,
+)
+row(
+    "loss",
+    "cross_entropy_soft_of_sure",
+    lambda x, y: F.cross_entropy(x, y, use_softmax=False, soft_label=True),
+    SURE,
+    SURE,
+    gradient=False,  # Paddle's is NaN where the label is 0 too
+)
 row("loss", "bce", lambda x, y: F.binary_cross_entropy(x, y), unit(3, 4), unit(3, 4))
+row("loss", "bce_of_sure", lambda x, y: F.binary_cross_entropy(x, y), SURE, SURE)
+row("loss", "bce_of_sure_and_wrong", lambda x, y: F.binary_cross_entropy(x, y), SURE, 1 - SURE)
 row("loss", "bce_logits", lambda x, y: F.binary_cross_entropy_with_logits(x, y), normal(3, 4), unit(3, 4))
+row(  # Paddle's own gradient is 1 too small here
+    "loss",
+    "bce_logits_at_zero",
+    lambda x: F.binary_cross_entropy_with_logits(x, paddle.assign(np.array([0.0, 1.0, 0.3])), reduction="none"),
+    np.array([0.0, 0.0, -0.0]),
+    numeric=True,
+)
 row(
     "loss",
     "bce_logits_positive",
@@ -823,6 +875,19 @@ def test_a_reduction_without_a_rule_is_refused_by_name(reduce: str, include_self
     program = build(network, [Input("x", (4, 5)), Input("index", (4, 1), "int64")], name="scatter")
     with pytest.raises(EngineError, match=f"test_xla_ops.*reduce='{reduce}' with include_self={include_self}"):
         create("cpu").run(program, {"x": np.zeros((4, 5), np.float32), "index": np.zeros((4, 1), np.int64)})
+
+
+def test_a_probability_of_zero_that_no_label_asks_for_has_no_gradient() -> None:
+    """Paddle's is 0 / 0."""
+
+    def network(x: Any, training: bool) -> dict[str, Any]:
+        x.stop_gradient = False
+        loss = F.cross_entropy(x, paddle.assign(SURE), use_softmax=False, soft_label=True, reduction="sum")
+        return {"gradient": paddle.static.gradients([loss], [x])[0]}
+
+    program = build(network, [Input("x", SURE.shape, "float64")], name="sure", training=True)
+    gradient = np.asarray(create("cpu").run(program, {"x": SURE})["gradient"])
+    assert np.array_equal(gradient, -(SURE > 0).astype(np.float64))
 
 
 def test_every_rule_has_a_row() -> None:

@@ -17,7 +17,7 @@ Array = jax.Array
 def cross_entropy_with_softmax(op: Call, logits: Array, label: Array) -> tuple[Array, Array]:
     """(softmax, loss); hard labels [.., 1, ..] or soft ones shaped like the logits; loss 0 where `ignore_index`."""
     axis = op["axis"] % logits.ndim
-    log_probability = jax.nn.log_softmax(logits, axis) if op["use_softmax"] else jnp.log(logits)
+    log_probability = jax.nn.log_softmax(logits, axis) if op["use_softmax"] else _log(logits)
     if op["soft_label"]:
         loss = -jnp.sum(label * log_probability, axis, keepdims=True)
     else:
@@ -28,9 +28,22 @@ def cross_entropy_with_softmax(op: Call, logits: Array, label: Array) -> tuple[A
     return (jnp.exp(log_probability) if op["use_softmax"] else logits), loss
 
 
+@jax.custom_vjp
+def _log(probability: Array) -> Array:
+    """-1e20 at 0; what no label asks for has no gradient there either."""
+    return jnp.maximum(jnp.log(probability), -1e20)
+
+
+def _log_backward(probability: Array, gradient: Array) -> tuple[Array]:
+    return (jnp.where(gradient == 0, 0, gradient / probability),)
+
+
+_log.defvjp(lambda probability: (_log(probability), probability), _log_backward)
+
+
 @rule("nll_loss", kind=Kind.FULL)
 def nll_loss(op: Call, log_probability: Array, label: Array, weight: Array | None) -> tuple[Array, Array]:
-    """(loss, sum of the weights of the samples that count); classes on axis 1."""
+    """(loss, sum of the weights of the samples that count); classes on axis 1. The mean of no samples is 0."""
     ignored = label == op["ignore_index"]
     index = jnp.where(ignored, 0, label)
     picked = jnp.squeeze(jnp.take_along_axis(log_probability, jnp.expand_dims(index, 1), 1), 1)
@@ -39,15 +52,14 @@ def nll_loss(op: Call, log_probability: Array, label: Array, weight: Array | Non
     loss, total = -picked * share, jnp.sum(share)
     if op["reduction"] == "none":
         return loss, total
-    return (jnp.sum(loss) / total if op["reduction"] == "mean" else jnp.sum(loss)), total
+    return (jnp.sum(loss) / jnp.where(total == 0, 1, total) if op["reduction"] == "mean" else jnp.sum(loss)), total
 
 
 @rule("sigmoid_cross_entropy_with_logits", kind=Kind.FULL)
 def sigmoid_cross_entropy(op: Call, logits: Array, label: Array, weight: Array | None) -> Array:
     """`weight`, of each label, is what Paddle's API makes of its `pos_weight`: 1 + (pos_weight - 1) * label."""
     weight = jnp.ones((), logits.dtype) if weight is None else weight
-    magnitude = jnp.log1p(jnp.exp(-jnp.abs(logits))) + jax.nn.relu(-logits)
-    loss = (1 - label) * logits + weight * magnitude
+    loss = (1 - label) * logits + weight * jax.nn.softplus(-logits)
     counted = label != op["ignore_index"]
     loss = jnp.where(counted, loss, 0)
     if op["normalize"]:
@@ -57,10 +69,12 @@ def sigmoid_cross_entropy(op: Call, logits: Array, label: Array, weight: Array |
 
 @rule("bce_loss", kind=Kind.FULL)
 def bce_loss(op: Call, probability: Array, label: Array) -> Array:
-    """Logarithms are cut off at -100."""
-    first = jnp.maximum(jnp.log(probability), -100)
-    second = jnp.maximum(jnp.log1p(-probability), -100)
-    return -(label * first + (1 - label) * second)
+    """Logarithms are cut off at -100, and variances by which the gradient is divided at 1e-12."""
+    fixed = lax.stop_gradient(probability)
+    first = jnp.maximum(jnp.log(fixed), -100)
+    second = jnp.maximum(jnp.log1p(-fixed), -100)
+    slope = (fixed - label) / jnp.maximum(fixed * (1 - fixed), 1e-12)
+    return slope * (probability - fixed) - (label * first + (1 - label) * second)
 
 
 @rule("kldiv_loss", kind=Kind.FULL)

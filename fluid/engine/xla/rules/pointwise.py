@@ -38,13 +38,12 @@ _simple("add add_ grad_add", lambda x, y: operator.add(*_spread(x, y)))
 _simple("subtract subtract_", lambda x, y: operator.sub(*_spread(x, y)))
 _simple("multiply multiply_", lambda x, y: operator.mul(*_spread(x, y)))
 _simple("divide divide_", lambda x, y: operator.truediv(*_spread(x, y)))
-_simple("maximum", lambda x, y: numbers(x, y).where((x > y) | (x != x), x, y))
-_simple("minimum", lambda x, y: numbers(x, y).where((x < y) | (x != x), x, y))
-_simple("fmax", jnp.fmax)
-_simple("fmin", jnp.fmin)
+_simple("maximum", lambda x, y: numbers(x, y).maximum(x, y))
+_simple("minimum", lambda x, y: numbers(x, y).minimum(x, y))
+_simple("fmax", lambda x, y: jnp.where((x >= y) | (y != y), x, y))
+_simple("fmin", lambda x, y: jnp.where((x <= y) | (y != y), x, y))
 _simple("floor_divide", operator.floordiv)
 _simple("remainder", jnp.remainder)
-_simple("elementwise_pow", jnp.power, Kind.FULL)
 _simple("atan2", jnp.arctan2, Kind.FULL)
 
 _simple("equal", lambda x, y: x == y)
@@ -65,7 +64,7 @@ _simple("isfinite", jnp.isfinite)
 _simple("isnan", jnp.isnan)
 _simple("isinf", jnp.isinf)
 
-_simple("abs", abs)
+_simple("abs", lambda x: x * numbers(x).sign(x))
 _simple("sign", jnp.sign)
 _simple("floor", jnp.floor)
 _simple("ceil", jnp.ceil)
@@ -136,6 +135,12 @@ def cast(op: Call, x: Array) -> Array:
     return x.astype(wanted)
 
 
+@rule("elementwise_pow", kind=Kind.FULL, images=ALL)
+def elementwise_power(op: Call, x: Array, y: Array) -> Array:
+    """0 to the power of 0 is 1, with no gradient."""
+    return jnp.power(jnp.where((x == 0) & (y == 0), jnp.ones_like(x), x), y)
+
+
 @rule("pow", kind=Kind.FULL, images=ALL)
 def power(op: Call, x: Array) -> Array:
     exponent = float(op["y"])
@@ -147,7 +152,7 @@ def clip(op: Call, x: Array, low: Array, high: Array) -> Array | np.ndarray:
     low, high = low.reshape(()).astype(x.dtype), high.reshape(()).astype(x.dtype)
     if numbers(x, low, high) is np:
         return np.clip(x, low, high)
-    return jnp.where((x > low) & (x < high), x, lax.stop_gradient(jnp.clip(x, low, high)))
+    return jnp.where((x >= low) & (x <= high), x, lax.stop_gradient(jnp.clip(x, low, high)))
 
 
 @rule("relu6", images=ALL)
@@ -157,7 +162,7 @@ def relu6(op: Call, x: Array) -> Array:
 
 @rule("leaky_relu", "leaky_relu_", images=ALL)
 def leaky_relu(op: Call, x: Array) -> Array:
-    return jnp.where(x > 0, x, x * np.asarray(op["negative_slope"]).astype(x.dtype))
+    return jnp.where(x >= 0, x, x * np.asarray(op["negative_slope"]).astype(x.dtype))
 
 
 @rule("prelu")
@@ -178,8 +183,9 @@ def elu(op: Call, x: Array) -> Array:
 
 @rule("softplus", kind=Kind.FULL, images=ALL)
 def softplus(op: Call, x: Array) -> Array:
-    beta = op["beta"]
-    return jnp.where(x * beta > op["threshold"], x, jax.nn.softplus(jnp.minimum(x * beta, op["threshold"])) / beta)
+    scaled = x * op["beta"]
+    linear = scaled > op["threshold"]
+    return jnp.where(linear, x, jax.nn.softplus(jnp.where(linear, 0, scaled)) / op["beta"])
 
 
 @rule("gelu", images=ALL)

@@ -114,7 +114,7 @@ def clip_by_norm(op: Call, x: Array) -> Array:
 @rule("frobenius_norm", kind=Kind.FULL)
 def frobenius_norm(op: Call, x: Array, axis: Any) -> Array:
     axes = tuple(range(x.ndim)) if op.get("reduce_all") else _axes(op, axis, x.ndim)
-    return jnp.sqrt(jnp.sum(jnp.square(x), axes, keepdims=op["keep_dim"]))
+    return _root(jnp.sum(jnp.square(x), axes, keepdims=op["keep_dim"]), 2)
 
 
 @rule("p_norm", kind=Kind.FULL)
@@ -123,14 +123,21 @@ def p_norm(op: Call, x: Array) -> Array:
     axes = tuple(range(x.ndim)) if op["asvector"] else (op["axis"] % x.ndim,)
     if order == 0:
         return jnp.sum((x != 0).astype(x.dtype), axes, keepdims=keep)
+    size = x * jnp.sign(x)
     if np.isinf(order):
-        return (jnp.max if order > 0 else jnp.min)(jnp.abs(x), axes, keepdims=keep)
+        last = lax.stop_gradient((jnp.max if order > 0 else jnp.min)(size, axes, keepdims=True))
+        # Each of several that are equal gets the whole gradient.
+        tied = jnp.where((size == last) & jnp.isfinite(size), size - lax.stop_gradient(size), 0)
+        y = last + jnp.sum(tied, axes, keepdims=True)
+        return y if keep else y.squeeze(axes)
     if order == 1:
-        return jnp.sum(jnp.abs(x), axes, keepdims=keep)
-    # The gradient of a norm at 0 is 0, not NaN.
-    powers = jnp.sum(jnp.abs(x) ** order, axes, keepdims=keep)
-    positive = powers > 0
-    return jnp.where(positive, jnp.where(positive, powers, 1) ** (1 / order), 0)
+        return jnp.sum(size, axes, keepdims=keep)
+    return _root(jnp.sum(size**order, axes, keepdims=keep), order)
+
+
+def _root(x: Array, order: float) -> Array:
+    """Its gradient at 0 is 0, not NaN."""
+    return jnp.where(x == 0, 0, jnp.where(x == 0, 1, x) ** (1 / order))
 
 
 @rule("softmax", "softmax_", kind=Kind.FULL)
@@ -226,7 +233,10 @@ def cumprod(op: Call, x: Array) -> Array:
 
 @rule("maxout", images=("x",))
 def maxout(op: Call, x: Array) -> Array:
-    """Maximum over groups of neighbouring channels (Goodfellow et al., arXiv:1302.4389)."""
+    """Maximum over groups of neighbouring channels (Goodfellow et al., arXiv:1302.4389), the first of equal ones."""
     axis, groups = op.axis(op["axis"], x.ndim), op["groups"]
     shape = [*x.shape[:axis], x.shape[axis] // groups, groups, *x.shape[axis + 1 :]]
-    return jnp.max(x.reshape(shape), axis + 1)
+    best, *others = jnp.unstack(x.reshape(shape), axis=axis + 1)
+    for other in others:
+        best = jnp.where(other > best, other, best)
+    return best
