@@ -111,6 +111,43 @@ def test_a_run_goes_on_with_another_number_of_devices_and_of_hosts(tmp_path):
     assert events(output, "eval")[-1]["loss"] == pytest.approx(expected[20], rel=1e-4)
 
 
+IN_PARTS = """
+import sys
+from pathlib import Path
+from fluid.tests.toy import ToyFlags, main
+output, coordinator, hosts, host = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+joining = {"coordinator": coordinator, "num_hosts": hosts, "host_id": host} if hosts > 1 else {}
+flags = {"seed": 5, "eval_every": 100, "engine": "xla", "device": "cpu"}
+main(ToyFlags(output_dir=output / "straight", **flags, **joining))
+# The processes have joined.
+main(ToyFlags(output_dir=output / "parts", max_steps=13, **flags))
+main(ToyFlags(output_dir=output / "parts", checkpoint=output / "parts", max_steps=20, **flags))
+"""
+"""Three runs in one process, since it is the imports that take time."""
+
+
+@pytest.mark.parametrize("hosts", [1, 2])
+def test_resume_is_exact_on_eight_devices(tmp_path, hosts):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        coordinator = f"127.0.0.1:{free.getsockname()[1]}"
+    environment = {**with_devices(8 // hosts), "PYTHONPATH": str(TOY.parents[2])}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", IN_PARTS, str(tmp_path), coordinator, str(hosts), str(host)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for host in range(hosts)
+    ]
+    said = [process.communicate(timeout=180)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * hosts, said
+    assert "8 x cpu" in said[0]
+    assert_same_bits(final_state(tmp_path / "parts"), final_state(tmp_path / "straight"))
+
+
 @pytest.mark.parametrize("stop", [8, 13], ids=["at an epoch end", "inside an epoch"])
 def test_resume_is_exact(tmp_path, straight, stop):
     toy.main(ToyFlags(output_dir=tmp_path, seed=5, eval_every=100, max_steps=stop))
