@@ -441,6 +441,25 @@ def test_a_loop_over_a_known_range_inside_a_loop_that_depends_on_data() -> None:
     assert_close(expected, actual, 1e-6)
 
 
+def test_training_a_loop_inside_a_loop_is_refused() -> None:
+    """The gradient that Paddle writes for it is zero, and its own executor does not run it."""
+
+    def network(x: Any, training: bool) -> dict[str, Any]:
+        def inner(j: Any, y: Any) -> list[Any]:
+            return [j + 1, paddle.tanh(y) * 1.5]
+
+        def outer(i: Any, y: Any) -> list[Any]:
+            return [i + 1, paddle.static.nn.while_loop(lambda j, y: j < 2, inner, [paddle.full([1], 0, "int64"), y])[1]]
+
+        x.stop_gradient = False
+        y = paddle.static.nn.while_loop(lambda i, y: i < 3, outer, [paddle.full([1], 0, "int64"), x])[1]
+        return {"gradient": paddle.static.gradients([paddle.sum(y)], [x])[0]}
+
+    program = build(network, [Input("x", (3,))], name="nested", training=True)
+    with pytest.raises(EngineError, match="does not train a loop inside a loop"):
+        create("cpu").run(program, {"x": np.ones(3, np.float32)})
+
+
 def test_training_through_a_branch() -> None:
     def network(x: Any, training: bool) -> dict[str, Any]:
         one, two = paddle.nn.Linear(4, 3), paddle.nn.Linear(4, 3)

@@ -5,6 +5,7 @@ from typing import Any
 
 from fluid.engine.paddle import PaddleEngine
 from fluid.engine.xla import control, create, registers
+from fluid.errors import EngineError
 from fluid.program import Input, Program, Value, build
 
 import numpy as np
@@ -108,3 +109,66 @@ def test_a_loop_computes_the_same(step: Step, initial: int, buffered: bool, monk
     assert found["xla"].shape == found["paddle"].shape
     np.testing.assert_allclose(found["xla"], found["paddle"], rtol=1e-6)
     assert plans and all((found is None) == buffered for found in plans)
+
+
+def test_how_many_tensors_an_array_has() -> None:
+    def network(x: Value, training: bool) -> dict[str, Value]:
+        array = paddle.tensor.create_array("float32")
+        for place in range(3):
+            paddle.tensor.array_write(x, paddle.full([1], place, "int64"), array)
+        joined, lengths = paddle.tensor.manipulation.tensor_array_to_tensor(array, axis=1, use_stack=True)
+        return {"count": paddle.tensor.array_length(array), "joined": joined, "lengths": lengths}
+
+    program, feed = build(network, [Input("x", (ROWS, 2))], name="eval"), {"x": np.ones((ROWS, 2), np.float32)}
+    expected, found = PaddleEngine().run(program, feed), create("cpu").run(program, feed)
+    for name, value in expected.items():
+        np.testing.assert_array_equal(np.asarray(found[name]), value, name)
+
+
+def written_while_small(array: Any, x: Value) -> None:
+    """At a place that data decides: XLA would write to the last tensor again and again."""
+
+    def going(number: Value, total: Value) -> Value:
+        return paddle.sum(total) < 30
+
+    def advance(number: Value, total: Value) -> list[Value]:
+        paddle.tensor.array_write(total, number + 1, array)
+        return [number + 1, total * 2.0]
+
+    paddle.static.nn.while_loop(going, advance, [paddle.full([1], 0, "int64"), x])
+
+
+def written_in_a_branch(array: Any, x: Value) -> None:
+    def write(factor: float) -> None:
+        paddle.tensor.array_write(x * factor, paddle.full([1], 0, "int64"), array)
+
+    paddle.static.nn.cond(paddle.sum(x) > 0, lambda: write(2.0), lambda: write(3.0))
+
+
+def counted_in_a_loop(array: Any, x: Value) -> None:
+    def advance(number: Value) -> list[Value]:
+        paddle.tensor.array_write(x, paddle.tensor.array_length(array), array)
+        return [number + 1]
+
+    paddle.static.nn.while_loop(lambda number: number < 4, advance, [paddle.full([1], 0, "int64")])
+
+
+@pytest.mark.parametrize(
+    ("use", "message"),
+    [
+        (written_while_small, "fill a buffer of fixed size"),
+        (written_in_a_branch, "its branches write to an array"),
+        (counted_in_a_loop, "count the steps"),
+    ],
+)
+def test_an_array_whose_length_or_content_data_decides_is_refused(use: Callable[..., None], message: str) -> None:
+    def network(x: Value, training: bool) -> dict[str, Value]:
+        array = paddle.tensor.create_array("float32")
+        first = paddle.full([1], 0, "int64")
+        paddle.tensor.array_write(x, first, array)
+        use(array, x)
+        return {"first": paddle.tensor.array_read(array, first)}
+
+    program = build(network, [Input("x", (None, 2))], name="eval")
+    with pytest.raises(EngineError, match=message):
+        create("cpu").run(program, {"x": np.ones((ROWS, 2), np.float32)})

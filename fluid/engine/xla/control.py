@@ -73,6 +73,10 @@ def _stack_create(trace: Trace, operation: Operation) -> list[Any]:
     return [Stack(), None, None]
 
 
+def _nested(operation: Operation) -> EngineError:
+    return EngineError(f"{operation}: the xla engine does not train a loop inside a loop; use one loop")
+
+
 def _stack_of(trace: Trace, operation: Operation) -> int:
     return trace.gradients.stacks[operation.operand(0)]
 
@@ -80,7 +84,7 @@ def _stack_of(trace: Trace, operation: Operation) -> int:
 def _push(trace: Trace, operation: Operation) -> list[Any]:
     number = _stack_of(trace, operation)
     if trace.env[number].depth:
-        raise EngineError(f"{operation}: the xla engine does not train a loop inside a loop; use one loop")
+        raise _nested(operation)
     values = trace.operands(operation)[1:]
     frames, constants = {}, {}
     for position in trace.gradients.needed[operation.index]:
@@ -142,12 +146,14 @@ class _Loop:
         self.popped = _stacks_used(trace, self.body, "cf.tuple_pop")
         operands = trace.operands(operation)
         self.start = operands[0]
+        self.placed = trace.placed
         trace.env.update(zip(self.arguments, operands[1:], strict=True))
 
     def body_trace(self, values: dict[int, Any], index: Any) -> Trace:
         """A trace for one iteration."""
         child = self.trace.child(values, jax.random.fold_in(self.trace.key, index))
         child.fed.update(self.variables)
+        child.placed = self.placed
         return child
 
     def matched(self, values: dict[int, Any], wanted: dict[int, Any]) -> dict[int, Any]:
@@ -269,6 +275,7 @@ def _plans(loop: _Loop, followed: _Followed) -> dict[int, Plan]:
 def _run_scan(loop: _Loop, followed: _Followed) -> None:
     trace, env = loop.trace, loop.trace.env
     count = followed.count
+    loop.placed = trace.placed | followed.places.keys()
     for number, capacity in followed.capacity.items():
         env[number] = env[number].grown(capacity)
     plans = _plans(loop, followed)
@@ -286,6 +293,8 @@ def _run_scan(loop: _Loop, followed: _Followed) -> None:
             values[number] = Registers(found, content, None if buffer is None else buffer.dtype)
         child = loop.body_trace(values, item["index"])
         child.block(loop.body)
+        if any(child.env[number].depth > 1 for number in loop.pushed):
+            raise _nested(loop.operation)
         constants.update({number: child.env[number].constants for number in loop.pushed})
         pushed = {number: (child.env[number].frames, child.env[number].keys) for number in loop.pushed}
         slots = {number: child.env[number].values for number in plans}
@@ -433,6 +442,8 @@ def _zeros(leaf: Any) -> Any:
 
 def _common(one: Any, other: Any, operation: Operation) -> Any:
     """The type that both branches can return: they may differ between bfloat16 and float32."""
+    if isinstance(one, TensorArray) or isinstance(other, TensorArray):
+        raise EngineError(f"{operation}: its branches write to an array; let them return what is written after them")
     if one.shape != other.shape:
         raise EngineError(f"{operation}: its branches return {list(one.shape)} and {list(other.shape)}")
     return jax.ShapeDtypeStruct(one.shape, jnp.promote_types(one.dtype, other.dtype))
@@ -464,11 +475,13 @@ def _array_write(trace: Trace, operation: Operation) -> list[Any]:
         return [array.written(operation, value)]
     if isinstance(place, np.ndarray):
         array = array.grown(int(place.reshape(())) + 1)
+    elif operation.index not in trace.placed and operation.operand(2) not in trace.gradients.pushed:
+        # XLA would write to the last tensor what lies behind it.
+        raise EngineError(
+            f"{operation}: where this writes, and so the length of the array, depends on data; "
+            "fill a buffer of fixed size instead"
+        )
     if array.buffer is None:
-        if not array.capacity:
-            raise EngineError(
-                f"{operation}: the length of this array depends on data; fill a buffer of fixed size instead"
-            )
         array = TensorArray(jnp.zeros((array.capacity, *value.shape), value.dtype), array.capacity)
     place = jnp.asarray(place).reshape(())
     # Not a scatter: this is written in place, and together with what computes the value.
@@ -487,16 +500,20 @@ def _array_read(trace: Trace, operation: Operation) -> list[Any]:
 
 
 def _array_length(trace: Trace, operation: Operation) -> list[Any]:
+    if trace.inside:
+        raise EngineError(
+            f"{operation}: inside a loop or a branch the length of an array is not known; count the steps"
+        )
     (array,) = trace.operands(operation)
-    return [np.array(array.capacity, np.int64)]
+    return [np.array([array.capacity], np.int64)]
 
 
 def _array_to_tensor(trace: Trace, operation: Operation) -> list[Any]:
     (array,) = trace.operands(operation)
     axis, count = operation.attributes["axis"], len(array.buffer)
+    lengths = np.full(count, sum(array.buffer.shape[1 + axis : 2 + axis]), np.int32)
     if operation.attributes["use_stack"]:
-        return [jnp.moveaxis(array.buffer, 0, axis), np.ones(count, np.int32)]
-    lengths = np.full(count, array.buffer.shape[1 + axis], np.int32)
+        return [jnp.moveaxis(array.buffer, 0, axis), lengths]
     return [jnp.concatenate(list(array.buffer), axis), lengths]
 
 

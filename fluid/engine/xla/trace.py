@@ -55,6 +55,8 @@ class Trace:
     """Whether this traces the body of a loop or branch, whose pullbacks cannot leave it."""
     kernels: Kernels | None = None
     """None: everything by rules."""
+    placed: set[int] = field(default_factory=set)
+    """Writes to arrays of loops for which there is room, by operation: their places are known although not while tracing."""
     made: dict[Any, Any] = field(default_factory=dict)
     """What kernels made beside the results of the operation at hand, for those that follow; see who fills it."""
 
@@ -76,6 +78,7 @@ class Trace:
             set(self.fed),
             {},
             True,
+            placed=self.placed,
         )
 
     def block(self, block: Block) -> None:
