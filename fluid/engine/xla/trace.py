@@ -192,7 +192,7 @@ class Trace:
             if entry.images == ALL or name in entry.images
         ]
         if any(any_channels_last(value) for value in images):
-            return True
+            return all(leaf.ndim <= 4 for leaf in jax.tree.leaves(images))
         return entry.prefers_channels_last and images[0].ndim == 4
 
     def _checked(self, operation: Operation, value: int, result: Any) -> Any:
