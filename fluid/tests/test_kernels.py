@@ -64,6 +64,13 @@ def smoothed(logits: Any, label: Any) -> tuple[Any, Any]:
     return paddle.squeeze(losses, 2), F.cross_entropy(logits, label, reduction="none")
 
 
+def without_a_word(logits: Any, label: Any) -> tuple[Any, Any]:
+    """A word that training ignores is reported."""
+    label = paddle.maximum(label, paddle.zeros_like(label))
+    ignored = F.cross_entropy(logits, label, reduction="none", ignore_index=int(feed()["label"][1, 0]))
+    return ignored, F.cross_entropy(logits, label, reduction="none")
+
+
 def of_soft_labels(logits: Any, label: Any) -> tuple[Any, Any]:
     target = 0.9 * F.one_hot(paddle.maximum(label, paddle.zeros_like(label)), WORDS) + 0.1
     losses = paddle.squeeze(F.cross_entropy(logits, target, reduction="none", soft_label=True), 2)
@@ -146,6 +153,7 @@ FULL = pytest.mark.full
     ("losses", "precision", "tolerance"),
     [
         (smoothed, "fp32", 2e-5),
+        (without_a_word, "fp32", 2e-5),
         pytest.param(plain, "fp32", 2e-5, marks=FULL),
         pytest.param(smoothed, "bf16", 2e-2, marks=FULL),
         pytest.param(plain, "bf16", 2e-2, marks=FULL),

@@ -86,9 +86,8 @@ def _call(trace: Trace, logits: int) -> _Made | None:
         return None
     target = _target(trace.uses, trained[0])
     assert target is not None
-    label = trace.env[target.label].reshape(array.shape[:-1])
-    # Who is to be ignored has no place among the words, and a loss of 0.
-    label = jnp.where(label == target.ignored, 0, label)
+    # Who is to be ignored may have no place among the words; another loss may count a word that this one ignores.
+    label = jnp.clip(trace.env[target.label].reshape(array.shape[:-1]), 0, array.shape[-1] - 1)
     return _Made(*kernel.cross_entropy(trace.kernels, array, label, target.smoothing))
 
 
