@@ -711,6 +711,22 @@ def test_what_weights_alone_determine_is_split_off_unless_it_is_large():
     assert halve(function, weights, x[:2]).name == halves.name
 
 
+def test_what_is_made_of_weights_and_of_shapes_is_made_anew_for_other_shapes() -> None:
+    """A product of a weight and of the number of rows has the same form for any number of rows."""
+
+    def network(x: Any, training: bool) -> dict[str, Any]:
+        weight = paddle.create_parameter([4], "float32", default_initializer=paddle.nn.initializer.Constant(1.0))
+        rows = paddle.cast(paddle.shape(x)[0:1], "float32")
+        return {"y": x + weight * rows}
+
+    program = build(network, [Input("x", (None, 4))], name="eval")
+    engine = create("cpu")
+    engine.load(initialise(program, seed=0))
+    for rows in (2, 3, 2):
+        found = np.asarray(engine.run(program, {"x": np.zeros((rows, 4), np.float32)})["y"])
+        assert (found == rows).all(), rows
+
+
 def test_few_arrays_go_from_half_to_half():
     """Parts of a kept array are taken in the second half, and vectors travel as one."""
 

@@ -5,11 +5,13 @@ statistics into a factor and a shift. The results stay the same as long as the w
 spare a step on one image as many launches as the network has layers.
 """
 
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal, Var, jaxpr_as_fun
 
 VIEWS = ("slice", "squeeze", "reshape", "broadcast_in_dim")
@@ -21,7 +23,7 @@ class Halves(NamedTuple):
     before: Callable[..., Any]
     after: Callable[..., Any]
     name: str
-    """The text of the first half: equal for two functions that prepare the same values."""
+    """Of the first half, its text and constants: equal for two functions that prepare the same values."""
 
 
 def halve(function: Callable[..., Any], constant: Sequence[Any], *arguments: Any) -> Halves:
@@ -64,7 +66,16 @@ def halve(function: Callable[..., Any], constant: Sequence[Any], *arguments: Any
         values = _unpacked(prepared, shapes_between)
         return jax.tree.unflatten(tree, jaxpr_as_fun(after)(*values, *jax.tree.leaves(others)))
 
-    return Halves(run_before, run_after, str(before))
+    return Halves(run_before, run_after, f"{before}{_digest(before)}")
+
+
+def _digest(closed: ClosedJaxpr) -> str:
+    """Of the constants that it uses: they may follow from the shapes of what is fed, and its text does not show them."""
+    used, digest = set(_operands(closed.jaxpr.eqns)), hashlib.sha256()
+    for value, constant in zip(closed.jaxpr.constvars, closed.consts, strict=True):
+        if value in used:
+            digest.update(np.asarray(constant).tobytes())
+    return digest.hexdigest()
 
 
 def _views_at_the_end(equations: Sequence[JaxprEqn], known: set[Var]) -> tuple[list[JaxprEqn], list[JaxprEqn]]:
