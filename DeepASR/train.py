@@ -26,7 +26,7 @@ from DeepASR.sizes import Sizes
 from DeepASR.transforms import add_deltas, read_statistics, speaker_means, statistics
 from fluid import config as configuration
 from fluid.checkpoint import Meta
-from fluid.config import BatchFlags, Count, Natural, Positive, TrainFlags, Was, defaults
+from fluid.config import BatchFlags, Count, Natural, Positive, TrainFlags, Was, defaults, named
 from fluid.errors import UserError
 from fluid.evaluator import Evaluator
 from fluid.interface import Interface
@@ -122,6 +122,8 @@ RECIPE_OF_2018: dict[str, Any] = {
 }
 DECAY_EVERY = 1879
 """Updates between two decays of 2018's learning rate."""
+OWN_DECAY = {"decay_epochs", "warmup_steps", "warmup_epochs"}
+"""Flags that make it another."""
 
 
 def main(flags: Flags) -> Outcome:
@@ -267,7 +269,7 @@ def build_programs(flags: Flags, sizes: Sizes, steps_per_epoch: int) -> Mapping[
     """The Programs by role, built with Paddle."""
     from DeepASR import building
 
-    if flags.recipe == "2018":
+    if flags.recipe == "2018" and flags.lr_strategy == RECIPE_OF_2018["lr_strategy"] and not OWN_DECAY & named(flags):
         return building.build_programs(flags, sizes, Exponential(flags.lr, DECAY_EVERY, flags.decay_rate))
     rate = schedule(flags, steps_per_epoch=steps_per_epoch, num_epochs=flags.num_epochs, warmup_steps=100)
     return building.build_programs(flags, sizes, rate)
@@ -292,7 +294,7 @@ def newbob_of(flags: Flags, programs: Mapping[str, Interface], facts: dict | Non
     """What sets the learning rate where --newbob asks for it. Raises UserError beside a schedule."""
     if not flags.newbob:
         return None
-    if flags.recipe == "2018" or "lr_strategy" in configuration.named(flags):
+    if flags.recipe == "2018" or "lr_strategy" in named(flags):
         raise UserError("--newbob decides the learning rate by itself: leave --lr_strategy and --recipe 2018 out")
     return Newbob(programs.get("apply", programs["train"]), flags.lr, dict((facts or {}).get(NEWBOB, {})))
 

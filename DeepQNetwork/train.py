@@ -8,7 +8,7 @@ python train.py --env Pong --preset 2018     the network and settings of 2018
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 if __package__ in (None, ""):
@@ -24,7 +24,7 @@ from DeepQNetwork.opening import open_agent
 from DeepQNetwork.recipe import Recipe, fill, learning_rate, returns_of, view_of
 from DeepQNetwork.watch import Recorder, watch
 from fluid import config as configuration
-from fluid.config import Count, Number, Seed, Share, TrainFlags, Workers
+from fluid.config import Count, Number, Seed, Share, TrainFlags, Workers, changed
 from fluid.engine import Engine
 from fluid.errors import UserError
 from fluid.interface import Interface
@@ -105,7 +105,8 @@ def train_seeds(flags: Flags) -> list[Outcome]:
     for seed in flags.seeds:
         own = folder / f"seed_{seed}"
         resumed = own if flags.checkpoint is not None and own.exists() else None
-        outcomes.append(train_one(replace(flags, seeds=(), seed=seed, output_dir=own, checkpoint=resumed)))
+        one = {"seeds": (), "seed": seed, "output_dir": own, "checkpoint": resumed}
+        outcomes.append(train_one(changed(flags, one)))
         scores[seed] = {row["step"]: row["score"] for row in events(own, "eval")}
     rows = {
         f"seed {seed}": f"best {max(own.values()):.1f}, last {[*own.values()][-1]:.1f}" for seed, own in scores.items()
@@ -227,7 +228,7 @@ def recordings(flags: Flags, run: Run, learner: Learner, player: Player) -> list
 def complete(flags: Flags) -> Flags:
     """The flags with every open one filled; raises UserError for what does not fit together."""
     atari = is_atari(flags.env)
-    flags = replace(flags, **fill(flags))
+    flags = changed(flags, fill(flags))
     cartpole = flags.env.startswith("CartPole")
     steps = flags.max_steps or (10_000_000 if atari else 50_000)
     eval_every = flags.eval_every or min(100_000 if atari else 2_500, steps)
@@ -237,15 +238,15 @@ def complete(flags: Flags) -> Flags:
             f"--mem_size {flags.mem_size} is too small for --learning_starts {flags.learning_starts} with {flags.num_envs} "
             f"environments: it never holds the {needed} frames that learning starts with"
         )
-    return replace(
-        flags,
-        max_steps=steps,
-        log_every=flags.log_every or max(min(steps // 50, 10_000), 1),
-        eval_every=eval_every,
-        save_every=flags.save_every or steps + 1,
-        test_episodes=flags.test_episodes or (10 if atari else 20),
-        target_score=490.0 if flags.target_score is None and cartpole else flags.target_score,
-    )
+    own = {
+        "max_steps": steps,
+        "log_every": flags.log_every or max(min(steps // 50, 10_000), 1),
+        "eval_every": eval_every,
+        "save_every": flags.save_every or steps + 1,
+        "test_episodes": flags.test_episodes or (10 if atari else 20),
+        "target_score": 490.0 if flags.target_score is None and cartpole else flags.target_score,
+    }
+    return changed(flags, own)
 
 
 def describe(flags: Flags, environment: environments.Environment) -> Agent:

@@ -26,6 +26,8 @@ import tyro
 Config = TypeVar("Config")
 _NAMED = "_named"
 """Attribute of a parsed configuration."""
+INSTEAD = {"num_epochs": "max_steps", "warmup_epochs": "warmup_steps", "use_ema": "average_window"}
+"""A flag -> the flag of the same in other terms, which no recipe sets where the first is named."""
 _TRUE, _FALSE = ("true", "1", "yes", "t", "y", "on"), ("false", "0", "no", "f", "n", "off")
 
 
@@ -353,6 +355,12 @@ def unnamed(config: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name not in named(config)}
 
 
+def left_open(config: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a recipe's `values` about which the command line says nothing, in other terms (`INSTEAD`) either."""
+    told = {INSTEAD[name] for name in INSTEAD.keys() & named(config) if getattr(config, name) is not False}
+    return {name: value for name, value in unnamed(config, values).items() if name not in told}
+
+
 def with_recipe(config: Trained, values: Mapping[str, Any]) -> Trained:
     """The flags of a train.py with the values of a recipe where the command line names none.
 
@@ -360,7 +368,7 @@ def with_recipe(config: Trained, values: Mapping[str, Any]) -> Trained:
     """
     if config.checkpoint is not None or config.programs is not None:
         return config
-    return with_named(config, unnamed(config, values))
+    return with_named(config, left_open(config, values))
 
 
 def as_built(config: Config, settings: Mapping[str, Any], names: Collection[str], what: str, mend: str) -> Config:

@@ -220,7 +220,7 @@ def with_recipe(flags: Flags) -> Flags:
     begun = (flags.checkpoint, flags.programs)
     if flags.digit_copy or any(value is not None for value in (*other, *begun)):
         return flags
-    own = configuration.unnamed(flags, EMBEDDED_RECIPE)
+    own = configuration.left_open(flags, EMBEDDED_RECIPE)
     words = " ".join(f"--{name} {value}" for name, value in own.items())
     console.print(f"the embedded sentences are learned with {words}", markup=False, highlight=False)
     return configuration.with_recipe(flags, own)

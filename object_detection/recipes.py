@@ -11,17 +11,22 @@ from fluid.session import Length
 if TYPE_CHECKING:
     from object_detection.train import Flags
 
+STEPS = "piecewise_decay"
+VOC_EPOCHS, VOC_FACTORS = (40, 60, 80, 100), (1.0, 0.5, 0.25, 0.1, 0.01)
+COCO_EPOCHS, COCO_FACTORS = (12, 19), (1.0, 0.5, 0.25)
 OF_2018 = {
     "optimizer": "rmsprop",
     "momentum_rate": 0.0,
     "lr": 0.001,
+    "lr_strategy": STEPS,
+    "step_epochs": VOC_EPOCHS,
     "conv_lr": 0.1,
     "l2_decay": 5e-5,
     "batch_size": 64,
     "num_epochs": 120,
     "ap_version": "11point",
 }
-"""Flag -> value; the augmentation of then is the default."""
+"""Flag -> value; the augmentation of then is the default. COCO has other steps, which only the data tell."""
 OF_SHAPES = {
     "model": "ssd_mobilenet_v1_x0_25",
     "image_size": 96,
@@ -35,8 +40,6 @@ OF_SHAPES = {
     "apply_crop": False,
 }
 """A narrow network for small pictures, minutes on a CPU; flag -> value."""
-VOC_EPOCHS, VOC_FACTORS = (40, 60, 80, 100), (1.0, 0.5, 0.25, 0.1, 0.01)
-COCO_EPOCHS, COCO_FACTORS = (12, 19), (1.0, 0.5, 0.25)
 WARMUP_STEPS = 100
 """Where no flag says it."""
 
@@ -53,7 +56,7 @@ def applied(flags: "Flags") -> "Flags":
 
 def learning_rate(flags: "Flags", steps_per_epoch: int, *, coco: bool) -> Schedule:
     """By update: as the flags say; by the recipe of 2018 in steps, which are others for COCO."""
-    if flags.recipe == "2018" and "lr_strategy" not in configuration.named(flags):
+    if (flags.recipe, flags.lr_strategy, flags.step_epochs) == ("2018", STEPS, VOC_EPOCHS):
         epochs, factors = (COCO_EPOCHS, COCO_FACTORS) if coco else (VOC_EPOCHS, VOC_FACTORS)
         return Piecewise(
             tuple(epoch * steps_per_epoch for epoch in epochs), tuple(flags.lr * factor for factor in factors)

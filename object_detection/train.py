@@ -17,7 +17,7 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fluid import config as configuration
-from fluid.config import BatchFlags, Count, Natural, Positive, Share, TrainFlags, defaults
+from fluid.config import BatchFlags, Count, Natural, Positive, Share, TrainFlags, changed, defaults
 from fluid.data import batches_per_epoch
 from fluid.errors import DataError, UserError
 from fluid.evaluator import Evaluator
@@ -144,7 +144,7 @@ def main(flags: Flags) -> Outcome:
         check_data(flags, lambda data: describe(flags, data))
         return Outcome(step=0, nothing_left=True)
     settled = settle(flags, TASK, free=FREE)
-    settled.flags = flags = replace(settled.flags, pretrained_model=starting_weights(settled.flags))
+    settled.flags = flags = changed(settled.flags, {"pretrained_model": starting_weights(settled.flags)})
     settled.refuse_changes(*NETWORK_FLAGS)
     data, validation = training_data(flags), open_sound_part(flags, "val", flags.val_split)
     detector = describe(flags, data, settled.facts)

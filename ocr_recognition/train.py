@@ -131,9 +131,17 @@ def main(flags: Flags) -> Outcome:
 def length_of(settled: Settled[Flags], words: TrainingWords) -> Length:
     """Updates of the run."""
     flags, batches = settled.flags, words.batches_per_epoch
-    length = settled.length(batches, flags.num_epochs, batch_size=flags.batch_size, accumulate=flags.accumulate_batches)
+    epochs = epochs_of(flags, batches // flags.accumulate_batches)
+    length = settled.length(batches, epochs, batch_size=flags.batch_size, accumulate=flags.accumulate_batches)
     settled.refuse_other_length(length)
     return length
+
+
+def epochs_of(flags: Flags, steps_per_epoch: int) -> int:
+    """Passes over the words: with a recipe as many as its steps take."""
+    if flags.recipe is None or flags.max_steps is None:
+        return flags.num_epochs
+    return -(-flags.max_steps // max(1, steps_per_epoch))
 
 
 def describe(flags: Flags, facts: dict[str, Any] | None) -> Recognizer:
@@ -173,7 +181,8 @@ def build_programs(flags: Flags, recognizer: Recognizer, steps_per_epoch: int) -
     from fluid.optimizers import optimizer
     from ocr_recognition.network import evaluation_program, inference_program, training_programs
 
-    rate = schedule(flags, steps_per_epoch=steps_per_epoch, num_epochs=flags.num_epochs, warmup_steps=WARMUP_STEPS)
+    epochs = epochs_of(flags, steps_per_epoch)
+    rate = schedule(flags, steps_per_epoch=steps_per_epoch, num_epochs=epochs, warmup_steps=WARMUP_STEPS)
     training = training_programs(
         recognizer,
         optimizer=lambda: optimizer(flags),

@@ -7,6 +7,7 @@ import sys
 import typing
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from fluid import config as groups_here
 from fluid import optimizers
@@ -54,6 +55,45 @@ def numbers(kind: object) -> Iterator[tuple[object, ...]]:
     else:
         for part in typing.get_args(kind):
             yield from numbers(part)
+
+
+RECIPES = [
+    ("DeepASR", "train", "with_recipe", "--recipe 2018"),
+    ("icnet", "train", "with_recipe", "--recipe 2018"),
+    ("image_classification", "recipes", "applied", "--model ResNet50_vd"),
+    ("neural_machine_translation", "train", "with_recipe", ""),
+    ("object_detection", "recipes", "applied", "--recipe 2018"),
+    ("object_detection", "recipes", "applied", ""),
+    ("ocr_recognition", "recipe", "with_recipe", "--recipe 2018"),
+    ("ocr_recognition", "recipe", "with_recipe", "--recipe 2018 --model attention"),
+]
+"""Task, module and function that apply a recipe, and the flags that name it. DeepQNetwork's presets fill what is None."""
+
+
+@pytest.mark.parametrize(("task", "module", "function", "words"), RECIPES)
+def test_what_is_named_wins_over_a_recipe(task: str, module: str, function: str, words: str) -> None:
+    """Where it is named at its default, too, and in other terms than the recipe has."""
+    flags = flags_of(ROOT / task / "train.py")
+    more = (lambda line: None,) if task == "image_classification" else ()
+
+    def applied(*named: str) -> Any:
+        apply = getattr(importlib.import_module(f"{task}.{module}"), function)
+        return apply(groups_here.parse(flags, [*words.split(), *named]), *more)
+
+    plain, usual = groups_here.parse(flags, words.split()), applied()
+    learned = [
+        item.name for item in dataclasses.fields(flags) if getattr(plain, item.name) != getattr(usual, item.name)
+    ]
+    assert len(learned) > 3
+    for name in learned:
+        default = getattr(plain, name)
+        found = applied(f"--{name}", *map(str, default if isinstance(default, tuple) else [default]))
+        assert getattr(found, name) == default, name
+        assert name in groups_here.named(found)
+    for name, other in groups_here.INSTEAD.items():
+        if other in learned:
+            value = "True" if name == "use_ema" else "3"
+            assert getattr(applied(f"--{name}", value), other) == getattr(plain, other), (name, other)
 
 
 def test_every_script_is_seen() -> None:

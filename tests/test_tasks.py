@@ -16,11 +16,14 @@ from pathlib import Path
 from unittest import mock
 
 from fluid import checkpoint
+from fluid import config as configuration
 from fluid.engine.xla import create as create_xla
 from fluid.engine.xla import graph
 from fluid.engine.xla.tuning import for_platform
+from fluid.errors import UserError
 from fluid.keeper import Evaluation, Keeper, Trainee
 from fluid.run import events
+from fluid.session import Settled
 from fluid.tests.gradients import without_gradient
 from fluid.tests.tasks import (
     ROOT,
@@ -66,6 +69,20 @@ def test_three_steps(task: Task, run: Path) -> None:
     rows = events(run, "train")
     assert rows[-1]["step"] == task.tiny.STEPS[1]
     assert all(np.isfinite(row["loss"]) for row in rows)
+
+
+def test_a_flag_that_is_named_stays_named(task: Task) -> None:
+    """At its default, too: recipes and runs that go on give way to it."""
+    seen: list[set[str]] = []
+
+    def stop(settled: Settled, build: object) -> None:
+        seen.append(configuration.named(settled.flags))
+        raise UserError("that is enough")
+
+    words = [*task.words("train"), *task.data(), "--seed", 0, "--keep_checkpoints", 3, "--output_dir", "named"]
+    with mock.patch("fluid.session.Settled.programs", stop):
+        assert "that is enough" in refused(call(task, "train", *words))
+    assert {"seed", "keep_checkpoints"} <= seen[0]
 
 
 LEFT = {"best.json", "config.json", "environment.json", "log.jsonl", "train.log"}

@@ -4,6 +4,7 @@ import io
 import tarfile
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from DeepASR import infer, infer_by_ckpt, score_error_rate, train
 from DeepASR.corpus import open_corpus
@@ -22,6 +23,7 @@ from DeepASR.tools import profile
 from fluid import config as configuration
 from fluid.errors import UserError, WeightsError
 from fluid.program import initialise
+from fluid.schedule import Exponential
 from fluid.weights import registry, write_weights
 
 import numpy as np
@@ -90,6 +92,14 @@ def test_the_schedule_of_2018() -> None:
     rate = train.build_programs(flags, Sizes(8, 1, 6, 4, 9, 2), 10)["train"].schedule
     assert rate is not None
     assert [rate(step) / 0.00016 for step in (0, 1878, 1879, 3758)] == pytest.approx([1, 1, 1 / 1.2, 1 / 1.44])
+
+
+@pytest.mark.parametrize("own", [["--lr_strategy", "constant"], ["--decay_epochs", "2.4"], ["--warmup_steps", "100"]])
+def test_another_schedule_beside_the_recipe(own: list[str]) -> None:
+    flags = train.with_recipe(configuration.parse(train.Flags, ["--recipe", "2018", *own]))
+    with mock.patch("DeepASR.building.build_programs", side_effect=lambda flags, sizes, rate: rate) as built:
+        rate = train.build_programs(flags, Sizes(8, 1, 6, 4, 9, 2), 10)
+    assert built.called and not isinstance(rate, Exponential)
 
 
 def test_the_released_archive_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from fluid import config as configuration
-from fluid.schedule import Piecewise
+from fluid.schedule import Cosine, Piecewise
 from fluid.session import Length
 from object_detection import eval as evaluation_script
 from object_detection import eval_coco_map, infer, recipes, train
@@ -119,6 +119,11 @@ def test_its_learning_rate() -> None:
     assert [coco(epoch * 300) for epoch in (0, 12, 19)] == pytest.approx([1e-3, 5e-4, 2.5e-4])
     other = recipes.applied(parsed(train, ["--recipe", "2018", "--lr_strategy", "constant"]))
     assert recipes.learning_rate(other, 300, coco=False)(10**6) == 1e-3
+    usual = recipes.applied(parsed(train, ["--recipe", "2018", "--lr_strategy", "cosine_decay"]))
+    for named in (usual, configuration.from_dict(train.Flags, configuration.to_dict(usual))):
+        assert isinstance(recipes.learning_rate(named, 300, coco=False), Cosine)
+    early = recipes.applied(parsed(train, ["--recipe", "2018", "--step_epochs", "30", "60", "90"]))
+    assert recipes.learning_rate(early, 300, coco=False)(30 * 300) == pytest.approx(1e-4)
 
 
 def test_its_lines() -> None:

@@ -116,6 +116,9 @@ def test_the_recipes() -> None:
         100,
     )
     assert with_recipe(train.Flags()) == train.Flags()
+    assert train.epochs_of(with_recipe(plain), 1000) == 720
+    assert train.epochs_of(with_recipe(train.Flags(recipe="2018", num_epochs=3)), 1000) == 3
+    assert with_recipe(train.Flags(recipe="2018", use_ema=True)).averaging == 0.9999
 
 
 def test_the_loss_of_2018_is_a_sum_whose_gradient_is_divided_by_the_frames() -> None:
