@@ -39,7 +39,7 @@ class Glossary:
 
 def read_glossary(path: Path) -> Glossary:
     """A glossary from lines `term TAB what it must be called`. Raises DataError (FILE:LINE) for others and for empty ones."""
-    pairs = read_tsv(path)
+    pairs = read_tsv(path, expected="a term, a tab and what it must be called")
     for index, pair in enumerate(pairs):
         if not all(pair):
             raise DataError(f"{pairs.where(index)}: an empty term")

@@ -66,7 +66,7 @@ class TextPairs:
         return f"{self.files[file]}:{line}"
 
 
-def read_tsv(pattern: str | Path) -> TextPairs:
+def read_tsv(pattern: str | Path, *, expected: str = "a sentence, a tab and its translation") -> TextPairs:
     """Pairs from files `source TAB target`, one pair a line, as in 2018. `pattern` may hold `*` and `?`.
 
     Raises DataError (FILE:LINE) for a missing file, broken UTF-8 and lines without exactly two fields.
@@ -78,9 +78,7 @@ def read_tsv(pattern: str | Path) -> TextPairs:
         for number, line in enumerate(read_lines(name), 1):
             fields = line.split("\t")
             if len(fields) != 2:
-                raise DataError(
-                    f"{name}:{number}: {len(fields)} fields where a sentence, a tab and its translation are expected"
-                )
+                raise DataError(f"{name}:{number}: {len(fields)} fields where {expected} are expected")
             pairs.sources.append(fields[0].strip())
             pairs.targets.append(fields[1].strip())
             pairs.places.append((len(pairs.files) - 1, number))

@@ -75,6 +75,9 @@ def test_terms_are_held_at_the_best_place(search, engine, tmp_path):
     (tmp_path / "terms.tsv").write_text("a\tb\nc\t\n")
     with pytest.raises(DataError, match=r"terms\.tsv:2: an empty term"):
         read_glossary(tmp_path / "terms.tsv")
+    (tmp_path / "terms.tsv").write_text("a\tb\nc d\n")
+    with pytest.raises(DataError, match=r"terms\.tsv:2: 1 fields where a term, a tab and what it must be called"):
+        read_glossary(tmp_path / "terms.tsv")
 
 
 def test_unknown_words_are_copied_from_where_it_looked():
