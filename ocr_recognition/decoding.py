@@ -117,7 +117,7 @@ class Search:
     ) -> Reading:
         best = first
         if self.language is not None:
-            labels = [tuple(ids[: _ended(ids)].tolist()) for ids in outputs["hypotheses"][row]]
+            labels = [tuple(ids[: _ended(ids)].tolist()) for ids in outputs["hypotheses"][row, :, : recognizer.longest]]
             scores = outputs["scores"][row]
             likely = [score + self._gain(recognizer.text_of(one)) for one, score in zip(labels, scores, strict=True)]
             chosen = int(np.argmax(likely))

@@ -31,7 +31,7 @@ def readings(recognizer: Recognizer, outputs: Mapping[str, np.ndarray], width: n
     """The readings of words of these widths [N] from the outputs of an evaluation or inference Program."""
     if recognizer.is_ctc:
         return read_greedily(outputs["logits"], recognizer.frames_of(width), blank=recognizer.blank)
-    return read_attention(outputs["decoded"], outputs["logits"], outputs["places"])
+    return read_attention(outputs["decoded"], outputs["logits"], outputs["places"], longest=recognizer.longest)
 
 
 def read_greedily(logits: np.ndarray, frames: np.ndarray, *, blank: int) -> list[Reading]:
@@ -45,14 +45,15 @@ def read_greedily(logits: np.ndarray, frames: np.ndarray, *, blank: int) -> list
     return [_read(sample[:count], blank) for sample, count in zip(logits, frames.tolist(), strict=True)]
 
 
-def read_attention(decoded: np.ndarray, logits: np.ndarray, places: np.ndarray) -> list[Reading]:
-    """The words that the attention decoder wrote; arguments as the outputs of `network.inference_program`."""
+def read_attention(decoded: np.ndarray, logits: np.ndarray, places: np.ndarray, *, longest: int) -> list[Reading]:
+    """The words of at most `longest` characters that the attention decoder wrote; arrays as the outputs of
+    `network.inference_program`."""
     found = []
     for classes, scores, middles in zip(decoded, logits, places, strict=True):
-        length = int((classes >= 0).sum())
+        length = int((classes[:longest] >= 0).sum())
         label = tuple(classes[:length].tolist())
         # The end sign is said, too, unless the word was cut off.
-        said = [*label, END][: len(scores)]
+        said = [*label, END] if (classes[length : length + 1] < 0).any() else label
         sure = log_softmax(scores[: len(said)])[range(len(said)), said]
         edges = _edges(middles[:length])
         found.append(Reading(label, float(np.exp(sure.mean())), edges, tuple(np.exp(sure[:length]).tolist())))

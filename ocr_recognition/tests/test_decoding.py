@@ -145,6 +145,22 @@ def test_attention_reads_its_hypotheses() -> None:
     assert recognizer.text_of(listed.label) == "aba" and listed.confidence == pytest.approx(sure * 2 / 3)
 
 
+def test_a_word_that_does_not_end_has_as_many_characters_as_the_longest() -> None:
+    """The search has room for the end sign after them, and none to say that another character is one too many."""
+    recognizer = Recognizer("attention", Alphabet(tuple("abc")), longest=2)
+    given = {
+        "decoded": np.array([[2, 3, 4], [2, 3, -1], [2, -1, -1]]),
+        "logits": np.zeros((3, 3, 5), np.float32),
+        "places": np.array([[0.5, 1.5, 2.5]] * 3),
+        "hypotheses": np.array([[[2, 3, 4]], [[2, 3, END]], [[2, END, END]]]),
+        "scores": np.full((3, 1), -1.0),
+    }
+    for search in (Search(), Search(language=CharacterModel(["abc"] * 9))):
+        found = search.read(recognizer, given, np.array([12, 12, 12]))
+        assert [recognizer.text_of(one.label) for one in found] == ["ab", "ab", "a"]
+        assert [one.confidence for one in found] == pytest.approx([0.2] * 3)
+
+
 class Built(Exception):
     pass
 
