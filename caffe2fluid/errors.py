@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 
 class ConvertError(Exception):
@@ -22,6 +22,14 @@ def check_is_file_itself(path: object, start: bytes) -> None:
         raise ConvertError(f"{path}: a Git LFS pointer, not the file; fetch it with `git lfs pull`")
     if start.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype", b"<html", b"<?xml")):
         raise ConvertError(f"{path}: a web page, not the file; download the file itself (the raw one)")
+
+
+def raise_unreadable(errors: Sequence[ConvertError], files: int) -> None:
+    """Raises ConvertError for those of so many files that could not be read, if there are any."""
+    if errors and files == 1:
+        raise errors[0]
+    if errors:
+        raise ConvertError(f"{len(errors)} of {files} files cannot be read:\n" + "\n".join(map(str, errors)))
 
 
 def run_script(main: Callable[[], int | None]) -> None:

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from caffe2fluid import images
 from caffe2fluid.converted import Converted, Predictor, known_blobs, open_converted, read_feed, run_blobs
-from caffe2fluid.errors import run_script
+from caffe2fluid.errors import ConvertError, raise_unreadable, run_script
 from caffe2fluid.flags import parsed, parser_of
 from caffe2fluid.prototxt import read_bytes
 
@@ -120,7 +120,8 @@ def main(argv: list[str] | None = None) -> int:
         save_arrays(args.fetch, run_arrays(args, converted, read_feed(args.feed)))
         return 0
     labels = read_bytes(args.labels).decode("utf-8", "replace").splitlines() if args.labels else []
-    results = run_images(args, converted)
+    paths, unreadable = images.find_images(args.images, sys.stdin), list[ConvertError]()
+    results = run_images(args, converted, paths, unreadable)
     collected: dict[str, list[np.ndarray]] = {}
     with open(args.output_file, "w", encoding="utf-8") if args.output_file else contextlib.nullcontext() as lines:
         for path, outputs in results:
@@ -132,26 +133,33 @@ def main(argv: list[str] | None = None) -> int:
                 draw(path, description, Path(args.output_dir))
             for key, array in outputs.items() if args.fetch else ():
                 collected.setdefault(key, []).append(array)
-    if args.fetch:
+    if args.fetch and collected:
         save_arrays(args.fetch, joined(collected))
+    raise_unreadable(unreadable, len(paths))
     return 0
 
 
-def run_images(args: argparse.Namespace, converted: Converted) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
-    """Each image that the command line names, and the outputs for it."""
+def run_images(
+    args: argparse.Namespace, converted: Converted, paths: list[str], unreadable: list[ConvertError]
+) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+    """Each image and the outputs for it; what cannot be read is left out and added to `unreadable`."""
     name, preprocess = images.from_flags(args, converted)
-    paths = images.find_images(args.images, sys.stdin)
     predictor = None if args.blobs else Predictor(converted, not args.no_onednn, args.threads)
     batch = converted.inputs[name][0] or 1
 
-    def outputs(path: str) -> dict[str, np.ndarray]:
-        pixels = preprocess(images.read_image(path))
-        feed = {name: np.repeat(pixels[None], batch, 0)}
+    def outputs(image: np.ndarray) -> dict[str, np.ndarray]:
+        feed = {name: np.repeat(preprocess(image)[None], batch, 0)}
         found = predictor(feed) if predictor else run_arrays(args, converted, feed)
         # A net that only takes this many images at once got copies.
         return {key: _first(array, batch) for key, array in found.items()} if batch > 1 else found
 
-    return ((path, outputs(path)) for path in paths)
+    for path in paths:
+        try:
+            image = images.read_image(path)
+        except ConvertError as error:
+            unreadable.append(error)
+        else:
+            yield path, outputs(image)
 
 
 def joined(collected: dict[str, list[np.ndarray]]) -> dict[str, np.ndarray]:

@@ -142,6 +142,11 @@ def test_not_a_picture(folder, tmp_path):
     (tmp_path / "text.png").write_text("no picture")
     with pytest.raises(ConvertError, match="text.png cannot be read as an image"):
         infer.main([str(folder / "net"), str(tmp_path / "text.png")])
+    lines, both = tmp_path / "out.jsonl", [str(tmp_path / "text.png"), str(folder / "red.png")]
+    with pytest.raises(ConvertError, match="^1 of 2 files cannot be read:\n.*text.png cannot be read as an image"):
+        infer.main([str(folder / "net"), *both, "--json", str(lines), "--fetch", str(tmp_path / "out.npz")])
+    assert [json.loads(line)["image"] for line in lines.read_text().splitlines()] == both[1:]
+    assert read_arrays(tmp_path / "out.npz")["prob"].shape == (1, 3)
     with pytest.raises(ConvertError, match="is no converted net"):
         infer.main([str(tmp_path), str(folder / "red.png")])
 
