@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from fluid.arrays import read_npz
 from fluid.tests.tasks import Task
 
 import cv2
@@ -139,7 +140,7 @@ def lay_out(place: Path, line: str, task: Task | None = None) -> None:
     if task is not None and "MINE" in line and not (place / "MINE").exists():
         shutil.copytree(task.data()[1], place / "MINE")
     if "legacy run" in line:
-        np.savez(place / "in.npz", image=np.load(FORMATS / "io.npz")["x"])
+        np.savez(place / "in.npz", image=read_npz(FORMATS / "io.npz")["x"])
     for name in re.findall(r"(?<![\w./])(\w+)/data/", line):
         if (ROOT / name / "data").is_dir() and not (place / name).exists():
             (place / name).mkdir()

@@ -7,6 +7,7 @@ from DeepQNetwork.agent import MEMORY, Agent, AgentFlags, target_name, with_equa
 from DeepQNetwork.network import act_program, describe_weights, observe_program, sync_program, train_program
 from DeepQNetwork.opening import open_agent
 from fluid import engine as engines
+from fluid.arrays import read_npz
 from fluid.errors import UserError, WeightsError
 from fluid.program import initialise
 from fluid.schedule import Constant
@@ -51,7 +52,7 @@ def relative(have: np.ndarray, want: np.ndarray) -> float:
 @pytest.mark.parametrize("engine", ["paddle", "xla"])
 def test_weights_of_2018_give_the_values_of_2018(engine):
     """Computed with Fluid 1.8.5 from the Breakout weights of the 2018 repository."""
-    golden = np.load(GOLDEN)
+    golden = read_npz(GOLDEN)
     opened = open_agent(AgentFlags(pretrained_model="breakout_2018"))
     agent, weights = opened.facts, opened.state
     assert (agent.network, agent.dueling, agent.num_actions, agent.protocol) == ("fluid2018", True, 4, "2018")

@@ -7,6 +7,7 @@ from unittest import mock
 
 from DeepQNetwork import eval as evaluation
 from DeepQNetwork import export, infer, pictures
+from fluid.arrays import read_npz
 from fluid.errors import DataError, UserError, WeightsError
 
 import cv2
@@ -28,7 +29,7 @@ def exported(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
 def test_feed_and_fetch(tmp_path, exported, dtype):
     """Checkpoint-like weights on both engines and the exported model: the Q values of 2018."""
-    golden = np.load(GOLDEN)
+    golden = read_npz(GOLDEN)
     np.savez(tmp_path / "in.npz", state=golden["state"].astype(dtype))
     for spec in (
         {"pretrained_model": "breakout_2018", "engine": "xla"},
@@ -36,7 +37,7 @@ def test_feed_and_fetch(tmp_path, exported, dtype):
         {"exported_model": exported},
     ):
         infer.main(infer.Flags(**spec, feed=tmp_path / "in.npz", fetch=tmp_path / "out.npz"))
-        q = np.load(tmp_path / "out.npz")["q_values"]
+        q = read_npz(tmp_path / "out.npz")["q_values"]
         assert np.abs(q - golden["q"]).max() / np.abs(golden["q"]).max() < 1e-5, spec
 
 

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from fluid import checkpoint
+from fluid.arrays import read_npz
 from fluid.commands import average as average_command
 from fluid.commands import legacy as legacy_command
 from fluid.commands import list as list_command
@@ -39,13 +40,13 @@ def test_wrong_words_exit_with_2(argv):
 
 
 def test_legacy_run_from_the_shell(tmp_path):
-    golden = np.load(FORMATS / "io.npz")
+    golden = read_npz(FORMATS / "io.npz")
     np.savez(tmp_path / "in.npz", image=golden["x"])
     command = [sys.executable, "-m", "fluid.commands.legacy", "run", str(FORMATS / "inference_model")]
     arguments = ["--feed", str(tmp_path / "in.npz"), "--fetch", str(tmp_path / "new" / "out.npz")]
     done = subprocess.run(command + arguments, cwd=ROOT, capture_output=True, text=True, check=True)
     assert "float32 [2, 5]" in done.stdout
-    (out,) = np.load(tmp_path / "new" / "out.npz").values()
+    (out,) = read_npz(tmp_path / "new" / "out.npz").values()
     assert np.abs(out - golden["y"]).max() <= 1e-5 * np.abs(golden["y"]).max()
 
     (tmp_path / "in.npz").write_bytes(b"PK no zip")

@@ -8,6 +8,7 @@ import sys
 import tracemalloc
 from pathlib import Path
 
+from fluid.arrays import read_npz
 from fluid.errors import WeightsError
 from fluid.formats import legacy, legacy_model, wire
 
@@ -106,7 +107,7 @@ def test_repair_changes_the_one_attribute_and_nothing_else():
     ],
 )
 def test_running_a_model_of_fluid_1_8(folder, name):
-    golden = np.load(FORMATS / "io.npz")
+    golden = read_npz(FORMATS / "io.npz")
     outputs = legacy_model.run_model(FORMATS / folder, {"image": golden["x"]})
     assert list(outputs) == [name]
     assert np.abs(outputs[name] - golden["y"]).max() <= 1e-5 * np.abs(golden["y"]).max()
@@ -114,13 +115,13 @@ def test_running_a_model_of_fluid_1_8(folder, name):
 
 @pytest.mark.parametrize("onednn", [False, True])
 def test_running_the_dqn_of_2018(onednn):
-    golden = np.load(GOLDEN / "dqn_breakout_2018.npz")
+    golden = read_npz(GOLDEN / "dqn_breakout_2018.npz")
     values = legacy_model.run_model(BREAKOUT, {"state": golden["state"].astype(np.float32)}, onednn)["tmp_3"]
     assert np.abs(values - golden["q"]).max() <= 1e-5 * np.abs(golden["q"]).max()
 
 
 def test_converting(tmp_path):
-    golden = np.load(GOLDEN / "dqn_breakout_2018.npz")
+    golden = read_npz(GOLDEN / "dqn_breakout_2018.npz")
     files = legacy_model.convert_model(BREAKOUT, tmp_path / "current")
     assert [file.name for file in files] == ["inference.json", "inference.pdiparams"]
     values = run_current(tmp_path / "current", golden["state"].astype(np.float32))
@@ -277,7 +278,7 @@ def test_random_damage_to_running_models(tmp_path):
     seed = random.SystemRandom().randrange(2**32)
     print(f"seed {seed}")
     rng = random.Random(seed)
-    golden = np.load(FORMATS / "io.npz")
+    golden = read_npz(FORMATS / "io.npz")
     folder = Path(shutil.copytree(FORMATS / "inference_model_combined", tmp_path / "net"))
     whole = (folder / "model").read_bytes()
     for _ in range(15):

@@ -428,9 +428,10 @@ def test_neither_initialising_nor_an_engine_leaves_its_state_behind():
 
     use()
     before = resident_bytes()
-    for _ in range(5):
+    for _ in range(20):
         use()
-    assert resident_bytes() - before < 2 * 32e6, "each round holds 32 MB twice"
+    # The rest of the process may keep some more, too.
+    assert resident_bytes() - before < 5 * 32e6, "each of the twenty rounds holds 32 MB twice"
 
 
 def resident_bytes():

@@ -6,6 +6,7 @@ import tarfile
 from pathlib import Path
 
 from fluid import cache
+from fluid.arrays import read_npz
 from fluid.formats import legacy
 from fluid.tests.golden_values import golden_value
 from fluid.weights import registry
@@ -85,5 +86,5 @@ def test_from_archive_to_historical_logits(tmp_path, name, inside, automatic):
         env={"PATH": "", "OMP_NUM_THREADS": "1", cache.VARIABLE: str(tmp_path / "cache")},
         cwd=tmp_path,
     )
-    golden = np.load(GOLDEN / "historical_logits.npz")[f"{entry.model}/automatic" if automatic else entry.model]
-    assert relative_difference(np.load(tmp_path / "out.npz")["logits"][0], golden) < 1e-4
+    golden = read_npz(GOLDEN / "historical_logits.npz")[f"{entry.model}/automatic" if automatic else entry.model]
+    assert relative_difference(read_npz(tmp_path / "out.npz")["logits"][0], golden) < 1e-4

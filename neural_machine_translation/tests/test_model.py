@@ -6,6 +6,7 @@ from pathlib import Path
 
 from fluid import engine as engines
 from fluid import weights
+from fluid.arrays import read_npz
 from fluid.engine import xla
 from fluid.engine.xla.kernels import cross_entropy
 from fluid.errors import UserError, WeightsError
@@ -75,7 +76,7 @@ def test_base_has_the_published_size():
 
 @pytest.mark.parametrize("engine_name", ["paddle", "xla"])
 def test_golden_outputs_of_2019(engine_name):
-    golden = np.load(GOLDEN / "transformer_00f3_small.npz")
+    golden = read_npz(GOLDEN / "transformer_00f3_small.npz")
     engine, _ = engines.create(engine_name, "cpu")
     engine.load(golden_state())
     outputs = engine.run(scoring_program(GOLDEN_CONFIG), GOLDEN_FEED)
@@ -127,7 +128,7 @@ def test_the_loss_is_taken_by_the_kernel_of_gpus(label_smoothing, accumulate_bat
 
 
 def test_golden_label_smoothed_cost():
-    golden = np.load(GOLDEN / "transformer_00f3_small.npz")
+    golden = read_npz(GOLDEN / "transformer_00f3_small.npz")
     # Golden numbers are those of inference, where dropout multiplies by 0.9: computed here from the golden logits.
     logits, label = golden["out2"].astype(np.float64).reshape(2, 4, 40), BATCH["lbl_word"]
     counts = np.array([[1, 1, 1, 0], [1, 1, 1, 1]])

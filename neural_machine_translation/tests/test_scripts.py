@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from fluid import checkpoint, weights
+from fluid.arrays import read_npz
 from fluid.errors import DataError, UserError
 from fluid.export import ExportedModel
 from fluid.tests.devices import with_devices
@@ -195,15 +196,15 @@ def test_feed_and_fetch_give_the_golden_logits(tmp_path, capsys):
     model = {"pretrained_model": str(tmp_path / "model"), "n_head": 2}
     flags = {**model, "engine": "paddle"}
     infer.main(infer.Flags(feed=tmp_path / "in.npz", fetch=tmp_path / "out.npz", **flags))
-    golden = np.load(Path(__file__).parent / "golden" / "transformer_00f3_small.npz")["out2"]
-    logits = np.load(tmp_path / "out.npz")["logits"]
+    golden = read_npz(Path(__file__).parent / "golden" / "transformer_00f3_small.npz")["out2"]
+    logits = read_npz(tmp_path / "out.npz")["logits"]
     assert logits.shape == (2, 4, 40)
     assert np.abs(logits.reshape(8, 40) - golden).max() <= 1e-5 * np.abs(golden).max()
     export.main(export.Flags(export_dir=tmp_path / "scoring", what="scoring", **model))
     infer.main(
         infer.Flags(feed=tmp_path / "in.npz", fetch=tmp_path / "exported.npz", exported_model=tmp_path / "scoring")
     )
-    assert np.abs(np.load(tmp_path / "exported.npz")["logits"] - logits).max() <= 1e-4 * np.abs(logits).max()
+    assert np.abs(read_npz(tmp_path / "exported.npz")["logits"] - logits).max() <= 1e-4 * np.abs(logits).max()
     for wrong in (99, -1):
         np.savez(tmp_path / "wrong.npz", src_word=np.array([[0, wrong, 3]]), trg_word=np.array([[0]]))
         with pytest.raises(UserError, match=f"--feed: src_word holds {wrong}; the vocabulary has the words 0 to 39"):
@@ -241,7 +242,7 @@ def test_search_and_scoring_agree_in_onnx_runtime(trained, tmp_path):
         feed = {"src_word": rng.integers(3, 13, (rows, source)), "trg_word": rng.integers(3, 13, (rows, target))}
         np.savez(tmp_path / "in.npz", **feed)
         infer.main(infer.Flags(feed=tmp_path / "in.npz", fetch=tmp_path / "out.npz", checkpoint=folder))
-        logits = np.load(tmp_path / "out.npz")["logits"]
+        logits = read_npz(tmp_path / "out.npz")["logits"]
         assert np.abs(session.run(None, feed)[0] - logits).max() <= 1e-4 * np.abs(logits).max()
 
 
