@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 
 def check_data(flags: "Flags", describe: Callable[[DataSet], Detector]) -> None:
-    """Print faults, the objects of each class, and how many boxes the priors suit. Raises DataError if there are faults."""
+    """Print faults, the objects of each class, and how many boxes the priors suit.
+
+    Raises DataError if there are faults, and no --skip_bad_objects to train without these objects.
+    """
     parts = [open_part(flags, "train", flags.train_split), open_part(flags, "val", flags.val_split)]
     maps = list(describe(parts[0]).network.priors.values())
     for data in parts:
@@ -24,5 +27,5 @@ def check_data(flags: "Flags", describe: Callable[[DataSet], Detector]) -> None:
         covered = covered_share(boxes, maps) if len(boxes) else 0.0
         console.print("\n".join(report(data, covered, GOOD_SHARE)), markup=False)
     faults = sum(len(data.faults) for data in parts)
-    if faults:
+    if faults and not flags.skip_bad_objects:
         raise DataError(f"{faults} faults; correct them, or train without these objects with --skip_bad_objects")

@@ -13,20 +13,27 @@ import numpy as np
 _SHOWN = 20
 
 
-def check(words: Words, preprocess: Preprocess, labelling: Labelling) -> list[str]:
-    """What is printed: every word that cannot be read, encoded or aligned, and what the set is like."""
+def check(words: Words, preprocess: Preprocess, labelling: Labelling) -> tuple[list[str], int]:
+    """What is printed, every word that cannot be read, encoded or aligned, and what the set is like; and how many of these
+    words are faults. With --skip_unalignable those that cannot be aligned are none."""
     faults: list[str] = []
+    left_out: list[str] = []
     unknown: Counter[str] = Counter()
     characters: Counter[str] = Counter()
     widths: list[int] = []
     for index in range(len(words)):
-        problem, width = _fault(words, index, preprocess, labelling, unknown, characters)
+        problem, width, label = _looked_at(words, index, preprocess, labelling, unknown)
+        if label is not None and width is not None:
+            characters.update(labelling.alphabet.decode(label.tolist()))
+            problem = unalignable(label, width, labelling)
         if problem:
-            faults.append(f"{words.where(index)}: {problem}")
+            forgiven = label is not None and labelling.skip_unalignable
+            (left_out if forgiven else faults).append(f"{words.where(index)}: {problem}")
         if width:
             widths.append(width)
-    lines = [*faults[:_SHOWN], *([f"... and {len(faults) - _SHOWN} more"] if len(faults) > _SHOWN else [])]
-    lines.append(f"{len(words)} words, {len(faults)} faults")
+    lines = [*_first(faults), *_first(left_out), f"{len(words)} words, {len(faults)} faults"]
+    if left_out:
+        lines.append(f"  left out, as they cannot be aligned: {len(left_out)}")
     if unknown:
         shown = ", ".join(f"{describe(one)} {count} times" for one, count in unknown.most_common(_SHOWN))
         lines.append(f"  not in the alphabet: {shown}")
@@ -38,25 +45,22 @@ def check(words: Words, preprocess: Preprocess, labelling: Labelling) -> list[st
     never = [one for one in labelling.alphabet.characters if not characters[one]]
     if never:
         lines.append(f"  characters of the alphabet that never come up: {len(never)}: {''.join(never)!r}")
-    return lines
+    return lines, len(faults)
 
 
-def _fault(
-    words: Words,
-    index: int,
-    preprocess: Preprocess,
-    labelling: Labelling,
-    unknown: Counter[str],
-    characters: Counter[str],
-) -> tuple[str | None, int | None]:
-    """What is wrong with a word, and its width."""
+def _first(lines: list[str]) -> list[str]:
+    return [*lines[:_SHOWN], *([f"... and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else [])]
+
+
+def _looked_at(
+    words: Words, index: int, preprocess: Preprocess, labelling: Labelling, unknown: Counter[str]
+) -> tuple[str | None, int | None, np.ndarray | None]:
+    """What is wrong with the picture or the text of a word, its width, and its label if nothing is."""
     try:
         picture = decode_image(words.content(index))
         width = width_of((picture.shape[0], picture.shape[1]), preprocess)
         if words.shapes[index] is not None and width_of(words.shapes[index], preprocess) != width:
-            return f"is {picture.shape[1]} x {picture.shape[0]} pixels, not as the list says", width
-        label = encode(words.texts[index], labelling, unknown)
+            return f"is {picture.shape[1]} x {picture.shape[0]} pixels, not as the list says", width, None
+        return None, width, encode(words.texts[index], labelling, unknown)
     except DataError as error:
-        return str(error), None
-    characters.update(labelling.alphabet.decode(label.tolist()))
-    return unalignable(label, width, labelling), width
+        return str(error), None, None

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Protocol, TypeAlias
 
 from fluid.config import Count, Range
-from fluid.errors import UserError
+from fluid.errors import DataError, UserError
 from fluid.run import console
 from fluid.session import fingerprint
 from ocr_recognition.alphabet import Alphabet, Unknown, describe, read_dictionary
@@ -243,7 +243,10 @@ def notes_on(source: TrainingWords, recognizer: Recognizer) -> list[str]:
 
 
 def check_words(flags: DataFlags, recognizer: Recognizer) -> None:
-    """Print what is wrong with the words of a data set, and what they are like. Raises UserError without a data set."""
+    """Print what is wrong with the words of a data set, and what they are like.
+
+    Raises UserError without a data set, DataError if there is any fault.
+    """
     if made(flags):
         raise UserError("--check_data looks through a data set: give --data_dir, or --train_list and --test_list")
     labelling = Labelling(recognizer.alphabet, flags.unknown, columns(recognizer), flags.skip_unalignable)
@@ -251,10 +254,15 @@ def check_words(flags: DataFlags, recognizer: Recognizer) -> None:
         "train": (flags.train_list, flags.train_images),
         "test": (flags.test_list, flags.test_images),
     }
+    total = 0
     for part, (path, images) in listed.items():
         if path is None and (folder := written(flags.data_dir, part)) is not None:
             console.print(f"{part}: {len(read_set(folder)):,} written words of {folder}", markup=False)
             continue
         words = named_words(flags.data_dir, part, path, images)
-        for line in [f"{part}:", *check(words, recognizer.preprocess, labelling)]:
+        lines, faults = check(words, recognizer.preprocess, labelling)
+        total += faults
+        for line in [f"{part}:", *lines]:
             console.print(line, markup=False)
+    if total:
+        raise DataError(f"{total} faults in the words, listed above")

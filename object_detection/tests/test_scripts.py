@@ -66,6 +66,7 @@ def test_faults_are_named_and_nothing_is_trained(tmp_path: Path, capsys: pytest.
     with pytest.raises(DataError, match=r"2 faults.*--skip_bad_objects"):
         train.main(narrow(data_dir=data))
     assert not Path("output").exists()
+    assert train.main(narrow(data_dir=data, skip_bad_objects=True, check_data=True)).nothing_left
     assert train.main(narrow(data_dir=data, skip_bad_objects=True)).step == 1
 
 

@@ -180,22 +180,26 @@ def test_bad_pictures_are_named_replaced_in_training_and_end_an_evaluation(tmp_p
     )
     with pytest.raises(DataError, match="train.txt:"):
         list(evaluation_batches(words, 5))
-    lines = check(words.words, PREPROCESS, Labelling(ASCII))
+    lines, faults = check(words.words, PREPROCESS, Labelling(ASCII))
+    assert faults == 2
     assert any("train.txt:4: " in line for line in lines) and any("train.txt:5: " in line for line in lines)
     assert "5 words, 2 faults" in lines
     (tmp_path / "wrong.list").write_text("60 22 0.png 33\n")
     with pytest.raises(DataError, match="is 60 x 20 pixels, not 60 x 22"):
         source(tmp_path / "wrong.list").picture(0)
-    lines = check(read_list(tmp_path / "wrong.list"), PREPROCESS, Labelling(ASCII))
+    lines, _ = check(read_list(tmp_path / "wrong.list"), PREPROCESS, Labelling(ASCII))
     assert "wrong.list:1: " in lines[0] and "not as the list says" in lines[0]
 
 
 def test_the_check_counts_unknown_characters_and_names_what_is_unalignable(tmp_path):
     path = write(tmp_path, {"0.png": "abccef", "1.png": "éé"})
-    lines = check(read_list(path), PREPROCESS, Labelling(ASCII, "drop"))
+    lines, faults = check(read_list(path), PREPROCESS, Labelling(ASCII, "drop"))
     assert any("train.txt:1: " in line and "need 7 frames" in line for line in lines)
     assert any("'é' (U+00E9) 2 times" in line for line in lines)
     assert any("never come up" in line for line in lines)
+    lines, fewer = check(read_list(path), PREPROCESS, Labelling(ASCII, "drop", skip_unalignable=True))
+    assert any("train.txt:1: " in line and "need 7 frames" in line for line in lines)
+    assert fewer < faults and f"  left out, as they cannot be aligned: {faults - fewer}" in lines
 
 
 def test_edges_add_as_few_columns_as_any_choice_of_them():

@@ -238,8 +238,10 @@ def test_raw_arrays_that_do_not_fit_are_one_message(run: Path, tmp_path: Path) -
 
 def test_a_data_set_is_looked_through(data: Path, tmp_path: Path, capsys) -> None:
     folder = write_words(tmp_path, ["ab", "bd"])
+    assert train.main(train.Flags(data_dir=folder, check_data=True, **TINY)).nothing_left
     (folder / "train_3.png").write_bytes(b"no picture")
-    train.main(train.Flags(data_dir=folder, dict=data / "abc.txt", check_data=True, **TINY))
+    with pytest.raises(DataError, match=r"^\d+ faults in the words, listed above$"):
+        train.main(train.Flags(data_dir=folder, dict=data / "abc.txt", check_data=True, **TINY))
     said = capsys.readouterr().out
     assert "train_3.png" in said and "'d' (U+0064)" in said and "8 words, " in said
     with pytest.raises(UserError, match="give --data_dir"):
