@@ -386,6 +386,20 @@ def test_training_a_custom_cell(masked: bool, reverse: bool) -> None:
     assert_close(expected, actual, 1e-8)
 
 
+def test_training_a_custom_cell_in_bfloat16() -> None:
+    """Its weights' gradients are products of bfloat16, made after the loop."""
+    program, feed = rnn_program(True, "float32"), rnn_feed("float32")
+    state = initialise(program, seed=9)
+    exact, rounded = create("cpu"), create("cpu", "bf16")
+    for engine in (exact, rounded):
+        engine.load(state)
+        engine.run(program, feed)
+    wanted, found = exact.state(program.trainable), rounded.state(program.trainable)
+    for name, value in wanted.items():
+        moved = value - state[name]
+        assert 0 < difference(found[name] - state[name], moved) < 0.05, name
+
+
 def test_dropout_in_a_trained_loop_is_the_same_backward() -> None:
     """With another mask in the backward pass, gradients would not be those of the loss: compare with differences."""
     program = rnn_program(True, "float64", rate=0.5)

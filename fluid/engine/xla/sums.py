@@ -33,8 +33,13 @@ class _Product(NamedTuple):
     """Transpositions between the product and the sum."""
 
 
-def scan(iteration: Iteration, carry: Any, items: Any, *, reverse: bool = False) -> tuple[Any, Any]:
-    """`lax.scan` with sums of products and what else can wait made after the loop, and what never changes before it."""
+def scan(
+    iteration: Iteration, carry: Any, items: Any, *, reverse: bool = False, widened: bool = False
+) -> tuple[Any, Any]:
+    """`lax.scan` with sums of products and what else can wait made after the loop, and what never changes before it.
+
+    `widened` products take operands of the sum's type.
+    """
     first = jax.tree.map(lambda leaf: leaf[0], items)
     traced, shapes = jax.make_jaxpr(iteration, return_shape=True)(carry, first)
     closed = _with_fixed_values(traced)
@@ -73,7 +78,7 @@ def scan(iteration: Iteration, carry: Any, items: Any, *, reverse: bool = False)
     known = dict(zip(wanted, later.make(planned, closed, wanted, of_steps, steps), strict=True))
     after = dict(zip(kept, final, strict=True))
     for item in products:
-        after[item.place] = leaves[item.place] + _product(item, known, leaves[item.place].dtype)
+        after[item.place] = leaves[item.place] + _product(item, known, leaves[item.place].dtype, widened)
     for place, row in rows.items():
         after[place] = leaves[place] + known[row].reshape(leaves[place].shape)
     for place, found in terms.items():
@@ -232,9 +237,9 @@ def _needed(jaxpr: Jaxpr, wanted: Sequence[Any]) -> list[JaxprEqn]:
     return equations[::-1]
 
 
-def _product(item: _Product, stacks: Mapping[Var, Any], dtype: Any) -> jax.Array:
+def _product(item: _Product, stacks: Mapping[Var, Any], dtype: Any, widened: bool) -> jax.Array:
     """The sum over all steps."""
-    one, other = (stacks[operand] for operand in item.operands)
+    one, other = (stacks[operand].astype(dtype) if widened else stacks[operand] for operand in item.operands)
     of_one, of_other = ((0, *(axis + 1 for axis in side)) for side in item.product.params["dimension_numbers"][0])
     precision = item.product.params["precision"]
     total = lax.dot_general(

@@ -27,6 +27,11 @@ class Tuning:
     The gradient of the shifted form by its kernel sums all pixels once for each element: MobileNetV1 trained at 11,367
     images/s that way, at 14,300 with cuDNN's depthwise convolutions (H100, bf16, batch 256).
     """
+    widened_sums: bool = False
+    """Turn the operands of a loop's sums of products to the type of the sum.
+
+    XLA's CPU code lacks some products of bfloat16 that are added up in float32.
+    """
     kernels: bool = False
     """Use our own kernels (fluid/engine/xla/kernels) where they fit."""
     searched_at_once: int = 0
@@ -53,6 +58,7 @@ def for_platform(platform: str) -> Tuning:
             shifted_depthwise=True,
             kernel_axes="HWIO",
             convolutions_in_loops=False,
+            widened_sums=True,
             searched_at_once=1024,
         )
     return Tuning(small_convolution=5e8, kernels=True)
