@@ -614,6 +614,36 @@ row(
     integers(200, 2, 3).astype(np.uint8),
     gradient=False,
 )
+
+
+def constant(*shape: int) -> Any:
+    """Numbers that are known while a step is traced."""
+    return paddle.assign(np.arange(1.0, 1 + np.prod(shape)).reshape(shape))
+
+
+row("index", "gather_nd_of_constant", lambda x, i: x * paddle.gather_nd(constant(4), i), normal(3), integers(4, 3, 1))
+row(
+    "index",
+    "put_along_axis_of_constant",
+    lambda i, v: paddle.put_along_axis(constant(4, 3), i, v, 1),
+    integers(3, 4, 1),
+    normal(4, 1),
+)
+row(
+    "index",
+    "scatter_of_constant",
+    lambda i, u: paddle.scatter(constant(4, 3), i, u),
+    R.permutation(4)[:2],
+    normal(2, 3),
+)
+row("index", "scatter_nd", lambda i, u: paddle.scatter_nd(i, u, [4, 3]), integers(4, 5, 1), normal(5, 3))
+row(
+    "index",
+    "index_put_of_constant",
+    lambda i, v: paddle.index_put(constant(4, 3), (i,), v),
+    R.permutation(4)[:2],
+    normal(2, 3),
+)
 row("index", "one_hot", lambda i: F.one_hot(i, 5), integers(5, 4), gradient=False)
 row("index", "bincount", lambda i: paddle.bincount(i, minlength=6), integers(6, 20), gradient=False)
 row(
@@ -661,6 +691,7 @@ row(
     integers(4, 3, 1),
 )
 row("loss", "nll", lambda x, y: F.nll_loss(F.log_softmax(x), y), normal(3, 4), integers(4, 3))
+row("loss", "nll_constant_weights", lambda x, y: F.nll_loss(x, y, constant(4)), normal(3, 4), integers(4, 3))
 row("loss", "nll_all_ignored", lambda x, y: F.nll_loss(x, y, ignore_index=2), normal(3, 4), np.full(3, 2))
 SURE = np.array([[0.0, 1.0], [1.0, 0.0], [0.4, 0.6]])
 row("loss", "cross_entropy_of_sure", lambda x, y: F.cross_entropy(x, y, use_softmax=False), SURE, np.array([1, 0, 1]))

@@ -31,7 +31,7 @@ def _taken(x: Array, index: Array, axis: int) -> Array:
 
 @rule("gather_nd")
 def gather_nd(op: Call, x: Array, index: Array) -> Array:
-    return x[tuple(jnp.moveaxis(index, -1, 0))]
+    return jnp.asarray(x)[tuple(jnp.moveaxis(index, -1, 0))]
 
 
 @rule("take_along_axis")
@@ -49,7 +49,7 @@ def put_along_axis(op: Call, x: Array, index: Array, values: Array) -> Array:
     axis = op["axis"] % x.ndim
     grid = list(jnp.meshgrid(*(jnp.arange(n) for n in index.shape), indexing="ij", sparse=True))
     grid[axis] = index
-    target = x.at[tuple(grid)]
+    target = jnp.asarray(x).at[tuple(grid)]
     values = jnp.broadcast_to(values, index.shape).astype(x.dtype)
     if op["reduce"] == "assign":
         return target.set(values)
@@ -74,7 +74,7 @@ def embedding(op: Call, index: Array, weight: Array) -> Array:
 @rule("scatter", "scatter_")
 def scatter(op: Call, x: Array, index: Array, updates: Array) -> Array:
     """Rows of x replaced by `updates`, or (`overwrite` off) by the sum of the updates that name them."""
-    index = index.reshape(-1)
+    x, index = jnp.asarray(x), index.reshape(-1)
     if op["overwrite"]:
         return x.at[index].set(updates.astype(x.dtype))
     return x.at[index].set(jnp.zeros((), x.dtype)).at[index].add(updates.astype(x.dtype))
@@ -106,12 +106,12 @@ def set_value_with_tensor(op: Call, x: Array, value: Array, starts: Any, ends: A
 
 @rule("scatter_nd_add")
 def scatter_nd_add(op: Call, x: Array, index: Array, updates: Array) -> Array:
-    return x.at[tuple(jnp.moveaxis(index, -1, 0))].add(updates.astype(x.dtype))
+    return jnp.asarray(x).at[tuple(jnp.moveaxis(index, -1, 0))].add(updates.astype(x.dtype))
 
 
 @rule("index_put", "index_put_")
 def index_put(op: Call, x: Array, indices: list[Array], value: Array) -> Array:
-    place = x.at[tuple(indices)]
+    place = jnp.asarray(x).at[tuple(indices)]
     value = value.astype(x.dtype)
     return place.add(value) if op["accumulate"] else place.set(value)
 

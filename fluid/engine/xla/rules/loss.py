@@ -47,7 +47,7 @@ def nll_loss(op: Call, log_probability: Array, label: Array, weight: Array | Non
     ignored = label == op["ignore_index"]
     index = jnp.where(ignored, 0, label)
     picked = jnp.squeeze(jnp.take_along_axis(log_probability, jnp.expand_dims(index, 1), 1), 1)
-    share = jnp.ones(index.shape, picked.dtype) if weight is None else weight[index]
+    share = jnp.ones(index.shape, picked.dtype) if weight is None else jnp.asarray(weight)[index]
     share = jnp.where(ignored, 0, share)
     loss, total = -picked * share, jnp.sum(share)
     if op["reduction"] == "none":
