@@ -501,6 +501,7 @@ row("shape", "slice_image", lambda x: image(x)[:, 1:], normal(2, 3, 4, 5))
 row("shape", "crop", lambda x: paddle.crop(x, [2, 3], [1, 0]), normal(4, 4))
 row("shape", "expand", lambda x: (paddle.expand(x, [2, 3, 4]), paddle.broadcast_to(x, [3, 4])), normal(3, 1))
 row("shape", "expand_as", lambda x, y: paddle.expand_as(x, y), normal(3, 1), normal(2, 3, 4))
+row("shape", "broadcast_tensors", lambda x, y: paddle.broadcast_tensors([x, y]), normal(3, 1), normal(2, 1, 4))
 row("shape", "tile", lambda x: paddle.tile(x, [2, 1, 3]), normal(2, 3))
 row("shape", "repeat", lambda x: paddle.repeat_interleave(x, 3, 1), normal(2, 3))
 row("shape", "flip", lambda x: paddle.flip(x, [0, 1]), normal(2, 3))
@@ -644,6 +645,7 @@ row(
     R.permutation(4)[:2],
     normal(2, 3),
 )
+row("index", "grid_of_places", lambda x, i, j: x[i, j], normal(4, 5), integers(4, 3, 1), integers(5, 2))
 row("index", "one_hot", lambda i: F.one_hot(i, 5), integers(5, 4), gradient=False)
 row("index", "bincount", lambda i: paddle.bincount(i, minlength=6), integers(6, 20), gradient=False)
 row(

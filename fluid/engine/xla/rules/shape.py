@@ -152,6 +152,11 @@ def expand_as(op: Call, x: Array, y: Array | None) -> Array:
     return _broadcast(x, op["target_shape"] if y is None else y.shape)
 
 
+@rule("broadcast_tensors")
+def broadcast_tensors(op: Call, inputs: list[Array]) -> tuple[list[Array]]:
+    return (list(jnp.broadcast_arrays(*inputs)),)
+
+
 def _broadcast(x: Array, wanted: Any) -> Array:
     old = (1,) * (len(wanted) - x.ndim) + x.shape
     return numbers(x).broadcast_to(x, [have if want == -1 else want for have, want in zip(old, wanted, strict=True)])
