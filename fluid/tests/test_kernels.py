@@ -87,6 +87,18 @@ def of_read_softmax(logits: Any, label: Any) -> tuple[Any, Any]:
     return losses, paddle.max(probability)
 
 
+def of_two_gradients(logits: Any, label: Any) -> tuple[Any, Any]:
+    losses, _ = plain(logits, label)
+    (gradient,) = paddle.static.gradients([paddle.sum(losses)], [logits])
+    return losses, paddle.abs(gradient)
+
+
+def of_an_image(logits: Any, label: Any) -> tuple[Any, Any]:
+    image = paddle.nn.Conv2D(1, 2, 3, padding=1)(paddle.unsqueeze(logits, 1))
+    words = paddle.matmul(image, paddle.create_parameter([WORDS, WORDS], "float32", name="more"))
+    return plain(words, paddle.stack([label, label], 1))
+
+
 def program(losses: Losses, bias: bool = False) -> Program:
     """A classifier over words, trained on the first of `losses`; both are outputs."""
 
@@ -167,8 +179,15 @@ def test_a_step_by_the_kernel_is_a_step_by_rules(losses, precision, tolerance, c
 @pytest.mark.filterwarnings("ignore:(?s).*softmax_with_cross_entropy")
 @pytest.mark.parametrize(
     ("losses", "bias"),
-    [(plain, True), (of_soft_labels, False), (of_two, False), (of_read_softmax, False)],
-    ids=["bias", "soft labels", "two losses", "softmax is read"],
+    [
+        (plain, True),
+        (of_soft_labels, False),
+        (of_two, False),
+        (of_read_softmax, False),
+        (of_two_gradients, False),
+        (of_an_image, False),
+    ],
+    ids=["bias", "soft labels", "two losses", "softmax is read", "two gradients", "pixels"],
 )
 def test_rules_take_what_the_kernel_does_not(losses, bias, calls):
     made = program(losses, bias)

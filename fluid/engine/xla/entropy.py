@@ -101,10 +101,12 @@ def _is_over_words(uses: Uses, loss: Operation, logits: Any) -> bool:
 def _is_of_product(trace: Trace, loss: Operation) -> bool:
     """Whether nothing but the gradient of a product with a matrix takes the gradient of the loss."""
     forward = trace.gradients.forward
-    (gradient,) = [item for item in trace.uses.readers(loss.inputs[1]) if forward.get(item.index) is loss]
-    readers = trace.uses.readers(gradient.outputs[0])
-    product = forward.get(readers[0].index) if len(readers) == 1 else None
+    gradients = [item for item in trace.uses.readers(loss.inputs[1]) if forward.get(item.index) is loss]
+    readers = trace.uses.readers(gradients[0].outputs[0])
+    product = forward.get(readers[0].index) if len(gradients) == len(readers) == 1 else None
     if product is None or product.name != _PRODUCT or product.outputs != loss.inputs[:1]:
+        return False
+    if isinstance(trace.env[product.operand(0)], ChannelsLast):
         return False
     return trace.env[product.operand(1)].ndim == 2 and not product.attributes["transpose_x"]
 
