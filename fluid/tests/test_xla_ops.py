@@ -236,6 +236,9 @@ row(
     lambda x: F.avg_pool2d(x, 3, stride=2, padding=1, exclusive=False, ceil_mode=True),
     normal(2, 3, 8, 10),
 )
+for name, padding in (("same", "SAME"), ("uneven", [1, 0, 0, 1])):
+    inclusive = functools.partial(F.avg_pool2d, kernel_size=2, stride=2, padding=padding, exclusive=False)
+    row("pool", f"avg_inclusive_{name}", lambda x, f=inclusive: f(x), normal(2, 3, 7, 8))
 row("pool", "global_avg", lambda x: F.adaptive_avg_pool2d(x, 1), normal(2, 3, H, W))
 row("pool", "adaptive_avg", lambda x: F.adaptive_avg_pool2d(x, [3, 2]), normal(2, 3, H, W))
 row("pool", "adaptive_max", lambda x: F.adaptive_max_pool2d(x, [2, 3]), normal(2, 3, H, W))

@@ -110,14 +110,14 @@ def _window_counts(op: Call, size: Any, window: Any, strides: Any, padding: Any)
     """How many elements each average divides by.
 
     Exclusive averages count the pixels of the image only. Inclusive ones count padding as well, but not what `ceil_mode`
-    adds beyond it.
+    adds beyond it, and after the image as much of it as there is before.
     """
     counts = []
     declared = spatial_padding(op, size, window, strides)
-    for n, w, s, (before, after), (first, last) in zip(size, window, strides, padding, declared, strict=True):
+    for n, w, s, (before, after), (first, _) in zip(size, window, strides, padding, declared, strict=True):
         steps = (n + before + after - w) // s + 1
         start = np.arange(steps) * s - before
-        low, high = (0, n) if op["exclusive"] else (-first, n + last)
+        low, high = (0, n) if op["exclusive"] else (-first, n + first)
         counts.append(np.minimum(start + w, high) - np.maximum(start, low))
     grid = functools.reduce(np.multiply.outer, counts)
     return grid[None, ..., None] if op.channels_last else grid[None, None]
