@@ -35,6 +35,8 @@ import paddle.nn.functional as F
 import pytest
 
 WORDS, SIZE, SAMPLES, LENGTH = 300, 16, 4, 5
+BLOCKS = {"SMALLEST": 1, "BLOCK": 64, "READ": 2, "WRITTEN": 1}
+"""A row takes whole rounds and one with places beyond its end."""
 INPUTS = [Input("x", (None, LENGTH, SIZE), "float32"), Input("label", (None, LENGTH), "int64")]
 Losses = Callable[[Any, Any], tuple[Any, Any]]
 
@@ -42,8 +44,8 @@ Losses = Callable[[Any, Any], tuple[Any, Any]]
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Kernels take what is small as well, in several blocks."""
-    monkeypatch.setattr(kernel, "SMALLEST", 1)
-    monkeypatch.setattr(kernel, "BLOCK", 128)
+    for name, number in BLOCKS.items():
+        monkeypatch.setattr(kernel, name, number)
 
 
 def feed() -> dict[str, np.ndarray]:
@@ -278,5 +280,5 @@ def test_kernels_can_be_left_out(monkeypatch):
 
 if __name__ == "__main__":
     assert jax.device_count() == 2
-    kernel.SMALLEST, kernel.BLOCK = 1, 128
+    vars(kernel).update(BLOCKS)
     agree(program(smoothed), "fp32", 2e-5)
