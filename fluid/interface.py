@@ -46,6 +46,12 @@ class Input:
     """The axis along which the samples of a batch lie: devices and processes each have a part of it. None: what is fed
     is the same on every device and in every process, such as boxes of all images in one list, or a mixing weight."""
 
+    def __post_init__(self) -> None:
+        if self.batch is not None and not 0 <= self.batch < len(self.shape):
+            raise ValueError(
+                f"input '{self.name}' {list(self.shape)} has no axis {self.batch} for its samples; batch=None says that it has none"
+            )
+
 
 @dataclass(frozen=True)
 class Output:

@@ -364,6 +364,12 @@ def test_run_many_is_run_repeated(train):
     assert np.array_equal(other.run_many(train, together, step=7, fetch=["loss"])["loss"], losses)
 
 
+def test_an_input_has_the_axis_of_its_samples():
+    with pytest.raises(ValueError, match=r"input 'rate' \[\] has no axis 0 for its samples; batch=None says"):
+        Input("rate", ())
+    assert Input("rate", (), batch=None).batch is None
+
+
 @pytest.mark.parametrize(
     "change, message",
     [
