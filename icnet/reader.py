@@ -48,8 +48,6 @@ class Augment:
     """Change brightness, contrast and saturation by up to this share."""
     cast: float = 0.0
     """Change red, green and blue, each by up to this share, as light of another colour does."""
-    texture: float = 0.0
-    """Share of the images whose surfaces look different, by a random convolution."""
 
 
 @dataclass(frozen=True)
@@ -197,26 +195,9 @@ def changed(
     label = cv2.warpAffine(label, flags=cv2.INTER_NEAREST | inverse, borderValue=IGNORE, **options)
     if augment.flip and rng.random() < 0.5:
         image, label = image[:, ::-1], label[:, ::-1]
-    if augment.texture and rng.random() < augment.texture:
-        image = _with_other_texture(image, rng)
     if augment.color or augment.cast:
         image = _with_other_colors(image, augment, rng)
     return np.ascontiguousarray(image), np.ascontiguousarray(label)
-
-
-def _with_other_texture(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A mixture of the image [H, W, 3] and a random convolution of it, which keeps shapes and no texture.
-
-    Xu et al. (arXiv:2007.13003), whose filter is taken apart into one of the colours and one of the places. Unlike theirs, the
-    convolution has the mean and the spread of each colour of the image: photographs are not magenta.
-    """
-    size, share = int(rng.choice((1, 3, 5))), rng.random()
-    places, mixture = rng.standard_normal((size, size)), rng.standard_normal((3, 3))
-    other = cv2.filter2D(cv2.transform(image.astype(np.float32), mixture), -1, places)
-    (mean, spread), (own_mean, own_spread) = (cv2.meanStdDev(colors) for colors in (image, other))
-    factor = spread / np.maximum(own_spread, 1e-3)
-    other = cv2.transform(other, np.concatenate([np.diag(factor[:, 0]), mean - factor * own_mean], axis=1))
-    return cv2.addWeighted(image, share, other, 1 - share, 0, dtype=cv2.CV_8U)
 
 
 def _with_other_colors(image: np.ndarray, augment: Augment, rng: np.random.Generator) -> np.ndarray:

@@ -81,9 +81,6 @@ class Flags(OptimizerFlags, BatchFlags, TrainFlags):
     """Change brightness, contrast and saturation by up to this share."""
     color_cast: Share = 0.0
     """Change red, green and blue, each by up to this share, as light of another colour does."""
-    texture_share: Share = 0.0
-    """Share of the training images whose surfaces are made to look different by a random convolution (arXiv:2007.13003), for
-    pictures unlike those that are learnt from."""
     reduce_zero_label: bool = False
     """Id 0 of label files means nothing, and every other one is one less."""
     balance: Share = 0.35
@@ -199,7 +196,7 @@ def augmentation(flags: Flags) -> Augment:
     scales = flags.scales if flags.random_scaling else (1.0, 1.0)
     if scales[0] > scales[1]:
         raise UserError(f"--scales {scales[0]:g} {scales[1]:g}: the first must not be larger than the second")
-    return Augment(flags.crop, scales, flags.flip, flags.color_jitter, flags.color_cast, flags.texture_share)
+    return Augment(flags.crop, scales, flags.flip, flags.color_jitter, flags.color_cast)
 
 
 def check_all(*parts: Pairs) -> None:
