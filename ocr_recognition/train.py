@@ -2,7 +2,7 @@
 
 python train.py                                                  made words in many fonts, minutes on a CPU
 python train.py --style general --model crnn --height 48         English words, names, numbers and signs: for a GPU
-python train.py --data_dir MINE --pretrained_model words --lr 0.0003      fine-tuning on own pictures
+python train.py --data_dir MINE --pretrained_model english --lr 0.0003    fine-tuning on own pictures
 """
 
 import sys
