@@ -133,6 +133,7 @@ MOST_BOXES = 100
 FREE = (
     *("data", "skip_bad_objects", "train_split", "val_split", "max_images", "max_bad_samples", "from_scratch"),
     *("apply_distort", "apply_expand", "expand_ratio", "apply_crop", "flip", "turn", "ap_version", "overlap"),
+    "check_data",
 )
 """Flags that Programs from files were not built with."""
 
@@ -140,10 +141,10 @@ FREE = (
 def main(flags: Flags) -> Outcome:
     """Train as `flags` say; returns how the run ended."""
     flags = recipes.applied(flags)
-    if flags.check_data:
-        check_data(flags, lambda data: describe(flags, data))
-        return Outcome(step=0, nothing_left=True)
     settled = settle(flags, TASK, free=FREE)
+    if settled.flags.check_data:
+        check_data(settled.flags, lambda data: describe(settled.flags, data))
+        return Outcome(step=0, nothing_left=True)
     settled.flags = flags = changed(settled.flags, {"pretrained_model": starting_weights(settled.flags)})
     settled.refuse_changes(*NETWORK_FLAGS)
     data, validation = training_data(flags), open_sound_part(flags, "val", flags.val_split)

@@ -68,6 +68,9 @@ def test_faults_are_named_and_nothing_is_trained(tmp_path: Path, capsys: pytest.
     assert not Path("output").exists()
     assert train.main(narrow(data_dir=data, skip_bad_objects=True, check_data=True)).nothing_left
     assert train.main(narrow(data_dir=data, skip_bad_objects=True)).step == 1
+    capsys.readouterr()
+    train.main(configuration.parse(train.Flags, ["--checkpoint", "output", "--check_data"]))
+    assert "  cat: 0 objects\n  dog: 1 objects" in capsys.readouterr().out, "the data of the run, not the drawn shapes"
 
 
 def test_released_priors_on_the_trees(capsys: pytest.CaptureFixture[str]) -> None:
