@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from DeepQNetwork.agent import Agent, AgentFlags
+from DeepQNetwork.environments import game_id
 from fluid import weights
 from fluid.errors import UserError, WeightsError
 from fluid.weights import Bare, Opened, Report
@@ -12,13 +13,15 @@ from fluid.weights import Bare, Opened, Report
 import numpy as np
 
 FOLDER = Path(__file__).resolve().parent
-SHIPPED = "pong"
+SHIPPED = {"pong": "pong", "breakout": "breakout"}
+"""The agents that come along, by game; Pong's plays where no game of theirs is named."""
 
 
 def open_agent(flags: AgentFlags) -> Opened[Agent]:
     """The agent that the flags name, for the game they name; raises UserError for what cannot be."""
     read, fit = Agent.from_facts, partial(fit_agent, flags=flags)
-    opened = weights.open(FOLDER, flags, default=SHIPPED, key="agent", from_facts=read, fit=fit)
+    default = SHIPPED.get(game_id(flags.env or ""), SHIPPED["pong"])
+    opened = weights.open(FOLDER, flags, default=default, key="agent", from_facts=read, fit=fit)
     agent = opened.facts
     return replace(opened, facts=replace(agent, env=flags.env or agent.env, protocol=flags.protocol or agent.protocol))
 

@@ -56,6 +56,7 @@ EVALUATIONS = {
         "prepare neural_machine_translation debian --output_dir {work}/corpora",
     ),
     "pong": Evaluation("eval DeepQNetwork"),
+    "breakout": Evaluation("eval DeepQNetwork --env Breakout --test_episodes 30 --seed 1"),
     "breakout_2018": Evaluation("eval DeepQNetwork --pretrained_model breakout_2018 --seed 0"),
     "shapes": Evaluation("eval object_detection"),
     "commands": Evaluation("eval DeepASR"),

@@ -1,10 +1,12 @@
-"""Makes pong.safetensors or breakout.safetensors, an agent that comes along, of trained weights, in about .7 MB.
+"""Makes pong.safetensors or breakout.safetensors, an agent that comes along, of trained weights, in .6 to .8 MB.
 
     python DeepQNetwork/data/build_weights.py output DeepQNetwork/data/breakout.safetensors
+    python DeepQNetwork/data/build_weights.py output DeepQNetwork/data/pong.safetensors --levels 3 --storage int6
 
 The agent plays some games, and what its fully connected layers then see decides how they are rounded: after each input's
 weights those of the inputs to come are moved so that they make up for the error (GPTQ, Frantar et al., arXiv:2210.17323).
-The hidden layer, nine tenths of all numbers, is left seven levels by that, the other layers 63.
+The hidden layer, nine tenths of all numbers, is left few levels by that, eleven or seven; convolutions are rounded to
+the nearest as ever.
 """
 
 import argparse
@@ -31,8 +33,7 @@ GAMES, EPSILON, SEED = 16, 0.02, 20_000
 """Whole games that are played, their share of random actions, and a seed that no evaluation has."""
 EVERY = 4
 """Of so many steps the states of one are looked at: neighbours are much alike."""
-LEVELS, HIDDEN, HIDDEN_LEVELS = 31, f"{POLICY}_hidden", 3
-"""The largest integer of fully connected layers, and that of the hidden one."""
+HIDDEN = f"{POLICY}_hidden"
 SHRINKING = np.linspace(0.2, 1, 17)
 """Largest numbers that are tried, as shares of an output's own; what is beyond is cut."""
 DAMPING = 0.01
@@ -133,19 +134,22 @@ def _scales(weight: np.ndarray, power: np.ndarray, levels: int) -> np.ndarray:
     return np.take_along_axis(candidates, np.argmin(losses, axis=0)[None], axis=0)[0]
 
 
-def write(source: Path, target: Path) -> None:
-    """Store the agent of `source`, a run, checkpoint or compact file. Raises UserError and WeightsError."""
+def write(source: Path, target: Path, levels: int = 5, storage: compact.Storage = "int8") -> None:
+    """Store the agent of `source`, a run, checkpoint or compact file. Raises UserError and WeightsError.
+
+    `levels`: the largest integer of the hidden layer; that of the others is the storage's.
+    """
     if target.exists():
         raise WeightsError(f"{target}: exists already. Choose another name, or remove it first.")
     opened = open_agent(AgentFlags(pretrained_model=str(source)))
     agent = opened.facts
     state = {name: opened.state[name] for name in listening_program(agent).state_names}
-    packed = compact.pack(state, "int6")
+    packed = compact.pack(state, storage)
     for name, moment in moments(agent, state).items():
-        integers, scale = rounded(state[name], moment, HIDDEN_LEVELS if name == HIDDEN else LEVELS)
+        integers, scale = rounded(state[name], moment, levels if name == HIDDEN else compact.LEVELS[storage])
         packed[name], packed[name + compact.SCALE_SUFFIX] = integers, scale
-    origin = compact.describe_source(source, "int6").origin
-    compact.store(target, packed, compact.Description(TASK, {"agent": agent.to_facts()}, origin, "int6"))
+    origin = compact.describe_source(source, storage).origin
+    compact.store(target, packed, compact.Description(TASK, {"agent": agent.to_facts()}, origin, storage))
     numbers = sum(array.size for array in state.values())
     print(f"{target}: {numbers:,} numbers, {target.stat().st_size:,} bytes")
 
@@ -154,8 +158,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("source", type=Path, help="run, checkpoint, or file of weights that says what they are")
     parser.add_argument("target", type=Path, help="NAME.safetensors")
+    parser.add_argument("--levels", type=int, default=5, help="largest integer of the hidden layer, by default 5")
+    parser.add_argument(
+        "--storage", choices=list(compact.LEVELS), default="int8", help="of the others, by default int8"
+    )
     flags = parser.parse_args()
-    write(flags.source, flags.target)
+    write(flags.source, flags.target, flags.levels, flags.storage)
 
 
 if __name__ == "__main__":

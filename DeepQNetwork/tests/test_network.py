@@ -261,6 +261,15 @@ def test_memory_on_the_device_gives_what_fed_frames_give():
             assert relative(np.asarray(by_rows[key]), np.asarray(fed[key])) < 1e-5, (name, key)
 
 
+def test_a_game_is_played_by_the_agent_that_comes_along_for_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = (None, "PongNoFrameskip-v4", "ALE/Breakout-v5", "breakout.bin")
+    found = [open_agent(AgentFlags(env=name)) for name in names]
+    assert [opened.source for opened in found] == ["pong", "pong", "breakout", "breakout"]
+    assert [opened.facts.returns for opened in found] == ["mean", "mean", "places", "places"]
+    assert found[2].facts.env == "ALE/Breakout-v5" and found[2].facts.protocol == "baselines"
+
+
 def test_agents_are_read_off_their_weights(tmp_path):
     for agent in (PONG, CARTPOLE, Agent("Breakout", "fluid2018", False, 4, protocol="2018")):
         weights = initialise(act_program(agent), seed=0)

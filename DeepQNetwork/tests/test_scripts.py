@@ -113,7 +113,7 @@ def test_a_window_that_is_closed_ends_the_game(monkeypatch):
 
 def test_agents_and_games_must_fit(tmp_path):
     with pytest.raises(UserError, match="6 actions .* 4 actions"):
-        evaluation.main(evaluation.Flags(env="Breakout", test_episodes=1))
+        evaluation.main(evaluation.Flags(pretrained_model="pong", env="Breakout", test_episodes=1))
     with pytest.raises(WeightsError, match="no such file"):
         evaluation.main(evaluation.Flags(pretrained_model=str(tmp_path / "nothing")))
 
@@ -122,6 +122,13 @@ def test_agent_that_comes_along_plays_pong():
     """20.4 +- 0.8 was measured over ten episodes."""
     scores = evaluation.main(evaluation.Flags(test_episodes=2, num_envs=2))
     assert scores.result()["score"] >= 17
+
+
+@pytest.mark.full
+def test_agent_that_comes_along_plays_breakout():
+    """453 +- 113 (381 to 841) was measured over thirty episodes."""
+    scores = evaluation.main(evaluation.Flags(env="Breakout", test_episodes=4))
+    assert scores.result()["score"] >= 300
 
 
 @pytest.mark.full
