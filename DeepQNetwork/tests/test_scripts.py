@@ -61,12 +61,13 @@ def test_wrong_arrays_are_refused(tmp_path):
 
 def test_recording_and_terminal(tmp_path, capsys):
     """Two seconds of a game: as many frames as that takes, of the screen's size, and drawn in colours."""
-    for name, frames in (("game.gif", 30), ("game.mp4", 60)):
+    for name, env in (("game.gif", None), ("game.mp4", "Breakout")):
         records = infer.main(
             infer.Flags(
                 video=tmp_path / name,
                 max_seconds=2.0,
-                show="terminal" if frames == 30 else "none",
+                show="terminal",
+                env=env,
                 output_file=tmp_path / "games.jsonl",
             )
         )
@@ -78,7 +79,9 @@ def test_recording_and_terminal(tmp_path, capsys):
     video = cv2.VideoCapture(str(tmp_path / "game.mp4"))
     assert abs(int(video.get(cv2.CAP_PROP_FRAME_COUNT)) - 60) <= 2
     printed = capsys.readouterr().out
-    assert "\x1b[38;2;" in printed and "pong, protocol standard" in printed
+    assert (
+        "\x1b[38;2;" in printed and "pong, protocol standard" in printed and "breakout, protocol baselines" in printed
+    )
     with pytest.raises(UserError, match=".gif or .mp4"):
         infer.main(infer.Flags(video=tmp_path / "game.avi"))
 
