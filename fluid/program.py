@@ -13,6 +13,7 @@ The forms are separate Programs that agree in the *names* of their parameters; v
 `{name: array}` that an engine holds, so one state serves every Program of a task.
 """
 
+import gc
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -321,6 +322,7 @@ def _building(program: Program, *, forward: bool = False) -> Iterator[None]:
             paddle.static.program_guard(program.main, program.startup),
             paddle.utils.unique_name.guard(),
             _short_stacks(sys._getframe(2)),
+            _no_garbage_collected(),
         ):
             yield
     finally:
@@ -345,6 +347,22 @@ def _short_stacks(outermost: FrameType) -> Iterator[None]:
 
     with mock.patch.object(traceback, "extract_stack", extract_stack):
         yield
+
+
+@contextmanager
+def _no_garbage_collected() -> Iterator[None]:
+    """Keep what is garbage until the build is done.
+
+    Where a collection frees other Programs while Paddle computes gradients through a branch or a loop, it goes on with their
+    memory for values of this one: a crash, now and then.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 @cache
