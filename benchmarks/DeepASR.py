@@ -21,8 +21,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.neural_machine_translation import _version, measure
-from benchmarks.processes import machine
+from benchmarks.figures import add_json, measure, save, versions
 from DeepASR.sizes import WIDTH, Sizes
 
 import numpy as np
@@ -170,12 +169,18 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--kernels", type=int, default=0)
     parser.add_argument("--unroll", type=int, default=1)
-    parser.add_argument("--json", type=Path)
+    add_json(parser)
     arguments = parser.parse_args()
     sizes = Sizes(*arguments.sizes)
     if arguments.command == "capture":
         capture(arguments.folder, sizes)
         return
+    facts = {
+        "versions": versions("jax", "torch", "numpy"),
+        "precision": arguments.precision,
+        "frames": arguments.frames,
+        "sizes": vars(sizes),
+    }
     rows: list[dict[str, Any]] = []
     for size in arguments.batches:
         for who in arguments.who:
@@ -196,10 +201,7 @@ def main() -> None:
                 f"({row['min']:,.0f} to {row['max']:,.0f}), first step {row['first_step_s']:.1f} s{ratio}",
                 flush=True,
             )
-    if arguments.json is not None:
-        versions = {name: _version(name) for name in ("jax", "torch", "numpy")}
-        facts = {"machine": machine(), "versions": versions, "precision": arguments.precision, "sizes": vars(sizes)}
-        arguments.json.write_text(json.dumps({**facts, "rows": rows}, indent=1) + "\n", encoding="utf-8")
+            save(arguments.json, **facts, rows=rows)
 
 
 if __name__ == "__main__":

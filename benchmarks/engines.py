@@ -10,7 +10,6 @@ than Paddle's executor, compilation included. CPU seconds, because those of a la
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -19,10 +18,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import numpy as np  # noqa: E402
+from benchmarks.figures import add_json, save, versions
+
+import numpy as np
 
 Job = tuple[Any, dict[str, np.ndarray]]
 """A Program, and what it is fed."""
@@ -266,7 +266,7 @@ def main() -> None:
     """Measure every case, print a table and write JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))
-    parser.add_argument("--json", type=Path)
+    add_json(parser)
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
@@ -300,13 +300,7 @@ def main() -> None:
             f"{pays[0] or 'never':>13}{pays[1] or 'never':>7}",
             flush=True,
         )
-    if arguments.json:
-        import jax
-        import paddle
-
-        versions = {"paddle": paddle.__version__, "jax": jax.__version__, "python": platform.python_version()}
-        report = {"cpu_seconds": rows, "processor": platform.processor(), "cores": os.cpu_count(), **versions}
-        arguments.json.write_text(json.dumps(report, indent=1) + "\n")
+        save(arguments.json, versions=versions("paddlepaddle", "jax"), cpu_seconds=rows)
 
 
 if __name__ == "__main__":

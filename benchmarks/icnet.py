@@ -23,7 +23,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.processes import machine
+from benchmarks.figures import add_json, save
 from benchmarks.xla_step import random_state
 
 import numpy as np
@@ -270,8 +270,7 @@ def gpu(graphs: Path, json_file: Path | None, jobs: list[str]) -> None:
         shown = ", ".join(f"{name} {value:.0f}/s ({1000 * batch / value:.3f} ms)" for name, value in medians.items())
         hosts = {name: side["from_host_ms"] for name, side in sides.items() if side and "from_host_ms" in side}
         print(f"{job} batch {batch}: {shown}{f', from host {hosts}' if hosts else ''}", flush=True)
-        if json_file is not None:
-            json_file.write_text(json.dumps({**machine(), "rows": rows}, indent=1) + "\n")
+        save(json_file, rows=rows)
 
 
 def cpu(folder: Path, json_file: Path | None) -> None:
@@ -299,10 +298,7 @@ def cpu(folder: Path, json_file: Path | None) -> None:
     best = {name: min(values[1:]) for name, values in seconds.items()}
     ratio = best["onnxruntime"] / best["paddle.inference"]
     print(f"{best}; onnxruntime takes {ratio:.2f} times as long")
-    if json_file is not None:
-        json_file.write_text(
-            json.dumps({**machine(), "size": image.shape, "seconds": seconds, "ratio": ratio}, indent=1) + "\n"
-        )
+    save(json_file, size=image.shape, seconds=seconds, ratio=ratio)
 
 
 def main() -> None:
@@ -311,7 +307,7 @@ def main() -> None:
     parser.add_argument("command", choices=("capture", "gpu", "cpu", "one"))
     parser.add_argument("folder")
     parser.add_argument("arguments", nargs="?")
-    parser.add_argument("--json", type=Path)
+    add_json(parser)
     parser.add_argument("--jobs", nargs="*", default=[])
     given = parser.parse_args()
     if given.command == "one":

@@ -25,7 +25,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.processes import ROOT, add_one, add_row, in_a_process, join_torchrun, machine, powers_of_two
+from benchmarks.figures import ROOT, add_json, add_row, save
+from benchmarks.processes import add_one, in_a_process, join_torchrun, powers_of_two
 from fluid.commands.launch import visible_gpus
 
 # Ours -> the same network in timm.
@@ -236,8 +237,7 @@ def cpu(arguments: argparse.Namespace) -> None:
         speeds["torch"] = json.loads(result.stdout)["images_per_second"]
         ratios["exported / torch"] = round(speeds["exported"] / speeds["torch"], 2)
     print(json.dumps(ratios))
-    if arguments.json is not None:
-        arguments.json.write_text(json.dumps({"date": time.strftime("%Y-%m-%d"), "ratios": ratios}, indent=1) + "\n")
+    save(arguments.json, ratios=ratios)
 
 
 def files(arguments: argparse.Namespace) -> None:
@@ -258,7 +258,7 @@ def files(arguments: argparse.Namespace) -> None:
     graph = graphs.load_graph(arguments.graphs / "ResNet50_train.json")
     engine = create(arguments.device, "bf16" if arguments.device == "gpu" else "fp32")
     engine.load(random_state(graph, np.random.default_rng(0)))
-    rows = []
+    rows: list[dict] = []
     with tempfile.TemporaryDirectory() as folder:
         data = {short: write_photographs(Path(folder) / str(short), arguments.images, short) for short in (375, 256)}
         for short, augment in ((375, Augment()), (375, EVERYTHING), (256, Augment()), (256, EVERYTHING)):
@@ -270,10 +270,7 @@ def files(arguments: argparse.Namespace) -> None:
             result = benchmark(NoRecords(), engine, graph, open_batches, steps=arguments.steps)
             what = {"short_side": short, "every_augmentation": augment is EVERYTHING, "workers": arguments.workers}
             row = what | {name: round(value, 3) for name, value in result.items()}
-            rows.append(row)
-            print(json.dumps(row), flush=True)
-    if arguments.json is not None:
-        arguments.json.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
+            add_row(rows, row, arguments.json)
 
 
 class NoRecords:
@@ -335,7 +332,7 @@ def main() -> None:
     from_files.add_argument("--steps", type=int, default=60)
     from_files.add_argument("--device", default="gpu")
     for command, function in ((on_gpu, gpu), (on_gpus, scale), (on_cpu, cpu), (from_files, files)):
-        command.add_argument("--json", type=Path)
+        add_json(command)
         command.set_defaults(run=function)
     add_one(commands, {"measure_zoo": measure_zoo, "measure_torch": measure_torch})
     arguments = parser.parse_args()

@@ -11,8 +11,6 @@ weights never end a sentence). Results are target words and sentences a second: 
 """
 
 import argparse
-import importlib.metadata
-import json
 import math
 import statistics
 import sys
@@ -23,7 +21,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.processes import add_one, add_row, in_a_process, join_torchrun, powers_of_two
+from benchmarks.figures import add_json, add_row, measure, save, versions
+from benchmarks.processes import add_one, in_a_process, join_torchrun, powers_of_two
 from benchmarks.xla_step import profile_kernels
 from fluid.commands.launch import visible_gpus
 
@@ -87,40 +86,6 @@ def random_state(graph: Any) -> dict[str, np.ndarray]:
         else:
             state[name] = rng.normal(0, item.shape[-1] ** -0.5, item.shape).astype(item.dtype)
     return state
-
-
-STEPS = 50
-"""Steps of a round where several processes wait for each other and so must agree on the number."""
-
-
-def measure(
-    step: Callable[[], Any],
-    wait: Callable[[Any], Any],
-    per_step: float,
-    seconds: float,
-    rounds: int = 5,
-    processes: int = 1,
-) -> dict[str, Any]:
-    """Units a second over `rounds` of about `seconds` each (of STEPS with several processes), after warming up."""
-    began = time.perf_counter()
-    wait(step())
-    first = time.perf_counter() - began
-    wait(step())
-    began = time.perf_counter()
-    wait(step())
-    count = max(1, round(seconds / max(time.perf_counter() - began, 1e-4))) if processes == 1 else STEPS
-    rates = []
-    for _ in range(rounds):
-        began = time.perf_counter()
-        for _ in range(count):
-            # What is kept lies where the next results could go: XLA would have to change its CUDA graphs.
-            result = None
-            result = step()
-        wait(result)
-        rates.append(per_step * count / (time.perf_counter() - began))
-    return {
-        "median": statistics.median(rates), "min": min(rates), "max": max(rates), "steps": count * rounds, "first_step_s": first
-    }  # fmt: skip
 
 
 def time_zoo(
@@ -388,6 +353,8 @@ def scale(arguments: argparse.Namespace) -> None:
 def compare(arguments: argparse.Namespace) -> None:
     """Training and search on the GPUs (or CPU) of this process, ours and PyTorch's."""
     torch_device = "cuda" if arguments.device == "gpu" else "cpu"
+    packages = versions("jax", "jaxlib", "torch", "numpy")
+    found: list[dict[str, Any]] = []
     for model in arguments.models:
         for what in arguments.what:
             rows = []
@@ -406,6 +373,7 @@ def compare(arguments: argparse.Namespace) -> None:
                 else:
                     row = time_torch(model, what, torch_device, who == "compiled", arguments.seconds)
                 rows.append(row)
+                found.append(row)
                 unit = "target words/s" if what == "train" else "sentences/s"
                 ratio = f", {row['median'] / rows[0]['median']:.2f} x {rows[0]['who']}" if len(rows) > 1 else ""
                 print(
@@ -413,11 +381,7 @@ def compare(arguments: argparse.Namespace) -> None:
                     f"{row['first_step_s']:.0f} s){ratio}",
                     flush=True,
                 )
-                if arguments.json:
-                    packages = ("jax", "jaxlib", "torch", "numpy")
-                    versions = {name: _version(name) for name in packages}
-                    with open(arguments.json, "a", encoding="utf-8") as file:
-                        file.write(json.dumps({**row, "precision": arguments.precision, "versions": versions}) + "\n")
+                save(arguments.json, versions=packages, precision=arguments.precision, rows=found)
 
 
 def main() -> None:
@@ -451,17 +415,10 @@ def main() -> None:
         if name == "time":
             command.add_argument("--kernels", default="auto", choices=("auto", "off"), help="as of the scripts")
             command.add_argument("--profile", action="store_true", help="list the kernels that take the time")
-        command.add_argument("--json", type=Path, help="write the results there (time appends a line each)")
+        add_json(command)
     add_one(commands, {"time_zoo": time_zoo, "time_torch": time_torch})
     arguments = parser.parse_args()
     arguments.run(arguments)
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 if __name__ == "__main__":

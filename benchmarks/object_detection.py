@@ -12,7 +12,6 @@ for, batches follow one another. Each side is a process: they compile a job at t
 """
 
 import argparse
-import json
 import multiprocessing
 import sys
 import tempfile
@@ -24,9 +23,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.figures import add_json, measure, save, versions
 from benchmarks.image_classification import write_photographs
-from benchmarks.neural_machine_translation import _version, measure
-from benchmarks.processes import machine
 from benchmarks.xla_step import print_kernels, random_state
 from object_detection.boxes import PADDING, VARIANCES
 
@@ -464,7 +462,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=512, help="of the reader")
     parser.add_argument("--seconds", type=float, default=1.0, help="length of one of the five rounds")
     parser.add_argument("--profile", action="store_true", help="list the kernels that take the zoo's time")
-    parser.add_argument("--json", type=Path)
+    add_json(parser)
     arguments = parser.parse_args()
     if arguments.command == "capture":
         capture(arguments.folder)
@@ -503,10 +501,8 @@ def in_turn(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 def write_json(arguments: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
     """What is known so far."""
-    if arguments.json:
-        versions = {name: _version(name) for name in ("jax", "jaxlib", "torch", "torchvision", "numpy")}
-        content = {"machine": machine(), "versions": versions, "precision": arguments.precision, "rows": rows}
-        arguments.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    packages = versions("jax", "jaxlib", "torch", "torchvision", "numpy")
+    save(arguments.json, versions=packages, precision=arguments.precision, rows=rows)
 
 
 if __name__ == "__main__":

@@ -21,8 +21,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.neural_machine_translation import _version
-from benchmarks.processes import machine
+from benchmarks.figures import add_json, save, versions
 from fluid.media import decode_image
 from ocr_recognition.metrics import alphanumeric
 from ocr_recognition.reader import open_words
@@ -92,10 +91,7 @@ def read(arguments: argparse.Namespace) -> None:
         print(
             "  ".join(f"{name} {value:.3f}" if isinstance(value, float) else f"{value}" for name, value in row.items())
         )
-    if arguments.json:
-        packages = {name: _version(name) for name in ("onnxruntime", "paddlepaddle", *PEERS, "numpy")}
-        result = {"machine": machine() | packages, "rows": rows}
-        Path(arguments.json).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    save(arguments.json, versions=versions("onnxruntime", "paddlepaddle", *PEERS, "numpy"), rows=rows)
 
 
 def measured(one: Read, folder: Path) -> dict[str, Any]:
@@ -157,6 +153,7 @@ def rapidocr(package: str) -> tuple[Read, int]:
 
 
 def main() -> None:
+    """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
     timing = commands.add_parser("rate", help="count words a second")
@@ -171,7 +168,7 @@ def main() -> None:
     reading.add_argument("folders", nargs="+")
     reading.add_argument("--ours", metavar="DIR", help="exported model with model.onnx")
     reading.add_argument("--peers", nargs="*", default=list(PEERS[:1]), choices=PEERS, help="packages")
-    reading.add_argument("--json", metavar="FILE", help="write the result here too")
+    add_json(reading)
     arguments = parser.parse_args()
     arguments.function(arguments)
 

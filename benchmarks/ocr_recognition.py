@@ -23,8 +23,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.neural_machine_translation import _version, measure
-from benchmarks.processes import machine
+from benchmarks.figures import add_json, measure, save, versions
 
 import numpy as np
 
@@ -227,7 +226,7 @@ def main() -> None:
     parser.add_argument("--who", nargs="+", default=["zoo", "torch"], choices=("zoo", "torch", "compiled"))
     parser.add_argument("--weights", default="english", help="cpu: which that come along")
     parser.add_argument("--seconds", type=float, default=1.0)
-    parser.add_argument("--json", type=Path)
+    add_json(parser)
     arguments = parser.parse_args()
     if arguments.command == "capture":
         capture(arguments.folder)
@@ -243,8 +242,7 @@ def main() -> None:
 
 def time_all(arguments: argparse.Namespace) -> None:
     """Print and write what every network makes; the zoo's Programs of a width are compiled side by side first."""
-    versions = {name: _version(name) for name in ("jax", "torch", "numpy")}
-    facts = {"machine": machine(), "versions": versions, "precision": arguments.precision, "batch": BATCH}
+    facts = {"versions": versions("jax", "torch", "numpy"), "precision": arguments.precision, "batch": BATCH}
     rows: list[dict[str, Any]] = []
     zoo: dict[str, Callable[[], Any]] = {}
     for width, run in itertools.product(arguments.widths, arguments.runs):
@@ -272,9 +270,7 @@ def time_all(arguments: argparse.Namespace) -> None:
                 f"({row['min']:,.0f} to {row['max']:,.0f}){ratio}",
                 flush=True,
             )
-            if arguments.json is not None:
-                text = json.dumps({**facts, "rows": rows}, indent=1) + "\n"
-                arguments.json.write_text(text, encoding="utf-8")
+            save(arguments.json, **facts, rows=rows)
 
 
 if __name__ == "__main__":

@@ -3,17 +3,13 @@
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
+from benchmarks.figures import ROOT
 from fluid.commands.launch import visible_gpus
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def in_a_process(
@@ -83,21 +79,3 @@ def join_torchrun() -> int:
 def powers_of_two(count: int) -> list[int]:
     """1, 2, 4, ... up to `count`."""
     return [2**power for power in range(count.bit_length())]
-
-
-def add_row(rows: list[dict], row: dict, file: Path | None) -> None:
-    """Print a row and bring the JSON file up to date, so that an interrupted run keeps what it has."""
-    rows.append(row)
-    print(json.dumps(row), flush=True)
-    if file is not None:
-        file.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
-
-
-def machine() -> dict[str, str]:
-    """What the figures were measured on."""
-    query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
-    try:
-        gpus = subprocess.run(query, capture_output=True, text=True).stdout.strip()
-    except OSError:
-        gpus = ""
-    return {"gpus": gpus, "python": platform.python_version(), "date": time.strftime("%Y-%m-%d")}

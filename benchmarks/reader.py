@@ -1,6 +1,6 @@
 """Speed of the image reader on one core, against a plain Pillow pipeline on the same photographs in the same run.
 
-    python benchmarks/reader.py [--output benchmarks/results/reader.json]
+    python benchmarks/reader.py [--json benchmarks/results/reader.json]
 
 The photographs of image_classification/data are resized to 500 x 375, the usual size in ImageNet, and saved as JPEG. What
 is timed is everything from the file's bytes to a uint8 training crop of 224 x 224: random resized crop, flip. The
@@ -9,9 +9,6 @@ one core does, with the spread of the rounds. Whole batches from worker processe
 """
 
 import io
-import json
-import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -22,6 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.figures import save
 from fluid.config import parse
 from fluid.data import Source, training_batches
 from fluid.media import decode_image
@@ -57,7 +55,7 @@ class Config:
     """JPEG quality of the photographs."""
     num_workers: int = 2
     """Reader processes of the last measurement, whole batches through shared memory."""
-    output: Path | None = None
+    json: Path | None = None
     """JSON file to write."""
 
 
@@ -143,40 +141,26 @@ def batch_rate(source: Source, config: Config) -> float:
         return 2 * config.images / (time.perf_counter() - began)
 
 
-def main(config: Config) -> dict:
-    """Measure, print a table, write the JSON; return what was written."""
+def main(config: Config) -> None:
+    """Measure, print a table, write the JSON."""
     cv2.setNumThreads(1)
-    rates = measure(config)
-    result = {
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": {"processor": processor(), "cores": len(os.sched_getaffinity(0)), "system": platform.platform()},
-        "versions": {"opencv": cv2.__version__, "pillow": PIL.__version__, "numpy": np.__version__},
-        "settings": {"size": PHOTOGRAPH_SIZE, "crop": CROP, "quality": config.quality, "images": config.images},
-        "images_per_second": {
-            key: {"median": statistics.median(values), "min": min(values), "max": max(values)}
-            for key, values in rates.items()
-        },
+    rates = {
+        key: {"median": statistics.median(values), "min": min(values), "max": max(values)}
+        for key, values in measure(config).items()
     }
-    medians = {key: statistics.median(values) for key, values in rates.items()}
-    ours = medians["zoo: training crop, uint8"]
-    result["ratio_to_pillow"] = {key: ours / value for key, value in medians.items() if key.startswith("Pillow")}
-    for key, values in rates.items():
-        print(f"{key:55s}{medians[key]:7.0f} images/s   ({min(values):.0f}-{max(values):.0f})")
-    for key, ratio in result["ratio_to_pillow"].items():
+    ours = rates["zoo: training crop, uint8"]["median"]
+    ratios = {key: ours / rate["median"] for key, rate in rates.items() if key.startswith("Pillow")}
+    for key, rate in rates.items():
+        print(f"{key:55s}{rate['median']:7.0f} images/s   ({rate['min']:.0f}-{rate['max']:.0f})")
+    for key, ratio in ratios.items():
         print(f"training crop against {key}: {ratio:.2f} x")
-    if config.output is not None:
-        config.output.parent.mkdir(parents=True, exist_ok=True)
-        config.output.write_text(json.dumps(result, indent=1) + "\n")
-    return result
-
-
-def processor() -> str:
-    """Name of the processor as Linux knows it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    save(
+        config.json,
+        versions={"opencv": cv2.__version__, "pillow": PIL.__version__, "numpy": np.__version__},
+        settings={"size": PHOTOGRAPH_SIZE, "crop": CROP, "quality": config.quality, "images": config.images},
+        images_per_second=rates,
+        ratio_to_pillow=ratios,
+    )
 
 
 if __name__ == "__main__":

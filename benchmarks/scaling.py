@@ -16,7 +16,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.processes import ROOT, machine
+from benchmarks.figures import ROOT, add_json, save
 
 
 def capture(graphs: Path) -> None:
@@ -40,7 +40,7 @@ def measure(graphs: Path, peer: bool, file: Path) -> None:
             found = Path(folder) / f"{name}.json"
             _run(f"benchmarks/{name}.py", *words, "--json", str(found))
             rows += json.loads(found.read_text(encoding="utf-8"))["rows"]
-            file.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n", encoding="utf-8")
+            save(file, rows=rows)
 
 
 def _run(*words: str) -> None:
@@ -55,7 +55,7 @@ def main() -> None:
     )
     parser.add_argument("--only_capture", action="store_true", help="write them, for a machine without Paddle")
     parser.add_argument("--peer", action=argparse.BooleanOptionalAction, default=True, help="measure PyTorch too")
-    parser.add_argument("--json", type=Path, help="file for the rows")
+    add_json(parser)
     arguments = parser.parse_args()
     if not arguments.only_capture and arguments.json is None:
         parser.error("--json says where the rows go; with --only_capture there are none")

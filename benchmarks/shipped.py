@@ -22,7 +22,8 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.processes import ROOT
+from benchmarks.figures import ROOT
+from fluid import files
 
 FILE = ROOT / "benchmarks" / "results" / "shipped_cpu.json"
 
@@ -118,7 +119,8 @@ def main() -> None:
         print(json.dumps({name: row}), flush=True)
         rows = json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}
         kept = {known: rows[known] for known in EVALUATIONS if known in rows}
-        FILE.write_text(json.dumps({**kept, name: row}, indent=1) + "\n", encoding="utf-8")
+        with files.whole(FILE) as unfinished:
+            unfinished.write_text(json.dumps({**kept, name: row}, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

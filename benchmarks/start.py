@@ -8,18 +8,18 @@ and its children, because other work on the machine does not change them. `--roo
 """
 
 import argparse
-import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.figures import ROOT, add_json, save, versions
+
 WARM = 3
 
 INPUTS = {
@@ -58,11 +58,12 @@ def measure(root: Path, task: str, engine: str) -> dict[str, Any]:
 
 
 def main() -> None:
+    """Measure every case, print a table and write JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", nargs="+", choices=INPUTS, default=list(INPUTS))
     parser.add_argument("--engines", nargs="+", choices=("auto", "paddle", "xla"), default=["auto"])
     parser.add_argument("--root", type=Path, default=ROOT, help="the checkout whose scripts are started")
-    parser.add_argument("--json", type=Path, help="write the results there, too")
+    add_json(parser)
     args = parser.parse_args()
     rows = []
     print(f"{'task':28} {'engine':8} {'cold':>6} {'warm':>6}   CPU seconds")
@@ -71,10 +72,7 @@ def main() -> None:
             row = measure(args.root.resolve(), task, engine)
             rows.append(row)
             print(f"{task:28} {engine:8} {row['cold']:6.2f} {row['warm']:6.2f}", flush=True)
-    if args.json:
-        packages = {name: version(name) for name in ("paddlepaddle", "jax")}
-        about = {"machine": platform.machine(), "python": platform.python_version(), "cpus": os.cpu_count(), **packages}
-        args.json.write_text(json.dumps({"hardware": about, "runs": rows}, indent=1) + "\n", encoding="utf-8")
+            save(args.json, versions=versions("paddlepaddle", "jax"), runs=rows)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ import argparse
 import collections
 import dataclasses
 import glob
-import json
 import re
 import statistics
 import sys
@@ -23,6 +22,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.figures import add_json, add_row
 from fluid.engine.xla import graph as graphs
 
 import numpy as np
@@ -143,7 +143,6 @@ def measure(
     stats = jax.local_devices()[0].memory_stats() or {}
     if "peak_bytes_in_use" in stats:
         report["peak_gib"] = round(stats["peak_bytes_in_use"] / 2**30, 2)
-    print(json.dumps(report), flush=True)
     if profile:
         profile_kernels(lambda: run(5, 1000), 5)
     return report
@@ -210,11 +209,12 @@ def main() -> None:
         help="fields of fluid/engine/xla/tuning.py: numbers, 0 or 1 for no and yes",
     )
     timing.add_argument("--statistics_batch", type=int, help="images that share batch statistics; by default the batch")
-    timing.add_argument("--json", type=Path, help="append the results to this file, one JSON object a line")
+    add_json(timing)
     arguments = parser.parse_args()
     if arguments.command == "capture":
         capture(arguments.folder, arguments.models, arguments.class_dim)
         return
+    rows: list[dict] = []
     for file in arguments.files:
         for precision in arguments.precision:
             report = measure(
@@ -228,9 +228,7 @@ def main() -> None:
                 arguments.tune,
                 arguments.statistics_batch,
             )
-            if arguments.json:
-                with arguments.json.open("a") as output:
-                    output.write(json.dumps(report) + "\n")
+            add_row(rows, report, arguments.json)
 
 
 if __name__ == "__main__":
