@@ -170,8 +170,12 @@ def learn(arguments: argparse.Namespace) -> None:
 
 
 def compare(arguments: argparse.Namespace) -> None:
-    """Each side in a process of its own, one after the other; prints its rows as they come and then the ratios."""
+    """Each side in a process of its own, one after the other; prints its rows as they come and then the ratios.
+
+    Raises SystemExit at the end if a side failed.
+    """
     results: list[dict[str, Any]] = []
+    failed = []
     for side in arguments.sides:
         words = [sys.executable, __file__, "side", side, "--graphs", str(arguments.graphs)]
         words += ["--seconds", str(arguments.seconds), "--device", arguments.device, "--precision", arguments.precision]
@@ -181,12 +185,14 @@ def compare(arguments: argparse.Namespace) -> None:
                 print(line, end="", flush=True)
                 save(arguments.json, device=arguments.device, versions=installed(), rows=results)
         if process.returncode:
-            print(f"{side} failed with exit status {process.returncode}", file=sys.stderr, flush=True)
+            failed.append(f"{side} (exit status {process.returncode})")
     rates = {(row["name"], row["size"]): row["updates_per_second"] for row in results}
     for (name, size), rate in rates.items():
         ours = rates.get((name.replace("torch_graph", "zoo").replace("torch", "zoo"), size))
         if name.startswith("torch") and ours is not None:
             print(f"ours / {name}, {size}: {ours / rate:.2f}")
+    if failed:
+        raise SystemExit(f"error: not measured, see above: {', '.join(failed)}")
 
 
 def side(arguments: argparse.Namespace) -> None:

@@ -26,7 +26,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.figures import ROOT, add_json, add_row, save
-from benchmarks.processes import add_one, in_a_process, join_torchrun, powers_of_two
+from benchmarks.processes import add_one, in_a_process, join_torchrun, powers_of_two, run
 from fluid.commands.launch import visible_gpus
 
 # Ours -> the same network in timm.
@@ -316,7 +316,7 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     on_gpu = commands.add_parser("gpu")
     on_gpu.add_argument("--graphs", type=Path, required=True, help="folder written by xla_step.py capture")
-    on_gpu.add_argument("--jobs", nargs="+", default=["train", "infer"], help="train, infer, bf16, tf32")
+    on_gpu.add_argument("--jobs", nargs="+", default=["train", "infer"], choices=("train", "infer", "bf16", "tf32"))
     on_gpu.add_argument("--models", nargs="+", default=list(PEERS), choices=list(PEERS))
     on_gpus = commands.add_parser("scale")
     on_gpus.add_argument("--graphs", type=Path, required=True, help="folder written by xla_step.py capture")
@@ -335,8 +335,7 @@ def main() -> None:
         add_json(command)
         command.set_defaults(run=function)
     add_one(commands, {"measure_zoo": measure_zoo, "measure_torch": measure_torch})
-    arguments = parser.parse_args()
-    arguments.run(arguments)
+    run(parser.parse_args())
 
 
 if __name__ == "__main__":

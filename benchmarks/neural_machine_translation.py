@@ -22,7 +22,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.figures import add_json, add_row, measure, save, versions
-from benchmarks.processes import add_one, in_a_process, join_torchrun, powers_of_two
+from benchmarks.processes import add_one, in_a_process, join_torchrun, powers_of_two, run
 from benchmarks.xla_step import profile_kernels
 from fluid.commands.launch import visible_gpus
 
@@ -417,8 +417,7 @@ def main() -> None:
             command.add_argument("--profile", action="store_true", help="list the kernels that take the time")
         add_json(command)
     add_one(commands, {"time_zoo": time_zoo, "time_torch": time_torch})
-    arguments = parser.parse_args()
-    arguments.run(arguments)
+    run(parser.parse_args())
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ from typing import Any
 from benchmarks.figures import ROOT
 from fluid.commands.launch import visible_gpus
 
+_failed: list[str] = []
+
 
 def in_a_process(
     script: str, function: str, *arguments: Any, gpus: int = 1, processes: int = 1, torch: bool = False
@@ -34,6 +36,7 @@ def in_a_process(
     )
     if result.returncode:
         print(f"{function}{arguments} failed:\n{result.stderr[-1500:]}", file=sys.stderr, flush=True)
+        _failed.append(f"{function}{arguments}")
         return None
     return json.loads(result.stdout.splitlines()[-1])
 
@@ -47,6 +50,13 @@ def add_one(commands: Any, functions: Mapping[str, Callable[..., dict]]) -> None
     one.add_argument("--num_hosts", type=int)
     one.add_argument("--host_id", type=int)
     one.set_defaults(run=lambda arguments: _one(functions[arguments.function], arguments))
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Run the command that was given. Raises SystemExit at its end if one of its processes failed."""
+    arguments.run(arguments)
+    if _failed:
+        raise SystemExit(f"error: not measured, see above: {', '.join(_failed)}")
 
 
 def _one(function: Callable[..., dict], arguments: argparse.Namespace) -> None:
