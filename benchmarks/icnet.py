@@ -11,10 +11,7 @@ measurement is a process of its own. `from host` is the time from an array in th
 """
 
 import argparse
-import json
-import os
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -24,6 +21,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.figures import add_json, save
+from benchmarks.processes import add_one, in_a_process, run
 from benchmarks.xla_step import random_state
 
 import numpy as np
@@ -244,26 +242,16 @@ def measure_torch(job: str, batch: int, how: str) -> dict[str, Any]:
     return result
 
 
-def in_a_process(side: str, *arguments: Any) -> dict[str, Any] | None:
-    """One measurement in a fresh process; None, and its error printed, if it fails."""
-    command = [sys.executable, __file__, "one", side, json.dumps(arguments)]
-    ended = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ))
-    if ended.returncode:
-        print(f"{side}{arguments} failed:\n{ended.stderr[-2000:]}", file=sys.stderr, flush=True)
-        return None
-    return json.loads(ended.stdout.splitlines()[-1])
-
-
 def gpu(graphs: Path, json_file: Path | None, jobs: list[str]) -> None:
     """All jobs, the two sides in turn."""
     rows: list[dict[str, Any]] = []
     for job, batch in JOBS:
-        if jobs and f"{job}{batch}" not in jobs:
+        if f"{job}{batch}" not in jobs:
             continue
         sides = {
-            "zoo": in_a_process("zoo", job, batch, str(graphs)),
-            "torch compiled": in_a_process("torch", job, batch, "compiled"),
-            "torch eager": in_a_process("torch", job, batch, "eager"),
+            "zoo": in_a_process(__file__, "measure_zoo", job, batch, str(graphs)),
+            "torch compiled": in_a_process(__file__, "measure_torch", job, batch, "compiled"),
+            "torch eager": in_a_process(__file__, "measure_torch", job, batch, "eager"),
         }
         rows.append({"job": job, "batch": batch, "precision": "bf16", "sides": sides})
         medians = {name: statistics.median(side["images_per_second"]) for name, side in sides.items() if side}
@@ -295,30 +283,32 @@ def cpu(folder: Path, json_file: Path | None) -> None:
             began = time.perf_counter()
             call()
             seconds[name].append(time.perf_counter() - began)
-    best = {name: min(values[1:]) for name, values in seconds.items()}
-    ratio = best["onnxruntime"] / best["paddle.inference"]
-    print(f"{best}; onnxruntime takes {ratio:.2f} times as long")
+    medians = {name: statistics.median(values[1:]) for name, values in seconds.items()}
+    ratio = medians["onnxruntime"] / medians["paddle.inference"]
+    print(f"{medians} seconds an image; onnxruntime takes {ratio:.2f} times as long")
     save(json_file, size=image.shape, seconds=seconds, ratio=ratio)
 
 
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=("capture", "gpu", "cpu", "one"))
-    parser.add_argument("folder")
-    parser.add_argument("arguments", nargs="?")
-    add_json(parser)
-    parser.add_argument("--jobs", nargs="*", default=[])
-    given = parser.parse_args()
-    if given.command == "one":
-        side = {"zoo": measure_zoo, "torch": measure_torch}[given.folder]
-        print(json.dumps(side(*json.loads(given.arguments))))
-    elif given.command == "capture":
-        capture(Path(given.folder))
-    elif given.command == "gpu":
-        gpu(Path(given.folder), given.json, given.jobs)
-    else:
-        cpu(Path(given.folder), given.json)
+    commands = parser.add_subparsers(dest="command", required=True)
+    functions: dict[str, Callable[[argparse.Namespace], None]] = {
+        "capture": lambda arguments: capture(arguments.folder),
+        "gpu": lambda arguments: gpu(arguments.folder, arguments.json, arguments.jobs),
+        "cpu": lambda arguments: cpu(arguments.folder, arguments.json),
+    }
+    for name, function in functions.items():
+        command = commands.add_parser(name)
+        command.set_defaults(run=function)
+        command.add_argument("folder", type=Path)
+        if name == "gpu":
+            jobs = [f"{job}{batch}" for job, batch in JOBS]
+            command.add_argument("--jobs", nargs="+", default=jobs, choices=jobs)
+        if name != "capture":
+            add_json(command)
+    add_one(commands, {"measure_zoo": measure_zoo, "measure_torch": measure_torch})
+    run(parser.parse_args())
 
 
 if __name__ == "__main__":
