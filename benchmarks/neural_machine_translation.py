@@ -232,19 +232,20 @@ def torch_model(model: str) -> Any:
     return Model()
 
 
-def time_torch(model: str, what: str, device: str, compiled: bool, seconds: float) -> dict[str, Any]:
+def time_torch(model: str, what: str, device: str, precision: str, compiled: bool, seconds: float) -> dict[str, Any]:
     """The same work in PyTorch, eager or compiled; where torchrun started a process for each GPU, their work together."""
     gpus = join_torchrun()
     import torch
 
+    torch.compiler.reset()  # of two models, the second's shapes would be compiled as variable
     torch.manual_seed(0)
-    torch.set_float32_matmul_precision("high")
+    torch.set_float32_matmul_precision("highest" if precision == "fp32" else "high")
     network = torch_model(model).to(device)
     words = {
         name: torch.from_numpy(array).to(device)
         for name, array in random_words(PAIRS[model] if what == "train" else SENTENCES).items()
     }
-    autocast = torch.autocast(torch.device(device).type, torch.bfloat16)
+    autocast = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16")
     if what == "train":
         optimizer = torch.optim.Adam(network.parameters(), 1e-4, (0.9, 0.98), 1e-9, fused=device == "cuda")
         parallel = torch.nn.parallel.DistributedDataParallel(network, gradient_as_bucket_view=True) if gpus else network
@@ -261,7 +262,7 @@ def time_torch(model: str, what: str, device: str, compiled: bool, seconds: floa
         count = max(gpus, 1)
         result = measure(step, lambda loss: loss.item(), count * PAIRS[model] * LENGTH, seconds, processes=count)
     else:
-        network = network.eval().to(torch.bfloat16)
+        network = network.eval().to(torch.bfloat16 if precision == "bf16" else torch.float32)
         search = torch_search(network, model, compiled)
         with torch.no_grad():
             result = measure(lambda: search(words["src_word"]), lambda ids: ids.cpu(), SENTENCES, seconds)
@@ -295,7 +296,8 @@ def torch_search(network: Any, model: str, compiled: bool) -> Callable[[Any], An
     def search(source: Any) -> Any:
         rows, device = len(source), source.device
         memory = network.prepare(source)
-        keys = torch.zeros(layers, rows * BEAM, heads, LENGTH, d_model // heads, device=device, dtype=torch.bfloat16)
+        kind = memory[0][0].dtype
+        keys = torch.zeros(layers, rows * BEAM, heads, LENGTH, d_model // heads, device=device, dtype=kind)
         values = torch.zeros_like(keys)
         word = torch.zeros(rows, BEAM, dtype=torch.long, device=device)
         score = torch.zeros(rows, BEAM, device=device)
@@ -338,7 +340,7 @@ def scale(arguments: argparse.Namespace) -> None:
     for model in arguments.models:
         for gpus in powers_of_two(len(visible_gpus())):
             zoo = ("time_zoo", str(arguments.folder), model, "train", "gpu", arguments.precision, arguments.seconds)
-            torch = ("time_torch", model, "train", "cuda", True, arguments.seconds)
+            torch = ("time_torch", model, "train", "cuda", arguments.precision, True, arguments.seconds)
             sides = {f"zoo, {count} processes": (zoo, count, False) for count in sorted({1, gpus})}
             if "compiled" in arguments.who:
                 sides["torch compiled"] = (torch, gpus, True)
@@ -371,7 +373,9 @@ def compare(arguments: argparse.Namespace) -> None:
                         arguments.profile,
                     )
                 else:
-                    row = time_torch(model, what, torch_device, who == "compiled", arguments.seconds)
+                    row = time_torch(
+                        model, what, torch_device, arguments.precision, who == "compiled", arguments.seconds
+                    )
                 rows.append(row)
                 found.append(row)
                 unit = "target words/s" if what == "train" else "sentences/s"
@@ -410,7 +414,7 @@ def main() -> None:
             "--who", nargs="+", default=["zoo", "torch", "compiled"], choices=["zoo", "torch", "compiled"]
         )
         command.add_argument("--device", default="gpu", choices=("gpu", "cpu"))
-        command.add_argument("--precision", default="bf16")
+        command.add_argument("--precision", default="bf16", choices=("bf16", "tf32", "fp32"))
         command.add_argument("--seconds", type=float, default=1.5, help="length of one of the five rounds")
         if name == "time":
             command.add_argument("--kernels", default="auto", choices=("auto", "off"), help="as of the scripts")

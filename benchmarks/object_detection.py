@@ -363,8 +363,8 @@ def pytorch(arguments: argparse.Namespace, job: str, batch: int, *, how: str) ->
     import torch
 
     torch.backends.cudnn.benchmark = True
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    torch._dynamo.reset()
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = arguments.precision != "fp32"
+    torch.compiler.reset()  # of two batches, the second's shape would be compiled as variable
     device = "cuda" if arguments.device == "gpu" else "cpu"
     priors = torch.from_numpy(np.load(arguments.folder / "priors.npy")).to(device)
     feed = {name: torch.from_numpy(array).to(device) for name, array in feed_of(job, batch, arguments.folder).items()}
@@ -376,16 +376,18 @@ def pytorch(arguments: argparse.Namespace, job: str, batch: int, *, how: str) ->
     def wait(outputs: dict[str, Any]) -> dict[str, np.ndarray]:
         return {name: value.detach().float().cpu().numpy() for name, value in outputs.items()}
 
-    return Timed(torch_step(torch_network(device), job, batch, device, how, priors, feed), wait)
+    step = torch_step(torch_network(device), job, batch, device, how, arguments.precision, priors, feed)
+    return Timed(step, wait)
 
 
 def torch_step(
-    network: Any, job: str, batch: int, device: str, how: str, priors: Any, feed: dict[str, Any]
+    network: Any, job: str, batch: int, device: str, how: str, precision: str, priors: Any, feed: dict[str, Any]
 ) -> Callable[[], dict[str, Any]]:
     """One step of a job as a function."""
     import torch
 
     network.train(job == "train")
+    autocast = torch.autocast(device, torch.bfloat16, enabled=precision == "bf16")
     mode = "reduce-overhead" if batch == 1 and device == "cuda" else "default"
 
     def compiled(function: Any) -> Any:
@@ -398,7 +400,7 @@ def torch_step(
         )
 
         def train() -> dict[str, Any]:
-            with torch.autocast(device, torch.bfloat16):
+            with autocast:
                 loss = loss_of(feed["image"], feed["boxes"], feed["labels"])
             loss.backward()
             optimizer.step()
@@ -409,7 +411,7 @@ def torch_step(
     forward = compiled(network)
 
     def infer() -> dict[str, Any]:
-        with torch.inference_mode(), torch.autocast(device, torch.bfloat16):
+        with torch.inference_mode(), autocast:
             raw = (feed["offsets"], feed["logits"]) if job == "nms" else forward(feed["image"])
         if job == "network":
             return {"loc": raw[0], "conf": raw[1]}
@@ -455,10 +457,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=("capture", "time", "reader"))
     parser.add_argument("folder", type=Path, nargs="?", default=Path("graphs"))
-    parser.add_argument("--jobs", nargs="+", default=[f"{job}:{batch}" for job, batch in JOBS], help="JOB:BATCH ...")
+    parser.add_argument("--jobs", type=job_of, nargs="+", default=list(JOBS), metavar="JOB:BATCH")
     parser.add_argument("--who", nargs="+", default=["zoo", "compiled"], choices=["zoo", "eager", "compiled"])
     parser.add_argument("--device", default="gpu", choices=("gpu", "cpu"))
-    parser.add_argument("--precision", default="bf16")
+    parser.add_argument("--precision", default="bf16", choices=("bf16", "tf32", "fp32"))
     parser.add_argument("--images", type=int, default=512, help="of the reader")
     parser.add_argument("--seconds", type=float, default=1.0, help="length of one of the five rounds")
     parser.add_argument("--profile", action="store_true", help="list the kernels that take the zoo's time")
@@ -471,12 +473,20 @@ def main() -> None:
     if arguments.command == "reader":
         rows.append(time_reader(arguments.images))
     else:
-        arguments.jobs = [(job, int(batch)) for job, _, batch in (item.partition(":") for item in arguments.jobs)]
         for row in in_turn(arguments):
             rows.append(row)
             print(shown(row, rows), flush=True)
             write_json(arguments, rows)
     write_json(arguments, rows)
+
+
+def job_of(text: str) -> tuple[str, int]:
+    """A job and its batch, written JOB:BATCH. Raises ArgumentTypeError if there is no such job."""
+    job, _, batch = text.partition(":")
+    known = list(dict.fromkeys(name for name, _ in JOBS))
+    if job not in known or not batch.isdecimal() or int(batch) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}': wanted JOB:BATCH, JOB one of {', '.join(known)}")
+    return job, int(batch)
 
 
 def in_turn(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:

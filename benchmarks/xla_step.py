@@ -196,7 +196,7 @@ def main() -> None:
     timing = commands.add_parser("time", help="time captured Programs")
     timing.add_argument("files", type=Path, nargs="+")
     timing.add_argument("--batch", type=int, default=256)
-    timing.add_argument("--precision", nargs="+", default=["bf16"])
+    timing.add_argument("--precision", nargs="+", default=["bf16"], choices=("bf16", "tf32", "fp32"))
     timing.add_argument("--steps", type=int, default=30)
     timing.add_argument("--rounds", type=int, default=3)
     timing.add_argument("--device", default="auto")
