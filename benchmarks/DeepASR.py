@@ -119,6 +119,8 @@ def torch_step(sizes: Sizes, rows: int, arguments: argparse.Namespace, how: str)
     from torch import nn
 
     device = {"gpu": "cuda", "cpu": "cpu"}[arguments.device]
+    torch.compiler.reset()  # of two batches, the second's shape would be compiled as variable
+    torch.backends.cudnn.benchmark = True
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = arguments.precision != "fp32"
 
     class Acoustic(nn.Module):
