@@ -4,6 +4,7 @@ import contextlib
 import errno
 import itertools
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -53,28 +54,35 @@ def free_name(path: Path) -> Path:
     return next(free for name in names if not (free := path.with_name(name)).exists())
 
 
-def partial(path: Path) -> Path:
-    """The name of a file or folder until it is whole; what killed processes left under such names of it is deleted."""
+def partial(path: Path, suffix: str = "") -> Path:
+    """The name of a file or folder until it is whole; what killed processes left under such names of it is deleted.
+
+    It ends in `suffix`, by which some writers choose the format.
+    """
     start = f".{path.name}.partial-"
     _clear(path.parent, start)
-    unfinished = path.with_name(f"{start}{os.getpid()}")
+    unfinished = path.with_name(f"{start}{os.getpid()}{suffix}")
     # In a container every process may have the number of the one that was killed before it.
     _delete(unfinished)
     return unfinished
 
 
 @contextlib.contextmanager
-def whole(path: str | os.PathLike[str], error: type[UserError] = UserError) -> Iterator[Path]:
+def whole(path: str | os.PathLike[str], error: type[UserError] = UserError, *, suffix: str = "") -> Iterator[Path]:
     """The name to write a file or folder under, which gets its own after the block; of a block that fails nothing is left.
 
-    The folder around it is made. What was there is replaced if it is a file or an empty folder. Raises `error` for an OSError.
+    Until then it ends in `suffix`. The folder around it is made. What was there is replaced if it is a file or an empty
+    folder. Raises `error` for an OSError.
     """
     path = Path(path)
-    unfinished = partial(path)
+    unfinished = partial(path, suffix)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield unfinished
         os.replace(unfinished, path)
+    except BrokenPipeError:
+        # Not of this file: whoever reads what the block prints is gone.
+        raise
     except OSError as reason:
         raise error(f"{path}: cannot be written ({reason.strerror or reason})") from reason
     finally:
@@ -108,7 +116,7 @@ def _clear(folder: Path, start: str) -> None:
     """Delete what is called `start` and the number of a process that is no more."""
     with contextlib.suppress(OSError):  # a folder that is not there yet; the writer says what is wrong with it
         for left in [left for left in folder.iterdir() if left.name.startswith(start)]:
-            process = left.name.removeprefix(start).partition("-")[0]
+            process = re.split(r"[-.]", left.name.removeprefix(start))[0]
             if process.isdecimal() and not is_alive(int(process)):
                 _delete(left)
 

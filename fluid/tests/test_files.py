@@ -47,6 +47,13 @@ def test_partial_names_of_killed_processes_are_cleared(tmp_path, dead):
     assert files.partial(tmp_path / "none" / "net").name == f".net.partial-{os.getpid()}"
 
 
+def test_partial_names_with_a_suffix_are_cleared_too(tmp_path, dead):
+    for process in (dead, os.getppid()):
+        (tmp_path / f".film.mp4.partial-{process}.mp4").touch()
+    assert files.partial(tmp_path / "film.mp4", ".mp4").name == f".film.mp4.partial-{os.getpid()}.mp4"
+    assert [path.name for path in tmp_path.iterdir()] == [f".film.mp4.partial-{os.getppid()}.mp4"]
+
+
 @pytest.mark.parametrize("kind", ["file", "folder"])
 def test_what_is_written_appears_whole_or_not_at_all(tmp_path, kind):
     path = tmp_path / "new" / "net"
@@ -69,6 +76,11 @@ def test_what_is_written_appears_whole_or_not_at_all(tmp_path, kind):
         raise OSError(28, "No space left on device")
     with pytest.raises(UserError, match="net.*x.y: cannot be written"), files.whole(path / "w" / "x" / "y"):
         pass
+
+
+def test_output_that_nobody_reads_is_no_fault_of_the_file(tmp_path):
+    with pytest.raises(BrokenPipeError), files.whole(tmp_path / "net"):
+        raise BrokenPipeError
 
 
 def test_scratch_folders_of_killed_processes_are_cleared(tmp_path, monkeypatch, dead):
