@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from fluid import files, media
-from fluid.errors import UserError
+from fluid.films import Add, mp4
 from fluid.records import Write, json_lines, make_folder, set_aside, writing
 from object_detection.detector import COCO_CLASSES, COCO_UNUSED_IDS
 from object_detection.drawing import draw
@@ -139,7 +139,8 @@ class _Pictures:
 
     def __init__(self, folder: Path, frame_step: int) -> None:
         self._folder, self._frame_step = folder, frame_step
-        self._video: cv2.VideoWriter | None = None
+        self._film = contextlib.ExitStack()
+        self._add_to_film: Add | None = None
         self._source = ""
         self._size = (0, 0)
 
@@ -153,20 +154,16 @@ class _Pictures:
             Image.fromarray(drawn).save(path, quality=QUALITY)
 
     def _add_frame(self, source: str, number: int, name: str, drawn: np.ndarray) -> None:
-        if source != self._source or self._video is None:
+        if source != self._source or self._add_to_film is None:
             self.close()
             self._source, self._size = source, (drawn.shape[1] // 2 * 2, drawn.shape[0] // 2 * 2)
             path, rate = self._folder / f"{name.rpartition('_')[0]}.mp4", max(1.0, _rate(source) / self._frame_step)
-            self._video = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), rate, self._size)
-            if not self._video.isOpened():
-                raise UserError(f"{path}: cannot be written as a video")
-        frame = cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR)
-        self._video.write(frame if frame.shape[1::-1] == self._size else cv2.resize(frame, self._size))
+            self._add_to_film = self._film.enter_context(mp4(path, rate))
+        self._add_to_film(drawn if drawn.shape[1::-1] == self._size else cv2.resize(drawn, self._size))
 
     def close(self) -> None:
-        if self._video is not None:
-            self._video.release()
-        self._video = None
+        self._add_to_film = None
+        self._film.close()
 
 
 def _rate(source: str) -> float:
