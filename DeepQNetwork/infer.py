@@ -19,10 +19,10 @@ from DeepQNetwork.environments import make_game
 from DeepQNetwork.flags import ALIASES, PlayerFlags
 from DeepQNetwork.opening import open_agent
 from DeepQNetwork.player import check_actions, load_player
-from DeepQNetwork.watch import Recorder, watch
+from DeepQNetwork.video import check_name, recording
+from DeepQNetwork.watch import watch
 from fluid import config as configuration
 from fluid.config import ArrayFlags, Count, Positive, Range, Was
-from fluid.errors import UserError
 from fluid.interface import Interface
 from fluid.records import json_lines
 from fluid.run import console, script
@@ -58,8 +58,8 @@ def main(flags: Flags) -> list[dict[str, Any]]:
         opened = open_agent(flags)
         run_arrays(Runner(opened, flags), lambda: build_program(opened.facts), *arrays)
         return []
-    if flags.video is not None and flags.video.suffix not in (".gif", ".mp4"):
-        raise UserError(f"--video {flags.video}: videos are written as .gif or .mp4")
+    if flags.video is not None:
+        check_name(flags.video)
     player = load_player(flags)
     agent = player.agent
     game = make_game(agent.env, protocol=agent.protocol, view=agent.view)
@@ -68,8 +68,8 @@ def main(flags: Flags) -> list[dict[str, Any]]:
     console.print(f"{agent.network}; {player.how}; epsilon {flags.test_epsilon:g}, seed {flags.seed}", markup=False)
     screen = {"none": None, "terminal": pictures.TerminalScreen, "window": pictures.WindowScreen}[flags.show]
     rate = flags.video_fps or (15 if flags.video and flags.video.suffix == ".gif" else 30)
-    recorder = Recorder(rate, game.screens_per_second) if flags.video else None
-    with json_lines(flags.output_file) as write:
+    recorded = recording(flags.video, rate, game.screens_per_second)
+    with json_lines(flags.output_file) as write, recorded as recorder:
         records = watch(
             player,
             game,
@@ -81,8 +81,7 @@ def main(flags: Flags) -> list[dict[str, Any]]:
             write=write,
         )
     if recorder is not None:
-        pictures.write_video(flags.video, recorder.frames, rate)
-        console.print(f"{flags.video}: {len(recorder.frames)} frames at {rate}/s", markup=False)
+        console.print(f"{flags.video}: {recorder.frames} frames at {rate}/s", markup=False)
     return records
 
 

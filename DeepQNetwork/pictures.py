@@ -1,7 +1,7 @@
-"""Pictures of a run and of a game: learning curves, GIF and MP4, and a screen drawn in the terminal or a window."""
+"""Pictures of a run and of a game: learning curves, and a screen drawn in the terminal or a window."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from fluid.errors import UserError
@@ -10,7 +10,6 @@ from fluid.plots import new_figure
 
 import cv2
 import numpy as np
-from PIL import Image
 
 CURVES = (
     Panel("episode return", "episode_return", "score", deviation="deviation"),
@@ -34,33 +33,6 @@ def draw_band(path: Path, scores: Mapping[int, Mapping[int, float]], *, title: s
     axis.grid(alpha=0.3)
     axis.legend(frameon=False)
     figure.savefig(path, dpi=120)
-    return path
-
-
-def write_video(path: Path, frames: Sequence[np.ndarray], frames_per_second: float) -> Path:
-    """Write screens [H, W, 3] uint8 as .gif or .mp4. Raises UserError for another suffix or if it cannot be written."""
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == ".gif":
-            # Atari's screens use few colours: a palette each keeps them exact, and only changes are stored.
-            images = [Image.fromarray(frame).quantize(64, dither=Image.Dither.NONE) for frame in frames]
-            # GIF counts in hundredths of a second: rounding each frame alone would change the game's speed.
-            ends = [round(100 * number / frames_per_second) for number in range(len(frames) + 1)]
-            durations = [10 * (after - before) for before, after in zip(ends, ends[1:])]
-            images[0].save(path, save_all=True, append_images=images[1:], duration=durations, loop=0)
-            return path
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error}") from error
-    if path.suffix != ".mp4":
-        raise UserError(f"{path}: videos are written as .gif or .mp4")
-    height, width = frames[0].shape[:2]
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), frames_per_second, (width, height))
-    if not writer.isOpened():
-        raise UserError(f"{path} cannot be written as a video")
-    for frame in frames:
-        writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
-    writer.release()
     return path
 
 

@@ -22,7 +22,8 @@ from DeepQNetwork.learner import REPLAY_PREFIX, Learner
 from DeepQNetwork.loop import Outcome, benchmark, profile, train
 from DeepQNetwork.opening import open_agent
 from DeepQNetwork.recipe import Recipe, fill, learning_rate, returns_of, view_of
-from DeepQNetwork.watch import Recorder, watch
+from DeepQNetwork.video import recording
+from DeepQNetwork.watch import watch
 from fluid import config as configuration
 from fluid.config import Count, Number, Seed, Share, TrainFlags, Workers, changed
 from fluid.engine import Engine
@@ -214,12 +215,10 @@ def recordings(flags: Flags, run: Run, learner: Learner, player: Player) -> list
     game = environments.make_game(agent.env, protocol=agent.protocol, view=agent.view)
 
     def record() -> dict[str, float]:
-        recorder = Recorder(VIDEO_FRAMES_PER_SECOND, game.screens_per_second)
         options = {"episodes": 1, "seed": flags.seed + learner.step, "max_seconds": VIDEO_SECONDS}
-        (episode,) = watch(player, game, recorder=recorder, say=False, **options)
-        if run.records:
-            path = run.output_dir / "videos" / f"step_{learner.step:08d}.mp4"
-            pictures.write_video(path, recorder.frames, VIDEO_FRAMES_PER_SECOND)
+        path = run.output_dir / "videos" / f"step_{learner.step:08d}.mp4" if run.records else None
+        with recording(path, VIDEO_FRAMES_PER_SECOND, game.screens_per_second) as recorder:
+            (episode,) = watch(player, game, recorder=recorder, say=False, **options)
         return {"score": episode["score"], "length": episode["steps"]}
 
     return [Evaluation("video", record, every=flags.capture_every)]

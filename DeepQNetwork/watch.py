@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 from DeepQNetwork.environments import Game
 from DeepQNetwork.episodes import Player
+from DeepQNetwork.video import Recorder
 from fluid.records import Write
 from fluid.run import console
 
@@ -17,22 +18,6 @@ class Screen(Protocol):
     def show(self, frame: np.ndarray, caption: str) -> None: ...
 
     def close(self) -> None: ...
-
-
-class Recorder:
-    """Keeps every so many screens of a game, or some twice, so that the video runs at the game's speed."""
-
-    def __init__(self, frames_per_second: float, screens_per_second: float):
-        self.frames: list[np.ndarray] = []
-        self._every = screens_per_second / frames_per_second
-        self._seen = 0
-
-    def add(self, screens: list[np.ndarray]) -> None:
-        """Take what is due of the next screens [H, W, 3] uint8."""
-        for screen in screens:
-            while self._seen >= len(self.frames) * self._every:
-                self.frames.append(screen)
-            self._seen += 1
 
 
 def watch(

@@ -109,9 +109,9 @@ def restore(folder: Path) -> tuple[dict[str, Interface], dict[str, np.ndarray], 
 
 def learn(arguments: argparse.Namespace) -> None:
     """Train a recipe from its captured Programs, then evaluate the best weights, export them and record a game."""
-    from DeepQNetwork.pictures import write_video
     from DeepQNetwork.train import Flags, main
-    from DeepQNetwork.watch import Recorder, watch
+    from DeepQNetwork.video import recording
+    from DeepQNetwork.watch import watch
 
     began = time.perf_counter()
     programs, _, agent, recipe = restore(arguments.graphs / arguments.recipe)
@@ -163,10 +163,9 @@ def learn(arguments: argparse.Namespace) -> None:
     save(output / "result.json", versions=installed(), **result)
     print(f"final: {final}\n{json.dumps(result, indent=1)}", flush=True)
     game = environments.make_game(agent.env, protocol=agent.protocol)
-    recorder = Recorder(15, game.screens_per_second)
-    watch(player, game, episodes=1, seed=arguments.seed, recorder=recorder, max_seconds=40)
-    write_video(output / f"{arguments.recipe}.gif", recorder.frames, 15)
-    write_video(output / f"{arguments.recipe}.mp4", recorder.frames, 15)
+    for suffix in ("gif", "mp4"):
+        with recording(output / f"{arguments.recipe}.{suffix}", 15, game.screens_per_second) as recorder:
+            watch(player, game, episodes=1, seed=arguments.seed, recorder=recorder, max_seconds=40)
 
 
 def compare(arguments: argparse.Namespace) -> None:
