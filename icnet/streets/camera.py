@@ -14,9 +14,11 @@ NEAR = 0.4
 """Metres in front of the camera before which nothing is drawn."""
 FINER = 4
 """Polygons are drawn so many times finer than the picture, and shrunk."""
+UP = np.array([0.0, 1.0, 0.0])
+"""Away from the ground."""
 
-Texture = np.ndarray | Callable[[int, int], np.ndarray]
-"""One colour [3], or what makes a piece [height, width, 3]."""
+Texture = Callable[[int, int], np.ndarray]
+"""Makes a piece [height, width, 3], 0..1."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Camera:
     height: int
     """Of the picture, in pixels."""
     width: int
+    """In pixels, too."""
     focal: float
     """In pixels."""
     above: float
@@ -35,6 +38,7 @@ class Camera:
     pitch: float
     """Radians downward."""
     roll: float
+    """Radians by which it is turned clockwise."""
 
     @cached_property
     def axes(self) -> np.ndarray:
@@ -80,22 +84,21 @@ class Canvas:
         self.label = np.full((camera.height, camera.width), label, np.uint8)
 
     def fill(self, polygons: Sequence[np.ndarray], texture: Texture, label: int | None, opacity: float = 1.0) -> None:
-        """Draw polygons of pixels [n, 2]; without `label` the labels stay."""
+        """Draw polygons of pixels [n, 2] with `opacity` 0..1; without `label` the labels stay."""
         found = self._mask(polygons)
         if found is not None:
             rows, columns, share = found
-            piece = texture(*share.shape) if callable(texture) else np.asarray(texture, np.float32)
-            self.blend(rows, columns, share * opacity, piece)
+            self.blend(rows, columns, share * opacity, texture(*share.shape))
             if label is not None:
                 self.label[rows, columns][share > 0.5] = label
 
     def blend(self, rows: slice, columns: slice, share: np.ndarray, piece: np.ndarray) -> None:
-        """Lay `piece` over a part of the picture, as `share` [h, w] says."""
+        """Lay `piece` [h, w, 3] over a part of the picture: `share` [h, w] of 0..1 says how much of it shows."""
         part = self.image[rows, columns]
         part += share[:, :, None] * (piece - part)
 
     def shade(self, polygons: Sequence[np.ndarray], factor: float, softness: float = 0.0) -> None:
-        """Darken what lies under polygons."""
+        """Multiply what lies under polygons of pixels [n, 2] by `factor`; `softness` pixels blur the edge (standard deviation)."""
         found = self._mask(polygons)
         if found is not None:
             rows, columns, share = found
@@ -103,10 +106,8 @@ class Canvas:
                 share = cv2.GaussianBlur(share, (0, 0), softness)
             self.image[rows, columns] *= 1 - (1 - factor) * share[:, :, None]
 
-    def quad(
-        self, origin: np.ndarray, along: np.ndarray, up: np.ndarray, texture: np.ndarray, label: int, light: float = 1.0
-    ) -> None:
-        """A rectangle of the world with the corner `origin` and two sides; `texture` [h, w, 3] stands upright on it."""
+    def quad(self, origin: np.ndarray, along: np.ndarray, up: np.ndarray, texture: np.ndarray, label: int) -> None:
+        """A rectangle of the world with the corner `origin` and two sides [3]; `texture` [h, w, 3] stands upright on it."""
         found = self._mask([self.camera.project(np.stack([origin, origin + along, origin + along + up, origin + up]))])
         if found is None:
             return
@@ -132,7 +133,7 @@ class Canvas:
             flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
             borderMode=cv2.BORDER_REPLICATE,
         )
-        self.blend(rows, columns, share, piece * light)
+        self.blend(rows, columns, share, piece)
         self.label[rows, columns][share > 0.5] = label
 
     def touches(self, points: np.ndarray) -> bool:

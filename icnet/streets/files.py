@@ -14,13 +14,15 @@ import cv2
 VERSION = 7
 """Of the drawings; another one is drawn anew."""
 SIZE = (256, 512)
+"""Height and width in pixels of the data set that needs no flag."""
 COUNTS = {"train": 600, "val": 40}
-"""Of the data set that needs no flag."""
+"""Its streets."""
 FIRST = {"train": 0, "val": 1_000_000, "test": 2_000_000}
 """Seed of the first street of each part, so that no part has a street of another."""
 EXAMPLES = 4
 """Streets that show what infer.py does."""
 CITY = "drawn"
+"""Where Cityscapes has the name of a city."""
 
 
 def drawn_streets(split: str) -> Path:
@@ -54,7 +56,11 @@ def _drawn(name: str, counts: dict[str, int]) -> Path:
 
 
 def write_streets(folder: Path, size: tuple[int, int], counts: dict[str, int], processes: int | None = None) -> None:
-    """Draw streets into a folder that is not there yet; whole or not at all. Raises DataError if it cannot be written."""
+    """Draw streets of `size` (height, width) into a folder that is not there yet; whole or not at all.
+
+    `counts` says how many each part has; by default as many processes draw as there are processors, at most 32. Raises
+    DataError if it cannot be written.
+    """
     partial = files.partial(folder)
     tasks = [(partial, split, number, size) for split, count in counts.items() for number in range(count)]
     try:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from icnet.classes import ID
 from icnet.streets import things
-from icnet.streets.camera import Canvas
+from icnet.streets.camera import UP, Canvas
 from icnet.streets.textures import ASPHALT, facade, surface, varied, wall_color, wall_contrast
 from icnet.streets.things import Light
 
@@ -13,10 +13,14 @@ import numpy as np
 Haze = Callable[[np.ndarray, float], np.ndarray]
 """A colour seen from so many metres."""
 TILES = [(0.42, 0.2, 0.14), (0.22, 0.21, 0.21), (0.35, 0.28, 0.22)]
+"""Colours of roofs."""
 
 
 class House:
-    """A house whose front reaches on the ground from `start` to `end` [3], on the right (`side` 1) or the left (-1)."""
+    """A house whose front reaches on the ground from `start` to `end` [3], on the right (`side` 1) or the left (-1).
+
+    It is `tall` metres high to its eaves, and if `pitched` has a gabled roof above them.
+    """
 
     def __init__(
         self, rng: np.random.Generator, start: np.ndarray, end: np.ndarray, side: int, tall: float, pitched: bool
@@ -24,8 +28,8 @@ class House:
         self.rng, self.start, self.end, self.side, self.pitched = rng, start, end, side, pitched
         self.tall, self.deep = tall, rng.uniform(7, 14)
         self.out = side * np.array([self.deep, 0.0, 0.0])
-        self.up = np.array([0.0, tall, 0.0])
-        self.ridge = self.up + self.out / 2 + np.array([0.0, rng.uniform(1.5, 4), 0.0])
+        self.up = tall * UP
+        self.ridge = self.up + self.out / 2 + rng.uniform(1.5, 4) * UP
 
     def is_seen(self, canvas: Canvas) -> bool:
         """Whether any of it lies in the picture."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from icnet.classes import ID
 from icnet.streets import things
-from icnet.streets.camera import Camera, Canvas
+from icnet.streets.camera import UP, Camera, Canvas
 from icnet.streets.houses import House
 from icnet.streets.lens import photograph
 from icnet.streets.setting import Setting
@@ -21,6 +21,7 @@ from icnet.streets.textures import (
     GRAIN,
     NOISE_SIDE,
     PLASTER,
+    cloud_cover,
     facade,
     noise,
     patch,
@@ -42,7 +43,8 @@ Thing = tuple[float, Callable[[], None]]
 
 
 def draw_street(seed: int, height: int, width: int) -> tuple[bytes, np.ndarray]:
-    """One street: the content of a JPEG file, and label ids of Cityscapes [height, width] uint8."""
+    """One street of `height` x `width` pixels: the content of a JPEG file, and label ids of Cityscapes [height, width] uint8."""
+    # With a number beside it, no other use of the same seed draws the same.
     rng = np.random.default_rng((2018, seed))
     setting = Setting.draw(rng)
     focal = float(width / 2 / np.tan(np.radians(setting.field_of_view / 2)))
@@ -60,31 +62,31 @@ class Street:
 
     def __init__(self, rng: np.random.Generator, setting: Setting, canvas: Canvas):
         self.rng, self.setting, self.canvas, self.camera = rng, setting, canvas, canvas.camera
-        steep = rng.uniform(0.35, 1.1)
+        steep = rng.uniform(0.35, 1.1)  # radians of the sun above the horizon
         sun = np.array(
             [np.cos(setting.sun_angle) * np.cos(steep), np.sin(steep), np.sin(setting.sun_angle) * np.cos(steep)]
         )
         dim = 0.6 if setting.sky == "dusk" else 1.0
         self.light = Light(sun, dim * (0.62 if setting.sun > 0.2 else 0.85), dim * setting.sun)
+        self.air = 0.75 * self.light.ambient * np.array([0.92, 0.97, 1.04], np.float32)
+        """Colour of what is too far away to be seen through the air."""
         town = setting.place == "town"
         self.pavement = {s: rng.uniform(1.4, 4.0) if town or rng.random() < 0.7 else 0.0 for s in (-1, 1)}
+        """Metres, by side."""
         self.strip = {s: rng.uniform(0.8, 3.5) if rng.random() < (0.2 if town else 0.6) else 0.0 for s in (-1, 1)}
-        standing = 1 if setting.beside > 0 else -1
-        needed = abs(setting.beside) - setting.road_width / 2 + 0.8 - self.strip[standing]
-        if needed > 0.8 - self.strip[standing]:  # whoever stands beside the road stands on something
-            self.pavement[standing] = max(self.pavement[standing], needed)
+        """Metres of grass beside the pavement, on the side of the road or of the houses."""
+        beyond, standing = abs(setting.beside) - setting.road_width / 2, 1 if setting.beside > 0 else -1
+        if beyond > 0:  # whoever stands beside the road stands on something
+            self.pavement[standing] = max(self.pavement[standing], beyond + 0.8 - self.strip[standing])
         self.front = {s: 0.0 if town and rng.random() < 0.7 else rng.uniform(1.0, 9.0) for s in (-1, 1)}
         """Metres of garden before the houses."""
         self.crossing = rng.uniform(10, 40) if rng.random() < 0.35 else None
+        """z of the middle of a street that crosses, in metres."""
         self.things: list[Thing] = []
 
     def middle(self, z: np.ndarray | float) -> np.ndarray | float:
-        """x of the middle of the road."""
+        """x of the middle of the road, in metres."""
         return -self.setting.beside + self.setting.bend * np.sign(z) * np.minimum(np.abs(z) / 100.0, 3.0) ** 2
-
-    def edge(self, side: int) -> float:
-        """Metres from the middle of the road to its edge."""
-        return self.setting.road_width / 2
 
     def house_line(self, side: int) -> float:
         """Metres from the middle of the road to the fronts of the houses."""
@@ -107,7 +109,8 @@ class Street:
             draw()
 
     def add(self, x: float, z: float, draw: Callable[[], None], nearest: float = 2.5) -> None:
-        """Something to be drawn when everything farther away is there; nothing that fills the whole picture."""
+        """Something to be drawn when everything farther away is there, unless it is nearer than `nearest` metres: nothing
+        shall fill the whole picture."""
         distance = float(np.hypot(x, z))
         if distance > nearest:
             self.things.append((distance, draw))
@@ -139,9 +142,7 @@ class Street:
         ] ** rng.uniform(0.6, 1.4)
         sky = top + (low - top) * np.clip(ramp, 0, 1) + np.zeros((1, width, 1), np.float32)
         if self.setting.sky != "clear":
-            share = things.cloud_cover(rng, height, width)[:, :, None] * (
-                0.5 if self.setting.sky == "overcast" else 1.0
-            )
+            share = cloud_cover(rng, height, width)[:, :, None] * (0.5 if self.setting.sky == "overcast" else 1.0)
             white = varied(rng, (0.97, 0.97, 0.97) if self.setting.sky == "cloudy" else (0.7, 0.71, 0.73), 0.12)
             # Thick clouds are darker where they are thickest.
             sky = sky + share * (white * (1 - rng.uniform(0, 0.5) * share**2) - sky)
@@ -162,9 +163,7 @@ class Street:
                 foot = center + right * (at + wide / 2)
                 if rng.random() < (0.5 if self.setting.place == "town" else 0.15):
                     front = self.hazy(fronts[rng.integers(3)] * rng.uniform(0.7, 1.2), distance)
-                    self.canvas.quad(
-                        foot - right * wide / 2, right * wide, np.array([0, tall, 0]), front, ID["building"]
-                    )
+                    self.canvas.quad(foot - right * wide / 2, right * wide, tall * UP, front, ID["building"])
                 else:
                     color = self.hazy(things.LEAVES[rng.integers(len(things.LEAVES))] * 0.9, distance)
                     bumps = 0.6 + 0.4 * np.abs(noise(FOLIAGE)[rng.integers(NOISE_SIDE), :24, 0])
@@ -175,10 +174,9 @@ class Street:
                 at += wide * rng.uniform(0.5, 0.9)
 
     def hazy(self, color: np.ndarray, distance: float) -> np.ndarray:
-        """A colour seen through so many metres of air."""
+        """A colour [..., 3] seen through so many metres of air."""
         share = float(np.exp(-distance / self.setting.haze))
-        air = 0.75 * self.light.ambient * np.array([0.92, 0.97, 1.04], np.float32)
-        return (color * share + air * (1 - share)).astype(np.float32)
+        return (color * share + self.air * (1 - share)).astype(np.float32)
 
     # The ground.
 
@@ -223,14 +221,10 @@ class Street:
         kerb = np.clip((0.16 - np.abs(np.abs(offset) - half - 0.08)) / pixel + 0.5, 0, 1) * (
             1 if self.crossing is None else 1 - across
         )
-        ground = ground + 0.6 * kerb[:, :, None] * (
-            varied(rng, (0.55, 0.54, 0.52) if rng.random() < 0.85 else (0.78, 0.62, 0.12))
-            * self.light.on(np.array([0, 1.0, 0]))
-            - ground
-        )
+        stone = varied(rng, (0.55, 0.54, 0.52) if rng.random() < 0.85 else (0.78, 0.62, 0.12)) * self.light.on(UP)
+        ground = ground + 0.6 * kerb[:, :, None] * (stone - ground)
         share = np.exp(-np.minimum(distance, 1e4) / self.setting.haze)[:, :, None]
-        air = 0.75 * self.light.ambient * np.array([0.92, 0.97, 1.04], np.float32)
-        ground = ground * share + air * (1 - share)
+        ground = ground * share + self.air * (1 - share)
         image[below] = ground[below]
         label[below] = names[below]
 
@@ -253,7 +247,7 @@ class Street:
         color = varied(
             rng, [(0.30, 0.30, 0.31), (0.38, 0.37, 0.36), (0.22, 0.22, 0.23), (0.45, 0.43, 0.41)][rng.integers(4)]
         )
-        color = color * self.light.on(np.array([0.0, 1.0, 0.0]))
+        color = color * self.light.on(UP)
         coarse = self._tiled(PLASTER, x * 2, z, 38)
         road = color * (
             1
@@ -280,9 +274,7 @@ class Street:
     def _markings(self, road: np.ndarray, x: np.ndarray, z: np.ndarray, pixel: np.ndarray) -> np.ndarray:
         """Lines between lanes, at the edges, and a zebra crossing."""
         rng, half = self.rng, self.setting.road_width / 2
-        paint = varied(rng, (0.80, 0.80, 0.78) if rng.random() < 0.85 else (0.8, 0.62, 0.15)) * self.light.on(
-            np.array([0.0, 1.0, 0.0])
-        )
+        paint = varied(rng, (0.80, 0.80, 0.78) if rng.random() < 0.85 else (0.8, 0.62, 0.15)) * self.light.on(UP)
         share = np.zeros(x.shape, np.float32)
         lanes = max(2, int(self.setting.road_width / rng.uniform(2.8, 3.8)))
         period, drawn = rng.uniform(6, 13), rng.uniform(0.3, 0.6)
@@ -311,7 +303,7 @@ class Street:
         color = varied(
             rng, [(0.50, 0.49, 0.47), (0.42, 0.41, 0.40), (0.55, 0.48, 0.42), (0.45, 0.36, 0.32)][rng.integers(4)], 0.1
         )
-        color = color * self.light.on(np.array([0.0, 1.0, 0.0]))
+        color = color * self.light.on(UP)
         ground = color * (
             1
             + rng.uniform(0.02, 0.12) * self._tiled(PLASTER, x, z, 15)[:, :, :1]
@@ -330,7 +322,7 @@ class Street:
         rng = self.rng
         green, earth = varied(rng, (0.25, 0.33, 0.10), 0.15), varied(rng, (0.36, 0.29, 0.18), 0.12)
         share = np.clip(self._tiled(FOLIAGE, x, z, 19)[:, :, :1] * 0.4 + rng.uniform(-0.1, 0.6), 0, 1)
-        color = (green + share * (earth - green)) * self.light.on(np.array([0.0, 1.0, 0.0]))
+        color = (green + share * (earth - green)) * self.light.on(UP)
         blades = self._tiled(GRAIN, x, z, 2.5) * 0.5 + self._tiled(ASPHALT, x, z, 9)
         return np.clip(color * (1 + rng.uniform(0.08, 0.36) * (0.25 + 0.75 * seen) * blades), 0.005, 1.3).astype(
             np.float32
@@ -392,10 +384,11 @@ class Street:
             self.add_hedge(side, z + rng.uniform(0, length), line + rng.uniform(0.6, max(0.7, self.front[side] - 0.4)))
 
     def at(self, side: int, z: float, beside: float) -> np.ndarray:
-        """A place on the ground so many metres from the middle of the road."""
+        """A place [3] on the ground, `beside` metres from the middle of the road."""
         return np.array([float(self.middle(z)) + side * beside, 0.0, z])
 
     def add_tree(self, side: int, z: float, beside: float) -> None:
+        """A tree, `beside` metres from the middle of the road, and its shadow."""
         foot = self.at(side, z, beside)
         bare = self.setting.bare_trees and self.rng.random() < 0.8
         self.add(foot[0], z, lambda: things.tree(self.canvas, self.rng, foot, self.light, bare), 2.5)
@@ -406,6 +399,7 @@ class Street:
             self.canvas.shade([self.camera.project(corners)], 0.6, self.camera.width / 300)
 
     def add_hedge(self, side: int, z: float, beside: float) -> None:
+        """A bush, `beside` metres from the middle of the road."""
         foot = self.at(side, z, beside)
         self.add(foot[0], z, lambda: things.hedge(self.canvas, self.rng, foot, self.light))
 
@@ -442,6 +436,7 @@ class Street:
                 )
 
     def add_pole(self, side: int, z: float, beside: float, carries: str) -> None:
+        """A pole, `beside` metres from the middle of the road, that carries a lamp, a sign or a (traffic) light."""
         foot = self.at(side, z, beside)
         self.add(
             foot[0],
@@ -474,7 +469,8 @@ class Street:
             self.add_vehicle(rng.uniform(-12, 12), self.crossing + rng.uniform(-2, 2), np.pi / 2 * rng.choice((-1, 1)))
 
     def add_vehicle(self, beside: float, z: float, heading: float) -> None:
-        """Not where the camera stands, nor inside another one."""
+        """A vehicle, `beside` metres from the middle of the road, its front towards `heading` (see `things.Vehicle`), unless
+        it would stand in the camera."""
         rng, foot = self.rng, self.at(1, z, beside)
         kind = str(rng.choice(("car", "truck", "bus"), p=(0.84, 0.09, 0.07)))
         vehicle = things.Vehicle(rng, kind, foot[0], z, heading)

@@ -20,6 +20,7 @@ class Setting:
     yaw: float
     """Radians between the street and where the camera looks."""
     roll: float
+    """Radians by which the camera is turned clockwise."""
     distortion: float
     """Of the lens: by how much a place at the edge moves outward, as a share of its distance from the centre."""
     road_width: float
@@ -33,32 +34,39 @@ class Setting:
     sun: float
     """Strength of direct light, 0 under clouds."""
     sun_angle: float
+    """Radians between the street's right and where the sun is, seen from above."""
     wet: float
-    """How much the road mirrors."""
+    """How much the road mirrors, 0..1."""
     exposure: float
     """Factor of the brightness."""
     warmth: float
-    """Red against blue."""
+    """Red against blue: by this share the one is brighter and the other darker."""
     contrast: float
+    """Factor of the distances from middle grey."""
     gamma: float
     """Of the camera's curve: brightness to the power of 1 / gamma."""
     saturation: float
+    """Factor of the distances from grey of the same brightness."""
     motion_blur: float
     """Length as a share of the picture's width."""
     focus_blur: float
-    """As a share of the picture's width."""
+    """Standard deviation as a share of the picture's width."""
     noise: float
+    """Of the sensor: standard deviation, white being 1."""
     sharpening: float
     """By the camera: how much of what is finer than a pixel or so is added once more."""
     vignette: float
+    """By which share the corners are darker than the centre."""
     jpeg_quality: int
+    """0..100, as of OpenCV."""
     dirt: float
-    """Amount of dirt or drops on the lens, mostly none."""
+    """Amount of dirt or drops on the lens, 0..1, mostly none."""
     bonnet: float
     """Height of the own bonnet as a share of the picture's, 0 for none."""
     haze: float
     """Metres at which two thirds of the contrast are gone."""
     bare_trees: bool
+    """Whether most trees have no leaves."""
     traffic: float
     """How many vehicles and people there are, 0..1."""
 

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 
 NOISE_SIDE = 512
+"""Pixels of a side of a piece of noise."""
 EXPONENTS = (0.5, 0.9, 1.2, 1.5, 1.9)
 """Amplitude falls with this power of the frequency: grain, asphalt, plaster, foliage, clouds."""
 GRAIN, ASPHALT, PLASTER, FOLIAGE, CLOUDS = range(5)
@@ -18,7 +19,11 @@ VARIANTS = 4
 
 @cache
 def noise(kind: int) -> np.ndarray:
-    """Fractal noise that can be tiled, [512, 512, 3] float32, about 0 with a standard deviation of about 1."""
+    """Fractal noise that can be tiled, [512, 512, 3] float32, about 0 with a standard deviation of about 1.
+
+    By spectral synthesis (Saupe, "Algorithms for random fractals", in: The Science of Fractal Images, 1988); the same in
+    every street.
+    """
     rng = np.random.default_rng((7, kind))
     frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(NOISE_SIDE), np.fft.rfftfreq(NOISE_SIDE), indexing="ij"))
     frequency[0, 0] = np.inf
@@ -49,9 +54,18 @@ def surface(
     contrast: float = 0.1,
     zoom: float = 1.0,
 ) -> np.ndarray:
-    """A piece of material around `color` (0..1): [height, width, 3]."""
+    """A piece of material around `color` [3], 0..1: [height, width, 3]. `contrast` is the share by which brightness varies."""
     color = np.asarray(color, np.float32)
     return np.clip(color * (1 + contrast * patch(rng, height, width, kind, zoom)), 0.0, 1.5)
+
+
+def cloud_cover(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """How much of a cloud is everywhere, [height, width] 0..1."""
+    whole = cv2.resize(noise(CLOUDS), (width * 2, height * 2), interpolation=cv2.INTER_LINEAR)
+    top, left = rng.integers(0, height), rng.integers(0, width)
+    return np.clip(
+        whole[top : top + height, left : left + width, 0] * rng.uniform(0.3, 0.9) + rng.uniform(-0.2, 0.6), 0, 1
+    )
 
 
 WALLS = np.array(
@@ -63,18 +77,23 @@ WALLS = np.array(
 )  # fmt: skip
 """Colours of facades."""
 BRICKS = np.array([(0.42, 0.19, 0.13), (0.52, 0.28, 0.20), (0.34, 0.19, 0.15), (0.60, 0.46, 0.33), (0.28, 0.17, 0.14)])
+"""Colours of brick walls."""
 
 
 def varied(
     rng: np.random.Generator, color: np.ndarray | tuple[float, float, float], amount: float = 0.08
 ) -> np.ndarray:
-    """A colour near `color`, [3] float32: in float64 everything painted with it would be."""
+    """A colour near `color`, [3] float32, whose brightness varies by the share `amount` (standard deviation of its logarithm)."""
     brighter, tint = np.exp(rng.normal(0, amount)), np.exp(rng.normal(0, amount / 3, 3))
+    # In float64 everything painted with it would be in float64, too.
     return np.clip(np.asarray(color) * brighter * tint, 0.01, 1.2).astype(np.float32)
 
 
 def facade(rng: np.random.Generator, width: float, height: float, density: int) -> np.ndarray:
-    """The front of a building of so many metres, [height x density, width x density, 3]: wall, windows, shops, dirt."""
+    """The front of a building of so many metres, with `density` pixels for each: wall, windows, shops, dirt.
+
+    Returns [height * density, width * density, 3].
+    """
     wide, tall = max(8, int(width * density)), max(8, int(height * density))
     style = rng.choice(("brick", "plain", "panels", "glass"), p=(0.35, 0.35, 0.2, 0.1))
     color = wall_color(rng, style == "brick")
@@ -129,6 +148,7 @@ class _WindowStyle:
 
     @staticmethod
     def draw(rng: np.random.Generator) -> "_WindowStyle":
+        """A random one: colours of frame, glass and shutters, bars, and the share of windows that have a balcony."""
         frame = varied(rng, (0.85, 0.85, 0.83) if rng.random() < 0.6 else (0.25, 0.2, 0.17))
         glass = varied(rng, (0.16, 0.18, 0.2), 0.3)
         shutter = varied(rng, (0.3, 0.35, 0.3), 0.5) if rng.random() < 0.2 else None
@@ -236,7 +256,8 @@ def _add_ground_floor(
     if top < 1:
         return
     if rng.random() < 0.15:
-        return _add_arcade(image, rng, density, top)
+        _add_arcade(image, rng, density, top)
+        return
     if shop:
         image[top:] = surface(rng, tall - top, wide, varied(rng, WALLS[rng.integers(len(WALLS))] * 0.7), contrast=0.15)
     at = rng.uniform(0.2, 1.0)
@@ -249,9 +270,8 @@ def _add_ground_floor(
             pane[:] = varied(rng, (0.2, 0.18, 0.16), 0.5) + 0.08 * patch(rng, *pane.shape[:2], FOLIAGE, 0.5)
         if shop:  # the sign above it
             band = image[top + 1 : max(top + 2, y0 - 1), x0:x1]
-            band[:] = (
-                rng.uniform(0.1, 0.95, 3) * (1 + 0.1 * patch(rng, *band.shape[:2], GRAIN, 2.0)) if band.size else 0
-            )
+            if band.size:
+                band[:] = rng.uniform(0.1, 0.95, 3) * (1 + 0.1 * patch(rng, *band.shape[:2], GRAIN, 2.0))
         at += width + (rng.uniform(0.2, 0.8) if shop else rng.uniform(2.0, 7.0))
     if not shop:
         _add_ground_windows(image, rng, density, height, ground)

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from icnet.classes import ID
-from icnet.streets.camera import Camera, Canvas
-from icnet.streets.textures import ASPHALT, CLOUDS, FOLIAGE, GRAIN, PLASTER, noise, patch, surface, varied
+from icnet.streets.camera import UP, Camera, Canvas, Texture
+from icnet.streets.textures import ASPHALT, CLOUDS, FOLIAGE, GRAIN, PLASTER, patch, surface, varied
 
 import cv2
 import numpy as np
@@ -26,10 +26,12 @@ class Light:
     sun: np.ndarray
     """Direction to it, [3], of length 1."""
     ambient: float
+    """Brightness of what no sun falls on, as a share of its colour."""
     direct: float
+    """What the sun adds where it falls straight on a surface."""
 
     def on(self, normal: np.ndarray) -> float:
-        """How bright a surface with this normal is."""
+        """How bright a surface with this normal [3] of length 1 is (Lambert's law)."""
         return self.ambient + self.direct * max(0.0, float(normal @ self.sun))
 
 
@@ -37,7 +39,7 @@ def upright(camera: Camera, foot: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Pixels of a flat figure that stands at `foot` [3] and faces the camera: `points` [n, 2] are metres right and up."""
     right = camera.axes[0] * (1, 0, 1)
     right /= np.linalg.norm(right)
-    return camera.project(foot + points[:, :1] * right + points[:, 1:] * np.array([0.0, 1.0, 0.0]))
+    return camera.project(foot + points[:, :1] * right + points[:, 1:] * UP)
 
 
 def circle(x: float, y: float, radius: float, stretch: float = 1.0, corners: int = 18) -> np.ndarray:
@@ -51,12 +53,14 @@ def box(left: float, bottom: float, right: float, top: float) -> np.ndarray:
     return np.array([(left, bottom), (right, bottom), (right, top), (left, top)])
 
 
-def material(rng: np.random.Generator, color: np.ndarray, **how: float):  # type: ignore[no-untyped-def]
-    """A texture for `Canvas.fill`."""
-    return lambda height, width: surface(rng, height, width, color, **how)  # type: ignore[arg-type]
+def material(
+    rng: np.random.Generator, color: np.ndarray, *, kind: int = PLASTER, contrast: float = 0.1, zoom: float = 1.0
+) -> Texture:
+    """A `surface`."""
+    return lambda height, width: surface(rng, height, width, color, kind=kind, contrast=contrast, zoom=zoom)
 
 
-def glossy(rng: np.random.Generator, color: np.ndarray, light: float):  # type: ignore[no-untyped-def]
+def glossy(rng: np.random.Generator, color: np.ndarray, light: float) -> Texture:
     """Paint that mirrors the sky above a line and the dark of the street below it."""
 
     def make(height: int, width: int) -> np.ndarray:
@@ -106,7 +110,7 @@ class Vehicle:
 
     def at(self, along: float, up: float, across: float) -> np.ndarray:
         """A place of the world by metres from the middle of the vehicle."""
-        return self.place + along * self.ahead + across * self.side + np.array([0.0, up, 0.0])
+        return self.place + along * self.ahead + across * self.side + up * UP
 
     def distance(self) -> float:
         """Metres over the ground from the camera to its sides."""
@@ -136,7 +140,7 @@ class Vehicle:
                 seen.append("right" if across > 0 else "left")
                 canvas.fill([canvas.camera.project(points)], glossy(self.rng, self.paint, light.on(normal)), label)
         for (along, up), (behind, higher) in zip(self.profile[:-1], self.profile[1:], strict=True):
-            normal = (higher - up) * self.ahead + (along - behind) * np.array([0.0, 1.0, 0.0])
+            normal = (higher - up) * self.ahead + (along - behind) * UP
             normal = normal / np.linalg.norm(normal)
             places = ((along, up, -half), (along, up, half), (behind, higher, half), (behind, higher, -half))
             points = np.stack([self.at(*place) for place in places])
@@ -153,7 +157,7 @@ class Vehicle:
         self._ends(canvas, seen, label)
 
     def _faces(self, camera: Camera, points: np.ndarray, normal: np.ndarray) -> bool:
-        return float(normal @ (np.array([0.0, camera.above, 0.0]) - points.mean(axis=0))) > 0
+        return float(normal @ (camera.above * UP - points.mean(axis=0))) > 0
 
     def _cabin(self, canvas: Canvas, light: Light, label: int) -> None:
         """The roof and the windows."""
@@ -167,7 +171,7 @@ class Vehicle:
             (p([(back, w, half), (back, w, -half), (roof_back, top, -narrow), (roof_back, top, narrow)]), -self.ahead, True),
             (p([(back, w, half), (front, w, half), (roof_front, top, narrow), (roof_back, top, narrow)]), self.side, True),
             (p([(front, w, -half), (back, w, -half), (roof_back, top, -narrow), (roof_front, top, -narrow)]), -self.side, True),
-            (p([(roof_back, top, narrow), (roof_front, top, narrow), (roof_front, top, -narrow), (roof_back, top, -narrow)]), p([0.0, 1.0, 0.0]), False),
+            (p([(roof_back, top, narrow), (roof_front, top, narrow), (roof_front, top, -narrow), (roof_back, top, -narrow)]), UP, False),
         ]  # fmt: skip
         for corners, normal, window in quads:
             points = np.stack([self.at(*corner) for corner in corners])
@@ -188,7 +192,7 @@ class Vehicle:
                     ]
                 canvas.fill([canvas.camera.project(pane) for pane in panes], self._pane(light), label)
 
-    def _pane(self, light: Light):  # type: ignore[no-untyped-def]
+    def _pane(self, light: Light) -> Texture:
         """Glass: dark, with the sky in its upper part."""
         rng = self.rng
 
@@ -262,7 +266,7 @@ class Vehicle:
         """On the side that is seen."""
         radius = 0.32 if self.kind == "car" else 0.48
         camera = canvas.camera
-        across = np.array([0.0, camera.above, 0.0]) - self.place
+        across = camera.above * UP - self.place
         side = np.sign(across @ self.side) * self.width / 2 * 1.005
         for along in (-0.3 * self.length, 0.31 * self.length):
             for size, color in (
@@ -323,7 +327,7 @@ def person(canvas: Canvas, rng: np.random.Generator, foot: np.ndarray, light: Li
     ]  # fmt: skip
     head = circle(lean * 1.5, 0.915 * tall, 0.062 * tall, 1.25)
     hair = head[: len(head) // 2 + 1]
-    brightness = light.on(np.array([0.0, 0.5, 0.0]))
+    brightness = light.on(0.5 * UP)
     coat_color, leg_color = (
         varied(rng, rng.choice([0.08, 0.2, 0.5, 0.8]) * rng.uniform(0.5, 1.4, 3)) for _ in range(2)
     )
@@ -356,7 +360,9 @@ LEAVES = np.array(
         (0.34, 0.42, 0.16),
     ]
 )
+"""Colours of leaves in summer."""
 AUTUMN = np.array([(0.45, 0.30, 0.08), (0.40, 0.20, 0.07), (0.33, 0.25, 0.13)])
+"""Colours of leaves in autumn."""
 
 
 def foliage(
@@ -402,8 +408,8 @@ def foliage(
     canvas.label[y0:y1, x0:x1][covered] = ID["vegetation"]
 
 
-def bark(rng: np.random.Generator, color: np.ndarray):  # type: ignore[no-untyped-def]
-    """A texture for `Canvas.fill`: furrows from top to bottom, darker towards the sides."""
+def bark(rng: np.random.Generator, color: np.ndarray) -> Texture:
+    """Furrows from top to bottom, darker towards the sides."""
 
     def make(height: int, width: int) -> np.ndarray:
         zoom, depth = max(0.4, width / 120), rng.uniform(0.15, 0.5)
@@ -459,7 +465,7 @@ def tree(canvas: Canvas, rng: np.random.Generator, foot: np.ndarray, light: Ligh
     tall, radius = rng.uniform(4, 12), rng.uniform(1.3, 3.6)
     thick, stem = rng.uniform(0.08, 0.42), tall * rng.uniform(0.25, 0.45)
     lean = rng.uniform(-0.6, 0.6)
-    wood = varied(rng, (0.20, 0.16, 0.13), 0.4) * light.on(np.array([0.0, 0.4, 0.0]))
+    wood = varied(rng, (0.20, 0.16, 0.13), 0.4) * light.on(0.4 * UP)
     up = np.linspace(0, 1, 7)
     middle, half = (
         lean * up**1.5 + rng.normal(0, 0.25 * thick, 7),
@@ -514,7 +520,7 @@ SIGNS = [
     ("box", (0.85, 0.65, 0.05), (0.1, 0.1, 0.1)), ("wide", (0.04, 0.35, 0.15), (0.9, 0.9, 0.9)),
     ("diamond", (0.9, 0.9, 0.9), (0.9, 0.7, 0.05)), ("octagon", (0.7, 0.04, 0.05), (0.9, 0.9, 0.9)),
 ]  # fmt: skip
-"""Shape, rim and middle."""
+"""Shape, colours of rim and middle."""
 
 
 def sign_plate(canvas: Canvas, rng: np.random.Generator, foot: np.ndarray, top: float, light: Light) -> float:
@@ -559,7 +565,7 @@ def traffic_light(canvas: Canvas, rng: np.random.Generator, foot: np.ndarray, to
 def fence(canvas: Canvas, rng: np.random.Generator, start: np.ndarray, end: np.ndarray, light: Light) -> None:
     """Bars or boards between two places on the ground; what shows between bars is fence too, as labels have it."""
     tall = rng.uniform(0.8, 1.8)
-    up = np.array([0.0, tall, 0.0])
+    up = tall * UP
     color = varied(rng, [(0.15, 0.16, 0.16), (0.45, 0.33, 0.2), (0.7, 0.7, 0.7), (0.2, 0.32, 0.24)][rng.integers(4)])
     color = color * (light.ambient + 0.4 * light.direct)
     camera = canvas.camera
@@ -579,12 +585,3 @@ def fence(canvas: Canvas, rng: np.random.Generator, start: np.ndarray, end: np.n
         low, high = up * level, up * (level + 0.06)
         bars.append(camera.project(np.stack([start + low, end + low, end + high, start + high])))
     canvas.fill(bars, material(rng, color * (0.6 if boards else 1.0), contrast=0.15), None)
-
-
-def cloud_cover(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """How much of a cloud is everywhere, [height, width] 0..1."""
-    whole = cv2.resize(noise(4), (width * 2, height * 2), interpolation=cv2.INTER_LINEAR)
-    top, left = rng.integers(0, height), rng.integers(0, width)
-    return np.clip(
-        whole[top : top + height, left : left + width, 0] * rng.uniform(0.3, 0.9) + rng.uniform(-0.2, 0.6), 0, 1
-    )
