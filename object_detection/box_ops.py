@@ -41,7 +41,10 @@ def unions(boxes: Value, others: Value, shared: Value) -> Value:
 
 
 def encode(boxes: Value, priors: Value, variances: Sequence[float] = VARIANCES) -> Value:
-    """Boxes as offsets from their priors, both [..., 4]; boxes without area are taken as very small ones."""
+    """Boxes as offsets from their priors, both [..., 4] (Liu et al., arXiv:1512.02325, section 2.2).
+
+    Boxes without area are taken as very small ones.
+    """
     size = paddle.clip(boxes[..., 2:] - boxes[..., :2], min=1e-6)
     prior_size = priors[..., 2:] - priors[..., :2]
     shift = (boxes[..., 2:] + boxes[..., :2] - priors[..., 2:] - priors[..., :2]) * 0.5

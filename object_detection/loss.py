@@ -7,12 +7,12 @@ Liu et al., "SSD: Single Shot MultiBox Detector", 2016, https://arxiv.org/abs/15
 from fluid.program import Value
 from object_detection import box_ops
 from object_detection.boxes import PADDING
+from object_detection.priors import MATCH_IOU
 
 import numpy as np
 import paddle
 import paddle.nn.functional as F
 
-MATCH_IOU = 0.5
 NEGATIVES_PER_POSITIVE = 3
 LEAST_IOU = 1e-6
 """A box that overlaps no prior by more than this stays without one."""
@@ -100,13 +100,13 @@ def _each_box_its_prior(iou: Value) -> Value:
         found = mutual.astype("int64")
         return [paddle.where(taken, best_box, matched), free - found, found]
 
-    all_free = paddle.full_like(iou[:, :, 0], 1, "int64") + box_numbers * 0
+    all_free = paddle.full_like(iou[:, :, 0], 1, "int64")
     matched, *_ = paddle.static.nn.while_loop(more, advance, [nothing, all_free, all_free])
     return matched
 
 
 def hard_negatives(class_loss: Value, positive: Value) -> Value:
-    """Which priors count as background, bool [N, P]: those of the largest loss [N, P] that are not `positive` [N, P]."""
+    """Which priors count as background, bool [N, P]: those of the largest `class_loss` that are not `positive`, both [N, P]."""
     rivals = paddle.where(positive, paddle.full_like(class_loss, -1.0), class_loss)
     rivals.stop_gradient = True
     order = paddle.argsort(rivals, axis=1, descending=True, stable=True)

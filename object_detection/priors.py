@@ -1,7 +1,9 @@
 """Prior boxes: what a detector predicts its boxes relative to. Constants, computed in NumPy.
 
-Every cell of a feature map has one prior for each shape in `PriorMap.shapes`, around its centre. Sizes are shares of the
-image's side, so that priors do not depend on its pixels.
+Every cell of a feature map has one prior for each shape in `PriorMap.shapes`, around its centre (Liu et al.,
+arXiv:1512.02325, section 2.2). Sizes are shares of the image's side, so that priors do not depend on its pixels. The cells
+of a map share the image out evenly, as in the paper; the program of its authors lays them 8, 16, 32, ... pixels apart,
+which at 300 pixels is not the same.
 """
 
 import math
@@ -13,8 +15,9 @@ from object_detection import boxes as box
 import numpy as np
 
 GOOD_SHARE = 0.9
-"""Share of boxes with a prior of IoU .5 or more below which a detector can hardly learn its data."""
+"""Share of boxes with a prior of an IoU of `MATCH_IOU` or more below which a detector can hardly learn its data."""
 MATCH_IOU = 0.5
+"""With which a prior answers for a box, whatever others do."""
 
 
 @dataclass(frozen=True)
