@@ -37,7 +37,7 @@ from fluid.run import Run, events, script, show_summary
 from fluid.schedule import Exponential
 from fluid.session import Length, Session, Settled, fingerprint, settle
 from fluid.trainer import Outcome
-from fluid.weights import load_into
+from fluid.weights import Report, load_into
 
 import numpy as np
 
@@ -120,10 +120,17 @@ RECIPE_OF_2018: dict[str, Any] = {
     "filters": 32,
     "running_mean": 0,
 }
+"""What --recipe 2018 sets."""
 DECAY_EVERY = 1879
 """Updates between two decays of 2018's learning rate."""
 OWN_DECAY = {"decay_epochs", "warmup_steps", "warmup_epochs"}
 """Flags that make it another."""
+WARMUP_STEPS = 100
+"""Where no flag says it."""
+STATISTICS_OF = 5000
+"""Utterances that mean and variance are taken from, at most."""
+NEWBOB = "newbob"
+"""Among the facts of a checkpoint: what newbob decided."""
 
 
 def main(flags: Flags) -> Outcome:
@@ -140,10 +147,11 @@ def main(flags: Flags) -> Outcome:
     programs = settled.programs(lambda: build_programs(flags, recogniser.sizes, length.steps_per_epoch))
     newbob = newbob_of(flags, programs, settled.facts)
     engine = settled.start_engine(None, batch_size=flags.batch_size)
+
     with settled.open(
         facts={"recogniser": recogniser.to_facts()},
         data=fingerprints(parts),
-        load=(lambda state: weights_of(flags, state)) if flags.pretrained_model is not None else None,
+        load=(lambda state: start_from(flags, state)) if flags.pretrained_model else None,
     ) as session:
         announce(session, recogniser, source, dev)
         dim = recogniser.sizes.frame_dim
@@ -180,37 +188,6 @@ def open_data(flags: Flags) -> tuple[Corpus, dict[str, Part]]:
     return corpus, {"train": parts["train"].without(flags.without_speakers), "dev": parts["dev"].without(in_dev)}
 
 
-def sources(flags: Flags, parts: Mapping[str, Part], normalisation: Normalisation) -> tuple[Utterances, Utterances]:
-    """Utterances to train on, and of dev."""
-    train = Utterances(
-        parts["train"],
-        normalisation,
-        batch_size=flags.batch_size,
-        uncut=flags.split_frames,
-        seed=flags.seed,
-        augmentation=AugmentationFlags.of(flags),
-        lengths=flags.lengths,
-    )
-    dev = Utterances(parts["dev"], normalisation, batch_size=flags.test_batch_size, uncut=None, lengths=flags.lengths)
-    return train, dev
-
-
-def fingerprints(parts: Mapping[str, Part]) -> dict[str, str]:
-    """Of names, texts and alignments."""
-    return {
-        name: fingerprint(part.texts, part.texts.values(), np.concatenate(list(part.alignments.values())))
-        for name, part in parts.items()
-    }
-
-
-def weights_of(flags: Flags, state: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], object]:
-    """The state with the weights of --pretrained_model in it, and what became of them. Raises WeightsError."""
-    from DeepASR.opening import open_recogniser
-
-    opened = open_recogniser(NetworkFlags(pretrained_model=flags.pretrained_model, allow_partial=flags.allow_partial))
-    return load_into(state, opened.state, allow_partial=flags.allow_partial)
-
-
 def describe(flags: Flags, corpus: Corpus, part: Part, facts: dict | None) -> Recogniser:
     """The recogniser of the run that goes on, or that the flags and the data describe.
 
@@ -236,10 +213,6 @@ def describe(flags: Flags, corpus: Corpus, part: Part, facts: dict | None) -> Re
     )
 
 
-STATISTICS_OF = 5000
-"""Utterances that mean and variance are taken from, at most."""
-
-
 def normalisation_of(flags: Flags, part: Part) -> Normalisation:
     """Mean and variance of the training utterances, or those that a flag names."""
     if flags.mean_var is not None:
@@ -258,6 +231,21 @@ def normalisation_of(flags: Flags, part: Part) -> Normalisation:
     return Normalisation(rounded(found.mean), rounded(found.variance), *rest)
 
 
+def sources(flags: Flags, parts: Mapping[str, Part], normalisation: Normalisation) -> tuple[Utterances, Utterances]:
+    """Utterances to train on, and of dev."""
+    train = Utterances(
+        parts["train"],
+        normalisation,
+        batch_size=flags.batch_size,
+        uncut=flags.split_frames,
+        seed=flags.seed,
+        augmentation=AugmentationFlags.of(flags),
+        lengths=flags.lengths,
+    )
+    dev = Utterances(parts["dev"], normalisation, batch_size=flags.test_batch_size, uncut=None, lengths=flags.lengths)
+    return train, dev
+
+
 def length_of(settled: Settled[Flags], source: Utterances) -> Length:
     """Updates of the run."""
     flags = settled.flags
@@ -271,8 +259,33 @@ def build_programs(flags: Flags, sizes: Sizes, steps_per_epoch: int) -> Mapping[
 
     if flags.recipe == "2018" and flags.lr_strategy == RECIPE_OF_2018["lr_strategy"] and not OWN_DECAY & named(flags):
         return building.build_programs(flags, sizes, Exponential(flags.lr, DECAY_EVERY, flags.decay_rate))
-    rate = schedule(flags, steps_per_epoch=steps_per_epoch, num_epochs=flags.num_epochs, warmup_steps=100)
+    rate = schedule(flags, steps_per_epoch=steps_per_epoch, num_epochs=flags.num_epochs, warmup_steps=WARMUP_STEPS)
     return building.build_programs(flags, sizes, rate)
+
+
+def newbob_of(flags: Flags, programs: Mapping[str, Interface], facts: dict | None) -> Newbob | None:
+    """What sets the learning rate where --newbob asks for it. Raises UserError beside a schedule."""
+    if not flags.newbob:
+        return None
+    if flags.recipe == "2018" or "lr_strategy" in named(flags):
+        raise UserError("--newbob decides the learning rate by itself: leave --lr_strategy and --recipe 2018 out")
+    return Newbob(programs.get("apply", programs["train"]), flags.lr, dict((facts or {}).get(NEWBOB, {})))
+
+
+def fingerprints(parts: Mapping[str, Part]) -> dict[str, str]:
+    """A fingerprint of names, texts and alignments of each part."""
+    return {
+        name: fingerprint(part.texts, part.texts.values(), np.concatenate(list(part.alignments.values())))
+        for name, part in parts.items()
+    }
+
+
+def start_from(flags: Flags, state: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], Report]:
+    """`state` with the weights of --pretrained_model, and what became of each of them."""
+    from DeepASR.opening import open_recogniser
+
+    opened = open_recogniser(NetworkFlags(pretrained_model=flags.pretrained_model, allow_partial=flags.allow_partial))
+    return load_into(state, opened.state, allow_partial=flags.allow_partial)
 
 
 def announce(session: Session, recogniser: Recogniser, source: Utterances, dev: Utterances) -> None:
@@ -284,19 +297,6 @@ def announce(session: Session, recogniser: Recogniser, source: Utterances, dev: 
     )
     lengths = ", ".join(map(str, source.buckets.edges))
     session.run.say(f"{len(source)} utterances or pieces to train on, padded to {lengths} frames; {len(dev)} of dev")
-
-
-NEWBOB = "newbob"
-"""What newbob decided, in checkpoints."""
-
-
-def newbob_of(flags: Flags, programs: Mapping[str, Interface], facts: dict | None) -> Newbob | None:
-    """What sets the learning rate where --newbob asks for it. Raises UserError beside a schedule."""
-    if not flags.newbob:
-        return None
-    if flags.recipe == "2018" or "lr_strategy" in named(flags):
-        raise UserError("--newbob decides the learning rate by itself: leave --lr_strategy and --recipe 2018 out")
-    return Newbob(programs.get("apply", programs["train"]), flags.lr, dict((facts or {}).get(NEWBOB, {})))
 
 
 def deciding_rates(newbob: Newbob, evaluate: Evaluator, meta: Meta) -> Callable[[], dict[str, float]]:

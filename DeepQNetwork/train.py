@@ -34,7 +34,7 @@ from fluid.pictures import draw_curves
 from fluid.run import OUTPUT, Run, console, events, script, show_summary
 from fluid.session import Session, settle
 from fluid.signals import leave_if_stopped
-from fluid.weights import load_into
+from fluid.weights import Report, load_into
 
 import numpy as np
 
@@ -79,12 +79,14 @@ ALIASES = {
     "learning_rate": "lr",
 }
 
-
 EVALUATION_SEED = 7919
 """Added to --seed for the games of evaluations."""
 VIDEO_SECONDS, VIDEO_FRAMES_PER_SECOND = 60, 30
-AGENT_FLAGS = ("env", "network", "dueling", "protocol", "preset", "alg", "stack", "frame_skip", "resize", "wrapper")
-AGENT_FLAGS += ("atoms", "v_min", "v_max")
+"""Of what --capture_every records."""
+AGENT_FLAGS = (
+    *("env", "network", "dueling", "protocol", "preset", "alg", "stack", "frame_skip", "resize", "wrapper"),
+    *("atoms", "v_min", "v_max"),
+)
 """Flags that make another agent of a run."""
 FREE = ("test_episodes", "test_epsilon", "target_score", "save_replay", "capture_every")
 """Flags that Programs from files were not built with."""
@@ -160,70 +162,6 @@ def train_one(flags: Flags) -> Outcome:
     return outcome
 
 
-def open_learner(
-    session: Session, flags: Flags, agent: Agent, groups: Sequence[Environment], on_device: bool
-) -> Learner:
-    """The learner, as it was where the run stopped if it is continued. Both networks start equal, also those from files."""
-    programs = session.programs
-    if session.resumed is None:
-        session.engine.run(programs["sync"], {})
-    learner = Learner(
-        session.engine,
-        {**programs, "train": programs["train_on_device"]} if on_device else programs,
-        agent,
-        flags,
-        groups,
-        total_steps=flags.max_steps,
-        seed=flags.seed,
-        on_device=on_device,
-    )
-    if session.resumed is not None:
-        learner.restore(session.beside, session.meta.extra["learner"])
-    return learner
-
-
-@contextmanager
-def environments_of(flags: Flags) -> Iterator[tuple[list[Environment], Environment]]:
-    """Those to learn in, by groups, and those to be measured in."""
-    exact = flags.num_envs == 1 and is_atari(flags.env)
-    options = {"protocol": flags.protocol, "view": view_of(flags), "threads": flags.num_workers}
-    with ExitStack() as stack:
-
-        def opened(count: int, saveable: bool = False) -> Environment:
-            environment = environments.make(flags.env, count, saveable=saveable, **options)
-            return stack.enter_context(closing(environment))
-
-        groups = [opened(flags.num_envs // flags.groups, exact) for _ in range(flags.groups)]
-        yield groups, opened(min(flags.test_episodes, 16))
-
-
-def player_of(flags: Flags, engine: Engine, act: Interface, agent: Agent) -> Player:
-    """The current policy, to be measured and recorded."""
-
-    def q_values(states: np.ndarray) -> np.ndarray:
-        leave_if_stopped(engine)
-        return engine.run(act, {"state": states})["q_values"]
-
-    return Player(agent, q_values, epsilon=flags.test_epsilon)
-
-
-def recordings(flags: Flags, run: Run, learner: Learner, player: Player) -> list[Evaluation]:
-    """What --capture_every asks for: an evaluation that leaves a video. Raises UserError for a task without a screen."""
-    if flags.capture_every is None:
-        return []
-    agent = player.agent
-    game = environments.make_game(agent.env, protocol=agent.protocol, view=agent.view)
-
-    def record() -> dict[str, float]:
-        options = {"episodes": 1, "seed": flags.seed + learner.step, "max_seconds": VIDEO_SECONDS}
-        path = run.output_dir / "videos" / f"step_{learner.step:08d}.mp4" if run.records else None
-        with recording(path, VIDEO_FRAMES_PER_SECOND, game.screens_per_second) as recorder:
-            (episode,) = watch(player, game, recorder=recorder, say=False, **options)
-        return {"score": episode["score"], "length": episode["steps"]}
-
-    return [Evaluation("video", record, every=flags.capture_every)]
-
-
 def complete(flags: Flags) -> Flags:
     """The flags with every open one filled; raises UserError for what does not fit together."""
     atari = is_atari(flags.env)
@@ -246,6 +184,21 @@ def complete(flags: Flags) -> Flags:
         "target_score": 490.0 if flags.target_score is None and cartpole else flags.target_score,
     }
     return changed(flags, own)
+
+
+@contextmanager
+def environments_of(flags: Flags) -> Iterator[tuple[list[Environment], Environment]]:
+    """Those to learn in, by groups, and those to be measured in."""
+    exact = flags.num_envs == 1 and is_atari(flags.env)
+    options = {"protocol": flags.protocol, "view": view_of(flags), "threads": flags.num_workers}
+    with ExitStack() as stack:
+
+        def opened(count: int, saveable: bool = False) -> Environment:
+            environment = environments.make(flags.env, count, saveable=saveable, **options)
+            return stack.enter_context(closing(environment))
+
+        groups = [opened(flags.num_envs // flags.groups, exact) for _ in range(flags.groups)]
+        yield groups, opened(min(flags.test_episodes, 16))
 
 
 def describe(flags: Flags, environment: environments.Environment) -> Agent:
@@ -295,12 +248,34 @@ def initial_state(program: Interface, seed: int) -> dict[str, np.ndarray]:
     return with_equal_networks(initialise(program, seed=seed))
 
 
-def start_from(flags: Flags, state: dict[str, np.ndarray], act: Interface) -> tuple[dict[str, np.ndarray], object]:
+def start_from(flags: Flags, state: dict[str, np.ndarray], act: Interface) -> tuple[dict[str, np.ndarray], Report]:
     """`state` with the policy network of --pretrained_model in both networks; raises WeightsError if it is another."""
     weights = open_agent(AgentFlags(pretrained_model=flags.pretrained_model, env=flags.env)).state
     own = {name: state[name] for name in act.state_names}
     loaded, report = load_into(own, {name: array for name, array in weights.items() if name in own})
     return with_equal_networks({**state, **loaded}), report
+
+
+def open_learner(
+    session: Session, flags: Flags, agent: Agent, groups: Sequence[Environment], on_device: bool
+) -> Learner:
+    """The learner, as it was where the run stopped if it is continued. Both networks start equal, also those from files."""
+    programs = session.programs
+    if session.resumed is None:
+        session.engine.run(programs["sync"], {})
+    learner = Learner(
+        session.engine,
+        {**programs, "train": programs["train_on_device"]} if on_device else programs,
+        agent,
+        flags,
+        groups,
+        total_steps=flags.max_steps,
+        seed=flags.seed,
+        on_device=on_device,
+    )
+    if session.resumed is not None:
+        learner.restore(session.beside, session.meta.extra["learner"])
+    return learner
 
 
 def announce(run: Run, flags: Flags, agent: Agent, learner: Learner, update: Interface) -> None:
@@ -320,6 +295,33 @@ def announce(run: Run, flags: Flags, agent: Agent, learner: Learner, update: Int
         run.say(f"no update will be made: the run ends before --learning_starts {flags.learning_starts}")
     where = "on the device" if learner.memory.on_device else "in host memory"
     run.say(f"replay memory: {learner.replay.rows:,} frames, {learner.replay.nbytes / 1e9:.3f} GB when full, {where}")
+
+
+def player_of(flags: Flags, engine: Engine, act: Interface, agent: Agent) -> Player:
+    """The current policy, to be measured and recorded."""
+
+    def q_values(states: np.ndarray) -> np.ndarray:
+        leave_if_stopped(engine)
+        return engine.run(act, {"state": states})["q_values"]
+
+    return Player(agent, q_values, epsilon=flags.test_epsilon)
+
+
+def recordings(flags: Flags, run: Run, learner: Learner, player: Player) -> list[Evaluation]:
+    """What --capture_every asks for: an evaluation that leaves a video. Raises UserError for a task without a screen."""
+    if flags.capture_every is None:
+        return []
+    agent = player.agent
+    game = environments.make_game(agent.env, protocol=agent.protocol, view=agent.view)
+
+    def record() -> dict[str, float]:
+        options = {"episodes": 1, "seed": flags.seed + learner.step, "max_seconds": VIDEO_SECONDS}
+        path = run.output_dir / "videos" / f"step_{learner.step:08d}.mp4" if run.records else None
+        with recording(path, VIDEO_FRAMES_PER_SECOND, game.screens_per_second) as recorder:
+            (episode,) = watch(player, game, recorder=recorder, say=False, **options)
+        return {"score": episode["score"], "length": episode["steps"]}
+
+    return [Evaluation("video", record, every=flags.capture_every)]
 
 
 def finish(run: Run, outcome: Outcome, agent: Agent) -> None:

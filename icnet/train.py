@@ -6,9 +6,10 @@ python train.py --data_dir MINE --pretrained_model streets --lr 0.002   fine-tun
 """
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -25,6 +26,7 @@ from fluid.optimizers import OptimizerFlags, schedule
 from fluid.run import console, script
 from fluid.session import fingerprint, settle
 from fluid.trainer import Outcome
+from fluid.weights import Report
 from icnet.evaluation import Size, by_size, confusion, role_of
 from icnet.metrics import Confusion
 from icnet.opening import load_weights, open_segmenter
@@ -138,9 +140,7 @@ def main(flags: Flags) -> Outcome:
         return Outcome(step=0, nothing_left=True)
     source = Source(train_pairs, augmentation(flags))
     groups = by_size(test_pairs)
-    segmenter = Segmenter(
-        flags.width, flags.rounding, flags.zoom, train_pairs.classes, next(iter(groups)), blocks=flags.blocks
-    )
+    segmenter = describe(flags, train_pairs, next(iter(groups)))
     batches = batches_per_epoch(source, flags.batch_size)
     epochs = epochs_of(flags, batches)
     length = settled.length(batches, epochs, batch_size=flags.batch_size, accumulate=flags.accumulate_batches)
@@ -150,7 +150,7 @@ def main(flags: Flags) -> Outcome:
 
     with settled.open(
         facts={"segmenter": segmenter.to_facts()},
-        data={"training images": name_of(train_pairs), "test images": name_of(test_pairs)},
+        data={"training images": fingerprint_of(train_pairs), "test images": fingerprint_of(test_pairs)},
         load=(lambda state: start_from(flags, state)) if flags.pretrained_model else None,
     ) as session:
         session.run.say(
@@ -185,20 +185,6 @@ def starting(flags: Flags) -> NetworkFlags:
     return NetworkFlags(pretrained_model=flags.pretrained_model, allow_partial=flags.allow_partial)
 
 
-def epochs_of(flags: Flags, batches: int) -> int:
-    """Passes over the data: with a recipe as many as its steps take."""
-    steps = max(1, batches // flags.accumulate_batches)
-    return -(-flags.max_steps // steps) if flags.recipe == "2018" and flags.max_steps else flags.num_epochs
-
-
-def augmentation(flags: Flags) -> Augment:
-    """The random changes of training images."""
-    scales = flags.scales if flags.random_scaling else (1.0, 1.0)
-    if scales[0] > scales[1]:
-        raise UserError(f"--scales {scales[0]:g} {scales[1]:g}: the first must not be larger than the second")
-    return Augment(flags.crop, scales, flags.flip, flags.color_jitter, flags.color_cast)
-
-
 def check_all(*parts: Pairs) -> None:
     """Print what the label files hold. Raises DataError if there is any fault."""
     findings = [check(pairs) for pairs in parts]
@@ -209,9 +195,23 @@ def check_all(*parts: Pairs) -> None:
         raise DataError(f"{parts[0].origin}: {len(faults)} faults in the label files, listed above")
 
 
-def name_of(pairs: Pairs) -> str:
-    """A fingerprint of the names."""
-    return fingerprint([Path(path).name for path in (*pairs.images, *pairs.labels)])
+def augmentation(flags: Flags) -> Augment:
+    """The random changes of training images."""
+    scales = flags.scales if flags.random_scaling else (1.0, 1.0)
+    if scales[0] > scales[1]:
+        raise UserError(f"--scales {scales[0]:g} {scales[1]:g}: the first must not be larger than the second")
+    return Augment(flags.crop, scales, flags.flip, flags.color_jitter, flags.color_cast)
+
+
+def describe(flags: Flags, pairs: Pairs, size: Size) -> Segmenter:
+    """The segmenter that the flags and the data describe, for images of `size` (height, width)."""
+    return Segmenter(flags.width, flags.rounding, flags.zoom, pairs.classes, size, blocks=flags.blocks)
+
+
+def epochs_of(flags: Flags, batches: int) -> int:
+    """Passes over the data: with a recipe as many as its steps take."""
+    steps = max(1, batches // flags.accumulate_batches)
+    return -(-flags.max_steps // steps) if flags.recipe == "2018" and flags.max_steps else flags.num_epochs
 
 
 def build_programs(
@@ -230,7 +230,12 @@ def build_programs(
     return {**training_programs(flags, segmenter, flags.crop, rate, weights), **evaluations}
 
 
-def start_from(flags: Flags, state: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], object]:
+def fingerprint_of(pairs: Pairs) -> str:
+    """A fingerprint of the files' names."""
+    return fingerprint([Path(path).name for path in (*pairs.images, *pairs.labels)])
+
+
+def start_from(flags: Flags, state: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], Report]:
     """`state` with the weights of --pretrained_model, and what became of each of them."""
     return load_weights(state, str(flags.pretrained_model), allow_partial=flags.allow_partial)
 
@@ -241,7 +246,7 @@ class Evaluator:
     def __init__(
         self,
         engine: Engine,
-        programs: Any,
+        programs: Mapping[str, Interface],
         flags: Flags,
         pairs: Pairs,
         groups: dict[Size, list[int]],
@@ -256,7 +261,7 @@ class Evaluator:
         self.measured = Confusion(pairs.classes)
 
     def __call__(self) -> dict[str, float]:
-        """The scores over all test images; the counts are kept as `measured`."""
+        """The scores over all test images, see `metrics.scores`; the counts are kept as `measured`."""
         self.measured = confusion(
             self.weights.engine(),
             lambda size: self.programs[role_of(size)],

@@ -29,6 +29,7 @@ from fluid.programs import Captured
 from fluid.run import console, script
 from fluid.session import Session, fingerprint, settle
 from fluid.trainer import Outcome
+from fluid.weights import Report
 from image_classification import recipes
 from image_classification.augment import Augment
 from image_classification.balance import BALANCED, Repeated, balanced_plan, class_weights
@@ -158,21 +159,11 @@ RETIRED = {
     "profiler_path": "see --benchmark",
 }
 
-
 WARMUP_EPOCHS = 5
 """Of the schedules with a warm-up, where no flag says it."""
 NETWORK_FLAGS = (
-    *("freeze", "freeze_params"),
-    *(
-        "model",
-        "from_scratch",
-        "class_dim",
-        "image_shape",
-        "image_mean",
-        "image_std",
-        "resize_short_size",
-        "interpolation",
-    ),
+    *("model", "class_dim", "image_shape", "image_mean", "image_std", "resize_short_size", "interpolation"),
+    *("from_scratch", "freeze", "freeze_params"),
 )
 """Flags that make another network of a run."""
 AUGMENTATION = (
@@ -204,8 +195,8 @@ def main(flags: Flags) -> Outcome:
 
     with settled.open(
         facts={"classifier": classifier.to_facts()},
-        data={"training images": name_of(train_source), "test images": name_of(test_source)},
-        load=partial(start_from, flags, classifier, programs["eval"]) if flags.pretrained_model else None,
+        data={"training images": fingerprint_of(train_source), "test images": fingerprint_of(test_source)},
+        load=(lambda state: start_from(flags, state, classifier, programs["eval"])) if flags.pretrained_model else None,
     ) as session:
         session.run.say(
             f"{flags.model}: {session.update.parameter_count:,} parameters, {classifier.class_dim} classes, "
@@ -221,67 +212,6 @@ def main(flags: Flags) -> Outcome:
             evaluations=[Evaluation("eval", evaluator, decides="acc1", higher_is_better=True)],
             finish=lambda outcome: finish(session.run, outcome, evaluator.measured, classifier, test_source),
         )
-
-
-def sources(flags: Flags, classifier: Classifier) -> tuple[ImageSource, ImageSource]:
-    """Training and test images."""
-    train_images = open_images(training_data(flags), "train", classifier.class_dim)
-    test_images = open_images(flags.data_dir, "val", classifier.class_dim)
-    augment = augmentation(flags, classifier.preprocess)
-    return (
-        ImageSource(train_images, classifier.preprocess, augment),
-        ImageSource(test_images, classifier.preprocess),
-    )
-
-
-def name_of(source: ImageSource) -> str:
-    """A fingerprint of the relative paths and labels."""
-    return fingerprint(source.images.names, source.images.ends, source.images.labels)
-
-
-@contextmanager
-def open_batches(session: Session[Flags], source: ImageSource, start: int) -> Iterator[Iterator[Batch]]:
-    """The training batches from a position on."""
-    flags, plan = session.flags, None
-    _, height, width = source.preprocess.image_shape
-    if flags.balanced_sampling:
-        plan = balanced_plan(source.images.labels, flags.batch_size, flags.seed)
-    samples = Repeated(source) if flags.balanced_sampling else source
-    with session.batches(samples, start, plan=plan, max_bad=flags.max_bad_samples) as batches:
-        yield mixed(batches, flags, flags.seed, height, width)
-
-
-def build_programs(
-    flags: Flags, classifier: Classifier, labels: np.ndarray, steps_per_epoch: int
-) -> dict[str, Interface]:
-    """The Programs by role, built with Paddle; with --capture that of infer.py too."""
-    from image_classification.building import training_programs
-    from image_classification.network import evaluation_program, inference_program
-
-    rate = schedule(
-        flags,
-        steps_per_epoch=steps_per_epoch,
-        num_epochs=flags.num_epochs,
-        warmup_steps=round(WARMUP_EPOCHS * steps_per_epoch),
-    )
-    weights = class_weights(flags.class_weights, labels, classifier.class_dim, classifier.class_names)
-    programs = {**training_programs(flags, classifier, rate, weights), "eval": evaluation_program(classifier)}
-    return {**programs, "infer": inference_program(classifier)} if flags.capture else programs
-
-
-def start_from(
-    flags: Flags, classifier: Classifier, program: Interface, state: dict[str, np.ndarray]
-) -> tuple[dict[str, np.ndarray], object]:
-    """`state` with the weights of --pretrained_model, and what became of each of them; `program` has their names."""
-    return load_weights(
-        state,
-        flags.pretrained_model,
-        classifier,
-        names=program.state_names,
-        exclude=flags.finetune_exclude_pretrained_params,
-        allow_partial=flags.allow_partial,
-        source_names=names_of_classes(flags.pretrained_model),
-    )
 
 
 def describe(flags: Flags, captured: Captured | None = None) -> Classifier:
@@ -311,6 +241,17 @@ def describe(flags: Flags, captured: Captured | None = None) -> Classifier:
     )
 
 
+def sources(flags: Flags, classifier: Classifier) -> tuple[ImageSource, ImageSource]:
+    """Training and test images."""
+    train_images = open_images(training_data(flags), "train", classifier.class_dim)
+    test_images = open_images(flags.data_dir, "val", classifier.class_dim)
+    augment = augmentation(flags, classifier.preprocess)
+    return (
+        ImageSource(train_images, classifier.preprocess, augment),
+        ImageSource(test_images, classifier.preprocess),
+    )
+
+
 def training_data(flags: Flags) -> Path | None:
     """Folder of the training images: --data_dir, or its copy with smaller ones, which is made if it is not there."""
     if flags.prescale_short_side is None:
@@ -335,6 +276,56 @@ def augmentation(flags: Flags, preprocess: Preprocess) -> Augment | None:
     if flags.augment != "auto":
         crop = flags.augment
     return Augment(crop, **{name: getattr(flags, name) for name in AUGMENTATION})
+
+
+def build_programs(
+    flags: Flags, classifier: Classifier, labels: np.ndarray, steps_per_epoch: int
+) -> dict[str, Interface]:
+    """The Programs by role, built with Paddle; with --capture that of infer.py too."""
+    from image_classification.building import training_programs
+    from image_classification.network import evaluation_program, inference_program
+
+    rate = schedule(
+        flags,
+        steps_per_epoch=steps_per_epoch,
+        num_epochs=flags.num_epochs,
+        warmup_steps=round(WARMUP_EPOCHS * steps_per_epoch),
+    )
+    weights = class_weights(flags.class_weights, labels, classifier.class_dim, classifier.class_names)
+    programs = {**training_programs(flags, classifier, rate, weights), "eval": evaluation_program(classifier)}
+    return {**programs, "infer": inference_program(classifier)} if flags.capture else programs
+
+
+def fingerprint_of(source: ImageSource) -> str:
+    """A fingerprint of the relative paths and labels."""
+    return fingerprint(source.images.names, source.images.ends, source.images.labels)
+
+
+def start_from(
+    flags: Flags, state: dict[str, np.ndarray], classifier: Classifier, program: Interface
+) -> tuple[dict[str, np.ndarray], Report]:
+    """`state` with the weights of --pretrained_model, and what became of each of them; `program` has their names."""
+    return load_weights(
+        state,
+        flags.pretrained_model,
+        classifier,
+        names=program.state_names,
+        exclude=flags.finetune_exclude_pretrained_params,
+        allow_partial=flags.allow_partial,
+        source_names=names_of_classes(flags.pretrained_model),
+    )
+
+
+@contextmanager
+def open_batches(session: Session[Flags], source: ImageSource, start: int) -> Iterator[Iterator[Batch]]:
+    """The training batches from a position on."""
+    flags, plan = session.flags, None
+    _, height, width = source.preprocess.image_shape
+    if flags.balanced_sampling:
+        plan = balanced_plan(source.images.labels, flags.batch_size, flags.seed)
+    samples = Repeated(source) if flags.balanced_sampling else source
+    with session.batches(samples, start, plan=plan, max_bad=flags.max_bad_samples) as batches:
+        yield mixed(batches, flags, flags.seed, height, width)
 
 
 if __name__ == "__main__":

@@ -142,21 +142,8 @@ class Flags(SearchFlags, OptimizerFlags, BatchFlags, TrainFlags):
 WARMUP_STEPS = 400
 """Where no flag says it."""
 NETWORK_FLAGS = (
-    "model",
-    "n_layer",
-    "n_decoder_layer",
-    "n_head",
-    "d_model",
-    "d_inner_hid",
-    "dropout",
-    "max_length",
-    "norm",
-    "weight_sharing",
-    "languages",
-    "vocab_size",
-    "src_vocab_fpath",
-    "trg_vocab_fpath",
-    "special_token",
+    *("model", "n_layer", "n_decoder_layer", "n_head", "d_model", "d_inner_hid", "dropout", "max_length", "norm"),
+    *("weight_sharing", "languages", "vocab_size", "src_vocab_fpath", "trg_vocab_fpath", "special_token"),
 )
 """Flags that make another network of a run."""
 EMBEDDED_RECIPE = {
@@ -195,7 +182,7 @@ def main(flags: Flags) -> Outcome:
 
     with settled.open(
         facts={"translator": translator.to_facts()},
-        data={"training pairs": name_of(train_pairs), "dev pairs": name_of(dev_pairs)},
+        data={"training pairs": fingerprint_of(train_pairs), "dev pairs": fingerprint_of(dev_pairs)},
         load=(lambda state: load_into(state, start, allow_partial=flags.allow_partial)) if start is not None else None,
     ) as session:
         session.meta.extra[MULTIPLE] = multiple
@@ -224,38 +211,6 @@ def with_recipe(flags: Flags) -> Flags:
     words = " ".join(f"--{name} {value}" for name, value in own.items())
     console.print(f"the embedded sentences are learned with {words}", markup=False, highlight=False)
     return configuration.with_recipe(flags, own)
-
-
-def length_of(settled: Settled[Flags], source: PairSource) -> Length:
-    """Updates of the run; their number depends on what the sentences of a batch are a multiple of."""
-    flags = settled.flags
-    batches = len(source.buckets.training_plan(seed=flags.seed)(0))
-    return settled.length(batches, flags.num_epochs, batch_size=flags.batch_size, accumulate=flags.accumulate_batches)
-
-
-def training_plan(flags: Flags, source: PairSource) -> Plan:
-    """How the pairs are divided into batches."""
-    plan = source.buckets.training_plan(
-        seed=flags.seed,
-        pool_size=sorted_together(flags.sort_type, flags.pool_size, len(source)),
-        shuffle=flags.shuffle,
-        shuffle_batches=flags.shuffle_batch,
-    )
-    return cut_in_turn(plan, source.cuts)
-
-
-def name_of(pairs: TextPairs) -> str:
-    """A fingerprint of the sentences."""
-    return fingerprint(pairs.sources, pairs.targets)
-
-
-def sentences_in_multiples_of(devices: int, resumed: Meta | None) -> tuple[int, bool]:
-    """What the sentences of a batch are a multiple of, and whether that changes the batches of a resumed run.
-
-    A run keeps its batches wherever it is continued, if the devices there can share them.
-    """
-    kept = devices if resumed is None else resumed.extra.get(MULTIPLE, 1)
-    return (devices, True) if kept % devices else (kept, False)
 
 
 def read_data(flags: Flags) -> tuple[TextPairs, TextPairs]:
@@ -294,7 +249,7 @@ def describe(
             refuse_idle_flags(flags, opened.facts)
             rate = opened.facts.config.dropout if flags.dropout is None else flags.dropout
             config = dataclasses.replace(opened.facts.config, dropout=rate)
-            corpora = (*opened.facts.corpora, name_of(pairs))
+            corpora = (*opened.facts.corpora, fingerprint_of(pairs))
             translator = dataclasses.replace(opened.facts, config=config, corpora=corpora)
         return translator, with_other_dropout(opened.state, opened.facts.config, translator.config.dropout)
     source, target = vocabularies(flags, pairs)
@@ -311,7 +266,7 @@ def describe(
         weight_sharing=flags.weight_sharing,
         **sizes,
     )
-    return Translator(config, source, target, flags.languages, (name_of(pairs),)), None
+    return Translator(config, source, target, flags.languages, (fingerprint_of(pairs),)), None
 
 
 def with_other_dropout(state: dict[str, np.ndarray], config: Transformer, rate: float) -> dict[str, np.ndarray]:
@@ -375,6 +330,22 @@ def evaluation_programs(flags: Flags, config: Transformer) -> dict[str, Interfac
     return {**building.evaluation_programs(flags, config)}
 
 
+def length_of(settled: Settled[Flags], source: PairSource) -> Length:
+    """Updates of the run; their number depends on what the sentences of a batch are a multiple of."""
+    flags = settled.flags
+    batches = len(source.buckets.training_plan(seed=flags.seed)(0))
+    return settled.length(batches, flags.num_epochs, batch_size=flags.batch_size, accumulate=flags.accumulate_batches)
+
+
+def sentences_in_multiples_of(devices: int, resumed: Meta | None) -> tuple[int, bool]:
+    """What the sentences of a batch are a multiple of, and whether that changes the batches of a resumed run.
+
+    A run keeps its batches wherever it is continued, if the devices there can share them.
+    """
+    kept = devices if resumed is None else resumed.extra.get(MULTIPLE, 1)
+    return (devices, True) if kept % devices else (kept, False)
+
+
 def updating_programs(flags: Flags, config: Transformer, steps_per_epoch: int) -> dict[str, Interface]:
     """The training Programs by role, built with Paddle."""
     from neural_machine_translation import building
@@ -387,6 +358,11 @@ def updating_programs(flags: Flags, config: Transformer, steps_per_epoch: int) -
         width=config.d_model,
     )
     return {**building.updating_programs(flags, config, rate)}
+
+
+def fingerprint_of(pairs: TextPairs) -> str:
+    """A fingerprint of the sentences."""
+    return fingerprint(pairs.sources, pairs.targets)
 
 
 def announce(
@@ -407,6 +383,17 @@ def announce(
         )
         for message in source.left_out[MESSAGES_SHOWN:]:
             run.note(f"left out: {message}")
+
+
+def training_plan(flags: Flags, source: PairSource) -> Plan:
+    """How the pairs are divided into batches."""
+    plan = source.buckets.training_plan(
+        seed=flags.seed,
+        pool_size=sorted_together(flags.sort_type, flags.pool_size, len(source)),
+        shuffle=flags.shuffle,
+        shuffle_batches=flags.shuffle_batch,
+    )
+    return cut_in_turn(plan, source.cuts)
 
 
 class Evaluator:

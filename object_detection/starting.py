@@ -1,6 +1,6 @@
 """What a training run starts from: weights of a detector of other classes or priors, or of a backbone. Without Paddle."""
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -11,7 +11,6 @@ from object_detection.detector import DETECTION_VARIABLES, HEAD_VARIABLES
 
 import numpy as np
 
-Loader = Callable[[dict[str, np.ndarray]], tuple[dict[str, np.ndarray], Report]]
 FOLDER = Path(__file__).resolve().parent
 MODEL, WEIGHTS = "ssd_mobilenet_v1", "ssd_mobilenet_v1_voc"
 """The network whose weights come along, and their name: what training starts from if nothing else is named."""

@@ -27,6 +27,7 @@ from fluid.optimizers import OptimizerFlags
 from fluid.run import script
 from fluid.session import fingerprint, settle
 from fluid.trainer import Outcome
+from fluid.weights import Report
 from object_detection import boxes as box
 from object_detection import recipes, starting
 from object_detection.annotations import DataSet
@@ -37,7 +38,7 @@ from object_detection.priors import fit_priors
 from object_detection.protocol import Protocol, deciding, described, metric_for
 from object_detection.reader import Augment, DetectionSource
 from object_detection.report import finish
-from object_detection.starting import Loader, load_weights
+from object_detection.starting import load_weights
 
 import numpy as np
 
@@ -160,7 +161,7 @@ def main(flags: Flags) -> Outcome:
     with settled.open(
         facts={"detector": detector.to_facts()},
         data={"training images": fingerprint_of(data), "validation images": fingerprint_of(validation)},
-        load=loader(flags, programs["predict"]),
+        load=(lambda state: start_from(flags, state, programs["predict"])) if flags.pretrained_model else None,
     ) as session:
         session.run.say(
             f"{detector.model}: {session.update.parameter_count:,} parameters, {len(detector.class_names)} classes, "
@@ -170,15 +171,23 @@ def main(flags: Flags) -> Outcome:
             session.run.listeners.append(recipes.lines_of_2018(session.run.say, length))
         precision = partial(metric_for, validation, flags.ap_version, flags.overlap)
         pictures, rows = measured_source(validation, programs["predict"]), flags.test_batch_size
-        evaluate = Evaluator(session, programs["predict"], pictures, precision, batch_size=rows)
+        evaluator = Evaluator(session, programs["predict"], pictures, precision, batch_size=rows)
         return session.train(
             lambda start: session.batches(source, start, max_bad=flags.max_bad_samples),
             unit="images",
-            evaluations=[Evaluation("eval", evaluate, decides=deciding(flags.ap_version), higher_is_better=True)],
+            evaluations=[Evaluation("eval", evaluator, decides=deciding(flags.ap_version), higher_is_better=True)],
             finish=lambda outcome: finish(
                 session.run, outcome, deciding(flags.ap_version), described(validation, flags.ap_version, flags.overlap)
             ),
         )
+
+
+def starting_weights(flags: Flags) -> str | None:
+    """The weights to start from; None for random numbers. Raises UserError if the flags contradict each other."""
+    if flags.pretrained_model is not None and flags.from_scratch:
+        raise UserError("--from_scratch and --pretrained_model contradict each other; give one of them")
+    comes_along = flags.model == starting.MODEL and not flags.from_scratch
+    return starting.WEIGHTS if comes_along and flags.pretrained_model is None else flags.pretrained_model
 
 
 def training_data(flags: Flags) -> DataSet:
@@ -239,18 +248,19 @@ def build_programs(flags: Flags, detector: Detector, data: DataSet, steps_per_ep
     return {**programs, "infer": inference_program(detector, nms_of(flags))} if flags.capture else programs
 
 
+def freezing(flags: Flags) -> Literal["none", "statistics", "backbone"]:
+    """What is not trained."""
+    if flags.freeze != "auto":
+        return flags.freeze
+    # Its author has folded batch normalisation into the convolutions: with statistics of batches it is another network.
+    return "statistics" if starting_weights(flags) == starting.WEIGHTS else "none"
+
+
 def training_source(flags: Flags, data: DataSet, program: Interface) -> DetectionSource:
     """The samples that the training Program takes."""
     size, count = program.inputs["image"].shape[1], program.inputs["boxes"].shape[1]
     assert size is not None and count is not None
     return DetectionSource(data, size, max_boxes=count, augment=augmentation(flags))
-
-
-def measured_source(data: DataSet, program: Interface) -> DetectionSource:
-    """The samples that the Program which predicts takes."""
-    size = program.inputs["image"].shape[1]
-    assert size is not None
-    return DetectionSource(data, size)
 
 
 def augmentation(flags: Flags) -> Augment:
@@ -267,34 +277,22 @@ def augmentation(flags: Flags) -> Augment:
 
 
 def fingerprint_of(data: DataSet) -> str:
-    """Of the files' names, the boxes and their classes."""
+    """A fingerprint of the files' names, the boxes and their classes."""
     names = [Path(name).name for name in data.images]
     boxes = [np.concatenate([item.boxes.ravel(), item.labels]) for item in data.objects]
     return fingerprint(names, data.class_names, np.concatenate(boxes).astype(np.float32))
 
 
-def starting_weights(flags: Flags) -> str | None:
-    """The weights to start from; None for random numbers. Raises UserError if the flags contradict each other."""
-    if flags.pretrained_model is not None and flags.from_scratch:
-        raise UserError("--from_scratch and --pretrained_model contradict each other; give one of them")
-    comes_along = flags.model == starting.MODEL and not flags.from_scratch
-    return starting.WEIGHTS if comes_along and flags.pretrained_model is None else flags.pretrained_model
+def start_from(flags: Flags, state: dict[str, np.ndarray], program: Interface) -> tuple[dict[str, np.ndarray], Report]:
+    """`state` with the weights of --pretrained_model, and what became of each of them; `program` has their names."""
+    return load_weights(state, program.state_names, str(flags.pretrained_model), allow_partial=flags.allow_partial)
 
 
-def freezing(flags: Flags) -> Literal["none", "statistics", "backbone"]:
-    """What is not trained."""
-    if flags.freeze != "auto":
-        return flags.freeze
-    # Its author has folded batch normalisation into the convolutions: with statistics of batches it is another network.
-    return "statistics" if starting_weights(flags) == starting.WEIGHTS else "none"
-
-
-def loader(flags: Flags, program: Interface) -> Loader | None:
-    """What puts the weights to start from into a state; None if training starts from random numbers."""
-    spec = flags.pretrained_model
-    if spec is None:
-        return None
-    return lambda state: load_weights(state, program.state_names, spec, allow_partial=flags.allow_partial)
+def measured_source(data: DataSet, program: Interface) -> DetectionSource:
+    """The samples that the Program which predicts takes."""
+    size = program.inputs["image"].shape[1]
+    assert size is not None
+    return DetectionSource(data, size)
 
 
 if __name__ == "__main__":

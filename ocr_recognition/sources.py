@@ -204,14 +204,14 @@ def columns(recognizer: Recognizer) -> int | None:
     return recognizer.columns_a_frame if recognizer.is_ctc else None
 
 
-def name_of(source: TrainingWords) -> str:
+def fingerprint_of(source: TrainingWords) -> str:
     """A fingerprint of what the words say."""
     if isinstance(source, GeneratedSource):
         return fingerprint(repr((source.recipe, source.edges, source.batch_size * source.batches_per_epoch)))
     return fingerprint(source.texts)
 
 
-def names_of(*sources: TrainingWords) -> str:
+def fingerprint_of_names(*sources: TrainingWords) -> str:
     """A fingerprint of how the files of lists are called."""
     lists = [source.words for source in sources if isinstance(source, WordSource)]
     return fingerprint(
@@ -221,8 +221,8 @@ def names_of(*sources: TrainingWords) -> str:
 
 def fingerprints(training: TrainingWords, test: MeasuredWords) -> dict[str, str]:
     """What the words of a run are, for `Settled.open`."""
-    words = {"training words": name_of(training), "test words": name_of(test)}
-    return {**words, "pictures": names_of(training, test)}
+    words = {"training words": fingerprint_of(training), "test words": fingerprint_of(test)}
+    return {**words, "pictures": fingerprint_of_names(training, test)}
 
 
 def notes_on(source: TrainingWords, recognizer: Recognizer) -> list[str]:

@@ -27,6 +27,7 @@ from fluid.optimizers import OptimizerFlags, schedule
 from fluid.run import script
 from fluid.session import Length, Session, Settled, settle
 from fluid.trainer import Outcome
+from fluid.weights import Report
 from ocr_recognition.metrics import Accuracy
 from ocr_recognition.opening import load_all_but_head, open_recognizer
 from ocr_recognition.options import ALIASES, RETIRED, NetworkFlags, with_never
@@ -128,22 +129,6 @@ def main(flags: Flags) -> Outcome:
         )
 
 
-def length_of(settled: Settled[Flags], words: TrainingWords) -> Length:
-    """Updates of the run."""
-    flags, batches = settled.flags, words.batches_per_epoch
-    epochs = epochs_of(flags, batches // flags.accumulate_batches)
-    length = settled.length(batches, epochs, batch_size=flags.batch_size, accumulate=flags.accumulate_batches)
-    settled.refuse_other_length(length)
-    return length
-
-
-def epochs_of(flags: Flags, steps_per_epoch: int) -> int:
-    """Passes over the words: with a recipe as many as its steps take."""
-    if flags.recipe is None or flags.max_steps is None:
-        return flags.num_epochs
-    return -(-flags.max_steps // max(1, steps_per_epoch))
-
-
 def describe(flags: Flags, facts: dict[str, Any] | None) -> Recognizer:
     """The recogniser of the run that goes on, of the weights to start from, or that the flags describe."""
     if facts is not None:
@@ -176,6 +161,27 @@ def describe_started(flags: Flags) -> Recognizer:
     )
 
 
+def weights_named_by(flags: Flags, model: str | None) -> NetworkFlags:
+    """The flags of the weights to start from, of this network where it is known."""
+    return NetworkFlags(pretrained_model=flags.pretrained_model, model=model, allow_partial=flags.allow_partial)
+
+
+def length_of(settled: Settled[Flags], words: TrainingWords) -> Length:
+    """Updates of the run."""
+    flags, batches = settled.flags, words.batches_per_epoch
+    epochs = epochs_of(flags, batches // flags.accumulate_batches)
+    length = settled.length(batches, epochs, batch_size=flags.batch_size, accumulate=flags.accumulate_batches)
+    settled.refuse_other_length(length)
+    return length
+
+
+def epochs_of(flags: Flags, steps_per_epoch: int) -> int:
+    """Passes over the words: with a recipe as many as its steps take."""
+    if flags.recipe is None or flags.max_steps is None:
+        return flags.num_epochs
+    return -(-flags.max_steps // max(1, steps_per_epoch))
+
+
 def build_programs(flags: Flags, recognizer: Recognizer, steps_per_epoch: int) -> dict[str, Interface]:
     """The Programs by role, built with Paddle; with --capture that of infer.py too."""
     from fluid.optimizers import optimizer
@@ -197,15 +203,10 @@ def build_programs(flags: Flags, recognizer: Recognizer, steps_per_epoch: int) -
 
 def start_from(
     flags: Flags, state: dict[str, np.ndarray], recognizer: Recognizer
-) -> tuple[dict[str, np.ndarray], object]:
+) -> tuple[dict[str, np.ndarray], Report]:
     """`state` with the weights of --pretrained_model, and what became of each of them."""
     opened = open_recognizer(weights_named_by(flags, recognizer.model), say=lambda line: None)
     return load_all_but_head(state, opened, recognizer, allow_partial=flags.allow_partial)
-
-
-def weights_named_by(flags: Flags, model: str | None) -> NetworkFlags:
-    """The flags of the weights to start from, of this network where it is known."""
-    return NetworkFlags(pretrained_model=flags.pretrained_model, model=model, allow_partial=flags.allow_partial)
 
 
 @contextmanager

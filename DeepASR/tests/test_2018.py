@@ -138,13 +138,13 @@ def test_training_starts_from_given_weights(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path)
     known = open_recogniser(NetworkFlags(pretrained_model="commands"))
     fresh = initialise(build_inference(known.facts.sizes), seed=1)
-    started, _ = train.weights_of(train.Flags(pretrained_model="commands"), fresh)
+    started, _ = train.start_from(train.Flags(pretrained_model="commands"), fresh)
     assert started.keys() == known.state.keys() and any((fresh[name] != known.state[name]).any() for name in fresh)
     for name, array in known.state.items():
         np.testing.assert_array_equal(started[name], array, err_msg=name)
     smaller = initialise(build_inference(Sizes(8, 2, 6, 4, 9, 3)), seed=1)
     with pytest.raises(WeightsError):
-        train.weights_of(train.Flags(pretrained_model="commands"), smaller)
+        train.start_from(train.Flags(pretrained_model="commands"), smaller)
 
 
 def test_batches_of_training_are_profiled(

@@ -84,7 +84,7 @@ def test_programs_from_files_can_be_trained_from_weights():
     pairs = TextPairs(["a"], ["b"], ["made"], [(0, 1)])
     flags = train.Flags(pretrained_model=SHIPPED)
     described, start = train.describe(flags, pairs, None)
-    assert start is not None and described.corpora[-1] == train.name_of(pairs) and len(described.corpora) == 3
+    assert start is not None and described.corpora[-1] == train.fingerprint_of(pairs) and len(described.corpora) == 3
     facts = {"translator": described.to_facts()}
     again, loaded = train.describe(flags, pairs, facts)
     assert again == described and loaded is not None and loaded.keys() == start.keys()

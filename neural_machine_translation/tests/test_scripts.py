@@ -58,7 +58,7 @@ def test_a_run_leaves_its_records(trained):
     for name in ("curves.png", "attention_1.png", "log.jsonl", "config.json", "best/state.safetensors"):
         assert (folder / name).is_file(), name
     _, meta = checkpoint.load(folder / "best", task="neural_machine_translation")
-    assert meta.extra["translator"]["corpora"] == [train.name_of(train.digit_pairs(4000, 3))]
+    assert meta.extra["translator"]["corpora"] == [train.fingerprint_of(train.digit_pairs(4000, 3))]
 
 
 def test_evaluation_agrees_with_training(trained, tmp_path):

@@ -12,7 +12,7 @@ from ocr_recognition.checking import check
 from ocr_recognition.lmdb_words import read_lmdb
 from ocr_recognition.preprocess import Preprocess
 from ocr_recognition.reader import Labelling, WordSource, bucket_edges, open_words, read_list
-from ocr_recognition.sources import name_of, names_of
+from ocr_recognition.sources import fingerprint_of, fingerprint_of_names
 
 import cv2
 import numpy as np
@@ -105,7 +105,8 @@ def test_files_that_change_places_are_other_data_and_a_moved_folder_is_not(tmp_p
         folder.mkdir()
         write(folder, {f"{name}.png": "word" for name in names})
     one, moved, swapped = (source(folder / "train.txt") for folder in folders)
-    assert name_of(one) == name_of(swapped) and names_of(one) == names_of(moved) != names_of(swapped)
+    assert fingerprint_of(one) == fingerprint_of(swapped)
+    assert fingerprint_of_names(one) == fingerprint_of_names(moved) != fingerprint_of_names(swapped)
 
 
 def test_batches_hold_each_word_at_its_own_width(tmp_path):
