@@ -201,6 +201,10 @@ class Learner:
             self._remember(self.groups[self._turn])
         self.step += steps
 
+    def update(self) -> None:
+        """One call of the training Program, of transitions drawn now."""
+        self._train(self._draw())
+
     def save(self, with_replay: bool) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Arrays and JSON-able data to continue from; the memory and the emulator's state only `with_replay`."""
         self._update_priorities()

@@ -150,7 +150,7 @@ def profile(run: Run, learner: Learner, calls: int = 10) -> str:
 
     def timed() -> int:
         for _ in range(calls):
-            learner._train(learner._draw())
+            learner.update()
         learner.outputs.take_means()
         return calls
 
@@ -192,7 +192,7 @@ def benchmark(run: Run, learner: Learner, seconds: float = 10.0) -> dict[str, fl
             group.environment.receive()
     result = {"loop: steps": steps, "loop: updates": updates}
     result["environments alone: steps"], _ = rates(emulate)
-    _, result["updates alone"] = rates(lambda: learner._train(learner._draw()))
+    _, result["updates alone"] = rates(learner.update)
     run.record(
         "benchmark", learner.step, **{name.replace(": ", "_").replace(" ", "_"): rate for name, rate in result.items()}
     )
