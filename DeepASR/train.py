@@ -6,7 +6,7 @@ python train.py --data_dir aishell --hidden_dim 1024 --proj_dim 512 --stacked_nu
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -37,7 +37,7 @@ from fluid.run import Run, events, script, show_summary
 from fluid.schedule import Exponential
 from fluid.session import Length, Session, Settled, fingerprint, settle
 from fluid.trainer import Outcome
-from fluid.weights import Report, load_into
+from fluid.weights import Opened, Report, load_into
 
 import numpy as np
 
@@ -98,10 +98,9 @@ class Flags(AugmentationFlags, OptimizerFlags, BatchFlags, TrainFlags):
     """Weight of the network against the language model in decoding, kept with the weights; eval.py --sweep finds it."""
 
 
-NETWORK_FLAGS = (
-    *("hidden_dim", "proj_dim", "stacked_num", "filters"),
-    *("mean_var", "running_mean", "cmvn", "acoustic_scale"),
-)
+SIZE_FLAGS = ("hidden_dim", "proj_dim", "stacked_num", "filters")
+"""Flags that weights to start from decide."""
+NETWORK_FLAGS = (*SIZE_FLAGS, "mean_var", "running_mean", "cmvn", "acoustic_scale")
 """Flags that make another network of a run, or say what is kept with its weights."""
 LISTS = ("train_feature_lst", "train_label_lst", "val_feature_lst", "val_label_lst")
 """Flags of 2018 that name the data."""
@@ -197,11 +196,8 @@ def describe(flags: Flags, corpus: Corpus, part: Part, facts: dict | None) -> Re
         recogniser = Recogniser.from_facts(facts["recogniser"])
         recogniser.refuse_other_classes(corpus)
         return recogniser
-    sizes = Sizes(
-        corpus.frame_dim, flags.stacked_num, flags.hidden_dim, flags.proj_dim, corpus.class_num, flags.filters
-    )
     return Recogniser(
-        sizes,
+        sizes_for(flags, corpus),
         normalisation_of(flags, part),
         log_prior_of(np.concatenate(list(part.alignments.values())), corpus.class_num),
         corpus.unit,
@@ -211,6 +207,23 @@ def describe(flags: Flags, corpus: Corpus, part: Part, facts: dict | None) -> Re
         flags.acoustic_scale,
         corpus.about,
     )
+
+
+def sizes_for(flags: Flags, corpus: Corpus) -> Sizes:
+    """Those of --pretrained_model, or of the flags, for the data's frames and classes.
+
+    Raises UserError if a named flag means another network than that of the weights, which --allow_partial admits.
+    """
+    if flags.pretrained_model is None:
+        return Sizes(
+            corpus.frame_dim, flags.stacked_num, flags.hidden_dim, flags.proj_dim, corpus.class_num, flags.filters
+        )
+    opened = open_started(flags)
+    chosen = {name: getattr(flags, name) for name in SIZE_FLAGS if name in named(flags)}
+    for name, size in chosen.items():
+        if size != (own := getattr(opened.facts.sizes, name)) and not flags.allow_partial:
+            raise UserError(f"--{name} {size}: {opened.source} has {own}; leave the flag out")
+    return replace(opened.facts.sizes, frame_dim=corpus.frame_dim, class_num=corpus.class_num, **chosen)
 
 
 def normalisation_of(flags: Flags, part: Part) -> Normalisation:
@@ -282,10 +295,14 @@ def fingerprints(parts: Mapping[str, Part]) -> dict[str, str]:
 
 def start_from(flags: Flags, state: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], Report]:
     """`state` with the weights of --pretrained_model, and what became of each of them."""
+    return load_into(state, open_started(flags).state, allow_partial=flags.allow_partial)
+
+
+def open_started(flags: Flags) -> Opened[Recogniser]:
+    """The weights of --pretrained_model."""
     from DeepASR.opening import open_recogniser
 
-    opened = open_recogniser(NetworkFlags(pretrained_model=flags.pretrained_model, allow_partial=flags.allow_partial))
-    return load_into(state, opened.state, allow_partial=flags.allow_partial)
+    return open_recogniser(NetworkFlags(pretrained_model=flags.pretrained_model, allow_partial=flags.allow_partial))
 
 
 def announce(session: Session, recogniser: Recogniser, source: Utterances, dev: Utterances) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -145,6 +146,20 @@ def test_training_starts_from_given_weights(tmp_path: Path, monkeypatch: pytest.
     smaller = initialise(build_inference(Sizes(8, 2, 6, 4, 9, 3)), seed=1)
     with pytest.raises(WeightsError):
         train.start_from(train.Flags(pretrained_model="commands"), smaller)
+
+
+def test_training_takes_its_sizes_from_given_weights(tmp_path: Path) -> None:
+    corpus = open_corpus(Path(str(tiny.data(tmp_path)[1])))
+    sizes = Sizes(corpus.frame_dim, 2, 6, 4, corpus.class_num, 3)
+    given = {"pretrained_model": str(tmp_path / "weights.safetensors")}
+    write_weights(Path(given["pretrained_model"]), initialise(build_inference(sizes), seed=1))
+    assert train.sizes_for(train.Flags(**given), corpus) == sizes
+    assert train.sizes_for(train.Flags(**given, hidden_dim=6), corpus) == sizes
+    with pytest.raises(UserError, match="--hidden_dim 7: .*weights.safetensors has 6; leave the flag out"):
+        train.sizes_for(train.Flags(**given, hidden_dim=7), corpus)
+    partly = train.sizes_for(train.Flags(**given, hidden_dim=7, allow_partial=True), corpus)
+    assert partly == replace(sizes, hidden_dim=7)
+    assert train.sizes_for(train.Flags(hidden_dim=7), corpus).hidden_dim == 7
 
 
 def test_batches_of_training_are_profiled(
