@@ -13,6 +13,7 @@ for, batches follow one another. Each side is a process: they compile a job at t
 
 import argparse
 import multiprocessing
+import queue
 import sys
 import tempfile
 import time
@@ -189,25 +190,19 @@ def write_raw(folder: Path) -> None:
 
 
 def side(who: str, arguments: argparse.Namespace, meet: Any, turn: Any, rows: Any) -> None:
-    """Compile each job and, when the other sides have compiled it too, put its row into the queue `rows`; None at the end."""
-    try:
-        for job, batch in arguments.jobs:
-            timed = zoo(arguments, job, batch) if who == "zoo" else pytorch(arguments, job, batch, how=who)
-            began = time.perf_counter()
-            first = timed.wait(timed.step())
-            compiled = time.perf_counter() - began
-            meet.wait()
-            with turn:
-                row = row_of(who, job, batch, timed, arguments.seconds)
-                rows.put({**row, "first_step_s": compiled, **seen(first)})
-                if arguments.profile and who == "zoo":
-                    profile(timed)
-            meet.wait()
-    except BaseException:
-        meet.abort()
-        raise
-    finally:
-        rows.put(None)
+    """Compile each job and, when the other sides have compiled it too, put its row into the queue `rows`."""
+    for job, batch in arguments.jobs:
+        timed = zoo(arguments, job, batch) if who == "zoo" else pytorch(arguments, job, batch, how=who)
+        began = time.perf_counter()
+        first = timed.wait(timed.step())
+        compiled = time.perf_counter() - began
+        meet.wait()
+        with turn:
+            row = row_of(who, job, batch, timed, arguments.seconds)
+            rows.put({**row, "first_step_s": compiled, **seen(first)})
+            if arguments.profile and who == "zoo":
+                profile(timed)
+        meet.wait()
 
 
 def row_of(who: str, job: str, batch: int, timed: Timed, seconds: float) -> dict[str, Any]:
@@ -496,17 +491,18 @@ def in_turn(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     sides = [context.Process(target=side, args=(who, arguments, meet, turn, rows)) for who in arguments.who]
     for process in sides:
         process.start()
-    working = len(sides)
-    while working:
-        row = rows.get()
-        if row is None:
-            working -= 1
-        else:
-            yield row
-    for process in sides:
-        process.join()
-    if any(process.exitcode for process in sides):
-        raise SystemExit("error: a side failed, see above")
+    while True:
+        # Asked before the queue: what a process that has ended put there is found.
+        codes = [process.exitcode for process in sides]
+        try:
+            yield rows.get(timeout=1)
+        except queue.Empty:
+            if any(codes):
+                for process in sides:  # those that would wait for it
+                    process.terminate()
+                raise SystemExit("error: a side failed, see above") from None
+            if None not in codes:
+                return
 
 
 def write_json(arguments: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
