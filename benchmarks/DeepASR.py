@@ -12,8 +12,6 @@ spends most time in are listed; --unroll N computes N frames in a turn of the lo
 import argparse
 import json
 import sys
-import tempfile
-from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -22,6 +20,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.figures import add_json, measure, save, versions
+from benchmarks.xla_step import kernels
 from DeepASR.sizes import WIDTH, Sizes
 
 import numpy as np
@@ -87,29 +86,10 @@ def time_zoo(folder: Path, sizes: Sizes, rows: int, arguments: argparse.Namespac
     step = lambda: engine.run(graph, feed, 0, ["loss"])["loss"]  # noqa: E731
     measured = measure(step, np.asarray, rows * arguments.frames, arguments.seconds)
     memory = (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0)
-    found = {"kernels": kernels(step, np.asarray)[: arguments.kernels]} if arguments.kernels else {}
+    found = {}
+    if arguments.kernels:
+        found["kernels"] = kernels(lambda: np.asarray([step() for _ in range(3)][-1]), 3)[: arguments.kernels]
     return {"who": "zoo", "rows": rows, **measured, "peak_bytes": memory, **found}
-
-
-def kernels(step: Callable[[], Any], wait: Callable[[Any], Any], steps: int = 3) -> list[dict[str, Any]]:
-    """What the GPU does in a step, by kernel: how often and how long, the longest first."""
-    import jax
-
-    with tempfile.TemporaryDirectory() as folder:
-        with jax.profiler.trace(folder):
-            for _ in range(steps):
-                result = step()
-            wait(result)
-        (path,) = Path(folder).rglob("*.xplane.pb")
-        profile = jax.profiler.ProfileData.from_file(str(path))
-        times: dict[str, list[float]] = defaultdict(list)
-        for plane in profile.planes:
-            for line in plane.lines if "/device:" in plane.name else ():
-                if line.name.startswith("Stream"):
-                    for event in line.events:
-                        times[event.name].append(event.duration_ns / 1e6)
-    table = [{"kernel": name, "times": len(found) / steps, "ms": sum(found) / steps} for name, found in times.items()]
-    return sorted(table, key=lambda row: -row["ms"])
 
 
 def torch_step(sizes: Sizes, rows: int, arguments: argparse.Namespace, how: str) -> Callable[[], Any]:
@@ -168,15 +148,20 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=FRAMES)
     parser.add_argument("--sizes", type=int, nargs=6, default=list(vars(Sizes()).values()), help="as Sizes has them")
     parser.add_argument("--who", nargs="+", default=["zoo", "torch"], choices=("zoo", "torch", "compiled"))
-    parser.add_argument("--seconds", type=float, default=1.0)
-    parser.add_argument("--kernels", type=int, default=0)
-    parser.add_argument("--unroll", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=1.0, help="length of one of the five rounds")
+    parser.add_argument("--kernels", type=int, default=0, help="of the zoo: list so many that take the time")
+    parser.add_argument("--unroll", type=int, default=1, help="of the zoo: frames in a turn of the loop")
     add_json(parser)
     arguments = parser.parse_args()
     sizes = Sizes(*arguments.sizes)
     if arguments.command == "capture":
         capture(arguments.folder, sizes)
         return
+    time_all(arguments, sizes)
+
+
+def time_all(arguments: argparse.Namespace, sizes: Sizes) -> None:
+    """Print and write what every side makes of every batch."""
     facts = {
         "versions": versions("jax", "torch", "numpy"),
         "precision": arguments.precision,

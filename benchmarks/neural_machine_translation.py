@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.figures import add_json, add_row, measure, save, versions
 from benchmarks.processes import add_one, in_a_process, join_torchrun, powers_of_two, run
-from benchmarks.xla_step import profile_kernels
+from benchmarks.xla_step import print_kernels
 from fluid.commands.launch import visible_gpus
 
 import numpy as np
@@ -130,7 +130,7 @@ def time_zoo(
         processes=distributed.num_hosts(),
     )
     if profile:
-        profile_kernels(lambda: np.asarray([step() for _ in range(5)][-1][output]), 5)
+        print_kernels(lambda: np.asarray([step() for _ in range(5)][-1][output]), 5)
     who = "zoo (xla)" if kernels == "auto" else f"zoo (xla), kernels {kernels}"
     return {"who": who, "model": model, "what": what, "device": engine.device, **result}
 

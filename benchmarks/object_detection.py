@@ -153,17 +153,6 @@ def zoo(arguments: argparse.Namespace, job: str, batch: int) -> Timed:
     return Timed(lambda: engine.run(graph, feed, 0, fetch), jax.device_get)
 
 
-def profile(timed: Timed) -> None:
-    """Print the kernels that take the time of the zoo's step."""
-    import jax
-
-    with tempfile.TemporaryDirectory() as name:
-        with jax.profiler.trace(name):
-            for _ in range(PROFILED):
-                jax.block_until_ready(timed.step())
-        print_kernels(name, PROFILED, 12)
-
-
 def feed_of(job: str, batch: int, folder: Path) -> dict[str, Any]:
     """What a Program is fed."""
     data = repeated(folder / "batch.npz", batch)
@@ -201,7 +190,7 @@ def side(who: str, arguments: argparse.Namespace, meet: Any, turn: Any, rows: An
             row = row_of(who, job, batch, timed, arguments.seconds)
             rows.put({**row, "first_step_s": compiled, **seen(first)})
             if arguments.profile and who == "zoo":
-                profile(timed)
+                print_kernels(lambda timed=timed: [timed.wait(timed.step()) for _ in range(PROFILED)], PROFILED, 12)
         meet.wait()
 
 

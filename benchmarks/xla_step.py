@@ -11,7 +11,6 @@ numbers, as neither speed nor memory depend on them). `time` prints images/s and
 import argparse
 import collections
 import dataclasses
-import glob
 import re
 import statistics
 import sys
@@ -19,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -144,45 +144,41 @@ def measure(
     if "peak_bytes_in_use" in stats:
         report["peak_gib"] = round(stats["peak_bytes_in_use"] / 2**30, 2)
     if profile:
-        profile_kernels(lambda: run(5, 1000), 5)
+        print_kernels(lambda: run(5, 1000), 5)
     return report
 
 
-def profile_kernels(run: Callable[[], object], steps: int) -> None:
-    """Print the kernels that take the most time while `run` makes so many steps and waits for them."""
+def kernels(run: Callable[[], object], steps: int) -> list[dict[str, Any]]:
+    """What a GPU does while `run` makes so many steps and waits for them: times and milliseconds a step of each kernel, the
+    longest first."""
     import jax
 
+    total: dict[str, list[float]] = collections.defaultdict(list)
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
             run()
-        print_kernels(folder, steps)
+        for file in Path(folder).rglob("*.xplane.pb"):
+            for plane in jax.profiler.ProfileData.from_file(str(file)).planes:
+                for line in plane.lines if "/device:GPU" in plane.name else ():
+                    if line.name.startswith("Stream"):
+                        for event in line.events:
+                            total[event.name].append(event.duration_ns / 1e6)
+    rows = [{"kernel": name, "times": len(found) / steps, "ms": sum(found) / steps} for name, found in total.items()]
+    return sorted(rows, key=lambda row: -row["ms"])
 
 
-def print_kernels(folder: str, steps: int, count: int = 40) -> None:
-    """The kernels that take the most time on the device, milliseconds per step, and their sum by kind."""
-    from jax.profiler import ProfileData
-
-    total: collections.Counter[str] = collections.Counter()
-    calls: collections.Counter[str] = collections.Counter()
-    for file in glob.glob(f"{folder}/**/*.xplane.pb", recursive=True):
-        for plane in ProfileData.from_file(file).planes:
-            if "/device:GPU" not in plane.name:
-                continue
-            for line in plane.lines:
-                if not line.name.startswith("Stream"):
-                    continue
-                for event in line.events:
-                    total[event.name] += event.duration_ns
-                    calls[event.name] += 1
+def print_kernels(run: Callable[[], object], steps: int, count: int = 40) -> None:
+    """Print the `count` kernels that take the most time, and the sums of all by kind; milliseconds a step."""
+    rows = kernels(run, steps)
     kinds: collections.Counter[str] = collections.Counter()
-    for name, nanoseconds in total.items():
-        kinds[re.sub(r"[_.]*\d+", "", name)[:60]] += nanoseconds
-    print(f"device time {sum(total.values()) / steps / 1e6:.2f} ms per step; by kind:")
-    for name, nanoseconds in kinds.most_common(25):
-        print(f"{nanoseconds / steps / 1e6:9.3f} ms  {name}")
+    for row in rows:
+        kinds[re.sub(r"[_.]*\d+", "", row["kernel"])[:60]] += row["ms"]
+    print(f"device time {sum(kinds.values()):.2f} ms per step; by kind:")
+    for name, milliseconds in kinds.most_common(25):
+        print(f"{milliseconds:9.3f} ms  {name}")
     print("by kernel:")
-    for name, nanoseconds in total.most_common(count):
-        print(f"{nanoseconds / steps / 1e6:9.3f} ms  {calls[name] // steps:4d} x  {name[:110]}")
+    for row in rows[:count]:
+        print(f"{row['ms']:9.3f} ms  {row['times']:6.1f} x  {row['kernel'][:110]}")
 
 
 def main() -> None:
