@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from DeepASR.options import NetworkFlags
@@ -24,10 +25,12 @@ MEASURED, USED = "commands", "digits"
 """What comes along: the model that training without flags makes, and the one to use where none is named."""
 
 
-def open_recogniser(flags: NetworkFlags, default: str = MEASURED) -> Opened[Recogniser]:
+def open_recogniser(
+    flags: NetworkFlags, default: str = MEASURED, say: Callable[[str], None] | None = None
+) -> Opened[Recogniser]:
     """The weights that the flags name, or else the best there are; raises UserError for what cannot be used."""
-    fit = functools.partial(_fitted, allow_partial=flags.allow_partial)
-    opened = weights.open(FOLDER, flags, default=default, key="recogniser", from_facts=Recogniser.from_facts, fit=fit)
+    read, fit = Recogniser.from_facts, functools.partial(_fitted, allow_partial=flags.allow_partial)
+    opened = weights.open(FOLDER, flags, default=default, key="recogniser", from_facts=read, fit=fit, say=say)
     return dataclasses.replace(opened, facts=_completed(opened.facts, flags))
 
 

@@ -295,14 +295,16 @@ def fingerprints(parts: Mapping[str, Part]) -> dict[str, str]:
 
 def start_from(flags: Flags, state: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], Report]:
     """`state` with the weights of --pretrained_model, and what became of each of them."""
-    return load_into(state, open_started(flags).state, allow_partial=flags.allow_partial)
+    opened = open_started(flags, say=lambda line: None)
+    return load_into(state, opened.state, allow_partial=flags.allow_partial)
 
 
-def open_started(flags: Flags) -> Opened[Recogniser]:
+def open_started(flags: Flags, say: Callable[[str], None] | None = None) -> Opened[Recogniser]:
     """The weights of --pretrained_model."""
     from DeepASR.opening import open_recogniser
 
-    return open_recogniser(NetworkFlags(pretrained_model=flags.pretrained_model, allow_partial=flags.allow_partial))
+    named = NetworkFlags(pretrained_model=flags.pretrained_model, allow_partial=flags.allow_partial)
+    return open_recogniser(named, say=say)
 
 
 def announce(session: Session, recogniser: Recogniser, source: Utterances, dev: Utterances) -> None:
