@@ -303,8 +303,8 @@ def open_started(flags: Flags, say: Callable[[str], None] | None = None) -> Open
     """The weights of --pretrained_model."""
     from DeepASR.opening import open_recogniser
 
-    named = NetworkFlags(pretrained_model=flags.pretrained_model, allow_partial=flags.allow_partial)
-    return open_recogniser(named, say=say)
+    weights = NetworkFlags(pretrained_model=flags.pretrained_model, allow_partial=flags.allow_partial)
+    return open_recogniser(weights, say=say)
 
 
 def announce(session: Session, recogniser: Recogniser, source: Utterances, dev: Utterances) -> None:
