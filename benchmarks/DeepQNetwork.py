@@ -342,7 +342,7 @@ def update(arguments: argparse.Namespace) -> None:
         print(f"{name}: {1e3 * rows[name]:.1f} ms", flush=True)
     if arguments.torch_python:
         words = [arguments.torch_python, str(Path(__file__).parent / "torch_dqn.py")]
-        done = subprocess.run(words, capture_output=True, text=True, check=True)
+        done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
         rows["torch"] = float(done.stdout.strip().splitlines()[-1])
         print(
             f"torch: {1e3 * rows['torch']:.1f} ms; ours / PyTorch {rows['torch'] / min(rows['xla'], rows['paddle']):.2f}"

@@ -233,7 +233,7 @@ def cpu(arguments: argparse.Namespace) -> None:
     ratios = {"exported / executor": round(speeds["exported"] / speeds["executor"], 2)}
     if arguments.torch_python is not None:
         command = [arguments.torch_python, str(ROOT / "benchmarks" / "torch_cpu.py")]
-        result = subprocess.run(command, capture_output=True, text=True, check=True)
+        result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         speeds["torch"] = json.loads(result.stdout)["images_per_second"]
         ratios["exported / torch"] = round(speeds["exported"] / speeds["torch"], 2)
     print(json.dumps(ratios))
