@@ -21,6 +21,7 @@ import os
 import re
 import struct
 import zlib
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from typing import BinaryIO, Literal, Self, cast
 
 from fluid import files
 from fluid.errors import DataError
+from fluid.text import each_line
 
 import numpy as np
 
@@ -43,6 +45,7 @@ _INTEGER = np.dtype([("size", "i1"), ("value", "<i4")])
 _HEADER = struct.Struct("<ffii")
 """Of a compressed matrix: smallest value, range, rows, columns."""
 _GZIP = b"\x1f\x8b"
+_SPACE = " \t\n\r\f\v"
 _LARGEST, _LARGEST_PACKED, _PIECE = 2**33, 2**27, 2**24
 """Bytes of an array; of a packed one, which a thousandth of that may unpack to, six hours of forty numbers a frame."""
 _LONGEST_KEY, _LONGEST_TOKEN, _LONGEST_LINE = 4096, 64, 2**24
@@ -59,6 +62,8 @@ def read_archive(path: str | os.PathLike) -> Iterator[tuple[str, np.ndarray]]:
     archive, is cut off, or has a key twice.
     """
     with opened(path) as stream:
+        if stream.peek(len(BOM_UTF8)) == BOM_UTF8:
+            stream.take(len(BOM_UTF8))
         seen = set()
         while (key := _read_key(stream)) is not None:
             stream.key = key
@@ -96,10 +101,9 @@ def read_script(path: str | os.PathLike) -> dict[str, Entry]:
     a key that comes twice.
     """
     entries: dict[str, Entry] = {}
-    for number, line in enumerate(_lines(path), 1):
+    for number, line in enumerate(each_line(path), 1):
         where = f"{path}:{number}"
-        key, _, location = line.strip().partition(" ")
-        location = location.strip()
+        key, location = _divided(line)
         if not location:
             raise DataError(f"{where}: '{line.strip()}' is not 'UTTERANCE FILE' or 'UTTERANCE FILE:OFFSET'")
         if location.endswith("|") or location.startswith("|"):
@@ -119,12 +123,12 @@ def read_text(path: str | os.PathLike) -> dict[str, str]:
     Raises DataError for a file that is not UTF-8 and for a key that comes twice.
     """
     table: dict[str, str] = {}
-    for number, line in enumerate(_lines(path), 1):
-        key, _, value = line.strip().replace("\t", " ").partition(" ")
+    for number, line in enumerate(each_line(path), 1):
+        key, value = _divided(line)
         if key in table:
             raise DataError(f"{path}:{number}: '{key}' is listed before")
         if key:
-            table[key] = value.strip()
+            table[key] = value
     return table
 
 
@@ -292,11 +296,10 @@ def _writing(path: Path) -> Iterator[None]:
         raise DataError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
-def _lines(path: str | os.PathLike) -> list[str]:
-    try:
-        return files.read_plain(path).decode().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as UTF-8 text ({error})") from error
+def _divided(line: str) -> tuple[str, str]:
+    """The first word of a line and what follows it, divided where Kaldi divides: other white space belongs to words."""
+    key, *rest = re.split(f"[{_SPACE}]+", line.strip(_SPACE), maxsplit=1)
+    return key, "".join(rest)
 
 
 def _read_key(stream: Stream) -> str | None:

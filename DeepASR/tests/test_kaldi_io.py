@@ -105,6 +105,7 @@ def test_parts_of_matrices(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("a gunzip -c ali.1.gz |\n", "feats.scp:1: 'gunzip -c ali.1.gz |' is a command, and commands"),
+        ("a x.ark:3\n\n", "feats.scp:2: '' is not 'UTTERANCE FILE'"),
         ("a x.ark:3\nb\n", "feats.scp:2: 'b' is not 'UTTERANCE FILE'"),
         ("a x.ark:3\na x.ark:9\n", "feats.scp:2: 'a' is listed before, at .*feats.scp:1"),
         ("a x.ark:3[1-2]\n", "feats.scp:1: .*cannot be read"),
@@ -120,12 +121,33 @@ def test_script_files_that_cannot_be_used(tmp_path: Path, text: str, message: st
         read_script(written(tmp_path, text))["a"].read()
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["\ufeffa {}\n", "a\t{}\n", "a {}\r\n", " a  \t {} \n", "a {}"],
+    ids=["byte order mark", "tab", "CRLF", "more blanks", "no last newline"],
+)
+def test_tables_as_editors_leave_them(tmp_path: Path, line: str) -> None:
+    with ArchiveWriter(tmp_path / "x.ark") as archive:
+        archive.write("a", matrix())
+    entries = read_script(written(tmp_path, line.format("x.ark:2"), "x.scp"))
+    assert list(entries) == ["a"]
+    np.testing.assert_array_equal(entries["a"].read(), matrix())
+    assert read_text(written(tmp_path, line.format("1 2"), "text")) == {"a": "1 2"}
+    (tmp_path / "x.txt").write_bytes(line.format("1 2").encode())
+    assert {key: ids.tolist() for key, ids in read_archive(tmp_path / "x.txt")} == {"a": [1, 2]}
+
+
+def test_white_space_that_kaldi_does_not_know_belongs_to_words(tmp_path: Path) -> None:
+    text = "a x\x85y\nb x\u2028y\n\u3000 5\nc\xa0d 6\n"
+    assert read_text(written(tmp_path, text)) == {"a": "x\x85y", "b": "x\u2028y", "\u3000": "5", "c\xa0d": "6"}
+
+
 def test_text_tables(tmp_path: Path) -> None:
     assert read_text(written(tmp_path, "a 开 灯\nb\t x \nc\n")) == {"a": "开 灯", "b": "x", "c": ""}
     with pytest.raises(DataError, match="feats.scp:2: 'a' is listed before"):
         read_text(written(tmp_path, "a 1\na 2\n"))
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(DataError, match="binary: cannot be read as UTF-8"):
+    with pytest.raises(DataError, match="binary:1: is not UTF-8 text"):
         read_text(tmp_path / "binary")
 
 
