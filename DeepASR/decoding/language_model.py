@@ -110,6 +110,8 @@ def from_arpa(text: str, where: str = "language model") -> Model:
                 model[tuple(fields[1 : length + 1])] = (float(fields[0]), weight)
             except ValueError as error:
                 raise DataError(f"{where}:{number}: 'LOG10 {length} WORDS [LOG10]' is expected ({error})") from None
+    else:
+        raise DataError(f"{where}: not an ARPA language model, or cut off: it has no line \\end\\")
     if (END,) not in model:
         raise DataError(f"{where}: not an ARPA language model, or one without {END}")
     return model

@@ -75,6 +75,9 @@ def test_probabilities_of_a_language_model_sum_to_one(order: int) -> None:
     np.testing.assert_allclose([again[gram] for gram in model], list(model.values()), atol=1e-4)
     with pytest.raises(DataError, match=r"lm.arpa:2: 'LOG10 1 WORDS"):
         language_model.from_arpa("\\1-grams:\nx\n", "lm.arpa")
+    text = language_model.to_arpa(model)
+    with pytest.raises(DataError, match=r"lm.arpa: .*cut off: it has no line .end"):
+        language_model.from_arpa(text[: text.index("\\end")], "lm.arpa")
 
 
 def test_cost_of_a_path_is_that_of_the_language_model() -> None:
