@@ -154,7 +154,7 @@ def open_part(folder: Path, corpus: Corpus) -> Part:
     texts = read_text(folder / "text")
     speakers = read_text(folder / "utt2spk") if (folder / "utt2spk").exists() else {}
     alignments = dict(read_archive(folder / "ali.gz")) if (folder / "ali.gz").exists() else {}
-    for what, table in (("feats", features), ("text", texts), ("lengths", lengths)):
+    for what, table in (("feats", features), ("text", texts), ("utt2num_frames", lengths)):
         if missing := sorted((features.keys() | texts.keys()) - table.keys()):
             raise DataError(f"{folder / what}: lacks {', '.join(missing[:5])}{' ...' if missing[5:] else ''}")
     for name, pdfs in alignments.items():
