@@ -32,8 +32,14 @@ def read_list(path: Path, *, labels: bool = False) -> Iterator[tuple[str, np.nda
     names = [line.strip() for line in read_lines(path) if line.strip()]
     if not names or len(names) % 2:
         raise DataError(f"{path}: {len(names)} files, where a .bin and its .desc are expected in turn")
+    seen: dict[str, Path] = {}
     for binary, description in zip(names[::2], names[1::2]):
-        yield from _read(_near(binary, path), _near(description, path), labels)
+        place = _near(description, path)
+        for name, array in _read(_near(binary, path), place, labels):
+            if name in seen:
+                raise DataError(f"{place}: {name}: is in {seen[name]} before")
+            seen[name] = place
+            yield name, array
 
 
 def _read(binary: Path, description: Path, labels: bool) -> Iterator[tuple[str, np.ndarray]]:

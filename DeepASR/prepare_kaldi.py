@@ -132,6 +132,8 @@ def read_alignments(path: Path) -> Iterator[tuple[str, np.ndarray]]:
         for name, ids in read_archive(file):
             if name in seen:
                 raise DataError(f"{file}: {name}: is in {seen[name]} too")
+            if ids.ndim != 1 or ids.dtype.kind != "i" or ids.min(initial=0) < 0:
+                raise DataError(f"{file}: {name}: holds no alignment, which is a number from 0 on for each frame")
             seen[name] = file
             yield name, ids
 

@@ -12,7 +12,7 @@ from DeepASR.decoding.graph_building import from_grammar
 from DeepASR.decoding.lexicon import Lexicon
 from DeepASR.decoding.processes import decode_all
 from DeepASR.kaldi.tables import ArchiveWriter, read_archive, read_script
-from DeepASR.prepare_kaldi import Flags, main
+from DeepASR.prepare_kaldi import Flags, main, read_alignments
 from fluid.errors import DataError
 
 import numpy as np
@@ -196,6 +196,14 @@ def test_what_does_not_fit_is_told_with_its_utterance(kaldi: Path, change: Any, 
     assert not (kaldi / "data").exists()
 
 
+@pytest.mark.parametrize("numbers", [np.ones((5, 2), np.float32), np.ones(5, np.float32), np.array([0, -1])])
+def test_what_is_no_alignment(tmp_path: Path, numbers: np.ndarray) -> None:
+    with ArchiveWriter(tmp_path / "ali") as archive:
+        archive.write("a", numbers)
+    with pytest.raises(DataError, match="ali: a: holds no alignment"):
+        list(read_alignments(tmp_path / "ali"))
+
+
 def test_a_frame_more_or_less_is_cut_off_and_said(kaldi: Path, capsys: pytest.CaptureFixture) -> None:
     rewritten(
         kaldi,
@@ -264,6 +272,10 @@ def test_lists_of_2018_are_read(tmp_path: Path) -> None:
     (tmp_path / "label.bin").write_bytes(np.full(63, -2, "<i4").tobytes())
     with pytest.raises(DataError, match=r"label.lst: utt0: the label -2 where there are 8 classes"):
         prepare_lst.main(prepare_lst.Flags(**options, class_num=8, output_dir=tmp_path / "other"))
+    lines = (tmp_path / "feature.desc").read_text().splitlines()
+    (tmp_path / "feature.desc").write_text("\n".join([*lines, lines[1]]))
+    with pytest.raises(DataError, match=r"feature.desc: utt0: is in .*feature.desc before"):
+        prepare_lst.main(prepare_lst.Flags(**options, class_num=9, output_dir=tmp_path / "other"))
     (tmp_path / "feature.desc").write_text("total\nutt0 1 2\n")
     with pytest.raises(DataError, match=r"feature.desc:2: 'NAME ... START BYTES FRAMES DIM' is expected"):
         prepare_lst.main(prepare_lst.Flags(**options, class_num=9, output_dir=tmp_path / "other"))
