@@ -322,7 +322,7 @@ def _building(program: Program, *, forward: bool = False) -> Iterator[None]:
             paddle.static.program_guard(program.main, program.startup),
             paddle.utils.unique_name.guard(),
             _short_stacks(sys._getframe(2)),
-            _no_garbage_collected(),
+            _young_garbage_collected(),
         ):
             yield
     finally:
@@ -350,17 +350,19 @@ def _short_stacks(outermost: FrameType) -> Iterator[None]:
 
 
 @contextmanager
-def _no_garbage_collected() -> Iterator[None]:
-    """Keep what is garbage until the build is done.
+def _young_garbage_collected() -> Iterator[None]:
+    """Collect the garbage of a build as it ends, and none before, so that all of it is young.
 
-    Where a collection frees other Programs while Paddle computes gradients through a branch or a loop, it goes on with their
-    memory for values of this one: a crash, now and then.
+    Paddle's backward pass leaves cycles of references. Through them Python objects that stand for places in the memory of
+    the Program would outlive it; pybind11 takes an object that it knows at an address for what lies there next, and the
+    backward pass of another Program goes through a loop or a branch with the wrong values, or crashes.
     """
     enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
+        gc.collect(0)
         if enabled:
             gc.enable()
 

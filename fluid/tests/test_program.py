@@ -443,26 +443,3 @@ def test_neither_initialising_nor_an_engine_leaves_its_state_behind():
 def resident_bytes():
     gc.collect()
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-
-
-@pytest.mark.parametrize("enabled", [True, False])
-def test_a_build_collects_no_garbage(enabled):
-    """Paddle has crashed where a collection freed other Programs while it computed gradients through loops and branches."""
-
-    def network(x, training):
-        assert not gc.isenabled()
-        return {"y": x}
-
-    def fails(x, training):
-        raise ValueError
-
-    was = gc.isenabled()
-    try:
-        (gc.enable if enabled else gc.disable)()
-        build(network, [Input("x", (None, 2))], name="plain")
-        assert gc.isenabled() == enabled
-        with pytest.raises(ValueError):
-            build(fails, [Input("x", (None, 2))], name="fails")
-        assert gc.isenabled() == enabled
-    finally:
-        (gc.enable if was else gc.disable)()

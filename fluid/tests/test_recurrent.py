@@ -1,5 +1,6 @@
 """Recurrences against their formulas in NumPy, in every form of loop, on both engines; and loops that are not trained."""
 
+import gc
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 import pytest
+from paddle.autograd.backward_utils import State
 
 SIZE, PROJECTION, STEPS = 3, 2, 5
 LENGTHS = np.array([5, 1, 3, 0])
@@ -280,3 +282,30 @@ def test_two_directions_in_one_loop_are_two_loops(training: bool) -> None:
     assert results[0].keys() == results[1].keys()
     for name, array in results[0].items():
         np.testing.assert_allclose(results[1][name], array, rtol=1e-9, atol=1e-12, err_msg=name)
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_nothing_of_a_backward_pass_outlives_its_build(enabled: bool) -> None:
+    """What outlived it has crashed later builds, or given their loops wrong gradients."""
+
+    def loss(**values: Any) -> dict[str, Any]:
+        assert not gc.isenabled(), "what a collection spares stays for long"
+        return {"loss": network("gru")(**values)["loss"]}
+
+    def fails(**values: Any) -> dict[str, Any]:
+        raise ValueError
+
+    gc.collect()
+    was = gc.isenabled()
+    try:
+        (gc.enable if enabled else gc.disable)()
+        program = build(
+            loss, INPUTS, name="train", training=True, optimizer=paddle.optimizer.SGD, schedule=Constant(0.1)
+        )
+        assert gc.isenabled() == enabled
+        assert not [item for item in gc.get_objects() if type(item) is State], program.name
+        with pytest.raises(ValueError):
+            build(fails, INPUTS, name="fails")
+        assert gc.isenabled() == enabled
+    finally:
+        (gc.enable if was else gc.disable)()
