@@ -19,21 +19,26 @@ LONGEST = 60_000
 
 
 class Recorder:
-    """Hands on every so many screens of a game, or some twice, so that the video runs at the game's speed."""
+    """Hands on every so many screens of a game, or each several times, so that the video runs at the game's speed.
+
+    A frame shows the screen of its time: the frames that begin before a screen's time is over are of that screen.
+    """
 
     def __init__(self, add: Add, frames_per_second: float, screens_per_second: float) -> None:
         self.frames = 0
         """Handed on so far."""
-        self._add, self._every = add, screens_per_second / frames_per_second
+        self._add = add
+        self._frames_per_second, self._screens_per_second = frames_per_second, screens_per_second
         self._seen = 0
 
     def add(self, screens: list[np.ndarray]) -> None:
         """Take what is due of the next screens [H, W, 3] uint8."""
         for screen in screens:
-            while self._seen >= self.frames * self._every:
+            self._seen += 1
+            # A product on either side: the quotient of the rates would be rounded.
+            while self.frames * self._screens_per_second < self._seen * self._frames_per_second:
                 self._add(screen)
                 self.frames += 1
-            self._seen += 1
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import tracemalloc
 from itertools import pairwise
 from pathlib import Path
 
-from DeepQNetwork.video import recording
+from DeepQNetwork.video import Recorder, recording
 from fluid.errors import UserError
 
 import cv2
@@ -80,11 +80,14 @@ def test_an_mp4_has_every_frame(tmp_path):
     assert not video.read()[0]
 
 
-@pytest.mark.parametrize(("screens_per_second", "frames"), [(60, 15), (50, 18), (15, 60), (30, 30)])
-def test_a_video_runs_at_the_speed_of_the_game(tmp_path, screens_per_second, frames):
-    """60 screens at 15 frames a second."""
-    with recording(tmp_path / "game.gif", 15, screens_per_second) as recorder:
-        recorder.add(screens(60))
+@pytest.mark.parametrize(("screens_per_second", "frames"), [(60, 15), (50, 18), (15, 60), (30, 30), (12.5, 72), (5, 180)])
+def test_a_video_runs_at_the_speed_of_the_game(screens_per_second, frames):
+    """60 screens at 15 frames a second: each frame is the screen of its time, to the end of the last screen."""
+    added = []
+    recorder = Recorder(added.append, 15, screens_per_second)
+    for first in range(0, 60, 4):
+        recorder.add(list(range(first, first + 4)))
+    assert added == [int(number / 15 * screens_per_second + 1e-9) for number in range(frames)]
     assert recorder.frames == frames
 
 
