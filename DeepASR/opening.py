@@ -68,7 +68,7 @@ def _completed(recogniser: Recogniser, flags: NetworkFlags) -> Recogniser:
 def read_log_prior(path: Path) -> tuple[float, ...]:
     """A text vector of Kaldi's, `[ -5.1 -7.3 ... ]`, as 2018 had it. Raises DataError."""
     try:
-        text = read_plain(path).decode("ascii")
+        text = read_plain(path).decode("utf-8-sig")
         match = re.fullmatch(r"\s*\[([^\[\]]*)\]\s*", text)
         if match is None:
             raise ValueError("numbers in brackets are expected")

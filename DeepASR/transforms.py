@@ -10,12 +10,12 @@ In 2018 the labels of the last five frames were lost, and times came out 50 ms l
 frames more, and the first five answers are dropped: every frame has its label and its answer, at its own time.
 """
 
-import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 from fluid.errors import DataError
-from fluid.files import read_plain
+from fluid.text import read_lines
 
 import numpy as np
 
@@ -107,21 +107,17 @@ def speaker_means(features: Mapping[str, np.ndarray], speakers: Mapping[str, str
     return {name: means[who] for name, who in owner.items()}
 
 
-def read_statistics(path: str | os.PathLike) -> Statistics:
+def read_statistics(path: str | Path) -> Statistics:
     """A text file of 2018 with a line "MEAN VARIANCE" for each column. Raises DataError."""
     rows = []
-    try:
-        for number, line in enumerate(read_plain(path).decode().splitlines(), 1):
+    for number, line in enumerate(read_lines(path), 1):
+        try:
             mean, variance = map(float, line.split())
-            if not (np.isfinite(mean) and 0 < variance < np.inf):
-                raise DataError(
-                    f"{path}:{number}: the variance must be above 0 and both be finite, not '{line.strip()}'"
-                )
-            rows.append((mean, variance))
-    except ValueError as error:
-        raise DataError(f"{path}:{len(rows) + 1}: a line 'MEAN VARIANCE' is expected ({error})") from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+        except ValueError as error:
+            raise DataError(f"{path}:{number}: a line 'MEAN VARIANCE' is expected ({error})") from None
+        if not (np.isfinite(mean) and 0 < variance < np.inf):
+            raise DataError(f"{path}:{number}: the variance must be above 0 and both be finite, not '{line.strip()}'")
+        rows.append((mean, variance))
     if not rows:
         raise DataError(f"{path}: holds no line 'MEAN VARIANCE'")
     return Statistics(*np.array(rows, np.float32).T)

@@ -120,7 +120,8 @@ def test_the_released_archive_is_read(tmp_path: Path, monkeypatch: pytest.Monkey
         information = tarfile.TarInfo("README")
         information.size = len(note)
         tar.addfile(information, io.BytesIO(note))
-    (tmp_path / "prior").write_text(f"[ {' '.join(['-2.2'] * 9)} ]\n")
+    # As editors leave it: with a byte order mark.
+    (tmp_path / "prior").write_text(f"[ {' '.join(['-2.2'] * 9)} ]\n", encoding="utf-8-sig")
     (tmp_path / "mean_var").write_text("0.5 4\n" * 24)
     flags = NetworkFlags(pretrained_model=str(archive), log_prior=tmp_path / "prior", mean_var=tmp_path / "mean_var")
     opened = open_recogniser(flags)

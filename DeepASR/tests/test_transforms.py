@@ -100,6 +100,12 @@ def test_statistics_that_cannot_be_used(tmp_path: Path, text: str, message: str)
         read_statistics(tmp_path / "mean_var")
 
 
+def test_statistics_as_editors_leave_them(tmp_path: Path) -> None:
+    (tmp_path / "mean_var").write_text("\ufeff1 2\r\n -3\t4 \r\n", encoding="utf-8", newline="")
+    mean, variance = read_statistics(tmp_path / "mean_var")
+    assert (mean.tolist(), variance.tolist()) == ([1, -3], [2, 4])
+
+
 def test_statistics_of_2018_divide_by_the_deviation() -> None:
     given = Statistics(np.array([1, 2], np.float32), np.array([4, 9], np.float32))
     np.testing.assert_allclose(normalise(np.array([[5, 5]], np.float32), given), [[2, 1]])

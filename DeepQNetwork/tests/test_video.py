@@ -80,7 +80,9 @@ def test_an_mp4_has_every_frame(tmp_path):
     assert not video.read()[0]
 
 
-@pytest.mark.parametrize(("screens_per_second", "frames"), [(60, 15), (50, 18), (15, 60), (30, 30), (12.5, 72), (5, 180)])
+@pytest.mark.parametrize(
+    ("screens_per_second", "frames"), [(60, 15), (50, 18), (15, 60), (30, 30), (12.5, 72), (5, 180)]
+)
 def test_a_video_runs_at_the_speed_of_the_game(screens_per_second, frames):
     """60 screens at 15 frames a second: each frame is the screen of its time, to the end of the last screen."""
     added = []
