@@ -1,10 +1,11 @@
-"""Writes the tables of README.md and README_cn.md that come from measurements: scores, speed beside peers, several GPUs.
+"""Writes the tables of the READMEs that come from measurements: scores, speed beside peers, several GPUs.
 
     python -m benchmarks.table            writes them, and results/curves.svg
     python -m benchmarks.table --check    says whether they are what the files of results/ say; exit code 1 if not
 
-Where a table goes, the README has a line `<!-- table: NAME -->` before it and `<!-- end -->` after it. To add or change a figure,
-change one file of results/ and run this:
+Where a table goes, a README (README.md and README_cn.md, here and in the folders) has a line `<!-- table: NAME -->` before it and
+`<!-- end -->` after it; `<!-- table: speed TASK -->` stands in the pages of a task. To add or change a figure, change one file of
+results/ and run this:
 
 * `scores`: a file of results/scores/ is a row, in the order of the tasks and of the names of the files. It has
 
@@ -20,7 +21,8 @@ change one file of results/ and run this:
 
   Instead of a number there may be {file: a name of results/, path: where it stands in there}. A path is a list of keys, places
   and {key: value} for the first item of a list that has these values.
-* `speed`: a row of results/speed.json says what is compared, on what, and by such paths in which file the two figures stand.
+* `speed`: a row of results/speed.json says what is compared, on what, and by such paths in which file the two figures stand; rows
+  with `detail` are for the pages of their task alone.
 * `scaling`: likewise, results/scaling.json; `alone` is where one GPU's figure of the same call stands, null if there is none.
 
 A text is a string for both languages, or {en: ..., cn: ...}.
@@ -147,11 +149,11 @@ def scores(language: str) -> list[list[str]]:
     return rows
 
 
-def speed(language: str) -> list[list[str]]:
-    """The table of speeds beside peers; of CPUs, which are never alike, the ratios alone. A ratio is above 1 where the zoo is
-    the faster, whatever the unit."""
+def speed(language: str, task: str = "") -> list[list[str]]:
+    """The table of speeds beside peers, of one task or the main page's; of CPUs, which are never alike, the ratios alone. A ratio
+    is above 1 where the zoo is the faster, whatever the unit."""
     rows = []
-    for row in load("speed.json"):
+    for row in [row for row in load("speed.json") if (row["task"] == task if task else not row.get("detail"))]:
         found = load(row["file"])
         if "ratio" in row:
             ratio, shown = find(found, row["ratio"]), ["", ""]
@@ -192,7 +194,7 @@ def scaling(language: str) -> list[list[str]]:
     return rows
 
 
-TABLES: dict[str, Callable[[str], list[list[str]]]] = {"scores": scores, "speed": speed, "scaling": scaling}
+TABLES: dict[str, Callable[..., list[list[str]]]] = {"scores": scores, "speed": speed, "scaling": scaling}
 
 
 def _middle(value: Any) -> float:
@@ -214,23 +216,39 @@ def _count(value: Any, language: str) -> str:
     return "" if value is None else f"{value:,.0f}"
 
 
+def names() -> list[str]:
+    """What can stand in a mark."""
+    return [*TABLES, *(f"speed {task}" for task in tasks())]
+
+
+def pages() -> list[Path]:
+    """All READMEs in both languages."""
+    return [page for name in READMES.values() for page in [ROOT / name, *sorted(ROOT.glob(f"[!.]*/{name}"))]]
+
+
+def language_of(page: Path) -> str:
+    """The language of a README."""
+    return next(language for language, name in READMES.items() if page.name == name)
+
+
 def table(name: str, language: str) -> str:
     """A table as the READMEs have it, between its marks."""
-    head = HEADS[name][language]
-    lines = [head, ["---"] * len(head), *TABLES[name](language)]
+    kind, *task = name.split()
+    head = HEADS[kind][language]
+    lines = [head, ["---"] * len(head), *TABLES[kind](language, *task)]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
-def written(readme: str, language: str) -> str:
+def written(page: Path) -> str:
     """A README with its tables as they are to be. Raises ValueError for a mark without an end or of no table."""
-    parts = readme.split("<!-- table: ")
+    parts = page.read_text(encoding="utf-8").split("<!-- table: ")
     done = [parts[0]]
     for part in parts[1:]:
         name, _, rest = part.partition(" -->\n")
         _, end, after = rest.partition("<!-- end -->")
-        if name not in TABLES or not end:
-            raise ValueError(f"{READMES[language]}: table '{name}' is none of {', '.join(TABLES)}, or has no end")
-        done.append(f"<!-- table: {name} -->\n{table(name, language)}\n{end}{after}")
+        if name not in names() or not end:
+            raise ValueError(f"{page}: table '{name}' is none of {', '.join(names())}, or has no end")
+        done.append(f"<!-- table: {name} -->\n{table(name, language_of(page))}\n{end}{after}")
     return "".join(done)
 
 
@@ -269,7 +287,7 @@ def main() -> int:
         "--check", action="store_true", help="write nothing; exit code 1 if something is not up to date"
     )
     check = parser.parse_args().check
-    wanted = {ROOT / name: written((ROOT / name).read_text(encoding="utf-8"), key) for key, name in READMES.items()}
+    wanted = {page: written(page) for page in pages()}
     wanted[RESULTS / "curves.svg"] = curves()
     old = [file for file, content in wanted.items() if not file.exists() or file.read_text(encoding="utf-8") != content]
     for file in old:
