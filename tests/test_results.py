@@ -57,6 +57,21 @@ def test_every_task_has_a_score_with_its_command_and_one_of_others() -> None:
     assert [task for task, found in kinds.items() if not found & {"2018", "published"}] == ["caffe2fluid"]
 
 
+OURS = [
+    pytest.param(record["task"], row[2], id=record["name"])
+    for record, row in zip(table.records(), table.scores("en"), strict=True)
+    if record["kind"] == "here"
+]
+
+
+@pytest.mark.parametrize(("task", "scores"), OURS)
+def test_a_score_of_ours_is_the_same_on_the_page_of_its_task(task: str, scores: str) -> None:
+    """The page says more of it: this is about the first metric's value, or mean."""
+    page = (ROOT / task / "README.md").read_text(encoding="utf-8")
+    found = re.search(r" (\d+(?:\.\d+)?)", scores)
+    assert found and re.search(rf"(?<![\d.]){re.escape(found[1])}(?!\d)", page), scores
+
+
 @pytest.mark.parametrize(
     ("name", "rest"), [("scores", "| no end |"), ("prices", "<!-- end -->"), ("speed prices", "<!-- end -->")]
 )
