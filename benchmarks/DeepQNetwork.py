@@ -264,7 +264,7 @@ def torch_rows(arguments: argparse.Namespace) -> Iterator[Row]:
 
     The loop has the same environments, memory on the device and replay ratio, and updates while the emulators run, too.
     """
-    from torch_dqn import TorchDqn
+    from benchmarks.torch_dqn import TorchDqn
 
     device = torch_device(arguments)
     kinds = ("torch_graph", "torch") if device == "cuda" else ("torch",)
@@ -279,7 +279,7 @@ def torch_rows(arguments: argparse.Namespace) -> Iterator[Row]:
 
 def torch_loop(name: str, environment: environments.Environment, learner: Any) -> Row:
     """Steps of all environments, a quarter as many updates of 32 meanwhile."""
-    from torch_dqn import TorchMemory
+    from benchmarks.torch_dqn import TorchMemory
 
     count, random = environment.num_envs, np.random.default_rng(0)
     memory = TorchMemory(20_000 // count, count, learner.device)

@@ -12,7 +12,6 @@ and spread of several rounds.
 """
 
 import argparse
-import math
 import statistics
 import sys
 import time
@@ -136,112 +135,17 @@ def time_zoo(
     return {"who": who, "model": model, "what": what, "device": engine.device, **result}
 
 
-def torch_model(model: str) -> Any:
-    """The same network in plain PyTorch: pre-norm, tied embeddings, scaled_dot_product_attention."""
-    import torch
-    import torch.nn.functional as F
-    from torch import nn
-
-    d_model, d_inner, heads, layers, rate = SIZES[model]
-
-    class Attention(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.q, self.k, self.v, self.o = (nn.Linear(d_model, d_model, bias=False) for _ in range(4))
-
-        def split(self, x: Any) -> Any:
-            return x.view(x.shape[0], -1, heads, d_model // heads).transpose(1, 2)
-
-        def forward(self, x: Any, memory: Any, causal: bool) -> Any:
-            dropout = rate if self.training else 0.0
-            q, k, v = self.split(self.q(x)), self.split(self.k(memory)), self.split(self.v(memory))
-            y = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=causal)
-            return self.o(y.transpose(1, 2).reshape(x.shape))
-
-    class Inner(nn.Sequential):
-        def __init__(self) -> None:
-            super().__init__(nn.Linear(d_model, d_inner), nn.ReLU(), nn.Dropout(rate), nn.Linear(d_inner, d_model))
-
-    class Layer(nn.Module):
-        def __init__(self, decoder: bool) -> None:
-            super().__init__()
-            self.own, self.cross, self.inner = Attention(), Attention() if decoder else None, Inner()
-            self.norms = nn.ModuleList(nn.LayerNorm(d_model) for _ in range(3 if decoder else 2))
-            self.dropout = nn.Dropout(rate)
-
-        def forward(self, x: Any, memory: Any = None) -> Any:
-            y = self.norms[0](x)
-            x = x + self.dropout(self.own(y, y, self.cross is not None))
-            if self.cross is not None:
-                x = x + self.dropout(self.cross(self.norms[2](x), memory, False))
-            return x + self.dropout(self.inner(self.norms[1](x)))
-
-    class Model(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.table = nn.Embedding(VOCABULARY, d_model)
-            nn.init.normal_(self.table.weight, 0, d_model**-0.5)
-            self.register_buffer("positions", torch.randn(LENGTH, d_model))
-            self.encoder = nn.ModuleList(Layer(False) for _ in range(layers))
-            self.decoder = nn.ModuleList(Layer(True) for _ in range(layers))
-            self.norms = nn.ModuleList(nn.LayerNorm(d_model) for _ in range(2))
-            self.dropout = nn.Dropout(rate)
-
-        def embed(self, words: Any) -> Any:
-            return self.dropout(self.table(words) * math.sqrt(d_model) + self.positions[: words.shape[1]])
-
-        def encode(self, source: Any) -> Any:
-            x = self.embed(source)
-            for layer in self.encoder:
-                x = layer(x)
-            return self.norms[0](x)
-
-        def forward(self, source: Any, target: Any, label: Any) -> Any:
-            memory, x = self.encode(source), self.embed(target)
-            for layer in self.decoder:
-                x = layer(x, memory)
-            logits = F.linear(self.norms[1](x), self.table.weight)
-            return F.cross_entropy(logits.flatten(0, 1), label.flatten(), label_smoothing=0.1)
-
-        def prepare(self, source: Any) -> list[tuple[Any, Any]]:
-            """Keys and values of cross-attention, [N, heads, S, d_head]."""
-            memory = self.encode(source)
-            return [
-                (layer.cross.split(layer.cross.k(memory)), layer.cross.split(layer.cross.v(memory)))
-                for layer in self.decoder
-            ]
-
-        def step(self, word: Any, position: Any, keys: Any, values: Any, memory: list[tuple[Any, Any]]) -> Any:
-            """Logits [N, K, V]; fills position `position` of keys and values [layers, N * K, heads, LENGTH, d_head]."""
-            rows, beams = word.shape
-            x = self.table(word) * math.sqrt(d_model) + self.positions[position]
-            seen = (torch.arange(LENGTH, device=word.device) <= position)[None, None, None]
-            for index, layer in enumerate(self.decoder):
-                y = layer.norms[0](x).view(rows * beams, 1, d_model)
-                keys[index].index_copy_(2, position, layer.own.split(layer.own.k(y)))
-                values[index].index_copy_(2, position, layer.own.split(layer.own.v(y)))
-                y = F.scaled_dot_product_attention(
-                    layer.own.split(layer.own.q(y)), keys[index], values[index], attn_mask=seen
-                )
-                x = x + layer.own.o(y.transpose(1, 2).reshape(rows, beams, d_model))
-                q = layer.cross.split(layer.cross.q(layer.norms[2](x)))
-                y = F.scaled_dot_product_attention(q, *memory[index])
-                x = x + layer.cross.o(y.transpose(1, 2).reshape(rows, beams, d_model))
-                x = x + layer.inner(layer.norms[1](x))
-            return F.linear(self.norms[1](x), self.table.weight)
-
-    return Model()
-
-
 def time_torch(model: str, what: str, device: str, precision: str, compiled: bool, seconds: float) -> dict[str, Any]:
     """The same work in PyTorch, eager or compiled; where torchrun started a process for each GPU, their work together."""
     gpus = join_torchrun()
+    from benchmarks.torch_transformer import Transformer
+
     import torch
 
     torch.compiler.reset()  # of two models, the second's shapes would be compiled as variable
     torch.manual_seed(0)
     torch.set_float32_matmul_precision("highest" if precision == "fp32" else "high")
-    network = torch_model(model).to(device)
+    network = Transformer(*SIZES[model], VOCABULARY, LENGTH).to(device)
     words = {
         name: torch.from_numpy(array).to(device)
         for name, array in random_words(PAIRS[model] if what == "train" else SENTENCES).items()

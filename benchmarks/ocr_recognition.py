@@ -30,7 +30,6 @@ import numpy as np
 HEIGHT, CHARACTERS, LENGTH = 48, 95, 12
 WIDTHS, BATCH = (256, 512), 128
 MODELS = ("crnn_ctc", "crnn", "attention")
-DECODER, WORD = 128, 128
 RUNS = ("crnn_ctc train", "attention train", "crnn_ctc read", "crnn train", "crnn read")
 """What is timed; PyTorch knows the first three."""
 
@@ -102,58 +101,10 @@ def zoo_step(folder: Path, width: int, device: str, precision: str, run: str) ->
     return step
 
 
-def torch_network(attention: bool, device: str) -> Any:
-    """The same network in PyTorch."""
-    import torch
-    import torch.nn.functional as F
-    from torch import nn
-
-    class Crnn(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            layers: list[nn.Module] = []
-            before = 1
-            for group, channels in enumerate((16, 32, 64, 128)):
-                for _ in range(2):
-                    layers += [nn.Conv2d(before, channels, 3, padding=1), nn.BatchNorm2d(channels), nn.ReLU(True)]
-                    before = channels
-                if group < 3:
-                    layers.append(nn.MaxPool2d(2, 2, ceil_mode=True))
-            self.columns = nn.Sequential(*layers)
-            self.recurrence = nn.GRU(128 * HEIGHT // 8, 200, bidirectional=True, batch_first=True)
-            self.out = nn.Linear(400, CHARACTERS + 1)
-
-        def encoded(self, pixel: Any) -> Any:
-            x = self.columns((pixel.float() - 127.5).contiguous(memory_format=torch.channels_last))
-            return self.recurrence(x.permute(0, 3, 1, 2).flatten(2))[0]
-
-        def forward(self, pixel: Any) -> Any:
-            return self.out(self.encoded(pixel))
-
-    class Attention(Crnn):
-        def __init__(self) -> None:
-            super().__init__()
-            self.start, self.memory = nn.Linear(200, DECODER, bias=False), nn.Linear(400, DECODER, bias=False)
-            self.query, self.score = nn.Linear(DECODER, DECODER, bias=False), nn.Linear(DECODER, 1, bias=False)
-            self.table, self.unit = nn.Embedding(CHARACTERS + 2, WORD), nn.GRUCell(WORD + 400, DECODER)
-            self.out = nn.Linear(DECODER, CHARACTERS + 2)
-
-        def forward(self, pixel: Any, word: Any) -> Any:
-            encoded = self.encoded(pixel)
-            state, memory, embedded = F.relu(self.start(encoded[:, 0, 200:])), self.memory(encoded), self.table(word)
-            states = []
-            for step in range(word.shape[1]):
-                scores = self.score(torch.tanh(memory + self.query(state).unsqueeze(1)))
-                context = (scores.softmax(1) * encoded).sum(1)
-                state = self.unit(torch.cat([embedded[:, step], context], 1), state)
-                states.append(state)
-            return self.out(torch.stack(states, 1))
-
-    return (Attention() if attention else Crnn()).to(device).to(memory_format=torch.channels_last)
-
-
 def torch_step(run: str, width: int, device: str, precision: str, how: str) -> Callable[[], Any]:
     """An update of the same network in PyTorch, or reading with it, as a function."""
+    from benchmarks.torch_crnn import Attention, Crnn
+
     import torch
     import torch.nn.functional as F
 
@@ -161,7 +112,8 @@ def torch_step(run: str, width: int, device: str, precision: str, how: str) -> C
     torch.backends.cudnn.benchmark = True
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision != "fp32"
     attention, reads = run.startswith("attention"), run.endswith("read")
-    network = torch_network(attention, device).train(not reads)
+    network = (Attention if attention else Crnn)(HEIGHT, CHARACTERS)
+    network = network.to(device).to(memory_format=torch.channels_last).train(not reads)
     optimizer = torch.optim.SGD(network.parameters(), 1e-4, 0.9, weight_decay=4e-4, fused=device == "cuda")
     feed = {name: torch.from_numpy(array).to(device) for name, array in batch_of(width).items()}
     pixel, label = feed["pixel"], feed["label"].long()
