@@ -1102,3 +1102,19 @@ def test_of_a_long_sort_only_what_is_used_is_sorted() -> None:
     text = {name: xla.lowered_text(program, {"x": values}, [name]) for name in expected}
     assert "top_k" in text["best"] and "stablehlo.sort" not in text["best"]
     assert "stablehlo.sort" in text["half"]
+
+
+def test_a_shortened_sort_sorts_what_is_there_where_it_stands() -> None:
+    """Not what is written over it before the slice."""
+
+    def network(x: Any, training: bool) -> dict[str, Any]:
+        copy = x * 1.0
+        order = paddle.argsort(copy, axis=1, descending=True, stable=True)
+        paddle.assign(-copy, copy)
+        return {"first": order[:, :3], "negative": copy * 1.0}
+
+    values = np.random.default_rng(0).normal(size=(2, 20)).astype(np.float32)
+    program = build(network, [Input("x", values.shape)], name="sorts")
+    expected, actual = (engine.run(program, {"x": values}) for engine in (PaddleEngine(), create("cpu")))
+    for name, wanted in expected.items():
+        assert np.array_equal(actual[name], wanted), name

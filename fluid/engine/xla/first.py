@@ -28,16 +28,16 @@ def only_first(graph: Graph) -> Graph:
         and uses[item.result(0)] == 0
         and uses[item.result(1)] == 1
     }
-    shortened = {
-        item.index: dataclasses.replace(
-            sort, attributes={**sort.attributes, FIRST: count}, outputs=[None, item.result(0)], source=item.source
-        )
-        for item in operations
-        if item.name == "pd_op.slice"
-        and (sort := sorts.get(item.operand(0))) is not None
-        and (count := _first(item, sort, numbers, graph)) is not None
-    }
-    gone = {operation.index for operation in shortened.values()}
+    shortened: dict[int, Operation] = {}
+    gone: set[int] = set()
+    for item in operations:
+        sort = sorts.get(item.operand(0)) if item.name == "pd_op.slice" else None
+        count = None if sort is None else _first(item, sort, numbers, graph)
+        if sort is not None and count is not None:
+            # Where the sort stands: what it sorts may be written over before it is sliced.
+            attributes = {**sort.attributes, FIRST: count}
+            shortened[sort.index] = dataclasses.replace(sort, attributes=attributes, outputs=[None, item.result(0)])
+            gone.add(item.index)
     return dataclasses.replace(graph, block=_replaced(graph.block, shortened, gone)) if shortened else graph
 
 
