@@ -1118,3 +1118,20 @@ def test_a_shortened_sort_sorts_what_is_there_where_it_stands() -> None:
     expected, actual = (engine.run(program, {"x": values}) for engine in (PaddleEngine(), create("cpu")))
     for name, wanted in expected.items():
         assert np.array_equal(actual[name], wanted), name
+
+
+def test_what_is_not_a_number_counts_as_largest() -> None:
+    """0 / 0 as well, which has a sign on a CPU."""
+    values = np.random.default_rng(0).normal(size=(2, 4000)).astype(np.float32)
+    values[:, ::7] = 0
+
+    def network(x: Any, training: bool) -> dict[str, Any]:
+        odd = x / x * x
+        order = paddle.argsort(odd, axis=1, descending=True, stable=True)
+        return {"order": order[:, :9], "largest": paddle.isnan(paddle.topk(odd, 600)[0])}
+
+    program = build(network, [Input("x", values.shape)], name="sorts")
+    expected, actual = (engine.run(program, {"x": values}) for engine in (PaddleEngine(), create("cpu")))
+    assert expected["largest"].sum() == 2 * 572
+    for name, wanted in expected.items():
+        assert np.array_equal(actual[name], wanted), name

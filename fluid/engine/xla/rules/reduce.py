@@ -185,7 +185,7 @@ def topk(op: Call, x: Array, k: Any) -> tuple[Array, Array]:
     if not op["largest"]:
         index = lax.slice_in_dim(jnp.argsort(lax.stop_gradient(x), axis, stable=True), 0, count, axis=axis)
         return jnp.take_along_axis(x, index, axis), index
-    values, index = lax.top_k(jnp.moveaxis(x, axis, -1), count)
+    values, index = lax.top_k(jnp.moveaxis(_without_signed_nan(x), axis, -1), count)
     return jnp.moveaxis(values, -1, axis), jnp.moveaxis(index, -1, axis)
 
 
@@ -194,10 +194,15 @@ def argsort(op: Call, x: Array) -> tuple[Array | None, Array]:
     axis = op["axis"]
     if (count := op.operation.attributes.get(FIRST)) is not None:
         # Here -0 lies below 0.
-        last = jnp.moveaxis(jnp.where(x == 0, jnp.zeros_like(x), x), axis, -1)
+        last = jnp.moveaxis(_without_signed_nan(jnp.where(x == 0, jnp.zeros_like(x), x)), axis, -1)
         return None, jnp.moveaxis(_first(last, min(count, last.shape[-1]), op.tuning.searched_at_once), -1, axis)
     index = jnp.argsort(lax.stop_gradient(x), axis, stable=True, descending=op["descending"])
     return jnp.take_along_axis(x, index, axis), index
+
+
+def _without_signed_nan(x: Array) -> Array:
+    """For `lax.top_k`, to which a NaN with a sign, such as 0 / 0 on a CPU, is the least and not the largest of all."""
+    return jnp.where(jnp.isnan(x), jnp.nan, x) if jnp.issubdtype(x.dtype, jnp.floating) else x
 
 
 def _first(x: Array, count: int, at_once: int) -> Array:
@@ -210,8 +215,12 @@ def _first(x: Array, count: int, at_once: int) -> Array:
         return lax.top_k(x, count)[1]
     chunks = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, -size % CHUNK)], constant_values=-jnp.inf)
     chunks = chunks.reshape(*x.shape[:-1], -1, CHUNK)
+    largest = chunks.max(axis=-1)
+    if jnp.issubdtype(x.dtype, jnp.floating):
+        # On a CPU XLA's maximum may pass over NaN.
+        largest = jnp.where(jnp.isnan(chunks).any(axis=-1), jnp.nan, largest)
     # In their order, so that of equal elements the first comes first.
-    best = -lax.top_k(-lax.top_k(chunks.max(axis=-1), count)[1], count)[0]
+    best = -lax.top_k(-lax.top_k(largest, count)[1], count)[0]
     found = jnp.take_along_axis(chunks, best[..., None], axis=-2).reshape(*x.shape[:-1], -1)
     place = lax.top_k(found, count)[1]
     return jnp.take_along_axis(best, place // CHUNK, axis=-1) * CHUNK + place % CHUNK
