@@ -472,6 +472,8 @@ row("reduce", "topk", lambda x: paddle.topk(x, 2), distinct(3, 5))
 row("reduce", "topk_smallest", lambda x: paddle.topk(x, 2, axis=0, largest=False), distinct(4, 5))
 row("reduce", "argsort", lambda x: (paddle.argsort(x, 0), paddle.sort(x, 1, descending=True)), distinct(3, 5))
 row("reduce", "cumsum", lambda x: (paddle.cumsum(x, 1), paddle.cumsum(x)), normal(3, 4))
+row("reduce", "cumsum_exclusive", lambda x: C.cumsum(x, 1, False, True, False), np.array([[3.0, 1.0, 1e20]]))
+row("reduce", "cumsum_exclusive_reverse", lambda x: C.cumsum(x, 1, False, True, True), np.array([[1e20, 1.0, 3.0]]))
 row("reduce", "cumprod", lambda x: paddle.cumprod(x, 1), positive(3, 4))
 
 # --- shape ----------------------------------------------------------------------------------------------------------
@@ -483,6 +485,14 @@ row("shape", "unsqueeze", lambda x: (paddle.unsqueeze(x, 1), paddle.unsqueeze(x,
 row("shape", "transpose", lambda x: paddle.transpose(x, [2, 0, 1]), normal(2, 3, 4))
 row("shape", "transpose_image", lambda x: paddle.transpose(image(x), [0, 2, 3, 1]), normal(2, 3, 4, 5))
 row("shape", "concat", lambda x, y: paddle.concat([x, y], 1), normal(2, 3), normal(2, 4))
+row(
+    "shape",
+    "concat_of_no_rows",
+    lambda x, y: paddle.concat([x[:0], y[:0]], 1),
+    normal(2, 3),
+    normal(2, 4),
+    gradient=False,
+)
 row("shape", "concat_images", lambda x, y: paddle.concat([image(x), y], 1), normal(2, 3, 4, 5), normal(2, 2, 4, 5))
 row("shape", "split", lambda x: paddle.split(x, 3, 1), normal(2, 6))
 row("shape", "split_sections", lambda x: paddle.split(x, [1, -1, 2], 1), normal(2, 6))

@@ -231,8 +231,11 @@ def cumsum(op: Call, x: Array, axis: Any) -> Array:
     if op["flatten"]:
         x = x.reshape(-1)
     axis = op.integer(axis, "axis") % x.ndim
-    y = lax.cumsum(x, axis, reverse=op["reverse"])
-    return y - x if op["exclusive"] else y
+    if op["exclusive"]:
+        # By one place, not the sum less the element: infinities and large numbers would leave nothing of the others.
+        shift = (-1, 1, 0) if op["reverse"] else (1, -1, 0)
+        x = lax.pad(x, np.zeros((), x.dtype), [shift if place == axis else (0, 0, 0) for place in range(x.ndim)])
+    return lax.cumsum(x, axis, reverse=op["reverse"])
 
 
 @rule("cumprod", kind=Kind.FULL)

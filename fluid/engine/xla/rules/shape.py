@@ -68,8 +68,7 @@ def transpose_grad(op: Call, gradient: Array) -> Array:
 
 @rule("concat", images=("x",))
 def concat(op: Call, x: list[Array], axis: Any) -> Array:
-    parts = [part for part in x if part.size] or x[:1]
-    return numbers(*parts).concatenate(parts, op.axis(op.integer(axis, "axis"), x[0].ndim))
+    return numbers(*x).concatenate(x, op.axis(op.integer(axis, "axis"), x[0].ndim))
 
 
 @rule("split", images=("x",))
