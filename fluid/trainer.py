@@ -430,50 +430,72 @@ def benchmark(
     Returns (and records) `synthetic`, `reader`, `real` in samples/s of all hosts together, and `data_wait`, the share of the
     real loop's time spent waiting for the reader. The engine's state is trained on meanwhile and not worth keeping.
     """
-    hosts = engine.num_hosts
     warmup, steps = max(5, num_workers + 2), max(30, 10 * num_workers)
-    feeds: dict[tuple[Any, ...], Mapping[str, Any]] = {}
-    shapes = []
-    with open_batches(0) as source:
-        for _ in range(warmup):
-            next(source)
-        began, samples = time.perf_counter(), 0
-        for _ in range(steps):
-            batch = next(source)
-            samples += batch.size
-            shapes.append(tuple((name, array.shape) for name, array in batch.feed.items()))
-            feeds.setdefault(shapes[-1], batch.feed)
-        reader = hosts * samples / (time.perf_counter() - began)
-
-    for shape, feed in feeds.items():
-        for index in range(warmup):
-            outputs = engine.run(program, feed, step=index)
-            feed = engine.put(feed, program)
-        feeds[shape] = feed
-    np.asarray(outputs["loss"])
-    began = time.perf_counter()
-    for index, shape in enumerate(shapes):
-        outputs = engine.run(program, feeds[shape], step=index)
-    np.asarray(outputs["loss"])
-    synthetic = hosts * samples / (time.perf_counter() - began)
-
-    with open_batches(0) as source, prefetch(source, engine, program) as batches:
-        for index in range(warmup):
-            np.asarray(engine.run(program, next(batches).feed, step=index)["loss"])
-        began, waited, samples = time.perf_counter(), batches.waited, 0
-        for index in range(steps):
-            item = next(batches)
-            samples += item.size
-            outputs = engine.run(program, item.feed, step=index)
-        np.asarray(outputs["loss"])
-        seconds = time.perf_counter() - began
+    shapes, feeds, sizes, reader = _read_alone(open_batches, warmup, steps)
+    synthetic = _train_alone(engine, program, shapes, feeds, warmup)
+    real, waited = _read_and_train(engine, program, open_batches, warmup, steps)
+    samples = engine.num_hosts * sum(sizes)
     result = {
-        "synthetic": synthetic,
-        "reader": reader,
-        "real": hosts * samples / seconds,
-        "data_wait": (batches.waited - waited) / seconds,
-        "batch_size": hosts * batch.size,
+        "synthetic": samples / synthetic,
+        "reader": samples / reader,
+        "real": samples / real,
+        "data_wait": waited / real,
+        "batch_size": engine.num_hosts * sizes[-1],
         "steps": steps,
     }
     run.record("benchmark", 0, **result)
     return result
+
+
+Shape = tuple[Any, ...]
+"""Names and shapes of the arrays of a batch."""
+
+
+def _read_alone(
+    open_batches: OpenBatches, warmup: int, steps: int
+) -> tuple[list[Shape], dict[Shape, Mapping[str, Any]], list[int], float]:
+    """Of `steps` batches the shapes, a feed of each shape, the numbers of samples; and the seconds that reading them took."""
+    shapes, sizes = [], []
+    feeds: dict[Shape, Mapping[str, Any]] = {}
+    with open_batches(0) as source:
+        for _ in range(warmup):
+            next(source)
+        began = time.perf_counter()
+        for _ in range(steps):
+            batch = next(source)
+            sizes.append(batch.size)
+            shapes.append(tuple((name, array.shape) for name, array in batch.feed.items()))
+            feeds.setdefault(shapes[-1], batch.feed)
+        return shapes, feeds, sizes, time.perf_counter() - began
+
+
+def _train_alone(
+    engine: Engine, program: Interface, shapes: Sequence[Shape], feeds: Mapping[Shape, Mapping[str, Any]], warmup: int
+) -> float:
+    """Seconds of a step on each of the shapes, with feeds that lie on the device."""
+    on_device = {}
+    for shape, feed in feeds.items():
+        for index in range(warmup):
+            outputs = engine.run(program, feed, step=index)
+            feed = engine.put(feed, program)
+        on_device[shape] = feed
+    np.asarray(outputs["loss"])
+    began = time.perf_counter()
+    for index, shape in enumerate(shapes):
+        outputs = engine.run(program, on_device[shape], step=index)
+    np.asarray(outputs["loss"])
+    return time.perf_counter() - began
+
+
+def _read_and_train(
+    engine: Engine, program: Interface, open_batches: OpenBatches, warmup: int, steps: int
+) -> tuple[float, float]:
+    """Seconds of `steps` steps on batches as they are read, and how many of them were spent waiting for the reader."""
+    with open_batches(0) as source, prefetch(source, engine, program) as batches:
+        for index in range(warmup):
+            np.asarray(engine.run(program, next(batches).feed, step=index)["loss"])
+        began, waited = time.perf_counter(), batches.waited
+        for index in range(steps):
+            outputs = engine.run(program, next(batches).feed, step=index)
+        np.asarray(outputs["loss"])
+        return time.perf_counter() - began, batches.waited - waited
