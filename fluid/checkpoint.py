@@ -18,9 +18,10 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from fluid.errors import CheckpointError
 from fluid.files import free_name, is_alive
@@ -321,31 +322,18 @@ def _read_meta(folder: Path) -> tuple[Meta, str]:
 
 
 def _check_types(meta: Meta) -> None:
-    for item in fields(Meta):
-        value = getattr(meta, item.name)
-        if not isinstance(value, _KINDS[item.name]) or isinstance(value, bool):
-            raise TypeError(f"{item.name} is {value!r:.40}")
+    for name, kind in get_type_hints(Meta).items():
+        value = getattr(meta, name)
+        if not isinstance(value, _kinds(kind)) or isinstance(value, bool):
+            raise TypeError(f"{name} is {value!r:.40}")
     if meta.step < 0:
         raise ValueError(f"step is {meta.step}")
 
 
-_KINDS: dict[str, Any] = {
-    "task": str,
-    "step": int,
-    "epoch": int,
-    "best": (int, float, type(None)),
-    "best_step": int,
-    "stale": int,
-    "due": list,
-    "metrics": dict,
-    "config": dict,
-    "changes": list,
-    "data": dict,
-    "position": dict,
-    "rate": (int, float, type(None)),
-    "programs": (str, type(None)),
-    "extra": dict,
-}
+def _kinds(kind: Any) -> tuple[type, ...]:
+    """The types of what a field may hold: a float may be written as an int, and items of containers are not looked at."""
+    kinds = tuple(get_origin(part) or part for part in (get_args(kind) if isinstance(kind, UnionType) else (kind,)))
+    return (*kinds, int) if float in kinds else kinds
 
 
 def _write_meta(folder: Path, meta: Meta, sha256: str) -> None:
