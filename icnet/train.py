@@ -55,7 +55,7 @@ class Flags(OptimizerFlags, BatchFlags, TrainFlags):
     width: Positive = 0.375
     """Factor of the channels of every layer; 1 is the network of the paper."""
     blocks: Blocks = (3, 3, 3, 2)
-    """Residual blocks of the four groups of the deepest branch: 3 4 6 3 as released, less of them is faster."""
+    """Residual blocks of the four groups of the deepest branch: 3 4 6 3 as released, fewer are faster."""
     rounding: Literal["ceil", "floor"] = "floor"
     """Of 1/32 of a side that is no multiple of 32: ceil in July 2018, floor since August 2018."""
     zoom: Annotated[float, Range(0.1, 10)] = 1.0
@@ -70,7 +70,7 @@ class Flags(OptimizerFlags, BatchFlags, TrainFlags):
     """Weights: those to start from, a registered name, or a file or folder of any format."""
     allow_partial: bool = False
     """Accept weights that fit only in part."""
-    recipe: Literal["none", "2018"] = "none"
+    recipe: Literal["own", "2018"] = "own"
     """2018: optimizer, schedule, decay, crop, batch, length and augmentation of the release, where no flag says otherwise."""
 
     scales: tuple[Positive, Positive] = (0.8, 1.25)

@@ -30,7 +30,7 @@ OF_2018: Mapping[str, Mapping[str, Any]] = {
 
 def with_recipe(flags: "Flags") -> "Flags":
     """The flags with those of the recipe that the command line does not name."""
-    if flags.recipe is None:
+    if flags.recipe != "2018":
         return flags
     model = flags.model if "model" in configuration.named(flags) else "crnn_ctc"
     return configuration.with_recipe(flags, {"model": model, **OF_2018.get(model, COMMON)})

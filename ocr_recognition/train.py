@@ -78,7 +78,7 @@ class Flags(DataFlags, OptimizerFlags, BatchFlags, TrainFlags):
     """Accept weights that fit only in part."""
     beam_size: Beam = 2
     """attention: hypotheses kept where the reading is measured while training."""
-    recipe: Literal["2018"] | None = None
+    recipe: Literal["own", "2018"] = "own"
     """2018: the optimizer, learning rate, decay, averages, losses and first values of then, where no flag says otherwise."""
 
 
@@ -177,7 +177,7 @@ def length_of(settled: Settled[Flags], words: TrainingWords) -> Length:
 
 def epochs_of(flags: Flags, steps_per_epoch: int) -> int:
     """Passes over the words: with a recipe as many as its steps take."""
-    if flags.recipe is None or flags.max_steps is None:
+    if flags.recipe != "2018" or flags.max_steps is None:
         return flags.num_epochs
     return -(-flags.max_steps // max(1, steps_per_epoch))
 
@@ -195,7 +195,7 @@ def build_programs(flags: Flags, recognizer: Recognizer, steps_per_epoch: int) -
         schedule=rate,
         accumulate_batches=flags.accumulate_batches,
         ema_decay=flags.averaging,
-        as_in_2018=flags.recipe is not None,
+        as_in_2018=flags.recipe == "2018",
     )
     programs = {**training, "eval": evaluation_program(recognizer, flags.beam_size)}
     return {**programs, "infer": inference_program(recognizer, flags.beam_size)} if flags.capture else programs
