@@ -41,7 +41,7 @@ def main(flags: Flags) -> Scores:
     count = min(flags.num_envs or 16, flags.test_episodes)
     environment = environments.make(agent.env, count, protocol=agent.protocol, view=agent.view)
     check_actions(agent, environment)
-    console.print(f"{environment.description}", markup=False)
+    console.print(environment.description, markup=False)
     console.print(
         f"{agent.network}{', dueling' if agent.dueling else ''}; {player.how}; seed {flags.seed}", markup=False
     )

@@ -302,7 +302,7 @@ class Run:
             ) from error
 
     def close(self) -> None:
-        """Flush and close the records, and give the folder free. Raises RecordsError if something is left unwritten."""
+        """Flush and close the records, and release the folder. Raises RecordsError if something is left unwritten."""
         # The last is closed first: the folder is free when all is written.
         held = [file for file in (self._lock, self._log, self._events, self._scalars) if file]
         self._log = self._events = self._scalars = self._lock = None

@@ -32,8 +32,8 @@ KINDS = ("animals", "food", "household", "plants", "vehicles")
 MOST = 40
 """Things of a kind, so that animals are not half of all."""
 SIDE = 224
-TEST_SHARE = 3
-"""Every so manieth thing is for the test."""
+TEST_EVERY = 3
+"""One thing of so many is for the test."""
 
 
 @dataclass
@@ -59,7 +59,7 @@ def main(flags: Flags) -> None:
     with files.new_folder(flags.output_dir) as unfinished:
         for kind in KINDS:
             for number, path in enumerate(things(flags.source_dir / kind)):
-                split = "val" if number % TEST_SHARE == 0 else "train"
+                split = "val" if number % TEST_EVERY == 0 else "train"
                 with Image.open(path) as stamp:
                     thing = stamp.convert("RGBA")
                 for view in range(flags.views):

@@ -289,7 +289,7 @@ def build_programs(
         flags,
         steps_per_epoch=steps_per_epoch,
         num_epochs=flags.num_epochs,
-        warmup_steps=round(WARMUP_EPOCHS * steps_per_epoch),
+        warmup_steps=WARMUP_EPOCHS * steps_per_epoch,
     )
     weights = class_weights(flags.class_weights, labels, classifier.class_dim, classifier.class_names)
     programs = {**training_programs(flags, classifier, rate, weights), "eval": evaluation_program(classifier)}

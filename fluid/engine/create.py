@@ -58,10 +58,10 @@ def create(
     """Choose and start an engine; returns it with the reason for the choice, one line for people.
 
     `auto` takes a GPU through XLA where JAX sees one. On the CPU it takes XLA for Programs that are recurrent or have a
-    `statistics_batch`, and for others if so many `runs` of one are to come (None: very many) that its faster ones pay for compiling; else Paddle's executor,
-    the reference. Paddle's own CUDA build is used only when asked for (`engine="paddle", device="gpu"`). With `hosts`, or in
-    a cluster whose environment says so, this process joins the others. `kernels="off"` leaves the xla engine's own GPU kernels
-    out. Raises EngineError for what is not there.
+    `statistics_batch`, and for others if so many `runs` of one are to come (None: very many) that compiling pays; else
+    Paddle's executor, the reference. Paddle's own CUDA build is used only when asked for (`engine="paddle", device="gpu"`).
+    With `hosts`, or in a cluster whose environment says so, this process joins the others. `kernels="off"` leaves the xla
+    engine's own GPU kernels out. Raises EngineError for what is not there.
     """
     for value, allowed, flag in (
         (engine, ENGINES, "engine"),
