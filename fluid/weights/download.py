@@ -27,8 +27,12 @@ _PERMANENT = {400, 401, 403, 404, 405, 410, 451}
 _USER_AGENT = "fluid-model-zoo"
 
 
-class _Unreachable(Exception):
-    """This address will not give the file, now or in a moment."""
+class _Failed(Exception):
+    """An attempt that failed, and how many attempts at this address it is worth in all; None: as many as there are."""
+
+    def __init__(self, reason: str, worth: int | None = None):
+        super().__init__(reason)
+        self.worth = sys.maxsize if worth is None else worth
 
 
 def download(
@@ -58,48 +62,17 @@ def download(
         WeightsError: no address gave the file (the message names each and its reason), the checksum is wrong, or the
             disk is full or not writable.
     """
-    path = Path(path)
-    part = Path(f"{path}.part")
     reasons = []
     for url in urls:
-        for attempt in range(attempts):
+        for attempt in range(1, attempts + 1):
             try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                _fetch(url, part, path.name, progress)
-                _check(part, sha256, md5)
-                os.replace(part, path)
-                _resume_file(part).unlink(missing_ok=True)
-                return
-            except _WrongChecksum as error:
-                part.unlink(missing_ok=True)
-                _resume_file(part).unlink(missing_ok=True)
-                reasons.append(f"{url}: {error}")
-                # A resumed file may have been put together from two; a second wrong one is what the server has.
-                if attempt > 0:
+                return _attempt(url, Path(path), sha256, md5, progress)
+            except _Failed as failure:
+                reasons.append(f"{url}: {failure}")
+                if attempt >= failure.worth:
                     break
-            except (_Unreachable, urllib.error.HTTPError) as error:
-                reasons.append(f"{url}: {error}")
-                if isinstance(error, _Unreachable) or error.code in _PERMANENT:
-                    break
-            except (
-                urllib.error.URLError,
-                http.client.HTTPException,
-                TimeoutError,
-                ConnectionError,
-                ssl.SSLError,
-            ) as error:
-                reason = getattr(error, "reason", None) or error
-                said = str(reason) or type(reason).__name__
-                reasons.append(f"{url}: {said.splitlines()[0][:200]}")
-                if isinstance(reason, FileNotFoundError):
-                    break
-            except ValueError as error:
-                reasons.append(f"{url}: not an address that can be asked ({error})")
-                break
-            except OSError as error:
-                raise WeightsError(f"{path}: cannot be written ({error.strerror or error}).") from error
-            if attempt + 1 < attempts:
-                time.sleep(pause * 2**attempt)
+            if attempt < attempts:
+                time.sleep(pause * 2 ** (attempt - 1))
     raise WeightsError("The download failed:\n" + "\n".join(f"  {reason}" for reason in dict.fromkeys(reasons)))
 
 
@@ -109,14 +82,37 @@ def file_digest(path: str | os.PathLike, kind: str) -> str:
         return hashlib.file_digest(file, kind).hexdigest()
 
 
-class _WrongChecksum(Exception):
-    pass
+def _attempt(url: str, path: Path, sha256: str | None, md5: str | None, progress: bool) -> None:
+    """Fetch one address once. Raises _Failed for what its server or the connection does, WeightsError for the disk."""
+    part = Path(f"{path}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _fetch(url, part, path.name, progress)
+        if wrong := _wrong_checksum(part, sha256, md5):
+            part.unlink(missing_ok=True)
+            _resume_file(part).unlink(missing_ok=True)
+            # A resumed file may have been put together from two; a second wrong one is what the server has.
+            raise _Failed(wrong, worth=2)
+        os.replace(part, path)
+        _resume_file(part).unlink(missing_ok=True)
+    except urllib.error.HTTPError as error:
+        raise _Failed(str(error), worth=1 if error.code in _PERMANENT else None) from None
+    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError, ssl.SSLError) as error:
+        reason = getattr(error, "reason", None) or error
+        said = (str(reason) or type(reason).__name__).splitlines()[0][:200]
+        raise _Failed(said, worth=1 if isinstance(reason, FileNotFoundError) else None) from None
+    except ValueError as error:
+        raise _Failed(f"not an address that can be asked ({error})", worth=1) from None
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be written ({error.strerror or error}).") from error
 
 
-def _check(part: Path, sha256: str | None, md5: str | None) -> None:
+def _wrong_checksum(part: Path, sha256: str | None, md5: str | None) -> str | None:
+    """What to say of a file that is not the expected one."""
     for kind, expected in (("sha256", sha256), ("md5", md5)):
         if expected is not None and (actual := file_digest(part, kind)) != expected.lower():
-            raise _WrongChecksum(f"its {kind} is {actual}, it should be {expected}")
+            return f"its {kind} is {actual}, it should be {expected}"
+    return None
 
 
 def _resume_file(part: Path) -> Path:
@@ -126,7 +122,7 @@ def _resume_file(part: Path) -> Path:
 def _fetch(url: str, part: Path, label: str, progress: bool) -> None:
     """Bring `part` to completeness. Raises where the connection breaks; what has arrived stays for the next attempt."""
     if urlsplit(url).scheme not in ("http", "https", "file"):
-        raise _Unreachable("not an http, https or file address")
+        raise _Failed("not an http, https or file address", worth=1)
     request = urllib.request.Request(url, headers={"User-Agent": _USER_AGENT, "Accept-Encoding": "identity"})
     have, validator = _arrived(url, part)
     if have:
