@@ -165,28 +165,10 @@ def build_accumulating(
         _check_gradients(accumulate, parameters, gradients)
         _add_guard(accumulate, [])
         weight = accumulate.values.get("loss" + WEIGHT_SUFFIX)
-        for parameter, gradient in gradients:
-            total = _persistent_like(parameter, parameter.name + GRADIENT_SUM_SUFFIX)
-            paddle.assign(total + (gradient if weight is None else gradient * weight.astype(gradient.dtype)), total)
-        if weight is not None:
-            total = _persistent([], dtype_name(weight), WEIGHT_SUM)
-            paddle.assign(total + weight, total)
-
+        _add_up(gradients, weight)
     apply = _empty(name + " (apply)", [])
     with _building(apply):
-        pairs, sums = [], []
-        divisor = paddle.full([], batches, "float32")
-        if weight is not None:
-            sums.append(_persistent([], dtype_name(weight), WEIGHT_SUM))
-            # No sample counted in any batch: the gradients are zero, and stay so.
-            divisor = paddle.maximum(sums[0], paddle.full_like(sums[0], 1e-12))
-        for source, _ in gradients:
-            attributes = paddle.ParamAttr(name=source.name, learning_rate=source.optimize_attr["learning_rate"])
-            parameter = paddle.create_parameter(list(source.shape), dtype_name(source), attr=attributes)
-            parameter.regularizer, parameter.need_clip = source.regularizer, source.need_clip
-            total = _persistent_like(source, source.name + GRADIENT_SUM_SUFFIX)
-            pairs.append((parameter, total / divisor.astype(total.dtype)))
-            sums.append(total)
+        pairs, sums = _mean_gradients([parameter for parameter, _ in gradients], batches, weight)
         optimizer().apply_gradients(pairs)
         for total in sums:
             paddle.assign(paddle.zeros_like(total), total)
@@ -291,6 +273,36 @@ def _declare_carry(program: Program, carry: Mapping[str, str]) -> None:
                 f"instead of {item.dtype} {list(item.shape)} along {item.batch}"
             )
     program.carry = dict(carry)
+
+
+def _add_up(gradients: Sequence[tuple[Value, Value]], weight: Value | None) -> None:
+    """Add the gradients of a batch, times its weight if it has one, to their sums, and that to the sum of weights."""
+    for parameter, gradient in gradients:
+        total = _persistent_like(parameter, parameter.name + GRADIENT_SUM_SUFFIX)
+        paddle.assign(total + (gradient if weight is None else gradient * weight.astype(gradient.dtype)), total)
+    if weight is not None:
+        total = _persistent([], dtype_name(weight), WEIGHT_SUM)
+        paddle.assign(total + weight, total)
+
+
+def _mean_gradients(
+    sources: Sequence[Value], batches: int, weight: Value | None
+) -> tuple[list[tuple[Value, Value]], list[Value]]:
+    """The parameters `sources` of another Program in this one, each with its mean gradient; and the sums these are made of."""
+    pairs, sums = [], []
+    divisor = paddle.full([], batches, "float32")
+    if weight is not None:
+        sums.append(_persistent([], dtype_name(weight), WEIGHT_SUM))
+        # No sample counted in any batch: the gradients are zero, and stay so.
+        divisor = paddle.maximum(sums[0], paddle.full_like(sums[0], 1e-12))
+    for source in sources:
+        attributes = paddle.ParamAttr(name=source.name, learning_rate=source.optimize_attr["learning_rate"])
+        parameter = paddle.create_parameter(list(source.shape), dtype_name(source), attr=attributes)
+        parameter.regularizer, parameter.need_clip = source.regularizer, source.need_clip
+        total = _persistent_like(source, source.name + GRADIENT_SUM_SUFFIX)
+        pairs.append((parameter, total / divisor.astype(total.dtype)))
+        sums.append(total)
+    return pairs, sums
 
 
 def _check_gradients(
