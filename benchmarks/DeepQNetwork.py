@@ -32,6 +32,7 @@ from DeepQNetwork.recipe import Recipe, fill
 from fluid import programs as programs_in_files
 from fluid.checkpoint import find_best
 from fluid.checkpoint import load as load_checkpoint
+from fluid.engine import Engine
 from fluid.engine.xla import create
 from fluid.interface import Interface
 
@@ -110,8 +111,6 @@ def restore(folder: Path) -> tuple[dict[str, Interface], dict[str, np.ndarray], 
 def learn(arguments: argparse.Namespace) -> None:
     """Train a recipe from its captured Programs, then evaluate the best weights, export them and record a game."""
     from DeepQNetwork.train import Flags, main
-    from DeepQNetwork.video import recording
-    from DeepQNetwork.watch import watch
 
     began = time.perf_counter()
     programs, _, agent, recipe = restore(arguments.graphs / arguments.recipe)
@@ -136,14 +135,9 @@ def learn(arguments: argparse.Namespace) -> None:
     for name in ("log.jsonl", "train.log", "curves.png"):
         shutil.copy(folder / name, output / name)
     engine = create(arguments.device, arguments.precision, arguments.seed)
-    engine.load(policy)
+    player = player_of(engine, programs["act"], policy, agent)
     testing = environments.make(recipe.env, arguments.test_episodes, protocol=recipe.protocol)
-
-    def q_function(states: np.ndarray) -> np.ndarray:
-        return np.asarray(engine.run(programs["act"], {"state": states})["q_values"])
-
     # Other games than those that chose the weights.
-    player = Player(agent, q_function, epsilon=0.01)
     final = play(player, testing, episodes=arguments.final_episodes, seed=arguments.seed + 15_485_863)
     result = {
         "recipe": arguments.recipe,
@@ -162,10 +156,28 @@ def learn(arguments: argparse.Namespace) -> None:
     }
     save(output / "result.json", versions=installed(), **result)
     print(f"final: {final}\n{json.dumps(result, indent=1)}", flush=True)
-    game = environments.make_game(agent.env, protocol=agent.protocol)
-    for suffix in ("gif", "mp4"):
-        with recording(output / f"{arguments.recipe}.{suffix}", 15, game.screens_per_second) as recorder:
-            watch(player, game, episodes=1, seed=arguments.seed, recorder=recorder, max_seconds=40)
+    record_game(player, output / arguments.recipe, arguments.seed)
+
+
+def player_of(engine: Engine, act: Interface, policy: dict[str, np.ndarray], agent: Agent) -> Player:
+    """What plays by the weights `policy`."""
+    engine.load(policy)
+
+    def q_function(states: np.ndarray) -> np.ndarray:
+        return np.asarray(engine.run(act, {"state": states})["q_values"])
+
+    return Player(agent, q_function, epsilon=0.01)
+
+
+def record_game(player: Player, path: Path, seed: int) -> None:
+    """The first 40 seconds of a game, as PATH.gif and PATH.mp4."""
+    from DeepQNetwork.video import recording
+    from DeepQNetwork.watch import watch
+
+    game = environments.make_game(player.agent.env, protocol=player.agent.protocol)
+    for suffix in (".gif", ".mp4"):
+        with recording(path.with_suffix(suffix), 15, game.screens_per_second) as recorder:
+            watch(player, game, episodes=1, seed=seed, recorder=recorder, max_seconds=40)
 
 
 def compare(arguments: argparse.Namespace) -> None:

@@ -65,30 +65,7 @@ def measure_torch(
     network.train(training)
     if synchronised:
         network = torch.nn.SyncBatchNorm.convert_sync_batchnorm(network)
-    images = torch.randn(batch, 3, 224, 224, device="cuda").to(memory_format=torch.channels_last)
-    labels = torch.randint(0, 1000, (batch,), device="cuda")
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4, fused=True)
-    loss_function = torch.nn.CrossEntropyLoss()
-    if processes:
-        network = torch.nn.parallel.DistributedDataParallel(network, gradient_as_bucket_view=True)
-    if how == "compiled":
-        mode = "reduce-overhead" if not training and batch == 1 else "default"
-        forward = torch.compile(network, mode=mode)
-    else:
-        forward = network
-
-    def train_step() -> None:
-        with torch.autocast("cuda", torch.bfloat16, enabled=precision == "bf16"):
-            loss = loss_function(forward(images), labels)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-
-    def infer_step() -> None:
-        with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16, enabled=precision == "bf16"):
-            forward(images)
-
-    step = train_step if training else infer_step
+    step = torch_step(network, batch, precision, how, training, distributed=processes > 0)
 
     def run(count: int) -> float:
         torch.cuda.synchronize()
@@ -105,6 +82,35 @@ def measure_torch(
     if processes:
         torch.distributed.destroy_process_group()
     return {"images_per_second": speeds, "first_step_seconds": round(first, 1), "version": torch.__version__}
+
+
+def torch_step(
+    network: Any, batch: int, precision: str, how: str, training: bool, *, distributed: bool
+) -> Callable[[], None]:
+    """A step of training, or of inference, on random images."""
+    import torch
+
+    images = torch.randn(batch, 3, 224, 224, device="cuda").to(memory_format=torch.channels_last)
+    labels = torch.randint(0, 1000, (batch,), device="cuda")
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4, fused=True)
+    loss_function = torch.nn.CrossEntropyLoss()
+    if distributed:
+        network = torch.nn.parallel.DistributedDataParallel(network, gradient_as_bucket_view=True)
+    mode = "reduce-overhead" if not training and batch == 1 else "default"
+    forward = torch.compile(network, mode=mode) if how == "compiled" else network
+
+    def train_step() -> None:
+        with torch.autocast("cuda", torch.bfloat16, enabled=precision == "bf16"):
+            loss = loss_function(forward(images), labels)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    def infer_step() -> None:
+        with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16, enabled=precision == "bf16"):
+            forward(images)
+
+    return train_step if training else infer_step
 
 
 def measure_zoo(
