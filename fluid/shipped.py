@@ -127,7 +127,7 @@ def sha256(files: Iterable[Path]) -> str:
 
 
 def _own_modules(task: Path) -> set[Path]:
-    """The modules of a task that its network.py is made of."""
+    """The modules of a task that its network.py is made of, those of packages in it among them."""
     found: set[Path] = set()
     waiting = [task / "network.py"]
     while waiting:
@@ -138,5 +138,6 @@ def _own_modules(task: Path) -> set[Path]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and node.module and node.module.partition(".")[0] == task.name:
                 inside = task.parent.joinpath(*node.module.split("."))
-                waiting += [inside.with_suffix(".py"), *(inside / f"{alias.name}.py" for alias in node.names)]
+                names = ("__init__", *(alias.name for alias in node.names))
+                waiting += [inside.with_suffix(".py"), *(inside / f"{name}.py" for name in names)]
     return found

@@ -35,10 +35,14 @@ def recipe(units: int, **options: bool) -> Recipe:
 
 @pytest.fixture
 def task(tmp_path: Path) -> Path:
-    """A task whose network is described in two of its modules."""
+    """A task whose network is described in some of its modules, and in a package."""
     folder = tmp_path / "some_task"
-    folder.mkdir()
-    (folder / "network.py").write_text("from some_task import sizes\nfrom some_task.layers import one\n")
+    (folder / "models").mkdir(parents=True)
+    (folder / "network.py").write_text(
+        "from some_task import sizes\nfrom some_task.layers import one\nfrom some_task.models import find\n"
+    )
+    (folder / "models" / "__init__.py").write_text("from some_task.models.small import find\n")
+    (folder / "models" / "small.py").write_text("")
     (folder / "layers.py").write_text("one = 1\n")
     (folder / "sizes.py").write_text("")
     (folder / "infer.py").write_text("")
@@ -83,7 +87,7 @@ def test_another_network_is_built_and_the_reason_said(task):
     assert some.how.endswith("the Program 'infer' was built: none comes along for this network and these flags")
 
 
-@pytest.mark.parametrize("module", ["network.py", "layers.py", "sizes.py"])
+@pytest.mark.parametrize("module", ["network.py", "layers.py", "sizes.py", "models/__init__.py", "models/small.py"])
 def test_none_is_taken_once_the_code_is_another(task, module):
     shipped.write(task, [recipe(2)])
     (task / "infer.py").write_text("# is no part of the network\n")

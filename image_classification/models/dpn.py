@@ -1,7 +1,7 @@
 """Dual path networks.
 
-Chen, Li, Xiao, Jin, Yan & Feng, "Dual Path Networks", NIPS 2017, https://arxiv.org/abs/1707.01629, table 1. The last pooling is over the whole plane, which at 224 x 224 pixels is the
-paper's 7x7 window.
+Chen, Li, Xiao, Jin, Yan & Feng, "Dual Path Networks", NIPS 2017, https://arxiv.org/abs/1707.01629, table 1. The last
+pooling is over the whole plane, which at 224 x 224 pixels is the paper's 7x7 window.
 """
 
 from dataclasses import dataclass
