@@ -6,6 +6,7 @@ from fluid.data import PlainPlan, Source
 from fluid.errors import DataError
 from fluid.media import read_named
 from fluid.reading import SHUFFLE, Sample, generator
+from fluid.text import decoded_lines
 from image_classification.classes import canonical, labels_of, listed
 from image_classification.reader import ImageList
 
@@ -41,11 +42,7 @@ def class_weights(spec: str | None, labels: np.ndarray, class_dim: int, names: l
 def read_weights(path: Path, class_dim: int, names: list[str]) -> np.ndarray:
     """The weights in a file, [class_dim]; raises as `class_weights`."""
     weights = np.ones(class_dim)
-    try:
-        lines = read_named(path).decode("utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise DataError(f"{path}: is not UTF-8 text") from None
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(decoded_lines(read_named(path).splitlines(), str(path)), 1):
         if line.strip():
             name, _, word = line.strip().rpartition(" ")
             try:

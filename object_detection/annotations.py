@@ -25,7 +25,7 @@ from typing import Any
 
 from fluid.errors import DataError
 from fluid.media import EXTENSIONS, image_size, read_bytes, read_image, read_named
-from fluid.text import read_json
+from fluid.text import decoded_lines, read_json
 
 import numpy as np
 
@@ -358,8 +358,5 @@ def _lines(path: Path) -> list[str]:
 
 def _numbered_lines(path: Path) -> list[tuple[int, str]]:
     """The lines that are not blank, with their numbers in the file."""
-    try:
-        lines = read_named(path).decode("utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise DataError(f"{path}: is not UTF-8 text") from None
+    lines = decoded_lines(read_named(path).splitlines(), str(path))
     return [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
