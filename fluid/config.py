@@ -260,7 +260,6 @@ def parse(
     *,
     aliases: Mapping[str, str] | None = None,
     retired: Mapping[str, str] | None = None,
-    description: str | None = None,
 ) -> Config:
     """Read the command line into `config`; a wrong flag or value, one outside its range too, exits with code 2.
 
@@ -269,16 +268,13 @@ def parse(
         argv: the words after the script's name; None takes those of the process.
         aliases: older spelling of a flag -> name of the field, beside those that the fields declare by `Was`.
         retired: flags that mean nothing any more -> a note, printed once.
-        description: head of `--help`.
 
     Beside tyro's own forms it takes what users of 2018 write: `--use_gpu=True`, `--image_shape 3,224,224`, `--flag
     True|False|1|0` for a switch, and underscores or dashes in names.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     words = _translate(words, config, {**former_names(config), **(aliases or {})}, retired or {})
-    result = tyro.cli(
-        config, args=words, description=description, config=(tyro.conf.FlagConversionOff,), use_underscores=True
-    )
+    result = tyro.cli(config, args=words, config=(tyro.conf.FlagConversionOff,), use_underscores=True)
     _check_ranges(result)
     object.__setattr__(result, _NAMED, {word[2:] for word in words if word.startswith("--")})
     return result

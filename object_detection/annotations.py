@@ -158,8 +158,8 @@ def has_split(data_dir: Path, split: str) -> bool:
     return any((data_dir / name).is_file() for name in files) or _yolo_folders(data_dir, split) is not None
 
 
-def open_data(data_dir: Path, split: str, class_names: Sequence[str] = ()) -> DataSet:
-    """The pictures of a split, whatever the layout; `class_names` where the data does not tell them.
+def open_data(data_dir: Path, split: str) -> DataSet:
+    """The pictures of a split, whatever the layout.
 
     Raises DataError if there is no such data, or a file is missing or damaged.
     """
@@ -174,12 +174,12 @@ def open_data(data_dir: Path, split: str, class_names: Sequence[str] = ()) -> Da
             (_picture(data_dir / "JPEGImages", stem), data_dir / "Annotations" / f"{stem}.xml", f"{voc}:{number}")
             for number, stem in stems
         ]
-        return read_voc(voc, pairs, _class_names(data_dir, class_names))
+        return read_voc(voc, pairs, _class_names(data_dir))
     if listed.is_file():
         pairs = [(data_dir / image, data_dir / xml, where) for image, xml, where in _pairs(listed)]
-        return read_voc(listed, pairs, _class_names(data_dir, class_names))
+        return read_voc(listed, pairs, _class_names(data_dir))
     if yolo is not None:
-        return read_yolo(*yolo, _class_names(data_dir, class_names))
+        return read_yolo(*yolo, _class_names(data_dir))
     raise DataError(
         f"{data_dir}: has no split {split}: none of ImageSets/Main/{split}.txt (VOC), annotations/instances_{split}.json "
         f"(COCO), labels/{split}/ (YOLO), {split}.txt (lines `image annotation.xml`)"
@@ -316,9 +316,7 @@ def _pairs(path: Path) -> list[tuple[str, str, str]]:
     return pairs
 
 
-def _class_names(data_dir: Path, given: Sequence[str]) -> list[str]:
-    if given:
-        return list(given)
+def _class_names(data_dir: Path) -> list[str]:
     for name in ("label_list", "classes.txt"):
         if (data_dir / name).is_file():
             # Lists of 2018 began with the background, which has no number here.

@@ -16,6 +16,8 @@ AUTOMATIC_NAME = re.compile(
     r"(conv2d|depthwise_conv2d|conv2d_transpose|batch_norm|fc|gru|lstmp|layer_norm|embedding|gru_unit)_\d+\.[wb]_\d+$"
 )
 WRAPPERS = ("module.", "model.", "_orig_mod.")
+SHOWN = 6
+"""Names in a message."""
 
 
 def has_automatic_names(weights: Mapping[str, np.ndarray]) -> bool:
@@ -204,6 +206,6 @@ def _shapes(items: Mapping[str, tuple[tuple, tuple]]) -> list[str]:
     return [f"{name} {list(in_file)} -> {list(in_network)}" for name, (in_file, in_network) in items.items()]
 
 
-def _some(items: list[str], limit: int = 6) -> str:
-    rest = f", and {len(items) - limit} more" if len(items) > limit else ""
-    return ", ".join(items[:limit]) + rest
+def _some(items: list[str]) -> str:
+    rest = f", and {len(items) - SHOWN} more" if len(items) > SHOWN else ""
+    return ", ".join(items[:SHOWN]) + rest

@@ -170,7 +170,7 @@ def find_entry(name: str, task_folder: str | os.PathLike) -> Entry | None:
 
 
 def resolve(
-    spec: str | os.PathLike, task_folder: str | os.PathLike, names: Collection[str] | None = None, progress: bool = True
+    spec: str | os.PathLike, task_folder: str | os.PathLike, names: Collection[str] | None = None
 ) -> tuple[Path, Entry | None]:
     """What `--pretrained_model` means: a path as it is, or a registered name, fetched if need be.
 
@@ -178,7 +178,6 @@ def resolve(
         spec: a path that exists, a name of the task's weights.toml, or the address of an archive or a file of weights.
         task_folder: folder of the task.
         names: the network's variables, by which the right folder inside an archive is found.
-        progress: show a progress bar while downloading.
 
     Returns:
         The file or folder for `fluid.weights.read_weights`, and the entry (None for a path or an address).
@@ -187,9 +186,9 @@ def resolve(
         WeightsError: neither a path nor a name (the message has the nearest names), or fetching failed.
     """
     if "://" in str(spec):
-        return fetch(_entry_of_address(str(spec), Path(task_folder).name), names, progress=progress), None
+        return fetch(_entry_of_address(str(spec), Path(task_folder).name), names), None
     entry = identify(spec, task_folder)
-    return (Path(spec) if entry is None else fetch(entry, names, progress=progress)), entry
+    return (Path(spec) if entry is None else fetch(entry, names)), entry
 
 
 def identify(spec: str | os.PathLike, task_folder: str | os.PathLike) -> Entry | None:
