@@ -72,11 +72,13 @@ def whole(path: str | os.PathLike[str], error: type[UserError] = UserError, *, s
     """The name to write a file or folder under, which gets its own after the block; of a block that fails nothing is left.
 
     Until then it ends in `suffix`. The folder around it is made. What was there is replaced if it is a file or an empty
-    folder. Raises `error` for an OSError.
+    folder. Raises `error` for an OSError, and where a device or a pipe is: /dev/null would be a file afterwards.
     """
     path = Path(path)
     unfinished = partial(path, suffix)
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise error(f"{path}: is a pipe, a socket or a device; name a file")
         path.parent.mkdir(parents=True, exist_ok=True)
         yield unfinished
         os.replace(unfinished, path)

@@ -78,6 +78,16 @@ def test_what_is_written_appears_whole_or_not_at_all(tmp_path, kind):
         pass
 
 
+def test_a_pipe_or_a_device_is_not_replaced_by_a_file(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    (tmp_path / "link").symlink_to(pipe)
+    for name in ("pipe", "link"):
+        with pytest.raises(DataError, match=f"{name}: is a pipe"), files.whole(tmp_path / name, DataError):
+            pytest.fail("nothing is to be written")
+    assert pipe.is_fifo() and sorted(path.name for path in tmp_path.iterdir()) == ["link", "pipe"]
+
+
 def test_output_that_nobody_reads_is_no_fault_of_the_file(tmp_path):
     with pytest.raises(BrokenPipeError), files.whole(tmp_path / "net"):
         raise BrokenPipeError
