@@ -47,13 +47,12 @@ def write_result(
 ) -> None:
     """Write FOLDER/result.json, what an evaluation found of which weights on how many samples, and name it and its pictures.
 
-    Raises UserError if it cannot be written.
+    It is there whole or not at all. Raises UserError if it cannot be written.
     """
-    path = make_folder(folder) / "result.json"
-    with writing(path):
-        whole = {"weights": weights, "data": data, "samples": samples, **result}
-        text = json.dumps(whole, indent=1, ensure_ascii=False) + "\n"
-        path.write_text(text, encoding="utf-8", errors="backslashreplace")
+    path = folder / "result.json"
+    text = json.dumps({"weights": weights, "data": data, "samples": samples, **result}, indent=1, ensure_ascii=False)
+    with files.whole(path) as unfinished:
+        unfinished.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
     say_written(folder, [path.name, *(picture.name for picture in pictures)])
 
 

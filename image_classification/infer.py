@@ -28,10 +28,11 @@ from fluid.arrays import write_npz
 from fluid.config import ArrayFlags, BatchFlags, Count, EngineFlags, ExportedFlags, Was, defaults, nearest
 from fluid.data import batches_for_all
 from fluid.errors import DataError, UserError, raise_unreadable
+from fluid.files import whole
 from fluid.interface import Interface
 from fluid.picture_files import prepared
 from fluid.pictures import draw_sheet
-from fluid.records import json_lines, say_written, set_aside, writing
+from fluid.records import json_lines, say_written, set_aside
 from fluid.run import console, script
 from fluid.runner import Runner, run_arrays
 from image_classification.classes import with_labels_of
@@ -204,8 +205,8 @@ def best_classes(classifier: Classifier, logits: np.ndarray, count: int) -> list
 def write_results(folder: Path, records: list[dict[str, Any]], seen: list[np.ndarray]) -> None:
     """predictions.csv and, of the first pictures, sheet.png: what the network saw and what it took it for."""
     with (
-        writing(folder / "predictions.csv"),
-        open(folder / "predictions.csv", "w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+        whole(folder / "predictions.csv") as unfinished,
+        open(unfinished, "w", encoding="utf-8", errors="surrogateescape", newline="") as file,
     ):
         writer = csv.writer(file)
         writer.writerow(["image", "rank", "class", "name", "score"])

@@ -75,6 +75,21 @@ def test_results_of_an_earlier_call_are_kept(tmp_path, capsys):
     assert (tmp_path / "new" / "before.1" / "found.jsonl").read_text() == "1"
 
 
+def test_of_a_result_that_cannot_be_written_the_earlier_one_stays(tmp_path, monkeypatch):
+    write_result(tmp_path, {"acc1": 1.0}, weights="w", data="d", samples=1)
+    before = (tmp_path / "result.json").read_text()
+
+    def full(path: Path, text: str, **options: str) -> None:
+        path.write_bytes(text[:9].encode())
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(UserError, match=r"result.json: cannot be written \(No space"):
+        write_result(tmp_path, {"acc1": 0.5}, weights="w", data="d", samples=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
+    assert (tmp_path / "result.json").read_text() == before
+
+
 def test_names_that_are_no_text_come_back_from_json(tmp_path):
     name = os.fsdecode(b"\xff.jpg")
     with json_lines(tmp_path / "records.jsonl") as write:
