@@ -1135,3 +1135,24 @@ def test_what_is_not_a_number_counts_as_largest() -> None:
     assert expected["largest"].sum() == 2 * 572
     for name, wanted in expected.items():
         assert np.array_equal(actual[name], wanted), name
+
+
+def test_a_product_of_any_number_of_samples_with_one_matrix() -> None:
+    """Paddle declares one sample for it, and computes all."""
+
+    def network(x: Any, training: bool) -> dict[str, Any]:
+        x.stop_gradient = False
+        one = paddle.ones([1, 4, 2]) * 0.5
+        products = [paddle.matmul(x, one), paddle.einsum("nij,njk->nik", x, one)]
+        assert [list(product.shape) for product in products] == [[1, 3, 2]] * 2
+        squares = [paddle.square(product + 1.0) for product in products]
+        (gradient,) = paddle.static.gradients([paddle.sum(squares[0]) + paddle.sum(squares[1])], [x])
+        joined = paddle.concat([product.flatten() for product in products])
+        return {"matmul": squares[0], "einsum": squares[1], "joined": joined, "gradient": gradient}
+
+    axes = {"matmul": None, "einsum": None, "joined": None}
+    program = build(network, [Input("x", (None, 3, 4))], name="products", training=True, batch_axes=axes)
+    values = np.random.default_rng(0).normal(size=(5, 3, 4)).astype(np.float32)
+    expected, actual = (engine.run(program, {"x": values}) for engine in (PaddleEngine(), create("cpu")))
+    for name, wanted in expected.items():
+        assert actual[name].shape == wanted.shape and difference(actual[name], wanted) < 1e-5, name

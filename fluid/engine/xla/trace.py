@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from fluid.engine.xla.gradients import SUFFIX, Gradients, operands_by_name
-from fluid.engine.xla.graph import Block, Graph, Operation, Uses, in_place_pairs
+from fluid.engine.xla.graph import Block, Graph, Operation, Uses, in_place_pairs, present
 from fluid.engine.xla.kernels import Kernels
 from fluid.engine.xla.layout import (
     ChannelsLast,
@@ -32,6 +32,9 @@ from fluid.errors import EngineError
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+_SPREADING = ("pd_op.matmul", "pd_op.einsum")
+"""What Paddle declares one product for where it makes a free number of them."""
 
 Handler = Callable[["Trace", Operation], Sequence[Any] | Iterable[Any]]
 """Executes an operation that has blocks, or works on what loops fill: it changes the trace itself."""
@@ -57,6 +60,8 @@ class Trace:
     """None: everything by rules."""
     placed: set[int] = field(default_factory=set)
     """Writes to arrays of loops for which there is room, by operation: their places are known although not while tracing."""
+    misdeclared: set[int] = field(default_factory=set)
+    """Values of `_SPREADING` operations whose declared shapes are wrong, and what is made of them."""
     made: dict[Any, Any] = field(default_factory=dict)
     """What kernels made beside the results of the operation at hand, for those that follow; see who fills it."""
 
@@ -79,6 +84,7 @@ class Trace:
             {},
             True,
             placed=self.placed,
+            misdeclared=self.misdeclared,
         )
 
     def block(self, block: Block) -> None:
@@ -89,7 +95,9 @@ class Trace:
     def operation(self, operation: Operation) -> None:
         """Execute one operation."""
         if any(value in self.fed for value in operation.inputs):
-            self.fed.update(value for value in operation.outputs if value is not None)
+            self.fed.update(present(operation.outputs))
+        if any(value in self.misdeclared for value in operation.inputs):
+            self.misdeclared.update(present(operation.outputs))
         results: Iterable[Any]
         if operation.name in STRUCTURE:
             results = STRUCTURE[operation.name](operation, *self.operands(operation))
@@ -205,9 +213,10 @@ class Trace:
         if not jnp.issubdtype(array.dtype, jnp.floating) and not jnp.issubdtype(wanted, jnp.floating):
             array = array.astype(wanted)
         shape = channels_first_shape(result) if isinstance(result, ChannelsLast) else array.shape
-        fits = len(shape) == len(declared.shape) and all(
-            have == want or want < 0 for have, want in zip(shape, declared.shape, strict=True)
-        )
+        fits = all(have == want or want < 0 for have, want in zip(shape, declared.shape, strict=False))
+        if not fits and operation.name in _SPREADING and 1 in declared.shape:
+            self.misdeclared.add(value)
+        fits = len(shape) == len(declared.shape) and (fits or value in self.misdeclared)
         reduced = self.policy.reduced and {str(array.dtype), declared.dtype} == {"float32", "bfloat16"}
         if not fits or (array.dtype != wanted and not reduced):
             raise EngineError(
