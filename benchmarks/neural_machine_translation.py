@@ -236,7 +236,8 @@ def in_graph(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
                 for _ in range(3):
                     function(place)
             torch.cuda.current_stream().wait_stream(stream)
-            with torch.cuda.graph(graph):
+            # JAX's threads in this process may call CUDA meanwhile.
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 result = function(place)
         place.copy_(array)
         graph.replay()
