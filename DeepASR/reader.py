@@ -40,7 +40,6 @@ class Utterances:
         seed: of where it is cut.
         augmentation: what is changed at random; None: nothing.
         lengths: that batches are padded to; none: a few that fit.
-        multiple: see `fluid.buckets.Buckets`.
 
     Raises DataError if an utterance has no alignment, or there is none, UserError if one is longer than all lengths.
     """
@@ -55,7 +54,6 @@ class Utterances:
         seed: int = 0,
         augmentation: AugmentationFlags | None = None,
         lengths: Sequence[int] = (),
-        multiple: int = 1,
     ) -> None:
         if lacking := [name for name in part if name not in part.alignments]:
             raise DataError(
@@ -76,7 +74,7 @@ class Utterances:
         frames = np.array([self._longest(*piece) for piece in self.pieces])
         if lengths and frames.max() > max(lengths):
             raise UserError(f"--lengths: {frames.max()} frames are needed, as many as the longest piece may have")
-        self.buckets = Buckets(frames, tuple(sorted(lengths)) or edges_of(frames), batch_size, multiple, by="rows")
+        self.buckets = Buckets(frames, tuple(sorted(lengths)) or edges_of(frames), batch_size, by="rows")
 
     def __len__(self) -> int:
         return len(self.pieces)
