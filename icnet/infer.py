@@ -106,7 +106,7 @@ def main(flags: Flags) -> list[dict[str, Any]]:
     console.print(f"ICNet of width {opened.facts.width:g}, {runner.how}", markup=False)
     unreadable: list[DataError] = []
     found = media.pictures(words, step=flags.frame_step, unreadable=unreadable.append)
-    records = segment(Labeller(runner, segmenter, flags.long_side), found, flags)
+    records = segment(Labeller(runner, segmenter, flags.long_side), found, words, flags)
     raise_unreadable(unreadable, len(words))
     return records
 
@@ -209,17 +209,19 @@ def _padded(image: np.ndarray, size: Size) -> np.ndarray:
     return cv2.copyMakeBorder(image, 0, below, 0, beside, cv2.BORDER_CONSTANT, value=mean)
 
 
-def segment(labeller: Labeller, found: Iterator[tuple[str, np.ndarray]], flags: Flags) -> list[dict[str, Any]]:
-    """Label pictures, those of one size that follow each other together; write and print."""
+def segment(
+    labeller: Labeller, found: Iterator[tuple[str, np.ndarray]], files: Sequence[str], flags: Flags
+) -> list[dict[str, Any]]:
+    """Label the pictures found in `files`, those of one size that follow each other together; write and print."""
     folder, classes = set_aside(flags.output_dir, [SHARES]), labeller.segmenter.classes
     records, names = [], Names()
-    with json_lines(folder / SHARES) as write, media.until_interrupted(flags.images):
-        for batch in batches_of_one_size(found, media.batch_size(flags.images, flags.test_batch_size)):
+    with json_lines(folder / SHARES) as write, media.until_interrupted(files):
+        for batch in batches_of_one_size(found, media.batch_size(files, flags.test_batch_size)):
             for (place, image), label in zip(batch, labeller([image for _, image in batch])):
                 stem = names.of(place)
                 write_all(folder, stem, image, label, classes, flags)
-                files = [name_of(stem, kind) for kind in flags.write]
-                record = {"image": place, "files": files, "shares": shares(label, classes)}
+                written = [name_of(stem, kind) for kind in flags.write]
+                record = {"image": place, "files": written, "shares": shares(label, classes)}
                 write(record)
                 records.append(record)
                 shown = ", ".join(

@@ -13,7 +13,7 @@ Prints the best classes of each image and writes predictions.jsonl, predictions.
 import csv
 import itertools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -111,9 +111,9 @@ def main(flags: Flags) -> list[dict[str, Any]]:
     unreadable: list[DataError] = []
     pictures = read_all(files, classifier, flags, unreadable.append)
     if flags.feature is not None:
-        records = extract(runner, classifier, pictures, flags)
+        records = extract(runner, classifier, pictures, names, flags)
     else:
-        records = classify(runner, classifier, pictures, flags)
+        records = classify(runner, classifier, pictures, names, flags)
     raise_unreadable(unreadable, len(files))
     return records
 
@@ -172,11 +172,13 @@ def outputs_of(
         yield from ((place, views[0], label, row) for (place, views, label), row in zip(batch, rows, strict=True))
 
 
-def classify(runner: Runner, classifier: Classifier, pictures: Iterator[Named], flags: Flags) -> list[dict[str, Any]]:
-    """Print and write the best classes of each picture."""
+def classify(
+    runner: Runner, classifier: Classifier, pictures: Iterator[Named], names: Sequence[str], flags: Flags
+) -> list[dict[str, Any]]:
+    """Print and write the best classes of each picture in the files `names`."""
     folder = set_aside(flags.output_dir, RESULTS)
     records, seen = [], []
-    with json_lines(folder / "predictions.jsonl") as write, media.until_interrupted(flags.images):
+    with json_lines(folder / "predictions.jsonl") as write, media.until_interrupted(names):
         for place, image, label, logits in outputs_of(runner, classifier, pictures, flags.test_batch_size, "logits"):
             record = {"image": place, "predictions": best_classes(classifier, logits, flags.top_k)}
             if label is not None:
@@ -224,10 +226,12 @@ def write_results(folder: Path, records: list[dict[str, Any]], seen: list[np.nda
     say_written(folder, ["predictions.jsonl", "predictions.csv", "sheet.png"])
 
 
-def extract(runner: Runner, classifier: Classifier, pictures: Iterator[Named], flags: Flags) -> list[dict[str, Any]]:
-    """Write a layer's output of all pictures to features.npz: `features` [N, ...] and `images`, their places."""
+def extract(
+    runner: Runner, classifier: Classifier, pictures: Iterator[Named], names: Sequence[str], flags: Flags
+) -> list[dict[str, Any]]:
+    """Write a layer's output of all pictures in the files `names` to features.npz: `features` [N, ...] and `images`, their places."""
     places, features = [], []
-    with media.until_interrupted(flags.images):
+    with media.until_interrupted(names):
         for place, _, _, output in outputs_of(runner, classifier, pictures, flags.test_batch_size, flags.feature):
             places.append(place)
             features.append(output)

@@ -102,7 +102,7 @@ def main(flags: Flags) -> list[dict[str, Any]]:
         run, look = partial(runner.engine.run, program), partial(search.read, recognizer)
         return recognize(run, look, recognizer, shown, how, flags.test_batch_size)
 
-    records = write_all(flags, found, read)
+    records = write_all(flags, found, names, read)
     raise_unreadable(unreadable, len(names))
     return records
 
@@ -142,11 +142,13 @@ def named_pictures(
         yield from ((f"{place} box {number}", rectify(picture, box)) for number, box in enumerate(boxes, 1))
 
 
-def write_all(flags: Flags, found: Iterator[Named], read: Callable[[list[Named]], list[Word]]) -> list[dict[str, Any]]:
-    """Read, print and write everything, some batches at a time."""
+def write_all(
+    flags: Flags, found: Iterator[Named], files: Sequence[str], read: Callable[[list[Named]], list[Word]]
+) -> list[dict[str, Any]]:
+    """Read, print and write everything that was found in `files`, some batches at a time."""
     folder, records, shown = set_aside(flags.output_dir, RESULTS), [], []
-    at_once = media.batch_size(flags.images, AT_ONCE * flags.test_batch_size)
-    with json_lines(folder / RESULTS[0]) as write, media.until_interrupted(flags.images):
+    at_once = media.batch_size(files, AT_ONCE * flags.test_batch_size)
+    with json_lines(folder / RESULTS[0]) as write, media.until_interrupted(files):
         while some := list(itertools.islice(found, at_once)):
             for (place, picture), word in zip(some, read(some), strict=True):
                 record = {"image": place, **word.to_record()}
