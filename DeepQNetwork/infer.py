@@ -16,7 +16,7 @@ if __package__ in (None, ""):
 from DeepQNetwork import pictures
 from DeepQNetwork.agent import Agent
 from DeepQNetwork.environments import make_game
-from DeepQNetwork.flags import ALIASES, PlayerFlags
+from DeepQNetwork.flags import ALIASES, RETIRED, PlayerFlags
 from DeepQNetwork.opening import open_agent
 from DeepQNetwork.player import check_actions, load_player
 from DeepQNetwork.video import check_name, recording
@@ -64,7 +64,7 @@ def main(flags: Flags) -> list[dict[str, Any]]:
     agent = player.agent
     game = make_game(agent.env, protocol=agent.protocol, view=agent.view)
     check_actions(agent, game)
-    console.print(f"{game.description}", markup=False)
+    console.print(game.description, markup=False)
     console.print(f"{agent.network}; {player.how}; epsilon {flags.test_epsilon:g}, seed {flags.seed}", markup=False)
     screen = {"none": None, "terminal": pictures.TerminalScreen, "window": pictures.WindowScreen}[flags.show]
     rate = flags.video_fps or (15 if flags.video and flags.video.suffix == ".gif" else 30)
@@ -93,4 +93,4 @@ def build_program(agent: Agent) -> Interface:
 
 
 if __name__ == "__main__":
-    script(lambda: main(configuration.parse(Flags, aliases=ALIASES)))
+    script(lambda: main(configuration.parse(Flags, aliases=ALIASES, retired=RETIRED)))

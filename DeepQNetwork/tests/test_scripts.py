@@ -1,6 +1,7 @@
 """Scripts from outside: arrays in and out, exported models, recordings, the terminal, help texts and messages."""
 
 import json
+import runpy
 import sys
 from pathlib import Path
 from unittest import mock
@@ -57,6 +58,20 @@ def test_wrong_arrays_are_refused(tmp_path):
     with pytest.raises(UserError, match="go together"):
         infer.main(infer.Flags(feed=tmp_path / "in.npz"))
     assert not fetch.exists()
+
+
+@pytest.mark.parametrize("script", ["eval", "infer"])
+def test_the_flags_of_2018_that_played_act_or_are_told_of(script, capsys, monkeypatch):
+    """`play.py --rom pong.bin --alg DQN --model_path DIR --viz 0.01`."""
+    words = ["--rom", "Pong", "--alg", "DQN", "--model_path", "weights", "--viz", "0.01"]
+    parsed = []
+    monkeypatch.setattr(sys, "argv", [f"{script}.py", *words])
+    monkeypatch.setattr("fluid.weights.open", lambda folder, flags, **options: parsed.append(flags) or sys.exit(0))
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(FOLDER / f"{script}.py"), run_name="__main__")
+    assert stop.value.code == 0 and (parsed[0].env, parsed[0].pretrained_model) == ("Pong", "weights")
+    told = capsys.readouterr().err
+    assert "--alg has no effect" in told and "--show window" in told
 
 
 def test_recording_and_terminal(tmp_path, capsys):
