@@ -65,7 +65,7 @@ def accuracy(recogniser: Recogniser, state: dict[str, np.ndarray], flags: Flags)
     """Frame accuracy of dev with these weights."""
     dev = Utterances(open_corpus(flags.data_dir).part("dev"), recogniser.normalisation, batch_size=16, uncut=None)
     program, plan = build_evaluation(recogniser.sizes), dev.buckets.evaluation_plan(16)
-    engine, _ = engines.create("auto", "auto", "fp32", 0, runs=len(dev), programs=[program])
+    engine, _ = engines.create(runs=len(dev), programs=[program])
     engine.load(state)
     found = measure(engine, program, dev, FrameAccuracy(), batch_size=16, plan=plan)
     return {name: value for name, value in found.result().items() if name != "frames"}

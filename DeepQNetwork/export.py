@@ -1,7 +1,7 @@
 """Export an agent for deployment: a Paddle inference model, and ONNX on request.
 
 python export.py                                   the best of ./output, or the agent that comes along, to ./exported
-python export.py --checkpoint output --onnx   the best checkpoint of a run
+python export.py --checkpoint output --onnx        the best checkpoint of a run
 python export.py --storage int8                    8-bit weights too, in exported/weights.safetensors
 
 Input `state` [N, 4, 84, 84] float32, gray levels 0..255, oldest frame first; output `q_values` [N, actions].
@@ -55,7 +55,7 @@ def main(flags: Flags) -> Path:
 def score(agent: Agent, state: dict[str, np.ndarray], episodes: int) -> dict[str, float]:
     """Mean return of an agent with these weights, as eval.py measures it by default."""
     program = act_program(agent)
-    engine, _ = engines.create("auto", "auto", "fp32", 0, runs=None)
+    engine, _ = engines.create(runs=None)
     engine.load(state)
     environment = environments.make(agent.env, min(16, episodes), protocol=agent.protocol, view=agent.view)
     player = Player(agent, lambda states: np.asarray(engine.run(program, {"state": states})["q_values"]), epsilon=0.01)

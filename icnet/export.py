@@ -61,7 +61,7 @@ def measured(segmenter: Segmenter, state: dict[str, np.ndarray], flags: Flags) -
     if pairs.classes.names != segmenter.classes.names:
         raise UserError(f"--storage {flags.storage} is measured, on images of the network's classes: give --data_dir")
     groups = by_size(pairs)
-    engine, _ = engines.create("auto", "auto", "fp32", 0, runs=-(-len(pairs) // 4))
+    engine, _ = engines.create(runs=-(-len(pairs) // 4))
     engine.load(state)
     programs = {size: evaluation_program(segmenter, size) for size in groups}
     return confusion(engine, programs.__getitem__, pairs, groups, batch_size=4).result()

@@ -59,7 +59,7 @@ def accuracy(classifier: Classifier, state: dict[str, np.ndarray], flags: Flags)
     images = open_matched(flags.data_dir, "val", classifier)
     source = ImageSource(images, classifier.preprocess)
     program, metric = evaluation_program(classifier), Accuracy(classifier.class_dim)
-    engine, _ = engines.create("auto", "auto", "fp32", 0, runs=batches_for_all(len(source), 100), programs=[program])
+    engine, _ = engines.create(runs=batches_for_all(len(source), 100), programs=[program])
     engine.load(state)
     return measure(engine, program, source, metric, batch_size=100).result()
 

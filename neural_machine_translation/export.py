@@ -96,7 +96,7 @@ def bleu(translator: Translator, state: dict[str, np.ndarray], flags: Flags) -> 
         raise UserError(f"--storage {flags.storage} is measured on text: give --src_vocab_fpath, --trg_vocab_fpath")
     pairs = open_pairs("test", data_dir=flags.data_dir, pattern=None, languages=translator.languages)
     program = search_program(translator.config, flags.search())
-    engine, _ = engines.create("auto", "auto", "fp32", 0, runs=len(pairs), programs=[program])
+    engine, _ = engines.create(runs=len(pairs), programs=[program])
     engine.load(state)
     run = runner(engine, program)
     found = translate(run, translator, pairs.sources, batch_size=engine.shared_rows(flags.test_batch_size))

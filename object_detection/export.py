@@ -60,7 +60,7 @@ def precision(detector: Detector, state: dict[str, np.ndarray], flags: Flags) ->
     metric = ByName(metric_for(data, "integral", 0.5), detector.class_names)
     program = prediction_program(detector, nms_of(flags))
     runs = batches_for_all(len(data.images), BATCH)
-    engine, _ = engines.create("auto", "auto", "fp32", 0, runs=runs, programs=[program])
+    engine, _ = engines.create(runs=runs, programs=[program])
     engine.load(state)
     return measure(
         engine, program, DetectionSource(data, detector.network.image_size), metric, batch_size=BATCH

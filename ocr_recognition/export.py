@@ -89,7 +89,7 @@ def calibrated(opened: Opened[Recognizer], flags: Flags) -> Recognizer:
 def measuring(recognizer: Recognizer, flags: Flags) -> Callable[[dict[str, np.ndarray]], Accuracy]:
     """What the network reads, as a function of its weights; it is built once."""
     source, program = measured_words(flags, recognizer), evaluation_program(recognizer, flags.beam_size)
-    engine, _ = engines.create("auto", "auto", "fp32", 0, runs=len(source), programs=[program])
+    engine, _ = engines.create(runs=len(source), programs=[program])
 
     def measured(state: dict[str, np.ndarray]) -> Accuracy:
         engine.load(state)

@@ -43,7 +43,7 @@ def main(flags: Flags) -> Path:
 def accuracy(net: Net, state: dict[str, np.ndarray]) -> dict[str, float]:
     """Loss and accuracy of the network with these weights, as eval.py measures them."""
     program = evaluation_program(net)
-    engine, _ = engines.create("auto", "auto", "fp32", 0, programs=[program])
+    engine, _ = engines.create(programs=[program])
     engine.load(state)
     return measure(engine, program, Points("val"), Accuracy(), batch_size=50).result()
 
