@@ -227,10 +227,7 @@ class Settled(Generic[Flags]):
         engine, programs = self._engine, self._programs
         with stop_on_signals():
             resumed, flags = self.resumed, self.flags
-            if self.captured is not None:
-                state = self.captured.initial_state(flags.seed)
-            else:
-                state = initial() if initial is not None else _initialised(programs, flags.seed)
+            state = self._fresh_state(initial)
             meta, others, report = Meta(self.task, 0, extra=dict(facts)), {}, None
             data_changed = False
             if resumed is not None:
@@ -258,15 +255,25 @@ class Settled(Generic[Flags]):
                 records=_leaves_records(flags),
             ) as run:
                 session = Session(run, engine, flags, meta, programs, self.planned, resumed, others, state)
-                run.say(
-                    f"engine {engine.name} on {engine.device} ({self._engine_reason}), {flags.precision}, seed {flags.seed}"
-                )
-                if report is not None:
-                    run.say(f"weights of {getattr(flags, 'pretrained_model', None)}:\n{report}")
-                if resumed is not None:
-                    run.say_resumed(resumed)
-                    self._say_changes(session, data_changed)
+                self._say_opening(session, report, data_changed)
                 yield session
+
+    def _fresh_state(self, initial: Callable[[], State] | None) -> State:
+        """What training starts from where nothing is continued, before any weights are put into it."""
+        if self.captured is not None:
+            return self.captured.initial_state(self.flags.seed)
+        return initial() if initial is not None else _initialised(self._programs, self.flags.seed)
+
+    def _say_opening(self, session: "Session[Flags]", report: object, data_changed: bool) -> None:
+        run, engine, flags = session.run, session.engine, self.flags
+        run.say(
+            f"engine {engine.name} on {engine.device} ({self._engine_reason}), {flags.precision}, seed {flags.seed}"
+        )
+        if report is not None:
+            run.say(f"weights of {getattr(flags, 'pretrained_model', None)}:\n{report}")
+        if self.resumed is not None:
+            run.say_resumed(self.resumed)
+            self._say_changes(session, data_changed)
 
     def _has_weights(self) -> bool:
         """Whether the values that Programs from files hold are those of --pretrained_model already."""
