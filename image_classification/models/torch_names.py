@@ -84,6 +84,7 @@ class Converter:
         return f"{layer}.weight" in self.state
 
     def take(self, key: str) -> np.ndarray:
+        """The array that PyTorch calls so. Raises WeightsError if there is none."""
         if key not in self.state:
             under = next((name for name in self.state if name.endswith(f".{key}")), None)
             instead = f" but {under}" if under else f", {len(self.used)} arrays were found before it"
@@ -92,11 +93,13 @@ class Converter:
         return np.asarray(self.state[key])
 
     def conv(self, ours: str, theirs: str, bias: bool = False) -> None:
+        """A convolution, [out, in / groups, h, w] on both sides."""
         self.converted[f"{ours}_weights"] = self.take(f"{theirs}.weight")
         if bias:
             self.converted[f"{ours}_offset"] = self.take(f"{theirs}.bias")
 
     def bn(self, ours: str, theirs: str) -> None:
+        """A batch normalisation, whose four arrays have other names."""
         self.converted[f"{ours}_scale"] = self.take(f"{theirs}.weight")
         self.converted[f"{ours}_offset"] = self.take(f"{theirs}.bias")
         self.converted[f"{ours}_mean"] = self.take(f"{theirs}.running_mean")
@@ -119,6 +122,7 @@ class Converter:
         self.converted[f"{bn}_variance"] = ones - np.float32(1e-5)  # epsilon is added before the square root
 
     def check_all_used(self) -> None:
+        """Raise WeightsError for what no layer here took: it would be missing from the logits."""
         left = [key for key in self.state if key not in self.used and not key.endswith("num_batches_tracked")]
         if left:
             raise WeightsError(f"{len(left)} of the PyTorch arrays, such as {left[0]}, have no place in this network")
