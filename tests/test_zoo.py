@@ -40,6 +40,9 @@ def house(tmp_path: Path) -> Path:
     (task / "data" / "words.txt").write_text("one\n")
     (task / "tests").mkdir()
     (task / "tests" / "test_new.py").write_text("def test_it():\n    assert False\n")
+    (tmp_path / "benchmarks").mkdir()
+    for name, text in (("new_task", SCRIPT), ("table", SCRIPT), ("torch_part", SCRIPT), ("figures", "")):
+        (tmp_path / "benchmarks" / f"{name}.py").write_text(text)
     (tmp_path / "fluid" / "commands").mkdir(parents=True)
     for name in ("legacy", "list"):
         (tmp_path / "fluid" / "commands" / f"{name}.py").write_text("")
@@ -92,6 +95,7 @@ def test_two_first_installations_wait_for_each_other(house: Path) -> None:
             "python -m pytest -n auto --maxprocesses 4 --dist loadgroup --max-worker-restart 0 -m not full new_task tests -k new_task",
         ),
         (("test", "--full"), "python -m pytest -n auto --maxprocesses 4 --dist loadgroup --max-worker-restart 0"),
+        (("benchmark", "new_task", "time", "a b"), "python ./benchmarks/new_task.py time a b"),
         (("launch", "2", "new_task"), "python -m fluid.commands.launch 2 ./new_task/train.py"),
         (("list", "weights"), "python -m fluid.commands.list weights"),
         (("convert", "net.prototxt", "--output", "a b"), "python ./caffe2fluid/convert.py net.prototxt --output a b"),
@@ -121,6 +125,8 @@ def test_what_runs(house: Path, words: tuple[str, ...], said: str) -> None:
             1,
             "error: new_task has no script prepare_x.py; it has: infer prepare_small score_words",
         ),
+        (("benchmark",), 1, "error: '' is no benchmark; choose one of: new_task table"),
+        (("benchmark", "figures"), 1, "error: 'figures' is no benchmark; choose one of: new_task table"),
         (("launch", "new_task"), 1, "error: ./zoo launch N TASK ...: N is the number of processes"),
         (("capture", "new_task"), 1, "error: ./zoo capture TASK ... --programs DIR: the folder to write is missing"),
         (("test", "elsewhere"), 1, "error: there is neither a task nor a file or folder 'elsewhere'"),
