@@ -79,7 +79,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def shows() -> list[Show]:
     """Those of all tasks."""
-    return [Show(path.parent.name, **tomllib.loads(path.read_text())) for path in sorted(ROOT.glob("*/demo.toml"))]
+    return [
+        Show(path.parent.name, **tomllib.loads(path.read_text(encoding="utf-8")))
+        for path in sorted(ROOT.glob("*/demo.toml"))
+    ]
 
 
 def run(show: Show, output: Path) -> Shown:

@@ -294,7 +294,7 @@ def _fetch_locked(entry: Entry, folder: Path, progress: bool) -> None:
             file.unlink(missing_ok=True)
         raise
     # The format of the sha256sum tool.
-    _record(file).write_text(f"{actual}  {file.name}\n")
+    _record(file).write_text(f"{actual}  {file.name}\n", encoding="utf-8", errors="surrogateescape")
     if not entry.verified:
         print(
             f"{entry.name}: UNVERIFIED: no checksum was ever published for this file. Its sha256 {actual} is noted in "
@@ -328,7 +328,9 @@ def _check(entry: Entry, file: Path) -> str:
         )
     if entry.md5 is not None and (md5 := file_digest(file, "md5")) != entry.md5.lower():
         raise WeightsError(f"{file}: its md5 is {md5}, it should be {entry.md5}. Remove the file and fetch it again.")
-    recorded = _record(file).read_text().split()[:1] if _record(file).is_file() else [actual]
+    recorded = [actual]
+    if _record(file).is_file():
+        recorded = _record(file).read_text(encoding="utf-8", errors="surrogateescape").split()[:1]
     if not entry.verified and recorded != [actual]:
         raise WeightsError(
             f"{file}: its sha256 is {actual}, but the first download had {''.join(recorded)} (noted in {_record(file)}). "
