@@ -329,6 +329,7 @@ row(
     lambda x: (paddle.cast(x, "float32"), paddle.cast(x, "int64"), paddle.cast(x, "bool")),
     3 * normal(3, 5),
 )
+row("unary", "cast_back", lambda x: paddle.cast(paddle.cast(x, "bfloat16"), "float32"), *single(normal(3, 5)))
 row(
     "unary",
     "tests",

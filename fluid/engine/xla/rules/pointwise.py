@@ -126,9 +126,9 @@ def assign_out(op: Call, x: Array, output: Array) -> Array:
 
 @rule("cast", "cast_", kind=Kind.OWN, images=ALL)
 def cast(op: Call, x: Array) -> Array:
-    """float32 -> float32 is the identity also for activations held in bfloat16."""
+    """To float32 is the identity for activations that the policy holds in bfloat16."""
     wanted = jnp.dtype(op["dtype"])
-    if x.dtype == jnp.bfloat16 and wanted == jnp.float32:
+    if op.policy.reduced and x.dtype == jnp.bfloat16 and wanted == jnp.float32:
         return x
     if wanted == jnp.bool_:
         return x != 0
