@@ -45,7 +45,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 def stem(kind: str = "max", statistics_batch: int | None = None) -> Program:
     def network(image: Any, label: Any, training: bool) -> dict[str, Any]:
         x = F.relu(convolution(image, 3, CHANNELS, 3))
-        x = F.max_pool2d(x, 3, 2, 1) if kind == "max" else F.avg_pool2d(x, 3, 2, 1)
+        pools = {"max": [F.max_pool2d], "average": [F.avg_pool2d], "both": [F.max_pool2d, F.avg_pool2d]}
+        x = sum(pool(x, 3, 2, 1) for pool in pools[kind])
         logits = paddle.nn.Linear(CHANNELS, 10)(paddle.mean(x, (2, 3)))
         return {"loss": paddle.mean(F.cross_entropy(logits, label))}
 
@@ -103,7 +104,7 @@ def max_pool_and_winners_of(pixels: Any, window: Any) -> Any:
     )
 
 
-@pytest.mark.parametrize("kind", ["max", "average"])
+@pytest.mark.parametrize("kind", ["max", "average", "both"])
 def test_only_maxima_are_taken(kind, monkeypatch):
     found = []
     whole = kernel.gradient

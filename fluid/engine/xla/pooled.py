@@ -20,15 +20,15 @@ _POOLING, _RELU = "pd_op.pool2d", "pd_op.relu"
 
 def is_pooled(trace: Trace, normalised: Operation, pixels: Any, groups: int) -> bool:
     """Whether nothing but a pooling takes what a normalisation makes of pixels [N, H, W, C], clipped."""
-    clipping = _only(trace, normalised, {_RELU})
-    pooling = None if clipping is None else _only(trace, clipping, {_POOLING, f"{_POOLING}_grad", f"{_RELU}_grad"})
+    clipping = _only(trace, normalised, [_RELU])
+    pooling = None if clipping is None else _only(trace, clipping, [_POOLING, f"{_POOLING}_grad", f"{_RELU}_grad"])
     return pooling is not None and _windows(trace, pooling, pixels, groups) is not None
 
 
-def _only(trace: Trace, operation: Operation, names: set[str]) -> Operation | None:
-    """The first that takes the result of an operation, if all that do have these names."""
+def _only(trace: Trace, operation: Operation, names: Sequence[str]) -> Operation | None:
+    """The first that takes the result of an operation, if those that do are one of each of these names."""
     readers = trace.uses.readers(operation.result(0))
-    return readers[0] if readers and {item.name for item in readers} == names else None
+    return readers[0] if sorted(item.name for item in readers) == sorted(names) else None
 
 
 def _windows(trace: Trace, operation: Operation, pixels: Any, groups: int) -> kernel.Windows | None:
