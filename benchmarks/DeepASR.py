@@ -13,7 +13,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,10 +76,9 @@ def time_zoo(folder: Path, sizes: Sizes, rows: int, arguments: argparse.Namespac
 
     import jax
 
-    if arguments.unroll > 1:
-        # The loops of the engine are those of JAX.
-        jax.lax.scan = partial(jax.lax.scan, unroll=arguments.unroll)
     engine = create(arguments.device, arguments.precision)
+    if arguments.unroll:
+        engine.tuning = replace(engine.tuning, steps_in_a_turn=arguments.unroll)
     graph = graphs.load_graph(folder / "train.json")
     engine.load(state_of(folder / "state.json"))
     feed = dict(engine.put(batch_of(sizes, rows, arguments.frames), graph))
@@ -150,7 +149,9 @@ def main() -> None:
     parser.add_argument("--who", nargs="+", default=["zoo", "torch", "compiled"], choices=("zoo", "torch", "compiled"))
     parser.add_argument("--seconds", type=float, default=1.0, help="length of one of the five rounds")
     parser.add_argument("--kernels", type=int, default=0, help="of the zoo: list so many that take the time")
-    parser.add_argument("--unroll", type=int, default=1, help="of the zoo: frames in a turn of the loop")
+    parser.add_argument(
+        "--unroll", type=int, help="of the zoo: frames in a turn of the loop, instead of the engine's choice"
+    )
     add_json(parser)
     arguments = parser.parse_args()
     sizes = Sizes(*arguments.sizes)

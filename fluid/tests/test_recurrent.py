@@ -132,13 +132,17 @@ def test_gradients_are_those_of_the_loss(kind: str) -> None:
     def make(optimizer: Any) -> Program:
         return build(loss, INPUTS, name="train", training=True, optimizer=optimizer)
 
-    expected, actual = (gradients(make, feed(), engine) for engine in (PaddleEngine(), create("cpu")))
+    in_turns = create("cpu")
+    in_turns.tuning = replace(in_turns.tuning, steps_in_a_turn=2)
+    engines = PaddleEngine(), create("cpu"), in_turns
+    expected, actual, turned = (gradients(make, feed(), engine) for engine in engines)
     assert not without_gradient(make, feed())
     forward = build(loss, INPUTS, name="forward")
     state, engine = initialise(forward, seed=0), PaddleEngine()
     rng = np.random.default_rng(2)
     for name, gradient in expected.items():
-        np.testing.assert_allclose(actual[name], gradient, rtol=0, atol=1e-10, err_msg=name)
+        for found in (actual, turned):
+            np.testing.assert_allclose(found[name], gradient, rtol=0, atol=1e-10, err_msg=name)
         direction, losses = rng.normal(size=gradient.shape), []
         for sign in (1, -1):
             engine.load({**state, name: state[name] + sign * 1e-5 * direction})

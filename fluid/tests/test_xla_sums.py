@@ -1,9 +1,11 @@
 """What loops need not do step by step: sums of products, outputs made of few others, sums over rows."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from fluid.engine.xla.sums import scan
+from fluid.engine.xla.tuning import Tuning
 
 import jax
 import jax.numpy as jnp
@@ -132,6 +134,23 @@ def test_outputs_and_sums_over_rows_are_made_after_the_loop(reverse: bool) -> No
         strict=True,
     ):
         assert (one.shape, one.dtype) == (other.shape, other.dtype)
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("steps", [1, 4, STEPS])
+def test_steps_of_a_turn_change_nothing(steps: int, reverse: bool) -> None:
+    """Fewer than a turn has, as many, and some left over."""
+    carry, items = made(7)
+    carry["rows"] = jnp.ones((1, 2 * OUTSIDE))
+    items = jax.tree.map(lambda leaf: leaf[:steps], items)
+    turns = partial(scan, tuning=Tuning(steps_in_a_turn=4), reverse=reverse)
+    assert [loop.params["unroll"] for loop in loops_of(partial(turns, lstm_like), carry, items)] == [4]
+    for one, other in zip(
+        jax.tree.leaves(turns(lstm_like, carry, items)),
+        jax.tree.leaves(lax.scan(lstm_like, carry, items, reverse=reverse)),
+        strict=True,
+    ):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
 
 

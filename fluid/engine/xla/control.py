@@ -330,7 +330,7 @@ def _run_scan(loop: _Loop, followed: _Followed) -> None:
     first = jax.tree.map(lambda leaf: leaf[0], items)
     after, _ = jax.eval_shape(iteration, carry, first)
     carry["variables"] = loop.matched(carry["variables"], after["variables"])
-    carry, (pushed, given) = scan(iteration, carry, items, reverse=reverse, widened=trace.tuning.widened_sums)
+    carry, (pushed, given) = scan(iteration, carry, items, reverse=reverse, tuning=trace.tuning)
 
     env.update(carry["variables"])
     env.update(followed.final)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from fluid.engine.xla import later
+from fluid.engine.xla.tuning import DEFAULT, Tuning
 
 import jax
 import jax.numpy as jnp
@@ -34,11 +35,11 @@ class _Product(NamedTuple):
 
 
 def scan(
-    iteration: Iteration, carry: Any, items: Any, *, reverse: bool = False, widened: bool = False
+    iteration: Iteration, carry: Any, items: Any, *, reverse: bool = False, tuning: Tuning = DEFAULT
 ) -> tuple[Any, Any]:
     """`lax.scan` with sums of products and what else can wait made after the loop, and what never changes before it.
 
-    `widened` products take operands of the sum's type.
+    `tuning` says how many steps make a turn, and whether products take operands of the sum's type.
     """
     first = jax.tree.map(lambda leaf: leaf[0], items)
     traced, shapes = jax.make_jaxpr(iteration, return_shape=True)(carry, first)
@@ -72,13 +73,14 @@ def scan(
         results = jaxpr_as_fun(body)(*state, *jax.tree.leaves(item))
         return results[: len(kept)], results[len(kept) :]
 
-    final, stacked = lax.scan(advance, [leaves[place] for place in kept], items, reverse=reverse)
+    start = [leaves[place] for place in kept]
+    final, stacked = lax.scan(advance, start, items, reverse=reverse, unroll=tuning.steps_in_a_turn)
     steps = len(jax.tree.leaves(items)[0])
     of_steps = {**given, **dict(zip(planned.kept, stacked, strict=True))}
     known = dict(zip(wanted, later.make(planned, closed, wanted, of_steps, steps), strict=True))
     after = dict(zip(kept, final, strict=True))
     for item in products:
-        after[item.place] = leaves[item.place] + _product(item, known, leaves[item.place].dtype, widened)
+        after[item.place] = leaves[item.place] + _product(item, known, leaves[item.place].dtype, tuning.widened_sums)
     for place, row in rows.items():
         after[place] = leaves[place] + known[row].reshape(leaves[place].shape)
     for place, found in terms.items():

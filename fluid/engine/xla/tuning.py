@@ -32,6 +32,13 @@ class Tuning:
 
     XLA's CPU code lacks some products of bfloat16 that are added up in float32.
     """
+    steps_in_a_turn: int = 1
+    """Steps of a loop over a known number of them that are written one after the other in a turn of the compiled loop.
+
+    XLA fuses what lies between two products across the steps, and the host starts fewer turns. With four instead of one,
+    the recogniser of speech trains 1.22 times as fast (H100, bf16, batch 64) and the reader of words 1.23 times; a layer
+    of the former gained nothing more from eight.
+    """
     kernels: bool = False
     """Use our own kernels (fluid/engine/xla/kernels) where they fit."""
     searched_at_once: int = 0
@@ -61,4 +68,4 @@ def for_platform(platform: str) -> Tuning:
             widened_sums=True,
             searched_at_once=1024,
         )
-    return Tuning(small_convolution=5e8, kernels=True)
+    return Tuning(small_convolution=5e8, steps_in_a_turn=4, kernels=True)

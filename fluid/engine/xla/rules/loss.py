@@ -134,7 +134,7 @@ def warpctc(
         return jnp.where(inside[:, None], moved, alpha), None
 
     inside = jnp.arange(1, steps)[:, None] < logit_lengths.reshape(1, -1)
-    alpha, _ = lax.scan(advance, start, (emitted[1:], inside))
+    alpha, _ = lax.scan(advance, start, (emitted[1:], inside), unroll=op.tuning.steps_in_a_turn)
     last = 2 * label_lengths.reshape(-1, 1).astype(jnp.int32)
     ends = jnp.concatenate([last, jnp.maximum(last - 1, 0)], 1)
     final = jnp.take_along_axis(alpha, ends, 1)

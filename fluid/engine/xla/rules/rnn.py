@@ -41,7 +41,7 @@ def rnn(
             index = layer * directions + direction
             parameters = matrices[2 * index : 2 * index + 2] + biases[2 * index : 2 * index + 2]
             state = tuple(item[index] for item in start)
-            output, state = _layer(CELLS[op["mode"]], x, state, parameters, inside, backward=direction == 1)
+            output, state = _layer(op, x, state, parameters, inside, backward=direction == 1)
             outputs.append(output)
             final.append(state)
         x = jnp.concatenate(outputs, -1)
@@ -49,8 +49,9 @@ def rnn(
 
 
 def _layer(
-    cell: Callable[..., State], x: Array, state: State, parameters: list[Array], inside: Array | None, backward: bool
+    op: Call, x: Array, state: State, parameters: list[Array], inside: Array | None, backward: bool
 ) -> tuple[Array, State]:
+    cell: Callable[..., State] = CELLS[op["mode"]]
     w_input, w_hidden, b_input, b_hidden = parameters
     # The product with the inputs of all time steps is one large matrix product outside the loop.
     projected = jnp.einsum("tbi,hi->tbh", x, w_input) + b_input
@@ -63,7 +64,8 @@ def _layer(
         state = tuple(jnp.where(keep, new, old) for new, old in zip(moved, state, strict=True))
         return state, jnp.where(keep, moved[0], 0)
 
-    state, output = lax.scan(advance, state, (projected, mask), reverse=backward)
+    unroll = op.tuning.steps_in_a_turn
+    state, output = lax.scan(advance, state, (projected, mask), reverse=backward, unroll=unroll)
     return output, state
 
 
