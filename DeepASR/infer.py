@@ -26,7 +26,7 @@ from DeepASR.opening import USED, open_recogniser
 from DeepASR.options import ALIASES, RETIRED_IN_USE, SearchFlags, with_small_devices
 from DeepASR.posteriors import Named, Network, build_inference
 from DeepASR.recogniser import Recogniser
-from DeepASR.recordings import find
+from DeepASR.recordings import STANDARD_INPUT, find
 from DeepASR.transcripts import Transcriber, Transcript, file_of, write_transcripts
 from fluid import config as configuration
 from fluid.config import ArrayFlags, NotNegative, Range, defaults
@@ -120,7 +120,7 @@ class Inputs:
         if frontend is None:
             raise UserError("these weights take Kaldi's features, and do not say how those are made: give --features")
         rate = frontend.sample_rate
-        samples = read_standard_input(rate) if name == "-" else read_audio(name, rate)
+        samples = read_standard_input(rate) if name == STANDARD_INPUT else read_audio(name, rate)
         wrong = problem(samples, rate)
         if wrong and not wrong.startswith("clipped"):
             raise DataError(f"{name}: {wrong}")

@@ -25,6 +25,7 @@ from DeepASR.features import Frontend
 from DeepASR.kaldi.tables import read_text
 from DeepASR.preparing.from_recordings import Recording, listing, prepare
 from DeepASR.preparing.manifests import ENDING, read_manifest
+from DeepASR.recordings import ENDINGS
 from fluid import config as configuration
 from fluid.config import Count, Seed, Share, Was
 from fluid.errors import DataError, UserError
@@ -34,7 +35,6 @@ from fluid.run import console, script
 import numpy as np
 
 PARTS = ("train", "dev", "test")
-SUFFIXES = (".wav", ".flac", ".WAV", ".FLAC")
 
 
 @dataclass
@@ -109,7 +109,7 @@ def find(folder: Path, texts: dict[str, str]) -> dict[str, Path]:
     if commands := [name for name, location in listed.items() if location.endswith("|")]:
         raise DataError(f"{folder / 'wav.scp'}: {commands[0]} is a command, and commands of data files are never run")
     below: dict[str, Path] = {}
-    for path in sorted(path for path in folder.rglob("*") if path.suffix in SUFFIXES):
+    for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS):
         if path.stem in texts and path.stem not in listed and path.stem in below:
             raise DataError(
                 f"{path.stem} is both {below[path.stem]} and {path}: remove one, or say in wav.scp which is meant"

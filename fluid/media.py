@@ -1,6 +1,6 @@
 """Pictures from wherever people keep them, each with its place: image and video files, folders, globs, lists, cameras.
 
-    for place, picture in pictures(["photo.jpg", "holiday/", "*.png", "@list.txt", "film.mp4", "camera:0"]): ...
+    for place, picture in pictures(find(["photo.jpg", "holiday/", "*.png", "@list.txt", "film.mp4", "camera:0"])): ...
 
 How files become pixels, [H, W, 3] uint8 RGB, wherever the zoo reads one:
 
@@ -15,7 +15,6 @@ Reader processes import this module; it imports neither paddle nor jax.
 """
 
 import contextlib
-import glob
 import io
 import os
 import re
@@ -23,9 +22,9 @@ import struct
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import BinaryIO
 
+from fluid import finding
 from fluid.errors import DataError
 from fluid.files import open_plain, read_plain
 
@@ -79,44 +78,26 @@ def find(words: Iterable[str]) -> list[str]:
 
     Raises DataError if something named does not exist, or there is nothing in it.
     """
-    found: list[str] = []
-    for word in words:
-        if word == "-":
-            found += _find_listed("standard input", sys.stdin.buffer.read())
-        elif word.startswith("@") and not os.path.exists(word):
-            found += _find_listed(word[1:], read_named(word[1:]))
-        elif CAMERA.fullmatch(word) and not os.path.exists(word):
-            found.append(word)
-        elif os.path.isdir(word):
-            found += _find_below(Path(word))
-        elif os.path.exists(word):
-            found.append(word)
-        # Not links to nothing, which a pattern matches too.
-        elif matches := sorted(filter(os.path.exists, glob.glob(word, recursive=True))):
-            files = [path for path in matches if os.path.isfile(path)]
-            found += files or find(matches)
-        else:
-            raise DataError(f"{word}: no such file, and nothing matches it as a pattern")
-    return found
+    return finding.find(words, "image or video", EXTENSIONS + VIDEO_EXTENSIONS, apart=is_camera)
 
 
 def pictures(
-    words: Iterable[str], *, step: int = 1, unreadable: Callable[[DataError], None] | None = None
+    names: Iterable[str], *, step: int = 1, unreadable: Callable[[DataError], None] | None = None
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """(place, picture [H, W, 3] uint8 RGB) of all that `find` finds.
+    """(place, picture [H, W, 3] uint8 RGB) of what `find` found.
 
     The place is the path of an image, `PATH#NUMBER` for a frame, counted from 0, of a video or a camera. Pictures are read
     as they are asked for, and a camera never ends.
 
     Args:
-        words: see `find`.
+        names: image files, videos and cameras.
         step: of a video or camera, every so many frames.
         unreadable: told of each file that cannot be read, and the next one follows; without it the first ends all.
 
     Raises:
-        DataError: something named does not exist or cannot be read.
+        DataError: something named cannot be read.
     """
-    for name in find(words):
+    for name in names:
         try:
             if is_moving(name):
                 yield from _frames(name, step)
@@ -287,35 +268,3 @@ def _frames(name: str, step: int) -> Iterator[tuple[str, np.ndarray]]:
             print(f"note: {name}: {number} frames could be read of the {declared} that it declares", file=sys.stderr)
     finally:
         video.release()
-
-
-def _find_below(folder: Path) -> list[str]:
-    found = []
-    for place, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if not name.startswith(".") and name.lower().endswith(EXTENSIONS + VIDEO_EXTENSIONS):
-                found.append(os.path.join(place, name))
-    if not found:
-        raise DataError(f"{folder}: no image or video in this folder ({', '.join(EXTENSIONS + VIDEO_EXTENSIONS)})")
-    return found
-
-
-def _find_listed(where: str, content: bytes) -> list[str]:
-    """The names in a list: bytes, as file names are."""
-    if b"\0" in content:
-        raise DataError(
-            f"{where}: is no list of names, one a line, but a picture or another file; give its name instead"
-        )
-    found: list[str] = []
-    for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").splitlines(), 1):
-        word = os.fsdecode(line.strip())
-        if word == "-" or word.startswith("@"):
-            raise DataError(f"{where}:{number}: {word}: a list names files, folders and patterns, no other list")
-        try:
-            found += find([word] if word else [])
-        except DataError as error:
-            raise DataError(f"{where}:{number}: {error}") from None
-    if not found:
-        raise DataError(f"{where}: names no picture")
-    return found
