@@ -306,17 +306,25 @@ UNARY = {
 for names, values in UNARY.items():
     for name in names.split():
         row("unary", name, getattr(paddle, name), values(3, 4))
-ACTIVATIONS = "relu relu6 silu swish gelu softplus log_sigmoid elu leaky_relu hardswish hardsigmoid softsign mish hardtanh softshrink"
-for name in ACTIVATIONS.split():
+ACTIVATIONS = (
+    "relu relu6 silu swish gelu softplus log_sigmoid elu celu selu leaky_relu hardswish hardsigmoid softsign mish"
+)
+SHRINKING = "hardtanh softshrink hardshrink tanhshrink thresholded_relu"
+for name in [*ACTIVATIONS.split(), *SHRINKING.split()]:
     row("unary", name, getattr(F, name), 3 * normal(3, 5))
 row("unary", "round_halves", lambda x: (x.round(), x.round(decimals=-1)), np.arange(-30, 30) * 2.5, gradient=False)
 row("unary", "relu_image", lambda x: F.relu(image(x)), normal(2, 3, 4, 5))
 CORNERS = np.array([-6.0, -3.0, -1.0, -0.5, -0.0, 0.0, 0.5, 1.0, 3.0, 6.0])
-for name in ("abs", "relu", "relu6", "leaky_relu", "hardswish", "hardsigmoid", "hardtanh", "softshrink", "elu"):
+CORNERED = (
+    "abs relu relu6 leaky_relu hardswish hardsigmoid hardtanh softshrink hardshrink thresholded_relu elu celu selu"
+)
+for name in CORNERED.split():
     row("unary", f"{name}_corners", getattr(F, name, None) or getattr(paddle, name), CORNERS)
 row("unary", "softplus_corners", lambda x: F.softplus(x, beta=2.0, threshold=1.0), CORNERS)
 row("unary", "prelu_corners", lambda x, a: F.prelu(x, a), CORNERS, normal(1))
 row("unary", "clip_corners", lambda x: paddle.clip(x, -0.5, 3.0), CORNERS)
+row("unary", "celu_wide", lambda x: F.celu(x, 2.5), 3 * normal(3, 5))
+row("unary", "stanh", lambda x: paddle.stanh(x, 0.5, 1.5), 3 * normal(3, 5))
 row("unary", "gelu_tanh", lambda x: F.gelu(x, approximate=True), normal(3, 4))
 row("unary", "prelu", lambda x, a: F.prelu(x, a), normal(2, 3, 4, 5), normal(3))
 row("unary", "prelu_shared", lambda x, a: F.prelu(x, a), normal(2, 3), normal(1))

@@ -75,6 +75,7 @@ _simple("sigmoid sigmoid_", jax.nn.sigmoid)
 _simple("silu swish", jax.nn.silu)
 _simple("tanh tanh_", jnp.tanh)
 _simple("softsign", lambda x: x / (1 + jnp.abs(x)))
+_simple("tanh_shrink", lambda x: x - jnp.tanh(x), Kind.FULL)
 _simple("logsigmoid", jax.nn.log_sigmoid)
 _simple("mish", lambda x: x * jnp.tanh(jax.nn.softplus(x)), Kind.FULL)
 _simple("assign assign_ share_data_", lambda x: x)
@@ -181,6 +182,23 @@ def elu(op: Call, x: Array) -> Array:
     return jax.nn.elu(x, op["alpha"])
 
 
+@rule("celu", kind=Kind.FULL, images=ALL)
+def celu(op: Call, x: Array) -> Array:
+    """Barron, arXiv:1704.07483."""
+    return op["alpha"] * jax.nn.elu(x / op["alpha"])
+
+
+@rule("selu", kind=Kind.FULL, images=ALL)
+def selu(op: Call, x: Array) -> Array:
+    """Klambauer et al., arXiv:1706.02515."""
+    return op["scale"] * jax.nn.elu(x, op["alpha"])
+
+
+@rule("stanh", kind=Kind.FULL, images=ALL)
+def scaled_tanh(op: Call, x: Array) -> Array:
+    return op["scale_b"] * jnp.tanh(op["scale_a"] * x)
+
+
 @rule("softplus", kind=Kind.FULL, images=ALL)
 def softplus(op: Call, x: Array) -> Array:
     scaled = x * op["beta"]
@@ -213,6 +231,17 @@ def hardtanh(op: Call, x: Array) -> Array:
 def softshrink(op: Call, x: Array) -> Array:
     edge = op["threshold"]
     return jnp.where(x > edge, x - edge, jnp.where(x < -edge, x + edge, 0 * x))
+
+
+@rule("hardshrink", images=ALL)
+def hardshrink(op: Call, x: Array) -> Array:
+    """The edges stay, as in Paddle's kernel; its documentation has them go."""
+    return jnp.where((x >= op["threshold"]) | (x <= -op["threshold"]), x, 0 * x)
+
+
+@rule("thresholded_relu", images=ALL)
+def thresholded_relu(op: Call, x: Array) -> Array:
+    return jnp.where(x > op["threshold"], x, op["value"] + 0 * x)
 
 
 @rule("add_n", images=ALL)
