@@ -7,6 +7,7 @@ Whatever the pieces, the samples are those of the whole recording (`DeepASR.audi
 
 import math
 import struct
+import sys
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -20,6 +21,8 @@ _REACH = 10
 _PCM, _EXTENSIBLE = 1, 0xFFFE
 _LONGEST_HEADER = 2**20
 """Bytes of what may stand before the samples of a WAV stream."""
+_ENDLESS = 2**31 - 2**16
+"""Bytes of samples from which on, as for 0, a recorder did not know when it would end."""
 _NAME = "standard input"
 
 
@@ -28,22 +31,23 @@ def incoming(stream: BinaryIO, *, seconds: float, rate: int, channels: int, want
 
     Args:
         stream: 16-bit samples; a WAV stream says their rate and channels itself.
-        seconds: of a piece, at least one sample.
+        seconds: of a piece, at least two samples.
         rate: of raw samples.
         channels: of raw samples.
         wanted: rate of what is returned.
 
     Raises DataError for a stream without samples, and for one in another form.
     """
-    begin = stream.read(4)
+    begin, left = stream.read(4), sys.maxsize
     if begin in (b"fLaC", b"OggS"):
         raise DataError(f"{_NAME}: compressed sound; raw 16-bit samples or WAV are understood while they come in")
     if begin == b"RIFF":
-        begin, (rate, channels) = b"", _read_wav_header(stream)
+        begin, (rate, channels, left) = b"", _read_wav_header(stream)
     width, resampler, heard = 2 * channels, Resampler(rate, wanted), False
-    size = width * max(1, round(seconds * rate))
-    while data := begin + stream.read(size - len(begin)):
-        begin = b""
+    # No less than was read to see what it is.
+    size = width * max(2, round(seconds * rate))
+    while data := begin + stream.read(min(size, left) - len(begin)):
+        begin, left = b"", left - len(data)
         samples = np.frombuffer(data[: len(data) // width * width], "<i2").reshape(-1, channels).mean(axis=1)
         heard = heard or len(samples) > 0
         yield resampler.accept(samples)
@@ -86,15 +90,15 @@ class Resampler:
         return made
 
 
-def _read_wav_header(stream: BinaryIO) -> tuple[int, int]:
-    """Rate and channels of a WAV stream behind its first four bytes, read up to its samples."""
+def _read_wav_header(stream: BinaryIO) -> tuple[int, int, int]:
+    """Rate, channels and bytes of samples of a WAV stream behind its first four bytes, read up to its samples."""
     if stream.read(8)[4:] != b"WAVE":
         raise DataError(f"{_NAME}: begins as a WAV stream and is none")
     form = b""
     while len(header := stream.read(8)) == 8:
         name, size = header[:4], struct.unpack("<I", header[4:])[0]
         if name == b"data" and len(form) >= 16:
-            return _form(form)
+            return *_form(form), size if 0 < size < _ENDLESS else sys.maxsize
         content = stream.read(min(size + size % 2, _LONGEST_HEADER))
         form = content if name == b"fmt " else form
     raise DataError(f"{_NAME}: a WAV stream without samples")

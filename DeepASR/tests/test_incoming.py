@@ -25,7 +25,7 @@ def as_wav(samples: np.ndarray, rate: int, subtype: str = "PCM_16") -> bytes:
 
 def taken(data: bytes, rate: int = 16_000, channels: int = 1, seconds: float = 0.01, wanted: int = 8000) -> np.ndarray:
     given = {"seconds": seconds, "rate": rate, "channels": channels, "wanted": wanted}
-    return np.concatenate(list(incoming(io.BytesIO(data), **given)))
+    return np.concatenate(list(incoming(io.BufferedReader(io.BytesIO(data)), **given)))
 
 
 @pytest.mark.parametrize("rate", [8000, 16_000, 44_100, 11_025, 4000])
@@ -47,10 +47,12 @@ def test_a_wav_stream_says_its_form_itself(channels: int) -> None:
     samples = sound(channels=channels)
     wav = as_wav(samples, 8000)
     np.testing.assert_array_equal(taken(wav), read_audio(wav, 8000))
-    # Recorders write a length that they do not know yet, and parts that nobody needs.
-    place = wav.index(b"data")
-    endless = wav[:place] + b"LIST" + struct.pack("<I", 3) + b"abc\0" + b"data" + b"\xff\xff\xff\xff" + wav[place + 8 :]
-    np.testing.assert_array_equal(taken(endless), read_audio(wav, 8000))
+    # Parts that nobody needs stand before the samples and behind them, and recorders do not know the length yet.
+    place, other = wav.index(b"data"), b"LIST" + struct.pack("<I", 3) + b"abc\0"
+    np.testing.assert_array_equal(taken(wav + 999 * other), read_audio(wav, 8000))
+    for unknown in (0, 2**31 - 4096, 2**32 - 1):
+        endless = wav[:place] + other + b"data" + struct.pack("<I", unknown) + wav[place + 8 :]
+        np.testing.assert_array_equal(taken(endless), read_audio(wav, 8000))
 
 
 @pytest.mark.parametrize(
