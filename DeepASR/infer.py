@@ -27,7 +27,7 @@ from DeepASR.options import ALIASES, RETIRED_IN_USE, SearchFlags, with_small_dev
 from DeepASR.posteriors import Named, Network, build_inference
 from DeepASR.recogniser import Recogniser
 from DeepASR.recordings import STANDARD_INPUT, find
-from DeepASR.transcripts import Transcriber, Transcript, file_of, write_transcripts
+from DeepASR.transcripts import Transcriber, Transcript, file_of, transcripts_in
 from fluid import config as configuration
 from fluid.config import ArrayFlags, NotNegative, Range, defaults
 from fluid.errors import DataError, UserError, raise_unreadable
@@ -60,7 +60,7 @@ class Flags(ArrayFlags, SearchFlags):
     pictures: bool = False
     """Draw what the network answered of each recording, and the path of the words that were heard through it."""
     output_dir: Path = Path("transcripts")
-    """Folder for results: transcripts.jsonl, .txt, .ctm and .srt, and pictures (.png); records of an earlier call are moved to FOLDER/before."""
+    """Folder for results: transcripts.jsonl, .txt, .ctm and .srt, and pictures (.png); those of an earlier call are moved to FOLDER/before."""
     feed: Path | None = None
     """Raw inputs: an .npz with `feature` [N, T, 3, 11, frame_dim] float32 and `length` [N]."""
     fetch: Path | None = None
@@ -81,12 +81,14 @@ def main(flags: Flags) -> list[Transcript]:
     network = Network(opened, flags, rows=1 if len(inputs) < 8 else flags.test_batch_size, runs=None)
     console.print(f"{recogniser.introduction()}; {network.how}", markup=False)
     transcripts = []
-    for name, posterior in network.posteriors(inputs.read(), speakers_of(flags, recogniser, inputs)):
-        transcripts.append(transcriber.transcribe(name, posterior))
-        console.print(f"{name}: {transcripts[-1].text}", markup=False)
-        if flags.pictures:
-            transcriber.draw(flags.output_dir / file_of(len(transcripts) - 1, name, "png"), transcripts[-1], posterior)
-    write_transcripts(flags.output_dir, transcripts)
+    with transcripts_in(flags.output_dir) as add:
+        for name, posterior in network.posteriors(inputs.read(), speakers_of(flags, recogniser, inputs)):
+            transcript = transcriber.transcribe(name, posterior)
+            console.print(f"{name}: {transcript.text}", markup=False)
+            if flags.pictures:
+                transcriber.draw(flags.output_dir / file_of(len(transcripts), name, "png"), transcript, posterior)
+            add(transcript)
+            transcripts.append(transcript)
     raise_unreadable(inputs.unreadable, len(inputs))
     return transcripts
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import contextlib
+import itertools
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +27,10 @@ LINE_OF = 8
 WEIGHED = 50
 """Alternatives that tell how sure a word is."""
 RESULTS = ("transcripts.jsonl", "transcripts.txt", "transcripts.ctm")
+OF_EACH = ("[0-9][0-9][0-9][0-9]*_*.srt", "[0-9][0-9][0-9][0-9]*_*.png")
+"""How files about single recordings are called (`file_of`)."""
+LONGEST_NAME = 240
+"""Bytes of the name of such a file, to which its ending comes; most systems take 255."""
 PAUSE = 1.0
 """Seconds without a word after which a new subtitle begins."""
 
@@ -151,32 +158,45 @@ def spoken(words: Sequence[str], unit: Unit) -> str:
     return ("" if unit == "cer" else " ").join(words)
 
 
-def write_transcripts(folder: Path, transcripts: Sequence[Transcript]) -> None:
-    """transcripts.jsonl, .txt, .ctm, and an .srt for each recording; says so. Raises UserError if they cannot be written."""
-    with json_lines(set_aside(folder, RESULTS) / RESULTS[0]) as write:
-        for transcript in transcripts:
+@contextlib.contextmanager
+def transcripts_in(folder: Path) -> Iterator[Callable[[Transcript], None]]:
+    """A function that adds a transcript to transcripts.jsonl, .txt and .ctm, where it can be read at once, and writes its .srt.
+
+    What an earlier call left is set aside, and it is said at the end what was written. Raises UserError if it cannot be.
+    """
+    numbers = itertools.count()
+    with json_lines(set_aside(folder, (*RESULTS, *OF_EACH)) / RESULTS[0]) as write:
+
+        def add(transcript: Transcript) -> None:
             write(transcript.to_record())
-    texts = {
-        RESULTS[1]: "".join(f"{item.name} {item.text}\n" for item in transcripts),
-        RESULTS[2]: "".join(map(ctm, transcripts)),
-        **{file_of(number, item.name, "srt"): srt(item) for number, item in enumerate(transcripts)},
-    }
-    for name, text in texts.items():
-        with writing(folder / name):
-            (folder / name).write_text(text, encoding="utf-8", errors="surrogateescape")
+            _append(folder / RESULTS[1], f"{transcript.name} {transcript.text}\n")
+            _append(folder / RESULTS[2], ctm(transcript))
+            _append(folder / file_of(next(numbers), transcript.name, "srt"), srt(transcript))
+
+        for name in RESULTS[1:]:
+            _append(folder / name, "")
+        yield add
     say_written(folder, [*RESULTS, "*.srt"])
 
 
+def _append(path: Path, text: str) -> None:
+    with writing(path), open(path, "a", encoding="utf-8", errors="surrogateescape") as file:
+        file.write(text)
+
+
 def file_of(number: int, name: str, ending: str) -> str:
-    """Name of a file about the recording of that number and name."""
-    return f"{number:04d}_{Path(name).stem}.{ending}"
+    """Name of a file about the recording of that number and name, which is cut where it is too long."""
+    stem = f"{number:04d}_{Path(name).stem}"
+    while len(os.fsencode(stem)) > LONGEST_NAME:
+        stem = stem[:-1]
+    return f"{stem}.{ending}"
 
 
 def ctm(transcript: Transcript) -> str:
-    """Lines `RECORDING CHANNEL START DURATION WORD`, and how sure a word is where that is known."""
+    """Lines `RECORDING CHANNEL START DURATION WORD`, and how sure a word is where that is known; blanks of a name are `_`."""
+    name = "_".join(Path(transcript.name).stem.split())
     return "".join(
-        f"{Path(transcript.name).stem} 1 {word.start:.2f} {word.end - word.start:.2f} {word.text}{_sure(word)}\n"
-        for word in transcript.words
+        f"{name} 1 {word.start:.2f} {word.end - word.start:.2f} {word.text}{_sure(word)}\n" for word in transcript.words
     )
 
 

@@ -80,12 +80,13 @@ def refuse_unwritable(flags: Any) -> None:
 
 
 def set_aside(folder: Path, names: Iterable[str]) -> Path:
-    """The folder for results of these names; those of an earlier call are moved to FOLDER/before, before.1, ..., and that is said.
+    """The folder for results of these names, or patterns of names; those of an earlier call are moved to FOLDER/before,
+    before.1, ..., and that is said.
 
     Raises UserError if it cannot be written.
     """
     make_folder(folder)
-    earlier = [folder / name for name in names if (folder / name).is_file()]
+    earlier = [path for name in names for path in folder.glob(name) if path.is_file()]
     if earlier:
         target = files.free_name(folder / "before")
         with writing(target):

@@ -22,7 +22,7 @@ from DeepASR.options import SearchFlags
 from DeepASR.posteriors import Network
 from DeepASR.recogniser import FOLDER
 from DeepASR.tests import tiny
-from DeepASR.transcripts import Transcriber, Transcript
+from DeepASR.transcripts import RESULTS, Transcriber, Transcript, Word, transcripts_in
 from fluid.errors import DataError, UserError
 
 import numpy as np
@@ -78,6 +78,19 @@ def test_recordings_are_recognised_and_written(tmp_path: Path) -> None:
     srt = (tmp_path / "heard" / "0002_weather.srt").read_text()
     assert srt.startswith("1\n00:00:00,") and srt.endswith("明天 北京 天气 怎么样\n")
     assert (tmp_path / "heard" / "0002_weather.png").stat().st_size > 5000
+
+
+def test_transcripts_are_there_as_they_come_and_those_of_an_earlier_call_aside(tmp_path: Path) -> None:
+    heard = tmp_path / "heard"
+    for names in (("a b.wav", "c.wav"), ("x" * 251 + ".wav", "\udcff.wav")):
+        with transcripts_in(heard) as add:
+            for count, name in enumerate(names, 1):
+                add(Transcript(name, (Word("yes", 0.5, 1.0),), "yes", 2.0, True))
+                assert [len((heard / file).read_bytes().splitlines()) for file in RESULTS] == 3 * [count]
+    written = sorted(path.name for path in heard.iterdir())
+    assert written == [f"0000_{'x' * 235}.srt", "0001_\udcff.srt", "before", *sorted(RESULTS)]
+    assert sorted(path.name for path in (heard / "before").glob("*.srt")) == ["0000_a b.srt", "0001_c.srt"]
+    assert (heard / "before" / "transcripts.ctm").read_text() == "a_b 1 0.50 0.50 yes\nc 1 0.50 0.50 yes\n"
 
 
 def test_words_without_a_known_pronunciation_have_no_picture(recogniser: SimpleNamespace, tmp_path: Path) -> None:

@@ -64,15 +64,17 @@ def test_a_result_holds_its_numbers_and_is_named(tmp_path, capsys):
 
 
 def test_results_of_an_earlier_call_are_kept(tmp_path, capsys):
-    names = ("found.jsonl", "sheet.png")
+    names = ("found.jsonl", "[0-9]_*.png")
     assert set_aside(tmp_path / "new", names) == tmp_path / "new" and capsys.readouterr().out == ""
     for number in range(2):
         (tmp_path / "new" / "found.jsonl").write_text(str(number))
-        (tmp_path / "new" / "own.txt").write_text("")
+        (tmp_path / "new" / f"{number}_word.png").write_text("")
+        (tmp_path / "new" / "own.png").write_text("")
         set_aside(tmp_path / "new", names)
         assert "earlier call" in capsys.readouterr().out
-    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["before", "before.1", "own.txt"]
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["before", "before.1", "own.png"]
     assert (tmp_path / "new" / "before.1" / "found.jsonl").read_text() == "1"
+    assert (tmp_path / "new" / "before.1" / "1_word.png").exists()
 
 
 def test_of_a_result_that_cannot_be_written_the_earlier_one_stays(tmp_path, monkeypatch):
