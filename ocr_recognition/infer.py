@@ -10,7 +10,6 @@ Prints each word with how sure it is; writes readings.jsonl (with the place of e
 --output_dir. Finding the words in a picture is not part of it.
 """
 
-import itertools
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -46,7 +45,8 @@ Named = tuple[str, np.ndarray]
 """Place, and picture [H, W, 3] uint8."""
 RESULTS = ("readings.jsonl", "words.png")
 AT_ONCE = 8
-"""So many batches of words are sorted by width together."""
+"""So many batches of words are sorted by width together, if their pictures take no more than BYTES_AT_ONCE."""
+BYTES_AT_ONCE = 2**27
 ON_SHEET = 100
 """So many words are shown on words.png."""
 
@@ -149,7 +149,7 @@ def write_all(
     folder, records, shown = set_aside(flags.output_dir, RESULTS), [], []
     at_once = media.batch_size(files, AT_ONCE * flags.test_batch_size)
     with json_lines(folder / RESULTS[0]) as write, media.until_interrupted(files):
-        while some := list(itertools.islice(found, at_once)):
+        for some in groups(found, at_once):
             for (place, picture), word in zip(some, read(some), strict=True):
                 record = {"image": place, **word.to_record()}
                 write(record)
@@ -163,6 +163,18 @@ def write_all(
         pictures.draw_words(folder / RESULTS[1], shown, captions, [None] * len(shown))
         say_written(folder, RESULTS)
     return records
+
+
+def groups(found: Iterator[Named], words: int) -> Iterator[list[Named]]:
+    """So many words at a time, or fewer whose pictures take BYTES_AT_ONCE."""
+    some: list[Named] = []
+    for one in found:
+        some.append(one)
+        if len(some) == words or sum(picture.nbytes for _, picture in some) >= BYTES_AT_ONCE:
+            yield some
+            some = []
+    if some:
+        yield some
 
 
 def check_widths(feed: Any) -> None:

@@ -15,6 +15,8 @@ CURVES = (
     Panel("character error rate", evaluation="cer"),
 )
 _TILE, _TEXT, _MARGIN = (260, 48), 18, 8
+_ROWS = 96
+"""Of a word whose characters are shown."""
 
 
 def draw_words(
@@ -38,10 +40,10 @@ def draw_words(
 
 
 def draw_places(picture: np.ndarray, spans: Sequence[tuple[float, float]], text: str) -> np.ndarray:
-    """A word [H, W] or [H, W, 3] uint8 with its characters below it, each between the columns where it was read."""
+    """A word [H, W] or [H, W, 3] uint8, 96 rows high, its characters below it, each between the columns where it was read."""
     image = Image.fromarray(picture).convert("RGB")
-    scale = max(1, 96 // max(image.height, 1))
-    image = image.resize((image.width * scale, image.height * scale), Image.Resampling.BICUBIC)
+    scale = _ROWS / image.height
+    image = image.resize((max(1, round(image.width * scale)), _ROWS), Image.Resampling.BICUBIC)
     sheet = Image.new("RGB", (image.width, image.height + 28), "white")
     sheet.paste(image)
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=18)
