@@ -26,7 +26,7 @@ from ocr_recognition.opening import ENGLISH, SIMPLE, feed_of, open_recognizer, s
 from ocr_recognition.options import ALIASES, RETIRED, ReadingFlags, Style
 from ocr_recognition.recognizer import Recognizer
 from ocr_recognition.report import draw_found
-from ocr_recognition.sources import MeasuredWords, measured_words
+from ocr_recognition.sources import MeasuredWords, measured_words, notes_on
 
 from rich.table import Table
 
@@ -57,7 +57,8 @@ def main(flags: Flags) -> dict[str, float]:
     runner = Runner(opened, flags, runs=len(source), prepare=feed_of)
     search = search_of(opened, flags)
     program = runner.program("eval", lambda: build_program(recognizer, search.beam_size, search.allowed))
-    console.print(f"{recognizer.model}, {runner.how}; {source.origin}", markup=False)
+    for line in [f"{recognizer.model}, {runner.how}; {source.origin}", *notes_on(source, recognizer)]:
+        console.print(line, markup=False)
     rows = runner.engine.shared_rows(flags.test_batch_size)
     accuracy = measure(
         runner.engine,

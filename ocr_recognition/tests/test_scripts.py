@@ -15,6 +15,7 @@ from ocr_recognition.alphabet import Alphabet
 from ocr_recognition.network import inference_program
 from ocr_recognition.opening import open_recognizer
 from ocr_recognition.options import NetworkFlags
+from ocr_recognition.pictures import draw_places
 from ocr_recognition.recognizer import Recognizer
 from ocr_recognition.sources import SIMPLE, example_words, style_of
 
@@ -185,6 +186,29 @@ def test_evaluation_reads_what_infer_reads(data: Path, run: Path, tmp_path: Path
     written = json.loads((tmp_path / "result" / "result.json").read_text())
     assert written["cer"] == result["cer"] and "calibration_error" in written
     assert {path.name for path in (tmp_path / "result").iterdir()} == {"result.json", "reliability.png", "words.png"}
+
+
+def test_characters_that_are_never_read_are_told(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_words(tmp_path, ["ab", "bd"])
+    result = evaluate.main(evaluate.Flags(test_list=folder / "test.txt", checkpoint=run, engine="paddle"))
+    assert "not in the dictionary (drop): 'd' (U+0064) 4 times" in capsys.readouterr().out
+    assert result["exact"] <= 0.5
+
+
+def test_large_pictures_are_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(infer, "BYTES_AT_ONCE", 250)
+    found = [(str(number), np.zeros((size, 1, 3), np.uint8)) for number, size in enumerate((90, 1, 1, 1, 50, 50, 1))]
+    groups = [[int(name) for name, _ in group] for group in infer.groups(iter(found), words=3)]
+    assert groups == [[0], [1, 2, 3], [4, 5], [6]]
+
+
+@pytest.mark.parametrize("shape", [(3000, 4000, 3), (1, 90, 3), (60, 1)])
+def test_words_on_the_sheet_are_as_large_as_can_be_seen(shape: tuple[int, ...]) -> None:
+    assert draw_places(np.zeros(shape, np.uint8), [(0, 1)], "I").shape == (
+        124,
+        max(1, round(96 * shape[1] / shape[0])),
+        3,
+    )
 
 
 def test_photographed_words_are_read_by_what_comes_along(
