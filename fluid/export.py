@@ -93,7 +93,7 @@ def export(
             shutil.rmtree(folder)
         partial.rename(folder)
     except OSError as error:
-        raise UserError(f"cannot write the exported model to {folder}: {error}") from error
+        raise UserError(f"{folder}: the exported model cannot be written ({error.strerror or error})") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder

@@ -98,9 +98,11 @@ def set_aside(folder: Path, names: Iterable[str]) -> Path:
 
 
 def refuse_existing(folder: Path) -> None:
-    """Raise UserError if the folder that a script is to write is there already."""
+    """Raise UserError if the folder that a script is to write is there already, or could not be made: before the work."""
     if folder.exists():
         raise UserError(f"{folder} exists already; choose another --output_dir, or remove it")
+    with writing(folder):
+        files.check_writable(folder)
 
 
 @contextlib.contextmanager

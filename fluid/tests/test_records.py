@@ -6,7 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from fluid.errors import UserError
-from fluid.records import json_lines, make_folder, refuse_unwritable, set_aside, write_result
+from fluid.records import json_lines, make_folder, refuse_existing, refuse_unwritable, set_aside, write_result
 
 import pytest
 
@@ -75,6 +75,16 @@ def test_results_of_an_earlier_call_are_kept(tmp_path, capsys):
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["before", "before.1", "own.png"]
     assert (tmp_path / "new" / "before.1" / "found.jsonl").read_text() == "1"
     assert (tmp_path / "new" / "before.1" / "1_word.png").exists()
+
+
+def test_a_folder_that_is_there_or_cannot_be_made_is_refused(tmp_path):
+    refuse_existing(tmp_path / "new" / "folder")
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="file exists already; choose another --output_dir"):
+        refuse_existing(tmp_path / "file")
+    with pytest.raises(UserError, match=r"file/folder: cannot be written \(Not a directory\)"):
+        refuse_existing(tmp_path / "file" / "folder")
 
 
 def test_of_a_result_that_cannot_be_written_the_earlier_one_stays(tmp_path, monkeypatch):
