@@ -425,6 +425,7 @@ for name in ["sum", "mean", "prod", "max", "min"]:
     row("reduce", f"{name}_image_channels", lambda x, r=reduce: r(image(x), 1), nonzero(2, 3, 4, 2))
     row("reduce", f"{name}_image_kept", lambda x, r=reduce: r(image(x), 1, keepdim=True), nonzero(2, 3, 4, 2))
 row("reduce", "max_ties", lambda x: paddle.max(x, 1), integers(2, 3, 6).astype(np.float64))
+row("reduce", "amin_ties", lambda x: paddle.amin(x, [0, 2]), integers(2, 3, 4, 3).astype(np.float64))
 row("reduce", "sum_bool", lambda x: paddle.sum(x), flags(9), gradient=False)
 row("reduce", "sum_whole", lambda x: paddle.sum(x, 1), integers(9, 2, 3), gradient=False)
 row(
@@ -948,6 +949,23 @@ def test_a_probability_of_zero_that_no_label_asks_for_has_no_gradient() -> None:
     program = build(network, [Input("x", SURE.shape, "float64")], name="sure", training=True)
     gradient = np.asarray(create("cpu").run(program, {"x": SURE})["gradient"])
     assert np.array_equal(gradient, -(SURE > 0).astype(np.float64))
+
+
+@pytest.mark.parametrize("reduce", [paddle.max, paddle.min, paddle.amax, paddle.amin])
+def test_an_extreme_of_values_that_are_computed_twice_has_a_gradient(reduce: Callable[..., Any]) -> None:
+    """Compiled quickly, XLA rounds these values one way for the extreme and another way for what is compared with it."""
+
+    def network(x: Any, training: bool) -> dict[str, Any]:
+        x.stop_gradient = False
+        grown = paddle.exp(0.3 * x)
+        extreme = reduce(grown - paddle.mean(grown, 1, keepdim=True), 1)
+        return {"gradient": paddle.static.gradients([paddle.square(extreme)], [x])[0]}
+
+    program = build(network, [Input("x", (9, 12))], name="extreme", training=True)
+    feed = {"x": normal(9, 12).astype(np.float32)}
+    expected = PaddleEngine().run(program, feed)["gradient"]
+    gradient = np.asarray(create("cpu", few_runs=True).run(program, feed)["gradient"])
+    np.testing.assert_allclose(gradient, expected, atol=1e-5, err_msg=f"FLUID_TEST_SEED={SEED}")
 
 
 def test_every_rule_has_a_row() -> None:

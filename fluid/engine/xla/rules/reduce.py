@@ -1,5 +1,6 @@
 """Reductions, softmax, sorting and cumulative sums. Sums are kept in float32 under every policy."""
 
+from functools import partial
 from typing import Any
 
 from fluid.engine.xla.first import FIRST
@@ -59,24 +60,56 @@ def prod(op: Call, x: Array, axis: Any) -> Array:
     return _reduced(op, x, [] if op.get("reduce_all") else axis, jnp.prod)
 
 
+def _extreme(reduce: Any, place: Any) -> Any:
+    """`reduce` of (x, axes, keepdims) whose gradient is shared by the elements that are equal to the result.
+
+    XLA may compute x once for the reduction and anew for the comparison, rounded otherwise, so that no element is equal:
+    the place that a search finds counts in any case.
+    """
+
+    @partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+    def extreme(x: Array, axes: tuple[int, ...], keepdims: bool) -> Array:
+        return reduce(x, axes, keepdims=keepdims)
+
+    def forward(x: Array, axes: tuple[int, ...], keepdims: bool) -> tuple[Array, tuple[Array, Array]]:
+        y = reduce(x, axes, keepdims=True)
+        return (y if keepdims else y.squeeze(axes)), (x, y)
+
+    def backward(axes: tuple[int, ...], keepdims: bool, saved: tuple[Array, Array], gradient: Array) -> tuple[Array]:
+        x, y = saved
+        last = range(x.ndim - len(axes), x.ndim)
+        turned = jnp.moveaxis(x, axes, last)
+        rows = turned.reshape(*turned.shape[: last.start], -1)
+        found = jnp.arange(rows.shape[-1]) == place(rows, -1, keepdims=True)
+        chosen = (x == y) | jnp.moveaxis(found.reshape(turned.shape), last, axes)
+        share = gradient.reshape(y.shape) / jnp.sum(chosen, axes, gradient.dtype, keepdims=True)
+        return (jnp.where(chosen, share, jnp.zeros((), x.dtype)),)
+
+    extreme.defvjp(forward, backward)
+    return extreme
+
+
+_maximum, _minimum = _extreme(jnp.max, jnp.argmax), _extreme(jnp.min, jnp.argmin)
+
+
 @rule("max", images=("x",))
 def maximum(op: Call, x: Array, axis: Any) -> Array:
-    return _reduced(op, x, axis, jnp.max)
+    return _reduced(op, x, axis, _maximum)
 
 
 @rule("min", images=("x",))
 def minimum(op: Call, x: Array, axis: Any) -> Array:
-    return _reduced(op, x, axis, jnp.min)
+    return _reduced(op, x, axis, _minimum)
 
 
 @rule("amax")
 def amax(op: Call, x: Array) -> Array:
-    return jnp.max(x, _axes(op, op["axis"], x.ndim), keepdims=op["keepdim"])
+    return _maximum(x, _axes(op, op["axis"], x.ndim), op["keepdim"])
 
 
 @rule("amin")
 def amin(op: Call, x: Array) -> Array:
-    return jnp.min(x, _axes(op, op["axis"], x.ndim), keepdims=op["keepdim"])
+    return _minimum(x, _axes(op, op["axis"], x.ndim), op["keepdim"])
 
 
 @rule("all")
