@@ -113,12 +113,46 @@ def trained_on_positives() -> list[Any]:
     return [float(outputs["loss"]), float(outputs["loss_weight"]), engine.state(["w"])["w"].tolist()]
 
 
+def odd(**options: Any) -> Program:
+    """Returns one row more than it is fed."""
+
+    def network(image: Any, training: bool) -> dict[str, Any]:
+        hidden = paddle.nn.Linear(8, 4, weight_attr=paddle.ParamAttr(name="w"), bias_attr=False)(image)
+        return {"loss": hidden.mean(), "odd": paddle.concat([hidden, hidden[:1]], 0)}
+
+    return build(network, [IMAGE], name="odd", batch_axes={"odd": 0}, **options)
+
+
+def rows_that_nobody_can_share() -> list[Any]:
+    """What an evaluation and a training step return of 5 rows, in one call and in a call of two steps."""
+    update = {"training": True, "optimizer": lambda: paddle.optimizer.SGD(1.0), "schedule": Constant(0.1)}
+    engine, feed, found = create("cpu"), {"image": PACKED["image"]}, []
+    for program in (odd(), odd(**update)):
+        engine.load(initialise(program, seed=0))
+        found += [engine.run(program, feed)["odd"], engine.run_many(program, [feed, feed], 1)["odd"]]
+    return [np.asarray(value).tolist() for value in found]
+
+
+def rows_that_no_process_can_call_its_own() -> str:
+    """The message where the two devices are of two processes."""
+    engine, program = create("cpu"), odd()
+    engine.load(initialise(program, seed=0))
+    engine.devices.local = 1
+    try:
+        engine.run(program, {"image": PACKED["image"]})
+    except EngineError as error:
+        return str(error)
+    return "accepted"
+
+
 PROBES: list[Callable[[], Any]] = [
     trained_on_packed_boxes,
     packed_boxes_declared_as_samples,
     trained_on_positives,
     placing_before_and_after_another_program,
     time_major,
+    rows_that_nobody_can_share,
+    rows_that_no_process_can_call_its_own,
 ]
 
 
@@ -150,6 +184,13 @@ def test_another_program_changes_nothing(on_two_devices: dict[str, Any]) -> None
 
 def test_time_is_not_split(on_two_devices: dict[str, Any]) -> None:
     assert on_two_devices["time_major"] == ["P(None, 'batch')", "P(None, 'batch')", "P(None, None, 'batch')"]
+
+
+def test_rows_that_devices_cannot_share_are_whole_on_each(on_two_devices: dict[str, Any]) -> None:
+    for two, one in zip(on_two_devices["rows_that_nobody_can_share"], rows_that_nobody_can_share(), strict=True):
+        np.testing.assert_allclose(two, one, rtol=1e-5)
+    message = on_two_devices["rows_that_no_process_can_call_its_own"]
+    assert "output 'odd' of the Program 'odd' has 5 rows" in message and "batch_axes={'odd': None}" in message
 
 
 if __name__ == "__main__":

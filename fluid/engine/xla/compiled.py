@@ -26,7 +26,7 @@ from fluid.errors import EngineError
 
 import jax
 import numpy as np
-from jax.sharding import PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
 MAX_SHAPES = 64
 """Shapes of inputs for which a Program keeps its executables: those used last. Training has fewer; someone who translates
@@ -148,8 +148,8 @@ class Compiled:
             placed = self.put(feed)
             if not self.step.written:
                 return wait_for(self._evaluate(shapes, read, placed, scalars))
-            function = self._functions.find(shapes, self._function)
-            new, outputs = wait_for(function(self._written(), read, placed, *scalars))
+            arguments = self._written(), read, placed, *scalars
+            new, outputs = wait_for(self._functions.find(shapes, lambda: self._function(*arguments))(*arguments))
         self._update(new)
         return outputs
 
@@ -161,7 +161,8 @@ class Compiled:
         with jax.enable_x64(True), self._memory_advice(), self._counted(self._loops.is_new(shapes)) as wait_for:
             # A call takes arrays of the host to a single device in a sixth of the time that copies before it need.
             placed = self.put(feeds, leading=1) if self.devices.count > 1 else dict(feeds)
-            new, outputs = wait_for(self._loops.find(shapes, self._loop)(self._written(), read, placed, *scalars))
+            arguments = self._written(), read, placed, *scalars
+            new, outputs = wait_for(self._loops.find(shapes, lambda: self._loop(*arguments))(*arguments))
         if new:
             self._update(new)
         return outputs
@@ -171,8 +172,8 @@ class Compiled:
         shapes = self.check(feed, must_share=True)
         read = self.read()
         with jax.enable_x64(True), self._memory_advice():
-            function = self._functions.prepare(shapes, self._function)
-            function.lower(self._written(), read, self.put(feed), *scalars).compile()
+            arguments = self._written(), read, self.put(feed), *scalars
+            self._functions.prepare(shapes, lambda: self._function(*arguments)).lower(*arguments).compile()
 
     def text(self, feed: Mapping[str, Any]) -> str:
         """The StableHLO of the step before XLA optimises it; needs no state."""
@@ -186,7 +187,8 @@ class Compiled:
             written = shapes(self._alone)
             if self._packed:
                 written.append(jax.ShapeDtypeStruct((len(self._packed),), np.float32))
-            return self._function().lower(written, shapes(self.step.read), dict(feed), *scalars).as_text()
+            arguments = written, shapes(self.step.read), dict(feed), *scalars
+            return self._function(*arguments).lower(*arguments).as_text()
 
     def put(self, feed: Mapping[str, Any], leading: int = 0) -> dict[str, jax.Array]:
         """A feed on the devices; `leading` axes come before those of the inputs."""
@@ -242,10 +244,10 @@ class Compiled:
                 )
             )
 
-    def _function(self) -> Any:
-        return jax.jit(self._listed(self.step.function), donate_argnums=0, out_shardings=self._out_shardings())
+    def _function(self, *arguments: Any) -> Any:
+        return self._jitted(self._listed(self.step.function), arguments)
 
-    def _loop(self) -> Any:
+    def _loop(self, *arguments: Any) -> Any:
         """The step as a loop over stacked feeds. State that is only read is not part of the carry."""
         step = self._listed(self.step.function)
 
@@ -256,7 +258,7 @@ class Compiled:
 
             return jax.lax.scan(one, old, (feeds, rates, steps))
 
-        return jax.jit(function, donate_argnums=0, out_shardings=self._out_shardings(leading=1))
+        return self._jitted(function, arguments, leading=1)
 
     def _listed(self, function: Any) -> Any:
         """`function` with its state in lists: JAX sorts the keys of a dictionary at every call, hundreds of them here."""
@@ -273,10 +275,29 @@ class Compiled:
 
         return listed
 
-    def _out_shardings(self, leading: int = 0) -> Any:
-        axes = {name: None if item.batch is None else item.batch + leading for name, item in self.graph.outputs.items()}
-        outputs = {name: self.devices.spread(axis) for name, axis in axes.items()}
-        return [self.devices.whole] * (len(self._alone) + bool(self._packed)), outputs
+    def _jitted(self, function: Any, arguments: Sequence[Any], leading: int = 0) -> Any:
+        """A function of the state and the feed, which gives back both, compiled; JAX traces it once for this and its call."""
+        state = [self.devices.whole] * (len(self._alone) + bool(self._packed))
+        outputs = self._out_shardings(jax.eval_shape(function, *arguments)[1], leading)
+        return jax.jit(function, donate_argnums=0, out_shardings=(state, outputs))
+
+    def _out_shardings(self, outputs: Mapping[str, Any], leading: int = 0) -> dict[str, NamedSharding]:
+        """Spread along their axes of samples; what devices cannot share evenly, such as a list of boxes, is whole on each.
+
+        Raises EngineError for such an output if there are several processes, each of which gets its own rows.
+        """
+        shardings = {}
+        for name, item in self.graph.outputs.items():
+            axis = None if item.batch is None else item.batch + leading
+            rows = 0 if axis is None else outputs[name].shape[axis]
+            if rows % self.devices.count and self.devices.local < self.devices.count:
+                raise EngineError(
+                    f"output '{name}' of the Program '{self.graph.name}' has {rows} rows along its axis of samples "
+                    f"({item.batch}), which {self.devices.count} devices cannot share evenly: if they are not samples, say "
+                    f"so by build(batch_axes={{'{name}': None}}), of a layer by name_layer(..., batch=None)"
+                )
+            shardings[name] = self.devices.spread(None if rows % self.devices.count else axis)
+        return shardings
 
     def _evaluate(self, shapes: Any, read: list[jax.Array], feed: dict[str, jax.Array], scalars: Scalars) -> Any:
         """The outputs of a Program that changes nothing; what it makes of the state alone is kept until that changes."""
@@ -291,20 +312,25 @@ class Compiled:
         return halves.after(prepared, feed, *scalars)
 
     def _two_halves(self, read: list[jax.Array], feed: dict[str, jax.Array], scalars: Scalars) -> _Halves:
-        outputs = self._out_shardings()[1]
         rows = [feed[name].shape[axis] for name, axis in self.batch_axes.items() if axis is not None]
-        if any(count % self.devices.count for count in rows):
-            # Too few rows to share, say a single image: every device computes all of them.
-            outputs = dict.fromkeys(outputs, self.devices.whole)
-        every_row = all(sharding != self.devices.whole for sharding in outputs.values())
-        alone = self.devices.count > 1 and self.graph.independent_rows and every_row
+        # Too few rows to share, say of a single image: every device computes all of them.
+        shared = not any(count % self.devices.count for count in rows)
+        every_row = all(item.batch is not None for item in self.graph.outputs.values())
+        alone = self.devices.count > 1 and self.graph.independent_rows and shared and every_row
         listed = self._listed(self.step.function)
-        halves = halve(
-            lambda state, *rest: listed([], state, *rest)[1],
-            [jax.ShapeDtypeStruct(value.shape, value.dtype) for value in read],
-            {name: self._share(name, value) for name, value in feed.items()} if alone else feed,
-            *scalars,
-        )
+
+        def function(state: Any, *rest: Any) -> Any:
+            return listed([], state, *rest)[1]
+
+        state = [jax.ShapeDtypeStruct(value.shape, value.dtype) for value in read]
+        given = {name: self._share(name, value) for name, value in feed.items()} if alone else feed
+        halves = halve(function, state, given, *scalars)
+        if alone:
+            outputs = {name: self.devices.spread(item.batch) for name, item in self.graph.outputs.items()}
+        elif shared:
+            outputs = self._out_shardings(jax.eval_shape(function, state, given, *scalars))
+        else:
+            outputs = dict.fromkeys(self.graph.outputs, self.devices.whole)
         after = self._on_each_device(halves.after, outputs) if alone else halves.after
         before = jax.jit(halves.before, out_shardings=self.devices.whole)
         return _Halves(before, jax.jit(after, out_shardings=outputs, compiler_options=self.options), halves.name)
