@@ -553,6 +553,20 @@ def test_images_stay_channels_last() -> None:
     assert not turned, turned
 
 
+@pytest.mark.parametrize(("stride", "sums"), [((4, 6), 0), ((2, 3), 2)])
+def test_a_pixel_of_windows_side_by_side_gets_its_gradient_without_a_sum(stride: tuple[int, int], sums: int) -> None:
+    """XLA's gradient of a sum over windows adds a window's numbers for each pixel: where windows overlap, that is needed."""
+
+    def network(x: paddle.Tensor, training: bool) -> dict[str, Any]:
+        weight = paddle.create_parameter([3, 1, 1], "float32", attr=paddle.ParamAttr(name="w"))
+        return {"loss": paddle.tanh(F.avg_pool2d(x * weight, [4, 6], stride=stride)).mean()}
+
+    options = {"optimizer": momentum, "schedule": Constant(0.1), "training": True}
+    program = build(network, [Input("x", (None, 3, 16, 24))], name="pooled", **options)
+    text = create("cpu").lowered_text(program, {"x": np.zeros((2, 3, 16, 24), np.float32)})
+    assert text.count("stablehlo.reduce_window") == sums
+
+
 # --- files and errors -----------------------------------------------------------------------------------------------
 
 WITHOUT_PADDLE = """

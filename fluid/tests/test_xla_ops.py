@@ -229,6 +229,9 @@ for kind, pool in (("max", F.max_pool2d), ("avg", F.avg_pool2d)):
     row("pool", f"{kind}_same", lambda x, p=pool: p(x, 3, stride=2, padding="SAME"), normal(2, 3, H, W))
     row("pool", f"{kind}_uneven", lambda x, p=pool: p(x, 3, stride=1, padding=[1, 0, 0, 1]), normal(2, 3, H, W))
     row("pool", f"{kind}_nhwc", lambda x, p=pool: p(x, 2, data_format="NHWC"), normal(2, H, W, 3))
+row("pool", "avg_rest", lambda x: F.avg_pool2d(x, [3, 2], stride=[3, 2]), normal(2, 3, 8, 7))
+row("pool", "avg_rest_nhwc", lambda x: F.avg_pool2d(x, [3, 2], data_format="NHWC"), normal(2, 8, 7, 3))
+row("pool", "avg_whole", lambda x: F.avg_pool2d(x, [4, 6]), normal(2, 3, 4, 6))
 row("pool", "avg_inclusive", lambda x: F.avg_pool2d(x, 3, stride=2, padding=1, exclusive=False), normal(2, 3, H, W))
 row(
     "pool",
@@ -244,6 +247,7 @@ row("pool", "adaptive_avg", lambda x: F.adaptive_avg_pool2d(x, [3, 2]), normal(2
 row("pool", "adaptive_max", lambda x: F.adaptive_max_pool2d(x, [2, 3]), normal(2, 3, H, W))
 row("pool", "max_with_index", lambda x: F.max_pool2d(x, 3, stride=2, padding=1, return_mask=True), normal(2, 3, H, W))
 row("pool", "avg_3d", lambda x: F.avg_pool3d(x, 2, stride=1, padding=1), normal(1, 2, 4, 5, 4))
+row("pool", "avg_3d_rest", lambda x: F.avg_pool3d(x, [2, 2, 3]), normal(1, 2, 4, 5, 7))
 row("pool", "max_3d_ndhwc", lambda x: F.max_pool3d(x, 2, data_format="NDHWC"), normal(1, 4, 5, 4, 2))
 row("pool", "maxout", lambda x: F.maxout(image(x), 2), normal(2, 6, 4, 5))
 row("pool", "maxout_ties", lambda x: F.maxout(x, 3), integers(2, 2, 6, 4, 5).astype(np.float64))
