@@ -56,7 +56,15 @@ class Recipe:
         )
 
     def maker(self) -> WordMaker:
-        """What makes them. Raises DataError for fonts that cannot be opened, and for given words that none of them shows."""
+        """What makes them. Raises DataError for fonts that cannot be opened, for given words that none of them shows, and if
+        there is none that the alphabet can write."""
+        known = self.alphabet.classes.keys()
+        if self.given and not any(known >= set(word) for word in self.given):
+            lacking = next(character for character in self.given[0] if character not in known)
+            raise DataError(
+                f"each of the words to make has characters that are not in the dictionary, such as {describe(lacking)}: "
+                "give a --dict that has them"
+            )
         share = GENTLE if self.style == "simple" else 1.0
         rates = {effect: share * rate for effect, rate in EFFECTS.items()}
         fonts = open_fonts(self.fonts_dir, self.part)

@@ -149,6 +149,8 @@ def test_simple_words_and_words_of_the_users(tmp_path):
     assert {listed.draw(rng) for _ in range(30)} == {"ab", "elephants"}
     with pytest.raises(DataError, match="none of the fonts has 'Ж'"):
         Recipe(given=("word", "Жук"), alphabet=Alphabet(tuple("wordЖук"))).maker()
+    with pytest.raises(DataError, match=r"each of the words to make has .*, such as 'é' \(U\+00E9\): give a --dict"):
+        Recipe(given=("café", "né")).maker()
     kept = [
         sources.recipe(Flags(fonts_dir=tmp_path), Recognizer("crnn", ASCII), part).texts.words
         for part in ("train", "test")
