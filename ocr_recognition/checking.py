@@ -21,6 +21,9 @@ def check(words: Words, preprocess: Preprocess, labelling: Labelling) -> tuple[l
     unknown: Counter[str] = Counter()
     characters: Counter[str] = Counter()
     widths: list[int] = []
+    blanks = [
+        words.where(index) for index, text in enumerate(words.texts) if isinstance(text, str) and text != text.strip()
+    ]
     for index in range(len(words)):
         problem, width, label = _looked_at(words, index, preprocess, labelling, unknown)
         if label is not None and width is not None:
@@ -34,6 +37,8 @@ def check(words: Words, preprocess: Preprocess, labelling: Labelling) -> tuple[l
     lines = [*_first(faults), *_first(left_out), f"{len(words)} words, {len(faults)} faults"]
     if left_out:
         lines.append(f"  left out, as they cannot be aligned: {len(left_out)}")
+    if blanks:
+        lines.append(f"  begin or end with a blank, which is a character: {len(blanks)}; the first: {blanks[0]}")
     if unknown:
         shown = ", ".join(f"{describe(one)} {count} times" for one, count in unknown.most_common(_SHOWN))
         lines.append(f"  not in the alphabet: {shown}")

@@ -176,12 +176,16 @@ def made_words(recipe: Recipe, count: int) -> SetSource:
 
 
 def listed_words(flags: DataFlags | Measure, recognizer: Recognizer) -> MeasuredWords:
-    """The test words of a data set: every one, whatever is in it."""
+    """The test words of a data set: every one, whatever is in it. Raises DataError for one that cannot be read."""
     labelling = Labelling(recognizer.alphabet, "drop", None)
     if flags.test_list is None and (folder := written(flags.data_dir, "test")) is not None:
         return SetSource(read_set(folder), 1, height=recognizer.preprocess.height, labelling=labelling)
     words = named_words(flags.data_dir, "test", flags.test_list, flags.test_images)
-    return WordSource(words, recognizer.preprocess, labelling, 1)
+    source = WordSource(words, recognizer.preprocess, labelling, 1)
+    if None in words.shapes:
+        # It says what is wrong: now, where an evaluation would after hours of training.
+        source.picture(words.shapes.index(None))
+    return source
 
 
 def named_words(data_dir: Path | None, part: Part, listed: Path | None, images: Path | None) -> Words:

@@ -267,7 +267,12 @@ def test_a_data_set_is_looked_through(data: Path, tmp_path: Path, capsys) -> Non
     with pytest.raises(DataError, match=r"^\d+ faults in the words, listed above$"):
         train.main(train.Flags(data_dir=folder, dict=data / "abc.txt", check_data=True, **TINY))
     said = capsys.readouterr().out
-    assert "train_3.png" in said and "'d' (U+0064)" in said and "8 words, " in said
+    assert "train_3.png" in said and "'d' (U+0064)" in said and "8 words, " in said and "blank" not in said
+    with open(folder / "test.txt", "a", encoding="utf-8") as file:
+        file.write("test_0.png\tab \n")
+    with pytest.raises(DataError, match="faults in the words"):
+        train.main(train.Flags(data_dir=folder, check_data=True, **TINY))
+    assert f"with a blank, which is a character: 1; the first: {folder / 'test.txt'}:9: " in capsys.readouterr().out
     with pytest.raises(UserError, match="give --data_dir"):
         train.main(train.Flags(check_data=True))
 
@@ -275,6 +280,14 @@ def test_a_data_set_is_looked_through(data: Path, tmp_path: Path, capsys) -> Non
 def test_a_list_to_train_on_wants_one_to_measure_on(data: Path) -> None:
     with pytest.raises(UserError, match="--test_list is missing: both parts are needed, or --data_dir"):
         train.main(train.Flags(train_list=data / "train.txt", **TINY))
+
+
+def test_words_to_measure_on_that_cannot_be_read_are_told_before_training(tmp_path: Path) -> None:
+    folder = write_words(tmp_path, ["ab"])
+    (folder / "test_5.png").unlink()
+    with pytest.raises(DataError, match=r"test.txt:6: .*test_5.png: no such file"):
+        train.main(train.Flags(data_dir=folder, output_dir=tmp_path / "run", **RUN))
+    assert not (tmp_path / "run").exists()
 
 
 def test_what_is_dropped_is_counted(data: Path, tmp_path: Path, capsys) -> None:
