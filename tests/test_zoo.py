@@ -150,6 +150,30 @@ def test_it_finds_its_own_folder(house: Path) -> None:
         assert (done.returncode, done.stdout.decode()) == (0, f"python {house}/new_task/train.py\n"), done.stderr
 
 
+@pytest.mark.parametrize("version", ["3.10.13", "3.14.1", None])
+@pytest.mark.parametrize("by_name", [True, False])
+def test_a_python_that_does_not_fit_is_refused_in_one_line(house: Path, version: str | None, by_name: bool) -> None:
+    """Named in PYTHON, no other takes its place; where none is named and none fits, python3 is the one told of."""
+    shutil.rmtree(house / "venv")
+    commands = house / "commands"
+    commands.mkdir()
+    for command in ("bash", "cat", "dirname", "readlink"):
+        (commands / command).symlink_to(str(shutil.which(command)))
+    program = "import sys; version, code = sys.argv[1], sys.argv[3]; sys.version = version; "
+    program += "sys.version_info = tuple(map(int, version.split('.'))); exec(code)"
+    named = house / "a python" if by_name else commands / "python3"
+    if version:
+        named.write_text(f'#!{commands}/bash\nexec "{sys.executable}" -c "{program}" {version} "$@"\n')
+        named.chmod(0o755)
+    if by_name:
+        (commands / "python3").symlink_to(sys.executable)
+    surroundings = environment(house) | {"PATH": str(commands), "PYTHON": str(named) if by_name else ""}
+    done = subprocess.run([house / "zoo", "list"], env=surroundings, capture_output=True, text=True)
+    said = f"{named if by_name else 'python3'} here is {f'Python {version}' if version else 'missing'}\n"
+    assert done.returncode == 1 and done.stdout == "", done
+    assert done.stderr == f"error: Python 3.11, 3.12 or 3.13 is needed (set PYTHON to its path); {said}"
+
+
 def test_a_place_without_room_for_an_environment_is_told(house: Path) -> None:
     (house / "file").write_text("")
     surroundings = environment(house) | {"ZOO_VENV": str(house / "file" / "venv"), "PYTHON": sys.executable}
