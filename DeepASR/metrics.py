@@ -80,8 +80,9 @@ class ErrorRates:
         return dict(sorted(counts.items(), key=lambda item: (-item[1].errors / max(item[1].length, 1), item[0])))
 
     def worst(self, count: int) -> list[str]:
-        """The utterances with most errors by their length; of equal ones, first those with more errors."""
-        return sorted(self.utterances, key=lambda name: self._badness(name), reverse=True)[:count]
+        """The utterances with most errors by their length, of those with any; of equal ones, first those with more errors."""
+        wrong = [name for name, counts in self.utterances.items() if counts.errors]
+        return sorted(wrong, key=self._badness, reverse=True)[:count]
 
     def interval(self, *, level: float = 0.95, samples: int = 1000, seed: int = 0) -> tuple[float, float]:
         """Between which the rate lies with this probability, as other utterances of the kind would have it.

@@ -1,5 +1,7 @@
 """Error rates for people."""
 
+from collections.abc import Mapping
+
 from DeepASR.corpus import Part
 from DeepASR.metrics import Counts, ErrorRates, Unit
 from fluid.run import console
@@ -24,13 +26,17 @@ def print_rates(rates: ErrorRates, unit: Unit, part: Part, worst: int) -> None:
         for speaker, counts in rates.by_speaker(part.speakers).items():
             table.add_row(speaker, *_cells(counts))
         console.print(table)
-    for name in rates.worst(worst):
-        counts = rates.utterances[name]
-        if counts.errors:
-            console.print(f"{name}: {counts.errors}/{counts.length} of '{part.texts[name]}'", markup=False)
+    print_worst(rates, part.texts, worst)
     if rates.missing:
         console.print(f"{len(rates.missing)} utterances have no hypothesis, which counts as deletions")
     console.print(summary(rates, unit), markup=False)
+
+
+def print_worst(rates: ErrorRates, texts: Mapping[str, str], count: int) -> None:
+    """So many utterances with most errors."""
+    for name in rates.worst(count):
+        counts = rates.utterances[name]
+        console.print(f"{name}: {counts.errors}/{counts.length} of '{texts[name]}'", markup=False)
 
 
 def _cells(counts: Counts) -> tuple[str, str, str]:

@@ -15,7 +15,7 @@ if __package__ in (None, ""):
 
 from DeepASR.kaldi.tables import read_text
 from DeepASR.metrics import ErrorRates, error_rates
-from DeepASR.report import summary
+from DeepASR.report import print_worst, summary
 from fluid import config as configuration
 from fluid.config import Natural
 from fluid.errors import UserError
@@ -46,9 +46,7 @@ def main(flags: Flags) -> ErrorRates:
     unit = flags.error_rate_type
     rates = error_rates(references, hypotheses, unit=unit, ignored=flags.special_tokens.split())
     total = rates.total
-    for name in rates.worst(flags.worst):
-        counts = rates.utterances[name]
-        console.print(f"{name}: {counts.errors}/{counts.length} of '{references[name]}'", markup=False)
+    print_worst(rates, references, flags.worst)
     console.print(
         f"Error rate[{unit}] = {total.rate:f} ({total.errors}/{total.length}), total {len(hypotheses)} sentences in hyp, "
         f"{len(rates.unknown)} not presented in ref.",

@@ -70,7 +70,7 @@ def test_speakers_and_worst_utterances() -> None:
     references = {"a": "x x x x", "b": "x x", "c": "x", "empty": ""}
     rates = error_rates(references, {"a": "x y y x", "b": "x", "c": "x", "empty": "z z z"}, unit="wer")
     speakers = {"a": "anna", "b": "bert", "c": "anna", "empty": "bert"}
-    assert rates.worst(3) == ["empty", "a", "b"]
+    assert rates.worst(2) == ["empty", "a"] and rates.worst(4) == ["empty", "a", "b"]
     assert rates.by_speaker(speakers) == {
         "bert": Counts(deletions=1, insertions=3, length=2),
         "anna": Counts(substitutions=2, length=5),
