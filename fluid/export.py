@@ -114,8 +114,9 @@ class ExportedModel:
             self.outputs, self.facts = list(signature["outputs"]), dict(signature["facts"])
             onednn = bool(signature.get("onednn", True))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            reason = getattr(error, "strerror", None) or error
             raise WeightsError(
-                f"{folder} is not an exported model ({SIGNATURE}: {error}); make one with export.py"
+                f"{folder} is not an exported model ({SIGNATURE}: {reason}); make one with export.py"
             ) from error
         self._predictor = _predictor(folder, onednn)
 

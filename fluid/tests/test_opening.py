@@ -184,7 +184,11 @@ def test_what_cannot_be_opened(folder, tmp_path):
         ({"checkpoint": tmp_path / "theirs"}, CheckpointError, "belongs to the task other_task"),
         ({"pretrained_model": str(tmp_path / "theirs.safetensors")}, WeightsError, "belongs to the task other_task"),
         ({"pretrained_model": str(tmp_path / "exported")}, UserError, "name it with --exported_model"),
-        ({"exported_model": tmp_path / "run"}, WeightsError, "is not an exported model"),
+        (
+            {"exported_model": tmp_path / "run"},
+            WeightsError,
+            r"is not an exported model \(signature.json: No such file",
+        ),
     ):
         with pytest.raises(error, match=message):
             opened(folder, **flags)
