@@ -305,7 +305,8 @@ row(
 UNARY = {
     "abs sign floor ceil round trunc square sigmoid tanh sin cos exp expm1 erf": normal,
     "log log2 log10 log1p sqrt rsqrt reciprocal": positive,
-    "asin acos atan sinh cosh tan": unit,
+    "asin acos atan sinh cosh tan asinh atanh logit": unit,
+    "acosh": lambda *shape: 1 + positive(*shape),
 }
 for names, values in UNARY.items():
     for name in names.split():
@@ -362,6 +363,8 @@ row(
     gradient=False,
 )
 row("unary", "bitwise", lambda a, b: (a & b, a | b, a ^ b, ~a), integers(99, 6), integers(99, 6), gradient=False)
+row("unary", "logit_kept", lambda x: paddle.logit(x, 0.25), np.linspace(-0.5, 1.5, 9))
+row("unary", "swiglu", F.swiglu, normal(3, 6))
 row("unary", "label_smooth", lambda x: F.label_smooth(x, epsilon=0.2), unit(3, 4))
 row("unary", "assign", lambda x: paddle.assign(x), normal(3))
 row("unary", "increment", lambda x: paddle.increment(x * 1.0, 2.0), normal(1), gradient=False)
@@ -400,6 +403,13 @@ row(
 row("binary", "remainder", lambda x, y: (x // y, x % y), 5 * normal(9), positive(9), gradient=False)
 row("binary", "where", lambda c, x, y: paddle.where(c, x, y), flags(3, 4), normal(3, 4), normal(3, 4))
 row("binary", "masked_fill", lambda x, m: paddle.masked_fill(x, m, 0.5), normal(3, 4), flags(3, 4))
+row("binary", "lerp", paddle.lerp, normal(3, 4), normal(3, 4), unit(4))
+row("binary", "swiglu_of_two", F.swiglu, normal(3, 6), normal(3, 6))
+CLOSE = np.array([1.0, 1.0 + 1e-9, 1.1, np.inf, np.nan])
+row("binary", "isclose", paddle.isclose, np.array([1.0, 1.0, 1.0, np.inf, np.nan]), CLOSE, gradient=False)
+NANS = np.array([np.nan, np.nan, 1.0])
+row("binary", "isclose_nan", lambda x, y: paddle.isclose(x, y, equal_nan=True), NANS, np.roll(NANS, 1), gradient=False)
+row("binary", "allclose", paddle.allclose, CLOSE[:2], np.ones(2), gradient=False)
 row("binary", "matmul", lambda x, y: paddle.matmul(x, y), normal(3, 4), normal(4, 5))
 row("binary", "matmul_turned", lambda x, y: paddle.matmul(x, y, True, True), normal(2, 4, 3), normal(2, 5, 4))
 row("binary", "matmul_broadcast", lambda x, y: paddle.matmul(x, y), normal(2, 3, 4), normal(4, 5))
@@ -414,6 +424,7 @@ row(
     normal(3, 4),
     normal(4, 5),
 )
+row("binary", "baddbmm", paddle.baddbmm, normal(2, 3, 5), normal(2, 3, 4), normal(2, 4, 5))
 row("binary", "einsum", lambda x, y: paddle.einsum("bij,bkj->bik", x, y), normal(2, 3, 4), normal(2, 5, 4))
 row("binary", "linear", F.linear, normal(2, 3, 4), normal(4, 5), normal(5))
 
@@ -542,6 +553,8 @@ for mode in ("constant", "reflect", "replicate", "circular"):
     row("shape", f"pad_{mode}", lambda x, m=mode: F.pad(x, [1, 2, 0, 1], mode=m), normal(2, 3, 4, 5))
 row("shape", "tril_triu", lambda x: (paddle.tril(x), paddle.triu(x, 1)), normal(4, 4))
 row("shape", "diag", lambda x: paddle.diag(x), normal(4))
+row("shape", "diagonal", lambda x: paddle.diagonal(x, 1, 2, 0), normal(3, 2, 4))
+row("shape", "trace", lambda x: paddle.trace(x, -1, 0, 2), normal(3, 2, 4))
 row("shape", "meshgrid", lambda x, y: paddle.meshgrid(x, y), normal(3), normal(4))
 row("shape", "arange", lambda x: x * paddle.arange(0, 6, 2, dtype="float64"), normal(2, 3))
 row(
@@ -676,6 +689,15 @@ row(
     R.permutation(4)[:2],
     normal(2, 3),
 )
+row(
+    "index",
+    "index_put_masked",
+    lambda x, m: paddle.index_put(x, (m,), paddle.full([], 0.5, x.dtype)),
+    normal(4, 3),
+    flags(4),
+)
+row("index", "masked_assignment", lambda x: paddle.static.setitem(x * 1.0, x > 0, 0.5), normal(4, 3))
+row("index", "index_add", lambda x, i, v: paddle.index_add(x, i, 1, v), normal(4, 5), integers(5, 3), normal(4, 3))
 row("index", "grid_of_places", lambda x, i, j: x[i, j], normal(4, 5), integers(4, 3, 1), integers(5, 2))
 row("index", "one_hot", lambda i: F.one_hot(i, 5), integers(5, 4), gradient=False)
 row("index", "bincount", lambda i: paddle.bincount(i, minlength=6), integers(6, 20), gradient=False)
@@ -764,6 +786,7 @@ row(
     positive(4),
 )
 row("loss", "focal", lambda x, y: F.sigmoid_focal_loss(x, y), normal(3, 4), flags(3, 4).astype(np.float64))
+row("loss", "log", F.log_loss, *single(unit(3, 1), flags(3, 1).astype(np.float64)))
 row("loss", "kl", lambda x, y: F.kl_div(x, y), normal(3, 4), unit(3, 4))
 row("loss", "huber", lambda x, y: F.smooth_l1_loss(x, y, delta=0.7), 2 * normal(3, 4), normal(3, 4))
 row("loss", "mse", F.mse_loss, normal(3, 4), normal(3, 4))
@@ -940,6 +963,22 @@ def test_a_reduction_without_a_rule_is_refused_by_name(reduce: str, include_self
     program = build(network, [Input("x", (4, 5)), Input("index", (4, 1), "int64")], name="scatter")
     with pytest.raises(EngineError, match=f"test_xla_ops.*reduce='{reduce}' with include_self={include_self}"):
         create("cpu").run(program, {"x": np.zeros((4, 5), np.float32), "index": np.zeros((4, 1), np.int64)})
+
+
+def test_what_depends_on_how_often_a_mask_is_true_is_refused() -> None:
+    def network(x: Any, mask: Any, training: bool) -> dict[str, Any]:
+        return {"y": paddle.index_put(x, (mask,), x[:2])}
+
+    program = build(network, [Input("x", (4,)), Input("mask", (4,), "bool")], name="masked")
+    with pytest.raises(EngineError, match="test_xla_ops.*write by paddle.where"):
+        create("cpu").run(program, {"x": np.zeros(4, np.float32), "mask": np.ones(4, bool)})
+
+
+def test_a_volume_that_is_sampled_is_refused() -> None:
+    inputs = [Input("x", (1, 2, 3, 4, 5)), Input("grid", (1, 2, 3, 4, 3))]
+    program = build(lambda x, grid, training: {"y": F.grid_sample(x, grid)}, inputs, name="volume")
+    with pytest.raises(EngineError, match="test_xla_ops.*no volumes"):
+        create("cpu").run(program, {item.name: np.zeros(item.shape, np.float32) for item in inputs})
 
 
 def test_a_probability_of_zero_that_no_label_asks_for_has_no_gradient() -> None:

@@ -94,7 +94,7 @@ def set_value_with_tensor(op: Call, x: Array, value: Array, starts: Any, ends: A
         spans is None
         or op["decrease_axes"]
         or op["none_axes"]
-        or set(op.integers(steps, "step")) != {1}
+        or set(op.integers(steps, "step")) - {1}
         or (known and (last - first).tolist() != spans)
     ):
         raise EngineError(f"{op.operation}: what is written must have the shape of a window without gaps")
@@ -111,9 +111,21 @@ def scatter_nd_add(op: Call, x: Array, index: Array, updates: Array) -> Array:
 
 @rule("index_put", "index_put_")
 def index_put(op: Call, x: Array, indices: list[Array], value: Array) -> Array:
+    """At places, or one value wherever a mask says so. Raises EngineError for more values, whose number depends on data."""
+    if any(index.dtype == jnp.bool_ for index in indices):
+        if len(indices) > 1 or value.size > 1:
+            raise EngineError(f"{op.operation}: how many places a mask has depends on data; write by paddle.where")
+        mask = indices[0].reshape(indices[0].shape + (1,) * (x.ndim - indices[0].ndim))
+        value = value.reshape(()).astype(x.dtype)
+        return jnp.where(mask, x + value if op["accumulate"] else value, x)
     place = jnp.asarray(x).at[tuple(indices)]
     value = value.astype(x.dtype)
     return place.add(value) if op["accumulate"] else place.set(value)
+
+
+@rule("index_add", "index_add_")
+def index_add(op: Call, x: Array, index: Array, value: Array) -> Array:
+    return jnp.asarray(x).at[(*[slice(None)] * (op["axis"] % x.ndim), index)].add(value.astype(x.dtype))
 
 
 @rule("one_hot")
@@ -143,6 +155,10 @@ def accuracy(op: Call, scores: Array, index: Array, label: Array) -> tuple[Array
 @rule("grid_sample", kind=Kind.FULL)
 def grid_sample(op: Call, x: Array, grid: Array) -> Array:
     """Sample [N, C, H, W] at `grid` [N, h, w, 2] of (x, y) in -1..1 (Jaderberg et al., arXiv:1506.02025)."""
+    if x.ndim > 4:
+        raise EngineError(
+            f"{op.operation}: the xla engine samples images alone, no volumes; run it with --engine paddle"
+        )
     height, width = x.shape[2:]
     column, row = (_unnormalised(op, grid[..., axis], n) for axis, n in ((0, width), (1, height)))
     if op["mode"] == "nearest":

@@ -77,6 +77,12 @@ def bce_loss(op: Call, probability: Array, label: Array) -> Array:
     return slope * (probability - fixed) - (label * first + (1 - label) * second)
 
 
+@rule("log_loss", kind=Kind.FULL)
+def log_loss(op: Call, probability: Array, label: Array) -> Array:
+    epsilon = op["epsilon"]
+    return -label * jnp.log(probability + epsilon) - (1 - label) * jnp.log(1 - probability + epsilon)
+
+
 @rule("kldiv_loss", kind=Kind.FULL)
 def kldiv_loss(op: Call, x: Array, label: Array) -> Array:
     if op["log_target"]:

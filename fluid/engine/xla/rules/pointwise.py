@@ -96,7 +96,11 @@ _simple("acos", jnp.arccos, Kind.FULL)
 _simple("atan", jnp.arctan, Kind.FULL)
 _simple("sinh", jnp.sinh, Kind.FULL)
 _simple("cosh", jnp.cosh, Kind.FULL)
+_simple("asinh", jnp.arcsinh, Kind.FULL)
+_simple("acosh", jnp.arccosh, Kind.FULL)
+_simple("atanh", jnp.arctanh, Kind.FULL)
 _simple("erf", lax.erf, Kind.FULL)
+_simple("lerp", lambda x, y, weight: x + weight * (y - x))
 _simple("where", lambda condition, x, y: jnp.where(condition, x, y))
 _simple("masked_fill", lambda x, mask, value: jnp.where(mask, value.astype(x.dtype), x))
 
@@ -154,6 +158,32 @@ def clip(op: Call, x: Array, low: Array, high: Array) -> Array | np.ndarray:
     if numbers(x, low, high) is np:
         return np.clip(x, low, high)
     return jnp.where((x >= low) & (x <= high), x, lax.stop_gradient(jnp.clip(x, low, high)))
+
+
+@rule("logit", kind=Kind.FULL, images=ALL)
+def logit(op: Call, x: Array) -> Array:
+    """The inverse of the sigmoid, of x kept `eps` away from 0 and 1."""
+    low, high = op["eps"], 1 - op["eps"]
+    kept = jnp.where((x >= low) & (x <= high), x, lax.stop_gradient(jnp.clip(x, low, high))) if low else x
+    return jnp.log(kept / (1 - kept))
+
+
+@rule("isclose")
+def is_close(op: Call, x: Array, y: Array, relative: Array, absolute: Array) -> Array:
+    """No finite number is close to infinity; to Paddle's kernel all are."""
+    return jnp.isclose(x, y, relative.reshape(()), absolute.reshape(()), op["equal_nan"])
+
+
+@rule("allclose")
+def all_close(op: Call, x: Array, y: Array, relative: Array, absolute: Array) -> Array:
+    return jnp.all(is_close(op, x, y, relative, absolute))
+
+
+@rule("swiglu")
+def swiglu(op: Call, x: Array, y: Array | None) -> Array:
+    """Shazeer, arXiv:2002.05202; without y, x holds both halves."""
+    gate, value = jnp.split(x, 2, -1) if y is None else (x, y)
+    return jax.nn.silu(gate) * value
 
 
 @rule("relu6", images=ALL)

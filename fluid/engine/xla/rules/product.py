@@ -28,7 +28,7 @@ def dot(op: Call, x: Array, y: Array) -> Array:
     return jnp.sum(x * y, -1)
 
 
-@rule("addmm", kind=Kind.PRODUCT)
+@rule("addmm", "baddbmm", kind=Kind.PRODUCT)
 def addmm(op: Call, bias: Array, x: Array, y: Array) -> Array:
     return op["beta"] * bias + op["alpha"] * jnp.matmul(x, y)
 

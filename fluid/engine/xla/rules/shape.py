@@ -240,6 +240,16 @@ def diag(op: Call, x: Array) -> Array:
     return jnp.where(jnp.eye(len(y), k=op["offset"], dtype=bool), y, np.asarray(op["padding_value"]).astype(x.dtype))
 
 
+@rule("diagonal")
+def diagonal(op: Call, x: Array) -> Array:
+    return jnp.diagonal(x, op["offset"], op["axis1"], op["axis2"])
+
+
+@rule("trace", kind=Kind.FULL)
+def trace(op: Call, x: Array) -> Array:
+    return jnp.trace(x, op["offset"], op["axis1"], op["axis2"])
+
+
 @rule("meshgrid")
 def meshgrid(op: Call, inputs: list[Array]) -> tuple[list[Array]]:
     return (list(jnp.meshgrid(*inputs, indexing="ij")),)
