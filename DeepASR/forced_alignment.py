@@ -78,7 +78,7 @@ def align_words(scores: np.ndarray, lexicon: Lexicon, words: Sequence[str]) -> A
         raise DataError(f"{len(scores)} frames are too few for its {len(words)} words, which need {chain.shortest}")
     if np.isnan(scores).any():
         raise DataError("a score is not a number")
-    states, score = best_path(scores[:, chain.pdfs], chain)
+    states, score = best_path(scores, chain)
     return Alignment(words, chain.pdfs[states].astype(np.int32), chain.words[states], score)
 
 
@@ -119,17 +119,20 @@ def make_chain(lexicon: Lexicon, words: Sequence[str]) -> Chain:
 
 
 def best_path(scores: np.ndarray, chain: Chain) -> tuple[np.ndarray, float]:
-    """The state of each frame [T] that makes the sum of `scores` [T, states] largest, and that sum."""
-    frames, states = scores.shape
+    """The state of each frame [T] that makes the sum of its `scores` [T, classes] largest, and that sum.
+
+    Keeps a byte for each frame and state of the text.
+    """
+    frames, states = len(scores), len(chain.pdfs)
     came = np.empty((frames, states), np.int8)
     best = np.full(states + 1, -np.inf)
-    best[chain.first] = scores[0, chain.first]
+    best[chain.first] = scores[0, chain.pdfs[chain.first]]
     rows = np.arange(states)
     for frame in range(1, frames):
         candidates = best[chain.before]
         choice = candidates.argmax(axis=1)
         came[frame] = choice
-        best[:-1] = candidates[rows, choice] + scores[frame]
+        best[:-1] = candidates[rows, choice] + scores[frame, chain.pdfs]
     path = np.empty(frames, np.intp)
     path[-1] = chain.last[best[chain.last].argmax()]
     for frame in range(frames - 1, 0, -1):

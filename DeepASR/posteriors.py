@@ -96,20 +96,23 @@ class Network:
             if not np.isfinite(array).all():
                 raise DataError(f"{name}: a feature is not a number")
         centred = [normalisation.centred(array, means.get(name)) for name, array in items]
+        feeds, start = self._feeds(centred), silence(self.program, self._rows)
+        outputs = self.engine.stream(self.program, feeds, start)
+        posterior = np.concatenate([np.asarray(output["posterior"]) for output in outputs], axis=1)
+        for row, ((name, _), array) in enumerate(zip(items, centred)):
+            yield name, undo_delay(posterior[row, : len(array) + DELAY])
+
+    def _feeds(self, centred: Sequence[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
+        """Piece by piece: each frame among its neighbours takes as much as 33 frames."""
         frames = np.array([len(array) + DELAY for array in centred])
-        first = self.program.inputs["feature"]
-        feeds = []
+        shape = [size or 0 for size in self.program.inputs["feature"].shape[2:]]
         for start in range(0, int(frames.max()), CHUNK):
             lengths = np.clip(frames - start, 0, CHUNK)
-            feature = np.zeros((self._rows, CHUNK, *[size or 0 for size in first.shape[2:]]), np.float32)
+            feature = np.zeros((self._rows, CHUNK, *shape), np.float32)
             for row, (array, length) in enumerate(zip(centred, lengths)):
                 if length:
-                    feature[row, :length] = normalisation.piece(array, start, start + length, last=True)
-            feeds.append({"feature": feature, "length": np.pad(lengths, (0, self._rows - len(items))).astype(np.int64)})
-        outputs = self.engine.stream(self.program, feeds, silence(self.program, self._rows))
-        posterior = np.concatenate([np.asarray(output["posterior"]) for output in outputs], axis=1)
-        for row, (name, _) in enumerate(items):
-            yield name, undo_delay(posterior[row, : frames[row]])
+                    feature[row, :length] = self.recogniser.normalisation.piece(array, start, start + length, last=True)
+            yield {"feature": feature, "length": np.pad(lengths, (0, self._rows - len(centred))).astype(np.int64)}
 
 
 class PosteriorStream:

@@ -1,5 +1,7 @@
 """Alignments: the best path through a known text, and the flat start that finds alignments by itself."""
 
+import tracemalloc
+
 from DeepASR.decoding.lexicon import STATES, Lexicon
 from DeepASR.forced_alignment import NO_WORD, align_words, make_chain
 from DeepASR.preparing.flat_start import flat_start
@@ -47,6 +49,20 @@ def test_no_path_is_better() -> None:
     assert len(ended) > 20
     best = max(scores[np.arange(7), chain.pdfs[list(path)]].sum() for path in ended)
     assert align_words(scores, LEXICON, ["a"]).score == pytest.approx(best)
+
+
+def test_a_long_text_takes_a_byte_for_each_frame_and_state() -> None:
+    labels = np.concatenate([frames_of("SIL t r i b a")] * 30)
+    words = ["tree", "bow"] * 30
+    cells = len(labels) * len(make_chain(LEXICON, words).pdfs)
+    tracemalloc.start()
+    try:
+        alignment = align_words(scores_of(labels), LEXICON, words)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    np.testing.assert_array_equal(alignment.pdfs, labels)
+    assert most < 2 * cells
 
 
 def test_what_cannot_be_aligned_is_told() -> None:
