@@ -507,6 +507,7 @@ row("reduce", "cumprod", lambda x: paddle.cumprod(x, 1), positive(3, 4))
 
 # --- shape ----------------------------------------------------------------------------------------------------------
 row("shape", "reshape", lambda x: (x.reshape([-1, 6]), x.reshape([0, 2, -1])), normal(2, 3, 4))
+row("shape", "reshape_of_nothing", lambda x: x[:0].reshape([3, 0]), normal(4), gradient=False)
 row("shape", "reshape_image", lambda x: image(x).reshape([0, -1]), normal(2, 3, 4, 2))
 row("shape", "flatten", lambda x: (paddle.flatten(x, 1), paddle.flatten(x, 0, 1)), normal(2, 3, 4))
 row("shape", "squeeze", lambda x: (paddle.squeeze(x), paddle.squeeze(x, 2)), normal(2, 1, 1, 3))

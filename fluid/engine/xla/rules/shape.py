@@ -28,9 +28,10 @@ def numel(op: Call, x: Array) -> np.ndarray:
 
 @rule("reshape", "reshape_", "view_shape")
 def reshape(op: Call, x: Array, wanted: Any) -> Array:
-    """A length of 0 is copied from x, one of -1 is inferred."""
+    """A length of 0 is copied from x where x has that axis, one of -1 is inferred."""
     lengths = op.integers(wanted, "shape")
-    return x.reshape([x.shape[axis] if length == 0 else length for axis, length in enumerate(lengths)])
+    copied = [length == 0 and axis < x.ndim for axis, length in enumerate(lengths)]
+    return x.reshape([x.shape[axis] if copied[axis] else length for axis, length in enumerate(lengths)])
 
 
 @rule("flatten", "flatten_")
