@@ -57,7 +57,7 @@ def halve(function: Callable[..., Any], constant: Sequence[Any], *arguments: Any
     before = _closed(closed, invars=given, outvars=kept, eqns=_needed(first, kept))
     after = _closed(closed, invars=kept + rest, eqns=second)
     tree = jax.tree.structure(shapes)
-    shapes_between = [value.aval for value in kept]
+    shapes_between: list[Any] = [value.aval for value in kept]
 
     def run_before(values: Sequence[Any]) -> list[jax.Array]:
         return _packed(jaxpr_as_fun(before)(*values))
