@@ -2,9 +2,10 @@
 
 import os
 import shutil
+import signal
 import tempfile
 from collections import defaultdict
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from importlib import metadata
 
 import pytest
@@ -41,6 +42,14 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     """Remove what was compiled."""
     if COMPILED in config.stash:
         shutil.rmtree(config.stash[COMPILED], ignore_errors=True)
+
+
+@pytest.fixture
+def heeded() -> Iterator[None]:
+    """Where the tests run under nohup, SIGHUP is ignored, by child processes as well."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 def task_of(item: pytest.Item) -> str | None:

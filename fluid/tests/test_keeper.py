@@ -574,6 +574,7 @@ def send(number: int) -> None:
     "number, code",
     [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129), (signal.SIGUSR1, 138)],
 )
+@pytest.mark.usefixtures("heeded")
 def test_a_signal_finishes_the_step_and_saves(tmp_path, number, code, capsys):
     class Signalled(Counting):
         def run(self, *arguments, **more):

@@ -126,6 +126,7 @@ def test_the_failure_of_any_process_ends_all_and_is_shown(tmp_path):
         os.kill(int((tmp_path / "pid0").read_text()), 0)
 
 
+@pytest.mark.usefixtures("heeded")
 def test_none_is_left_when_the_terminal_goes(tmp_path):
     script = tmp_path / "sleeps.py"
     script.write_text(
