@@ -702,7 +702,7 @@ def test_out_of_memory_comes_with_advice(monkeypatch: pytest.MonkeyPatch) -> Non
             "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 68719476736 bytes."
         )
 
-    monkeypatch.setattr(compiled, "_function", lambda: exhausted)
+    monkeypatch.setattr(compiled, "_function", lambda *_: exhausted)
     with pytest.raises(EngineError, match="smaller --batch_size.*XLA_PYTHON_CLIENT_MEM_FRACTION"):
         engine.run(program, image_feed())
 
