@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fluid.errors import DataError, UserError
-from fluid.media import read_named
+from fluid.text import read_lines
 
 import numpy as np
 
@@ -126,16 +126,19 @@ def read_classes(path: Path) -> Classes:
     Raises DataError naming the line that is not so.
     """
     rows = []
-    for number, line in enumerate(read_named(path).decode(errors="replace").splitlines(), 1):
+    for number, line in enumerate(read_lines(path), 1):
         parts = [part.strip() for part in line.split(",")]
-        if not line.strip() or line.startswith("#") or (number == 1 and len(parts) == 5 and not parts[0].isdigit()):
-            continue
         values = [parts[0], *parts[2:]]
+        is_head = number == 1 and len(parts) == 5 and not any(map(str.isdigit, values))
+        if is_head or not line.strip() or line.startswith("#"):
+            continue
         if len(parts) != 5 or not all(re.fullmatch("[0-9]{1,3}", value) and int(value) < 256 for value in values):
             raise DataError(
                 f"{path}:{number}: each line must be id,name,red,green,blue with numbers 0..255; got {line[:200]!r}"
             )
         rows.append((int(parts[0]), parts[1], tuple(map(int, parts[2:]))))
+    if not rows:
+        raise DataError(f"{path}: names no class; each line must be id,name,red,green,blue")
     try:
         return Classes(tuple(r[1] for r in rows), tuple(r[0] for r in rows), tuple(r[2] for r in rows))  # type: ignore[misc]
     except UserError as error:

@@ -33,6 +33,7 @@ from icnet import pictures
 from icnet.classes import Classes
 from icnet.evaluation import Names, Size, write_ids
 from icnet.opening import open_segmenter
+from icnet.reader import list_lines
 from icnet.segmenter import MEAN, OUTPUTS, NetworkFlags, Segmenter
 from icnet.streets.files import example_streets
 
@@ -140,9 +141,8 @@ def named_pictures(flags: Flags) -> list[str]:
     """The files and cameras that the flags name. Raises DataError for what does not exist."""
     if flags.image_list is not None:
         folder = flags.image_dir or flags.image_list.parent
-        lines = media.read_named(flags.image_list).decode(errors="surrogateescape").splitlines()
         # Lists of 2018 may have the label behind the image.
-        names = [line.split("\t")[0].strip() for line in lines if line.strip()]
+        names = [line.split("\t")[0].strip() for line in list_lines(flags.image_list) if line.strip()]
         return media.find([str(folder / name) for name in names])
     if flags.image_dir is not None:
         return media.find([str(flags.image_dir), *flags.images])

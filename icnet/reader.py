@@ -290,9 +290,14 @@ def class_weights(pixels: np.ndarray, power: float = 1.0) -> list[float]:
 # Where the files are.
 
 
+def list_lines(path: Path) -> list[str]:
+    """Lines of a list of files, with or without a byte order mark, in whatever bytes the names are. Raises DataError."""
+    return [os.fsdecode(line) for line in read_named(path).removeprefix(b"\xef\xbb\xbf").splitlines()]
+
+
 def _listed(path: Path, folder: Path) -> tuple[list[str], list[str]]:
     images, labels = [], []
-    for number, line in enumerate(read_named(path).decode(errors="surrogateescape").splitlines(), 1):
+    for number, line in enumerate(list_lines(path), 1):
         parts = line.strip().split("\t") if "\t" in line else line.split()
         if not parts:
             continue

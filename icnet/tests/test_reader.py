@@ -89,6 +89,8 @@ def test_pictures_of_one_name_have_the_labels_of_their_folder(tmp_path: Path) ->
 def test_lists_come_first(folder: Path) -> None:
     (folder / "train.list").write_text("images/00.jpg labels/00.png\n\nimages/01.jpg\tlabels/01.png\n")
     assert len(open_pairs(folder, "train")) == 2
+    (folder / "train.list").write_bytes(b"\xef\xbb\xbfimages/00.jpg labels/00.png\r\n")
+    assert open_pairs(folder, "train").images == (str(folder / "images" / "00.jpg"),)
     (folder / "val.list").write_text("images/00.jpg labels/00.png\nimages/nowhere.jpg labels/00.png\n")
     with pytest.raises(DataError, match=r"val.list:2: .*nowhere.jpg: no such file"):
         open_pairs(folder, "val")
@@ -195,6 +197,19 @@ def test_class_files_may_have_a_head_and_comments(tmp_path: Path) -> None:
     (tmp_path / "c.csv").write_text("3,road,1,2,3\n3,car,4,5,6\n")
     with pytest.raises(DataError, match="differ"):
         read_classes(tmp_path / "c.csv")
+
+
+def test_no_class_is_lost_to_a_byte_order_mark_or_a_slip(tmp_path: Path) -> None:
+    (tmp_path / "c.csv").write_bytes(b"\xef\xbb\xbf0,road,1,2,3\r\n1,car,4,5,6\r\n")
+    assert read_classes(tmp_path / "c.csv").names == ("road", "car")
+    for content, said in (
+        ("O,road,1,2,3\n1,car,4,5,6\n", "c.csv:1: each line must be"),
+        ("id,name,red,green,blue\n", "names no class"),
+        ("0,stra\xdfe,1,2,3\n", "c.csv:1: is not UTF-8"),
+    ):
+        (tmp_path / "c.csv").write_bytes(content.encode("latin-1"))
+        with pytest.raises(DataError, match=said):
+            read_classes(tmp_path / "c.csv")
 
 
 def test_images_and_labels_change_alike() -> None:
