@@ -351,10 +351,9 @@ def _folders(folder: Path, split: str) -> tuple[list[str], list[str]]:
 
 def _matched(images: Path, labels: Path) -> tuple[list[str], list[str]]:
     """Pictures and label files of one name, `_L` left out; where a name occurs twice, of one folder too."""
-    found = sorted(path for path in images.rglob("*") if _is_image(path)) if images.is_dir() else []
+    found, masks = _below(images, EXTENSIONS), _below(labels, (".png",))
     if not found:
         raise DataError(f"{images}: no image there")
-    masks = list(labels.rglob("*.png")) if labels.is_dir() else []
     twice = any(len({path.stem for path in paths}) < len(paths) for paths in (found, masks))
 
     def name(path: Path, root: Path) -> Path:
@@ -367,6 +366,15 @@ def _matched(images: Path, labels: Path) -> tuple[list[str], list[str]]:
         more = f" (and {len(lacking) - 1} more)" if len(lacking) > 1 else ""
         raise DataError(f"{found[lacking[0]]}: has no labels {labels / wanted[lacking[0]]}.png{more}")
     return [str(path) for path in found], [named[key] for key in wanted]
+
+
+def _below(folder: Path, endings: tuple[str, ...]) -> list[Path]:
+    """Files in a folder and in those below it, in order; what is hidden is passed over."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in endings and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
 
 
 def _is_image(path: Path) -> bool:

@@ -73,6 +73,13 @@ def test_parts_of_their_own(folder: Path) -> None:
         open_pairs(folder, "val")
 
 
+def test_hidden_folders_are_passed_over(folder: Path) -> None:
+    """Notebooks leave copies of what they showed."""
+    write(folder / "images" / ".ipynb_checkpoints" / "00-checkpoint.jpg", picture())
+    (folder / "labels" / "01.png").rename(folder / "labels" / "01.PNG")
+    assert len(open_pairs(folder, "train")) == 18
+
+
 def test_pictures_of_one_name_have_the_labels_of_their_folder(tmp_path: Path) -> None:
     """Cameras number their pictures anew in each folder."""
     (tmp_path / CLASS_FILE).write_text(CLASSES)
