@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -34,16 +35,22 @@ def parse_map(words: Sequence[str]) -> dict[str, str]:
 def labels_of(theirs: Sequence[str], ours: Sequence[str], renamed: Mapping[str, str]) -> list[int | None]:
     """The network's label for each name of the data set, None where there is none.
 
-    A name is matched whole, or as the first of several that a class has (`tench` of `tench, Tinca tinca`) if that is one's
-    alone.
+    A name is matched whole, or as the first of several that a class has (`tench` of `tench, Tinca tinca`), if that is one's
+    alone. The same names in the same order are the same classes, also where two have one name, as the cranes of ImageNet.
     """
-    whole = {canonical(name): label for label, name in enumerate(ours)}
-    firsts = [canonical(name.split(",")[0]) for name in ours]
-    first = {name: label for label, name in enumerate(firsts) if firsts.count(name) == 1}
-    if len(theirs) == len(ours) and not renamed and all(WORDNET.fullmatch(name) for name in theirs):
+    names = [*map(canonical, ours)]
+    numbered = len(theirs) == len(ours) and all(WORDNET.fullmatch(name) for name in theirs)
+    if not renamed and (numbered or [*map(canonical, theirs)] == names):
         return list(range(len(ours)))
+    whole, first = _of_one(names), _of_one([canonical(name.split(",")[0]) for name in ours])
     found = (renamed.get(canonical(name), canonical(name)) for name in theirs)
     return [whole.get(name, first.get(name)) for name in found]
+
+
+def _of_one(names: Sequence[str]) -> dict[str, int]:
+    """Where the names stand that occur once."""
+    counts = Counter(names)
+    return {name: place for place, name in enumerate(names) if counts[name] == 1}
 
 
 def open_matched(
@@ -76,7 +83,7 @@ def with_labels_of(
         raise DataError(f"{images.origin}: label {present[-1]} has no name; class_names.txt has {len(theirs)}")
     if missing := [theirs[label] for label in present if labels[label] is None]:
         raise DataError(
-            f"{images.origin}: the network has no class {listed(missing)}. It has {listed(ours)}; the data have "
+            f"{images.origin}: the network has no class {listed(missing)}, or several of that name. It has {listed(ours)}; the data have "
             f"{listed(theirs)}. Where a class has another name give --class_map NAME_IN_THE_DATA=CLASS_OF_THE_NETWORK"
         )
     by_label = np.array([-1 if label is None else label for label in labels], np.int64)
