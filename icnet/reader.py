@@ -30,6 +30,7 @@ import numpy as np
 GREY = (0.299, 0.587, 0.114)
 """How much red, green and blue give to the brightness of a pixel (ITU-R BT.601)."""
 PARTS = ("train", "val", "test")
+_ADVICE = "Of a mask of 0 and 255, map 255 to 1 first: 255 means ignored"
 VALIDATION = 10
 """Without parts of its own, every tenth pair of a folder is for validation."""
 
@@ -159,7 +160,7 @@ def label_values(path: str) -> np.ndarray:
     try:
         with media.opened_image(data) as image:
             if image.mode in ("P", "L", "1"):
-                return np.asarray(image if image.mode != "1" else image.convert("L"))
+                return np.asarray(image).astype(np.uint8, copy=False)
             if image.mode.startswith("I"):
                 values = np.asarray(image)
                 return np.where(values > 255, IGNORE, values).astype(np.uint8)
@@ -245,7 +246,18 @@ def check(pairs: Pairs) -> Findings:
             findings.pixels += np.bincount(read_label(path, pairs).reshape(-1), minlength=256)
         except DataError as error:
             findings.faults.append(str(error))
+    if fault := fault_of_masks(pairs, findings.pixels):
+        findings.faults.append(fault)
     return findings
+
+
+def fault_of_masks(pairs: Pairs, pixels: np.ndarray) -> str:
+    """What is wrong where the pixels [256] of all labels are of one class of two, or ignored; nothing otherwise."""
+    classes = pairs.classes
+    if len(classes) != 2 or classes.others_ignored or pixels[:2].all() or not pixels[IGNORE]:
+        return ""
+    lacking = classes.names[int(np.argmin(pixels[:2]))]
+    return f"{pairs.origin}: no pixel is {lacking}, and {pixels[IGNORE]:,} are ignored. {_ADVICE}"
 
 
 def _wrong_values(values: np.ndarray, path: str, pairs: Pairs) -> str:
@@ -274,7 +286,7 @@ def _what_ids(wrong: set[int], classes: Classes) -> str:
     ids = f"{min(classes.ids)}..{max(classes.ids)}" if len(classes) > 1 else str(classes.ids[0])
     advice = ""
     if 255 in classes.ids or (len(classes) == 2 and max(wrong) > 127):
-        advice = ". Of a mask of 0 and 255, map 255 to 1 first: 255 means ignored"
+        advice = f". {_ADVICE}"
     return f"holds {shown}, which is no class ({ids}, and 255 for what is ignored){advice}"
 
 

@@ -30,7 +30,7 @@ from fluid.weights import Report
 from icnet.evaluation import Size, by_size, confusion, role_of
 from icnet.metrics import Confusion
 from icnet.opening import load_weights, open_segmenter
-from icnet.reader import Augment, Pairs, Source, check, class_weights, open_pairs
+from icnet.reader import Augment, Pairs, Source, check, class_weights, fault_of_masks, open_pairs
 from icnet.report import finish, show_findings
 from icnet.segmenter import BLOCKS, TASK, Blocks, LabelGrid, NetworkFlags, Segmenter
 
@@ -223,11 +223,19 @@ def build_programs(
     rate = schedule(flags, steps_per_epoch=steps_per_epoch, num_epochs=flags.num_epochs)
     if flags.recipe == "2018" and flags.max_steps is not None:
         rate = schedule(flags, steps_per_epoch=flags.max_steps, num_epochs=1)
-    weights = class_weights(check(pairs).pixels[: len(pairs.classes)], flags.balance) if flags.balance else None
+    weights = weights_of_classes(flags, pairs) if flags.balance else None
     evaluations = {role_of(size): evaluation_program(segmenter, size) for size in groups}
     if flags.capture is not None:  # for infer.py, where there is no Paddle
         evaluations["infer"] = inference_program(segmenter, segmenter.size)
     return {**training_programs(flags, segmenter, flags.crop, rate, weights), **evaluations}
+
+
+def weights_of_classes(flags: Flags, pairs: Pairs) -> list[float]:
+    """The weight of each class in the loss. Raises DataError where one of two never occurs, for what 255 means."""
+    pixels = check(pairs).pixels
+    if fault := fault_of_masks(pairs, pixels):
+        raise DataError(fault)
+    return class_weights(pixels[: len(pairs.classes)], flags.balance)
 
 
 def fingerprint_of(pairs: Pairs) -> str:

@@ -15,6 +15,7 @@ from icnet.reader import (
     read_pair,
 )
 from icnet.segmenter import MEAN
+from icnet.train import Flags, weights_of_classes
 
 import cv2
 import numpy as np
@@ -180,6 +181,20 @@ def test_a_mask_of_0_and_255_gets_advice(folder: Path) -> None:
     for file in (folder / "labels").iterdir():
         write(file, np.full((12, 16), 200, np.uint8))
     assert "map 255 to 1" in check(open_pairs(folder, "train")).faults[0]
+
+
+def test_masks_of_255_that_would_all_be_ignored_get_advice(folder: Path) -> None:
+    (folder / CLASS_FILE).write_text("0,ground,1,2,3\n1,thing,4,5,6\n")
+    mask = np.repeat(np.array([[0, 255]], np.uint8), 12, 0).repeat(8, 1)
+    for file in (folder / "labels").iterdir():
+        write(file, mask)
+    pairs = open_pairs(folder, "train")
+    assert "no pixel is thing, and 1,728 are ignored. Of a mask of 0 and 255, map 255 to 1" in check(pairs).faults[-1]
+    with pytest.raises(DataError, match="no pixel is thing"):
+        weights_of_classes(Flags(), pairs)
+    Image.fromarray(mask).convert("1").save(folder / "labels" / "00.png")
+    assert read_pair(pairs, 0)[1][0, 8:].tolist() == [1] * 8
+    assert check(pairs).faults == []
 
 
 def test_what_lacks_is_named(folder: Path) -> None:
