@@ -18,7 +18,8 @@ import dataclasses
 import itertools
 import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,8 @@ def _fault(row: dict[str, Any], size: tuple[int, int]) -> str | None:
     shown = f"box {xmin:g}, {ymin:g}, {xmax:g}, {ymax:g}"
     if not np.isfinite(row["box"]).all():
         return f"{shown} is not made of numbers"
+    if not np.isfinite(row.get("area", 0)):
+        return f"area {row['area']:g} is not a number"
     if xmax <= xmin or ymax <= ymin:
         return f"{shown} has no area"
     if min(xmin, ymin) < -OUTSIDE or xmax > size[0] + OUTSIDE or ymax > size[1] + OUTSIDE:
@@ -241,6 +244,9 @@ def read_coco(path: Path, folder: Path) -> DataSet:
     """A JSON file of COCO; categories are numbered in the order of their ids. Raises DataError."""
     try:
         content = read_json(path)
+        for kind in ("images", "categories"):
+            if twice := _twice([item["id"] for item in content[kind]]):
+                raise DataError(f"{path}: several of the {kind} have the id {twice[0]}")
         categories = sorted(content["categories"], key=lambda item: item["id"])
         numbers = {item["id"]: number for number, item in enumerate(categories)}
         names = [str(item["name"]) for item in categories]
@@ -302,8 +308,9 @@ def _xml(path: Path, where: str) -> ElementTree.Element:
         return ElementTree.fromstring(read_named(path))
     except DataError as error:
         raise DataError(f"{where}: {error}") from None
-    except ElementTree.ParseError as error:
-        raise DataError(f"{path}: not an XML file ({error})") from None
+    except (ElementTree.ParseError, LookupError, ValueError) as error:
+        # The latter two: expat knows no encodings of several bytes but Unicode's, GBK for one.
+        raise DataError(f"{path}: not an XML file in UTF-8 or another encoding that is known here ({error})") from None
 
 
 def _pairs(path: Path) -> list[tuple[str, str, str]]:
@@ -316,11 +323,19 @@ def _pairs(path: Path) -> list[tuple[str, str, str]]:
     return pairs
 
 
+def _twice(items: Iterable[Hashable]) -> list[Any]:
+    """Those that stand there more than once."""
+    return [item for item, count in Counter(items).items() if count > 1]
+
+
 def _class_names(data_dir: Path) -> list[str]:
     for name in ("label_list", "classes.txt"):
         if (data_dir / name).is_file():
+            lines = _lines(data_dir / name)
+            if twice := _twice(lines):
+                raise DataError(f"{data_dir / name}: names the class {twice[0]} more than once")
             # Lists of 2018 began with the background, which has no number here.
-            return [line for line in _lines(data_dir / name) if line != "background"]
+            return [line for line in lines if line != "background"]
     if (data_dir / "data.yaml").is_file():
         return _yaml_names(data_dir / "data.yaml")
     raise DataError(

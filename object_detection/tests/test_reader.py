@@ -146,6 +146,36 @@ def test_data_that_is_not_there(tmp_path: Path) -> None:
         open_data(tmp_path, "train")
 
 
+@pytest.mark.parametrize("encoding", ["gbk", "nonsense"])
+def test_encodings_that_expat_does_not_know(tmp_path: Path, encoding: str) -> None:
+    folder = voc(tmp_path, f'<?xml version="1.0" encoding="{encoding}"?>{voc_xml()}')
+    with pytest.raises(DataError, match="one.xml: not an XML file in UTF-8 or another encoding"):
+        open_data(folder, "train")
+
+
+@pytest.mark.parametrize("kind", ["images", "categories"])
+def test_ids_of_coco_are_unique(tmp_path: Path, kind: str) -> None:
+    path = coco(tmp_path) / "annotations" / "instances_train.json"
+    content = json.loads(path.read_text())
+    content[kind][1]["id"] = content[kind][0]["id"]
+    write(path, json.dumps(content))
+    with pytest.raises(DataError, match=f"several of the {kind} have the id {content[kind][0]['id']}"):
+        open_data(tmp_path, "train")
+
+
+def test_areas_of_coco_that_are_no_numbers(tmp_path: Path) -> None:
+    path = coco(tmp_path) / "annotations" / "instances_train.json"
+    write(path, path.read_text().replace('"area": 99', '"area": NaN'))
+    (fault,) = open_data(tmp_path, "train").faults
+    assert "object 1 (id 1, category 7): area nan is not a number" in fault
+
+
+def test_names_of_classes_are_different(tmp_path: Path) -> None:
+    write(voc(tmp_path) / "label_list", "cat\ndog\ncat\n")
+    with pytest.raises(DataError, match="label_list: names the class cat more than once"):
+        open_data(tmp_path, "train")
+
+
 @pytest.mark.parametrize(
     "text",
     [
