@@ -143,6 +143,8 @@ def named_pictures(flags: Flags) -> list[str]:
         folder = flags.image_dir or flags.image_list.parent
         # Lists of 2018 may have the label behind the image.
         names = [line.split("\t")[0].strip() for line in list_lines(flags.image_list) if line.strip()]
+        if not names:
+            raise DataError(f"{flags.image_list}: names no picture")
         return media.find([str(folder / name) for name in names])
     if flags.image_dir is not None:
         return media.find([str(flags.image_dir), *flags.images])

@@ -283,6 +283,15 @@ def test_lists_and_results_of_2018(data: Path, trained: Path, tmp_path: Path) ->
     assert written == sorted(f"{Path(name).stem}_result.png" for name in names)
 
 
+def test_a_list_of_pictures_names_some(tmp_path: Path) -> None:
+    (tmp_path / "street.png").touch()
+    (tmp_path / "list").write_bytes(b"\xef\xbb\xbfstreet.png\r\n")
+    assert infer.named_pictures(infer.Flags(image_list=tmp_path / "list")) == [str(tmp_path / "street.png")]
+    (tmp_path / "list").write_text("\n")
+    with pytest.raises(DataError, match="list: names no picture"):
+        infer.named_pictures(infer.Flags(image_list=tmp_path / "list"))
+
+
 @pytest.mark.parametrize("name", [DEFAULT, SIMPLE])
 def test_what_comes_along_opens(name: str, capsys) -> None:
     opened = open_segmenter(NetworkFlags(pretrained_model=name))
