@@ -1,4 +1,7 @@
-"""Pictures that every task draws: the curves of a run, a confusion matrix, and a sheet of what a network saw."""
+"""Pictures that every task draws: the curves of a run, a confusion matrix, and a sheet of what a network saw.
+
+Each function raises UserError, naming the file, if it cannot be written.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fluid.plots import new_figure
+from fluid.records import writing
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -60,7 +64,8 @@ def draw_curves(
         if axis.get_legend_handles_labels()[0]:
             axis.legend(frameon=False)
     figure.suptitle(title)
-    figure.savefig(path, dpi=120)
+    with writing(path):
+        figure.savefig(path, dpi=120)
     return path
 
 
@@ -96,7 +101,8 @@ def draw_confusion(path: Path, confusion: np.ndarray, names: Sequence[str], *, t
             if confusion[row, column]:
                 color = "white" if shares[row, column] > 0.5 else "black"
                 axis.text(column, row, str(confusion[row, column]), ha="center", va="center", color=color, fontsize=8)
-    figure.savefig(path, dpi=120)
+    with writing(path):
+        figure.savefig(path, dpi=120)
     return path
 
 
@@ -153,7 +159,8 @@ def draw_sheet(
         color = GREY if right is None else GREEN if right else RED
         for line, text in enumerate(caption.split("\n")[:2]):
             draw.text((left, top + tile + 2 + 14 * line), _fit(text, tile, font), fill=color, font=font)
-    sheet.save(path)
+    with writing(path):
+        sheet.save(path)
     return path
 
 

@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 from fluid import pictures, plots
-from fluid.pictures import Panel, draw_curves, draw_sheet
+from fluid.errors import UserError
+from fluid.pictures import Panel, draw_confusion, draw_curves, draw_sheet
 
 import numpy as np
 import pytest
@@ -90,3 +91,18 @@ def test_drawing_says_nothing_of_a_home_that_cannot_be_written():
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=Path(__file__).parents[2])
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda path: draw_curves(path, [Panel("loss", "loss")], TRAIN, EVALUATIONS),
+        lambda path: draw_confusion(path, np.eye(2, dtype=int), ["a", "b"]),
+        lambda path: draw_sheet(path, [np.zeros((4, 4, 3), np.uint8)], ["a"], [True]),
+    ],
+)
+def test_a_full_disk_is_told_with_the_file(draw, tmp_path: Path) -> None:
+    path = tmp_path / "drawn.png"
+    path.symlink_to("/dev/full")
+    with pytest.raises(UserError, match=r"drawn.png: cannot be written \(No space left on device\)"):
+        draw(path)
