@@ -12,6 +12,7 @@ A picture in which nothing was found has its place in each of them.
 
 import contextlib
 import json
+import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -37,6 +38,8 @@ WRITTEN: dict[Form, str] = {
     "yolo": "yolo/",
 }
 """What is there of each."""
+NOT_IN_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""Characters that XML 1.0 has no way to write; names of files may have them."""
 QUALITY = 92
 CAMERA_RATE = 10.0
 """Frames a second of what is written of a camera, which does not tell its own."""
@@ -242,7 +245,11 @@ class _Voc:
 
 def _fields(parent: ElementTree.Element, **values: Any) -> None:
     for name, value in values.items():
-        ElementTree.SubElement(parent, name).text = str(value)
+        ElementTree.SubElement(parent, name).text = NOT_IN_XML.sub(_escaped, str(value))
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode()
 
 
 class _Yolo:

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 from fluid.errors import UserError
@@ -80,6 +81,14 @@ def test_voc(stored: Path) -> None:
     names = (stored / "voc" / "label_list").read_text(encoding="utf-8").splitlines()
     files = [stored / "voc" / "Annotations" / name for name in ("one.xml", "one_2.xml")]
     check(annotations.read_voc(stored, [(Path("one.jpg"), file, "") for file in files], names))
+
+
+def test_names_that_xml_cannot_write(tmp_path: Path) -> None:
+    """Bytes that are no UTF-8, and control characters."""
+    with storage(tmp_path, ["voc"], NAMES) as writer:
+        writer.add(os.fsdecode(b"caf\xe9/\x01.jpg"), PICTURE, [])
+    (file,) = (tmp_path / "voc" / "Annotations").iterdir()
+    assert ElementTree.parse(file).findtext("path") == "caf\\udce9/\\x01.jpg"
 
 
 def test_yolo(stored: Path, tmp_path: Path) -> None:
