@@ -139,7 +139,10 @@ def read_label(path: str, pairs: Pairs) -> np.ndarray:
     """Labels [H, W] uint8 of a file of ids or colours. Raises DataError for an id or colour that is no class."""
     values = label_values(path)
     if values.ndim == 3:
-        label, unknown = labels_of_colors(values, pairs.classes)
+        try:
+            label, unknown = labels_of_colors(values, pairs.classes)
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from None
         if unknown and not pairs.classes.others_ignored:
             raise DataError(f"{path}: {unknown} pixels have a colour of no class; `--check_data` lists all faults")
         return label
@@ -163,14 +166,23 @@ def label_values(path: str) -> np.ndarray:
                 return np.asarray(image).astype(np.uint8, copy=False)
             if image.mode.startswith("I"):
                 values = np.asarray(image)
-                return np.where(values > 255, IGNORE, values).astype(np.uint8)
+                if len(wrong := values[(values < 0) | (values > 255)]):
+                    raise DataError(f"holds the id {wrong[0]}; ids are 0..255")
+                return values.astype(np.uint8)
             return np.asarray(image.convert("RGB"))
     except DataError as error:
         raise DataError(f"{path}: not a readable picture of labels ({error})") from None
 
 
 def labels_of_colors(colors: np.ndarray, classes: Classes) -> tuple[np.ndarray, int]:
-    """Labels [H, W] of colours [H, W, 3], and how many pixels but black ones have a colour of no class."""
+    """Labels [H, W] of colours [H, W, 3], and how many pixels but black ones have a colour of no class.
+
+    Raises DataError if two classes have one colour.
+    """
+    if twice := [name for name, color in zip(classes.names, classes.colors) if classes.colors.count(color) > 1]:
+        raise DataError(
+            f"{', '.join(twice)} have a colour that is not theirs alone in {CLASS_FILE}; labels are colours here"
+        )
     codes = colors.astype(np.int32) @ np.array([65536, 256, 1])
     known = np.array(classes.colors) @ np.array([65536, 256, 1])
     order = np.argsort(known)
@@ -266,7 +278,10 @@ def _wrong_values(values: np.ndarray, path: str, pairs: Pairs) -> str:
     if values.ndim == 3:
         if (values == values[:, :, :1]).all():
             return "is a grey picture saved in colour: save the ids with one channel (mode L or P)"
-        unknown = labels_of_colors(values, classes)[1]
+        try:
+            unknown = labels_of_colors(values, classes)[1]
+        except DataError as error:
+            return str(error)
         return (
             f"{unknown} pixels have a colour of no class in {CLASS_FILE}"
             if unknown and not classes.others_ignored

@@ -141,6 +141,24 @@ def test_colours_are_translated(folder: Path) -> None:
     assert unknown == 4 and (label == IGNORE).all()
 
 
+def test_classes_of_one_colour_cannot_be_told_from_colours(folder: Path) -> None:
+    (folder / CLASS_FILE).write_text("1,ground,10,20,30\n2,thing,10,20,30\n")
+    assert (read_pair(open_pairs(folder, "train"), 0)[1][4:] == 0).all()
+    write(folder / "labels" / "00.png", np.full((12, 16, 3), (10, 20, 30), np.uint8))
+    write(folder / "labels" / "01.png", np.full((12, 16, 3), (10, 20, 30), np.uint8))
+    pairs = open_pairs(folder, "train")
+    with pytest.raises(DataError, match=r"00.png: ground, thing have a colour that is not theirs alone"):
+        read_pair(pairs, 0)
+    assert "01.png: ground, thing have a colour that is not theirs alone" in check(pairs).faults[1]
+
+
+def test_ids_of_sixteen_bits_are_those_of_eight(folder: Path) -> None:
+    write(folder / "labels" / "00.png", np.full((12, 16), 2, np.uint16))
+    assert (read_pair(open_pairs(folder, "train"), 0)[1] == 1).all()
+    write(folder / "labels" / "00.png", np.full((12, 16), 300, np.uint16))
+    assert "00.png: not a readable picture of labels (holds the id 300" in check(open_pairs(folder, "train")).faults[0]
+
+
 def test_palette_pictures_are_ids(folder: Path) -> None:
     image = Image.fromarray(np.full((12, 16), 2, np.uint8), mode="P")
     image.putpalette([0, 0, 0, 9, 9, 9, 50, 60, 70])
