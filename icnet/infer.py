@@ -230,7 +230,8 @@ def segment(
                     f"{name} {share:.1%}" for name, share in itertools.islice(record["shares"].items(), 6)
                 )
                 console.print(f"{place}: {shown}", markup=False)
-    say_written(folder, [SHARES, *(name_of("*", kind) for kind in flags.write)])
+    if records:
+        say_written(folder, [SHARES, *(name_of("*", kind) for kind in flags.write)])
     return records
 
 

@@ -146,6 +146,12 @@ def test_videos_and_unreadable_pictures(trained: Path, tmp_path: Path) -> None:
     assert names == ["film_000000_result.png", "film_000002_result.png", "film_000004_result.png"]
 
 
+def test_where_nothing_could_be_read_nothing_is_said_to_be_written(tmp_path: Path, capsys) -> None:
+    labeller = SimpleNamespace(segmenter=SimpleNamespace(classes=CITYSCAPES))
+    assert infer.segment(labeller, iter(()), ["broken.png"], infer.Flags(output_dir=tmp_path)) == []  # type: ignore[arg-type]
+    assert "written to" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("size", [(64, 128), pytest.param((96, 80), marks=pytest.mark.full)])
 def test_exports_take_and_give_bytes(data: Path, trained: Path, tmp_path: Path, size: tuple[int, int]) -> None:
     """At two sizes; the exported model, its ONNX form and the checkpoint agree on a picture."""
