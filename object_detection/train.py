@@ -191,11 +191,13 @@ def starting_weights(flags: Flags) -> str | None:
 
 
 def training_data(flags: Flags) -> DataSet:
-    """The pictures to train on, or as many of them as the flags take."""
+    """The pictures to train on, or as many of them as the flags take. Raises DataError if none has an object that trains."""
     data = open_sound_part(flags, "train", flags.train_split)
-    if not flags.max_images:
-        return data
-    return replace(data, images=data.images[: flags.max_images], objects=data.objects[: flags.max_images])
+    if flags.max_images:
+        data = replace(data, images=data.images[: flags.max_images], objects=data.objects[: flags.max_images])
+    if not len(data.training_boxes()):
+        raise DataError(f"{data.origin}: has no object to train on in {len(data.images)} pictures; see --check_data")
+    return data
 
 
 def describe(flags: Flags, data: DataSet, facts: dict[str, Any] | None = None) -> Detector:

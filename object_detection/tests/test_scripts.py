@@ -73,6 +73,15 @@ def test_faults_are_named_and_nothing_is_trained(tmp_path: Path, capsys: pytest.
     assert "  cat: 0 objects\n  dog: 1 objects" in capsys.readouterr().out, "the data of the run, not the drawn shapes"
 
 
+def test_pictures_without_objects_are_not_trained_on(tmp_path: Path) -> None:
+    """Difficult ones do not train; label files that are named otherwise than the pictures would be the same."""
+    data = cats_and_dogs(tmp_path / "voc")
+    write(data / "Annotations" / "one.xml", voc_xml([("dog", (0, 0, 40, 20), 1)]))
+    with pytest.raises(DataError, match=r"train.txt: has no object to train on in 2 pictures"):
+        train.main(narrow(data_dir=data))
+    assert not Path("output").exists()
+
+
 def test_released_priors_on_the_trees(capsys: pytest.CaptureFixture[str]) -> None:
     train.main(train.Flags(data="trees", check_data=True))
     released = capsys.readouterr().out
