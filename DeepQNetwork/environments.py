@@ -254,7 +254,8 @@ class AtariVector:
 
     def reset(self, seed: int) -> np.ndarray:
         """Begin an episode in every environment; observations [E, 84, 84] uint8."""
-        screens, info = self._vector.reset(seed=seed)
+        # ale-py seeds the emulators with consecutive numbers of 31 bits.
+        screens, info = self._vector.reset(seed=seed % (2**31 - self.num_envs))
         self._lives = info["lives"].copy()
         self._over = np.zeros(self.num_envs, bool)
         self._lost = np.zeros(self.num_envs, bool)

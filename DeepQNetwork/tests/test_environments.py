@@ -91,6 +91,14 @@ def test_emulators_have_the_processors_of_this_process(monkeypatch):
     vector.close()
 
 
+def test_any_seed_begins_a_game():
+    """Also the largest that --seed takes, to which training adds another number for its evaluations."""
+    for seed in (2**31 - 1, 2**32 - 1, 2**32 + 7918):
+        environment = make("pong", 2)
+        assert environment.reset(seed).shape == (2, 84, 84)
+        environment.close()
+
+
 def test_ends_of_games_and_lives():
     """The last frame of a game is seen, the next action is ignored, and lost lives are told from ended games."""
     vector = make("Breakout", 2, protocol="standard", threads=1)
