@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from fluid.config import BatchFlags, EngineFlags, ExportedFlags, Natural, ResultFlags, Share
 from fluid.data import batches_for_all
+from fluid.errors import UserError
 from fluid.metrics import measure
 from fluid.records import make_folder, write_result
 from fluid.run import console
@@ -47,6 +48,10 @@ class EvaluationFlags(NetworkFlags, DataFlags, DetectionFlags, BatchFlags, Resul
 
 def evaluate(flags: EvaluationFlags) -> dict[str, float]:
     """Measure, print, and return the figures. Raises UserError if the weights do not know a class of the data."""
+    if flags.bootstrap and flags.ap_version == "cocoMAP":
+        raise UserError(
+            "--bootstrap draws for PASCAL VOC's mAP; leave it out, or choose --ap_version integral or 11point"
+        )
     began = time.perf_counter()
     data = open_sound_part(flags, "val", flags.split)
     opened = open_detector(flags, default=SHAPES if tuple(data.class_names) == CLASSES else SHIPPED)

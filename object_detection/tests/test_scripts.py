@@ -14,7 +14,7 @@ from fluid.run import events
 from fluid.tests.devices import with_devices
 from fluid.weights import compact
 from object_detection import eval as evaluation_script
-from object_detection import export, shapes, train
+from object_detection import eval_coco_map, export, shapes, train
 from object_detection.detector import TASK, VOC_CLASSES, Detector
 from object_detection.network import prediction_program
 from object_detection.nms import Nms
@@ -105,6 +105,11 @@ def test_parts_with_other_classes(tmp_path: Path) -> None:
     write(path, path.read_text(encoding="utf-8").replace('"dog"', '"wolf"'))
     with pytest.raises(DataError, match=r"its classes are cat, wolf; the detector's are cat, dog"):
         train.main(narrow(data_dir=data))
+
+
+def test_intervals_are_of_voc_alone() -> None:
+    with pytest.raises(UserError, match="--bootstrap draws for PASCAL VOC's mAP"):
+        eval_coco_map.main(eval_coco_map.Flags(bootstrap=10))
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
