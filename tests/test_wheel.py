@@ -60,7 +60,8 @@ def test_a_wheel_holds_the_tasks_and_no_tests(wheel: Path) -> None:
     assert {f"{task}/{file}" for task in TASKS for file in ("infer.py", "README.md")} <= set(names)
     assert [name for name in names if re.search(r"(^|/)(tests|docs|images|benchmarks|locks)/", name)] == []
     (stated,) = re.findall(r"the wheel (\d+) MB", (ROOT / "README.md").read_text(encoding="utf-8"))
-    assert wheel.stat().st_size / 1e6 == pytest.approx(int(stated), abs=1.5), "README says another size"
+    # Rounded, and what another zlib makes of it.
+    assert wheel.stat().st_size / 1e6 == pytest.approx(int(stated), abs=0.6), "README says another size"
 
 
 @pytest.mark.full
