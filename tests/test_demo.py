@@ -31,6 +31,15 @@ def test_page_and_picture(tmp_path, capsys):
     assert "index.html" in capsys.readouterr().out
 
 
+def test_an_installed_zoo_shows_commands_that_work_there(tmp_path, monkeypatch):
+    """Without ./zoo, and with what comes along where it lies."""
+    (tmp_path / "icnet" / "data").mkdir(parents=True)
+    monkeypatch.setattr(demo, "ROOT", tmp_path)
+    words = ["icnet/data", "good morning", "--output_dir", "/elsewhere/demo"]
+    said = demo.typed("icnet", "infer", words)
+    assert said == f"python -m icnet.infer {tmp_path}/icnet/data 'good morning' --output_dir /elsewhere/demo"
+
+
 def test_a_show_that_fails_is_named(tmp_path, monkeypatch, capsys):
     broken = demo.Show("caffe2fluid", "No net", ["convert nothing.prototxt --output {output}/net"], [])
     monkeypatch.setattr(demo, "shows", lambda: [broken])

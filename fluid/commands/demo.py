@@ -46,7 +46,7 @@ class Shown:
     show: Show
     output: Path
     commands: list[str]
-    """As typed behind `./zoo`."""
+    """As a person types them."""
     text: str
     seconds: float
     failed: bool
@@ -91,7 +91,7 @@ def run(show: Show, output: Path) -> Shown:
     began, lines, commands, failed = time.perf_counter(), [], [], False
     for command in show.commands:
         name, *words = [word.replace("{output}", str(output)) for word in shlex.split(command)]
-        commands.append(shlex.join([name, show.task, *words]).replace(f"{ROOT}/", ""))
+        commands.append(typed(show.task, name, words))
         done = subprocess.run(
             [sys.executable, str(ROOT / show.task / f"{name}.py"), *words],
             cwd=ROOT,
@@ -111,12 +111,20 @@ def run(show: Show, output: Path) -> Shown:
     return Shown(show, output, commands, "\n".join(lines), seconds, failed, pictures)
 
 
+def typed(task: str, name: str, words: Sequence[str]) -> str:
+    """A script of a task and its flags as a person types them: in the checkout, or where the zoo is an installed package."""
+    if (ROOT / "zoo").is_file():
+        return shlex.join(["./zoo", name, task, *words]).replace(f"{ROOT}/", "")
+    found = [str(ROOT / word) if "/" in word and (ROOT / word).exists() else word for word in words]
+    return shlex.join(["python", "-m", f"{task}.{name}", *found])
+
+
 def write_page(folder: Path, shown: Sequence[Shown]) -> Path:
     """`folder`/index.html: each task's title, commands, pictures and words."""
     parts = []
     for item in shown:
         pictures = "".join(f'<img src="{html.escape(str(path.relative_to(folder)))}">' for path in item.pictures)
-        commands = html.escape("\n".join(f"./zoo {command}" for command in item.commands))
+        commands = html.escape("\n".join(item.commands))
         parts.append(
             f"<h2>{html.escape(item.show.title)}</h2><pre class=command>{commands}</pre>{pictures}"
             f"<pre>{html.escape(item.text)}</pre><p>{item.show.task}, {item.seconds:.1f} s</p>"
