@@ -27,7 +27,7 @@ PATIENCE = 10.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Read the command line and `run`; returns the exit code. Raises UserError if the GPUs cannot be shared evenly."""
+    """Read the command line and `run`; returns the exit code. Raises UserError if there is no such script, or no even share."""
     parser = argparse.ArgumentParser(prog="zoo launch", description=__doc__.splitlines()[0])
     parser.add_argument("processes", type=int, help="how many; one for each GPU is fastest")
     parser.add_argument("script", type=Path, help="a train.py")
@@ -35,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "flags", nargs=argparse.REMAINDER, help="flags of the script; --num_workers is for each process"
     )
     arguments = parser.parse_args(argv)
+    if not arguments.script.is_file():
+        raise UserError(f"launch {arguments.script}: no such script; give the path of a train.py")
     shares = share(visible_gpus(), arguments.processes)
     if any(flag.partition("=")[0] in ("--coordinator", "--num_hosts", "--host_id") for flag in arguments.flags):
         raise UserError("launch is for one machine; on several, start the script on each with --host_id")

@@ -100,6 +100,12 @@ def test_a_wrong_flag_is_reported_once(tmp_path):
     assert not (tmp_path / "x").exists()
 
 
+def test_a_script_that_is_not_there_is_one_message(tmp_path):
+    done = run(2, tmp_path, "--max_steps", "1")
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr == f"error: launch {tmp_path}: no such script; give the path of a train.py\n"
+
+
 def test_flags_that_launch_sets_itself_are_refused(tmp_path):
     done = run(2, TOY, "--host_id=1")
     assert done.returncode == 1 and "error: launch is for one machine" in done.stderr
