@@ -30,6 +30,8 @@ class Flags(train.Flags):
 
     output_dir: Path = Path("output/demo/training")
     """Folder of everything that is made here."""
+    num_epochs: Count = 30
+    """Passes over the training images."""
     log_every: Count = 62
     """Updates between log lines; 62 are a pass over the embedded images."""
     eval_every: Count | None = 310
