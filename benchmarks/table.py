@@ -1,4 +1,4 @@
-"""Writes the tables of the READMEs that come from measurements: scores, speed beside peers, several GPUs.
+"""Writes the tables of the READMEs that come from measurements: scores, speed beside peers, several GPUs, first answers.
 
     python -m benchmarks.table            writes them, and results/curves.svg
     python -m benchmarks.table --check    says whether they are what the files of results/ say; exit code 1 if not
@@ -24,6 +24,7 @@ results/ and run this:
 * `speed`: a row of results/speed.json says what is compared, on what, and by such paths in which file the two figures stand; rows
   with `detail` are for the pages of their task alone.
 * `scaling`: likewise, results/scaling.json; `alone` is where one GPU's figure of the same call stands, null if there is none.
+* `start`: the newest results/start_cpu_DATE.json, as benchmarks/start.py writes it.
 
 A text is a string for both languages, or {en: ..., cn: ...}.
 """
@@ -57,6 +58,7 @@ HEADS = {
         "en": ["network", "batch statistics", "GPUs", "zoo, one process", "zoo, `./zoo launch`", "PyTorch DDP"],
         "cn": ["网络", "批统计量", "GPU", "本库，单进程", "本库，`./zoo launch`", "PyTorch DDP"],
     },
+    "start": {"en": ["task", "the first time", "later"], "cn": ["任务", "第一次", "以后"]},
 }
 COMMA = {"en": ", ", "cn": "，"}
 WORDS = {
@@ -194,7 +196,18 @@ def scaling(language: str) -> list[list[str]]:
     return rows
 
 
-TABLES: dict[str, Callable[..., list[list[str]]]] = {"scores": scores, "speed": speed, "scaling": scaling}
+def start(language: str) -> list[list[str]]:
+    """The table of first answers, in CPU seconds; the same in any language."""
+    newest = max(RESULTS.glob("start_cpu_*.json")).name
+    return [[run["task"], f"{run['cold']:.1f}", f"{run['warm']:.1f}"] for run in load(newest)["runs"]]
+
+
+TABLES: dict[str, Callable[..., list[list[str]]]] = {
+    "scores": scores,
+    "speed": speed,
+    "scaling": scaling,
+    "start": start,
+}
 
 
 def _middle(value: Any) -> float:
