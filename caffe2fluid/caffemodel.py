@@ -157,6 +157,8 @@ class _Reader:
         while position < end:
             key, position = self.varint(position, end)
             number, wire = key >> 3, key & 7
+            if number == 0:
+                raise self.error(position, "a field numbered 0, which no file of Caffe has")
             if wire == VARINT:
                 value, position = self.varint(position, end)
                 yield number, wire, value
@@ -167,7 +169,7 @@ class _Reader:
                 length = 4 if wire == FIXED32 else 8
             else:
                 raise self.error(position, f"wire type {wire}, which Caffe never writes")
-            if number == 0 or length > end - position:
+            if length > end - position:
                 raise self.error(position, f"field {number} claims {length:,} bytes, {end - position:,} are left")
             yield number, wire, (position, position + length)
             position += length

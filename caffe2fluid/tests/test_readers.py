@@ -162,6 +162,7 @@ GOOD = caffemodel(
         (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
         (b"\x89HDF\r\n\x1a\n", "HDF5"),
         (b"name: 'text'", "damaged or no Caffe file"),
+        (b"\0" * 64, "a field numbered 0, which no file of Caffe has (at byte 1 of 64)"),
         (field(1, "only a name"), "no layers in it"),
         (GOOD[:-10], "claims"),
         (
