@@ -53,9 +53,9 @@ def _convolve(node: Node, transposed: bool, group: int | None = None) -> None:
     if node.axis(params.integer("axis", 1)) != 1 or axes not in (1, 2, 3):
         raise node.unsupported(f"axis {params.integer('axis', 1)} of a blob of shape {node.shape}")
     kernel, stride, pad, dilation = spatial_sizes(node, params, axes)
-    channels, filters = node.shape[1], params.integer("num_output")
+    channels, filters = node.shape[1], node.positive(params, "num_output")
     group = params.integer("group", 1 if group is None else group)
-    if filters < 1 or group < 1 or channels % group or filters % group:
+    if group < 1 or channels % group or filters % group:
         raise node.error(f"{channels} channels and num_output {filters} do not divide into {group} groups")
 
     shape = [channels, filters // group] if transposed else [filters, channels // group]
@@ -123,10 +123,10 @@ def deformable_convolution(node: Node) -> None:
     node.needs_axes(4)
     params = node.params("deformable_convolution_param")
     kernel, stride, pad, dilation = spatial_sizes(node, params, 2)
-    channels, filters = node.shape[1], params.integer("num_output")
+    channels, filters = node.shape[1], node.positive(params, "num_output")
     group, moved = params.integer("group", 1), params.integer("deformable_group", 1)
-    if node.axis(params.integer("axis", 1)) != 1 or len(node.inputs) % 2 or filters < 1:
-        raise node.error(f"bottoms of shapes {node.shapes} into num_output {filters}")
+    if node.axis(params.integer("axis", 1)) != 1 or len(node.inputs) % 2:
+        raise node.error(f"bottoms of shapes {node.shapes} along axis {params.integer('axis', 1)}")
     if min(group, moved) < 1 or channels % group or filters % group or channels % moved:
         raise node.error(f"{channels} channels and num_output {filters} do not divide into {group} and {moved} groups")
     weight = node.parameter(
@@ -172,10 +172,10 @@ def correlation(node: Node) -> None:
 @register_layer("InnerProduct")
 def inner_product(node: Node) -> None:
     params = node.params("inner_product_param")
-    units, axis = params.integer("num_output"), node.axis(params.integer("axis", 1))
+    units, axis = node.positive(params, "num_output"), node.axis(params.integer("axis", 1))
     inputs = math.prod(node.shape[axis:])
-    if units < 1 or inputs < 1:
-        raise node.error(f"{inputs} inputs and {units} outputs")
+    if inputs < 1:
+        raise node.error(f"its bottom of shape {node.shape} is empty")
     x, outer = node.x, node.shape[:axis]
     if axis == 0:
         x = f"paddle.reshape({x}, [1, -1])"
@@ -210,10 +210,10 @@ def margin_inner_product(node: Node) -> None:
     """SphereFace's (Liu et al., https://arxiv.org/abs/1704.08063) without the margin, which is for the labelled class in
     training: an InnerProduct whose rows have the length 1."""
     params = node.params("margin_inner_product_param")
-    units, axis = params.integer("num_output"), node.axis(params.integer("axis", 1))
+    units, axis = node.positive(params, "num_output"), node.axis(params.integer("axis", 1))
     inputs = math.prod(node.shape[axis:])
-    if units < 1 or axis == 0:
-        raise node.error(f"num_output {units}, axis {axis}")
+    if axis == 0:
+        raise node.error("axis 0; Caffe's has one row for each item of the batch")
     for name in ("type", "base", "gamma", "power", "iteration", "lambda_min"):
         params.values(name)
     weight = node.weight(
@@ -240,9 +240,7 @@ def im2col(node: Node) -> None:
 @register_layer("Embed")
 def embed(node: Node) -> None:
     params = node.params("embed_param")
-    words, units = params.integer("input_dim"), params.integer("num_output")
-    if words < 1 or units < 1:
-        raise node.error(f"input_dim {words} and num_output {units}")
+    words, units = node.positive(params, "input_dim"), node.positive(params, "num_output")
     table = node.parameter("weights", 0, [words, units], filler="weight_filler")
     value = f"F.embedding(paddle.cast({node.x}, 'int64'), {table})"
     if params.flag("bias_term", True):

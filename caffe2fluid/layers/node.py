@@ -120,6 +120,13 @@ class Node:
         if len(self.shape) not in counts:
             raise self.error(f"its bottom of shape {self.shape} has not {' or '.join(map(str, counts))} axes")
 
+    def positive(self, params: Message, name: str) -> int:
+        """The field of ``params``. Raises ConvertError where it is missing or below 1."""
+        value = params.integer(name)
+        if value < 1:
+            raise self.error(f"{name} must be 1 or more, but is {value}")
+        return value
+
     def params(self, name: str) -> Message:
         """The message of that name (convolution_param, ...), empty if absent."""
         return self.layer.params.message(name)

@@ -8,11 +8,11 @@ from .node import Node, arguments, register_layer
 def _recurrent(node: Node, gates: int, matrices: list[tuple[str, list[int]]], function: str, states: int) -> None:
     """``matrices``: suffix and stored shape of the blobs that follow those of the input."""
     params = node.params("recurrent_param")
-    units, exposed = params.integer("num_output"), params.flag("expose_hidden", False)
+    units, exposed = node.positive(params, "num_output"), params.flag("expose_hidden", False)
     node.needs_bottoms(2)
     steps, batch, *rest = node.shape
     static = len(node.inputs) - 2 - (states if exposed else 0)
-    if node.shapes[1] != [steps, batch] or units < 1 or not rest or static not in (0, 1):
+    if node.shapes[1] != [steps, batch] or not rest or static not in (0, 1):
         raise node.error(f"bottoms of shapes {node.shapes} for {units} units")
     features, fixed = 1, 1
     for dim in rest:
@@ -49,13 +49,13 @@ def _recurrent(node: Node, gates: int, matrices: list[tuple[str, list[int]]], fu
 
 @register_layer("LSTM")
 def lstm(node: Node) -> None:
-    units = node.params("recurrent_param").integer("num_output")
+    units = node.positive(node.params("recurrent_param"), "num_output")
     _recurrent(node, 4, [("w_hidden", [4 * units, units])], "caffe_lstm", states=2)
 
 
 @register_layer("RNN")
 def rnn(node: Node) -> None:
-    units = node.params("recurrent_param").integer("num_output")
+    units = node.positive(node.params("recurrent_param"), "num_output")
     matrices = [("w_hidden", [units, units]), ("w_output", [units, units]), ("bias_output", [units])]
     _recurrent(node, 1, matrices, "caffe_rnn", states=1)
 

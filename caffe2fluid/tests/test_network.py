@@ -220,6 +220,12 @@ def test_what_contradicts_itself(text, message, tmp_path):
     ("layer", "message"),
     [
         ('type: "Convolution" convolution_param { kernel_size: 3 }', "the field num_output is missing"),
+        (
+            'type: "Convolution" convolution_param { num_output: 0 kernel_size: 3 }',
+            "num_output must be 1 or more, but is 0",
+        ),
+        ('type: "InnerProduct" inner_product_param { num_output: -1 }', "num_output must be 1 or more, but is -1"),
+        ('type: "Embed" embed_param { num_output: 3 input_dim: 0 }', "input_dim must be 1 or more, but is 0"),
         ('type: "Convolution" convolution_param { num_output: 4 }', "neither kernel_size nor kernel_h"),
         ('type: "Convolution" convolution_param { num_output: 4 kernel_size: 30 }', "does not fit into"),
         ('type: "Convolution" convolution_param { num_output: 4 kernel_size: 3 group: 2 }', "into 2 groups"),
