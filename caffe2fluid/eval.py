@@ -20,6 +20,7 @@ from caffe2fluid.converted import Converted, Predictor, open_converted
 from caffe2fluid.errors import ConvertError, run_script
 from caffe2fluid.flags import parsed, parser_of
 from caffe2fluid.prototxt import read_bytes
+from caffe2fluid.storage import replaced_file
 
 import numpy as np
 
@@ -27,7 +28,7 @@ import numpy as np
 def read_list(path: Path, root: Path) -> list[tuple[Path, int]]:
     """(image, label) of each line. Raises ConvertError with file and line, also for an image that is not there."""
     items = []
-    for number, line in enumerate(read_bytes(path).decode("utf-8", "replace").splitlines(), 1):
+    for number, line in enumerate(read_bytes(path).decode("utf-8-sig", "replace").splitlines(), 1):
         if not line.strip():
             continue
         name, _, label = line.strip().rpartition(" ")
@@ -87,7 +88,8 @@ def main(argv: list[str] | None = None) -> int:
         folder = Path(args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         whole = {"weights": args.model, "data": args.list, "samples": len(items), **result}
-        (folder / "result.json").write_text(json.dumps(whole, indent=1) + "\n", "utf-8")
+        with replaced_file(folder / "result.json") as unfinished:
+            unfinished.write_text(json.dumps(whole, indent=1) + "\n", "utf-8")
         print(f"written to {folder}: result.json")
     return 0
 

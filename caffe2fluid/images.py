@@ -107,7 +107,7 @@ def find_images(arguments: list[str], standard_input: Iterable[str] | None = ())
                 raise ConvertError(f"{path}: no images in this folder")
             found += inside
         elif path.suffix == ".txt" and path.is_file():
-            lines = read_bytes(path).decode("utf-8", "replace").splitlines()
+            lines = read_bytes(path).decode("utf-8-sig", "replace").splitlines()
             found += [line.strip() for line in lines if line.strip()]
         elif not path.exists() and any(character in argument for character in "*?["):
             inside = sorted(map(str, Path(path.anchor or ".").glob(str(path.relative_to(path.anchor)))))

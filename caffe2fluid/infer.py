@@ -119,7 +119,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.feed:
         save_arrays(args.fetch, run_arrays(args, converted, read_feed(args.feed)))
         return 0
-    labels = read_bytes(args.labels).decode("utf-8", "replace").splitlines() if args.labels else []
+    labels = read_bytes(args.labels).decode("utf-8-sig", "replace").splitlines() if args.labels else []
     paths, unreadable = images.find_images(args.images, sys.stdin), list[ConvertError]()
     results = run_images(args, converted, paths, unreadable)
     collected: dict[str, list[np.ndarray]] = {}

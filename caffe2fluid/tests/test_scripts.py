@@ -38,7 +38,7 @@ def folder(tmp_path_factory):
     convert(folder / "net.prototxt", folder / "net.caffemodel", folder / "net")
     for name, colour in {"red": (250, 90, 80), "green": (60, 200, 10), "blue": (0, 30, 180)}.items():
         Image.new("RGB", (20, 12), colour).save(folder / f"{name}.png")
-    (folder / "labels.txt").write_text("blue\ngreen\nred\n")
+    (folder / "labels.txt").write_text("blue\ngreen\nred\n", "utf-8-sig")
     return folder
 
 
@@ -87,6 +87,14 @@ def test_ways_to_name_pictures(folder, monkeypatch):
     assert images.find_images(["-"], io.StringIO("a.png\nb.png\n")) == ["a.png", "b.png"]
     with pytest.raises(ConvertError, match="no such files"):
         images.find_images([str(folder / "*.gif")])
+
+
+def test_byte_order_marks_are_no_part_of_names(folder):
+    """Of lists; the names of classes above have one, too."""
+    (folder / "list.txt").write_text(f"{folder / 'red.png'}\n", "utf-8-sig")
+    assert images.find_images([str(folder / "list.txt")]) == [str(folder / "red.png")]
+    (folder / "val.txt").write_text("red.png 2\n", "utf-8-sig")
+    assert eval.read_list(folder / "val.txt", folder) == [(folder / "red.png", 2)]
 
 
 def test_arrays_in_and_out(tmp_path):
