@@ -7,7 +7,7 @@ make("my_module:MyTask-v0", 8)                  one that importing my_module reg
 import importlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +131,31 @@ class GymnasiumVector:
             self.screens = [np.asarray(self._vector.envs[0].render(), np.uint8)]
 
 
+class Checked(gymnasium.Wrapper):
+    """Raises UserError where a task returns no tuple as gymnasium wants it, or another observation than it declares."""
+
+    def __init__(self, env: gymnasium.Env, name: str):
+        super().__init__(env)
+        self.name = name
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """See `gymnasium.Env`."""
+        return self._checked("reset", self.env.reset(seed=seed, options=options), "observation, info")
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """See `gymnasium.Env`."""
+        return self._checked("step", self.env.step(action), "observation, reward, terminated, truncated, info")
+
+    def _checked(self, method: str, returned: Any, wanted: str) -> Any:
+        if not isinstance(returned, tuple) or len(returned) != len(wanted.split(", ")):
+            kind = f"a tuple of {len(returned)}" if isinstance(returned, tuple) else type(returned).__name__
+            raise UserError(f"{self.name}: its {method} returned {kind}; gymnasium wants the tuple ({wanted})")
+        if not _fits(space := self.env.observation_space, returned[0]):
+            found = f"shape {np.shape(returned[0])}" if isinstance(space, spaces.Box) else repr(returned[0])
+            raise UserError(f"{self.name}: its {method} returned an observation, {found}, where it declares {space}")
+        return returned
+
+
 class Repeat(gymnasium.Wrapper):
     """Repeats each action `times` times, or until the episode ends, and sums the rewards."""
 
@@ -200,8 +225,9 @@ def _dresser(name: str, view: View) -> Callable[[gymnasium.Env], gymnasium.Env]:
     wrapper = None if view.wrapper is None else _wrapper(view.wrapper)
 
     def dress(env: gymnasium.Env) -> gymnasium.Env:
+        env = _checked_within(env, name)
         if wrapper is not None:
-            env = wrapper(env)
+            env = Checked(wrapper(env), f"{name} in --wrapper {view.wrapper}")
         if view.frame_skip > 1:
             env = Repeat(env, view.frame_skip)
         space = env.observation_space
@@ -216,6 +242,31 @@ def _dresser(name: str, view: View) -> Callable[[gymnasium.Env], gymnasium.Env]:
         return FlattenObservation(env)
 
     return dress
+
+
+def _checked_within(env: gymnasium.Env, name: str) -> gymnasium.Env:
+    """`env` with the task itself checked: gymnasium's wrappers around it take its tuples apart, too."""
+    if env is env.unwrapped:
+        return Checked(env, name)
+    innermost: Any = env
+    while innermost.env is not env.unwrapped:
+        innermost = innermost.env
+    innermost.env = Checked(env.unwrapped, name)
+    return env
+
+
+def _fits(space: spaces.Space, observation: Any) -> bool:
+    """Whether an observation can be one of `space`. Of a Box only the shape counts: many tasks leave their bounds."""
+    if isinstance(space, spaces.Box):
+        return np.shape(observation) == space.shape
+    if isinstance(space, spaces.Dict):
+        return isinstance(observation, Mapping) and all(
+            key in observation and _fits(part, observation[key]) for key, part in space.items()
+        )
+    if isinstance(space, spaces.Tuple):
+        fits = isinstance(observation, tuple) and len(observation) == len(space)
+        return fits and all(map(_fits, space, observation))
+    return space.contains(observation)
 
 
 def _is_saveable(env: gymnasium.Env) -> bool:

@@ -1,6 +1,8 @@
 """Environments: the pixels of 2018, episodes and their ends, saved emulators, and what becomes of wrong names."""
 
 import os
+from collections.abc import Callable
+from typing import Any
 
 from DeepQNetwork.agent import Agent
 from DeepQNetwork.environments import (
@@ -333,6 +335,61 @@ def test_a_task_is_shown_as_asked():
             make("ZooVector-v0", 1, view=view)
     with pytest.raises(UserError, match="cannot be made a vector"):
         make("ZooSequence-v0", 1)
+
+
+class Wrong(Task):
+    """A task whose `method` returns what `change` makes of what it should."""
+
+    def __init__(
+        self, space: spaces.Space, method: str, change: Callable[[tuple], Any], render_mode: str | None = None
+    ):
+        super().__init__(space, render_mode=render_mode)
+        original = getattr(super(), method)
+        setattr(self, method, lambda *args, **options: change(original(*args, **options)))
+
+
+PARTS = spaces.Dict(a=NUMBERS, b=spaces.Tuple((NUMBERS, spaces.Discrete(4))))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize("limit", [None, 50])
+@pytest.mark.parametrize(
+    ("space", "method", "change", "message"),
+    [
+        (NUMBERS, "reset", lambda given: given[0], r"reset returned ndarray; .* \(observation, info\)"),
+        (NUMBERS, "step", lambda given: None, "step returned NoneType; .* truncated, info"),
+        (NUMBERS, "step", lambda given: given[:4], "step returned a tuple of 4; .* truncated, info"),
+        (NUMBERS, "reset", lambda given: (np.zeros(5), {}), r"reset .* shape \(5,\), where it declares Box"),
+        (NUMBERS, "step", lambda given: (np.zeros((3, 1)), *given[1:]), r"step .* shape \(3, 1\), where"),
+        (NUMBERS, "step", lambda given: (0.0, *given[1:]), r"step .* shape \(\), where"),
+        (PARTS, "step", lambda given: ({"a": np.zeros(3)}, *given[1:]), "step .* where it declares Dict"),
+        (PARTS, "step", lambda given: ({**given[0], "b": None}, *given[1:]), "step .* where it declares Dict"),
+        (spaces.Discrete(3), "step", lambda given: (3, *given[1:]), "step .*, 3, where it declares Discrete"),
+    ],
+)
+def test_what_a_task_returns_is_checked(space, method, change, message, limit):
+    """Whether or not a wrapper of gymnasium's, of a time limit, takes the tuples apart before we see them."""
+    gymnasium.registry.pop("ZooWrong-v0", None)
+    options = {"space": space, "method": method, "change": change}
+    gymnasium.register("ZooWrong-v0", entry_point=Wrong, kwargs=options, max_episode_steps=limit)
+    tasks = make("ZooWrong-v0", 2)
+    with pytest.raises(UserError, match=f"ZooWrong-v0: its {message}"):
+        tasks.reset(0)
+        tasks.send(np.array([0, 1]))
+        tasks.receive()
+
+
+def longer(env: gymnasium.Env) -> gymnasium.Env:
+    """A wrapper that forgets to declare what it shows."""
+    wrapper = gymnasium.ObservationWrapper(env)
+    wrapper.observation = lambda observation: np.zeros(4)
+    return wrapper
+
+
+def test_what_a_wrapper_returns_is_checked():
+    tasks = make("ZooVector-v0", 1, view=View(wrapper=f"{__name__}:longer"))
+    with pytest.raises(UserError, match=r"in --wrapper .*:longer: its reset .* shape \(4,\), where it declares Box"):
+        tasks.reset(0)
 
 
 def test_screens_of_any_task():
