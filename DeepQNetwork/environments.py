@@ -12,6 +12,7 @@ that comes back is the first of a new episode (`Step.first`). The last observati
 which is what a value after a time limit has to be bootstrapped from.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -21,6 +22,7 @@ from fluid.errors import UserError
 import cv2
 import numpy as np
 
+_SPELLING = re.compile(r"(?:ALE/)?(\w+?)(?:NoFrameskip|Deterministic)?(?:-v\d+)?|(?:.*/)?(\w+)\.bin")
 SCREEN = (84, 84)
 FRAME_SKIP = 4
 
@@ -144,13 +146,16 @@ def is_atari(name: str) -> bool:
 
 
 def game_id(name: str) -> str:
-    """`Pong`, `ALE/Pong-v5`, `PongNoFrameskip-v4`, `MsPacman`, `rom_files/pong.bin` -> ale-py's `pong`, `ms_pacman`."""
-    stem = name.rsplit("/", 1)[-1].removesuffix(".bin")
-    stem = stem.split("-")[0].removesuffix("NoFrameskip").removesuffix("Deterministic")
-    letters = [
-        f"_{c.lower()}" if c.isupper() and i and stem[i - 1].islower() else c.lower() for i, c in enumerate(stem)
-    ]
-    return "".join(letters)
+    """`Pong`, `ALE/Pong-v5`, `PongNoFrameskip-v4`, `UpNDown`, `rom_files/pong.bin` -> ale-py's `pong`, `up_n_down`.
+
+    What is no game stays as it is, `Pong-ram-v5` too: an agent here sees the screen, not the console's memory.
+    """
+    from ale_py import roms
+
+    if (spelling := _SPELLING.fullmatch(name)) is None:
+        return name
+    games = {game.replace("_", ""): game for game in roms.get_all_rom_ids()}
+    return games.get((spelling[1] or spelling[2]).replace("_", "").lower(), name)
 
 
 def make(

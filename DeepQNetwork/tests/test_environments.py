@@ -187,10 +187,14 @@ def test_names_of_games():
     for name in ("Pong", "pong", "ALE/Pong-v5", "PongNoFrameskip-v4", "rom_files/pong.bin"):
         assert game_id(name) == "pong"
     assert game_id("MsPacman") == "ms_pacman" and is_atari("SpaceInvaders") and not is_atari("CartPole-v1")
+    assert game_id("UpNDown") == game_id("ALE/UpNDown-v5") == "up_n_down" and game_id("TicTacToe3D") == "tic_tac_toe_3d"
     assert len(roms.get_all_rom_ids()) >= 100
     assert action_names("breakout") == ["NOOP", "FIRE", "RIGHT", "LEFT"]
     with pytest.raises(UserError, match="Did you mean breakout"):
         make("Brakeout", 1)
+    for name, meant in (("ALE/Pong-ram-v5", "ALE/Pong-v5"), ("PongRam", "pong"), ("Mine/Pong-v5", "ALE/Pong-v5")):
+        with pytest.raises(UserError, match=f"called {name}: neither an Atari game nor .* mean {meant}"):
+            make(name, 1)
     with pytest.raises(UserError, match="no_such_module cannot be imported: ModuleNotFoundError"):
         make("no_such_module:Task-v0", 1)
     with pytest.raises(UserError, match="discrete actions"):
