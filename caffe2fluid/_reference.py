@@ -12,6 +12,7 @@ import numpy as np
 
 
 def run_caffe(prototxt, caffemodel, feed):
+    """The arrays of all blobs by name, by Caffe itself."""
     import caffe
 
     caffe.set_mode_cpu()
@@ -24,6 +25,7 @@ def run_caffe(prototxt, caffemodel, feed):
 
 
 def run_opencv(prototxt, caffemodel, feed):
+    """The outputs of all layers, as NAME:INDEX, by OpenCV's importer."""
     import cv2
 
     if not hasattr(cv2.dnn, "readNetFromCaffe"):

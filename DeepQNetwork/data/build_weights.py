@@ -155,6 +155,7 @@ def write(source: Path, target: Path, levels: int = 5, storage: compact.Storage 
 
 
 def main() -> None:
+    """Round the weights and write the file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("source", type=Path, help="run, checkpoint, or file of weights that says what they are")
     parser.add_argument("target", type=Path, help="NAME.safetensors")

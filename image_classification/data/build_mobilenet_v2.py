@@ -127,6 +127,7 @@ def finer(weights: Mapping[str, np.ndarray]) -> compact.Finer:
 
 
 def main() -> None:
+    """Convert the weights and write the file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--target", type=Path, default=TARGET)
     flags = parser.parse_args()

@@ -41,6 +41,7 @@ def write(source: Path, target: Path, corpora: Iterable[str]) -> None:
 
 
 def main() -> None:
+    """Round the weights and write the file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("source", type=Path, help="run, checkpoint, or file of `./zoo weights compact`")
     parser.add_argument("--target", type=Path, default=TARGET)

@@ -74,6 +74,7 @@ def annotation(name: str, boxes: np.ndarray) -> bytes:
 
 
 def main() -> None:
+    """Cut the photographs and write the data set."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("wheel", type=Path)
     parser.add_argument("--target", type=Path, default=FOLDER / "trees")

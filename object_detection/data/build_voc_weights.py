@@ -92,6 +92,7 @@ def convert(network: cv2.dnn.Net) -> dict[str, np.ndarray]:
 
 
 def main() -> None:
+    """Convert the weights and write the file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--target", type=Path, default=TARGET)
     flags = parser.parse_args()

@@ -205,6 +205,7 @@ def source(trace: Trace, gradient: int) -> int:
 
 
 def gradient_of(operation: Operation, name: str) -> int:
+    """The operand of an operation of the backward pass that is the gradient by the forward's `name`."""
     return operation.operand(operation.input_names.index(f"{name}_grad"))
 
 

@@ -80,6 +80,7 @@ def _max_pool(x: jax.Array, window: Any, strides: Any, padding: Any) -> jax.Arra
 
 
 def max_pool_and_winners(x: jax.Array, window: Any, strides: Any, padding: Any) -> tuple[jax.Array, Any]:
+    """Maxima [N, h, w, C] of windows of [N, H, W, C]; and which of a window's offsets won each, uint8, with the shape of x."""
     low = np.asarray(-np.inf, x.dtype)
     padded = lax.pad(x, low, [(0, 0, 0), *((*pad, 0) for pad in padding), (0, 0, 0)])
     best, *others = _window_offsets(padded, window, strides)
