@@ -28,5 +28,6 @@ def test_every_task_script_network_and_weights_are_listed(
         assert folder.name in words
         assert {path.stem for path in folder.glob("[!_]*.py") if can_be_run(path)} <= words, folder.name
         assert registry.load_registry(folder).keys() <= words, folder.name
+        assert all(flag.startswith("--") for flag in listing.networks(folder)), folder.name
     networks = {"ResNet50_vd", "ssd_vgg16_512", "crnn_small", "big", "mlp", "C51"}
     assert networks <= words, "a network of each task that has several"

@@ -49,7 +49,7 @@ def tasks(folders: list[Path]) -> None:
 
 
 def models(folders: list[Path]) -> None:
-    """The networks of each task that can choose between several: its `models.MODELS`, or what its flags name."""
+    """The networks of each task that can choose between several, by the flag that does: its `models.MODELS`, or a Literal."""
     for folder in folders:
         for what, names in networks(folder).items():
             Console().print(
@@ -58,9 +58,9 @@ def models(folders: list[Path]) -> None:
 
 
 def networks(folder: Path) -> dict[str, Collection[str]]:
-    """What names a network of a task -> the names."""
+    """The flag that names a network of a task -> the names."""
     if (folder / "models" / "__init__.py").is_file():
-        return {"models": importlib.import_module(f"{folder.name}.models").MODELS}
+        return {"--model": importlib.import_module(f"{folder.name}.models").MODELS}
     if not (folder / "train.py").is_file():
         return {}
     kinds = get_type_hints(importlib.import_module(f"{folder.name}.train").Flags)
