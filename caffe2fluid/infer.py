@@ -34,21 +34,21 @@ def describe(outputs: dict[str, np.ndarray], labels: list[str], top_k: int, thre
         if array.ndim == 4 and array.shape[:2] == (1, 1) and array.shape[3] == 7:
             rows = [row for row in array[0, 0].tolist() if row[1] >= 0 and row[2] >= threshold]
             result[name] = [
-                {"label": _label(labels, int(row[1])), "score": row[2], "box": row[3:]}
+                {**_named(labels, int(row[1])), "score": row[2], "box": row[3:]}
                 for row in sorted(rows, key=lambda row: -row[2])
             ]
         elif array.size == array.shape[min(1, array.ndim - 1)] > 1:
             scores = array.ravel()
             best = np.argsort(-scores, kind="stable")[:top_k]
-            result[name] = [{"label": _label(labels, int(i)), "index": int(i), "score": float(scores[i])} for i in best]
+            result[name] = [{**_named(labels, int(i)), "score": float(scores[i])} for i in best]
         else:
             low, mean, high = float(array.min()), float(array.mean()), float(array.max())
             result[name] = {"shape": list(array.shape), "min": low, "mean": mean, "max": high}
     return result
 
 
-def _label(labels: list[str], index: int) -> str:
-    return labels[index] if index < len(labels) else str(index)
+def _named(labels: list[str], number: int) -> dict:
+    return {"class": number, "name": labels[number] if number < len(labels) else str(number)}
 
 
 def show(path: str, description: dict) -> None:
@@ -60,9 +60,9 @@ def show(path: str, description: dict) -> None:
                 f"  {name} {content['shape']}: {content['min']:.4g} .. {content['max']:.4g}, mean {content['mean']:.4g}"
             )
             continue
-        for entry in content or [{"label": "nothing found", "score": 0.0}]:
+        for entry in content or [{"name": "nothing found", "score": 0.0}]:
             box = "  " + " ".join(f"{edge:.3f}" for edge in entry["box"]) if "box" in entry else ""
-            print(f"  {name}  {entry['score']:9.5f}  {entry['label']}{box}")
+            print(f"  {name}  {entry['score']:9.5f}  {entry['name']}{box}")
 
 
 def draw(path: str, description: dict, folder: Path) -> None:
@@ -73,7 +73,7 @@ def draw(path: str, description: dict, folder: Path) -> None:
     picture = Image.fromarray(images.read_image(path))
     pen = ImageDraw.Draw(picture)
     for row, entry in enumerate(entries):
-        text = f"{entry['label']} {entry['score']:.2f}"
+        text = f"{entry['name']} {entry['score']:.2f}"
         if "box" in entry:
             box = [edge * size for edge, size in zip(entry["box"], picture.size * 2, strict=True)]
             left, right = sorted((box[0], box[2]))

@@ -67,7 +67,8 @@ def test_classes_of_pictures(folder, capsys, tmp_path):
         == 0
     )
     lines = [json.loads(line) for line in target.read_text().splitlines()]
-    assert [line["prob"][0]["label"] for line in lines] == ["red", "green", "blue"]
+    assert [line["prob"][0]["name"] for line in lines] == ["red", "green", "blue"]
+    assert list(lines[0]["prob"][0]) == ["class", "name", "score"], "as image_classification has them"
     assert [len(line["prob"]) for line in lines] == [2, 2, 2]
     # (250 - 100) * 0.01 * 5, ... through a softmax, in the net's order blue, green, red
     logits = (np.array([80, 90, 250]) - 100) * 0.01 * 5
