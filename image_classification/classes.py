@@ -80,7 +80,10 @@ def with_labels_of(
         raise UserError(f"--class_map {unknown[0]}=...: the data have {listed(theirs)}")
     labels, present = labels_of(theirs, ours, renamed), np.unique(images.labels)
     if present[-1] >= len(theirs):
-        raise DataError(f"{images.origin}: label {present[-1]} has no name; class_names.txt has {len(theirs)}")
+        raise DataError(
+            f"{images.where(int(images.labels.argmax()))}: label {present[-1]} has no name; class_names.txt has {len(theirs)}: "
+            "correct the label, or add its name there"
+        )
     if missing := [theirs[label] for label in present if labels[label] is None]:
         raise DataError(
             f"{images.origin}: the network has no class {listed(missing)}, or several of that name. It has {listed(ours)}; the data have "

@@ -20,7 +20,7 @@ if __package__ in (None, ""):
 from fluid import config as configuration
 from fluid.config import BatchFlags, Count, Natural, Positive, Range, Share, TrainFlags, defaults
 from fluid.data import Batch, batches_per_epoch
-from fluid.errors import UserError
+from fluid.errors import DataError, UserError
 from fluid.evaluator import Evaluator
 from fluid.interface import Interface
 from fluid.keeper import Evaluation
@@ -222,7 +222,7 @@ def describe(flags: Flags, captured: Captured | None = None) -> Classifier:
     names = class_names(flags.data_dir)
     if captured is not None:
         classifier = Classifier.from_facts(captured.facts["classifier"])
-        return replace(classifier, class_names=(names or [])[: classifier.class_dim])
+        return replace(classifier, class_names=names_for(classifier.class_dim, names, flags.data_dir))
     from image_classification.models import find_model
 
     model = find_model(flags.model)
@@ -237,8 +237,19 @@ def describe(flags: Flags, captured: Captured | None = None) -> Classifier:
         preprocess=Preprocess(image_shape, flags.resize_short_size or own_short, flags.interpolation),
         mean=flags.image_mean or model.mean,
         std=flags.image_std or model.std,
-        class_names=(names or [])[:class_dim],
+        class_names=names_for(class_dim, names, flags.data_dir),
     )
+
+
+def names_for(class_dim: int, names: list[str] | None, data_dir: Path | None) -> list[str]:
+    """Those of so many classes. Raises DataError where the data's class_names.txt has fewer: evaluation goes by name."""
+    names = names or []
+    if data_dir is not None and len(names) < class_dim and (file := data_dir / "class_names.txt").is_file():
+        raise DataError(
+            f"{file}: has {len(names)} names, one a line, and the network {class_dim} classes: "
+            f"add the names of the others, or give --class_dim {len(names)}"
+        )
+    return names[:class_dim]
 
 
 def sources(flags: Flags, classifier: Classifier) -> tuple[ImageSource, ImageSource]:

@@ -64,6 +64,18 @@ def test_infer_checks_a_list_by_the_names_of_its_classes(tmp_path):
     assert np.mean([record["correct"] for record in records]) >= 0.8
 
 
+def test_labels_beyond_the_names_are_told_with_their_line(tmp_path):
+    folder = clothes(tmp_path / "a", {"sandal": "sandal"}, each=2)
+    (folder / "val_list.txt").write_text("val/sandal/0.png 0\nval/sandal/1.png 3\n")
+    for place, file in enumerate(sorted((folder / "val" / "sandal").iterdir())):
+        file.rename(file.with_name(f"{place}.png"))
+    (folder / "class_names.txt").write_text("sandal\nbag\n")
+    with pytest.raises(
+        DataError, match=r"val_list.txt:2: .*1.png: label 3 has no name; class_names.txt has 2: correct"
+    ):
+        accuracy(folder)
+
+
 def test_fine_tuning_takes_over_the_classes_that_it_knows(tmp_path):
     kinds = {"bag": "bag", "sandal": "sandal", "coat": "something else"}
     for split in ("train", "val"):

@@ -259,13 +259,26 @@ def test_pretrained_weights_of_every_kind_start_a_run(trained, data, tmp_path, k
 
 
 def test_fine_tuning_with_another_class_count_replaces_the_head_alone(trained, data, tmp_path, capsys):
-    train.main(flags(data, tmp_path, class_dim=12, pretrained_model=str(trained), max_steps=1, lr=0.0, l2_decay=0.0))
+    nameless = shutil.copytree(data, tmp_path / "data", ignore=shutil.ignore_patterns("class_names.txt"))
+    more = {"class_dim": 12, "pretrained_model": str(trained), "max_steps": 1, "lr": 0.0, "l2_decay": 0.0}
+    train.main(flags(nameless, tmp_path, **more))
     said = capsys.readouterr().out
     assert "replaced head     2  " in said
     assert "fc4_weights [128, 10] -> [128, 12]" in said and "fc4_offset [10] -> [12]" in said
     before, after = checkpoint.load(checkpoint.find_best(trained))[0], checkpoint.load(tmp_path)[0]
     np.testing.assert_array_equal(after["conv2_weights"], before["conv2_weights"])
     assert after["fc4_weights"].shape == (128, 12)
+
+
+def test_classes_without_a_name_are_refused_before_training(data, tmp_path):
+    """Evaluation goes by name, so the score of a network with classes that have none could not be told afterwards."""
+    fewer = shutil.copytree(data, tmp_path / "data")
+    (fewer / "class_names.txt").write_text("\n".join(class_names(data)[:7]), encoding="utf-8")
+    with pytest.raises(
+        DataError, match=r"data/class_names.txt: has 7 names, .* 10 classes: add .*, or give --class_dim 7"
+    ):
+        train.main(flags(fewer, tmp_path / "run", class_dim=10))
+    assert not (tmp_path / "run").exists()
 
 
 def test_wrong_class_count_in_weights_is_refused_for_inference(trained, tmp_path):
