@@ -14,8 +14,8 @@ and `join` makes relu(x (W a) + t + shortcut) in one pass. The gradient dz of th
 so that no gradient reads y either: `gradient` makes dx of dz and x, clips it and sums it, as the one of `pointwise.py` does. Products
 are of bfloat16, sums float32.
 
-ResNet-50 trained at 7,304 images/s with them and those of `pointwise.py`, and at 6,577 with those alone (batches of 256, bfloat16, one
-H100; 35.05 and 38.9 ms a step, 7.8 GiB instead of 10.1).
+A step of ResNet-50 took 35.05 ms with them, a tenth less than with those of `pointwise.py` alone, and 7.8 GiB instead of 10.1 (batches
+of 256, bfloat16, one H100).
 """
 
 from collections.abc import Sequence

@@ -6,8 +6,8 @@ normalisation's gradient and for that gradient, dy = a dz + b y + c by channel (
 sums of dz and dz y, and `gradient` finds it again and makes dy of it. What relu clipped has no gradient: where the pooled
 value is 0, for the pixel that won was.
 
-ResNet-50 trained at 7,579 images/s with them and at 7,304 without (batches of 256, bfloat16, one H100; 33.78 and 35.05 ms a step,
-0.79 ms for the two kernels instead of 2.1 for what they replace; reading and writing once would take 0.5).
+A step of ResNet-50 took 33.78 ms with them, 3.6 % less than without (batches of 256, bfloat16, one H100; 0.79 ms for the two kernels
+instead of 2.1 for what they replace; reading and writing once would take 0.5).
 """
 
 import math
