@@ -34,9 +34,13 @@ def input_variables(translation: Translation) -> dict[str, str]:
 
 
 def module_source(translation: Translation, source: str) -> str:
-    """The text of the module; ``source`` is the name of the prototxt, for the docstring."""
+    """The text of the module; ``source`` is the name of the prototxt, for the docstring.
+
+    Raises ConvertError for functions of custom layers whose names hide another's.
+    """
     network = translation.network
-    class_name = Names(OF_MODULE | BUILTINS)(network.name[:1].upper() + network.name[1:] or "Net")
+    custom = _custom_functions(translation.nodes)
+    class_name = Names(OF_MODULE | BUILTINS | custom.keys())(network.name[:1].upper() + network.name[1:] or "Net")
     inputs = input_variables(translation)
     total = sum(_count(p.shape) for p in translation.parameters.values())
     shapes = {name: translation.free_shapes[name] for name in network.inputs}
@@ -61,7 +65,7 @@ def module_source(translation: Translation, source: str) -> str:
         *_multipliers(translation),
         "",
     ]
-    lines += _helpers(translation.nodes)
+    lines += [f"\n{source.rstrip()}\n" for source in [*_helpers(translation.nodes), *custom.values()]]
     lines += ["", f"class {class_name}(nn.Layer):", "    def __init__(self):", "        super().__init__()"]
     for node in translation.nodes:
         lines += [line for statement in node.init for line in _wrap(statement, 8)]
@@ -132,13 +136,22 @@ def _wrap(statement: str, indent: int) -> list[str]:
 def _helpers(nodes: list[Node]) -> list[str]:
     """The source of the operators that the layers use, what they call first."""
     wanted: list[str] = []
-    custom: dict[str, str] = {}
     for node in nodes:
         for name in sorted(node.helpers):
             wanted += [*operators.DEPENDENCIES.get(name, []), name]
-        custom |= node.sources
-    sources = [inspect.getsource(getattr(operators, name)) for name in dict.fromkeys(wanted)]
-    return [f"\n{source.rstrip()}\n" for source in [*sources, *custom.values()]]
+    return [inspect.getsource(getattr(operators, name)) for name in dict.fromkeys(wanted)]
+
+
+def _custom_functions(nodes: list[Node]) -> dict[str, str]:
+    """The source of the functions of custom layers by their names."""
+    result: dict[str, str] = {}
+    for node in nodes:
+        for name, source in node.sources.items():
+            if not name.isidentifier() or name in OF_MODULE | BUILTINS:
+                raise node.error(f"the function of a custom layer cannot be called {name}; write def with another name")
+            if result.setdefault(name, source) != source:
+                raise node.error(f"two custom layers have a function called {name}; give one of them another name")
+    return result
 
 
 _FOOTER = '''def build(training=False, weight_decay=0.0):

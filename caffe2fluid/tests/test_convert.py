@@ -538,6 +538,36 @@ def test_custom_layers(tmp_path, layer_table):
     np.testing.assert_allclose(Predictor(open_converted(tmp_path / "out"))({"data": x})["c"], expected, rtol=1e-6)
 
 
+OWN = """
+def {0}(input, name):
+    return input * {1}.0
+
+register(kind="{2}", shape=lambda shape: shape, layer={0})
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (OWN.format("mine", 2, "A") + OWN.format("mine", 3, "B"), "two custom layers have a function called mine"),
+        (OWN.format("build", 2, "A") + OWN.format("mine", 3, "B"), "cannot be called build"),
+        (OWN.format("dict", 2, "A") + OWN.format("mine", 3, "B"), "cannot be called dict"),
+        ('register(kind=["A", "B"], shape=lambda s: s, layer=lambda input, name: input)', "cannot be called <lambda>"),
+    ],
+)
+def test_functions_of_custom_layers_hide_no_other(text, message, tmp_path, layer_table):
+    (tmp_path / "layers.py").write_text(text)
+    (tmp_path / "net.prototxt").write_text(
+        'name: "mine" input: "data" input_shape { dim: 1 dim: 2 }\n'
+        'layer { name: "a" type: "A" bottom: "data" top: "a" } layer { name: "b" type: "B" bottom: "a" top: "b" }'
+    )
+    with pytest.raises(ConvertError, match=message):
+        main(
+            [str(tmp_path / "net.prototxt"), "--custom_layers", str(tmp_path / "layers.py"), "-o", str(tmp_path / "x")]
+        )
+    assert not (tmp_path / "x").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
