@@ -31,6 +31,20 @@ def test_readmes_have_the_same_sections_in_the_same_order(task: str) -> None:
     assert [section for section, body in zip(sections, bodies[1:], strict=True) if not body.strip()] == []
 
 
+EVALUATION = r"evaluation after step \d+:(?: [\w/]+ -?\d[\d.]*)+(?: \(best so far\))?"
+"""As train.py prints it, of every task (`fluid.keeper`)."""
+
+
+def test_evaluations_are_shown_as_they_are_printed() -> None:
+    pages = [*ROOT.glob("*/README.md"), *ROOT.glob("tests/*/README.md")]
+    shown = {
+        (page.parent.name, line)
+        for page in pages
+        for line in re.findall("^evaluation after step .*$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    assert shown and {(task, line) for task, line in shown if not re.fullmatch(EVALUATION, line)} == set()
+
+
 CASES = [
     pytest.param(path, line, id=f"{path.relative_to(ROOT)}: {line}")
     for path in sorted([*ROOT.glob("README*.md"), *ROOT.glob("*/README.md")])
