@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import traceback
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +67,21 @@ def load_module(path: Path) -> Any:
 
 
 @contextlib.contextmanager
+def running(path: Path) -> Iterator[None]:
+    """What goes wrong in a generated module, which is the user's to edit and holds their layers, is a ConvertError."""
+    try:
+        yield
+    except (ConvertError, OSError):
+        raise
+    except Exception as error:
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        place = f", line {frames[-1].lineno}, in {frames[-1].name}" if frames else ""
+        lines = str(error).strip().splitlines() or [""]
+        reason = _reason(error) if "C++ Traceback" in str(error) else lines[0]
+        raise ConvertError(f"{path.name}{place}: {type(error).__name__}: {reason}") from error
+
+
+@contextlib.contextmanager
 def static_graph() -> Iterator[None]:
     """Paddle builds static graphs in it, whatever it did before."""
     import paddle
@@ -81,11 +97,12 @@ def static_graph() -> Iterator[None]:
 def write_inference_graph(folder: Path, target: Path, blobs: str | None = None) -> dict[str, list[int]]:
     """Writes target/model.json, by the code of the folder; returns the shapes of the parameters that belong to it.
 
-    ``blobs`` names other outputs than the net's own, with commas.
+    ``blobs`` names other outputs than the net's own, with commas. Raises ConvertError for code that does not run.
     """
     with static_graph():
-        module = load_module(folder / CODE)
-        _, program, _, inputs, values = module.build()
+        with running(folder / CODE):
+            module = load_module(folder / CODE)
+            _, program, _, inputs, values = module.build()
         outputs = [values[name] for name in (blobs.split(",") if blobs else module.OUTPUTS)]
         return write_graph(program, module.inputs_of(outputs, inputs.values()), outputs, target)
 
@@ -240,14 +257,15 @@ def run_blobs(
     """Runs model.py in Paddle's plain executor, with the weights of the folder or other ones.
 
     Returns a list of (blob name, array), one for each time that a layer wrote a blob, in order, inputs first; ``only``
-    limits it to these blobs.
+    limits it to these blobs. Raises ConvertError for a wrong feed and for code that does not run.
     """
     import paddle
 
-    module = load_module(converted.folder / CODE)
     feed = check_feed(converted.inputs, feed)
     main, startup = paddle.static.Program(), paddle.static.Program()
-    with paddle.static.program_guard(main, startup), paddle.utils.unique_name.guard():
+    guard = paddle.static.program_guard(main, startup)
+    with running(converted.folder / CODE), guard, paddle.utils.unique_name.guard():
+        module = load_module(converted.folder / CODE)
         network = next(value for value in vars(module).values() if _is_network(value))()
         network.eval()
         inputs = [paddle.static.data(f"input_{i}", shape) for i, shape in enumerate(module.INPUTS.values())]

@@ -49,8 +49,10 @@ def register(
         fields = _fields(node.layer.params)
         several = len(node.inputs) > 1
         shapes = _call(node, shape, node.shapes if several else node.shape, **_accepted(shape, fields))
-        if not shapes or not isinstance(shapes[0], (list, tuple)):
-            shapes = [shapes]
+        try:
+            shapes = _listed(shapes)
+        except (TypeError, ValueError):
+            raise node.error(f"{shape.__name__} of the custom layer gives {shapes!r}, which is no shape") from None
         keywords = {key: literal(value) for key, value in _accepted(layer, fields).items()}
         if weights is not None:
             if node.blobs is None:
@@ -62,7 +64,7 @@ def register(
         call = f"{layer.__name__}({arguments(inputs, repr(node.layer.name), **keywords)})"
         node.uses_blobs(*range(len(node.blobs or []) if weights is not None else 0))
         for index, top_shape in enumerate(shapes):
-            node.output(f"{call}[{index}]" if len(shapes) > 1 else call, [int(dim) for dim in top_shape])
+            node.output(f"{call}[{index}]" if len(shapes) > 1 else call, top_shape)
 
     for name in [kind] if isinstance(kind, str) else kind:
         LAYERS[name] = translate
@@ -127,6 +129,12 @@ def _call(node: Node, function: Callable[..., Any], *positional: Any, **keywords
         return function(*positional, **keywords)
     except Exception as error:
         raise node.error(f"{function.__name__} of the custom layer: {type(error).__name__}: {error}") from error
+
+
+def _listed(shape: Any) -> list[list[int]]:
+    """The shapes of all tops, of one shape or several."""
+    several = len(shape) > 0 and isinstance(shape[0], (list, tuple))
+    return [[int(dim) for dim in top] for top in (shape if several else [shape])]
 
 
 def _parameter(node: Node, suffix: str, array: np.ndarray) -> str:

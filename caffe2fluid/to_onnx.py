@@ -19,7 +19,17 @@ from typing import Any
 import numpy as np
 
 from . import quiet_paddle  # noqa: F401 before paddle
-from .converted import CODE, PARAMETERS, Converted, chosen_weights, load_module, run_blobs, static_graph, write_graph
+from .converted import (
+    CODE,
+    PARAMETERS,
+    Converted,
+    chosen_weights,
+    load_module,
+    run_blobs,
+    running,
+    static_graph,
+    write_graph,
+)
 from .errors import ConvertError
 from .storage import read_weights, replaced_file, write_combined
 
@@ -216,10 +226,11 @@ def _write_paddle(
         return take
 
     with static_graph():
-        module = load_module(converted.folder / CODE)
-        for name in TAKEN_OUT.keys() & vars(module).keys():
-            setattr(module, name, taking(TAKEN_OUT[name], module))
-        _, program, _, inputs, values = module.build()
+        with running(converted.folder / CODE):
+            module = load_module(converted.folder / CODE)
+            for name in TAKEN_OUT.keys() & vars(module).keys():
+                setattr(module, name, taking(TAKEN_OUT[name], module))
+            _, program, _, inputs, values = module.build()
         choices = {blob: choice for blob in blobs for choice in taken if values[blob] is choice.instead}
         outputs = [value for blob in blobs for value in (choices[blob].inputs if blob in choices else [values[blob]])]
         if len(choices) < len(taken):

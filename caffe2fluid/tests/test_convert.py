@@ -569,6 +569,48 @@ def test_functions_of_custom_layers_hide_no_other(text, message, tmp_path, layer
 
 
 @pytest.mark.parametrize(
+    ("shape", "value", "message"),
+    [
+        ("input_shape", "input * FACTOR", "model.py, line .*, in mine: NameError: name 'FACTOR' is not defined"),
+        ("input_shape", "paddle.matmul(input, input)", "model.py, line .*, in mine: ValueError: "),
+        ("None", "input", "shape of the custom layer gives None, which is no shape"),
+        ('"ab"', "input", "shape of the custom layer gives 'ab', which is no shape"),
+    ],
+)
+def test_custom_layers_that_do_not_run(shape, value, message, tmp_path, layer_table):
+    (tmp_path / "layers.py").write_text(
+        f"def shape(input_shape):\n    return {shape}\n\ndef mine(input, name):\n    return {value}\n\n"
+        'register(kind="Mine", shape=shape, layer=mine)\n'
+    )
+    (tmp_path / "net.prototxt").write_text(
+        'input: "data" input_shape { dim: 1 dim: 2 dim: 3 }\nlayer { name: "a" type: "Mine" bottom: "data" top: "a" }'
+    )
+    with pytest.raises(ConvertError, match=message):
+        main(
+            [str(tmp_path / "net.prototxt"), "--custom_layers", str(tmp_path / "layers.py"), "-o", str(tmp_path / "x")]
+        )
+    assert not (tmp_path / "x").exists()
+
+
+def test_an_edited_model_that_does_not_run(small, tmp_path):
+    convert(*small, tmp_path / "net")
+    code = tmp_path / "net/model.py"
+    text = code.read_text()
+    feed = {"data": np.ones((4, 3, 8, 8), np.float32)}
+    for change, message in [
+        (text.replace("F.relu(", "F.rely("), "model.py, line .*, in forward: AttributeError"),
+        (text + "\nclass", "model.py: SyntaxError: "),
+    ]:
+        code.write_text(change)
+        for use in (
+            lambda: export.main([str(tmp_path / "net")]),
+            lambda: run_blobs(open_converted(tmp_path / "net"), feed),
+        ):
+            with pytest.raises(ConvertError, match=message):
+                use()
+
+
+@pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
         (["nothing.prototxt"], 1, "nothing.prototxt: No such file"),
