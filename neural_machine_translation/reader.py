@@ -67,13 +67,14 @@ class TextPairs:
 
 
 def read_tsv(pattern: str | Path, *, expected: str = "a sentence, a tab and its translation") -> TextPairs:
-    """Pairs from files `source TAB target`, one pair a line, as in 2018. `pattern` may hold `*` and `?`.
+    """Pairs from files `source TAB target`, one pair a line, as in 2018. `pattern` is a file, or may hold `*` and `?`.
 
     Raises DataError (FILE:LINE) for a missing file, broken UTF-8 and lines without exactly two fields.
     """
-    names = sorted(glob.glob(str(pattern))) or [str(pattern)]
+    # A folder called a[1] is itself, and no pattern for a1.
+    found = [] if os.path.exists(pattern) else sorted(glob.glob(str(pattern)))
     pairs = TextPairs()
-    for name in names:
+    for name in found or [str(pattern)]:
         pairs.files.append(name)
         for number, line in enumerate(read_lines(name), 1):
             fields = line.split("\t")

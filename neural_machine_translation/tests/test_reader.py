@@ -265,6 +265,15 @@ def test_word_lists_of_2018(tmp_path):
         read_vocabulary(tmp_path / "absent")
 
 
+def test_a_folder_named_like_a_pattern_is_itself(tmp_path):
+    for name in ("a[1]", "a1"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "train.tsv").write_text(f"{name}\tx\n")
+    options = {"data_dir": tmp_path / "a[1]", "pattern": None, "languages": ("en", "de")}
+    assert open_pairs("train", **options).sources == ["a[1]"]
+    assert read_tsv(tmp_path / "a[0-9]" / "train.tsv").sources == ["a1"]
+
+
 def test_input_words(tmp_path):
     (tmp_path / "a.txt").write_text("one\n\ntwo\n")
     (tmp_path / "list").write_text(f"{tmp_path / 'a.txt'}\n")
