@@ -21,7 +21,7 @@ from fluid.checkpoint import Meta
 from fluid.config import BatchFlags, Count, Decay, TrainFlags, defaults
 from fluid.data import Plan
 from fluid.engine import Engine
-from fluid.errors import UserError
+from fluid.errors import DataError, UserError
 from fluid.interface import Interface
 from fluid.keeper import Evaluation
 from fluid.metrics import measure
@@ -304,7 +304,10 @@ def vocabularies(flags: Flags, pairs: TextPairs) -> tuple[Vocabulary, Vocabulary
     files = flags.src_vocab_fpath, flags.trg_vocab_fpath
     if (read := read_vocabularies(*files, flags.special_token, flags.languages[1])) is not None:
         return read
-    shared = train_sentencepiece([*pairs.sources, *pairs.targets], flags.vocab_size)
+    texts = [*pairs.sources, *pairs.targets]
+    if not any(texts):
+        raise DataError(f"{', '.join(pairs.files)}: no sentence to learn from")
+    shared = train_sentencepiece(texts, flags.vocab_size)
     return shared, shared
 
 

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from fluid.errors import DataError, UserError
+from fluid.files import read_plain
+from fluid.text import read_lines
 from neural_machine_translation.indices import BOS, EOS, UNK
 
 import numpy as np
@@ -254,19 +256,12 @@ def train_sentencepiece(texts: Iterable[str], size: int, *, kind: str = "bpe") -
 def read_vocabulary(path: Path, special: Sequence[str] = SPECIAL_WORDS, language: str = "") -> Vocabulary:
     """A vocabulary from a file: a sentencepiece model (`*.model`), or one word a line as in 2018.
 
-    The `special` words `<s> <e> <unk>` must be the first three lines, as in the data sets of 2018. Raises DataError.
+    The `special` words `<s> <e> <unk>` must be the first three lines, as in the data sets of 2018. Raises DataError
+    (FILE:LINE of one word a line).
     """
-    try:
-        if path.suffix == ".model":
-            vocabulary = SentencePiece(path.read_bytes())
-            if [vocabulary.processor.id_to_piece(number) for number in range(3)] != list(special):
-                raise DataError(
-                    f"{path}: its first pieces are not {' '.join(special)}; train it with those ids 0, 1, 2"
-                )
-            return vocabulary
-        words = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError, RuntimeError) as error:
-        raise DataError(f"{path}: cannot be read as a vocabulary ({error})") from None
+    if path.suffix == ".model":
+        return _read_sentencepiece(path, special)
+    words = read_lines(path)
     while words and not words[-1]:
         words.pop()
     if words[:3] != list(special):
@@ -279,3 +274,16 @@ def read_vocabulary(path: Path, special: Sequence[str] = SPECIAL_WORDS, language
         number = next(number for number, word in enumerate(words, 1) if word in seen or seen.add(word))
         raise DataError(f"{path}:{number}: the word {words[number - 1]!r} occurs twice")
     return WordList(tuple(words), language)
+
+
+def _read_sentencepiece(path: Path, special: Sequence[str]) -> SentencePiece:
+    try:
+        vocabulary = SentencePiece(read_plain(path))
+        if not vocabulary.model:
+            raise RuntimeError("it is empty")
+        first = [vocabulary.processor.id_to_piece(number) for number in range(min(3, vocabulary.size))]
+    except (OSError, RuntimeError) as error:
+        raise DataError(f"{path}: cannot be read as a vocabulary ({error})") from None
+    if first != list(special):
+        raise DataError(f"{path}: its first pieces are not {' '.join(special)}; train it with those ids 0, 1, 2")
+    return vocabulary

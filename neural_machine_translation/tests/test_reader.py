@@ -261,8 +261,28 @@ def test_word_lists_of_2018(tmp_path):
     path.write_text("<s>\n<e>\n<unk>\nHaus\nHaus\n")
     with pytest.raises(DataError, match=r"bpe.32000:5: the word 'Haus' occurs twice"):
         read_vocabulary(path)
-    with pytest.raises(DataError, match="cannot be read as a vocabulary"):
+    path.write_bytes(b"\xef\xbb\xbf<s>\r\n<e>\r\n<unk>\r\nHaus\r\n")
+    assert read_vocabulary(path).words == (*SPECIAL_WORDS, "Haus")
+    path.write_bytes(b"<s>\n<e>\n<unk>\nsch\xf6n\n")
+    with pytest.raises(DataError, match="bpe.32000:4: is not UTF-8"):
+        read_vocabulary(path)
+    with pytest.raises(DataError, match="absent: cannot be read"):
         read_vocabulary(tmp_path / "absent")
+
+
+def test_sentencepiece_models_that_are_none_are_refused(tmp_path):
+    """A pipe would be waited for; of nothing sentencepiece makes a model without words."""
+    path = tmp_path / "a.model"
+    for content, reason in ((b"", "it is empty"), (b"<s>\n<e>\n<unk>\n", "INTERNAL"), (b"\x12\x00", "")):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=f"a.model: cannot be read as a vocabulary .*{reason}"):
+            read_vocabulary(path)
+    os.mkfifo(tmp_path / "pipe.model")
+    with pytest.raises(DataError, match="pipe.model: cannot be read as a vocabulary .*a pipe"):
+        read_vocabulary(tmp_path / "pipe.model")
+    path.write_bytes(train_sentencepiece(["a b c"] * 9, 8).model)
+    with pytest.raises(DataError, match="first pieces are not <s> </s> <unk>"):
+        read_vocabulary(path, ("<s>", "</s>", "<unk>"))
 
 
 def test_a_folder_named_like_a_pattern_is_itself(tmp_path):

@@ -283,6 +283,14 @@ def test_it_is_told_where_other_pairs_are_measured_than_learned(tmp_path, capsys
     assert not capsys.readouterr().out
 
 
+@pytest.mark.parametrize("content", ["", "\t\n \t \n"])
+def test_pairs_without_a_word_are_told_as_that(tmp_path, content):
+    (tmp_path / "train.tsv").write_text(content)
+    (tmp_path / "dev.tsv").write_text("a\tb\n")
+    with pytest.raises(DataError, match="train.tsv: no sentence to learn from"):
+        train.main(train.Flags(data_dir=tmp_path, output_dir=tmp_path / "run"))
+
+
 def test_wrong_values_are_refused(tmp_path):
     with pytest.raises(UserError, match="--n_best 7 must be between 1 and --beam_size 5"):
         infer.main(infer.Flags(inputs=("a b",), n_best=7))
