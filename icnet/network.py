@@ -12,7 +12,7 @@ from fluid.schedule import Schedule
 from icnet.classes import IGNORE
 from icnet.evaluation import PLAIN, Size, Views
 from icnet.model import SMALLEST_SIDE, ICNet
-from icnet.segmenter import BRANCHES, MEAN, OUTPUTS, LabelGrid, Segmenter
+from icnet.segmenter import BRANCHES, FINEST, MEAN, OUTPUTS, LabelGrid, Segmenter
 
 import numpy as np
 import paddle
@@ -100,16 +100,21 @@ def training_network(
     class_weights: Sequence[float] | None = None,
     hard_share: float | None = None,
     label_grid: LabelGrid = "corners",
+    overlap: float = 0.0,
+    every_pixel: bool = False,
 ) -> tuple[Callable[..., dict[str, Value]], list[Input]]:
     """The network of a training Program and its inputs.
 
     Inputs: `image` [N, H, W, 3] uint8, `label` [N, H, W] uint8. Outputs: `loss`, and what it is the weighted sum of,
-    `loss_sub4`, `loss_sub24`, `loss_sub124`: cross entropies over labelled pixels, labels taken by nearest.
+    `loss_sub4`, `loss_sub24`, `loss_sub124`: cross entropies over labelled pixels, labels taken by nearest; and with `overlap`
+    `loss_overlap`, see `overlap_loss`.
 
     Args:
         label_grid: where the labels of a smaller output are taken, see `label_places`.
         class_weights: factor of each class's pixels.
         hard_share: only the hardest pixels count, this share of them (Shrivastava et al., arXiv:1604.03540).
+        overlap: weight of the loss of overlap of the finest output.
+        every_pixel: enlarge the finest output to the size of the labels, instead of taking labels in its size.
     """
 
     def network(image: Value, label: Value, training: bool) -> dict[str, Value]:
@@ -117,6 +122,8 @@ def training_network(
         label = paddle.cast(label, "int32")
         losses = {}
         for logits, name in zip(outputs, BRANCHES, strict=True):
+            if every_pixel and name == FINEST:
+                logits = resize_bilinear(logits, (padded_side(size[0]), padded_side(size[1])))
             near = label
             for axis in (1, 2):
                 places = label_places(size[axis - 1], logits.shape[axis + 1], label_grid)
@@ -124,7 +131,11 @@ def training_network(
             part = logits[:, :, : near.shape[1], : near.shape[2]]
             losses[f"loss_{name}"] = pixel_loss(part, near, class_weights, hard_share)
         weighted = [loss * weight for loss, (_, weight) in zip(losses.values(), BRANCHES.values(), strict=True)]
-        return {"loss": weighted[0] + weighted[1] + weighted[2], **losses}
+        total = weighted[0] + weighted[1] + weighted[2]
+        if overlap:
+            losses["loss_overlap"] = overlap_loss(part, near)
+            total = total + losses["loss_overlap"] * overlap
+        return {"loss": total, **losses}
 
     return network, [image_input(size), Input("label", (None, *size), "uint8")]
 
@@ -162,6 +173,25 @@ def pixel_loss(
     return paddle.sum(losses) / paddle.maximum(total, paddle.full_like(total, 1e-6))
 
 
+def overlap_loss(logits: Value, label: Value) -> Value:
+    """1 - intersection over union, of probabilities, averaged over the classes that occur: logits [N, C, h, w], label [N, h, w] int32.
+
+    Rahman and Wang, ISVC 2016: the intersection is the sum of a class's probabilities at its own pixels, the union that of
+    the rest and of its pixels. Both are sums over the whole batch; pixels that are ignored count in neither.
+    """
+    count = logits.shape[1]
+    counted = paddle.cast(label != IGNORE, "float32").unsqueeze(1)
+    # A class too many for what is ignored, as one-hot rows have no place for it.
+    own = F.one_hot(paddle.clip(label, max=count), count + 1)[..., :count].transpose([0, 3, 1, 2])
+    likely = F.softmax(logits, axis=1) * counted
+    axes = [0, 2, 3]
+    both, area = paddle.sum(likely * own, axes), paddle.sum(own, axes)
+    union = paddle.sum(likely, axes) + area - both
+    there = paddle.cast(area > 0, "float32")
+    lost = (1 - both / paddle.maximum(union, paddle.full_like(union, 1e-6))) * there
+    return paddle.sum(lost) / paddle.clip(paddle.sum(there), min=1.0)
+
+
 def training_programs(
     flags: "Flags", segmenter: Segmenter, size: Size, rate: Schedule, class_weights: Sequence[float] | None
 ) -> dict[str, Program]:
@@ -172,7 +202,13 @@ def training_programs(
     if flags.statistics_batch is not None and flags.batch_size % flags.statistics_batch:
         raise UserError(f"--statistics_batch {flags.statistics_batch} does not divide --batch_size {flags.batch_size}")
     network, inputs = training_network(
-        segmenter, size, class_weights=class_weights, hard_share=flags.hard_share, label_grid=flags.label_grid
+        segmenter,
+        size,
+        class_weights=class_weights,
+        hard_share=flags.hard_share,
+        label_grid=flags.label_grid,
+        overlap=flags.overlap,
+        every_pixel=flags.every_pixel,
     )
     common = {
         "optimizer": lambda: optimizer(flags),

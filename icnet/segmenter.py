@@ -15,6 +15,8 @@ MEAN = (123.68, 116.779, 103.939)
 
 BRANCHES = {"sub4": (16, 0.16), "sub24": (8, 0.4), "sub124": (4, 1.0)}
 """By how much each output is smaller than the image, and the weight of its loss (arXiv:1704.08545, section 3.3)."""
+FINEST = "sub124"
+"""The output that the labels follow from."""
 LabelGrid = Literal["corners", "steps"]
 """Where labels are taken for the smaller outputs."""
 OUTPUTS = (*BRANCHES, "logits", "labels")

@@ -16,7 +16,7 @@ if __package__ in (None, ""):
 
 from fluid import config as configuration
 from fluid.averages import MeasuredWeights
-from fluid.config import BatchFlags, Count, Natural, Positive, Range, Share, TrainFlags, Was, defaults
+from fluid.config import BatchFlags, Count, Natural, NotNegative, Positive, Range, Share, TrainFlags, Was, defaults
 from fluid.data import batches_per_epoch
 from fluid.engine import Engine
 from fluid.errors import DataError, UserError
@@ -93,6 +93,10 @@ class Flags(OptimizerFlags, BatchFlags, TrainFlags):
     label_grid: LabelGrid = "corners"
     """Where labels are taken for the smaller outputs: corners: where the output is enlarged to; steps: at every 4th, 8th,
     16th pixel, as in 2018."""
+    overlap: NotNegative = 0.0
+    """Weight of a second loss of the finest output: 1 - intersection over union, of probabilities."""
+    every_pixel: bool = False
+    """Enlarge the finest output to the size of the labels for its loss, instead of taking the labels nearest to its pixels."""
     statistics_batch: Count | None = None
     """Images that share batch statistics, say those of one GPU; by default the whole batch. Needs xla."""
     max_bad_samples: Natural = 100

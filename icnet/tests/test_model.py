@@ -1,5 +1,6 @@
 """The network: released names, outputs and gradients on both engines, sizes of every kind, the loss."""
 
+from collections.abc import Callable
 from typing import Any
 
 from fluid.engine.paddle import PaddleEngine
@@ -14,13 +15,14 @@ from icnet.network import (
     evaluation_program,
     inference_program,
     label_places,
+    overlap_loss,
     padded_side,
     pixel_loss,
     training_network,
     window_starts,
 )
 from icnet.opening import blocks_of
-from icnet.segmenter import MEAN, LabelGrid, Segmenter
+from icnet.segmenter import BRANCHES, MEAN, LabelGrid, Segmenter
 
 import numpy as np
 import paddle
@@ -218,11 +220,11 @@ def test_images_are_normalised_in_one_way() -> None:
     np.testing.assert_allclose(one, engine.run(prepared, {"image": floats})["sub124"], rtol=1e-5, atol=1e-5)
 
 
-def run_loss(logits: np.ndarray, label: np.ndarray, **how: Any) -> float:
-    """`pixel_loss` of arrays."""
+def run_loss(logits: np.ndarray, label: np.ndarray, loss: Callable[..., Any] = pixel_loss, **how: Any) -> float:
+    """`loss` of arrays."""
 
     def network(logits: Any, label: Any, training: bool) -> dict[str, Any]:
-        return {"loss": pixel_loss(logits, label, **how)}
+        return {"loss": loss(logits, label, **how)}
 
     from fluid.interface import Input
 
@@ -246,6 +248,47 @@ def test_the_loss_counts_labelled_pixels() -> None:
     hardest = [np.sort((losses * counted)[row].reshape(-1))[-6:] for row in range(2)]
     assert run_loss(logits, label, hard_share=0.2) == pytest.approx(np.concatenate(hardest).mean(), rel=1e-5)
     assert run_loss(logits, np.full_like(label, IGNORE)) == 0.0
+
+
+def test_the_loss_of_overlap_is_that_of_probabilities_over_the_batch() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 2, (2, 5, 6, 7)).astype(np.float32)
+    label = rng.integers(0, 4, (2, 6, 7)).astype(np.int32)  # the fifth class occurs nowhere
+    label[rng.random(label.shape) < 0.2] = IGNORE
+    likely = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    lost = []
+    for number in range(4):
+        own, at = label == number, likely[:, number] * (label != IGNORE)
+        both = (at * own).sum()
+        lost.append(1 - both / (at.sum() + own.sum() - both))
+    assert run_loss(logits, label, overlap_loss) == pytest.approx(np.mean(lost), rel=1e-5)
+    right = np.where(label == IGNORE, 0, label)
+    sure = 100 * (right[:, None] == np.arange(5)[None, :, None, None]).astype(np.float32)
+    assert run_loss(sure, label, overlap_loss) == pytest.approx(0.0, abs=1e-6)
+    assert run_loss(logits, np.full_like(label, IGNORE), overlap_loss) == 0.0
+
+
+def test_the_finest_loss_may_take_every_label() -> None:
+    """Labels between those that are taken change it, which they do not otherwise. The other outputs' losses stay."""
+    engine, rng, losses = PaddleEngine(), np.random.default_rng(0), {}
+    feed = {
+        "image": rng.integers(0, 256, (1, 128, 128, 3)).astype(np.uint8),
+        "label": rng.integers(0, 19, (1, 128, 128)).astype(np.uint8),
+    }
+    other = {**feed, "label": feed["label"].copy()}
+    taken = [row for count in (8, 16, 32) for row in label_places(128, count, "corners")]
+    other["label"][:, np.setdiff1d(range(128), taken)] = 3
+    for every in (True, False):
+        network, inputs = training_network(SLIM, (128, 128), every_pixel=every, overlap=0.5)
+        program = build(network, inputs, name="train")
+        engine.load(initialise(program, seed=0))
+        losses[every] = [engine.run(program, values) for values in (feed, other)]
+    for name in ("loss_sub124", "loss_overlap"):
+        assert losses[True][0][name] != losses[True][1][name] and losses[False][0][name] == losses[False][1][name]
+    assert losses[True][0]["loss_sub24"] == losses[False][0]["loss_sub24"]
+    whole = losses[True][0]
+    parts = [whole[f"loss_{name}"] * weight for name, (_, weight) in BRANCHES.items()]
+    assert whole["loss"] == pytest.approx(sum(parts) + 0.5 * whole["loss_overlap"], rel=1e-5)
 
 
 @pytest.mark.parametrize("grid", ["corners", "steps"])
