@@ -25,6 +25,7 @@ from caffe2fluid.converted import Converted, open_converted, random_feed, read_a
 from caffe2fluid.errors import ConvertError, run_script
 from caffe2fluid.network import layer_messages, read_network
 from caffe2fluid.prototxt import Message, format_message, read_prototxt
+from caffe2fluid.storage import replaced_file
 
 import numpy as np
 
@@ -215,7 +216,8 @@ def plot(differences: list[Difference], tolerance: float, path: Path) -> None:
     axes.set_xticks(ticks, [differences[index].layer for index in ticks], rotation=90, fontsize=6)
     axes.set(yscale="log", ylabel="relative difference", title="Converted net against the reference, layer by layer")
     axes.legend(loc="upper left", fontsize=8)
-    figure.savefig(path, dpi=120)
+    with replaced_file(path) as file:
+        figure.savefig(file, dpi=120, format=path.suffix[1:] or "png")
     pyplot.close(figure)
 
 
@@ -267,7 +269,8 @@ def main(argv: list[str] | None = None) -> int:
     if args.plot:
         plot(differences, args.tolerance, Path(args.plot))
     if args.json:
-        Path(args.json).write_text(json.dumps([asdict(d) for d in differences], indent=1), "utf-8")
+        with replaced_file(Path(args.json)) as file:
+            file.write_text(json.dumps([asdict(d) for d in differences], indent=1), "utf-8")
     wrong = [d for d in differences if not d.equal]
     total = sum(len(layer["tops"]) for layer in converted.report["layers"])
     print(f"{len(differences)} of {total} blobs compared, {len(wrong)} differ by more than {args.tolerance:g}")

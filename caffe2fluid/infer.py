@@ -23,6 +23,7 @@ from caffe2fluid.converted import Converted, Predictor, known_blobs, open_conver
 from caffe2fluid.errors import ConvertError, raise_unreadable, run_script
 from caffe2fluid.flags import parsed, parser_of
 from caffe2fluid.prototxt import read_bytes
+from caffe2fluid.storage import naming, replaced_file
 
 import numpy as np
 
@@ -89,7 +90,8 @@ def draw(path: str, description: dict, folder: Path) -> None:
     while target.exists():
         number += 1
         target = folder / f"{Path(path).stem}_{number}.png"
-    picture.save(target)
+    with replaced_file(target) as file:
+        picture.save(file, "PNG")
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -123,7 +125,7 @@ def main(argv: list[str] | None = None) -> int:
     paths, unreadable = images.find_images(args.images, sys.stdin), list[ConvertError]()
     results = run_images(args, converted, paths, unreadable)
     collected: dict[str, list[np.ndarray]] = {}
-    with open(args.output_file, "w", encoding="utf-8") if args.output_file else contextlib.nullcontext() as lines:
+    with naming(Path(args.output_file or "standard output")), opened(args.output_file) as lines:
         for path, outputs in results:
             description = describe(outputs, labels, args.top_k, args.threshold)
             show(path, description)
@@ -162,6 +164,11 @@ def run_images(
             yield path, outputs(image)
 
 
+def opened(path: str | None) -> contextlib.AbstractContextManager:
+    """The file to write lines to, None without one."""
+    return open(path, "w", encoding="utf-8") if path else contextlib.nullcontext()
+
+
 def joined(collected: dict[str, list[np.ndarray]]) -> dict[str, np.ndarray]:
     """The outputs of all images as one array a blob; where their shapes differ, as BLOB:0, BLOB:1, ..."""
     result: dict[str, np.ndarray] = {}
@@ -188,7 +195,7 @@ def run_arrays(args: argparse.Namespace, converted: Converted, feed: dict[str, n
 
 def save_arrays(path: str, arrays: dict[str, np.ndarray]) -> None:
     """Writes an archive under exactly this name."""
-    with open(path, "wb") as file:
+    with replaced_file(Path(path)) as temporary, open(temporary, "wb") as file:
         np.savez(file, **arrays)
     print(f"{path}: " + ", ".join(f"{name} {list(array.shape)}" for name, array in arrays.items()))
 

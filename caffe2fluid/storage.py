@@ -21,6 +21,17 @@ from .layers.node import PIECE, Parameter
 
 
 @contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """An error of writing, which names no file (that of a full disk), names ``path``."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+@contextmanager
 def replaced_folder(path: Path, ours: Sequence[str], overwrite: bool) -> Iterator[Path]:
     """A temporary folder beside ``path`` that takes its place when the block ends well, and leaves no trace if not.
 
@@ -39,7 +50,8 @@ def replaced_folder(path: Path, ours: Sequence[str], overwrite: bool) -> Iterato
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
-        yield temporary
+        with naming(path):
+            yield temporary
         temporary.chmod(0o755)
         if path.exists():
             _exchange(temporary, path, ours)
@@ -51,12 +63,18 @@ def replaced_folder(path: Path, ours: Sequence[str], overwrite: bool) -> Iterato
 
 @contextmanager
 def replaced_file(path: Path) -> Iterator[Path]:
-    """A temporary file beside ``path`` that takes its place when the block ends well, and leaves no trace if not."""
+    """A temporary file beside ``path`` that takes its place when the block ends well, and leaves no trace if not.
+
+    Raises ConvertError where ``path`` is a device or a pipe, whose place no file may take.
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise ConvertError(f"{path} is a device or a pipe; give the name of a file")
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
         temporary = Path(file.name)
     try:
-        yield temporary
+        with naming(path):
+            yield temporary
         temporary.chmod(0o644)
         os.replace(temporary, path)
     finally:
@@ -100,7 +118,7 @@ def write_safetensors(path: Path, parameters: dict[str, Parameter], release: Cal
         file.write(struct.pack("<Q", len(encoded)) + encoded)
         for parameter in parameters.values():
             for piece in parameter.pieces():
-                piece.astype("<f4", copy=False).tofile(file)
+                file.write(np.ascontiguousarray(piece, "<f4"))
             release()
 
 
@@ -151,7 +169,7 @@ def _write_variable(file: BinaryIO, array: np.ndarray) -> None:
     file.write(struct.pack("<IQIi", 0, 0, 0, len(description)) + description)
     flat = array.reshape(-1)
     for start in range(0, flat.size, PIECE):
-        flat[start : start + PIECE].astype("<f4", copy=False).tofile(file)
+        file.write(np.ascontiguousarray(flat[start : start + PIECE], "<f4"))
     mapped = getattr(array, "_mmap", None)
     if mapped is not None and hasattr(mapped, "madvise"):
         mapped.madvise(mmap.MADV_DONTNEED)

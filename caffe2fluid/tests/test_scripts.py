@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import resource
 import shutil
 import sys
 
@@ -77,6 +79,61 @@ def test_classes_of_pictures(folder, capsys, tmp_path):
     np.testing.assert_allclose(read_arrays(tmp_path / "all.npz")["prob"][0], expected, rtol=1e-5)
     assert sorted(path.name for path in (tmp_path / "p").iterdir()) == ["blue.png", "green.png", "red.png"]
     assert "red" in capsys.readouterr().out
+
+
+@pytest.fixture
+def full_disk():
+    """No file can grow beyond 100 kB, which fails as a full disk does."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+
+    yield fill
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_full_disk_is_told_with_the_name_and_leaves_nothing(tmp_path, full_disk):
+    files = tmp_path / "net.prototxt", tmp_path / "net.caffemodel"
+    files[0].write_text(
+        'input: "data" input_shape { dim: 200 dim: 200 } layer { name: "fc" type: "InnerProduct" bottom: "data" top: "fc" '
+        "inner_product_param { num_output: 200 bias_term: false } }"
+    )
+    files[1].write_bytes(caffemodel({"fc": ("InnerProduct", [np.ones((200, 200))])}))
+    convert(*files, tmp_path / "net")
+    np.savez(tmp_path / "in.npz", data=np.ones((200, 200)))
+    feed = [str(tmp_path / "net"), "--feed", str(tmp_path / "in.npz"), "--fetch", str(tmp_path / "out.npz")]
+    (tmp_path / "out.npz").write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    full_disk()
+    for path, use in {
+        tmp_path / "new": lambda path: convert(*files, path),
+        tmp_path / "net": lambda path: convert(*files, path, overwrite=True),
+        tmp_path / "a.npz": lambda path: convert(*files, data_path=path),
+        tmp_path / "a.safetensors": lambda path: convert(*files, data_path=path),
+        tmp_path / "net/inference/model.pdiparams": lambda path: infer.main(feed),
+        tmp_path / "deploy": lambda path: export.main([str(tmp_path / "net"), "--export_dir", str(path)]),
+        tmp_path / "out.npz": lambda path: infer.main([*feed, "--blobs", "fc"]),
+    }.items():
+        with pytest.raises(OSError, match="File too large") as error:
+            use(path)
+        assert error.value.filename == str(path)
+        assert sorted(tmp_path.rglob("*")) == before
+    assert (tmp_path / "out.npz").read_text() == "mine"
+
+
+def test_no_file_takes_the_place_of_a_device_or_a_pipe(folder, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    np.savez(tmp_path / "in.npz", data=np.ones((2, 3, 8, 8)))
+    net, pipe = str(folder / "net"), str(tmp_path / "pipe")
+    for use in (
+        lambda: infer.main([net, "--feed", str(tmp_path / "in.npz"), "--fetch", pipe]),
+        lambda: convert(folder / "net.prototxt", folder / "net.caffemodel", data_path=pipe, overwrite=True),
+        lambda: convert(folder / "net.prototxt", folder / "net.caffemodel", code_path=pipe, overwrite=True),
+    ):
+        with pytest.raises(ConvertError, match="pipe is a device or a pipe; give the name of a file"):
+            use()
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_ways_to_name_pictures(folder, monkeypatch):
