@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from neural_machine_translation.markup import MARK, Protected, keeps_numbers, pieces, protect
-from neural_machine_translation.translate import Hypothesis
+from neural_machine_translation.translate import Hypothesis, one_line
 
 Search = Callable[[Sequence[str]], list[list[Hypothesis]]]
 """Hypotheses of each sentence, best first."""
@@ -153,7 +153,8 @@ def _distinct(hypotheses: Sequence[Hypothesis]) -> list[Hypothesis]:
 
 def _joined(hypotheses: Sequence[Hypothesis], mark: str = "") -> Hypothesis:
     return Hypothesis(
-        mark + " ".join(hypothesis.text for hypothesis in hypotheses),
+        # Markup is carried over as it stands in the source, with whatever it holds.
+        one_line(mark + " ".join(hypothesis.text for hypothesis in hypotheses)),
         sum(hypothesis.score for hypothesis in hypotheses),
         tuple(word for hypothesis in hypotheses for word in hypothesis.words),
         all(hypothesis.complete for hypothesis in hypotheses),

@@ -174,6 +174,13 @@ def test_a_translation_is_one_line():
     assert one_line("a\nb\r\u2028c\x07\x85d\te") == "a b  c  d e"
 
 
+@pytest.mark.parametrize("network", [shouting, forgetting])
+def test_what_is_carried_over_cannot_end_the_line_either(network):
+    texts = ["see http://a.b/\x1b[31m now", "<b\u2028x>word</b>", "<a\thref>word</a>", "12\x0b%s\x85word"]
+    lines = [line.hypotheses[0].text for line in translate_lines(zip("abcd", texts), network, Rules(len, 99), window=4)]
+    assert all(text.isprintable() for text in lines) and "http://a.b/ [31m" in lines[0] and "<b x>" in lines[1]
+
+
 def test_begin_and_end_words_in_a_text_are_unknown_words():
     digits = WordList((*SPECIAL_WORDS, *"0123456789"))
     assert digits.encode("1 <e> 2 <s> <unk>").tolist() == [4, 2, 5, 2, 2]
