@@ -162,7 +162,8 @@ def spoken(words: Sequence[str], unit: Unit) -> str:
 def transcripts_in(folder: Path) -> Iterator[Callable[[Transcript], None]]:
     """A function that adds a transcript to transcripts.jsonl, .txt and .ctm, where it can be read at once, and writes its .srt.
 
-    What an earlier call left is set aside, and it is said at the end what was written. Raises UserError if it cannot be.
+    What an earlier call left is set aside, and if anything was heard it is said at the end what was written. Raises UserError if
+    it cannot be.
     """
     numbers = itertools.count()
     with json_lines(set_aside(folder, (*RESULTS, *OF_EACH)) / RESULTS[0]) as write:
@@ -176,7 +177,8 @@ def transcripts_in(folder: Path) -> Iterator[Callable[[Transcript], None]]:
         for name in RESULTS[1:]:
             _append(folder / name, "")
         yield add
-    say_written(folder, [*RESULTS, "*.srt"])
+    if next(numbers):  # so many were added
+        say_written(folder, [*RESULTS, "*.srt"])
 
 
 def _append(path: Path, text: str) -> None:

@@ -80,13 +80,19 @@ def test_recordings_are_recognised_and_written(tmp_path: Path) -> None:
     assert (tmp_path / "heard" / "0002_weather.png").stat().st_size > 5000
 
 
-def test_transcripts_are_there_as_they_come_and_those_of_an_earlier_call_aside(tmp_path: Path) -> None:
+def test_transcripts_are_there_as_they_come_and_those_of_an_earlier_call_aside(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with transcripts_in(tmp_path / "nothing"):
+        pass
+    assert "written to" not in capsys.readouterr().out
     heard = tmp_path / "heard"
     for names in (("a b.wav", "c.wav"), ("x" * 251 + ".wav", "\udcff.wav")):
         with transcripts_in(heard) as add:
             for count, name in enumerate(names, 1):
                 add(Transcript(name, (Word("yes", 0.5, 1.0),), "yes", 2.0, True))
                 assert [len((heard / file).read_bytes().splitlines()) for file in RESULTS] == 3 * [count]
+    assert capsys.readouterr().out.count("written to") == 2
     written = sorted(path.name for path in heard.iterdir())
     assert written == [f"0000_{'x' * 235}.srt", "0001_\udcff.srt", "before", *sorted(RESULTS)]
     assert sorted(path.name for path in (heard / "before").glob("*.srt")) == ["0000_a b.srt", "0001_c.srt"]
