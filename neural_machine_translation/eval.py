@@ -15,10 +15,11 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fluid import config as configuration
+from fluid import files
 from fluid.config import ResultFlags, Was
 from fluid.interface import Interface
 from fluid.metrics import measure
-from fluid.records import write_result, writing
+from fluid.records import write_result
 from fluid.run import console, script
 from fluid.runner import Runner
 from neural_machine_translation.metrics import Perplexity, Quality, quality
@@ -65,9 +66,6 @@ def main(flags: Flags) -> Quality:
     perplexity = measure_perplexity(own, search, rows, translator, pairs, flags)
     found = translate(runner(own.engine, search), translator, pairs.sources, batch_size=rows)
     hypotheses = [best[0].text for best in found]
-    if flags.output_file is not None:
-        with writing(flags.output_file):
-            flags.output_file.write_text("".join(f"{text}\n" for text in hypotheses), encoding="utf-8")
     references = [translator.target.plain(text) for text in pairs.targets]
     measured = quality(hypotheses, references, tokenize=flags.tokenize, lowercase=flags.lowercase)
     result = replace(measured, loss=perplexity.loss)
@@ -81,6 +79,9 @@ def main(flags: Flags) -> Quality:
     )
     console.print(f"chrF {result.chrf:.2f}  {result.chrf_signature}|{flags.signature}", markup=False)
     console.print(f"BLEU {result.bleu:.2f}  {result.bleu_signature}|{flags.signature}", markup=False)
+    if flags.output_file is not None:
+        with files.whole(flags.output_file) as unfinished:
+            unfinished.write_text("".join(f"{text}\n" for text in hypotheses), encoding="utf-8")
     if flags.output_dir is not None:
         figures = {**perplexity.result(), "bleu": result.bleu, "chrf": result.chrf}
         write_result(flags.output_dir, figures, weights=opened.source, data=", ".join(pairs.files), samples=len(pairs))

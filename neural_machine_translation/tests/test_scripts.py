@@ -66,7 +66,7 @@ def test_evaluation_agrees_with_training(trained, tmp_path):
     flags = evaluate.Flags(
         checkpoint=folder, test_file_pattern=str(digits_file(tmp_path)), beam_size=3, engine="paddle"
     )
-    flags.output_file = tmp_path / "translations.txt"
+    flags.output_file = tmp_path / "new" / "translations.txt"
     result = evaluate.main(flags)
     assert result.bleu == pytest.approx(outcome.metrics["bleu"], abs=1e-9)
     assert result.chrf == pytest.approx(outcome.metrics["chrf"], abs=1e-9)
