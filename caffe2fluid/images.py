@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from argparse import Namespace
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -56,7 +57,9 @@ class Preprocessing:
             try:
                 pixels = pixels - self.mean
             except ValueError:
-                raise ConvertError(f"a mean of shape {self.mean.shape} for images {pixels.shape}") from None
+                height, width = self.mean.shape[1:]
+                hint = f"; --resize {height}x{width} makes images of its size" if height >= crop[0] else ""
+                raise ConvertError(f"a mean of shape {self.mean.shape} for images {pixels.shape}{hint}") from None
         return np.ascontiguousarray(pixels * np.float32(self.scale), dtype=np.float32)
 
 
@@ -129,6 +132,8 @@ def from_flags(args: Namespace, converted: Converted) -> tuple[str, Preprocessin
     transform = converted.report["transform"] or {}
     result = Preprocessing((height, width) if height else None, channels, rgb=args.rgb)
     result.scale = args.scale if args.scale is not None else transform.get("scale", 1.0)
+    if not math.isfinite(result.scale):
+        raise ConvertError(f"--scale {result.scale}: must be a finite number")
     result.mean = _mean(args.mean, transform, channels)
     if args.resize and not height:
         raise ConvertError("--resize and --size image contradict each other")
@@ -166,25 +171,37 @@ def _input_size(flag: str | None, free: list[int | None], size: list[int]) -> tu
 
 
 def _mean(flag: str | None, transform: dict, channels: int) -> np.ndarray | None:
+    """[C or 1, H or 1, W or 1], or None. Raises ConvertError."""
     if flag is None:
         if transform.get("mean_file") and not transform.get("mean"):
             raise ConvertError(f"the net wants the mean of {transform['mean_file']}; give it with --mean")
-        values = transform.get("mean") or None
+        if not transform.get("mean"):
+            return None
+        mean = np.array(transform["mean"], np.float32)
     elif flag.endswith(".npy"):
-        try:
-            mean = np.load(flag, allow_pickle=False).astype(np.float32)
-        except (OSError, ValueError) as error:
-            raise ConvertError(f"--mean {flag}: {error}") from None
-        return mean.reshape(-1, 1, 1) if mean.ndim <= 1 else mean.reshape(mean.shape[-3:])
+        mean = _read_npy(flag)
     elif flag.endswith(".binaryproto"):
-        return read_mean(flag)
+        mean = read_mean(flag)
     else:
         try:
-            values = [float(value) for value in flag.split(",")]
+            mean = np.array([float(value) for value in flag.split(",")], np.float32)
         except ValueError:
             raise ConvertError(f"--mean {flag}: write numbers, 104,117,123, or a .binaryproto or .npy file") from None
-    if values is None:
-        return None
-    if len(values) not in (1, channels):
-        raise ConvertError(f"{len(values)} mean values for {channels} channels")
-    return np.array(values, np.float32).reshape(-1, 1, 1)
+    if mean.ndim < 2 and mean.size not in (1, channels):
+        raise ConvertError(f"{mean.size} mean values for {channels} channels")
+    shape = list(mean.shape)
+    mean = mean.reshape(-1, 1, 1) if mean.ndim < 2 else mean[None] if mean.ndim == 2 else mean
+    mean = mean[0] if mean.ndim == 4 and len(mean) == 1 else mean
+    if mean.ndim != 3 or mean.shape[0] not in (1, channels):
+        raise ConvertError(f"--mean {flag}: an array of shape {shape}; a mean image is [{channels}, H, W]")
+    if not np.isfinite(mean).all():
+        raise ConvertError(f"--mean {flag}: not all of its values are finite numbers")
+    return mean
+
+
+def _read_npy(path: str) -> np.ndarray:
+    try:
+        with open(path, "rb") as file:
+            return np.lib.format.read_array(file, allow_pickle=False).astype(np.float32)
+    except (OSError, ValueError, TypeError) as error:
+        raise ConvertError(f"--mean {path}: {error}") from None

@@ -195,6 +195,8 @@ def test_wrong_arrays(folder, arrays, message, tmp_path):
     [
         (["--mean", "1,2"], "2 mean values for 3 channels"),
         (["--mean", "a"], "write numbers"),
+        (["--mean", "1,nan,2"], "not all of its values are finite"),
+        (["--scale", "inf"], "--scale inf: must be a finite number"),
         (["--resize", "4"], "smaller than the input"),
         (["--resize", "x"], "write 256, 256x340 or short:256"),
     ],
@@ -202,6 +204,31 @@ def test_wrong_arrays(folder, arrays, message, tmp_path):
 def test_wrong_preprocessing(folder, flags, message):
     with pytest.raises(ConvertError, match=message):
         infer.main([str(folder / "net"), str(folder / "red.png"), *flags])
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((2, 3, 8, 8)), r"an array of shape \[2, 3, 8, 8\]; a mean image is \[3, H, W\]"),
+        (np.zeros((8, 8, 3)), r"an array of shape \[8, 8, 3\]"),
+        (np.zeros(4), "4 mean values for 3 channels"),
+        (np.zeros((3, 12, 16)), "for images .3, 8, 8.; --resize 12x16 makes images of its size"),
+        (np.zeros((3, 4, 4)), "for images .3, 8, 8.$"),
+        (np.array(["text"]), "could not convert string"),
+        (np.full((3, 8, 8), np.inf), "not all of its values are finite"),
+    ],
+)
+def test_means_of_other_shapes(folder, array, message, tmp_path):
+    np.save(tmp_path / "mean.npy", array)
+    with pytest.raises(ConvertError, match=message):
+        infer.main([str(folder / "net"), str(folder / "red.png"), "--mean", str(tmp_path / "mean.npy")])
+
+
+def test_an_archive_is_no_mean(folder, tmp_path):
+    with open(tmp_path / "mean.npy", "wb") as file:
+        np.savez(file, mean=np.zeros(3))
+    with pytest.raises(ConvertError, match="mean.npy: the magic string is not correct"):
+        infer.main([str(folder / "net"), str(folder / "red.png"), "--mean", str(tmp_path / "mean.npy")])
 
 
 def test_not_a_picture(folder, tmp_path):
