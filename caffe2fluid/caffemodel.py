@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import math
 import mmap
+import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -122,6 +124,8 @@ class _Reader:
     def __init__(self, path: str | Path):
         self.path = path
         with open(path, "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ConvertError(f"{path}: a pipe or a device; it is mapped into memory, so write it to a file first")
             self.size = file.seek(0, 2)
             if self.size == 0:
                 raise ConvertError(f"{path}: the file is empty")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import random
 import tracemalloc
 
@@ -247,6 +248,16 @@ def test_a_large_caffemodel_is_mapped_and_not_loaded(tmp_path):
     tracemalloc.stop()
     assert blobs[0].nbytes == 64 << 20
     assert peak < 1 << 20
+
+
+def test_weights_must_be_a_file():
+    """Where `<(command)` gives the name of a pipe, or /dev/zero has no end."""
+    reading, writing = os.pipe()
+    for path in (f"/dev/fd/{reading}", "/dev/zero"):
+        with pytest.raises(ConvertError, match=f"{path}: a pipe or a device"):
+            read_caffemodel(path)
+    os.close(reading)
+    os.close(writing)
 
 
 def test_a_prototxt_must_be_text(tmp_path):
