@@ -79,10 +79,11 @@ class LayerWeights:
 
 
 class Caffemodel(dict[str, LayerWeights]):
-    """Layers with blobs by name."""
+    """Layers with blobs by name; of those that are called alike, whose names are ``repeated``, the last one."""
 
     def __init__(self, data: mmap.mmap):
         super().__init__()
+        self.repeated: set[str] = set()
         self._data = data
 
     def release(self) -> None:
@@ -103,6 +104,8 @@ def read_caffemodel(path: str | Path) -> Caffemodel:
         if wire == BYTES and number in (2, 100):
             count += 1
             layer = reader.layer(number == 2, *value)
+            if layer.blobs and layer.name in layers:
+                layers.repeated.add(layer.name)
             if layer.blobs:
                 layers[layer.name] = layer
     if count == 0:

@@ -261,10 +261,15 @@ def _resized(params: Message) -> tuple[int, int]:
 
 def _check_graph(network: Network, known_elsewhere: set[str], phase: str) -> None:
     known = set(network.inputs)
+    writers = {blob: layer.name for layer in reversed(network.layers) for blob in layer.tops}
     for layer in network.layers:
         for blob in layer.bottoms:
             if blob not in known:
                 where = f"{layer.where}: reads the blob {blob!r}, which no layer before it writes"
+                if blob in writers:
+                    raise ConvertError(
+                        f"{where}, but {writers[blob]!r} behind; Caffe runs layers as they follow each other"
+                    )
                 other = "train" if phase == "TEST" else "test"
                 raise ConvertError(
                     f"{where} in this phase. Convert the other one with --phase {other}, or make the blob an input: "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -79,6 +80,16 @@ def _look_at_weights(weights: Caffemodel, result: Translation, allow_missing: bo
 
     Parameters that it lacks get what training starts with. Raises ConvertError for them unless ``allow_missing``.
     """
+    owners = Counter(node.layer.name for node in result.nodes if node.parameters)
+    if several := [name for name, count in owners.items() if count > 1 and name in weights]:
+        raise ConvertError(
+            f"the caffemodel tells layers by their names alone, and several with weights are called {_list(several)}; "
+            "in the prototxt, give them names of their own"
+        )
+    result.notes += [
+        f"{name}: several layers of the caffemodel have this name; the weights are the last one's"
+        for name in sorted(weights.repeated)
+    ]
     strangers = [name for name in weights if name not in {layer.name for layer in result.network.layers}]
     lacking = [node for node in result.nodes if node.missing]
     missing = [name for node in lacking for name in node.missing]
@@ -170,6 +181,11 @@ def _translate(network: Network, weights: dict[str, LayerWeights] | None, phase:
         tops = scale.tops if scale else layer.tops
         if len(node.values) not in (0, len(tops)):
             raise node.error(f"has {len(tops)} tops, {layer.type} gives {len(node.values)}")
+        for top, shape in zip(tops, node.output_shapes, strict=False):
+            if top in layer.bottoms and shape != shapes[top]:
+                raise node.error(
+                    f"works in place on the blob {top!r} of shape {shapes[top]}, and its output is {shape}"
+                )
         shapes.update(zip(tops, node.output_shapes, strict=False))
         writers.update(dict.fromkeys(tops, layer.type))
         unread = of_layer(layer.params) + (of_layer(scale.params) if scale else [])

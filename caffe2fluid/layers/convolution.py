@@ -48,6 +48,7 @@ def _sizes_out(node: Node, sizes: list[int], kernel: list[int], stride: list[int
 
 
 def _convolve(node: Node, transposed: bool, group: int | None = None) -> None:
+    node.needs_bottoms(1)
     params = node.params("convolution_param")
     axes = len(node.shape) - 2
     if node.axis(params.integer("axis", 1)) != 1 or axes not in (1, 2, 3):
@@ -109,6 +110,7 @@ def convolution(node: Node) -> None:
 @register_layer("DepthwiseConvolution", "ConvolutionDepthwise", "DepthwiseConv", "ConvolutionDepthWise")
 def depthwise_convolution(node: Node) -> None:
     """Forks that write depthwise convolutions as their own type; ``group`` may be absent."""
+    node.needs_bottoms(1)
     _convolve(node, transposed=False, group=node.shape[1])
 
 
@@ -120,6 +122,7 @@ def deconvolution(node: Node) -> None:
 @register_layer("DeformableConvolution")
 def deformable_convolution(node: Node) -> None:
     """Pairs of bottoms: values, and how far each tap is moved (Dai et al., https://arxiv.org/abs/1703.06211)."""
+    node.needs_bottoms(2)
     node.needs_axes(4)
     params = node.params("deformable_convolution_param")
     kernel, stride, pad, dilation = spatial_sizes(node, params, 2)

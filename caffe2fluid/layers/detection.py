@@ -128,7 +128,6 @@ def _pooled_rois(
     node: Node, function: str, params: Message, channels: int, size: list[int], *more: float, corners: int = 0
 ) -> None:
     """``more``: arguments of the function after the scale; ``corners`` more of rows and columns than bins."""
-    node.needs_bottoms(2, 2)
     scale = params.number("spatial_scale", 1.0)
     rois = node.shapes[1]
     rows = rois[0] if math.prod(rois[1:]) == 5 else math.prod(rois) // 5 if rois[-1:] == [5] else 0
@@ -141,6 +140,7 @@ def _pooled_rois(
 @register_layer("ROIPooling")
 def roi_pooling(node: Node) -> None:
     """Fast R-CNN (Girshick, https://arxiv.org/abs/1504.08083); rois are rows [image, x1, y1, x2, y2]."""
+    node.needs_bottoms(2, 2)
     params = node.params("roi_pooling_param")
     size = [params.integer("pooled_h"), params.integer("pooled_w")]
     _pooled_rois(node, "roi_pooling", params, node.shape[1], size)
@@ -150,6 +150,7 @@ def roi_pooling(node: Node) -> None:
 def roi_align(node: Node) -> None:
     """Mask R-CNN (He et al., https://arxiv.org/abs/1703.06870): the mean of points in each bin; or, with ``pad_ratio``,
     the corners of the bins (Cascade R-CNN, https://arxiv.org/abs/1712.00726). Other forks' layers of that name differ."""
+    node.needs_bottoms(2, 2)
     own = "roi_align_param" in node.layer.params
     params = node.params("roi_align_param" if own else "roi_pooling_param")
     size = [params.integer("pooled_h", 0), params.integer("pooled_w", 0)]
@@ -168,6 +169,7 @@ def roi_align(node: Node) -> None:
 @register_layer("PSROIPooling")
 def psroi_pooling(node: Node) -> None:
     """R-FCN (Dai et al., https://arxiv.org/abs/1605.06409)."""
+    node.needs_bottoms(2, 2)
     params = node.params("psroi_pooling_param")
     channels, group = params.integer("output_dim"), params.integer("group_size")
     if channels < 1 or group < 1 or node.shape[1] != channels * group**2:

@@ -96,21 +96,27 @@ class Node:
     notes: list[str] = field(default_factory=list)
     used_blobs: set[tuple[str, int]] = field(default_factory=set)  # of the caffemodel: layer and index
     multiply_adds: int = 0
+    counted: bool = False  # whether the translation has said how many bottoms it takes
 
     @property
     def x(self) -> str:
-        """The expression of the first bottom."""
-        self.needs_bottoms(1)
+        """The expression of the only bottom, or of the first where needs_bottoms allowed others. Raises ConvertError."""
+        self._needs_one()
         return self.inputs[0]
 
     @property
     def shape(self) -> list[int]:
-        """The shape of the first bottom."""
-        self.needs_bottoms(1)
+        """The shape of the same bottom. Raises ConvertError."""
+        self._needs_one()
         return self.shapes[0]
 
+    def _needs_one(self) -> None:
+        if not self.counted:
+            self.needs_bottoms(1, 1)
+
     def needs_bottoms(self, least: int, most: int | None = None) -> None:
-        """Raises ConvertError unless the layer has ``least`` to ``most`` bottoms."""
+        """Raises ConvertError unless the layer has ``least`` to ``most`` bottoms; without a call it must have one."""
+        self.counted = True
         if len(self.inputs) < least or (most is not None and len(self.inputs) > most):
             wanted = f"{least}" if most == least else f"at least {least}" if most is None else f"{least} to {most}"
             raise self.error(f"has {len(self.inputs)} bottoms, {self.layer.type} takes {wanted}")

@@ -12,6 +12,7 @@ from .node import Node, arguments, register_layer, same, transposed_before
 
 @register_layer("Concat")
 def concat(node: Node) -> None:
+    node.needs_bottoms(1)
     params = node.params("concat_param")
     axis = node.axis(params.integer("axis", params.integer("concat_dim", 1)))
     rest = [shape[:axis] + shape[axis + 1 :] for shape in node.shapes]
@@ -303,8 +304,8 @@ def pad(node: Node) -> None:
 @register_layer("Interp")
 def interp(node: Node) -> None:
     """Bilinear resizing with aligned corners (DeepLab, PSPNet, ICNet); a second bottom gives the size."""
-    node.needs_axes(4)
     node.needs_bottoms(1, 2)
+    node.needs_axes(4)
     params = node.params("interp_param")
     begin, end = params.integer("pad_beg", 0), params.integer("pad_end", 0)
     batch, channels, height, width = node.shape
@@ -381,6 +382,7 @@ def _scaled(sizes: list[int], scale: list[float]) -> list[int]:
 @register_layer("Upsample")
 def upsample(node: Node) -> None:
     """Two layers of that name: with a mask SegNet's unpooling, without one nearest neighbours (YOLO forks)."""
+    node.needs_bottoms(1, 2)
     node.needs_axes(3, 4)
     params = node.params("upsample_param")
     scale = params.integer("scale", 2 if len(node.inputs) == 2 else 1)

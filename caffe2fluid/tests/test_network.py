@@ -197,6 +197,16 @@ def test_last_layer_in_place_is_the_output(tmp_path):
     ("text", "message"),
     [
         (INPUT + relu("a", bottom="nothing"), "reads the blob 'nothing'"),
+        (
+            INPUT + relu("a", bottom="b") + relu("b", bottom="a"),
+            "reads the blob 'b', which no layer before it writes, but 'b' behind; Caffe runs layers as they follow",
+        ),
+        (INPUT + relu("a", bottom='data" bottom: "data'), "has 2 bottoms, ReLU takes 1"),
+        (
+            INPUT
+            + relu("a").replace("ReLU", "Pooling").replace('top: "a"', 'top: "data" pooling_param { kernel_size: 2 }'),
+            r"works in place on the blob 'data' of shape \[.*8, 8\], and its output is \[.*7, 7\]",
+        ),
         (INPUT + relu("a") + relu("b", top="a"), "writes the blob 'a', which another layer wrote already"),
         (INPUT + 'layer { name: "x" top: "y" }', "has no type"),
         (INPUT + relu("a", "include { phase: TEST } exclude { phase: TRAIN }"), "include and exclude"),

@@ -82,6 +82,20 @@ def test_factor_zero_and_weights_that_are_no_numbers_are_noted(tmp_path):
     assert "p: 2 values of blob 0 are NaN or infinite" in notes
 
 
+def test_layers_with_weights_that_are_called_alike(tmp_path):
+    """A caffemodel tells them by their names."""
+    weights = {"l": ("PReLU", [SCALE])}
+    with pytest.raises(ConvertError, match="several with weights are called l; in the prototxt, give them names"):
+        translate_files(*files(tmp_path, INPUT + layer("PReLU") + layer("PReLU", bottom="l", top="m"), weights))
+    text = INPUT + layer("PReLU") + layer("ReLU", bottom="l", top="m") + layer("ReLU", bottom="m", top="n")
+    prototxt, model = files(tmp_path, text, weights)
+    assert not any("several" in note for note in translate_files(prototxt, model).notes)
+    model.write_bytes(caffemodel({"l": ("PReLU", [BIAS])}) + caffemodel(weights))
+    translation = translate_files(prototxt, model)
+    np.testing.assert_array_equal(translation.parameters["l_slopes"].load(), SCALE.astype(np.float32))
+    assert "l: several layers of the caffemodel have this name; the weights are the last one's" in translation.notes
+
+
 # Blobs and layers without a partner
 
 UNUSED = {
