@@ -7,6 +7,7 @@ from DeepASR.features import FRAME_SHIFT
 from DeepASR.forced_alignment import Alignment
 from fluid.pictures import Panel
 from fluid.plots import new_figure
+from fluid.records import writing
 
 import numpy as np
 
@@ -31,5 +32,6 @@ def draw_alignment(path: Path, posterior: np.ndarray, alignment: Alignment, lexi
         axis.axvline(FRAME_SHIFT * start, color="grey", lw=0.5)
     axis.set_yticks(range(len(phones)), [lexicon.phones[phone] for phone in phones], fontsize=8)
     axis.set_xlabel("seconds; grey: a word begins")
-    figure.savefig(path, dpi=100)
+    with writing(path):
+        figure.savefig(path, dpi=100)
     return path

@@ -7,6 +7,7 @@ from pathlib import Path
 from fluid.errors import UserError
 from fluid.pictures import Panel
 from fluid.plots import new_figure
+from fluid.records import writing
 
 import cv2
 import numpy as np
@@ -32,7 +33,8 @@ def draw_band(path: Path, scores: Mapping[int, Mapping[int, float]], *, title: s
     axis.set(title=title, xlabel="agent steps", ylabel="score")
     axis.grid(alpha=0.3)
     axis.legend(frameon=False)
-    figure.savefig(path, dpi=120)
+    with writing(path):
+        figure.savefig(path, dpi=120)
     return path
 
 

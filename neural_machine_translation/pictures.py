@@ -5,6 +5,7 @@ from pathlib import Path
 
 from fluid.pictures import Panel
 from fluid.plots import new_figure
+from fluid.records import writing
 
 import numpy as np
 
@@ -24,7 +25,8 @@ def draw_attention(path: Path, weights: np.ndarray, source: Sequence[str], targe
     axis.set_yticks(range(len(target)), [_plain(word) for word in target], fontsize=8)
     axis.set_xlabel("source")
     axis.set_ylabel("translation")
-    figure.savefig(path, dpi=120)
+    with writing(path):
+        figure.savefig(path, dpi=120)
     return path
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from fluid.pictures import draw_confusion, most_confused
 from fluid.plots import new_figure
+from fluid.records import writing
 from object_detection import boxes as box
 from object_detection.annotations import DataSet, Objects
 from object_detection.drawing import color_of, draw
@@ -81,7 +82,8 @@ def draw_precision_recall(path: Path, curves: Sequence[Curve], class_names: Sequ
         axis.legend(frameon=False, loc="lower left")
     elif 0 < len(shown) <= IN_LEGEND:
         axis.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
-    figure.savefig(path, dpi=120)
+    with writing(path):
+        figure.savefig(path, dpi=120)
     return path
 
 
@@ -105,7 +107,8 @@ def draw_worst(path: Path, table: np.ndarray, data: DataSet, matrices: np.ndarra
         pen.text((4, top + 4), caption, fill="black", font=font)
         sheet.paste(pair, (0, top + 24))
         top += pair.height + 28
-    sheet.save(path, quality=88)
+    with writing(path):
+        sheet.save(path, quality=88)
     return path
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from fluid.pictures import GREEN, GREY, RED, Panel
 from fluid.plots import new_figure
+from fluid.records import writing
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -35,7 +36,8 @@ def draw_words(
         draw.text(
             (left, top + _TILE[1] + 2), caption, fill=GREY if right is None else GREEN if right else RED, font=font
         )
-    sheet.save(path)
+    with writing(path):
+        sheet.save(path)
     return path
 
 
@@ -62,5 +64,6 @@ def draw_reliability(path: Path, table: np.ndarray, error: float) -> Path:
     axis.plot(table[used, 1], table[used, 2], "o-", ms=4)
     axis.set(xlabel="confidence", ylabel="share read exactly", title=f"expected calibration error {error:.3f}")
     axis.set(xlim=(0, 1), ylim=(0, 1))
-    figure.savefig(path, dpi=120)
+    with writing(path):
+        figure.savefig(path, dpi=120)
     return path

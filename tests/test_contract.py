@@ -49,6 +49,20 @@ def is_script(path: Path) -> bool:
     return path.is_file() and '\nif __name__ == "__main__":' in path.read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("path", sorted(ROOT.glob("*/pictures.py")), ids=lambda path: path.parent.name)
+def test_a_picture_that_cannot_be_written_is_told_by_name(path):
+    """Matplotlib and Pillow raise an OSError of a full disk without it; `writing` adds it."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    within = {
+        id(node)
+        for block in ast.walk(tree)
+        if isinstance(block, ast.With) and ast.unparse(block.items[0].context_expr).startswith("writing(")
+        for node in ast.walk(block)
+    }
+    writes = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr in ("save", "savefig")]
+    assert not [node.lineno for node in writes if id(node) not in within]
+
+
 @pytest.mark.parametrize(
     "path",
     [path for path in sorted(ROOT.glob("*/*.py")) if path.name in SCRIPTS],

@@ -283,6 +283,12 @@ def test_it_is_told_where_other_pairs_are_measured_than_learned(tmp_path, capsys
     assert not capsys.readouterr().out
 
 
+def test_a_full_disk_is_told_with_the_picture(tmp_path):
+    (tmp_path / "attention_1.png").symlink_to("/dev/full")
+    with pytest.raises(UserError, match=r"attention_1.png: cannot be written \(No space left"):
+        pictures.draw_attention(tmp_path / "attention_1.png", np.eye(2), ["a", "b"], ["c", "d"])
+
+
 @pytest.mark.parametrize("content", ["", "\t\n \t \n"])
 def test_pairs_without_a_word_are_told_as_that(tmp_path, content):
     (tmp_path / "train.tsv").write_text(content)
