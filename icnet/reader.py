@@ -207,10 +207,10 @@ def changed(
     image = cv2.warpAffine(fresh, flags=cv2.INTER_LINEAR | inverse, borderValue=mean, **options)
     label = cv2.warpAffine(label, flags=cv2.INTER_NEAREST | inverse, borderValue=IGNORE, **options)
     if augment.flip and rng.random() < 0.5:
-        image, label = image[:, ::-1], label[:, ::-1]
+        image, label = cv2.flip(image, 1), cv2.flip(label, 1)
     if augment.color or augment.cast:
         image = _with_other_colors(image, augment, rng)
-    return np.ascontiguousarray(image), np.ascontiguousarray(label)
+    return image, label
 
 
 def _with_other_colors(image: np.ndarray, augment: Augment, rng: np.random.Generator) -> np.ndarray:
