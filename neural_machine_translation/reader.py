@@ -19,6 +19,7 @@ from typing import Literal
 from fluid.buckets import Buckets
 from fluid.data import PlainPlan, Plan
 from fluid.errors import DataError, UserError
+from fluid.finding import find
 from fluid.text import decoded_lines, each_line, read_lines
 from fluid.workers import Allocate
 from neural_machine_translation.indices import BOS, EOS
@@ -277,30 +278,29 @@ def used_buckets(max_length: int, longest: int | None = None) -> tuple[int, ...]
     return buckets if longest is None else buckets[: bisect.bisect_left(buckets, longest) + 1]
 
 
-def input_lines(words: Sequence[str], inside: Sequence[str] = ("*.txt",)) -> Iterator[tuple[str, str]]:
+def input_lines(words: Sequence[str], endings: tuple[str, ...] = (".txt",)) -> Iterator[tuple[str, str]]:
     """What the words of a command line ask to translate, as (place, sentence), read as it is asked for.
 
-    A word is a file, a folder (of which the files `inside` are meant), a pattern, `-` for standard input, `@LIST` for a file
-    that names files, or else a sentence itself, unless it looks like the name of a file. Raises DataError for what is none of
-    these.
+    A word is a file, a folder (of which the files with these `endings` are meant), a pattern, `-` for standard input, `@LIST`
+    for a file that names files, or else a sentence itself, unless it looks like the name of a file. Raises DataError for what
+    is none of these.
     """
-    for word in words:
+    for word in find(words, "text file", endings, apart=_is_no_file):
         if word == "-":
             yield from numbered("standard input", decoded_lines(sys.stdin.buffer, "standard input"))
-        elif word.startswith("@"):
-            yield from input_lines(read_lines(word[1:]), inside)
-        elif os.path.isdir(word):
-            found = sorted(str(path) for pattern in inside for path in Path(word).glob(pattern))
-            if not found:
-                raise DataError(f"{word}: no {' or '.join(inside)} in this folder")
-            yield from input_lines(found)
-        elif os.path.isfile(word) or glob.glob(word):
-            for name in [word] if os.path.isfile(word) else sorted(glob.glob(word)):
-                yield from numbered(name, each_line(name))
-        elif any(letter.isspace() for letter in word) or not LIKE_A_PATH.search(word):
+        elif _is_no_file(word):
             yield "command line", next(decoded_lines([os.fsencode(word)], "command line"))
         else:
-            raise DataError(f"{word}: no such file, folder or pattern (text that looks like one goes through `-`)")
+            yield from numbered(word, each_line(word))
+
+
+def _is_no_file(word: str) -> bool:
+    """Whether a word is a sentence, or `-`. Raises DataError for the name of a file that is not there."""
+    if word.startswith("@") or os.path.exists(word) or glob.glob(word, recursive=True):
+        return False
+    if LIKE_A_PATH.search(word) and not any(letter.isspace() for letter in word):
+        raise DataError(f"{word}: no such file, folder or pattern (text that looks like one goes through `-`)")
+    return True
 
 
 def numbered(name: str, lines: Iterator[str]) -> Iterator[tuple[str, str]]:

@@ -66,7 +66,7 @@ def main(flags: Flags) -> int:
     refuse_nameless(opened)
     runner = Runner(opened, flags, runs=None)
     program = runner.program("eval", lambda: build_program(translator))
-    lines, count = input_lines(flags.inputs, inside=("*.tsv", "*.txt")), 0
+    lines, count = input_lines(flags.inputs, endings=(".tsv", ".txt")), 0
     while some := list(itertools.islice(lines, BATCHES_AHEAD * flags.test_batch_size)):
         pairs = [as_pair(place, line) for place, line in some]
         scored = scores(runner.engine, program, translator, pairs, flags.test_batch_size, flags.alignment)

@@ -302,19 +302,43 @@ def test_input_words(tmp_path):
         assert list(input_lines([word])) == expected
     (tmp_path / "b.tsv").write_text("one\teins\n")
     assert list(input_lines([str(tmp_path)])) == expected
-    assert list(input_lines([str(tmp_path)], ("*.tsv", "*.txt"))) == [
+    assert list(input_lines([str(tmp_path)], (".tsv", ".txt"))) == [
         *expected,
         (f"{tmp_path / 'b.tsv'}:1", "one\teins"),
     ]
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"empty: no \*\.tsv or \*\.txt in this folder"):
-        list(input_lines([str(tmp_path / "empty")], ("*.tsv", "*.txt")))
+    with pytest.raises(DataError, match=r"empty: no text file in this folder \(\.tsv, \.txt\)"):
+        list(input_lines([str(tmp_path / "empty")], (".tsv", ".txt")))
     for sentence in ("How are you?", "Hello", "Hello!", "e-mail"):
         assert list(input_lines([sentence])) == [("command line", sentence)]
     with pytest.raises(DataError, match=r"nothing\.txt: no such file"):
         list(input_lines(["nothing.txt"]))
     with pytest.raises(DataError, match="command line:1: is not UTF-8 text .byte 0xff"):
         list(input_lines([os.fsdecode(b"Hello \xff")]))
+
+
+def test_lists_of_input_files(tmp_path):
+    """Blank lines are no sentences, and a list that names itself is not read for ever."""
+    text, names = tmp_path / "a.txt", tmp_path / "names"
+    text.write_text("one\n")
+    names.write_bytes(f"\ufeff\n{text}\r\n\n".encode())
+    assert list(input_lines([f"@{names}"])) == [(f"{text}:1", "one")]
+    for content, message in (
+        (f"@{names}", "names:1: @.*no other list"),
+        ("", "names no text file"),
+        ("b.txt", "names:1: b"),
+    ):
+        names.write_text(content)
+        with pytest.raises(DataError, match=message):
+            list(input_lines([f"@{names}"]))
+
+
+def test_hidden_files_are_no_text_and_what_is_missing_is_told_first(tmp_path):
+    (tmp_path / "a.txt").write_text("one\n")
+    (tmp_path / "._a.txt").write_bytes(b"\x00\x05\x16\x07\xff")
+    assert [text for _, text in input_lines([str(tmp_path)])] == ["one"]
+    with pytest.raises(DataError, match="b.txt: no such file, folder or pattern"):
+        next(input_lines([str(tmp_path / "a.txt"), str(tmp_path / "b.txt")]))
 
 
 def test_digit_pairs_are_a_function_of_the_seed():
