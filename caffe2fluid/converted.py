@@ -196,7 +196,7 @@ class Predictor:
     """Runs the inference model with ``paddle.inference`` on the CPU.
 
     ``onednn``: with oneDNN's kernels, two to three times faster. Not used: enable_memory_optim, which Paddle 3.3 cannot
-    do to a model in PIR.
+    do to a model in PIR, and inplace_pass, by which oneDNN overwrites values that are outputs or are read again.
     """
 
     def __init__(self, converted: Converted, onednn: bool = True, threads: int = 1):
@@ -208,6 +208,7 @@ class Predictor:
         config.disable_glog_info()
         config.set_cpu_math_library_num_threads(threads)
         config.enable_mkldnn() if onednn else config.disable_mkldnn()
+        config.delete_pass("inplace_pass")
         self._predictor = inference.create_predictor(config)
         self._names = {entry["name"]: entry["variable"] for entry in converted.report["inputs"]}
         self.inputs, self.outputs = converted.inputs, converted.outputs

@@ -538,6 +538,23 @@ def test_custom_layers(tmp_path, layer_table):
     np.testing.assert_allclose(Predictor(open_converted(tmp_path / "out"))({"data": x})["c"], expected, rtol=1e-6)
 
 
+def test_no_value_is_overwritten_before_it_is_read_again(tmp_path):
+    """With oneDNN, Paddle's inplace_pass lets the powers inside take the place of what they read."""
+    (tmp_path / "net.prototxt").write_text("""input: "data" input_shape { dim: 2 dim: 6 dim: 8 dim: 7 }
+        layer { name: "p" type: "Power" bottom: "data" top: "p" power_param { scale: 2 shift: 0.5 } }
+        layer { name: "n" type: "LRN" bottom: "p" top: "n" }
+        layer { name: "e" type: "Eltwise" bottom: "n" bottom: "p" top: "e" }
+        layer { name: "g" type: "Reshape" bottom: "data" top: "g" reshape_param { shape { dim: 0 dim: 6 dim: 56 } } }""")
+    convert(tmp_path / "net.prototxt", None, tmp_path / "out")
+    x = np.random.default_rng(0).standard_normal((2, 6, 8, 7)).astype(np.float32)
+    power = x * 2 + 0.5
+    square = np.pad(power**2, [(0, 0), (2, 2), (0, 0), (0, 0)])
+    scale = 1 + sum(square[:, start : start + 6] for start in range(5)) / 5
+    for onednn in (True, False):
+        result = Predictor(open_converted(tmp_path / "out"), onednn)({"data": x})["e"]
+        np.testing.assert_allclose(result, power + power * scale**-0.75, rtol=1e-4, atol=1e-4)
+
+
 OWN = """
 def {0}(input, name):
     return input * {1}.0
