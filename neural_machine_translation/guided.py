@@ -38,11 +38,17 @@ class Glossary:
 
 
 def read_glossary(path: Path) -> Glossary:
-    """A glossary from lines `term TAB what it must be called`. Raises DataError (FILE:LINE) for others and for empty ones."""
+    """A glossary from lines `term TAB what it must be called`.
+
+    Raises DataError (FILE:LINE) for others, for empty ones, and for a term that is to be called two things.
+    """
     pairs = read_tsv(path, expected="a term, a tab and what it must be called")
-    for index, pair in enumerate(pairs):
-        if not all(pair):
+    called: dict[str, str] = {}
+    for index, (source, target) in enumerate(pairs):
+        if not (source and target):
             raise DataError(f"{pairs.where(index)}: an empty term")
+        if (earlier := called.setdefault(source.lower(), target)) != target:
+            raise DataError(f"{pairs.where(index)}: {source!r} is to be called {earlier!r} by an earlier line")
     longest_first = sorted(pairs, key=lambda pair: -len(pair[0]))
     return Glossary(
         tuple(

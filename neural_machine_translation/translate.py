@@ -100,7 +100,10 @@ def translate(
             begun = [np.asarray(beginnings[index], np.int64) for index in group]
             begun += [begun[-1]] * (batch_size - len(group))
             if (longest := max(map(len, begun))) > room:
-                raise UserError(f"a translation cannot begin with {longest} words: the network takes {room}")
+                sentence = sentences[next(index for index in group if len(beginnings[index]) == longest)]
+                raise UserError(
+                    f"{sentence[:60]!r}: a translation cannot begin with {longest} words: the network takes {room}"
+                )
             feed["prefix"] = pad(begun, next(bucket for bucket in buckets if bucket >= longest))
         outputs = run(feed)
         ids, scores = np.asarray(outputs["ids"]), np.asarray(outputs["scores"])

@@ -53,8 +53,8 @@ def test_lines_with_a_beginning(search):
     for hypotheses, beginning in zip(found, ("c c", "", "e"), strict=True):
         assert all(item.text.startswith(beginning) for item in hypotheses)
     assert found[1] == search(["d"], [()])[0]
-    with pytest.raises(UserError, match="cannot begin with 23 words: the network takes 22"):
-        begun_lines(search, TRANSLATOR)(["a\t" + "b " * 23])
+    with pytest.raises(UserError, match="'c d': a translation cannot begin with 23 words: the network takes 22"):
+        begun_lines(search, TRANSLATOR)(["a\tb", "c d\t" + "b " * 23, "e e e\ta"])
 
 
 def test_terms_are_held_at_the_best_place(search, engine, tmp_path):
@@ -74,6 +74,9 @@ def test_terms_are_held_at_the_best_place(search, engine, tmp_path):
         assert best.score == pytest.approx(forced[0] / Search().penalty(float(length)), rel=1e-4)
     (tmp_path / "terms.tsv").write_text("a\tb\nc\t\n")
     with pytest.raises(DataError, match=r"terms\.tsv:2: an empty term"):
+        read_glossary(tmp_path / "terms.tsv")
+    (tmp_path / "terms.tsv").write_text("a\tb\nA\tb\nA\td\n")
+    with pytest.raises(DataError, match=r"terms\.tsv:3: 'A' is to be called 'b' by an earlier line"):
         read_glossary(tmp_path / "terms.tsv")
     (tmp_path / "terms.tsv").write_text("a\tb\nc d\n")
     with pytest.raises(DataError, match=r"terms\.tsv:2: 1 fields where a term, a tab and what it must be called"):
