@@ -240,7 +240,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         action="store_true",
         help="layers without weights start as their fillers say",
     )
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    for name in ("caffemodel", "output_dir", "code_output_path", "data_output_path"):
+        if getattr(args, name) == "":  # a variable of the shell that is not set
+            parser.error(f"--{name} is empty")
+    return args
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -270,6 +274,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"input {_printable(name)}: {sizes}")
     for note in translation.notes:
         print(f"note: {_printable_line(note)}")
+    if not (args.output_dir or args.code_output_path or args.data_output_path):
+        print("note: nothing was written; name a folder with --output_dir")
     if args.output_dir:
         copies = [f"{FLUID}/"] if args.fluid else []
         parts = [CODE, REPORT] + ([WEIGHTS, f"{INFERENCE}/", *copies] if translation.has_weights else [])

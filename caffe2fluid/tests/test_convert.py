@@ -635,6 +635,8 @@ def test_an_edited_model_that_does_not_run(small, tmp_path):
         (["net.prototxt", "--wrong"], 2, "unrecognized arguments"),
         (["net.prototxt", "--phase", "nap"], 2, "invalid choice"),
         (["net.prototxt", "--input_shape", "data"], 2, "NAME=1,3,224,224"),
+        (["net.prototxt", "--output_dir", ""], 2, "--output_dir is empty"),
+        (["caffe2fluid/tests/caffe_micro/elu.prototxt"], 0, "note: nothing was written; name a folder"),
     ],
 )
 def test_exit_codes(arguments, code, message):
