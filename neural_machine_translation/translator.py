@@ -40,6 +40,8 @@ class Transformer:
     def __post_init__(self) -> None:
         if self.d_model % self.n_head:
             raise UserError(f"d_model {self.d_model} is not a multiple of n_head {self.n_head}")
+        if self.d_model % 2:
+            raise UserError(f"d_model {self.d_model} is odd; a position is as many sines as cosines")
         if self.weight_sharing and self.src_vocab_size != self.trg_vocab_size:
             raise UserError(
                 f"weight sharing needs one vocabulary, not {self.src_vocab_size} source and {self.trg_vocab_size} "

@@ -221,7 +221,7 @@ def from_facts(facts: Mapping[str, Any]) -> Vocabulary:
 def train_sentencepiece(texts: Iterable[str], size: int, *, kind: str = "bpe") -> SentencePiece:
     """A sentencepiece model of at most `size` words for `texts`; the same texts give the same model.
 
-    Raises DataError if the texts are too few for so many words.
+    Raises DataError for a size that leaves no room for the characters of the texts.
     """
     import sentencepiece
 
@@ -248,7 +248,8 @@ def train_sentencepiece(texts: Iterable[str], size: int, *, kind: str = "bpe") -
         )
     except RuntimeError as error:
         raise DataError(
-            f"no vocabulary of {size} words can be made of these sentences ({error}); lower --vocab_size"
+            f"no vocabulary of {size} words can be made of these sentences ({error}); give a --vocab_size well above the "
+            "number of different characters in them"
         ) from None
     return SentencePiece(written.getvalue())
 

@@ -245,8 +245,9 @@ def test_sentencepiece_round_trip():
         isinstance(restored, SentencePiece)
         and restored.encode("Where?").tolist() == vocabulary.encode("Where?").tolist()
     )
-    with pytest.raises(DataError, match="lower --vocab_size"):
-        train_sentencepiece(["a b"], 1)
+    for size in (1, 5):
+        with pytest.raises(DataError, match=f"of {size} words .* give a --vocab_size well above the number"):
+            train_sentencepiece(["a b c d"], size)
 
 
 def test_word_lists_of_2018(tmp_path):

@@ -300,6 +300,8 @@ def test_pairs_without_a_word_are_told_as_that(tmp_path, content):
 def test_wrong_values_are_refused(tmp_path):
     with pytest.raises(UserError, match="--n_best 7 must be between 1 and --beam_size 5"):
         infer.main(infer.Flags(inputs=("a b",), n_best=7))
+    with pytest.raises(UserError, match="d_model 15 is odd"):
+        train.main(train.Flags(output_dir=tmp_path / "run", **{**FAST, "d_model": 15, "n_head": 1}))
     with pytest.raises(UserError, match="--digit_copy makes its own strings of digits; leave out --data_dir"):
         train.read_data(train.Flags(digit_copy=True, data_dir=tmp_path))
     with pytest.raises(UserError, match="--feed and --fetch go together"):
