@@ -196,7 +196,8 @@ class Predictor:
     """Runs the inference model with ``paddle.inference`` on the CPU.
 
     ``onednn``: with oneDNN's kernels, two to three times faster. Not used: enable_memory_optim, which Paddle 3.3 cannot
-    do to a model in PIR, and inplace_pass, by which oneDNN overwrites values that are outputs or are read again.
+    do to a model in PIR; inplace_pass, by which oneDNN overwrites values that are outputs or are read again; and
+    common_subexpression_elimination_pass, after which of two outputs that are alike one is not found.
     """
 
     def __init__(self, converted: Converted, onednn: bool = True, threads: int = 1):
@@ -208,7 +209,8 @@ class Predictor:
         config.disable_glog_info()
         config.set_cpu_math_library_num_threads(threads)
         config.enable_mkldnn() if onednn else config.disable_mkldnn()
-        config.delete_pass("inplace_pass")
+        for name in ("inplace_pass", "common_subexpression_elimination_pass"):
+            config.delete_pass(name)
         self._predictor = inference.create_predictor(config)
         self._names = {entry["name"]: entry["variable"] for entry in converted.report["inputs"]}
         self.inputs, self.outputs = converted.inputs, converted.outputs

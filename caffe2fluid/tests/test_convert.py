@@ -555,6 +555,19 @@ def test_no_value_is_overwritten_before_it_is_read_again(tmp_path):
         np.testing.assert_allclose(result, power + power * scale**-0.75, rtol=1e-4, atol=1e-4)
 
 
+def test_two_outputs_may_be_alike(tmp_path):
+    """Paddle's common_subexpression_elimination_pass makes one of them, and then does not find the other."""
+    (tmp_path / "net.prototxt").write_text("""input: "data" input_shape { dim: 2 dim: 4 dim: 3 dim: 3 }
+        layer { name: "a" type: "ELU" bottom: "data" top: "a" }
+        layer { name: "b" type: "ELU" bottom: "data" top: "b" }""")
+    convert(tmp_path / "net.prototxt", None, tmp_path / "out")
+    x = np.random.default_rng(0).standard_normal((2, 4, 3, 3)).astype(np.float32)
+    for onednn in (True, False):
+        result = Predictor(open_converted(tmp_path / "out"), onednn)({"data": x})
+        for blob in ("a", "b"):
+            np.testing.assert_allclose(result[blob], np.where(x > 0, x, np.expm1(x)), rtol=1e-5, atol=1e-6)
+
+
 OWN = """
 def {0}(input, name):
     return input * {1}.0
