@@ -100,7 +100,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("images", nargs="*", metavar="IMAGE", help="files, folders, patterns, .txt lists, - for stdin")
     parser.add_argument("--feed", metavar="IN.npz", help="input arrays instead of images")
     parser.add_argument("--fetch", metavar="OUT.npz", help="write the output arrays here")
-    parser.add_argument("--blobs", metavar="A,B|all", help="fetch these blobs instead (runs model.py, slower)")
+    parser.add_argument(
+        "--blobs", metavar="A,B|all", help="fetch these blobs instead (runs model.py with weights.safetensors, slower)"
+    )
     parser.add_argument("--labels", metavar="FILE", help="names of the classes, one a line")
     parser.add_argument("--top_k", "--topk", type=int, default=5)
     parser.add_argument("--threshold", type=float, default=0.5, help="lowest score of a box")
