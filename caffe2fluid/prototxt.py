@@ -9,6 +9,7 @@ Format: https://protobuf.dev/reference/protobuf/textformat-spec/
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -159,6 +160,8 @@ def read_prototxt(path: str | Path) -> Message:
     """Reads a text-format file. Raises ConvertError with file and line for what cannot be read."""
     content = read_bytes(path)
     check_is_file_itself(path, content[:64])
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise ConvertError(f"{path}: text in UTF-16, as Windows writes it with `>`; save it as UTF-8")
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError:

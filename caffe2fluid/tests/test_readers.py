@@ -250,6 +250,12 @@ def test_a_large_caffemodel_is_mapped_and_not_loaded(tmp_path):
     assert peak < 1 << 20
 
 
+def test_text_in_utf_16_is_told(tmp_path):
+    (tmp_path / "net.prototxt").write_text("name: 'net'", "utf-16")
+    with pytest.raises(ConvertError, match="net.prototxt: text in UTF-16, .*; save it as UTF-8"):
+        read_prototxt(tmp_path / "net.prototxt")
+
+
 def test_weights_must_be_a_file():
     """Where `<(command)` gives the name of a pipe, or /dev/zero has no end."""
     reading, writing = os.pipe()
