@@ -31,7 +31,8 @@ import numpy as np
 VOCABULARY = 32000
 LENGTH = 64
 PAIRS = {"base": 256, "big": 128}
-SENTENCES, BEAM = 64, 5
+SENTENCES, BEAM = {"gpu": 64, "cuda": 64, "cpu": 8}, 5
+"""Searched at once, by the device."""
 SIZES = {"base": (512, 2048, 8, 6, 0.1), "big": (1024, 4096, 16, 6, 0.3)}
 """d_model, d_inner, heads, layers, dropout."""
 
@@ -110,7 +111,7 @@ def time_zoo(
     captured = graphs.load(folder)[0][f"{model}_{what}"]
     engine = create(device, precision, 0, kernels)
     engine.load(random_state(captured))
-    rows = engine.num_devices * (PAIRS[model] if what == "train" else SENTENCES)
+    rows = engine.num_devices * (PAIRS[model] if what == "train" else SENTENCES[device])
     words = random_words(rows // distributed.num_hosts())
     feed = {name: words[name] for name in captured.inputs}
     steps = iter(range(10**9))
@@ -148,7 +149,7 @@ def time_torch(model: str, what: str, device: str, precision: str, compiled: boo
     network = Transformer(*SIZES[model], VOCABULARY, LENGTH).to(device)
     words = {
         name: torch.from_numpy(array).to(device)
-        for name, array in random_words(PAIRS[model] if what == "train" else SENTENCES).items()
+        for name, array in random_words(PAIRS[model] if what == "train" else SENTENCES[device]).items()
     }
     autocast = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16")
     if what == "train":
@@ -170,7 +171,7 @@ def time_torch(model: str, what: str, device: str, precision: str, compiled: boo
         network = network.eval().to(torch.bfloat16 if precision == "bf16" else torch.float32)
         search = torch_search(network, model, compiled)
         with torch.no_grad():
-            result = measure(lambda: search(words["src_word"]), lambda ids: ids.cpu(), SENTENCES, seconds)
+            result = measure(lambda: search(words["src_word"]), lambda ids: ids.cpu(), SENTENCES[device], seconds)
     if gpus:
         torch.distributed.destroy_process_group()
     who = f"torch {'compiled' if compiled else 'eager'}"
