@@ -4,14 +4,15 @@
 
 The folder has, as Kaldi's data folders do, a file `text` with a line `NAME WORD WORD ...` for each recording NAME.wav or
 NAME.flac beside it or in a folder below; `wav.scp` with lines `NAME FILE` where they lie elsewhere; and `utt2spk` with lines
-`NAME SPEAKER` if the speakers are known. Any rate, width and number of channels. All words must be in the lexicon, a file of lines
+`NAME SPEAKER` if the speakers are known. Where it has `segments` with lines `NAME RECORDING START END`, in seconds, utterances are
+parts of recordings. Any rate, width and number of channels. All words must be in the lexicon, a file of lines
 `WORD PHONE PHONE ...`. Instead of a folder it may be a manifest, a file of JSON lines as DeepASR/preparing/manifests.py explains.
 
 Recordings are shared out by speaker: no speaker of dev or test is in train. Everything is checked before anything is computed.
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -19,12 +20,12 @@ from typing import Annotated, Literal
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from DeepASR.audio import read_audio
 from DeepASR.decoding.lexicon import read_lexicon
 from DeepASR.features import Frontend
 from DeepASR.kaldi.tables import read_text
 from DeepASR.preparing.from_recordings import Recording, listing, prepare
 from DeepASR.preparing.manifests import ENDING, read_manifest
+from DeepASR.preparing.stretches import Stretch, read_segments
 from DeepASR.recordings import ENDINGS
 from fluid import config as configuration
 from fluid.config import Count, Seed, Share, Was
@@ -42,7 +43,7 @@ class Flags:
     """Make a data set of recordings and their texts."""
 
     recordings: Path = Path("recordings")
-    """Folder with text, recordings or wav.scp, and perhaps utt2spk, or a manifest (.jsonl); or a folder with folders train,
+    """Folder with text, recordings or wav.scp, perhaps utt2spk and segments, or a manifest (.jsonl); or a folder with folders train,
     dev and test, or train.jsonl, dev.jsonl and test.jsonl, of that."""
     lexicon: Path | None = None
     """Words and their phones, a line each."""
@@ -87,43 +88,50 @@ def parts_of(flags: Flags) -> dict[str, Iterator[Recording]]:
     if any(given):
         tables = {part: read_tables(folder / (part if given[0] else f"{part}{ENDING}")) for part in PARTS}
         return {part: record(list(table[0]), *table, flags.sample_rate) for part, table in tables.items()}
-    texts, files, speakers = read_tables(folder)
+    texts, places, speakers = read_tables(folder)
     parts = share_out({name: speakers.get(name, name) for name in texts}, flags.held_out, flags.seed)
-    return {part: record(names, texts, files, speakers, flags.sample_rate) for part, names in parts.items()}
+    return {part: record(names, texts, places, speakers, flags.sample_rate) for part, names in parts.items()}
 
 
-def read_tables(folder: Path) -> tuple[dict[str, str], dict[str, Path], dict[str, str]]:
-    """Texts, files and speakers by name, of a folder or a manifest. Raises DataError."""
+def read_tables(folder: Path) -> tuple[dict[str, str], dict[str, Stretch], dict[str, str]]:
+    """Texts, places and speakers by name, of a folder or a manifest. Raises DataError."""
     if folder.suffix == ENDING:
-        texts, files, speakers = read_manifest(folder)
-        refuse_missing(folder, texts, files)
-        return texts, files, speakers
+        texts, places, speakers = read_manifest(folder)
+        refuse_missing(folder, {name: place.path for name, place in places.items()})
+        return texts, places, speakers
     texts = read_text(folder / "text")
     speakers = read_text(folder / "utt2spk") if (folder / "utt2spk").exists() else {}
-    return texts, find(folder, texts), speakers
+    if not (folder / "segments").exists():
+        return texts, {name: Stretch(path) for name, path in find(folder, texts).items()}, speakers
+    segments = read_segments(folder / "segments")
+    if lacking := [name for name in texts if name not in segments]:
+        raise DataError(f"{folder / 'segments'}: lacks {len(lacking)} utterances of text:\n{listing(lacking)}")
+    files = find(folder, [segments[name][0] for name in texts])
+    places = {name: Stretch(files[segments[name][0]], *segments[name][1:]) for name in texts}
+    return texts, places, speakers
 
 
-def find(folder: Path, texts: dict[str, str]) -> dict[str, Path]:
-    """The file of each recording. Raises DataError for two of one name, and one that lists those without a file."""
+def find(folder: Path, names: Collection[str]) -> dict[str, Path]:
+    """The file of each of these recordings. Raises DataError for two of one name, and one that lists those without a file."""
     listed = read_text(folder / "wav.scp") if (folder / "wav.scp").exists() else {}
     if commands := [name for name, location in listed.items() if location.endswith("|")]:
         raise DataError(f"{folder / 'wav.scp'}: {commands[0]} is a command, and commands of data files are never run")
-    below: dict[str, Path] = {}
+    wanted, below = set(names), dict[str, Path]()
     for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS):
-        if path.stem in texts and path.stem not in listed and path.stem in below:
+        if path.stem in wanted and path.stem not in listed and path.stem in below:
             raise DataError(
                 f"{path.stem} is both {below[path.stem]} and {path}: remove one, or say in wav.scp which is meant"
             )
         below[path.stem] = path
     files = below | {name: Path(location) for name, location in listed.items()}
     files |= {name: folder / path for name, path in files.items() if not path.exists() and (folder / path).exists()}
-    refuse_missing(folder, texts, files)
+    refuse_missing(folder, {name: files.get(name) for name in names})
     return files
 
 
-def refuse_missing(folder: Path, texts: dict[str, str], files: dict[str, Path]) -> None:
+def refuse_missing(folder: Path, files: Mapping[str, Path | None]) -> None:
     """Raise DataError that lists the recordings that are not there."""
-    if missing := [name for name in texts if name not in files or not files[name].exists()]:
+    if missing := [name for name, path in files.items() if path is None or not path.exists()]:
         raise DataError(f"{folder}: {len(missing)} recordings of text are not there:\n{listing(missing)}")
 
 
@@ -143,12 +151,15 @@ def share_out(speakers: dict[str, str], held_out: tuple[float, float], seed: int
 
 
 def record(
-    names: list[str], texts: dict[str, str], files: dict[str, Path], speakers: dict[str, str], rate: int
+    names: list[str], texts: dict[str, str], places: dict[str, Stretch], speakers: dict[str, str], rate: int
 ) -> Iterator[Recording]:
-    """The recordings of a part."""
+    """The recordings of a part; what is wrong with one that cannot be read is told with the others."""
     for name in names:
-        samples = read_audio(files[name], rate, f"{name}: {files[name]}")
-        yield Recording(name, speakers.get(name, name), tuple(texts[name].split()), samples)
+        try:
+            samples, unreadable = places[name].read(rate), None
+        except DataError as error:
+            samples, unreadable = np.zeros(0, np.float32), str(error)
+        yield Recording(name, speakers.get(name, name), tuple(texts[name].split()), samples, unreadable)
 
 
 if __name__ == "__main__":

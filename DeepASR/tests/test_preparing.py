@@ -121,11 +121,13 @@ def manifest(folder: Path, **changes: Any) -> Path:
 
 def test_a_manifest_says_the_same(folder: Path) -> None:
     tables = read_tables(manifest(folder))
-    texts, files, speakers = read_tables(folder / "speech")
+    texts, places, speakers = read_tables(folder / "speech")
     own = {name: "call_utt1" if name == "utt1" else name for name in texts}
     assert tables[0] == {own[name]: text for name, text in texts.items()}
     assert tables[2] == {own[name]: speaker for name, speaker in speakers.items()}
-    assert {name: path.resolve() for name, path in tables[1].items()} == {own[name]: files[name] for name in texts}
+    assert {name: place.path.resolve() for name, place in tables[1].items()} == {
+        own[name]: places[name].path for name in texts
+    }
     for part in ("train", "dev", "test"):
         shutil.copy(folder / "all.jsonl", folder / f"{part}.jsonl")
     parts = parts_of(flags(folder, recordings=folder))
@@ -141,11 +143,70 @@ def test_a_manifest_says_the_same(folder: Path) -> None:
         ({"audio_filepath": ""}, r"all.jsonl:\d: audio_filepath is no text"),
         ({"audio_filepath": "gone.wav"}, "1 recordings of text are not there:\n  gone"),
         ({"utt": "call utt1"}, r"all.jsonl:\d: 'call_utt1' is listed before"),
+        ({"offset": "0.2"}, r"all.jsonl:\d: offset and duration are no seconds: 0.2, 1.2"),
+        ({"duration": -1}, r"all.jsonl:\d: offset and duration are no seconds: None, -1"),
     ],
 )
 def test_what_is_wrong_in_a_manifest_is_told(folder: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         read_tables(manifest(folder, **changes))
+
+
+@pytest.mark.parametrize("form", ["Kaldi", "NeMo"])
+def test_utterances_are_stretches_of_long_recordings(folder: Path, form: str) -> None:
+    speech = folder / "speech"
+    samples = np.random.default_rng(0).normal(size=6 * RATE) * 0.1
+    soundfile.write(speech / "long.wav", samples, RATE)
+    stretches = {"call_a": (0.5, 1.75), "call_b": (2.0, 3.25), "call_c": (4.5, 6.0)}
+    if form == "Kaldi":
+        (speech / "text").write_text("".join(f"{name} one two\n" for name in stretches))
+        ends = {"call_c": -1}
+        lines = [f"{name} long {start} {ends.get(name, end)}\n" for name, (start, end) in stretches.items()]
+        (speech / "segments").write_text("".join(lines))
+        where = speech
+    else:
+        entries = [
+            {
+                "audio_filepath": "speech/long.wav",
+                "text": "one two",
+                "offset": start,
+                "duration": end - start,
+                "utt": name,
+            }
+            for name, (start, end) in stretches.items()
+        ]
+        where = folder / "all.jsonl"
+        where.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    found = [recording for part in parts_of(flags(folder, recordings=where)).values() for recording in part]
+    assert {recording.name for recording in found} == set(stretches)
+    whole = read_audio(speech / "long.wav", RATE)
+    for recording in found:
+        start, end = (round(seconds * RATE) for seconds in stretches[recording.name])
+        np.testing.assert_array_equal(recording.samples, whole[start:end])
+
+
+def test_a_stretch_without_a_name_is_called_by_its_time(tmp_path: Path) -> None:
+    entries = [{"audio_filepath": "a.wav", "text": "one", "offset": start, "duration": 1.5} for start in (0, 2)]
+    (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, entries)))
+    assert [*read_manifest(tmp_path / "m.jsonl")[0]] == ["a", "a_2_3.5"]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("utt3 utt3 0 9", "utt3: .*utt3.wav: 0 to 9 s are asked for of a recording of 1.20 s"),
+        ("utt3 utt3 1.5 1.6", "utt3: .*utt3.wav: 1.5 to 1.6 s are asked for of a recording of 1.20 s"),
+        ("utt3 utt3 1 0.5", "segments: 'utt3 utt3 1 0.5' is not 'UTTERANCE RECORDING START END'"),
+        ("utt3 utt3 0", "segments: 'utt3 utt3 0' is not 'UTTERANCE RECORDING START END'"),
+        ("other utt3 0 1", "segments: lacks 1 utterances of text:\n  utt3"),
+        ("utt3 gone 0 1", "1 recordings of text are not there:\n  gone"),
+    ],
+)
+def test_stretches_that_are_none_are_told(folder: Path, line: str, message: str) -> None:
+    lines = [f"utt{number} utt{number} 0 1.1\n" for number in range(6) if number != 3]
+    (folder / "speech" / "segments").write_text("".join([*lines, f"{line}\n"]))
+    with pytest.raises(DataError, match=message):
+        main(flags(folder))
 
 
 @pytest.mark.parametrize(
@@ -170,10 +231,12 @@ def add(path: Path, line: str, place: int) -> None:
 
 def test_what_is_wrong_is_left_out_if_that_is_asked_for(folder: Path, capsys: pytest.CaptureFixture) -> None:
     soundfile.write(folder / "speech" / "utt3.wav", np.zeros(RATE), RATE)
+    (folder / "speech" / "utt4.flac").write_bytes(b"nonsense")
     main(flags(folder, leave_out=True))
-    assert "1 recordings are left out:\n  utt3: silent" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "  utt3: silent" in told and "utt4.flac: cannot be read as a recording" in told
     corpus = open_corpus(folder / "data")
-    assert sum(len(corpus.part(name)) for name in ("train", "dev", "test")) == 5
+    assert sum(len(corpus.part(name)) for name in ("train", "dev", "test")) == 4
 
 
 def test_a_recording_is_the_same_whatever_its_form(tmp_path: Path) -> None:
