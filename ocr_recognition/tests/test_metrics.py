@@ -1,5 +1,7 @@
 """Figures over a whole set, whatever its batches; confidences that can be taken at their word."""
 
+from dataclasses import replace
+
 from fluid.data import Batch
 from fluid.engine.paddle import PaddleEngine
 from ocr_recognition.alphabet import Alphabet
@@ -14,13 +16,13 @@ TEXTS = ["ab", "abc", "A-c", "bbb"]
 READ = ["ab", "ac", "aC", ""]
 
 
-def outputs_of(texts: list[str]) -> dict[str, np.ndarray]:
+def outputs_of(texts: list[str], alphabet: Alphabet = RECOGNIZER.alphabet) -> dict[str, np.ndarray]:
     """Frames that say each text, a blank between two characters."""
     logits = np.full((len(texts), 8, 8), -9.0, np.float32)
     logits[:, :, 7] = 0.0
     for row, text in enumerate(texts):
         for place, one in enumerate(text):
-            logits[row, 2 * place, RECOGNIZER.alphabet.characters.index(one)] = 9.0
+            logits[row, 2 * place, alphabet.classes[one]] = 9.0
     return {"logits": logits, "losses": np.arange(1.0, len(texts) + 1)}
 
 
@@ -77,6 +79,14 @@ def test_what_an_exported_model_does_not_tell_is_no_loss_of_zero() -> None:
 
 def test_benchmarks_compare_letters_and_digits() -> None:
     assert alphanumeric("Caf\u00e9-7 No.") == "caf7no"
+    assert alphanumeric("Caf\u00e9-7 \u041d\u0435!", any_script=True) == "caf\u00e97\u043d\u0435"
+
+
+def test_letters_of_other_scripts_count() -> None:
+    recognizer = replace(RECOGNIZER, alphabet=Alphabet(tuple("\u0414\u0430\u0434\u043d\u0435\u0442!")))
+    accuracy = Accuracy(recognizer, ["\u0414\u0430!", "\u0414\u0430!"])
+    accuracy.add(outputs_of(["\u0434\u0430", "\u043d\u0435\u0442"], recognizer.alphabet), batch_of([0, 1], 0))
+    assert accuracy.result()["alphanumeric"] == 0.5
 
 
 def test_reliability_is_by_tenths() -> None:
