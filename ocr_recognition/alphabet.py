@@ -36,6 +36,11 @@ class Alphabet:
         """Class by character."""
         return {character: number for number, character in enumerate(self.characters)}
 
+    def spelled(self, text: str) -> str:
+        """A text with letters and their marks as one character or as several, whichever the alphabet knows more of."""
+        forms = (text, unicodedata.normalize("NFC", text), unicodedata.normalize("NFD", text))
+        return min(forms, key=lambda form: sum(character not in self.classes for character in form))
+
     def encode(self, text: str, unknown: Unknown = "error", met: Counter[str] | None = None) -> np.ndarray:
         """Classes of a text, [characters] int32.
 
@@ -93,6 +98,7 @@ def read_dictionary(path: str | Path) -> Alphabet:
     """
     met: dict[str, int] = {}
     for number, line in enumerate(read_lines(path), 1):
+        line = unicodedata.normalize("NFC", line) if len(line) > 1 else line
         if len(line) != 1:
             shown = (
                 f"holds {len(line)} characters, {line[:40]!r}" if line else "is blank (a space is a line with a space)"

@@ -265,7 +265,7 @@ def _plus(one: float, other: float) -> float:
 
 def read_lexicon(path: Path, recognizer: Recognizer) -> tuple[str, ...]:
     """The words of a file, one a line, each once. Raises DataError if there are none, or for one that cannot be written."""
-    words = tuple(dict.fromkeys(read_words(path)))
+    words = tuple(dict.fromkeys(read_words(path, recognizer.alphabet)))
     for word in words:
         try:
             recognizer.alphabet.encode(word)

@@ -61,9 +61,9 @@ class Accuracy:
         """Over all words:
 
         `exact`, the share read without an error; `alphanumeric`, the share of those without regard to case and to all but
-        letters and digits, those of ASCII where the text has no others; `cer`, the edits over the characters; `1-ned`, the mean of 1 - edits / longer length (ICDAR
-        2019); `distance`, the mean of edits / length, as 2018 printed beside the sequence error 1 - exact; `loss`, the mean
-        negative log-likelihood of a word, where one has any.
+        letters and digits, those of ASCII where the text has no others; `cer`, the edits over the characters; `1-ned`, the mean
+        of 1 - edits / longer length (ICDAR 2019); `distance`, the mean of edits / length, as 2018 printed beside the sequence
+        error 1 - exact; `loss`, the mean negative log-likelihood of a word, where one has any.
         """
         table = self.table
         length = np.maximum(table["length"], 1)

@@ -51,14 +51,15 @@ class SearchFlags:
 
         if self.allowed == "":
             raise UserError("--allowed names no character; give those that may be read, or leave the flag out")
-        known = "".join(recognizer.alphabet.characters)
-        if unknown := "".join(sorted(set(self.allowed or "") - set(known))):
+        alphabet, known = recognizer.alphabet, "".join(recognizer.alphabet.characters)
+        allowed = None if self.allowed is None else frozenset(alphabet.spelled(self.allowed))
+        if unknown := "".join(sorted((allowed or set()) - set(known))):
             raise UserError(f"--allowed: the network does not know {unknown!r}; it reads {known!r}")
         return Search(
             beam_size=max(self.beam_size, 8) if self.language_model is not None else self.beam_size,
-            allowed=None if self.allowed is None else frozenset(self.allowed),
+            allowed=allowed,
             lexicon=() if self.lexicon is None else read_lexicon(self.lexicon, recognizer),
-            language=None if self.language_model is None else CharacterModel(read_words(self.language_model)),
+            language=None if self.language_model is None else CharacterModel(read_words(self.language_model, alphabet)),
             language_weight=self.language_weight,
         )
 

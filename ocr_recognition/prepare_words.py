@@ -67,13 +67,14 @@ def main(flags: Flags) -> None:
     """Write the set, draw the sheet, or both. Raises UserError."""
     if flags.output_dir is None and flags.sheet is None:
         raise UserError("give --output_dir for a set of words or --sheet for a picture of some")
+    alphabet = Alphabet.ascii() if flags.dict is None else read_dictionary(flags.dict)
     recipe = Recipe(
-        alphabet=Alphabet.ascii() if flags.dict is None else read_dictionary(flags.dict),
+        alphabet,
         height=flags.height,
         columns_a_frame=flags.columns_a_frame or None,
         style=flags.style,
         part=flags.split,
-        given=() if flags.words_file is None else read_words(flags.words_file),
+        given=() if flags.words_file is None else read_words(flags.words_file, alphabet),
         fonts_dir=flags.fonts_dir,
     )
     if flags.sheet is not None:

@@ -249,8 +249,8 @@ class WordSource(BucketedSource):
     @cached_property
     def texts(self) -> list[str]:
         """What each word says, characters that are not in the alphabet included."""
-        texts = (self.words.texts[index] for index in self.kept.tolist())
-        return [text if isinstance(text, str) else self.labelling.alphabet.decode(text) for text in texts]
+        alphabet, texts = self.labelling.alphabet, (self.words.texts[index] for index in self.kept.tolist())
+        return [alphabet.spelled(text) if isinstance(text, str) else alphabet.decode(text) for text in texts]
 
     def where(self, index: int) -> str:
         return self.words.where(int(self.kept[index]))
@@ -305,7 +305,7 @@ class WordSource(BucketedSource):
 def encode(text: str | tuple[int, ...], labelling: Labelling, met: Counter[str] | None = None) -> np.ndarray:
     """Classes [characters] int32 of a text or of given classes. Raises DataError."""
     if isinstance(text, str):
-        return labelling.alphabet.encode(text, labelling.unknown, met)
+        return labelling.alphabet.encode(labelling.alphabet.spelled(text), labelling.unknown, met)
     if max(text) >= len(labelling.alphabet):
         raise DataError(f"class {max(text)} is not in 0..{len(labelling.alphabet) - 1}")
     return np.array(text, np.int32)

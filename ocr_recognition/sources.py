@@ -162,7 +162,7 @@ def recipe(flags: DataFlags, recognizer: Recognizer, part: Part) -> Recipe:
         columns(recognizer),
         style=flags.style,
         part=part,
-        given=() if flags.words_file is None else read_words(flags.words_file),
+        given=() if flags.words_file is None else read_words(flags.words_file, recognizer.alphabet),
         fonts_dir=flags.fonts_dir,
     )
 

@@ -112,9 +112,9 @@ class Texts:
         return "".join(character for character in self.characters if character != " ")
 
 
-def read_words(path: str | Path) -> tuple[str, ...]:
-    """Texts of a file, one a line. Raises DataError if there are none."""
-    words = tuple(line.strip() for line in read_lines(path) if line.strip())
+def read_words(path: str | Path, alphabet: Alphabet) -> tuple[str, ...]:
+    """Texts of a file, one a line, as the alphabet spells them. Raises DataError if there are none."""
+    words = tuple(alphabet.spelled(line.strip()) for line in read_lines(path) if line.strip())
     if not words:
         raise DataError(f"{path}: holds no word; it must have one a line")
     return words

@@ -9,9 +9,12 @@ from fluid.data import evaluation_batches, training_batches
 from fluid.errors import DataError
 from ocr_recognition.alphabet import Alphabet, read_dictionary
 from ocr_recognition.checking import check
+from ocr_recognition.decoding import read_lexicon
 from ocr_recognition.lmdb_words import read_lmdb
+from ocr_recognition.options import SearchFlags
 from ocr_recognition.preprocess import Preprocess
 from ocr_recognition.reader import Labelling, WordSource, bucket_edges, open_words, read_list
+from ocr_recognition.recognizer import Recognizer
 from ocr_recognition.sources import fingerprint_of, fingerprint_of_names
 
 import cv2
@@ -41,9 +44,9 @@ def write(folder: Path, lines: dict[str, str], widths: tuple[int, ...] = (60, 90
 
 def test_a_dictionary_is_read_and_checked(tmp_path):
     path = tmp_path / "dict.txt"
-    path.write_bytes("a\r\nß\r\n \r\n".encode("utf-8-sig"))
+    path.write_bytes("a\r\nß\r\n \r\ne\u0301\r\n".encode("utf-8-sig"))
     alphabet = read_dictionary(path)
-    assert alphabet.characters == ("a", "ß", " ")
+    assert alphabet.characters == ("a", "ß", " ", "\u00e9")
     assert alphabet.decode(alphabet.encode("ß a")) == "ß a"
     assert Alphabet.from_json(alphabet.to_json()) == alphabet
     for content, message in (
@@ -71,6 +74,18 @@ def test_unknown_characters_are_errors_dropped_or_mapped_and_counted():
     with pytest.raises(DataError, match="U.4E2D"):
         ASCII.encode("中", "map")
     assert Alphabet(tuple("abc")).encode("ABC", "map").tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("alphabet", ["caf\u00e9", "cafe\u0301"])
+def test_letters_with_marks_are_one_character_or_several_as_the_alphabet_has_them(tmp_path, alphabet):
+    labelling = Labelling(Alphabet(tuple(alphabet)), "drop", None)
+    words = source(write(tmp_path, {"0.png": "caf\u00e9", "1.png": "cafe\u0301", "2.png": "e\u0301?"}), labelling)
+    assert words.texts == [alphabet, alphabet, alphabet[3:] + "?"] and dict(words.unknown) == {"?": 1}
+    assert [labelling.alphabet.decode(words.label(index)) for index in range(3)] == [alphabet, alphabet, alphabet[3:]]
+    (tmp_path / "words.txt").write_text("caf\u00e9\ncafe\u0301\n", encoding="utf-8")
+    recognizer = Recognizer("crnn", labelling.alphabet)
+    assert read_lexicon(tmp_path / "words.txt", recognizer) == (alphabet,)
+    assert SearchFlags(allowed="e\u0301").search(recognizer).allowed == set(alphabet[3:])
 
 
 def test_both_forms_of_lists(tmp_path):
