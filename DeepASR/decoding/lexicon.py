@@ -3,10 +3,13 @@
 A lexicon is a text file with a line `WORD PHONE PHONE ...` for each pronunciation. Each phone is a hidden Markov model of three
 states that are passed one after the other, a frame or more in each; state s of phone p is the class (pdf) 3 * p + s. Phone 0
 is silence. Phones are those of the lexicon in alphabetical order, without regard to their neighbours.
+
+CMU's dictionary is one: `WORD(2)` is another pronunciation of `WORD`, and a remark is a line behind `;;;` or what stands behind a `#`.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -86,10 +89,15 @@ def read_lexicon(path: str | Path) -> Lexicon:
     words: dict[str, list[tuple[str, ...]]] = {}
     for number, line in enumerate(each_line(path), 1):
         word, *phones = line.split() or [""]
-        if not word:
+        if not word or word.startswith(";;;"):
             continue
+        word, phones = re.sub(r"(?<=.)\(\d+\)$", "", word), phones[: phones.index("#") if "#" in phones else None]
         if not phones:
             raise DataError(f"{path}:{number}: '{word}' has no phones; a line 'WORD PHONE PHONE ...' is expected")
+        if re.fullmatch(r"\d*\.\d+(e-?\d+)?", phones[0]):
+            raise DataError(
+                f"{path}:{number}: the number {phones[0]} where phones are expected, as in Kaldi's lexiconp.txt; give lexicon.txt"
+            )
         words.setdefault(word, []).append(tuple(phones))
     if not words:
         raise DataError(f"{path}: holds no word")

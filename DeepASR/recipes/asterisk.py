@@ -30,7 +30,7 @@ from DeepASR.corpus import Part, open_corpus
 from DeepASR.decoding.decoder import Decoder
 from DeepASR.decoding.graph_building import from_language_model
 from DeepASR.decoding.language_model import from_arpa
-from DeepASR.decoding.lexicon import Lexicon, lexicon_lines
+from DeepASR.decoding.lexicon import Lexicon, lexicon_lines, read_lexicon
 from DeepASR.metrics import ErrorRates, error_rates
 from DeepASR.preparing.flat_start import gaussians_of, to_cepstra
 from DeepASR.recipes.stages import remade, run, run_stages, sweep, write_tables
@@ -87,7 +87,7 @@ def tables(flags: Flags) -> None:
     files = {name: path for name, path in files.items() if path.exists()}
     if not files:
         raise DataError(f"{flags.sounds}: has none of the {len(texts)} recordings of {flags.transcripts}")
-    words = read_dictionary(flags.dictionary or dictionary_of_pocketsphinx())
+    words = read_lexicon(flags.dictionary or dictionary_of_pocketsphinx()).words
     strange = {word for name in files for word in texts[name] if word not in words}
     if strange:
         console.print(f"{len(strange)} words have no pronunciation: {' '.join(sorted(strange))}", markup=False)
@@ -137,20 +137,6 @@ def dictionary_of_pocketsphinx() -> Path:
     if package is None or package.origin is None:
         raise UserError("CMU's dictionary is needed: pip install pocketsphinx, or --dictionary FILE")
     return Path(package.origin).parent / "model" / "en-us" / "cmudict-en-us.dict"
-
-
-def read_dictionary(path: Path) -> dict[str, tuple[tuple[str, ...], ...]]:
-    """Pronunciations by word; `word(2)` is another one of `word`. Raises DataError."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from None
-    words: dict[str, list[tuple[str, ...]]] = {}
-    for line in lines:
-        word, *phones = line.split() or [""]
-        if phones:
-            words.setdefault(word.split("(")[0], []).append(tuple(phones))
-    return {word: tuple(variants) for word, variants in words.items()}
 
 
 def features(flags: Flags) -> None:

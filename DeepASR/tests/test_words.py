@@ -47,6 +47,20 @@ def test_a_lexicon_is_read_as_it_was_written(tmp_path: Path) -> None:
     (tmp_path / "lexicon.txt").write_text("one w ah n\ntwo\n")
     with pytest.raises(DataError, match=r"lexicon.txt:2: 'two' has no phones"):
         read_lexicon(tmp_path / "lexicon.txt")
+    (tmp_path / "lexicon.txt").write_text("one 1.0 w ah n\ntwo 0.5 t uw\n")
+    with pytest.raises(DataError, match=r"lexicon.txt:1: the number 1.0 .* lexiconp.txt"):
+        read_lexicon(tmp_path / "lexicon.txt")
+
+
+def test_the_dictionary_of_cmu_is_a_lexicon(tmp_path: Path) -> None:
+    lines = [";;; # CMUdict", "a  AH0", "a(2)  EY1", "d'or  D AO1 R # foreign french", "(1)  W AH1 N", "deux D 2"]
+    (tmp_path / "cmudict.dict").write_text("\n".join(lines))
+    assert read_lexicon(tmp_path / "cmudict.dict").words == {
+        "a": (("AH0",), ("EY1",)),
+        "d'or": (("D", "AO1", "R"),),
+        "(1)": (("W", "AH1", "N"),),
+        "deux": (("D", "2"),),
+    }
 
 
 def test_all_words_without_a_pronunciation_are_listed() -> None:
