@@ -54,9 +54,12 @@ def train(sentences: Iterable[Sequence[str]], order: int = 3) -> Model:
     return model
 
 
-def score(model: Mapping[Gram, tuple[float, float]], sentence: Sequence[str]) -> float:
-    """log10 of the probability of a sentence, its end included; -inf with a word that the model does not have."""
-    order = max(map(len, model))
+def score(model: Mapping[Gram, tuple[float, float]], sentence: Sequence[str], order: int | None = None) -> float:
+    """log10 of the probability of a sentence, its end included; -inf with a word that the model does not have.
+
+    `order` is that of the model, which is looked for where it is not given.
+    """
+    order = order or order_of(model)
     words, total = [BEGIN, *sentence, END], 0.0
     for place in range(1, len(words)):
         history = tuple(words[max(0, place - order + 1) : place])
@@ -67,6 +70,11 @@ def score(model: Mapping[Gram, tuple[float, float]], sentence: Sequence[str]) ->
             history = history[1:]
         total += model[(*history, words[place])][0]
     return total
+
+
+def order_of(model: Mapping[Gram, tuple[float, float]]) -> int:
+    """Words of the longest n-grams."""
+    return max(map(len, model))
 
 
 def vocabulary(model: Mapping[Gram, tuple[float, float]]) -> list[str]:
@@ -91,7 +99,7 @@ def to_arpa(model: Mapping[Gram, tuple[float, float]]) -> str:
 
 
 def from_arpa(text: str, where: str = "language model") -> Model:
-    """Read the text of an ARPA file. Raises DataError (FILE:LINE)."""
+    """Read the text of an ARPA file; `<UNK>` is `<unk>`. Raises DataError (FILE:LINE)."""
     model: Model = {}
     length = 0
     for number, line in enumerate(text.splitlines(), 1):
@@ -107,7 +115,8 @@ def from_arpa(text: str, where: str = "language model") -> Model:
                 weight = float(fields[length + 1]) if len(fields) == length + 2 else 0.0
                 if len(fields) not in (length + 1, length + 2):
                     raise ValueError(f"{len(fields)} fields")
-                model[tuple(fields[1 : length + 1])] = (float(fields[0]), weight)
+                gram = tuple(UNKNOWN if word == UNKNOWN.upper() else word for word in fields[1 : length + 1])
+                model[gram] = (float(fields[0]), weight)
             except ValueError as error:
                 raise DataError(f"{where}:{number}: 'LOG10 {length} WORDS [LOG10]' is expected ({error})") from None
     else:

@@ -15,7 +15,8 @@ from typing import Any
 
 from DeepASR.decoding.decoder import Decoder, Hypothesis
 from DeepASR.decoding.graph import Graph
-from DeepASR.decoding.language_model import UNKNOWN, Gram, score
+from DeepASR.decoding.language_model import UNKNOWN, Gram, order_of, score
+from fluid.errors import DataError
 
 import numpy as np
 
@@ -33,6 +34,8 @@ class Rescoring(Decoder):
         small: the language model in the graph.
         large: the one to go by.
         depth: how many alternatives are compared.
+
+    Raises DataError as `Decoder`, and for a graph with words that the small model does not have: it was made of another.
     """
 
     def __init__(
@@ -49,6 +52,12 @@ class Rescoring(Decoder):
         super().__init__(graph, words, log_prior, **options)
         self.settings |= {"small": small, "large": large, "depth": depth}
         self._small, self._large, self._depth = small, large, depth
+        self._orders = order_of(small), order_of(large)
+        strange = [words[label] for label in np.unique(graph.arcs["output"]) if label and (words[label],) not in small]
+        if strange and (UNKNOWN,) not in small:
+            raise DataError(
+                f"{graph.where}: has {len(strange)} words that its language model does not have, as {strange[0]}: it was made of another"
+            )
 
     def decode(self, posterior: np.ndarray, name: str = "utterance") -> Hypothesis:
         """The best of the alternatives; it has no path. Where there are none, what the search alone finds."""
@@ -63,8 +72,9 @@ class Rescoring(Decoder):
 
     def _difference(self, words: Sequence[str]) -> float:
         """What the words cost more by the large model than by the small one."""
-        known = [word if (word,) in self._large else UNKNOWN for word in words]
+        own, known = ([word if (word,) in model else UNKNOWN for word in words] for model in (self._small, self._large))
         strange = known.count(UNKNOWN) if (UNKNOWN,) not in self._large else 0
         if strange:
             known = [word for word in known if word != UNKNOWN]
-        return (score(self._small, words) - score(self._large, known)) * math.log(10) + _STRANGE * strange
+        less, more = score(self._small, own, self._orders[0]), score(self._large, known, self._orders[1])
+        return (less - more) * math.log(10) + _STRANGE * strange

@@ -245,6 +245,18 @@ def test_a_larger_model_chooses_among_alternatives() -> None:
     assert strange.decode(posterior).text == "tree bow", "a word that the large model lacks costs more"
 
 
+def test_a_larger_model_beside_a_graph_of_another_small_one_is_refused() -> None:
+    sentences = [text.split() for text in ("tree bough", "bow tree")]
+    graph, words = from_language_model(LEXICON, language_model.train(sentences))
+    large, other = language_model.train(sentences), language_model.train([["tree"]])
+    with pytest.raises(DataError, match="graph: has 2 words that its language model does not have, as bough: "):
+        Rescoring(graph, words, np.zeros(LEXICON.class_num), small=other, large=large)
+    unknown = language_model.from_arpa(language_model.to_arpa({**other, ("<UNK>",): (-0.5, 0.0)}))
+    assert language_model.vocabulary(unknown) == ["tree"]
+    rescoring = Rescoring(graph, words, np.zeros(LEXICON.class_num), small=unknown, large=large)
+    assert all(np.isfinite(item.cost) for item in rescoring.n_best(heard(*"tri", *"ba"), 4))
+
+
 def test_stretches_of_speech_are_found() -> None:
     labels = np.zeros(400, np.intp)
     labels[50:100] = labels[110:150] = labels[300:360] = 5
