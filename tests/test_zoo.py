@@ -35,7 +35,7 @@ def house(tmp_path: Path) -> Path:
     for name in ("train", "infer", "tally", "prepare_small", "score_words", "_helper"):
         task.mkdir(exist_ok=True)
         (task / f"{name}.py").write_text(SCRIPT)
-    (task / "network.py").write_text("")
+    (task / "network.py").write_text(f"TEMPLATE = '''\n{SCRIPT}'''\n")
     (task / "data").mkdir()
     (task / "data" / "words.txt").write_text("one\n")
     (task / "tests").mkdir()
