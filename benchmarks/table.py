@@ -16,7 +16,7 @@ results/ and run this:
       command          what made or measured it
       date, hardware   a text
       steps, seconds, seed    numbers or texts; null where it was not recorded
-      curve            {of: metric, points: [[step, number], ...]}, or null
+      curve            {title: text, of: metric, points: [[step, number], ...]}, or null; runs of one title share a frame
       runs             what the runs of several seeds made, if scores has their mean alone; not shown
 
   Instead of a number there may be {file: a name of results/, path: where it stands in there}. A path is a list of keys, places
@@ -36,6 +36,10 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.curves import Points, picture
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -266,31 +270,12 @@ def written(page: Path) -> str:
 
 
 def curves() -> str:
-    """The curves of all scores as a picture (SVG), each in a frame of its own."""
-    width, height, gap, columns = 250, 130, 34, 3
-    found = [record for record in records() if record["kind"] == "here" and record["curve"]]
-    lines = (len(found) + columns - 1) // columns
-    size = f"{columns * (width + gap) + gap} {lines * (height + 2 * gap) + gap}"
-    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size}" font-family="sans-serif" font-size="11">']
-    parts.append('<rect width="100%" height="100%" fill="white"/>')
-    for place, record in enumerate(found):
-        left = gap + place % columns * (width + gap)
-        top = gap + place // columns * (height + 2 * gap)
-        points = number(record["curve"]["points"])
-        steps, values = zip(*points, strict=True)
-        low, high = min(values), max(values)
-        across = [left + width * (step - steps[0]) / max(steps[-1] - steps[0], 1) for step in steps]
-        down = [top + height - height * (value - low) / ((high - low) or 1) for value in values]
-        line = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(across, down, strict=True))
-        parts += [
-            f'<text x="{left}" y="{top - 8}">{record["name"]}: {record["curve"]["of"]}</text>',
-            f'<rect x="{left}" y="{top}" width="{width}" height="{height}" fill="none" stroke="#ccc"/>',
-            f'<polyline points="{line}" fill="none" stroke="#1f6fb4" stroke-width="1.5"/>',
-            f'<text x="{left + 3}" y="{top + 12}" fill="#555">{high:g}</text>',
-            f'<text x="{left + 3}" y="{top + height - 4}" fill="#555">{low:g}</text>',
-            f'<text x="{left + width}" y="{top + height + 13}" fill="#555" text-anchor="end">{steps[-1]:,}</text>',
-        ]
-    return "\n".join([*parts, "</svg>"]) + "\n"
+    """The curves of all scores as a picture (SVG): those of one title and metric share a frame."""
+    frames: dict[str, list[Points]] = {}
+    for record in records():
+        if curve := record.get("curve"):
+            frames.setdefault(f"{curve['title']}: {curve['of']}", []).append(number(curve["points"]))
+    return picture(frames)
 
 
 def main() -> int:

@@ -6,7 +6,9 @@ from pathlib import Path
 from unittest import mock
 
 from benchmarks import shipped, start, table
+from benchmarks.curves import WIDTH, picture
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,6 +44,16 @@ def test_every_row_of_speed_stands_on_a_page_of_a_task() -> None:
 
 def test_curves_are_those_of_the_files() -> None:
     assert (table.RESULTS / "curves.svg").read_text(encoding="utf-8") == table.curves(), "run ./zoo benchmark table"
+
+
+def test_runs_of_one_title_share_a_frame() -> None:
+    drawn = picture({"loss": [[(1, 2.0), (4, 0.5)], [(2, 1.0), (3, 1.5)]], "score": [[(10, -5.0), (20, 5.0)]]})
+    assert re.findall(r"<text[^>]*>([a-z][^<]*)<", drawn) == ["loss, 2 seeds", "score"]
+    lines = re.findall(r'<polyline points="([^"]*)"', drawn)
+    places, heights = np.array([point.split(",") for line in lines[:2] for point in line.split()], float).T
+    # Steps 1, 4, 2 and 3 of 4, to the decimal that is written; a value is higher where it is larger.
+    assert places - places[0] == pytest.approx(np.array([0, 3, 1, 2]) * WIDTH / 4, abs=0.11)
+    assert np.argsort(heights).tolist() == [0, 3, 2, 1]
 
 
 def test_every_task_has_a_score_with_its_command_and_one_of_others() -> None:
