@@ -110,8 +110,8 @@ def test_what_never_changes_is_made_before_the_loop() -> None:
         np.testing.assert_allclose(np.asarray(one, np.float32), np.asarray(other, np.float32), rtol=1e-2, atol=1e-2)
 
 
-def lstm_like(carry: Any, item: Any) -> tuple[Any, Any]:
-    """A recurrence that keeps what a gradient would need, and sums over rows."""
+def lstm_like(carry: Any, item: Any, together: bool = False) -> tuple[Any, Any]:
+    """A recurrence that keeps what a gradient would need, and sums over rows, added up before (`together`) or one by one."""
     gates = lax.dot_general(carry["state"], ROTATION, (((1,), (0,)), ((), ()))) + item["y"]
     opened, other = jnp.tanh(gates), 1 / (1 + jnp.exp(-gates))
     state = opened * other
@@ -119,7 +119,7 @@ def lstm_like(carry: Any, item: Any) -> tuple[Any, Any]:
     zero = np.float32(0)
     left = lax.pad(peep, zero, [(0, 0, 0), (0, OUTSIDE, 0)])
     right = lax.pad(opened.sum(axis=0).reshape(1, OUTSIDE), zero, [(0, 0, 0), (OUTSIDE, 0, 0)])
-    both = carry["rows"] + left + right
+    both = (left + right) + carry["rows"] if together else carry["rows"] + left + right
     kept = {"opened": opened, "other": other, "masked": item["y"] > 0, "gates": gates[None], "same": jnp.full(2, 3.0)}
     return {**carry, "state": state, "rows": both}, {**kept, "before": carry["state"]}
 
@@ -127,17 +127,19 @@ def lstm_like(carry: Any, item: Any) -> tuple[Any, Any]:
 ROTATION = jnp.asarray(np.random.default_rng(4).normal(size=(OUTSIDE, OUTSIDE)), jnp.float32)
 
 
+@pytest.mark.parametrize("together", [False, True])
 @pytest.mark.parametrize("reverse", [False, True])
-def test_outputs_and_sums_over_rows_are_made_after_the_loop(reverse: bool) -> None:
+def test_outputs_and_sums_over_rows_are_made_after_the_loop(reverse: bool, together: bool) -> None:
     """Of five outputs and two sums the loop hands out the state before a step and the one product."""
     carry, items = made(5)
     carry["rows"] = jnp.ones((1, 2 * OUTSIDE))
-    (loop,) = loops_of(lambda *given: scan(lstm_like, *given, reverse=reverse), carry, items)
+    iteration = partial(lstm_like, together=together)
+    (loop,) = loops_of(lambda *given: scan(iteration, *given, reverse=reverse), carry, items)
     assert carried_and_left(loop)[1] == [(ROWS, OUTSIDE)] * 2
     assert "reduce_sum" not in str(loop.params["jaxpr"])
     for one, other in zip(
-        jax.tree.leaves(scan(lstm_like, carry, items, reverse=reverse)),
-        jax.tree.leaves(lax.scan(lstm_like, carry, items, reverse=reverse)),
+        jax.tree.leaves(scan(iteration, carry, items, reverse=reverse)),
+        jax.tree.leaves(lax.scan(iteration, carry, items, reverse=reverse)),
         strict=True,
     ):
         assert (one.shape, one.dtype) == (other.shape, other.dtype)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Var, jaxpr_as_fun
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var, jaxpr_as_fun
 
 SIMPLE = {
     *("add", "sub", "mul", "div", "neg", "sign", "abs", "max", "min", "square", "integer_pow", "add_any"),
@@ -24,6 +24,7 @@ SIMPLE = {
 """What costs little to make again."""
 _FORMS = {"reshape", "squeeze", "expand_dims", "broadcast_in_dim", "pad", "convert_element_type", "transpose"}
 """What stands between a sum over rows and where it is added."""
+_ADDITIONS = {"add", "add_any"}
 LARGER = 4
 """What is kept instead of a value may be so many times as large."""
 
@@ -64,17 +65,27 @@ def plan(jaxpr: Jaxpr, wanted: Sequence[Var], items: Collection[Var], summed: Co
 
 
 def sum_over_rows(value: Var, jaxpr: Jaxpr, items: Collection[Var]) -> bool:
-    """Whether a value of an iteration is a sum over rows of what can be made after the loop."""
+    """Whether a value of an iteration is a sum over rows of what can be made after the loop, or several of them added up.
+
+    The latter is what a parameter gets of which every step reads several parts, such as the offsets and peepholes of an LSTM.
+    """
     producers = {made: equation for equation in jaxpr.eqns for made in equation.outvars}
-    equation = producers.get(value)
-    while equation is not None and equation.primitive.name in _FORMS:
-        (operand, *_) = equation.invars
-        equation = producers.get(operand) if isinstance(operand, Var) else None
-    if equation is None or equation.primitive.name != "reduce_sum":
-        return False
-    (operand,) = equation.invars
     known = _sources(jaxpr, items)
-    return isinstance(operand, Var) and all(size(source) <= LARGER * size(operand) for source in known[operand])
+
+    def is_sum(value: Var | Literal) -> bool:
+        equation = producers.get(value) if isinstance(value, Var) else None
+        if equation is None:
+            return False
+        name, operand = equation.primitive.name, equation.invars[0]
+        if name in _ADDITIONS:
+            return all(map(is_sum, equation.invars))
+        if name in _FORMS:
+            return is_sum(operand)
+        if name != "reduce_sum" or not isinstance(operand, Var):
+            return False
+        return all(size(source) <= LARGER * size(operand) for source in known[operand])
+
+    return is_sum(value)
 
 
 def size(value: Var) -> int:
