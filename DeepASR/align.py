@@ -11,7 +11,6 @@ from typing import Annotated
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from DeepASR.audio import read_audio
 from DeepASR.decoding.lexicon import SILENCE, Lexicon, read_lexicon
 from DeepASR.features import FRAME_SHIFT
 from DeepASR.forced_alignment import Alignment, align_words
@@ -20,15 +19,17 @@ from DeepASR.opening import USED, open_recogniser
 from DeepASR.options import NetworkFlags
 from DeepASR.pictures import draw_alignment
 from DeepASR.posteriors import Network
-from DeepASR.recordings import find
+from DeepASR.recordings import Inputs, find
 from fluid import config as configuration
 from fluid.config import BatchFlags, EngineFlags, ExportedFlags
-from fluid.errors import DataError, UserError
-from fluid.records import make_folder, writing
+from fluid.errors import DataError, UserError, raise_unreadable
+from fluid.records import set_aside, writing
 from fluid.run import console, script
 
 import numpy as np
 import tyro
+
+TABLES = ("words.ctm", "phones.ctm")
 
 
 @dataclass
@@ -42,14 +43,15 @@ class Flags(NetworkFlags, ExportedFlags, BatchFlags, EngineFlags):
     lexicon: Path | None = None
     """Words and their phones, a line each, beside the recogniser's own."""
     output_dir: Path = Path("alignments")
-    """Folder for results: words.ctm, phones.ctm, and for each recording a TextGrid and a picture of posteriors."""
+    """Folder for results: words.ctm, phones.ctm, and for each recording a TextGrid and a picture of posteriors; tables of an
+    earlier call are moved to FOLDER/before."""
 
 
 def main(flags: Flags) -> dict[str, Alignment]:
-    """Align, write and return the alignments by recording."""
+    """Align, write and return the alignments by recording; those that cannot be aligned are told at the end."""
     if flags.texts is None or not flags.recordings:
         raise UserError("recordings and --texts are needed: what is heard and what is said")
-    texts = read_text(flags.texts)
+    texts = {name: text.split() for name, text in read_text(flags.texts).items()}
     found_files = find(flags.recordings)
     files = {Path(name).stem: name for name in found_files}
     if twice := [name for name in found_files if files[Path(name).stem] != name]:
@@ -60,41 +62,41 @@ def main(flags: Flags) -> dict[str, Alignment]:
     recogniser = opened.facts
     if recogniser.lexicon is None or recogniser.frontend is None:
         raise UserError("these weights come without pronunciations, or do not say how features are made of sound")
-    lexicon, frontend = recogniser.lexicon, recogniser.frontend
+    lexicon = recogniser.lexicon
     if flags.lexicon is not None:
         lexicon = lexicon.with_words(read_lexicon(flags.lexicon).words)
+    lexicon.refuse_missing(word for name in files for word in texts[name])
     network = Network(opened, flags, rows=1, runs=None)
-    features = ((name, frontend.features(read_audio(file, frontend.sample_rate))) for name, file in files.items())
-    found = {}
-    make_folder(flags.output_dir)
-    for name, posterior in network.posteriors(features):
+    inputs, found = Inputs([(file, None) for file in files.values()], recogniser), {}
+    set_aside(flags.output_dir, TABLES)
+    for file, posterior in network.posteriors(inputs.read()):
+        name = Path(file).stem
         scores = np.log(np.maximum(posterior, 1e-10)) - np.array(recogniser.log_prior)
         try:
-            found[name] = align_words(scores, lexicon, texts[name].split())
+            found[name] = align_words(scores, lexicon, texts[name])
         except DataError as error:
-            raise DataError(f"{files[name]}: {error}") from None
+            inputs.unreadable.append(DataError(f"{file}: {error}"))
+            continue
         with writing(flags.output_dir):
             draw_alignment(flags.output_dir / f"{name}.png", posterior, found[name], lexicon)
+        write(flags.output_dir, name, found[name], lexicon)
         said = " ".join(f"{word} {FRAME_SHIFT * start:.2f}" for word, start, _ in found[name].spans())
         console.print(f"{name}: {said}", markup=False)
-    write(flags.output_dir, found, lexicon)
+    raise_unreadable(inputs.unreadable, len(files))
     return found
 
 
-def write(folder: Path, alignments: dict[str, Alignment], lexicon: Lexicon) -> None:
-    """words.ctm, phones.ctm and the TextGrids. Raises UserError if they cannot be written."""
-    files = {"words.ctm": "", "phones.ctm": ""}
-    for name, alignment in alignments.items():
-        words, phones = list(alignment.spans()), list(alignment.phones(lexicon))
-        for file, spans in (("words.ctm", words), ("phones.ctm", phones)):
-            files[file] += "".join(
+def write(folder: Path, name: str, alignment: Alignment, lexicon: Lexicon) -> None:
+    """Add a recording to words.ctm and phones.ctm, and write its TextGrid. Raises UserError if that cannot be done."""
+    tiers = {"words": list(alignment.spans()), "phones": list(alignment.phones(lexicon))}
+    for table, spans in zip(TABLES, tiers.values(), strict=True):
+        with writing(folder / table), open(folder / table, "a", encoding="utf-8") as file:
+            file.writelines(
                 f"{name} 1 {FRAME_SHIFT * start:.2f} {FRAME_SHIFT * (end - start):.2f} {label}\n"
                 for label, start, end in spans
             )
-        files[f"{name}.TextGrid"] = text_grid({"words": words, "phones": phones}, len(alignment.pdfs))
-    for file, text in files.items():
-        with writing(folder / file):
-            (folder / file).write_text(text, encoding="utf-8")
+    with writing(folder / f"{name}.TextGrid"):
+        (folder / f"{name}.TextGrid").write_text(text_grid(tiers, len(alignment.pdfs)), encoding="utf-8")
 
 
 def text_grid(tiers: dict[str, list[tuple[str, int, int]]], frames: int) -> str:

@@ -10,7 +10,6 @@ Prints the words of each recording, with their times, and writes transcripts.jso
 
 import dataclasses
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -18,23 +17,21 @@ from typing import Annotated
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from DeepASR.audio import problem, read_audio, read_standard_input
 from DeepASR.decoding.search import open_decoder
 from DeepASR.kaldi.tables import read_text
 from DeepASR.legacy import Reader, read_features
 from DeepASR.opening import USED, open_recogniser
 from DeepASR.options import ALIASES, RETIRED_IN_USE, SearchFlags, with_small_devices
-from DeepASR.posteriors import Named, Network, build_inference
+from DeepASR.posteriors import Network, build_inference
 from DeepASR.recogniser import Recogniser
-from DeepASR.recordings import STANDARD_INPUT, find
+from DeepASR.recordings import Inputs, find
 from DeepASR.transcripts import Transcriber, Transcript, file_of, transcripts_in
 from fluid import config as configuration
 from fluid.config import ArrayFlags, NotNegative, Range, defaults
-from fluid.errors import DataError, UserError, raise_unreadable
+from fluid.errors import UserError, raise_unreadable
 from fluid.run import console, script
 from fluid.runner import Runner, run_arrays
 
-import numpy as np
 import tyro
 
 
@@ -91,44 +88,6 @@ def main(flags: Flags) -> list[Transcript]:
             transcripts.append(transcript)
     raise_unreadable(inputs.unreadable, len(inputs))
     return transcripts
-
-
-class Inputs:
-    """What is to be recognised; what cannot be read is told at the end."""
-
-    def __init__(self, items: list[tuple[str, np.ndarray | None]], recogniser: Recogniser) -> None:
-        """`items`: names, and features [T, frame_dim]; None: those of the recording that is called so."""
-        self._items, self._recogniser = items, recogniser
-        self.unreadable: list[DataError] = []
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    @property
-    def names(self) -> list[str]:
-        """Of recordings or utterances, in their order."""
-        return [name for name, _ in self._items]
-
-    def read(self) -> Iterator[Named]:
-        """(name, features [T, frame_dim])."""
-        for name, features in self._items:
-            try:
-                yield name, self._features(name) if features is None else features
-            except DataError as error:
-                self.unreadable.append(error)
-
-    def _features(self, name: str) -> np.ndarray:
-        frontend = self._recogniser.frontend
-        if frontend is None:
-            raise UserError("these weights take Kaldi's features, and do not say how those are made: give --features")
-        rate = frontend.sample_rate
-        samples = read_standard_input(rate) if name == STANDARD_INPUT else read_audio(name, rate)
-        wrong = problem(samples, rate)
-        if wrong and not wrong.startswith("clipped"):
-            raise DataError(f"{name}: {wrong}")
-        if wrong:
-            console.print(f"{name}: {wrong}", markup=False)
-        return frontend.features(samples)
 
 
 def features_of(flags: Flags, recogniser: Recogniser) -> Inputs:

@@ -213,10 +213,26 @@ def test_known_words_are_found_in_time(tmp_path: Path) -> None:
     shutil.copy(EXAMPLES / "weather.flac", tmp_path)
     with pytest.raises(DataError, match="weather.flac and .*weather.flac have one name"):
         align.main(mandarin(align.Flags, recordings=(str(EXAMPLES), "weather.flac"), texts=tmp_path / "text"))
-    shutil.copy(EXAMPLES / "weather.flac", tmp_path / "short.flac")
-    (tmp_path / "text").write_text(f"short {SAID['weather'] * 9}\n")
-    with pytest.raises(DataError, match="short.flac: .* no pronunciation|short.flac: .*too few"):
-        align.main(mandarin(align.Flags, recordings=(str(tmp_path / "short.flac"),), texts=tmp_path / "text"))
+
+
+def test_what_cannot_be_aligned_does_not_lose_the_rest(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "a.wav").write_bytes(b"no sound")
+    soundfile.write(tmp_path / "b.wav", np.zeros(48_000), 16_000)
+    for name in ("c", "d"):
+        shutil.copy(EXAMPLES / "weather.flac", tmp_path / f"{name}.flac")
+    said = SAID["weather"]
+    (tmp_path / "text").write_text(f"a {said}\nb {said}\nc {said * 9}\nd {said}\n")
+    flags = mandarin(align.Flags, recordings=(str(tmp_path),), texts=tmp_path / "text", output_dir=tmp_path / "found")
+    with pytest.raises(DataError, match="no pronunciation of 怎么样明天"):
+        align.main(flags)
+    (tmp_path / "text").write_text(f"a {said}\nb {said}\nc {f'{said} ' * 9}\nd {said}\n")
+    with pytest.raises(
+        DataError, match=r"3 of 4 (.*\n)*.*a.wav: cannot be read(.*\n)*.*b.wav: silent(.*\n)*.*c.flac: .*too few"
+    ):
+        align.main(flags)
+    table = (tmp_path / "found" / "words.ctm").read_text().splitlines()
+    assert [line.split()[0] for line in table] == ["d"] * 4 and [line.split()[4] for line in table] == said.split()
+    assert (tmp_path / "found" / "d.TextGrid").exists() and "d: 明天" in capsys.readouterr().out
 
 
 def test_one_bad_recording_does_not_hide_the_others(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
