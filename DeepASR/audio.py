@@ -8,6 +8,7 @@ Kaldi computes features on that scale, so weights that were trained on its featu
 import io
 import math
 import os
+import re
 import sys
 
 from fluid.errors import DataError
@@ -25,7 +26,13 @@ RATES = 1000, 768_000
 """Samples a second."""
 LONGEST = 2**28
 """Samples of a recording: four hours and a half at 16,000 a second."""
+ENDLESS = 2**31 - 2**16
+"""Bytes of samples of a WAV from which on its recorder did not know when it would end."""
 _PIECE = 2**20
+_DECLARED = re.compile(r"^data : (\d+) \(should be (\d+)\)", re.MULTILINE)
+"""What libsndfile remarks on a WAV that has other bytes of samples than it declares: both numbers."""
+_SLACK = 2**12
+"""Bytes that may be missing: some writers count headers too."""
 _SILENT = 1.0
 """Largest sample of a recording without sound, on the 16-bit scale."""
 
@@ -33,7 +40,7 @@ _SILENT = 1.0
 def read_audio(source: str | os.PathLike | bytes, rate: int, name: str = "") -> np.ndarray:
     """The samples of a file, or of its bytes, at `rate`, channels averaged; float32 [n] on the 16-bit scale.
 
-    Raises DataError for what cannot be read, and for a recording without samples.
+    Raises DataError for what cannot be read or is cut off, and for a recording without samples.
     """
     where = name or ("recording" if isinstance(source, bytes) else str(source))
     try:
@@ -42,6 +49,7 @@ def read_audio(source: str | os.PathLike | bytes, rate: int, name: str = "") -> 
             soundfile.SoundFile(file) as opened,
         ):
             own_rate = opened.samplerate
+            _refuse_cut_off(opened, where)
             samples = _averaged(opened, where)
     except (OSError, RuntimeError, MemoryError) as error:
         reason = getattr(error, "error_string", None) or getattr(error, "strerror", None) or error
@@ -51,6 +59,16 @@ def read_audio(source: str | os.PathLike | bytes, rate: int, name: str = "") -> 
     if not np.isfinite(samples).all():
         raise DataError(f"{where}: holds samples that are not numbers")
     return resample(samples * FULL_SCALE, own_rate, rate)
+
+
+def _refuse_cut_off(opened: soundfile.SoundFile, where: str) -> None:
+    """Raise DataError for a WAV that lacks samples; of other formats libsndfile notices by itself."""
+    found = _DECLARED.search(opened.extra_info)
+    declared, there = map(int, found.groups()) if found else (0, 0)
+    if there + _SLACK < declared < ENDLESS:
+        raise DataError(
+            f"{where}: is cut off: {there:,} bytes of samples are there of {declared:,}; if that is all there is, write it anew"
+        )
 
 
 def _averaged(opened: soundfile.SoundFile, where: str) -> np.ndarray:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from DeepASR.audio import RATES, resample
+from DeepASR.audio import ENDLESS, RATES, resample
 from fluid.errors import DataError
 
 import numpy as np
@@ -21,8 +21,6 @@ _REACH = 10
 _PCM, _EXTENSIBLE = 1, 0xFFFE
 _LONGEST_HEADER = 2**20
 """Bytes of what may stand before the samples of a WAV stream."""
-_ENDLESS = 2**31 - 2**16
-"""Bytes of samples from which on, as for 0, a recorder did not know when it would end."""
 _NAME = "standard input"
 
 
@@ -98,7 +96,7 @@ def _read_wav_header(stream: BinaryIO) -> tuple[int, int, int]:
     while len(header := stream.read(8)) == 8:
         name, size = header[:4], struct.unpack("<I", header[4:])[0]
         if name == b"data" and len(form) >= 16:
-            return *_form(form), size if 0 < size < _ENDLESS else sys.maxsize
+            return *_form(form), size if 0 < size < ENDLESS else sys.maxsize
         content = stream.read(min(size + size % 2, _LONGEST_HEADER))
         form = content if name == b"fmt " else form
     raise DataError(f"{_NAME}: a WAV stream without samples")

@@ -249,6 +249,22 @@ def test_a_recording_is_the_same_whatever_its_form(tmp_path: Path) -> None:
     np.testing.assert_allclose(first[50:-50], tone(0.5)[50:-50] * 32768, atol=150)
 
 
+def test_a_recording_that_is_cut_off_is_told(tmp_path: Path) -> None:
+    for name, subtype in (("a.wav", "PCM_16"), ("b.wav", "PCM_24"), ("c.flac", "PCM_16")):
+        soundfile.write(tmp_path / name, tone(2), RATE, subtype=subtype)
+        whole = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(DataError, match=f"{name}: (is cut off: .* bytes of samples are there of|cannot be read)"):
+            read_audio(tmp_path / name, RATE)
+    # A recorder that did not know when it would end; one that counted its header.
+    soundfile.write(tmp_path / "d.wav", tone(2), RATE, subtype="PCM_16")
+    whole = (tmp_path / "d.wav").read_bytes()
+    place = whole.index(b"data") + 4
+    for declared in (2**32 - 1, 2**31 - 1, 4 * RATE + 44):
+        (tmp_path / "d.wav").write_bytes(whole[:place] + declared.to_bytes(4, "little") + whole[place + 4 :])
+        assert len(read_audio(tmp_path / "d.wav", RATE)) == 2 * RATE
+
+
 def test_features_of_a_stream_are_those_of_the_whole() -> None:
     frontend = Frontend(RATE, 12)
     samples = np.random.default_rng().normal(size=RATE) * 3000
