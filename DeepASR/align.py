@@ -81,7 +81,7 @@ def main(flags: Flags) -> dict[str, Alignment]:
             draw_alignment(flags.output_dir / f"{name}.png", posterior, found[name], lexicon)
         write(flags.output_dir, name, found[name], lexicon)
         said = " ".join(f"{word} {FRAME_SHIFT * start:.2f}" for word, start, _ in found[name].spans())
-        console.print(f"{name}: {said}", markup=False)
+        console.print(f"{name}: {said}")
     raise_unreadable(inputs.unreadable, len(files))
     return found
 

@@ -66,7 +66,7 @@ def main(flags: Flags) -> dict[str, float]:
     if recogniser.lexicon is None and flags.graphs is None and corpus.graph is not None:
         flags = replace(flags, graphs=corpus.graph, vocabulary=corpus.folder / "words.txt")
     decoder = open_decoder(recogniser, flags)
-    console.print(f"{network.how}; {len(part)} utterances of {part.folder}", markup=False)
+    console.print(f"{network.how}; {len(part)} utterances of {part.folder}")
     posteriors = {}
     for name, posterior in network.posteriors(part.items(), part.speakers):
         leave_if_stopped(network.engine)
@@ -121,9 +121,9 @@ def sweep(
     for scale in scales:
         decoder.acoustic_scale = scale
         found[scale] = measure()
-        console.print(f"acoustic scale {scale:g}: {unit} {100 * found[scale][0].total.rate:.2f} %", markup=False)
+        console.print(f"acoustic scale {scale:g}: {unit} {100 * found[scale][0].total.rate:.2f} %")
     decoder.acoustic_scale = best = min(found, key=lambda scale: found[scale][0].total.errors)
-    console.print(f"fewest errors with --acoustic_scale {best:g}", markup=False)
+    console.print(f"fewest errors with --acoustic_scale {best:g}")
     return found[best]
 
 

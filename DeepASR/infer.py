@@ -76,12 +76,12 @@ def main(flags: Flags) -> list[Transcript]:
     inputs = features_of(flags, recogniser)
     transcriber = Transcriber(recogniser, open_decoder(recogniser, flags), flags.n_best, flags.pause)
     network = Network(opened, flags, rows=1 if len(inputs) < 8 else flags.test_batch_size, runs=None)
-    console.print(f"{recogniser.introduction()}; {network.how}", markup=False)
+    console.print(f"{recogniser.introduction()}; {network.how}")
     transcripts = []
     with transcripts_in(flags.output_dir) as add:
         for name, posterior in network.posteriors(inputs.read(), speakers_of(flags, recogniser, inputs)):
             transcript = transcriber.transcribe(name, posterior)
-            console.print(f"{name}: {transcript.text}", markup=False)
+            console.print(f"{name}: {transcript.text}")
             if flags.pictures:
                 transcriber.draw(flags.output_dir / file_of(len(transcripts), name, "png"), transcript, posterior)
             add(transcript)

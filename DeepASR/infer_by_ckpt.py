@@ -57,7 +57,7 @@ def main(flags: Flags) -> dict[str, str]:
         raise UserError("--infer_feature_lst and --decode_to_path or --post_matrix_path are needed: what in, what out")
     opened = open_recogniser(flags)
     network = Network(opened, flags, rows=flags.test_batch_size, runs=None)
-    console.print(network.how, markup=False)
+    console.print(network.how)
     posteriors = network.posteriors(read_features(flags.infer_feature_lst, flags.reader))
     heard: dict[str, str] = {}
     with ExitStack() as stack:
@@ -74,7 +74,7 @@ def main(flags: Flags) -> dict[str, str]:
     with writing(flags.decode_to_path):
         lines = "".join(f"{name} {text}\n" for name, text in heard.items())
         flags.decode_to_path.write_text(lines, encoding="utf-8")
-    console.print(f"{len(heard)} utterances written to {flags.decode_to_path}", markup=False)
+    console.print(f"{len(heard)} utterances written to {flags.decode_to_path}")
     return heard
 
 

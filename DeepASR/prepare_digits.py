@@ -115,7 +115,7 @@ def main(flags: Flags) -> None:
         about=about,
         order=1,
         by_speaker=lambda speaker: "synthetic" if speaker.startswith("synthetic") else speaker,
-        say=lambda line: console.print(line, markup=False),
+        say=console.print,
     )
 
 

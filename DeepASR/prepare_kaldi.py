@@ -83,7 +83,7 @@ def main(flags: Flags) -> None:
         with writing(flags.output_dir / "words.txt"):
             (flags.output_dir / "words.txt").write_bytes((flags.graph_dir / "words.txt").read_bytes())
     counts = ", ".join(f"{name} {len(part.places)}" for name, part in parts.items())
-    console.print(f"{flags.output_dir}: {counts} utterances, {class_num} classes", markup=False)
+    console.print(f"{flags.output_dir}: {counts} utterances, {class_num} classes")
 
 
 def read_part(
@@ -114,7 +114,7 @@ def read_part(
         )
     for what, lines in (("left out", problems), ("cut to the shorter", cut)):
         if lines:
-            console.print(f"{folder}: {len(lines)} utterances are {what}:\n{listing(lines)}", markup=False)
+            console.print(f"{folder}: {len(lines)} utterances are {what}:\n{listing(lines)}")
     if width is None:
         raise DataError(f"{folder}/feats.scp: no utterance is left")
     tables = [{name: table[name] for name in lengths if name in table} for table in (texts, speakers, kept)]
@@ -194,7 +194,6 @@ def read_kaldi_graph(folder: Path, model: TransitionModel | None, class_num: int
     if missing := [word for word in used if word not in words]:
         console.print(
             f"{folder / 'words.txt'}: lacks {len(missing)} words of the texts, which will be errors: {' '.join(missing)}",
-            markup=False,
         )
     return graph
 

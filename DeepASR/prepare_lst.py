@@ -49,7 +49,7 @@ def main(flags: Flags) -> None:
     data = {name: PartData(dict(part), part.texts, {}, part.alignments) for name, part in parts.items()}
     write_corpus(replace(corpus, folder=flags.output_dir), data, kind="FM")
     counts = ", ".join(f"{name} {len(part)}" for name, part in parts.items())
-    console.print(f"{flags.output_dir}: {counts} utterances, {flags.class_num} classes", markup=False)
+    console.print(f"{flags.output_dir}: {counts} utterances, {flags.class_num} classes")
 
 
 if __name__ == "__main__":

@@ -73,7 +73,7 @@ def main(flags: Flags) -> None:
         frontend=Frontend(flags.sample_rate, flags.num_bins),
         unit="cer",
         about=about,
-        say=lambda line: console.print(line, markup=False),
+        say=console.print,
     )
 
 

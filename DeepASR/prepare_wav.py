@@ -77,7 +77,7 @@ def main(flags: Flags) -> None:
         unit=flags.error_rate_type,
         about={"language": "data of your own", "made by": f"prepare_wav.py of {flags.recordings}"},
         leave_out=flags.leave_out,
-        say=lambda line: console.print(line, markup=False),
+        say=console.print,
     )
 
 

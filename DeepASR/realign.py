@@ -59,7 +59,7 @@ def main(flags: Flags) -> dict[str, float]:
             stayed[name] = 100 * same / sum(part.lengths.values())
             console.print(f"{name}: {stayed[name]:.1f} % of the labels stayed")
     write_corpus(replace(corpus, folder=flags.output_dir), data)
-    console.print(f"written to {flags.output_dir}", markup=False)
+    console.print(f"written to {flags.output_dir}")
     return stayed
 
 

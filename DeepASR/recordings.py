@@ -55,5 +55,5 @@ class Inputs:
         if wrong and not wrong.startswith("clipped"):
             raise DataError(f"{name}: {wrong}")
         if wrong:
-            console.print(f"{name}: {wrong}", markup=False)
+            console.print(f"{name}: {wrong}")
         return frontend.features(samples)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from DeepASR.corpus import Part
 from DeepASR.metrics import Counts, ErrorRates, Unit
-from fluid.run import console
+from fluid.run import console, show
 
 from rich.table import Table
 
@@ -25,18 +25,18 @@ def print_rates(rates: ErrorRates, unit: Unit, part: Part, worst: int) -> None:
         table = Table("speaker", unit.upper(), "errors", "length")
         for speaker, counts in rates.by_speaker(part.speakers).items():
             table.add_row(speaker, *_cells(counts))
-        console.print(table)
+        show(table)
     print_worst(rates, part.texts, worst)
     if rates.missing:
         console.print(f"{len(rates.missing)} utterances have no hypothesis, which counts as deletions")
-    console.print(summary(rates, unit), markup=False)
+    console.print(summary(rates, unit))
 
 
 def print_worst(rates: ErrorRates, texts: Mapping[str, str], count: int) -> None:
     """So many utterances with most errors."""
     for name in rates.worst(count):
         counts = rates.utterances[name]
-        console.print(f"{name}: {counts.errors}/{counts.length} of '{texts[name]}'", markup=False)
+        console.print(f"{name}: {counts.errors}/{counts.length} of '{texts[name]}'")
 
 
 def _cells(counts: Counts) -> tuple[str, str, str]:

@@ -50,11 +50,10 @@ def main(flags: Flags) -> ErrorRates:
     console.print(
         f"Error rate[{unit}] = {total.rate:f} ({total.errors}/{total.length}), total {len(hypotheses)} sentences in hyp, "
         f"{len(rates.unknown)} not presented in ref.",
-        markup=False,
     )
     if rates.missing:
         console.print(f"{len(rates.missing)} sentences of ref are not in hyp and count as deletions")
-    console.print(summary(rates, unit), markup=False)
+    console.print(summary(rates, unit))
     return rates
 
 

@@ -55,7 +55,7 @@ def main(flags: Flags) -> list[Said]:
         raise UserError("--larger_model chooses among whole utterances: use it with infer.py or eval.py")
     opened = open_recogniser(flags, USED)
     recogniser = opened.facts
-    console.print(recogniser.introduction(), markup=False)
+    console.print(recogniser.introduction())
     network = Network(opened, flags, rows=1, runs=None)
     listener = Listener(network, open_decoder(recogniser, flags), pause=flags.pause or None)
     seconds, shown = [], ""
@@ -69,7 +69,7 @@ def main(flags: Flags) -> list[Said]:
             show(said, recogniser.unit)
         if partial not in ("", shown):
             shown = partial
-            console.print(f"... {shown}", markup=False)
+            console.print(f"... {shown}")
     over = len(listener.ended)
     for said in listener.finish()[over:]:
         show(said, recogniser.unit)
@@ -86,7 +86,7 @@ def main(flags: Flags) -> list[Said]:
 def show(said: Said, unit: str) -> None:
     """Print an utterance and its time."""
     words = spoken(said.hypothesis.words, "cer" if unit == "cer" else "wer")
-    console.print(f"{said.start:.2f} to {said.end:.2f} s: {words}", markup=False)
+    console.print(f"{said.start:.2f} to {said.end:.2f} s: {words}")
 
 
 def pieces(recording: str, flags: Flags, rate: int) -> Iterator[np.ndarray]:

@@ -41,17 +41,15 @@ def main(flags: Flags) -> Scores:
     count = min(flags.num_envs or 16, flags.test_episodes)
     environment = environments.make(agent.env, count, protocol=agent.protocol, view=agent.view)
     check_actions(agent, environment)
-    console.print(environment.description, markup=False)
-    console.print(
-        f"{agent.network}{', dueling' if agent.dueling else ''}; {player.how}; seed {flags.seed}", markup=False
-    )
+    console.print(environment.description)
+    console.print(f"{agent.network}{', dueling' if agent.dueling else ''}; {player.how}; seed {flags.seed}")
 
     def say(score: float, done: int) -> None:
         console.print(f"episode {done}/{flags.test_episodes}: {score:g}")
 
     scores = play(player, environment, episodes=flags.test_episodes, seed=flags.seed, on_episode=say)
     environment.close()
-    console.print(f"score: {scores}", markup=False)
+    console.print(f"score: {scores}")
     result = scores.result()
     if (relative := human_normalised(agent.env, result["score"])) is not None:
         result["human_normalised"] = relative

@@ -64,8 +64,8 @@ def main(flags: Flags) -> list[dict[str, Any]]:
     agent = player.agent
     game = make_game(agent.env, protocol=agent.protocol, view=agent.view)
     check_actions(agent, game)
-    console.print(game.description, markup=False)
-    console.print(f"{agent.network}; {player.how}; epsilon {flags.test_epsilon:g}, seed {flags.seed}", markup=False)
+    console.print(game.description)
+    console.print(f"{agent.network}; {player.how}; epsilon {flags.test_epsilon:g}, seed {flags.seed}")
     screen = {"none": None, "terminal": pictures.TerminalScreen, "window": pictures.WindowScreen}[flags.show]
     rate = flags.video_fps or (15 if flags.video and flags.video.suffix == ".gif" else 30)
     recorded = recording(flags.video, rate, game.screens_per_second)
@@ -81,7 +81,7 @@ def main(flags: Flags) -> list[dict[str, Any]]:
             write=write,
         )
     if recorder is not None:
-        console.print(f"{flags.video}: {recorder.frames} frames at {rate}/s", markup=False)
+        console.print(f"{flags.video}: {recorder.frames} frames at {rate}/s")
     return records
 
 

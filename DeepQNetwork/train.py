@@ -117,7 +117,7 @@ def train_seeds(flags: Flags) -> list[Outcome]:
     bests = np.array([max(own.values()) for own in scores.values()])
     rows["best, all seeds"] = f"median {np.median(bests):.1f} ({bests.min():.1f} to {bests.max():.1f})"
     show_summary(f"{flags.env}, evaluations of {len(scores)} seeds", rows)
-    console.print(f"curves: {pictures.draw_band(folder / 'seeds.png', scores, title=flags.env)}", markup=False)
+    console.print(f"curves: {pictures.draw_band(folder / 'seeds.png', scores, title=flags.env)}")
     return outcomes
 
 

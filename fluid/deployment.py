@@ -53,7 +53,7 @@ def deploy(
     trial.write(folder, task=task, facts=facts, source=opened.source)
     size = sum(file.stat().st_size for file in folder.iterdir())
     inputs, outputs = ", ".join(program.inputs), ", ".join(program.outputs)
-    console.print(f"{opened.source} exported to {folder}: {size / 1e6:.1f} MB, {inputs} -> {outputs}", markup=False)
+    console.print(f"{opened.source} exported to {folder}: {size / 1e6:.1f} MB, {inputs} -> {outputs}")
     if flags.onnx:
-        console.print(f"ONNX: {folder / ONNX}", markup=False)
+        console.print(f"ONNX: {folder / ONNX}")
     return folder

@@ -174,7 +174,7 @@ class _Trial:
         """Write model.onnx, and compute the examples with it where ONNX Runtime is installed."""
         self._call("convert")
         if importlib.util.find_spec("onnxruntime") is None:
-            console.print("ONNX Runtime is not installed: model.onnx was not tried out", markup=False)
+            console.print("ONNX Runtime is not installed: model.onnx was not tried out")
             return
         self.run("onnx")
 
@@ -221,7 +221,7 @@ def _uses_onednn(program: Program, trial: _Trial) -> bool:
         trial.run("onednn")
     except UserError as error:
         trial.run("plain")
-        console.print(f"The model is marked to be run without oneDNN kernels: with them {error}", markup=False)
+        console.print(f"The model is marked to be run without oneDNN kernels: with them {error}")
         return False
     return True
 

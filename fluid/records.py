@@ -58,7 +58,7 @@ def write_result(
 
 def say_written(folder: Path, names: Iterable[str]) -> None:
     """Print where results are."""
-    console.print(f"written to {folder}: {', '.join(names)}", markup=False)
+    console.print(f"written to {folder}: {', '.join(names)}")
 
 
 def make_folder(folder: Path) -> Path:
@@ -93,7 +93,7 @@ def set_aside(folder: Path, names: Iterable[str]) -> Path:
             target.mkdir()
             for path in earlier:
                 path.rename(target / path.name)
-        console.print(f"the results of an earlier call are now in {target}", markup=False)
+        console.print(f"the results of an earlier call are now in {target}")
     return folder
 
 

@@ -49,7 +49,8 @@ GARBAGE = 20_000
 so: what imports and a traced Program make is kept, and is looked through again and again.
 """
 
-console = Console(highlight=False, soft_wrap=True)
+console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+"""Prints what it is given as it is: names, texts and paths may have brackets and colons, which rich would take for styles."""
 
 
 def script(main: Callable[[], Any]) -> None:
@@ -163,7 +164,7 @@ class Run:
             self.output_dir.rename(aside)
             self._lock.close()
             self._lock = _lock(self.output_dir)
-            console.print(f"note: {self.output_dir} held an earlier run; it is now {aside}", markup=False)
+            console.print(f"note: {self.output_dir} held an earlier run; it is now {aside}")
         self.write_json("config.json", configuration.to_dict(config))
         self.write_json("environment.json", environment())
         # Names of files that are not UTF-8 come with surrogates.
@@ -192,7 +193,7 @@ class Run:
     def say(self, line: str, *, log: bool = True) -> None:
         """Print a line to the terminal and the log."""
         if self.writes:
-            console.print(line, markup=False)
+            console.print(line)
             if log:
                 self.note(line)
 

@@ -205,7 +205,7 @@ def run_arrays(
     found = {name: np.asarray(array) for name, array in runner.engine.run(program, fitting, fetch=outputs).items()}
     write_npz(fetch, found)
     for name, array in found.items():
-        console.print(f"{fetch}: {name} {array.dtype} {list(array.shape)}", markup=False)
+        console.print(f"{fetch}: {name} {array.dtype} {list(array.shape)}")
 
 
 def _check_samples(program: Interface, arrays: Feed, where: Path) -> None:

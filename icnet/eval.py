@@ -73,9 +73,7 @@ def main(flags: Flags) -> dict[str, float]:
     chosen = numbers_of(flags.classes, segmenter.classes)
     groups, views = by_size(pairs), Views(flags.flip, flags.scales, flags.window)
     runner = Runner(opened, flags, runs=sum(-(-len(group) // flags.test_batch_size) for group in groups.values()))
-    console.print(
-        f"ICNet of width {segmenter.width:g}, {runner.how}; {len(pairs)} images of {pairs.origin}", markup=False
-    )
+    console.print(f"ICNet of width {segmenter.width:g}, {runner.how}; {len(pairs)} images of {pairs.origin}")
 
     @cache
     def program(size: Size) -> Interface:

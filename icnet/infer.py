@@ -104,7 +104,7 @@ def main(flags: Flags) -> list[dict[str, Any]]:
         return []
     words = named_pictures(flags)
     runner = Runner(opened, flags, runs=None if any(map(media.is_moving, words)) else len(words))
-    console.print(f"ICNet of width {opened.facts.width:g}, {runner.how}", markup=False)
+    console.print(f"ICNet of width {opened.facts.width:g}, {runner.how}")
     unreadable: list[DataError] = []
     found = media.pictures(words, step=flags.frame_step, unreadable=unreadable.append)
     records = segment(Labeller(runner, segmenter, flags.long_side), found, words, flags)
@@ -229,7 +229,7 @@ def segment(
                 shown = ", ".join(
                     f"{name} {share:.1%}" for name, share in itertools.islice(record["shares"].items(), 6)
                 )
-                console.print(f"{place}: {shown}", markup=False)
+                console.print(f"{place}: {shown}")
     if records:
         say_written(folder, [SHARES, *(name_of("*", kind) for kind in flags.write)])
     return records

@@ -60,9 +60,7 @@ def main(flags: Flags) -> int:
             convert(source)
     lists = {part: write_list(flags.data_dir, part) for part in PARTS}
     said = ", ".join(f"{part}.list of {count} pairs" for part, count in lists.items() if count)
-    console.print(
-        f"{flags.data_dir}: {len(sources)} label files made; {said or 'no images, so no lists'}", markup=False
-    )
+    console.print(f"{flags.data_dir}: {len(sources)} label files made; {said or 'no images, so no lists'}")
     return len(sources)
 
 

@@ -47,7 +47,7 @@ def main(flags: Flags) -> Path:
     began = time.perf_counter()
     write_streets(flags.output_dir, flags.size, counts, flags.num_workers)
     shown = ", ".join(f"{count} {part}" for part, count in counts.items())
-    console.print(f"{flags.output_dir}: {shown} streets, {time.perf_counter() - began:.0f} s", markup=False)
+    console.print(f"{flags.output_dir}: {shown} streets, {time.perf_counter() - began:.0f} s")
     return flags.output_dir
 
 

@@ -195,7 +195,7 @@ def check_all(*parts: Pairs) -> None:
     show_findings(parts[0].classes, findings)
     faults = [fault for item in findings for fault in item.faults]
     if faults:
-        console.print("\n".join(faults), markup=False)
+        console.print("\n".join(faults))
         raise DataError(f"{parts[0].origin}: {len(faults)} faults in the label files, listed above")
 
 

@@ -15,7 +15,7 @@ if __package__ in (None, ""):
 
 from fluid import config as configuration
 from fluid.config import Count
-from fluid.run import console, script
+from fluid.run import console, script, show
 from image_classification import eval as evaluation
 from image_classification import infer, train
 from image_classification.reader import embedded_dataset
@@ -71,14 +71,14 @@ def main(flags: Flags) -> None:
     table.add_row("test top-5", f"{result.get('acc5', 1):.4f}")
     table.add_row("training speed", f"{outcome.samples_per_second:.0f} images/s")
     table.add_row("waiting for data", f"{outcome.data_wait:.1%}")
-    console.print(table)
+    show(table)
     folder = flags.output_dir
     for path, what in (
         (folder / "curves.png", "loss and accuracy by step"),
         (folder / "eval" / "confusion.png", "what is taken for what"),
         (folder / "clothes" / "sheet.png", "test images and their predictions"),
     ):
-        console.print(f"{path}: {what}", markup=False)
+        console.print(f"{path}: {what}")
 
 
 def heading(text: str) -> None:

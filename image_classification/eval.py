@@ -19,7 +19,7 @@ from fluid.data import batches_for_all
 from fluid.interface import Interface
 from fluid.metrics import measure
 from fluid.records import make_folder, write_result
-from fluid.run import console, script
+from fluid.run import console, script, show
 from fluid.runner import Runner
 from image_classification.classes import open_matched
 from image_classification.classifier import IMAGENET, SMALL, Classifier, NetworkFlags
@@ -65,7 +65,7 @@ def main(flags: Flags) -> dict[str, float]:
     classifier = opened.facts
     images = open_matched(flags.data_dir, flags.split, classifier, flags.class_map)
     runner = open_runner(opened, flags, batches_for_all(len(images) * flags.views, flags.test_batch_size))
-    console.print(f"{classifier.model}, {runner.how}; {len(images)} images of {images.origin}", markup=False)
+    console.print(f"{classifier.model}, {runner.how}; {len(images)} images of {images.origin}")
     accuracy = count(runner, classifier, images, flags)
     result = accuracy.result()
     if flags.per_class:
@@ -122,7 +122,7 @@ def print_per_class(accuracy: Accuracy, classifier: Classifier) -> None:
         figures = (f"{record[name]:.4f}" for name in ("recall", "precision", "f1"))
         confused = f"{record['taken_for']} ({record['times']})" if "times" in record else ""
         table.add_row(record["name"], *figures, str(record["images"]), confused)
-    console.print(table)
+    show(table)
 
 
 if __name__ == "__main__":

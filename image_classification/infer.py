@@ -107,7 +107,7 @@ def main(flags: Flags) -> list[dict[str, Any]]:
     flags = replace(flags, test_batch_size=media.batch_size(names, flags.test_batch_size))
     endless = any(map(media.is_moving, names))
     runner = open_runner(opened, flags, None if endless else batches_for_all(len(files), flags.test_batch_size))
-    console.print(f"{classifier.model}, {runner.how}", markup=False)
+    console.print(f"{classifier.model}, {runner.how}")
     unreadable: list[DataError] = []
     pictures = read_all(files, classifier, flags, unreadable.append)
     if flags.feature is not None:
@@ -188,7 +188,7 @@ def classify(
             if len(seen) < ON_SHEET:
                 seen.append(image)
             shown = ", ".join(f"{entry['name']} {entry['score']:.3f}" for entry in record["predictions"])
-            console.print(f"{place}: {shown}", markup=False)
+            console.print(f"{place}: {shown}")
     if records:
         write_results(folder, records, seen)
     return records
@@ -238,7 +238,7 @@ def extract(
     if places:
         path = set_aside(flags.output_dir, RESULTS) / "features.npz"
         write_npz(path, {"features": np.stack(features), "images": np.array(places)})
-        console.print(f"{flags.feature}: {[len(places), *features[0].shape]}", markup=False)
+        console.print(f"{flags.feature}: {[len(places), *features[0].shape]}")
         say_written(path.parent, [path.name])
     return []
 

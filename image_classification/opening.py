@@ -70,7 +70,6 @@ def fit_classifier(bare: Bare, flags: NetworkFlags) -> tuple[Classifier, dict[st
     console.print(
         f"{bare.spec} does not say how its images are prepared; assumed: {classifier.preparation} "
         "(--resize_short_size, --interpolation, --image_mean, --image_std)",
-        markup=False,
     )
     initial = initialise(inference_program(classifier), seed=0)
     state, report = load_weights(initial, bare.spec, classifier, allow_partial=flags.allow_partial, replace_head=False)

@@ -180,7 +180,7 @@ FREE = (
 
 def main(flags: Flags) -> Outcome:
     """Train as `flags` say; returns how the run ended."""
-    flags = recipes.applied(flags, partial(console.print, markup=False, highlight=False))
+    flags = recipes.applied(flags, console.print)
     settled = settle(flags, TASK, free=FREE)
     flags = settled.flags
     settled.refuse_changes(*NETWORK_FLAGS)

@@ -61,7 +61,7 @@ def main(flags: Flags) -> Quality:
     )
     own = Runner(opened, flags, runs=len(pairs))
     search = own.program("search", lambda: build_program("search", translator.config, flags, others))
-    console.print(own.how, markup=False)
+    console.print(own.how)
     rows = own.engine.shared_rows(flags.test_batch_size)
     perplexity = measure_perplexity(own, search, rows, translator, pairs, flags)
     found = translate(runner(own.engine, search), translator, pairs.sources, batch_size=rows)
@@ -70,15 +70,15 @@ def main(flags: Flags) -> Quality:
     measured = quality(hypotheses, references, tokenize=flags.tokenize, lowercase=flags.lowercase)
     result = replace(measured, loss=perplexity.loss)
     cut_off = sum(not best[0].complete for best in found)
-    console.print(f"{len(pairs)} pairs of {', '.join(pairs.files)}", markup=False)
+    console.print(f"{len(pairs)} pairs of {', '.join(pairs.files)}")
     if cut_off:
         console.print(f"{cut_off} translations reached --max_out_len and were cut off")
     of_first = " of the first network" if others else ""
     console.print(
         f"perplexity{of_first} {perplexity.value:.3f} ({perplexity.loss:.4f} nats a word, {perplexity.words} words)"
     )
-    console.print(f"chrF {result.chrf:.2f}  {result.chrf_signature}|{flags.signature}", markup=False)
-    console.print(f"BLEU {result.bleu:.2f}  {result.bleu_signature}|{flags.signature}", markup=False)
+    console.print(f"chrF {result.chrf:.2f}  {result.chrf_signature}|{flags.signature}")
+    console.print(f"BLEU {result.bleu:.2f}  {result.bleu_signature}|{flags.signature}")
     if flags.output_file is not None:
         with files.whole(flags.output_file) as unfinished:
             unfinished.write_text("".join(f"{text}\n" for text in hypotheses), encoding="utf-8")

@@ -86,7 +86,7 @@ def to_ctranslate2(opened: Opened[Translator], flags: Flags) -> Path:
     difference = for_ctranslate2.write(opened.facts, opened.state, folder, storage)
     size = sum(file.stat().st_size for file in folder.iterdir())
     said = f"log-probabilities differ by {difference:.1g} a word"
-    console.print(f"{opened.source} for CTranslate2 in {folder}: {size / 1e6:.1f} MB, {storage}; {said}", markup=False)
+    console.print(f"{opened.source} for CTranslate2 in {folder}: {size / 1e6:.1f} MB, {storage}; {said}")
     return folder
 
 

@@ -209,7 +209,7 @@ def with_recipe(flags: Flags) -> Flags:
         return flags
     own = configuration.left_open(flags, EMBEDDED_RECIPE)
     words = " ".join(f"--{name} {value}" for name, value in own.items())
-    console.print(f"the embedded sentences are learned with {words}", markup=False, highlight=False)
+    console.print(f"the embedded sentences are learned with {words}")
     return configuration.with_recipe(flags, own)
 
 

@@ -63,9 +63,9 @@ def main(flags: Flags) -> Quality:
             raise DataError(f"{', '.join(part.files)}: no sentence pair")
     answers = [train.targets[index] for index in nearest(train.sources, test.sources)]
     result = quality(answers, test.targets)
-    console.print(f"{len(train)} training pairs, {len(test)} test pairs", markup=False)
-    console.print(f"chrF {result.chrf:.2f}  {result.chrf_signature}", markup=False)
-    console.print(f"BLEU {result.bleu:.2f}  {result.bleu_signature}", markup=False)
+    console.print(f"{len(train)} training pairs, {len(test)} test pairs")
+    console.print(f"chrF {result.chrf:.2f}  {result.chrf_signature}")
+    console.print(f"BLEU {result.bleu:.2f}  {result.bleu_signature}")
     return result
 
 

@@ -25,7 +25,7 @@ def check_data(flags: "Flags", describe: Callable[[DataSet], Detector]) -> None:
     for data in parts:
         boxes = data.training_boxes()
         covered = covered_share(boxes, maps) if len(boxes) else 0.0
-        console.print("\n".join(report(data, covered, GOOD_SHARE)), markup=False)
+        console.print("\n".join(report(data, covered, GOOD_SHARE)))
     faults = sum(len(data.faults) for data in parts)
     if faults and not flags.skip_bad_objects:
         raise DataError(f"{faults} faults; correct them, or train without these objects with --skip_bad_objects")

@@ -59,7 +59,7 @@ def evaluate(flags: EvaluationFlags) -> dict[str, float]:
     runner = open_runner(opened, flags, batches_for_all(len(data.images), flags.test_batch_size))
     program, size = open_prediction(runner, detector, flags)
     metric = ByName(metric_for(data, flags.ap_version, flags.overlap), detector.class_names)
-    console.print(f"{detector.model}, {runner.how}; {data.origin}", markup=False)
+    console.print(f"{detector.model}, {runner.how}; {data.origin}")
     source = DetectionSource(data, size)
     measure(
         runner.engine,
@@ -72,15 +72,15 @@ def evaluate(flags: EvaluationFlags) -> dict[str, float]:
     )
     figures = metric.result()
     for name, value in figures.items():
-        console.print(f"{name:>20} {value:.4f}", markup=False)
+        console.print(f"{name:>20} {value:.4f}")
     if flags.bootstrap and isinstance(metric.metric, VocMap):
         low, high = metric.metric.interval(flags.bootstrap)
         console.print(f"{'map of drawn sets':>20} {low:.4f} to {high:.4f}")
     if not any(len(item.labels) for item in data.objects):
         console.print("note: there is no object in these pictures, so the figures say nothing")
     protocol = described(data, flags.ap_version, flags.overlap)
-    console.print(f"{protocol}; NMS {flags.iou:g}; {time.perf_counter() - began:.1f} s", markup=False)
-    console.print(f"Test model {opened.source}, map {figures.get('map', figures.get('AP', 0.0)):.4f}", markup=False)
+    console.print(f"{protocol}; NMS {flags.iou:g}; {time.perf_counter() - began:.1f} s")
+    console.print(f"Test model {opened.source}, map {figures.get('map', figures.get('AP', 0.0)):.4f}")
     if flags.output_dir is not None:
         drawn = draw_evaluation(make_folder(flags.output_dir), metric.metric, data, flags.overlap)
         found = {"protocol": protocol, **figures}

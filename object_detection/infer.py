@@ -96,7 +96,7 @@ def main(flags: Flags) -> list[dict[str, Any]]:
     files = media.find(named or (str(PHOTOGRAPHS),))
     endless = any(map(media.is_moving, files)) or flags.tile_size > 0
     runner = open_runner(opened, flags, None if endless else batches_for_all(len(files), flags.test_batch_size))
-    console.print(f"{detector.model}, {runner.how}", markup=False)
+    console.print(f"{detector.model}, {runner.how}")
     unreadable: list[DataError] = []
     pictures = media.pictures(files, step=flags.frame_step, unreadable=unreadable.append)
     batch_size = media.batch_size(files, flags.test_batch_size)
@@ -106,7 +106,7 @@ def main(flags: Flags) -> list[dict[str, Any]]:
         for place, picture, found in find_all(runner, detector, pictures, flags, batch_size):
             stored.add(place, picture, found)
             records.append(record(place, picture, found))
-            console.print(f"{place}: {in_words(found)}", markup=False)
+            console.print(f"{place}: {in_words(found)}")
     if records:
         say_written(flags.output_dir, [WRITTEN[form] for form in flags.write])
     raise_unreadable(unreadable, len(files))

@@ -58,7 +58,7 @@ def main(flags: Flags) -> dict[str, float]:
     search = search_of(opened, flags)
     program = runner.program("eval", lambda: build_program(recognizer, search.beam_size, search.allowed))
     for line in [f"{recognizer.model}, {runner.how}; {source.origin}", *notes_on(source, recognizer)]:
-        console.print(line, markup=False)
+        console.print(line)
     rows = runner.engine.shared_rows(flags.test_batch_size)
     accuracy = measure(
         runner.engine,

@@ -82,7 +82,7 @@ def calibrated(opened: Opened[Recognizer], flags: Flags) -> Recognizer:
     found = replace(plain, calibration=calibration_of(table["confidence"], table["exact"]))
     after = np.array([found.calibrated(one) for one in table["confidence"].tolist()])
     errors = [reliability(sure, table["exact"])[1] for sure in (table["confidence"], after)]
-    console.print(f"expected calibration error {errors[0]:.4f}, calibrated {errors[1]:.4f}", markup=False)
+    console.print(f"expected calibration error {errors[0]:.4f}, calibrated {errors[1]:.4f}")
     return found
 
 

@@ -92,7 +92,7 @@ def main(flags: Flags) -> list[dict[str, Any]]:
     endless = any(map(media.is_moving, names))
     runner = Runner(opened, flags, runs=None if endless else max(len(names), 1))
     program = runner.program("infer", build, made_of)
-    console.print(f"{recognizer.model}, {runner.how}", markup=False)
+    console.print(f"{recognizer.model}, {runner.how}")
     unreadable: list[DataError] = []
     found = named_pictures(flags, recognizer, names, unreadable.append)
     how = tries(inverted=flags.try_inverted, rotated=flags.try_rotated)
@@ -154,7 +154,7 @@ def write_all(
                 record = {"image": place, **word.to_record()}
                 write(record)
                 records.append(record)
-                console.print(f"{place}: {word.text}  {word.confidence:.3f}", markup=False)
+                console.print(f"{place}: {word.text}  {word.confidence:.3f}")
                 if len(shown) < ON_SHEET:
                     spans = [(begin, end) for _, _, begin, end in word.characters]
                     shown.append(pictures.draw_places(word.how(picture), spans, word.text if spans else ""))

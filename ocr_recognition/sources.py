@@ -261,12 +261,12 @@ def check_words(flags: DataFlags, recognizer: Recognizer) -> None:
     total = 0
     for part, (path, images) in listed.items():
         if path is None and (folder := written(flags.data_dir, part)) is not None:
-            console.print(f"{part}: {len(read_set(folder)):,} written words of {folder}", markup=False)
+            console.print(f"{part}: {len(read_set(folder)):,} written words of {folder}")
             continue
         words = named_words(flags.data_dir, part, path, images)
         lines, faults = check(words, recognizer.preprocess, labelling)
         total += faults
         for line in [f"{part}:", *lines]:
-            console.print(line, markup=False)
+            console.print(line)
     if total:
         raise DataError(f"{total} faults in the words, listed above")

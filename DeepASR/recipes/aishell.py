@@ -185,7 +185,7 @@ def test(flags: Flags) -> None:
         acoustic_scale=path.read_text(encoding="ascii").strip(), output_dir=results)  # fmt: skip
     own = json.loads((results / "result.json").read_text(encoding="utf-8"))["cer"]
     for name, rate in sorted({**PUBLISHED, "this run, measured": own}.items(), key=lambda item: -item[1]):
-        console.print(f"{rate:6.2f} %  {name}{'' if name.startswith('this') else ' (published)'}", markup=False)
+        console.print(f"{rate:6.2f} %  {name}{'' if name.startswith('this') else ' (published)'}")
 
 
 if __name__ == "__main__":

@@ -90,7 +90,7 @@ def tables(flags: Flags) -> None:
     words = read_lexicon(flags.dictionary or dictionary_of_pocketsphinx()).words
     strange = {word for name in files for word in texts[name] if word not in words}
     if strange:
-        console.print(f"{len(strange)} words have no pronunciation: {' '.join(sorted(strange))}", markup=False)
+        console.print(f"{len(strange)} words have no pronunciation: {' '.join(sorted(strange))}")
     known = {name.replace("/", "_"): texts[name] for name in files if not strange & set(texts[name])}
     places = {name.replace("/", "_"): path for name, path in files.items()}
     names = [list(known)[number] for number in np.random.default_rng(flags.seed).permutation(len(known))]

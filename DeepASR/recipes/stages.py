@@ -55,7 +55,7 @@ def run(name: str, *words: str, **values: object) -> str:
         told = []
         for line in process.stdout:
             told.append(line)
-            console.print(line.rstrip("\n"), markup=False, highlight=False)
+            console.print(line.rstrip("\n"))
     if process.returncode:
         raise UserError(
             f"{name}.py ended with {process.returncode}; mend what it says, and run this again to go on from here"
@@ -87,7 +87,7 @@ def remade(folder: Path) -> Path:
             number += 1
         with writing(folder):
             folder.rename(aside)
-        console.print(f"{folder} of an earlier run is {aside} now", markup=False)
+        console.print(f"{folder} of an earlier run is {aside} now")
     return folder
 
 

@@ -70,8 +70,8 @@ def main(flags: Flags) -> int:
             with writing(path):
                 soundfile.write(path, 0.6 * sound / max(np.abs(sound).max(), 1e-9), RATE, subtype="PCM_16")
             count += 1
-        console.print(f"{name}: {', '.join(sorted({voice for voice, _ in takes}))}", markup=False)
-    console.print(f"{count} recordings written to {folder}", markup=False)
+        console.print(f"{name}: {', '.join(sorted({voice for voice, _ in takes}))}")
+    console.print(f"{count} recordings written to {folder}")
     return count
 
 

@@ -84,7 +84,7 @@ def main(flags: Flags) -> dict[str, float]:
     program = build(sizes, flags.learning_rate)
     engine, reason = create(flags.engine, flags.device, flags.precision, flags.seed, programs=[program])
     engine.load(initial(program, flags.seed))
-    console.print(f"engine {engine.name} on {engine.device} ({reason})", markup=False)
+    console.print(f"engine {engine.name} on {engine.device} ({reason})")
     seconds, frames, feed = [], [], {}
     lengths: set[tuple[int, ...]] = set()
     for number, feed in enumerate(batches(flags, part)):
@@ -97,7 +97,7 @@ def main(flags: Flags) -> dict[str, float]:
         seconds.append(time.perf_counter() - began)
         frames.append(int(feed["length"].sum()))
         shown = f", loss {outputs['loss']:.4f} accuracy {outputs['accuracy']:.4f}" if flags.print_train_acc else ""
-        console.print(f"batch {number}: {frames[-1]} frames, {seconds[-1]:.4f} s{shown}", markup=False)
+        console.print(f"batch {number}: {frames[-1]} frames, {seconds[-1]:.4f} s{shown}")
     timed = slice(flags.first_batches_to_skip, None)
     if not seconds[timed]:
         raise UserError(f"the data make {len(seconds)} batches, all of which are skipped: give fewer to skip")
@@ -105,9 +105,7 @@ def main(flags: Flags) -> dict[str, float]:
         "seconds_a_batch": float(np.mean(seconds[timed])),
         "frames_per_second": sum(frames[timed]) / sum(seconds[timed]),
     }
-    console.print(
-        f"{result['seconds_a_batch']:.4f} s a batch, {result['frames_per_second']:.0f} frames/s", markup=False
-    )
+    console.print(f"{result['seconds_a_batch']:.4f} s a batch, {result['frames_per_second']:.0f} frames/s")
     if flags.sorted_key != "None":
         profile(program, engine.state(), feed, PADDLES_KEYS[flags.sorted_key])
     return result

@@ -65,15 +65,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     shown = []
     for show in known:
         if not args.tasks or show.task in args.tasks:
-            console.print(f"{show.title} ({show.task})", markup=False)
+            console.print(f"{show.title} ({show.task})")
             shown.append(run(show, args.output_dir.resolve() / show.task))
-            console.print(f"{shown[-1].text}\n{shown[-1].seconds:.1f} s\n", markup=False)
+            console.print(f"{shown[-1].text}\n{shown[-1].seconds:.1f} s\n")
     page = write_page(args.output_dir.resolve(), shown)
-    console.print(
-        f"all of it: {page}, and in one picture: {draw_all(args.output_dir / 'demo.png', shown)}", markup=False
-    )
+    console.print(f"all of it: {page}, and in one picture: {draw_all(args.output_dir / 'demo.png', shown)}")
     if failed := [item.show.task for item in shown if item.failed]:
-        console.print(f"failed: {', '.join(failed)}", markup=False)
+        console.print(f"failed: {', '.join(failed)}")
         sys.exit(1)
 
 

@@ -78,3 +78,12 @@ def test_what_a_message_quotes_is_short_and_commands_no_terminal():
     first, second = shown.split("\n")
     assert first.startswith("list.txt:1: 999") and first.endswith("999 is no label") and len(first) < 1000
     assert second == "second line \\x1b[2J\\x00"
+
+
+def test_what_is_printed_stays_as_it_is():
+    """Brackets are styles to rich, and words between colons pictures: a sentence in a table lost them, or was an error."""
+    text = "[y/N] [bold] [/b] :cat:"
+    code = f"from fluid.run import show_summary\nconsole.print({text!r})\nshow_summary('[/i]', {{'[a]': {text!r}}})"
+    status, said, complaint = run(code)
+    assert (status, said.count(text), complaint) == (0, 2, "")
+    assert "[/i]" in said and "[a]" in said

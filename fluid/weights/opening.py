@@ -254,4 +254,4 @@ def _shown(path: Path) -> str:
 
 
 def _print(line: str) -> None:
-    console.print(line, markup=False)
+    console.print(line)

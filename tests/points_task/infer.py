@@ -48,7 +48,7 @@ def main(flags: Flags) -> np.ndarray | None:
         runner.engine.run(runner.program("infer", build), {"point": parse_points(flags.points)})["logits"]
     )
     for words, (below, above) in zip(flags.points, logits, strict=True):
-        console.print(f"{words}: {'above' if above > below else 'below'}", markup=False)
+        console.print(f"{words}: {'above' if above > below else 'below'}")
     return logits
 
 
