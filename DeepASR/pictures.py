@@ -6,7 +6,7 @@ from DeepASR.decoding.lexicon import STATES, Lexicon
 from DeepASR.features import FRAME_SHIFT
 from DeepASR.forced_alignment import Alignment
 from fluid.pictures import Panel
-from fluid.plots import new_figure
+from fluid.plots import new_figure, plain
 from fluid.records import writing
 
 import numpy as np
@@ -30,7 +30,7 @@ def draw_alignment(path: Path, posterior: np.ndarray, alignment: Alignment, lexi
     axis.step(FRAME_SHIFT * np.arange(len(rows)), rows, where="post", color="tab:red", lw=1)
     for _, start, _ in alignment.spans():
         axis.axvline(FRAME_SHIFT * start, color="grey", lw=0.5)
-    axis.set_yticks(range(len(phones)), [lexicon.phones[phone] for phone in phones], fontsize=8)
+    axis.set_yticks(range(len(phones)), [plain(lexicon.phones[phone]) for phone in phones], fontsize=8)
     axis.set_xlabel("seconds; grey: a word begins")
     with writing(path):
         figure.savefig(path, dpi=100)

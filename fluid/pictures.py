@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fluid.plots import new_figure
+from fluid.plots import new_figure, plain
 from fluid.records import writing
 
 import numpy as np
@@ -94,8 +94,9 @@ def draw_confusion(path: Path, confusion: np.ndarray, names: Sequence[str], *, t
     axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axis.set(xlabel="predicted", ylabel="true", title=title)
     if classes <= MOST_CLASSES:
-        axis.set_xticks(range(classes), names, rotation=60, ha="right", fontsize=8)
-        axis.set_yticks(range(classes), names, fontsize=8)
+        drawn = [plain(name) for name in names]
+        axis.set_xticks(range(classes), drawn, rotation=60, ha="right", fontsize=8)
+        axis.set_yticks(range(classes), drawn, fontsize=8)
     if classes <= MOST_COUNTED:
         for row, column in np.ndindex(confusion.shape):
             if confusion[row, column]:

@@ -18,3 +18,8 @@ def new_figure(width: float, height: float, columns: int = 1) -> tuple["Figure",
 
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(1, columns)
+
+
+def plain(text: str) -> str:
+    """What matplotlib draws as `text`, which may have dollar signs: they would start a formula, which few names are."""
+    return text.replace("$", r"\$")

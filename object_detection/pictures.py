@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fluid.pictures import draw_confusion, most_confused
-from fluid.plots import new_figure
+from fluid.plots import new_figure, plain
 from fluid.records import writing
 from object_detection import boxes as box
 from object_detection.annotations import DataSet, Objects
@@ -71,7 +71,7 @@ def draw_precision_recall(path: Path, curves: Sequence[Curve], class_names: Sequ
         f1, score = best_threshold(curve)
         color = np.array(color_of(number)) / 255
         average = curve.average_precision("integral")
-        label = f"{class_names[number]} AP {average:.3f}, F1 {f1:.2f} from {score:.2f}"
+        label = f"{plain(class_names[number])} AP {average:.3f}, F1 {f1:.2f} from {score:.2f}"
         axis.step([0, *curve.recall], [1, *curve.precision], where="post", color=color, lw=1.5, label=label)
         if f1:
             at = int(np.flatnonzero(curve.scores >= score)[-1])

@@ -106,3 +106,14 @@ def test_a_full_disk_is_told_with_the_file(draw, tmp_path: Path) -> None:
     path.symlink_to("/dev/full")
     with pytest.raises(UserError, match=r"drawn.png: cannot be written \(No space left on device\)"):
         draw(path)
+
+
+def test_names_with_dollar_signs_are_no_formulas(tmp_path):
+    figure, axis = plots.new_figure(3, 3)
+    axis.set_title(plots.plain("$x$ and $5"))
+    figure.savefig(tmp_path / "text.png")
+    raw, axis = plots.new_figure(3, 3)
+    axis.set_title("$x$ and $5", parse_math=False)
+    raw.savefig(tmp_path / "same.png")
+    assert (pixels(tmp_path / "text.png") == pixels(tmp_path / "same.png")).all()
+    draw_confusion(tmp_path / "confusion.png", np.eye(2, dtype=int), ["$_$", r"$\price$"])
