@@ -1,4 +1,4 @@
-"""Train ICNet.
+"""Train ICNet, which says what each pixel of a picture of a street shows.
 
 python train.py                                                     drawn streets, some minutes on a CPU
 python train.py --data_dir CITYSCAPES --recipe 2018                 Cityscapes as in 2018
