@@ -26,7 +26,7 @@ from DeepASR.metrics import Unit
 from fluid.errors import DataError, UserError
 from fluid.files import read_plain
 from fluid.records import refuse_existing
-from fluid.text import read_lines
+from fluid.text import number_of, read_lines
 
 import numpy as np
 
@@ -159,7 +159,9 @@ def open_part(folder: Path, corpus: Corpus) -> Part:
             raise DataError(f"{folder / what}: lacks {', '.join(missing[:5])}{' ...' if missing[5:] else ''}")
     for name, pdfs in alignments.items():
         if name not in lengths or len(pdfs) != lengths[name]:
-            raise DataError(f"{folder}/ali.gz: {name}: {len(pdfs)} labels for {lengths.get(name, 0)} frames")
+            raise DataError(
+                f"{folder}/ali.gz: {name}: {number_of(len(pdfs), 'label')} for {number_of(lengths.get(name, 0), 'frame')}"
+            )
         if len(pdfs) and not 0 <= pdfs.min() <= pdfs.max() < corpus.class_num:
             raise DataError(
                 f"{folder}/ali.gz: {name}: classes {pdfs.min()} to {pdfs.max()} where there are {corpus.class_num}"

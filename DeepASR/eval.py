@@ -30,6 +30,7 @@ from fluid.errors import DataError
 from fluid.records import write_result
 from fluid.run import console, script
 from fluid.signals import leave_if_stopped
+from fluid.text import number_of
 
 import numpy as np
 
@@ -66,7 +67,7 @@ def main(flags: Flags) -> dict[str, float]:
     if recogniser.lexicon is None and flags.graphs is None and corpus.graph is not None:
         flags = replace(flags, graphs=corpus.graph, vocabulary=corpus.folder / "words.txt")
     decoder = open_decoder(recogniser, flags)
-    console.print(f"{network.how}; {len(part)} utterances of {part.folder}")
+    console.print(f"{network.how}; {number_of(len(part), 'utterance')} of {part.folder}")
     posteriors = {}
     for name, posterior in network.posteriors(part.items(), part.speakers):
         leave_if_stopped(network.engine)
@@ -88,7 +89,7 @@ def main(flags: Flags) -> dict[str, float]:
     if "loss" in result:
         console.print(f"frame accuracy {result['frame_accuracy']:.2f} %, cross-entropy {result['loss']:.4f}")
     if incomplete:
-        console.print(f"{incomplete} utterances ended where the graph does not")
+        console.print(f"ended where the graph does not: {number_of(incomplete, 'utterance')}")
     if flags.output_dir is not None:
         low, high = rates.interval()
         found = {**result, "interval": [100 * low, 100 * high]}

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from DeepASR.decoding.lexicon import SILENCE, STATES, Lexicon
 from fluid.errors import DataError
+from fluid.text import number_of
 
 import numpy as np
 
@@ -75,7 +76,9 @@ def align_words(scores: np.ndarray, lexicon: Lexicon, words: Sequence[str]) -> A
     """
     chain = make_chain(lexicon, words)
     if len(scores) < chain.shortest:
-        raise DataError(f"{len(scores)} frames are too few for its {len(words)} words, which need {chain.shortest}")
+        raise DataError(
+            f"{number_of(len(scores), 'frame')} for its {number_of(len(words), 'word')}, too few: {chain.shortest} are needed"
+        )
     if np.isnan(scores).any():
         raise DataError("a score is not a number")
     states, score = best_path(scores, chain)

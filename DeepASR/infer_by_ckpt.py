@@ -28,6 +28,7 @@ from fluid.config import defaults
 from fluid.errors import UserError
 from fluid.records import make_folder, writing
 from fluid.run import console, script
+from fluid.text import number_of
 
 import numpy as np
 
@@ -74,7 +75,7 @@ def main(flags: Flags) -> dict[str, str]:
     with writing(flags.decode_to_path):
         lines = "".join(f"{name} {text}\n" for name, text in heard.items())
         flags.decode_to_path.write_text(lines, encoding="utf-8")
-    console.print(f"{len(heard)} utterances written to {flags.decode_to_path}")
+    console.print(f"{number_of(len(heard), 'utterance')} written to {flags.decode_to_path}")
     return heard
 
 

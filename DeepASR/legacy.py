@@ -19,7 +19,7 @@ from DeepASR.kaldi.package import read as read_by_package
 from DeepASR.kaldi.tables import read_archive, read_script
 from fluid.errors import DataError
 from fluid.files import read_plain
-from fluid.text import read_lines
+from fluid.text import number_of, read_lines
 
 import numpy as np
 
@@ -31,7 +31,7 @@ def read_list(path: Path, *, labels: bool = False) -> Iterator[tuple[str, np.nda
     """(name, features [frames, dim]) or (name, labels [frames]) of a list. Raises DataError (FILE:LINE)."""
     names = [line.strip() for line in read_lines(path) if line.strip()]
     if not names or len(names) % 2:
-        raise DataError(f"{path}: {len(names)} files, where a .bin and its .desc are expected in turn")
+        raise DataError(f"{path}: {number_of(len(names), 'file')}, where a .bin and its .desc are expected in turn")
     seen: dict[str, Path] = {}
     for binary, description in zip(names[::2], names[1::2]):
         place = _near(description, path)
@@ -112,7 +112,9 @@ def read_labelled(features_list: Path, labels_list: Path, class_num: int) -> Par
     features, labels = dict(read_list(features_list)), dict(read_list(labels_list, labels=True))
     for name, array in features.items():
         if name not in labels or len(labels[name]) != len(array):
-            raise DataError(f"{labels_list}: {name}: {len(labels.get(name, ()))} labels for {len(array)} frames")
+            raise DataError(
+                f"{labels_list}: {name}: {number_of(len(labels.get(name, ())), 'label')} for {number_of(len(array), 'frame')}"
+            )
         if not np.isfinite(array).all():
             raise DataError(f"{features_list}: {name}: a feature is not a number")
         if labels[name].min() < 0 or labels[name].max() >= class_num:

@@ -15,6 +15,7 @@ from DeepASR.transforms import DELTAS, read_statistics
 from fluid import weights
 from fluid.errors import DataError
 from fluid.files import read_plain
+from fluid.text import number_of
 from fluid.weights import Bare, Opened, Report, load_into
 
 import numpy as np
@@ -59,7 +60,7 @@ def _completed(recogniser: Recogniser, flags: NetworkFlags) -> Recogniser:
         prior = read_log_prior(flags.log_prior)
         if len(prior) != recogniser.sizes.class_num:
             raise DataError(
-                f"{flags.log_prior}: {len(prior)} numbers where the network has {recogniser.sizes.class_num} classes"
+                f"{flags.log_prior}: {number_of(len(prior), 'number')} where the network has {recogniser.sizes.class_num} classes"
             )
         recogniser = dataclasses.replace(recogniser, log_prior=prior)
     return recogniser

@@ -27,6 +27,7 @@ from fluid.config import Was
 from fluid.errors import DataError, UserError
 from fluid.records import refuse_existing, writing
 from fluid.run import console, script
+from fluid.text import number_of
 
 import numpy as np
 
@@ -103,18 +104,18 @@ def read_part(
             frames, wrong = _common_frames(len(features), len(pdfs))
             kept[name] = pdfs[:frames]
             if wrong is None and len(features) != len(pdfs):
-                cut.append(f"{name}: {len(features)} frames of features, {len(pdfs)} of alignment")
+                cut.append(f"{name}: {number_of(len(features), 'frame')} of features, {len(pdfs)} of alignment")
         if wrong is None:
             lengths[name], width = frames, features.shape[1]
         else:
             problems.append(f"{name}: {wrong}")
     if problems and not leave_out:
         raise DataError(
-            f"{folder}: {len(problems)} utterances cannot be used:\n{listing(problems)}\nmend them, or give --leave_out"
+            f"{folder}: cannot use {number_of(len(problems), 'utterance')}:\n{listing(problems)}\nmend them, or give --leave_out"
         )
     for what, lines in (("left out", problems), ("cut to the shorter", cut)):
         if lines:
-            console.print(f"{folder}: {len(lines)} utterances are {what}:\n{listing(lines)}")
+            console.print(f"{folder}: {number_of(len(lines), 'utterance')} {what}:\n{listing(lines)}")
     if width is None:
         raise DataError(f"{folder}/feats.scp: no utterance is left")
     tables = [{name: table[name] for name in lengths if name in table} for table in (texts, speakers, kept)]
@@ -163,10 +164,13 @@ def _common_frames(features: int, labels: int) -> tuple[int, str | None]:
         return min(features, labels), None
     if labels and abs(features / labels - round(features / labels)) * labels <= round(features / labels) >= 2:
         return 0, (
-            f"{features} frames and {labels} labels: an alignment of one frame in {round(features / labels)} or so, as chain "
+            f"{number_of(features, 'frame')} and {number_of(labels, 'label')}: an alignment of one frame in {round(features / labels)} or so, as chain "
             "models have; align with a model of all frames"
         )
-    return 0, f"{features} frames and {labels} labels: features and alignment of different data"
+    return (
+        0,
+        f"{number_of(features, 'frame')} and {number_of(labels, 'label')}: features and alignment of different data",
+    )
 
 
 def _pdfs(name: str, ids: np.ndarray, model: TransitionModel, where: Path | None) -> np.ndarray:
@@ -193,7 +197,7 @@ def read_kaldi_graph(folder: Path, model: TransitionModel | None, class_num: int
     used = dict.fromkeys(word for part in parts.values() for text in part.texts.values() for word in text.split())
     if missing := [word for word in used if word not in words]:
         console.print(
-            f"{folder / 'words.txt'}: lacks {len(missing)} words of the texts, which will be errors: {' '.join(missing)}",
+            f"{folder / 'words.txt'}: lacks {number_of(len(missing), 'word')} of the texts, which will be errors: {' '.join(missing)}",
         )
     return graph
 

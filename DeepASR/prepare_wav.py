@@ -32,6 +32,7 @@ from fluid.config import Count, Seed, Share, Was
 from fluid.errors import DataError, UserError
 from fluid.records import refuse_existing
 from fluid.run import console, script
+from fluid.text import number_of
 
 import numpy as np
 
@@ -132,7 +133,7 @@ def find(folder: Path, names: Collection[str]) -> dict[str, Path]:
 def refuse_missing(folder: Path, files: Mapping[str, Path | None]) -> None:
     """Raise DataError that lists the recordings that are not there."""
     if missing := [name for name, path in files.items() if path is None or not path.exists()]:
-        raise DataError(f"{folder}: {len(missing)} recordings of text are not there:\n{listing(missing)}")
+        raise DataError(f"{folder}: lacks {number_of(len(missing), 'recording')} of text:\n{listing(missing)}")
 
 
 def share_out(speakers: dict[str, str], held_out: tuple[float, float], seed: int) -> dict[str, list[str]]:
@@ -140,12 +141,12 @@ def share_out(speakers: dict[str, str], held_out: tuple[float, float], seed: int
     everybody = sorted(set(speakers.values()))
     if len(everybody) < 3:
         raise DataError(
-            f"{len(everybody)} speakers cannot be shared out to train, dev and test: three are needed at least"
+            f"{number_of(len(everybody), 'speaker')} cannot be shared out to train, dev and test: three are needed at least"
         )
     order = [everybody[number] for number in np.random.default_rng(seed).permutation(len(everybody))]
     dev, test = (max(1, round(share * len(order))) for share in held_out)
     if dev + test >= len(order):
-        raise DataError(f"--held_out leaves none of {len(order)} speakers to train on")
+        raise DataError(f"--held_out leaves none of {number_of(len(order), 'speaker')} to train on")
     groups = {"dev": set(order[:dev]), "test": set(order[dev : dev + test]), "train": set(order[dev + test :])}
     return {part: [name for name in speakers if speakers[name] in groups[part]] for part in PARTS}
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from DeepASR.corpus import Part
 from DeepASR.metrics import Counts, ErrorRates, Unit
 from fluid.run import console, show
+from fluid.text import number_of
 
 from rich.table import Table
 
@@ -15,7 +16,7 @@ def summary(rates: ErrorRates, unit: Unit) -> str:
     return (
         f"{unit.upper()} {100 * total.rate:.2f} % ({total.errors}/{total.length}: {total.substitutions} substituted, "
         f"{total.deletions} left out, {total.insertions} put in), 95 % interval {100 * low:.2f} to {100 * high:.2f}, "
-        f"{len(rates.utterances)} utterances"
+        f"{number_of(len(rates.utterances), 'utterance')}"
     )
 
 
@@ -28,7 +29,7 @@ def print_rates(rates: ErrorRates, unit: Unit, part: Part, worst: int) -> None:
         show(table)
     print_worst(rates, part.texts, worst)
     if rates.missing:
-        console.print(f"{len(rates.missing)} utterances have no hypothesis, which counts as deletions")
+        console.print(f"without a hypothesis, which counts as deletions: {number_of(len(rates.missing), 'utterance')}")
     console.print(summary(rates, unit))
 
 

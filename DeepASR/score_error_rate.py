@@ -20,6 +20,7 @@ from fluid import config as configuration
 from fluid.config import Natural
 from fluid.errors import UserError
 from fluid.run import console, script
+from fluid.text import number_of
 
 
 @dataclass
@@ -52,7 +53,7 @@ def main(flags: Flags) -> ErrorRates:
         f"{len(rates.unknown)} not presented in ref.",
     )
     if rates.missing:
-        console.print(f"{len(rates.missing)} sentences of ref are not in hyp and count as deletions")
+        console.print(f"not in hyp, which counts as deletions: {number_of(len(rates.missing), 'sentence')} of ref")
     console.print(summary(rates, unit))
     return rates
 

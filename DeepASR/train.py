@@ -36,6 +36,7 @@ from fluid.pictures import draw_curves
 from fluid.run import Run, events, script, show_summary
 from fluid.schedule import Exponential
 from fluid.session import Length, Session, Settled, fingerprint, settle
+from fluid.text import number_of
 from fluid.trainer import Outcome
 from fluid.weights import Opened, Report, load_into
 
@@ -315,7 +316,9 @@ def announce(session: Session, recogniser: Recogniser, source: Utterances, dev: 
         f"{sizes.class_num} classes; {recogniser.about.get('language', 'data of your own')}"
     )
     lengths = ", ".join(map(str, source.buckets.edges))
-    session.run.say(f"{len(source)} utterances or pieces to train on, padded to {lengths} frames; {len(dev)} of dev")
+    session.run.say(
+        f"to train on {number_of(len(source), 'utterance or piece', 'utterances or pieces')}, padded to {lengths} frames; {len(dev)} of dev"
+    )
 
 
 def deciding_rates(newbob: Newbob, evaluate: Evaluator, meta: Meta) -> Callable[[], dict[str, float]]:

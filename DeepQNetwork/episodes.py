@@ -6,6 +6,7 @@ from typing import Any
 
 from DeepQNetwork.agent import Agent
 from DeepQNetwork.environments import Environment
+from fluid.text import number_of
 
 import numpy as np
 
@@ -38,7 +39,7 @@ class Scores:
         result = self.result()
         return (
             f"mean {result['score']:.2f} +- {result['deviation']:.2f} (min {result['minimum']:g}, max {result['maximum']:g}) "
-            f"over {result['episodes']} episodes at epsilon {self.epsilon:g}"
+            f"over {number_of(len(self.returns), 'episode')} at epsilon {self.epsilon:g}"
         )
 
 

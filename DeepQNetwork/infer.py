@@ -27,6 +27,7 @@ from fluid.interface import Interface
 from fluid.records import json_lines
 from fluid.run import console, script
 from fluid.runner import Runner, run_arrays
+from fluid.text import number_of
 
 
 @dataclass
@@ -81,7 +82,7 @@ def main(flags: Flags) -> list[dict[str, Any]]:
             write=write,
         )
     if recorder is not None:
-        console.print(f"{flags.video}: {recorder.frames} frames at {rate}/s")
+        console.print(f"{flags.video}: {number_of(recorder.frames, 'frame')} at {rate}/s")
     return records
 
 

@@ -34,6 +34,7 @@ from fluid.pictures import draw_curves
 from fluid.run import OUTPUT, Run, console, events, script, show_summary
 from fluid.session import Session, settle
 from fluid.signals import leave_if_stopped
+from fluid.text import number_of
 from fluid.weights import Report, load_into
 
 import numpy as np
@@ -116,7 +117,7 @@ def train_seeds(flags: Flags) -> list[Outcome]:
     }
     bests = np.array([max(own.values()) for own in scores.values()])
     rows["best, all seeds"] = f"median {np.median(bests):.1f} ({bests.min():.1f} to {bests.max():.1f})"
-    show_summary(f"{flags.env}, evaluations of {len(scores)} seeds", rows)
+    show_summary(f"{flags.env}, evaluations of {number_of(len(scores), 'seed')}", rows)
     console.print(f"curves: {pictures.draw_band(folder / 'seeds.png', scores, title=flags.env)}")
     return outcomes
 

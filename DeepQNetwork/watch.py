@@ -8,6 +8,7 @@ from DeepQNetwork.episodes import Player
 from DeepQNetwork.video import Recorder
 from fluid.records import Write
 from fluid.run import console
+from fluid.text import number_of
 
 import numpy as np
 
@@ -64,7 +65,9 @@ def watch(
             )
             write(records[-1])
             if say:
-                console.print(f"episode {len(records)}: score {total:g} after {steps} steps{'' if over else ' (cut)'}")
+                console.print(
+                    f"episode {len(records)}: score {total:g} after {number_of(steps, 'step')}{'' if over else ' (cut)'}"
+                )
         observation, first = step.observation, step.first
     if screen is not None:
         screen.close()

@@ -6,6 +6,7 @@ import inspect
 import re
 
 from . import operators
+from .errors import number_of
 from .layers import Node
 from .names import BUILTINS, MODULES, Names, comment, literal, quoted
 from .translate import Translation
@@ -45,7 +46,7 @@ def module_source(translation: Translation, source: str) -> str:
     total = sum(_count(p.shape) for p in translation.parameters.values())
     shapes = {name: translation.free_shapes[name] for name in network.inputs}
     lines = [
-        f'"""{comment(network.name or class_name)}: {len(translation.nodes)} layers, {total:,} parameters.',
+        f'"""{comment(network.name or class_name)}: {number_of(len(translation.nodes), "layer")}, {number_of(total, "parameter")}.',
         "",
         f"Converted from the Caffe net {comment(source)} (phase {translation.phase}). `forward` follows the prototxt line by",
         "line and keeps Caffe's names: blob[name] is the blob of that name. This file is yours to edit; it needs Paddle only.",

@@ -16,6 +16,11 @@ class UnsupportedError(ConvertError):
     """A layer type, or an option of one, that has no translation."""
 
 
+def number_of(count: int, noun: str, plural: str | None = None) -> str:
+    """A count with its noun: `1 layer`, `2 layers`, `1,000 layers`. ``plural`` is that of a noun that takes more than an s."""
+    return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
+
+
 def check_is_file_itself(path: object, start: bytes) -> None:
     """Raises ConvertError where a file begins as what a failed download leaves in its place."""
     if start.startswith(b"version https://git-lfs"):

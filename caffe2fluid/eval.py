@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from caffe2fluid import images
 from caffe2fluid.converted import Converted, Predictor, open_converted
-from caffe2fluid.errors import ConvertError, run_script
+from caffe2fluid.errors import ConvertError, number_of, run_script
 from caffe2fluid.flags import parsed, parser_of
 from caffe2fluid.prototxt import read_bytes
 from caffe2fluid.storage import replaced_file
@@ -83,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
         found.append(ranks(scores, labels))
     rank = np.concatenate(found)
     result = {"acc1": float((rank < 1).mean()), "acc5": float((rank < 5).mean())}
-    print(f"{len(items)} images: top-1 {result['acc1']:.4f}, top-5 {result['acc5']:.4f}")
+    print(f"{number_of(len(items), 'image')}: top-1 {result['acc1']:.4f}, top-5 {result['acc5']:.4f}")
     if args.output_dir:
         folder = Path(args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)

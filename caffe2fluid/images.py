@@ -13,7 +13,7 @@ from PIL import Image
 
 from .caffemodel import read_mean
 from .converted import Converted
-from .errors import ConvertError
+from .errors import ConvertError, number_of
 from .prototxt import read_bytes
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
@@ -188,7 +188,7 @@ def _mean(flag: str | None, transform: dict, channels: int) -> np.ndarray | None
         except ValueError:
             raise ConvertError(f"--mean {flag}: write numbers, 104,117,123, or a .binaryproto or .npy file") from None
     if mean.ndim < 2 and mean.size not in (1, channels):
-        raise ConvertError(f"{mean.size} mean values for {channels} channels")
+        raise ConvertError(f"{number_of(mean.size, 'mean value')} for {number_of(channels, 'channel')}")
     shape = list(mean.shape)
     mean = mean.reshape(-1, 1, 1) if mean.ndim < 2 else mean[None] if mean.ndim == 2 else mean
     mean = mean[0] if mean.ndim == 4 and len(mean) == 1 else mean

@@ -9,7 +9,7 @@ import numpy as np
 import paddle
 
 from .caffemodel import Caffemodel, LayerWeights
-from .errors import ConvertError, UnsupportedError
+from .errors import ConvertError, UnsupportedError, number_of
 from .fields import of_layer
 from .free_sizes import find_free_sizes
 from .layers import LAYERS, Node
@@ -99,7 +99,7 @@ def _look_at_weights(weights: Caffemodel, result: Translation, allow_missing: bo
             f"\n  layers of the caffemodel that the prototxt does not have: {_list(strangers)}" if strangers else ""
         )
         raise ConvertError(
-            f"the caffemodel lacks {len(missing)} parameters: {_list(missing)}\n  {layers}{others}\n"
+            f"the caffemodel lacks {number_of(len(missing), 'parameter')}: {_list(missing)}\n  {layers}{others}\n"
             "If the net shall get new ones to be trained, add --allow_missing: they then start as their fillers say"
         )
     for node in lacking:
@@ -118,7 +118,7 @@ def _look_at_weights(weights: Caffemodel, result: Translation, allow_missing: bo
                 )
             elif not np.isfinite(np.sum(blob)) and not np.isfinite(blob).all():
                 count = int((~np.isfinite(blob)).sum())
-                result.notes.append(f"{layer.name}: {count} values of blob {index} are NaN or infinite")
+                result.notes.append(f"{layer.name}: NaN or infinite: {number_of(count, 'value')} of blob {index}")
         weights.release()
 
 
@@ -180,7 +180,7 @@ def _translate(network: Network, weights: dict[str, LayerWeights] | None, phase:
             break  # the shapes after it are unknown
         tops = scale.tops if scale else layer.tops
         if len(node.values) not in (0, len(tops)):
-            raise node.error(f"has {len(tops)} tops, {layer.type} gives {len(node.values)}")
+            raise node.error(f"has {number_of(len(tops), 'top')}, {layer.type} gives {len(node.values)}")
         for top, shape in zip(tops, node.output_shapes, strict=False):
             if top in layer.bottoms and shape != shapes[top]:
                 raise node.error(

@@ -24,6 +24,7 @@ from typing import Any, Protocol, Self
 
 from fluid.errors import DataError
 from fluid.reading import CHOICE, SHUFFLE, Ended, Feed, Reader, Sample, StreamReader, Task, generator
+from fluid.text import number_of
 from fluid.workers import Pool, empty_arrays
 
 import numpy as np
@@ -262,7 +263,7 @@ def _epochs_from(
     per_epoch = length // batch_size
     if per_epoch == 0:
         raise DataError(
-            f"{length} training samples do not fill one batch of {batch_size}: give a batch size of at most {length}"
+            f"{number_of(length, 'training sample')} cannot fill one batch of {batch_size}: give a batch size of at most {length}"
         )
     first = start // per_epoch
     return _epochs(plan, first, num_epochs), first * per_epoch
@@ -408,7 +409,7 @@ class Batches(Iterator[Batch]):
         if len(self._bad) > self._max_bad:
             shown = list(self._bad.values())[:5]
             raise DataError(
-                f"{len(self._bad)} unreadable training samples, more than the {self._max_bad} allowed:\n  "
+                f"{number_of(len(self._bad), 'unreadable training sample')}, more than the {self._max_bad} allowed:\n  "
                 + "\n  ".join(shown)
                 + ("\n  ..." if len(self._bad) > len(shown) else "")
             )

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fluid.errors import DataError
+from fluid.text import number_of
 from fluid.workers import Allocate, Layout
 
 import numpy as np
@@ -159,7 +160,9 @@ class StreamReader(Reader):
                 sample = next(self.coming)
             except StopIteration:
                 if task.index == 0:
-                    raise DataError(f"{number} training samples do not fill one batch of {len(task.whole)}") from None
+                    raise DataError(
+                        f"{number_of(number, 'training sample')} cannot fill one batch of {len(task.whole)}"
+                    ) from None
                 raise Ended from None
             except Exception as error:
                 error.add_note(f"while reading {self.where(number)}")

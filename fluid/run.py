@@ -28,6 +28,7 @@ from fluid import __version__, checkpoint, files
 from fluid import config as configuration
 from fluid.checkpoint import Meta, Resumed
 from fluid.errors import RecordsError, UserError
+from fluid.text import number_of
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -206,7 +207,9 @@ class Run:
     def say_left(self, pictures: Iterable[Path], *, skipped_samples: int = 0, note: str = "") -> None:
         """Say what the run leaves, how many samples could not be read, and what else there is to say of its best checkpoint."""
         if skipped_samples:
-            self.say(f"{skipped_samples} unreadable samples were replaced; the log names those that this process read")
+            self.say(
+                f"{number_of(skipped_samples, 'unreadable sample')} replaced; the log names what this process read"
+            )
         evaluated = (self.output_dir / checkpoint.BEST_FILE).exists()
         what = (
             f"the best one{note} at {self.output_dir / checkpoint.BEST_LINK}" if evaluated else "none of them evaluated"

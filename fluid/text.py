@@ -45,6 +45,11 @@ def read_json(path: str | Path) -> Any:
         raise DataError(f"{path}: not JSON ({error})") from None
 
 
+def number_of(count: int, noun: str, plural: str | None = None) -> str:
+    """A count with its noun: `1 image`, `2 images`, `1,000 images`. `plural` is that of a noun that takes more than an s."""
+    return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
+
+
 def as_text(name: str) -> str:
     """The name of a file as text, whatever the system takes it for: UTF-8, with bytes that are none by their numbers."""
     return os.fsencode(name).decode(errors="backslashreplace")

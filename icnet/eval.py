@@ -23,6 +23,7 @@ from fluid.interface import Interface
 from fluid.records import write_result
 from fluid.run import console, script
 from fluid.runner import Runner
+from fluid.text import number_of
 from icnet.classes import Classes
 from icnet.evaluation import Size, Views, by_size, confusion, role_of
 from icnet.metrics import accuracies, iou, only, scores
@@ -73,7 +74,9 @@ def main(flags: Flags) -> dict[str, float]:
     chosen = numbers_of(flags.classes, segmenter.classes)
     groups, views = by_size(pairs), Views(flags.flip, flags.scales, flags.window)
     runner = Runner(opened, flags, runs=sum(-(-len(group) // flags.test_batch_size) for group in groups.values()))
-    console.print(f"ICNet of width {segmenter.width:g}, {runner.how}; {len(pairs)} images of {pairs.origin}")
+    console.print(
+        f"ICNet of width {segmenter.width:g}, {runner.how}; {number_of(len(pairs), 'image')} of {pairs.origin}"
+    )
 
     @cache
     def program(size: Size) -> Interface:
@@ -92,7 +95,7 @@ def main(flags: Flags) -> dict[str, float]:
     result = scores(matrix, segmenter.classes)
     show_classes(matrix, segmenter.classes)
     print_scores(result, matrix, segmenter.classes)
-    console.print(f"{len(pairs)} images, {time.perf_counter() - began:.1f} s")
+    console.print(f"{number_of(len(pairs), 'image')}, {time.perf_counter() - began:.1f} s")
     if flags.output_dir is not None:
         found = {**result, "classes": by_class(matrix, segmenter.classes)}
         write_result(flags.output_dir, found, weights=opened.source, data=pairs.origin, samples=len(pairs))
@@ -136,7 +139,7 @@ def print_scores(result: dict[str, float], matrix: np.ndarray, classes: Classes)
     """The scores over all classes, and which these are."""
     occurring = int((matrix.sum(axis=1) > 0).sum())
     console.print(
-        f"mean IoU {result['miou']:.4f} over the {occurring} of {len(classes)} classes that occur, pixel accuracy "
+        f"mean IoU {result['miou']:.4f} over the {occurring} of {number_of(len(classes), 'class', 'classes')} that occur, pixel accuracy "
         f"{result['accuracy']:.4f}, mean accuracy {result['mean_accuracy']:.4f}, frequency weighted IoU {result['weighted_iou']:.4f}"
         + (f", mean IoU of categories {result['category_miou']:.4f}" if "category_miou" in result else "")
     )

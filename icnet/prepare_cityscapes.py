@@ -22,7 +22,7 @@ from fluid.config import Count, Was
 from fluid.errors import DataError
 from fluid.media import MAX_PIXELS
 from fluid.run import console, script
-from fluid.text import read_json
+from fluid.text import number_of, read_json
 from icnet.classes import CITYSCAPES, IGNORE
 from icnet.reader import PARTS, label_values
 
@@ -59,8 +59,8 @@ def main(flags: Flags) -> int:
         for source in sources:
             convert(source)
     lists = {part: write_list(flags.data_dir, part) for part in PARTS}
-    said = ", ".join(f"{part}.list of {count} pairs" for part, count in lists.items() if count)
-    console.print(f"{flags.data_dir}: {len(sources)} label files made; {said or 'no images, so no lists'}")
+    said = ", ".join(f"{part}.list of {number_of(count, 'pair')}" for part, count in lists.items() if count)
+    console.print(f"{flags.data_dir}: {number_of(len(sources), 'label file')} made; {said or 'no images, so no lists'}")
     return len(sources)
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from fluid import media
 from fluid.errors import DataError
 from fluid.media import EXTENSIONS, read_image, read_named
+from fluid.text import number_of
 from icnet.classes import CAMVID, CITYSCAPES, CLASS_FILE, IGNORE, Classes, read_classes
 from icnet.segmenter import MEAN
 from icnet.streets.files import drawn_streets
@@ -371,7 +372,7 @@ def _folders(folder: Path, split: str) -> tuple[list[str], list[str]]:
     chosen = [index for index in range(len(images)) if (index % VALIDATION == VALIDATION - 1) == (split != "train")]
     if len(images) < VALIDATION:
         raise DataError(
-            f"{folder}: {len(images)} pairs are too few to set some aside; make images/train and images/val"
+            f"{folder}: {number_of(len(images), 'pair')}, too few to set some aside; make images/train and images/val"
         )
     return [images[index] for index in chosen], [labels[index] for index in chosen]
 

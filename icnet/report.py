@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from fluid.pictures import Panel, draw_curves
 from fluid.run import Run, events, show, show_summary
+from fluid.text import number_of
 from fluid.trainer import Outcome
 from icnet import pictures
 from icnet.classes import IGNORE, Classes
@@ -33,7 +34,7 @@ def finish(run: Run, outcome: Outcome, evaluator: "Evaluator") -> None:
         drawn.append(draw_samples(folder / "samples.png", evaluator))
     drawn.append(draw_curves(folder / "curves.png", CURVES, events(folder, "train"), events(folder, "eval")))
     names = {"mean IoU": "miou", "pixel accuracy": "accuracy"}
-    show_summary(f"ICNet, {len(evaluator.pairs)} test images", outcome.summary("images", names))
+    show_summary(f"ICNet, {number_of(len(evaluator.pairs), 'test image')}", outcome.summary("images", names))
     run.say_left(drawn, skipped_samples=outcome.skipped_samples)
 
 

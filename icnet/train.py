@@ -25,6 +25,7 @@ from fluid.keeper import Evaluation
 from fluid.optimizers import OptimizerFlags, schedule
 from fluid.run import console, script
 from fluid.session import fingerprint, settle
+from fluid.text import number_of
 from fluid.trainer import Outcome
 from fluid.weights import Report
 from icnet.evaluation import Size, by_size, confusion, role_of
@@ -158,8 +159,8 @@ def main(flags: Flags) -> Outcome:
         load=(lambda state: start_from(flags, state)) if flags.pretrained_model else None,
     ) as session:
         session.run.say(
-            f"ICNet of width {flags.width:g}: {session.update.parameter_count:,} parameters, {len(segmenter.classes)} classes, "
-            f"{len(train_pairs)} training and {len(test_pairs)} test images"
+            f"ICNet of width {flags.width:g}: {session.update.parameter_count:,} parameters, {number_of(len(segmenter.classes), 'class', 'classes')}, "
+            f"{len(train_pairs)} training and {number_of(len(test_pairs), 'test image')}"
         )
         evaluator = Evaluator(engine, programs, flags, test_pairs, groups)
         return session.train(
@@ -196,7 +197,7 @@ def check_all(*parts: Pairs) -> None:
     faults = [fault for item in findings for fault in item.faults]
     if faults:
         console.print("\n".join(faults))
-        raise DataError(f"{parts[0].origin}: {len(faults)} faults in the label files, listed above")
+        raise DataError(f"{parts[0].origin}: {number_of(len(faults), 'fault')} in the label files, listed above")
 
 
 def augmentation(flags: Flags) -> Augment:

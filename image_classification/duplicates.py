@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator, Sequence
 
 from fluid.files import read_plain
+from fluid.text import number_of
 from image_classification.reader import ImageList
 
 MOST_IMAGES = 50_000
@@ -30,7 +31,7 @@ def remarks(train: ImageList, test: ImageList) -> Iterator[str]:
     both = [(copy, group[0]) for group in groups for copy in group if copy[0] == 1 and group[0][0] == 0]
     if both:
         shown = shortened([f"{name(copy)} is {name(first)}" for copy, first in both])
-        yield f"{len(both)} of {len(test)} test images are among the training images, too, so the accuracy says too much: {shown}"
+        yield f"among the training images, too: {len(both)} of {number_of(len(test), 'test image')}, so the accuracy says too much: {shown}"
     mixed = [group for group in groups if len({int(parts[part].labels[index]) for part, index in group}) > 1]
     if mixed:
         shown = shortened([" and ".join(dict.fromkeys(map(name, group))) for group in mixed])

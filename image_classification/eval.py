@@ -21,6 +21,7 @@ from fluid.metrics import measure
 from fluid.records import make_folder, write_result
 from fluid.run import console, script, show
 from fluid.runner import Runner
+from fluid.text import number_of
 from image_classification.classes import open_matched
 from image_classification.classifier import IMAGENET, SMALL, Classifier, NetworkFlags
 from image_classification.metrics import Accuracy
@@ -65,7 +66,7 @@ def main(flags: Flags) -> dict[str, float]:
     classifier = opened.facts
     images = open_matched(flags.data_dir, flags.split, classifier, flags.class_map)
     runner = open_runner(opened, flags, batches_for_all(len(images) * flags.views, flags.test_batch_size))
-    console.print(f"{classifier.model}, {runner.how}; {len(images)} images of {images.origin}")
+    console.print(f"{classifier.model}, {runner.how}; {number_of(len(images), 'image')} of {images.origin}")
     accuracy = count(runner, classifier, images, flags)
     result = accuracy.result()
     if flags.per_class:

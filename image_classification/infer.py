@@ -35,6 +35,7 @@ from fluid.pictures import draw_sheet
 from fluid.records import json_lines, say_written, set_aside
 from fluid.run import console, script
 from fluid.runner import Runner, run_arrays
+from fluid.text import number_of
 from image_classification.classes import with_labels_of
 from image_classification.classifier import IMAGENET, Classifier, NetworkFlags
 from image_classification.opening import open_classifier, open_runner
@@ -222,7 +223,7 @@ def write_results(folder: Path, records: list[dict[str, Any]], seen: list[np.nda
     draw_sheet(folder / "sheet.png", seen, captions, [record.get("correct") for record in shown])
     known = [record["correct"] for record in records if "correct" in record]
     if known:
-        console.print(f"top-1 {np.mean(known):.4f} of {len(known)} labelled images")
+        console.print(f"top-1 {np.mean(known):.4f} of {number_of(len(known), 'labelled image')}")
     say_written(folder, ["predictions.jsonl", "predictions.csv", "sheet.png"])
 
 

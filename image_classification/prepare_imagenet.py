@@ -34,6 +34,7 @@ from fluid import files
 from fluid.config import parse
 from fluid.errors import DataError, UserError
 from fluid.run import script
+from fluid.text import number_of
 
 import numpy as np
 import scipy.io
@@ -157,7 +158,9 @@ def main(flags: Flags) -> None:
                 unpack_images(archive, members, output_dir / "val", VAL_IMAGE, str(source_dir / VAL_TAR))
         val = sorted(os.listdir(output_dir / "val"))
         if len(val) != len(devkit.val_labels):
-            raise DataError(f"{output_dir / 'val'}: {len(val)} images, but the kit has {len(devkit.val_labels)} labels")
+            raise DataError(
+                f"{output_dir / 'val'}: {number_of(len(val), 'image')}, but the kit has {number_of(len(devkit.val_labels), 'label')}"
+            )
         train = (
             f"train/{wnid}/{name} {label}"
             for label, wnid in enumerate(devkit.ids)

@@ -25,7 +25,7 @@ from fluid.errors import DataError, UserError
 from fluid.files import read_plain
 from fluid.records import refuse_existing
 from fluid.run import script
-from fluid.text import as_text
+from fluid.text import as_text, number_of
 from image_classification.reader import ImageList, class_folders
 
 PARTS = ("train", "val", "test")
@@ -61,14 +61,14 @@ def main(flags: Flags) -> None:
         for part, indices in divided(own, flags).items():
             if not indices and (part == "train" or getattr(flags, f"{part}_share")):
                 raise DataError(
-                    f"{flags.source_dir / name}: {len(own)} different images are too few for a part `{part}`"
+                    f"{flags.source_dir / name}: {number_of(len(own), 'different image')}, too few for a part `{part}`"
                 )
             parts[part] += indices
     write(flags.output_dir, images, names, parts)
     shown = ", ".join(f"{len(parts[part])} {part}" for part in PARTS)
-    print(f"{flags.output_dir}: {shown} images of {len(names)} classes")
+    print(f"{flags.output_dir}: {shown} images of {number_of(len(names), 'class', 'classes')}")
     if copies := len(images) - len(groups):
-        print(f"{copies} copies of other pictures are in the same part as these")
+        print(f"in the same part as what they are copies of: {number_of(copies, 'picture')}")
     for _, indices in groups:
         if len({*images.labels[indices].tolist()}) > 1:
             print(f"note: one picture in several classes: {', '.join(images.path(index) for index in indices)}")

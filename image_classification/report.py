@@ -7,6 +7,7 @@ from typing import Any
 from fluid.errors import DataError
 from fluid.pictures import draw_confusion, draw_curves, draw_sheet, most_confused
 from fluid.run import Run, events, show_summary
+from fluid.text import number_of
 from fluid.trainer import Outcome
 from image_classification import pictures
 from image_classification.classifier import Classifier
@@ -29,7 +30,7 @@ def finish(run: Run, outcome: Outcome, measured: Accuracy, classifier: Classifie
     names = {"top-1": "acc1", "top-5": "acc5", "mean of the classes": "balanced_acc", "F1": "f1", "loss": "loss"}
     if classifier.class_dim <= 5:
         del names["top-5"]
-    show_summary(f"{classifier.model}, {measured.samples} test images", outcome.summary("images", names))
+    show_summary(f"{classifier.model}, {number_of(measured.samples, 'test image')}", outcome.summary("images", names))
     run.say_left(drawn, skipped_samples=outcome.skipped_samples, note=" (chosen by these very test images)")
 
 

@@ -28,6 +28,7 @@ from fluid.optimizers import OptimizerFlags, schedule
 from fluid.programs import Captured
 from fluid.run import console, script
 from fluid.session import Session, fingerprint, settle
+from fluid.text import number_of
 from fluid.trainer import Outcome
 from fluid.weights import Report
 from image_classification import recipes
@@ -200,7 +201,7 @@ def main(flags: Flags) -> Outcome:
     ) as session:
         session.run.say(
             f"{flags.model}: {session.update.parameter_count:,} parameters, {classifier.class_dim} classes, "
-            f"{len(train_source)} training and {len(test_source)} test images"
+            f"{len(train_source):,} training and {number_of(len(test_source), 'test image')}"
         )
         for remark in remarks(train_source.images, test_source.images) if flags.data_dir is not None else ():
             session.run.say(remark)
@@ -246,7 +247,7 @@ def names_for(class_dim: int, names: list[str] | None, data_dir: Path | None) ->
     names = names or []
     if data_dir is not None and len(names) < class_dim and (file := data_dir / "class_names.txt").is_file():
         raise DataError(
-            f"{file}: has {len(names)} names, one a line, and the network {class_dim} classes: "
+            f"{file}: has {number_of(len(names), 'name')}, one a line, and the network {number_of(class_dim, 'class', 'classes')}: "
             f"add the names of the others, or give --class_dim {len(names)}"
         )
     return names[:class_dim]

@@ -22,6 +22,7 @@ from fluid.metrics import measure
 from fluid.records import write_result
 from fluid.run import console, script
 from fluid.runner import Runner
+from fluid.text import number_of
 from neural_machine_translation.metrics import Perplexity, Quality, quality
 from neural_machine_translation.opening import open_together, refuse_nameless
 from neural_machine_translation.options import ALIASES, RETIRED, SEARCH, ModelFlags, with_pairs
@@ -70,9 +71,9 @@ def main(flags: Flags) -> Quality:
     measured = quality(hypotheses, references, tokenize=flags.tokenize, lowercase=flags.lowercase)
     result = replace(measured, loss=perplexity.loss)
     cut_off = sum(not best[0].complete for best in found)
-    console.print(f"{len(pairs)} pairs of {', '.join(pairs.files)}")
+    console.print(f"{number_of(len(pairs), 'pair')} of {', '.join(pairs.files)}")
     if cut_off:
-        console.print(f"{cut_off} translations reached --max_out_len and were cut off")
+        console.print(f"cut off at --max_out_len: {number_of(cut_off, 'translation')}")
     of_first = " of the first network" if others else ""
     console.print(
         f"perplexity{of_first} {perplexity.value:.3f} ({perplexity.loss:.4f} nats a word, {perplexity.words} words)"

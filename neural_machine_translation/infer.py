@@ -27,7 +27,7 @@ from fluid.interface import Interface
 from fluid.records import json_lines, make_folder
 from fluid.run import script
 from fluid.runner import Runner, run_arrays
-from fluid.text import decoded_lines
+from fluid.text import decoded_lines, number_of
 from fluid.weights import Opened
 from neural_machine_translation.guided import begun_lines, read_glossary, with_copies, with_terms
 from neural_machine_translation.lines import Line, Rules, Search, translate_lines
@@ -130,7 +130,7 @@ def translated(flags: Flags) -> Iterator[Line]:
         if known is None and not flags.interactive and count % window == 0:
             to_stderr(f"{count:,} lines, {count / (time.monotonic() - started):.1f} a second")
     if drawn:
-        to_stderr(f"{drawn} attention maps in {flags.attention_dir}")
+        to_stderr(f"{number_of(drawn, 'attention map')} in {flags.attention_dir}")
 
 
 def counted(lines: Iterator[tuple[str, str]], window: int) -> tuple[Iterator[tuple[str, str]], int | None]:

@@ -33,6 +33,7 @@ from fluid.config import Count, Natural, Seed, parse
 from fluid.errors import DataError, UserError
 from fluid.records import refuse_existing
 from fluid.run import script
+from fluid.text import number_of
 from neural_machine_translation.debian_origins import CATALOGUE, DICTIONARY, ORIGINS, Files, sentences, usable
 from neural_machine_translation.made_sentences import make
 from neural_machine_translation.reader import EMBEDDED, Pair, read_tsv
@@ -166,7 +167,7 @@ def fetch(packages: Iterable[str], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     missing = [name for name in packages if not glob.glob(str(folder / f"{name}_*.deb"))]
     if missing:
-        print(f"fetching {len(missing)} packages into {folder}")
+        print(f"fetching {number_of(len(missing), 'package')} into {folder}")
         try:
             subprocess.run(["apt-get", "download", "-q", *missing], cwd=folder, check=True)
         except (OSError, subprocess.CalledProcessError) as error:

@@ -20,7 +20,7 @@ from fluid.buckets import Buckets
 from fluid.data import PlainPlan, Plan
 from fluid.errors import DataError, UserError
 from fluid.finding import find
-from fluid.text import decoded_lines, each_line, read_lines
+from fluid.text import decoded_lines, each_line, number_of, read_lines
 from fluid.workers import Allocate
 from neural_machine_translation.indices import BOS, EOS
 from neural_machine_translation.vocabulary import SentencePiece, Vocabulary
@@ -80,7 +80,7 @@ def read_tsv(pattern: str | Path, *, expected: str = "a sentence, a tab and its 
         for number, line in enumerate(read_lines(name), 1):
             fields = line.split("\t")
             if len(fields) != 2:
-                raise DataError(f"{name}:{number}: {len(fields)} fields where {expected} are expected")
+                raise DataError(f"{name}:{number}: {number_of(len(fields), 'field')}, where {expected} are expected")
             pairs.sources.append(fields[0].strip())
             pairs.targets.append(fields[1].strip())
             pairs.places.append((len(pairs.files) - 1, number))

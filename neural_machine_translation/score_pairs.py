@@ -22,6 +22,7 @@ from fluid.errors import DataError, UserError
 from fluid.interface import Interface
 from fluid.run import script
 from fluid.runner import Runner
+from fluid.text import number_of
 from neural_machine_translation.opening import open_translator, refuse_nameless
 from neural_machine_translation.options import ALIASES, RETIRED, NetworkFlags, with_pairs
 from neural_machine_translation.reader import input_lines, used_buckets
@@ -84,7 +85,9 @@ def as_pair(place: str, line: str) -> tuple[str, str]:
     """Source and target of a line. Raises DataError (FILE:LINE) if it is not a pair."""
     pair = line.split("\t")
     if len(pair) != 2:
-        raise DataError(f"{place}: {len(pair)} fields where a sentence, a tab and its translation are expected")
+        raise DataError(
+            f"{place}: {number_of(len(pair), 'field')}, where a sentence, a tab and its translation are expected"
+        )
     return pair[0].strip(), pair[1].strip()
 
 

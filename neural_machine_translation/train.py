@@ -29,6 +29,7 @@ from fluid.optimizers import OptimizerFlags, counts_epochs, schedule
 from fluid.pictures import draw_curves
 from fluid.run import Run, console, events, script, show, show_summary
 from fluid.session import Length, Settled, fingerprint, settle
+from fluid.text import number_of
 from fluid.trainer import Outcome
 from fluid.weights import load_into
 from neural_machine_translation import pictures
@@ -378,11 +379,13 @@ def announce(
         f"{parameters:,} parameters, vocabulary {config.src_vocab_size}"
         + ("" if config.weight_sharing else f" and {config.trg_vocab_size}")
     )
-    run.say(f"{len(source)} training pairs, {source.target_words} target words, {len(dev_pairs)} dev pairs")
+    run.say(
+        f"{number_of(len(source), 'training pair')}, {number_of(source.target_words, 'target word')}, {number_of(len(dev_pairs), 'dev pair')}"
+    )
     if source.left_out:
         shown = "".join(f"\n  {message}" for message in source.left_out[:MESSAGES_SHOWN])
         run.say(
-            f"{len(source.left_out)} training pairs are left out:{shown}{' ...' if source.left_out[MESSAGES_SHOWN:] else ''}"
+            f"left out: {number_of(len(source.left_out), 'training pair')}{shown}{' ...' if source.left_out[MESSAGES_SHOWN:] else ''}"
         )
         for message in source.left_out[MESSAGES_SHOWN:]:
             run.note(f"left out: {message}")
@@ -453,7 +456,7 @@ def finish(run: Run, outcome: Outcome, evaluator: Evaluator) -> None:
         engine = evaluator.weights.engine()
         drawn += draw_attentions(folder, engine, evaluator.programs["score"], translator, texts, best)
     names = {"BLEU": "bleu", "chrF": "chrf", "perplexity": "ppl"}
-    show_summary(f"{len(pairs)} dev pairs", outcome.summary("pairs", names, digits=2))
+    show_summary(f"{number_of(len(pairs), 'dev pair')}", outcome.summary("pairs", names, digits=2))
     run.say_left(drawn)
 
 

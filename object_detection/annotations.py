@@ -26,7 +26,7 @@ from typing import Any
 
 from fluid.errors import DataError
 from fluid.media import EXTENSIONS, image_size, read_bytes, read_image, read_named
-from fluid.text import decoded_lines, read_json
+from fluid.text import decoded_lines, number_of, read_json
 
 import numpy as np
 
@@ -208,7 +208,7 @@ def without_faults(data: DataSet, *, skip: bool) -> DataSet:
     if data.faults and not skip:
         shown = "\n  ".join(data.faults[:10])
         raise DataError(
-            f"{data.origin}: {len(data.faults)} faults in the annotations; correct them, or leave these objects out "
+            f"{data.origin}: {number_of(len(data.faults), 'fault')} in the annotations; correct that, or leave such objects out "
             f"with --skip_bad_objects:\n  {shown}" + ("\n  ..." if len(data.faults) > 10 else "")
         )
     return dataclasses.replace(data, faults=[])

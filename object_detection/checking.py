@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from fluid.errors import DataError
 from fluid.run import console
+from fluid.text import number_of
 from object_detection.annotations import DataSet
 from object_detection.datasets import open_part
 from object_detection.detector import Detector
@@ -28,4 +29,6 @@ def check_data(flags: "Flags", describe: Callable[[DataSet], Detector]) -> None:
         console.print("\n".join(report(data, covered, GOOD_SHARE)))
     faults = sum(len(data.faults) for data in parts)
     if faults and not flags.skip_bad_objects:
-        raise DataError(f"{faults} faults; correct them, or train without these objects with --skip_bad_objects")
+        raise DataError(
+            f"{number_of(faults, 'fault')}; correct that, or train without such objects with --skip_bad_objects"
+        )

@@ -6,6 +6,7 @@ from pathlib import Path
 from fluid.pictures import draw_confusion, most_confused
 from fluid.plots import new_figure, plain
 from fluid.records import writing
+from fluid.text import number_of
 from object_detection import boxes as box
 from object_detection.annotations import DataSet, Objects
 from object_detection.drawing import color_of, draw
@@ -100,7 +101,7 @@ def draw_worst(path: Path, table: np.ndarray, data: DataSet, matrices: np.ndarra
             np.concatenate([np.pad(x, ((0, 0), (0, 8), (0, 0)), constant_values=255) for x in both], axis=1)
         )
         pair.thumbnail((WORST_WIDTH, WORST_WIDTH))
-        rows.append((f"{data.images[index]}: {mistakes[index]} mistakes", pair))
+        rows.append((f"{data.images[index]}: {number_of(mistakes[index], 'mistake')}", pair))
     sheet = Image.new("RGB", (WORST_WIDTH, sum(pair.height + 28 for _, pair in rows)), "white")
     pen, font, top = ImageDraw.Draw(sheet), ImageFont.load_default(size=14), 0
     for caption, pair in rows:

@@ -29,7 +29,7 @@ from fluid.errors import DataError
 from fluid.formats.archive import unpack
 from fluid.records import make_folder, writing
 from fluid.run import script
-from fluid.text import read_json
+from fluid.text import number_of, read_json
 
 MAX_MEMBERS = 1_000_000
 """There are 118,287 pictures in train2017."""
@@ -55,7 +55,7 @@ def main(flags: Flags) -> dict[str, int]:
     for split in (f"train{flags.year}", f"val{flags.year}"):
         if fetch(flags, split, split, needed=split.startswith("val")):
             counts[split] = check(flags.output_dir, split)
-            print(f"{flags.output_dir / split}: {counts[split]:,} pictures, all that are annotated")
+            print(f"{flags.output_dir / split}: {number_of(counts[split], 'picture')}, all that are annotated")
     return counts
 
 
@@ -101,7 +101,7 @@ def check(root: Path, split: str) -> int:
     present = set(os.listdir(root / split))
     if missing := [name for name in names if name not in present]:
         raise DataError(
-            f"{root / split}: {len(missing)} of {len(names)} pictures are missing, {missing[0]} first; remove the folder and "
+            f"{root / split}: lacks {len(missing)} of {number_of(len(names), 'picture')}, {missing[0]} first; remove the folder and "
             "unpack it again"
         )
     return len(names)

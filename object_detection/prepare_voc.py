@@ -33,6 +33,7 @@ from fluid.formats.archive import unpack
 from fluid.media import read_named
 from fluid.records import make_folder
 from fluid.run import script
+from fluid.text import number_of
 from object_detection.detector import VOC_CLASSES
 
 ARCHIVES = {
@@ -74,7 +75,7 @@ def main(flags: Flags) -> dict[str, int]:
         write(flags.output_dir / f"{split}.txt", rows)
     write(flags.output_dir / "label_list", VOC_CLASSES)
     for split, rows in lines.items():
-        print(f"{flags.output_dir / split}.txt: {len(rows):,} pictures (2007 and 2012 have {FULL[split]:,})")
+        print(f"{flags.output_dir / split}.txt: {number_of(len(rows), 'picture')} (2007 and 2012 have {FULL[split]:,})")
     return {split: len(rows) for split, rows in lines.items()}
 
 

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from fluid.data import Batch
 from fluid.engine import Engine
 from fluid.errors import UserError
+from fluid.text import number_of
 from object_detection.annotations import DataSet
 from object_detection.metrics import CocoMap, VocMap
 
@@ -29,7 +30,7 @@ def deciding(protocol: Protocol) -> str:
 def described(data: DataSet, protocol: Protocol, overlap: float) -> str:
     """How the figures came about, for people."""
     objects = sum(len(item.labels) for item in data.objects)
-    counted = f"{len(data.images)} pictures, {objects} objects"
+    counted = f"{number_of(len(data.images), 'picture')}, {number_of(objects, 'object')}"
     if protocol == "cocoMAP":
         return f"COCO, by pycocotools; {counted}"
     area = "11 points" if protocol == "11point" else "area below the curve"

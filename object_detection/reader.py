@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from fluid.data import Sample
 from fluid.errors import DataError
+from fluid.text import number_of
 from object_detection import boxes as box
 from object_detection.annotations import DataSet
 from object_detection.boxes import PADDING
@@ -230,8 +231,11 @@ def turned(image: np.ndarray, boxes: np.ndarray, quarters: int) -> tuple[np.ndar
 
 def report(data: DataSet, covered: float, good: float) -> Sequence[str]:
     """What `--check_data` prints: faults, objects of each class, and whether the priors suit the boxes."""
-    lines = [*data.faults, f"{data.origin}: {len(data.images)} pictures, {len(data.faults)} faults"]
-    lines += [f"  {name}: {count} objects" for name, count in data.counts().items()]
+    lines = [
+        *data.faults,
+        f"{data.origin}: {number_of(len(data.images), 'picture')}, {number_of(len(data.faults), 'fault')}",
+    ]
+    lines += [f"  {name}: {number_of(count, 'object')}" for name, count in data.counts().items()]
     lines.append(f"  {covered:.1%} of the boxes have a prior of IoU .5 or more")
     if covered < good:
         lines.append(f"  warning: that is below {good:.0%}, so many boxes will hardly be learnt: try --priors auto")

@@ -26,6 +26,7 @@ from fluid.keeper import Evaluation
 from fluid.optimizers import OptimizerFlags
 from fluid.run import script
 from fluid.session import fingerprint, settle
+from fluid.text import number_of
 from fluid.trainer import Outcome
 from fluid.weights import Report
 from object_detection import boxes as box
@@ -164,8 +165,8 @@ def main(flags: Flags) -> Outcome:
         load=(lambda state: start_from(flags, state, programs["predict"])) if flags.pretrained_model else None,
     ) as session:
         session.run.say(
-            f"{detector.model}: {session.update.parameter_count:,} parameters, {len(detector.class_names)} classes, "
-            f"{len(data.images)} training and {len(validation.images)} validation images"
+            f"{detector.model}: {session.update.parameter_count:,} parameters, {number_of(len(detector.class_names), 'class', 'classes')}, "
+            f"{len(data.images)} training and {number_of(len(validation.images), 'validation image')}"
         )
         if flags.recipe == "2018":
             session.run.listeners.append(recipes.lines_of_2018(session.run.say, length))
@@ -196,7 +197,9 @@ def training_data(flags: Flags) -> DataSet:
     if flags.max_images:
         data = replace(data, images=data.images[: flags.max_images], objects=data.objects[: flags.max_images])
     if not len(data.training_boxes()):
-        raise DataError(f"{data.origin}: has no object to train on in {len(data.images)} pictures; see --check_data")
+        raise DataError(
+            f"{data.origin}: has no object to train on in {number_of(len(data.images), 'picture')}; see --check_data"
+        )
     return data
 
 
@@ -210,7 +213,7 @@ def describe(flags: Flags, data: DataSet, facts: dict[str, Any] | None = None) -
     detector = Detector(flags.model, tuple(data.class_names), image_size=flags.image_size)
     if flags.num_classes not in (None, len(data.class_names)):
         raise UserError(
-            f"--num_classes {flags.num_classes}: the data name {len(data.class_names)} classes. The background is never "
+            f"--num_classes {flags.num_classes}: the data name {number_of(len(data.class_names), 'class', 'classes')}. The background is never "
             "counted; leave the flag out to take them all"
         )
     network, boxes = detector.network, data.training_boxes()

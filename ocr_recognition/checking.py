@@ -4,6 +4,7 @@ from collections import Counter
 
 from fluid.errors import DataError
 from fluid.media import decode_image
+from fluid.text import number_of
 from ocr_recognition.alphabet import describe
 from ocr_recognition.preprocess import Preprocess
 from ocr_recognition.reader import Labelling, Words, bucket_edges, encode, unalignable, width_of
@@ -34,13 +35,13 @@ def check(words: Words, preprocess: Preprocess, labelling: Labelling) -> tuple[l
             (left_out if forgiven else faults).append(f"{words.where(index)}: {problem}")
         if width:
             widths.append(width)
-    lines = [*_first(faults), *_first(left_out), f"{len(words)} words, {len(faults)} faults"]
+    lines = [*_first(faults), *_first(left_out), f"{number_of(len(words), 'word')}, {number_of(len(faults), 'fault')}"]
     if left_out:
         lines.append(f"  left out, as they cannot be aligned: {len(left_out)}")
     if blanks:
         lines.append(f"  begin or end with a blank, which is a character: {len(blanks)}; the first: {blanks[0]}")
     if unknown:
-        shown = ", ".join(f"{describe(one)} {count} times" for one, count in unknown.most_common(_SHOWN))
+        shown = ", ".join(f"{describe(one)} {number_of(count, 'time')}" for one, count in unknown.most_common(_SHOWN))
         lines.append(f"  not in the alphabet: {shown}")
     if widths:
         edges = bucket_edges(np.array(widths))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from fluid.data import Plan, check_batch_size, training_batches, with_choices
 from fluid.errors import DataError
+from fluid.text import number_of
 from fluid.workers import Allocate
 from ocr_recognition.alphabet import Alphabet, describe
 from ocr_recognition.fonts import open_fonts
@@ -88,7 +89,7 @@ class GeneratedSource:
     ) -> None:
         check_batch_size(batch_size)
         if words < batch_size:
-            raise DataError(f"{words} words an epoch do not fill one batch of {batch_size}")
+            raise DataError(f"{number_of(words, 'word')} an epoch cannot fill one batch of {batch_size}")
         self.recipe, self.batch_size, self.batches_per_epoch = recipe, batch_size, words // batch_size
         self.height, self.label_columns = recipe.height, -(-recipe.texts.lengths[1] // 8) * 8
         self.origin = f"{words:,} made words an epoch"

@@ -22,6 +22,7 @@ from fluid.errors import DataError, UserError
 from fluid.formats.archive import unpack
 from fluid.records import refuse_existing
 from fluid.run import script
+from fluid.text import number_of
 from fluid.weights.download import download, file_digest
 from ocr_recognition.reader import open_words
 
@@ -60,7 +61,7 @@ def main(flags: Flags, *, url: str = URL, md5: str = MD5) -> None:
             path.rename(partial / path.name)
         shutil.rmtree(partial / "unpacked")
         counts = {part: len(open_words(partial, part)) for part in ("train", "test")}
-    print(f"{flags.output_dir}: {counts['train']:,} words to train on, {counts['test']:,} to test with")
+    print(f"{flags.output_dir}: {number_of(counts['train'], 'word')} to train on, {counts['test']:,} to test with")
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ from fluid.formats.archive import unpack
 from fluid.media import read_image
 from fluid.records import refuse_existing
 from fluid.run import script
-from fluid.text import read_lines
+from fluid.text import number_of, read_lines
 from ocr_recognition.reader import Part
 
 import cv2
@@ -83,7 +83,7 @@ def main(flags: Flags) -> None:
         found = (word for word in words(flags, partial / UNPACKED) if taken(word[1], flags.only))
         count = write(partial, flags.split, found)
         shutil.rmtree(partial / UNPACKED)
-    print(f"{folder}: {count:,} words")
+    print(f"{folder}: {number_of(count, 'word')}")
 
 
 def write(folder: Path, part: Part, found: Iterator[Word]) -> int:

@@ -21,6 +21,7 @@ from fluid.config import Count, Natural, Seed, Was, Workers, parse
 from fluid.errors import UserError
 from fluid.records import make_folder
 from fluid.run import script
+from fluid.text import number_of
 from ocr_recognition.alphabet import Alphabet, read_dictionary
 from ocr_recognition.generated import Recipe, write_words
 from ocr_recognition.options import Style
@@ -83,7 +84,7 @@ def main(flags: Flags) -> None:
     if flags.output_dir is not None:
         began = time.monotonic()
         count = write_words(flags.output_dir, recipe, flags.num_words, seed=flags.seed, num_workers=flags.num_workers)
-        print(f"{flags.output_dir}: {count:,} words, {count / (time.monotonic() - began):,.0f} a second")
+        print(f"{flags.output_dir}: {number_of(count, 'word')}, {count / (time.monotonic() - began):,.0f} a second")
 
 
 def draw_sheet(path: Path, recipe: Recipe, seed: int) -> None:

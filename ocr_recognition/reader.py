@@ -28,7 +28,7 @@ from fluid.buckets import Buckets
 from fluid.data import PlainPlan
 from fluid.errors import DataError
 from fluid.media import decode_image, image_size, read_bytes
-from fluid.text import read_lines
+from fluid.text import number_of, read_lines
 from fluid.workers import Allocate
 from ocr_recognition.alignment import frames_needed, frames_of_width
 from ocr_recognition.alphabet import Alphabet, Unknown
@@ -318,7 +318,8 @@ def unalignable(label: np.ndarray, width: int, labelling: Labelling) -> str | No
     frames, needed = frames_of_width(width, labelling.columns_a_frame), frames_needed(label)
     if needed <= frames:
         return None
-    return f"its {len(label)} characters need {needed} frames, but resized to {width} pixels it has {frames}"
+    need = f"it needs {number_of(needed, 'frame')} for {number_of(len(label), 'character')}"
+    return f"{need}, but resized to {number_of(width, 'pixel')} it has {frames}"
 
 
 def width_of(shape: tuple[int, int] | None, preprocess: Preprocess) -> int:

@@ -10,6 +10,7 @@ from fluid.config import Count, Range
 from fluid.errors import DataError, UserError
 from fluid.run import console
 from fluid.session import fingerprint
+from fluid.text import number_of
 from ocr_recognition.alphabet import Alphabet, Unknown, describe, read_dictionary
 from ocr_recognition.checking import check
 from ocr_recognition.generated import GeneratedSource, Recipe, make_set
@@ -169,7 +170,7 @@ def recipe(flags: DataFlags, recognizer: Recognizer, part: Part) -> Recipe:
 
 def made_words(recipe: Recipe, count: int) -> SetSource:
     """So many made words, always the same."""
-    origin = f"{count:,} made words ({recipe.style}, {recipe.part})"
+    origin = f"{number_of(count, 'made word')} ({recipe.style}, {recipe.part})"
     labelling = Labelling(recipe.alphabet, columns_a_frame=None)
     words = make_set(recipe, count, seed=MEASURED_SEED)
     return SetSource(words, 1, height=recipe.height, labelling=labelling, origin=origin)
@@ -235,11 +236,13 @@ def notes_on(source: TrainingWords, recognizer: Recognizer) -> list[str]:
         return []
     notes = []
     if isinstance(source, WordSource) and source.unknown:
-        shown = ", ".join(f"{describe(one)} {count} times" for one, count in source.unknown.most_common(SHOWN))
+        shown = ", ".join(
+            f"{describe(one)} {number_of(count, 'time')}" for one, count in source.unknown.most_common(SHOWN)
+        )
         notes.append(f"characters that are not in the dictionary ({source.labelling.unknown}): {shown}")
     if source.left_out:
         notes.append(
-            f"{len(source.left_out)} words were left out that cannot be aligned; the first: {source.left_out[0]}"
+            f"left out, since they cannot be aligned: {number_of(len(source.left_out), 'word')}; the first: {source.left_out[0]}"
         )
     if not recognizer.is_ctc and (longer := sum(len(text) > recognizer.longest for text in source.texts)):
         notes.append(f"{longer} words have more characters than are read, {recognizer.longest}; see --longest")
@@ -261,7 +264,7 @@ def check_words(flags: DataFlags, recognizer: Recognizer) -> None:
     total = 0
     for part, (path, images) in listed.items():
         if path is None and (folder := written(flags.data_dir, part)) is not None:
-            console.print(f"{part}: {len(read_set(folder)):,} written words of {folder}")
+            console.print(f"{part}: {number_of(len(read_set(folder)), 'written word')} of {folder}")
             continue
         words = named_words(flags.data_dir, part, path, images)
         lines, faults = check(words, recognizer.preprocess, labelling)
@@ -269,4 +272,4 @@ def check_words(flags: DataFlags, recognizer: Recognizer) -> None:
         for line in [f"{part}:", *lines]:
             console.print(line)
     if total:
-        raise DataError(f"{total} faults in the words, listed above")
+        raise DataError(f"{number_of(total, 'fault')} in the words, listed above")

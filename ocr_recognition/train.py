@@ -26,6 +26,7 @@ from fluid.keeper import Evaluation
 from fluid.optimizers import OptimizerFlags, schedule
 from fluid.run import script
 from fluid.session import Length, Session, Settled, settle
+from fluid.text import number_of
 from fluid.trainer import Outcome
 from fluid.weights import Report
 from ocr_recognition.metrics import Accuracy
@@ -111,7 +112,7 @@ def main(flags: Flags) -> Outcome:
         load=(lambda state: start_from(flags, state, recognizer)) if flags.pretrained_model else None,
     ) as session:
         session.run.say(
-            f"{recognizer.model}: {session.update.parameter_count:,} parameters, {len(recognizer.alphabet)} characters; "
+            f"{recognizer.model}: {session.update.parameter_count:,} parameters, {number_of(len(recognizer.alphabet), 'character')}; "
             f"{train_words.origin} to train on, {test_words.origin} to measure"
         )
         for line in notes_on(train_words, recognizer):

@@ -18,7 +18,7 @@ from fluid.arrays import read_npz
 from fluid.buckets import Buckets
 from fluid.errors import DataError
 from fluid.records import refuse_existing
-from fluid.text import read_json
+from fluid.text import number_of, read_json
 from fluid.workers import Allocate
 from ocr_recognition.alphabet import Alphabet
 from ocr_recognition.reader import MOST_EDGES, BucketedSource, Labelling, bucket_edges, fill, layout, unalignable
@@ -164,7 +164,11 @@ class SetSource(BucketedSource):
                 f"{where}: the words are written {words.height} pixels high, the network takes {height}: write them anew with "
                 f"--height {height}, or train one of --height {words.height}"
             )
-        self.words, self.height, self.origin = words, height, origin or f"{len(words):,} words of {words.path}"
+        self.words, self.height, self.origin = (
+            words,
+            height,
+            origin or f"{number_of(len(words), 'word')} of {words.path}",
+        )
         self.classes = np.zeros(len(words.alphabet), np.int32)
         """In the network's alphabet, of the set's characters as far as they come up."""
         used = np.unique(words.labels)

@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import itertools
 import os
 import re
 import shutil
@@ -103,6 +104,24 @@ def test_a_main_is_short(path):
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.FunctionDef) and node.name == "main":
             assert node.end_lineno - node.lineno < LONGEST_MAIN
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in sorted(ROOT.glob("*/*.py")) if path.name in SCRIPTS],
+    ids=lambda path: f"{path.parent.name}/{path.name}",
+)
+def test_one_image_is_no_images(path):
+    """What is counted is told by `number_of`."""
+    plurals = [
+        f"{ast.unparse(count)}{text.value}"
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.JoinedStr)
+        for count, text in itertools.pairwise(node.values)
+        if isinstance(count, ast.FormattedValue) and ast.unparse(count.value).startswith("len(")
+        if isinstance(text, ast.Constant) and re.match(r" ([a-z]+ )*?[a-z]+s\b", text.value)
+    ]
+    assert plurals == []
 
 
 LONGEST_OPENING = 15

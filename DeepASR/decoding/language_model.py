@@ -17,6 +17,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from fluid.errors import DataError
+from fluid.text import number_of
 
 BEGIN, END, UNKNOWN = "<s>", "</s>", "<unk>"
 Gram = tuple[str, ...]
@@ -114,7 +115,7 @@ def from_arpa(text: str, where: str = "language model") -> Model:
             try:
                 weight = float(fields[length + 1]) if len(fields) == length + 2 else 0.0
                 if len(fields) not in (length + 1, length + 2):
-                    raise ValueError(f"{len(fields)} fields")
+                    raise ValueError(f"{number_of(len(fields), 'field')}")
                 gram = tuple(UNKNOWN if word == UNKNOWN.upper() else word for word in fields[1 : length + 1])
                 model[gram] = (float(fields[0]), weight)
             except ValueError as error:

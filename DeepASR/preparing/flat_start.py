@@ -13,6 +13,7 @@ from DeepASR.decoding.lexicon import STATES, Lexicon
 from DeepASR.forced_alignment import align_words, make_chain
 from DeepASR.transforms import add_deltas
 from fluid.errors import DataError
+from fluid.text import number_of
 
 import numpy as np
 from scipy.fft import dct
@@ -76,7 +77,9 @@ def flat_start(
     for name, words in texts.items():
         shortest = make_chain(lexicon, words).shortest
         if len(features[name]) < shortest:
-            raise DataError(f"{name}: {len(features[name])} frames are too few for its text, which needs {shortest}")
+            raise DataError(
+                f"{name}: {number_of(len(features[name]), 'frame')}, too few for its text, which needs {shortest}"
+            )
     model, paths = _learned(features, texts, lexicon, rounds)
     return {
         name: paths[name] if name in paths else _aligned(model, name, to_cepstra(features[name]), words, lexicon)

@@ -20,6 +20,7 @@ from DeepASR.forced_alignment import make_chain
 from DeepASR.metrics import Unit
 from DeepASR.preparing.flat_start import flat_start
 from fluid.errors import DataError
+from fluid.text import number_of
 
 import numpy as np
 
@@ -81,7 +82,7 @@ def prepare(
     paths: dict[str, np.ndarray] = {}
     for group in sorted(set(group_of.values())):
         texts = {item.name: item.words for item in aligned if group_of[item.name] == group}
-        say(f"aligning {len(texts)} recordings {f'of {group} ' if group else ''}from a flat start")
+        say(f"aligning {number_of(len(texts), 'recording')} {f'of {group} ' if group else ''}from a flat start")
         paths |= flat_start(features, texts, lexicon)
     data = {
         name: PartData(
@@ -127,11 +128,11 @@ def _usable(
             kept.append(Utterance(item.name, item.speaker, item.words, frontend.features(item.samples)))
     if missing:
         listed = "\n".join(f"  {word} (first in {name})" for word, name in missing.items())
-        raise DataError(f"the lexicon has no pronunciation of {len(missing)} words:\n{listed}")
+        raise DataError(f"the lexicon has no pronunciation of {number_of(len(missing), 'word')}:\n{listed}")
     if problems and not leave_out:
         raise DataError(f"{listing(problems)}\nmend or remove them, or give --leave_out")
     if problems:
-        say(f"{len(problems)} recordings are left out:\n{listing(problems)}")
+        say(f"left out: {number_of(len(problems), 'recording')}\n{listing(problems)}")
     if not kept:
         raise DataError("no recording is left")
     return kept
@@ -148,4 +149,4 @@ def _too_short(item: Recording, lexicon: Lexicon, frontend: Frontend) -> str | N
         return "its text is empty"
     frames = len(item.samples) * 100 // frontend.sample_rate - 2
     shortest = make_chain(lexicon, item.words).shortest
-    return f"{frames} frames are too few for its text, which needs {shortest}" if frames < shortest else None
+    return f"{number_of(frames, 'frame')}, too few for its text, which needs {shortest}" if frames < shortest else None

@@ -36,6 +36,7 @@ from fluid.config import Count
 from fluid.errors import DataError, UserError
 from fluid.records import writing
 from fluid.run import console, script
+from fluid.text import number_of
 from fluid.weights.download import download
 
 ARCHIVES = {
@@ -94,7 +95,7 @@ def unpack(flags: Flags) -> None:
     for path in inner:
         extract(path, path.parent)
         path.unlink()
-    console.print(f"{len(inner)} archives of speakers unpacked")
+    console.print(f"{number_of(len(inner), 'archive')} of speakers unpacked")
 
 
 def extract(archive: Path, folder: Path) -> None:
@@ -118,7 +119,9 @@ def tables(flags: Flags) -> None:
             raise DataError(f"{data / 'wav' / part}: holds no recording; begin with stage 1")
         silent = [name for name in files if name not in texts]
         if silent:
-            console.print(f"{part}: {len(silent)} of {len(files)} recordings have no transcript, and are left out")
+            console.print(
+                f"{part}: left out for lack of a transcript: {len(silent)} of {number_of(len(files), 'recording')}"
+            )
         spelled = {name: spell(texts[name].split(), lexicon) for name in files if name in texts}
         used.update(dict.fromkeys(word for words in spelled.values() for word in words))
         # The folder of a recording is its speaker.

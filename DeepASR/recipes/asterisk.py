@@ -39,6 +39,7 @@ from fluid.config import Count, Seed
 from fluid.errors import DataError, UserError
 from fluid.records import write_result, writing
 from fluid.run import console, script
+from fluid.text import number_of
 
 import numpy as np
 from scipy.special import softmax
@@ -90,7 +91,7 @@ def tables(flags: Flags) -> None:
     words = read_lexicon(flags.dictionary or dictionary_of_pocketsphinx()).words
     strange = {word for name in files for word in texts[name] if word not in words}
     if strange:
-        console.print(f"{len(strange)} words have no pronunciation: {' '.join(sorted(strange))}")
+        console.print(f"without a pronunciation: {number_of(len(strange), 'word')}, {' '.join(sorted(strange))}")
     known = {name.replace("/", "_"): texts[name] for name in files if not strange & set(texts[name])}
     places = {name.replace("/", "_"): path for name, path in files.items()}
     names = [list(known)[number] for number in np.random.default_rng(flags.seed).permutation(len(known))]
@@ -104,7 +105,9 @@ def tables(flags: Flags) -> None:
     with writing(path):
         path.write_text(lexicon_lines(lexicon), encoding="utf-8")
     counts = ", ".join(f"{part} {len(chosen)}" for part, chosen in parts.items())
-    console.print(f"{counts} prompts, {len(lexicon.words)} words; {len(files) - len(known)} prompts left out")
+    console.print(
+        f"{counts} prompts, {len(lexicon.words)} words; {number_of(len(files) - len(known), 'prompt')} left out"
+    )
 
 
 def read_transcripts(path: Path) -> dict[str, list[str]]:

@@ -32,6 +32,7 @@ from fluid.config import Seed
 from fluid.errors import UserError
 from fluid.records import make_folder, writing
 from fluid.run import console, script
+from fluid.text import number_of
 
 import numpy as np
 import soundfile
@@ -71,7 +72,7 @@ def main(flags: Flags) -> int:
                 soundfile.write(path, 0.6 * sound / max(np.abs(sound).max(), 1e-9), RATE, subtype="PCM_16")
             count += 1
         console.print(f"{name}: {', '.join(sorted({voice for voice, _ in takes}))}")
-    console.print(f"{count} recordings written to {folder}")
+    console.print(f"{number_of(count, 'recording')} written to {folder}")
     return count
 
 

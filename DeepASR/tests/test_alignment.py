@@ -66,7 +66,7 @@ def test_a_long_text_takes_a_byte_for_each_frame_and_state() -> None:
 
 
 def test_what_cannot_be_aligned_is_told() -> None:
-    with pytest.raises(DataError, match="8 frames are too few for its 1 words, which need 9"):
+    with pytest.raises(DataError, match="8 frames for its 1 word, too few: 9 are needed"):
         align_words(np.zeros((8, LEXICON.class_num)), LEXICON, ["tree"])
     with pytest.raises(DataError, match="no pronunciation of leaf, root"):
         align_words(np.zeros((80, LEXICON.class_num)), LEXICON, ["leaf", "tree", "root"])
@@ -96,5 +96,5 @@ def test_a_flat_start_finds_the_states(monkeypatch: pytest.MonkeyPatch) -> None:
         found = flat_start(features, texts, LEXICON, rounds=(1, 1, 1, 1, 1, 1, 2))
         agreements.append(np.mean(np.concatenate([found[name] == truth for name, truth in truths.items()])))
     assert np.mean(agreements) > 0.75
-    with pytest.raises(DataError, match="utt0: 5 frames are too few"):
+    with pytest.raises(DataError, match="utt0: 5 frames, too few"):
         flat_start({"utt0": features["utt0"][:5]}, {"utt0": texts["utt0"]}, LEXICON)

@@ -182,7 +182,7 @@ def rewritten(kaldi: Path, change: Any) -> None:
         (lambda array, ids: (array[:, :7], ids), "train7: its features have 7 columns, those before 8"),
         (lambda array, ids: (array[0], ids), r"train7: its features are \[8\] numbers, no matrix"),
         (lambda array, ids: (array, None), "train7: it has no alignment"),
-        (lambda array, ids: (array[:1], ids[:0]), "train7: 1 frames and 0 labels"),
+        (lambda array, ids: (array[:1], ids[:0]), "train7: 1 frame and 0 labels"),
         (
             lambda array, ids: (array, ids + 100),
             r"train_ali: train7: .*final.mdl: the model has the transition ids 1 to 24",
@@ -211,7 +211,7 @@ def test_a_frame_more_or_less_is_cut_off_and_said(kaldi: Path, capsys: pytest.Ca
     )
     main(flags(kaldi))
     said = capsys.readouterr().out
-    assert "2 utterances are cut to the shorter" in said and "  train3: " in said and "  train4: " in said
+    assert "2 utterances cut to the shorter" in said and "  train3: " in said and "  train4: " in said
     part = open_corpus(kaldi / "data").part("train")
     assert all(len(part[name]) == part.lengths[name] == len(part.alignments[name]) for name in part)
 
@@ -242,7 +242,7 @@ def test_words_that_the_graph_lacks_are_listed(kaldi: Path, capsys: pytest.Captu
     text = (kaldi / "test" / "text").read_text().replace("one", "eins", 1)
     (kaldi / "test" / "text").write_text(text)
     main(flags(kaldi))
-    assert "lacks 1 words of the texts, which will be errors: eins" in capsys.readouterr().out
+    assert "lacks 1 word of the texts, which will be errors: eins" in capsys.readouterr().out
 
 
 def test_lists_of_2018_are_read(tmp_path: Path) -> None:

@@ -77,11 +77,11 @@ def test_recordings_become_a_data_set(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda speech: (speech / "utt3.wav").unlink(), "1 recordings of text are not there:\n  utt3"),
+        (lambda speech: (speech / "utt3.wav").unlink(), "lacks 1 recording of text:\n  utt3"),
         (lambda speech: (speech / "utt3.wav").write_bytes(b"RIFFnonsense"), "utt3.wav: cannot be read as a recording"),
         (lambda speech: soundfile.write(speech / "utt3.wav", np.zeros(RATE), RATE), "  utt3: silent"),
         (lambda speech: soundfile.write(speech / "utt3.wav", np.sign(tone(1)), RATE), "  utt3: clipped: "),
-        (lambda speech: soundfile.write(speech / "utt3.wav", tone(0.12), RATE), "  utt3: 10 frames are too few"),
+        (lambda speech: soundfile.write(speech / "utt3.wav", tone(0.12), RATE), "  utt3: 10 frames, too few"),
         (lambda speech: soundfile.write(speech / "utt3.wav", tone(0.05), RATE), "  utt3: 0.05 s are too short"),
         (lambda speech: add(speech / "text", "utt3 three two four three\n", 3), "of 2 words:\n  three .*\n  four"),
         (lambda speech: add(speech / "text", "utt3\n", 3), "  utt3: its text is empty"),
@@ -93,7 +93,7 @@ def test_recordings_become_a_data_set(folder: Path) -> None:
         (lambda speech: (speech / "wav.scp").write_text("utt3 sox x.wav |\n"), "commands of data files are never run"),
         (
             lambda speech: (speech / "utt2spk").write_text("".join(f"utt{n} me\n" for n in range(6))),
-            "1 speakers cannot",
+            "1 speaker cannot",
         ),
     ],
 )
@@ -141,7 +141,7 @@ def test_a_manifest_says_the_same(folder: Path) -> None:
     [
         ({"text": None}, r"all.jsonl:\d: text is no text"),
         ({"audio_filepath": ""}, r"all.jsonl:\d: audio_filepath is no text"),
-        ({"audio_filepath": "gone.wav"}, "1 recordings of text are not there:\n  gone"),
+        ({"audio_filepath": "gone.wav"}, "lacks 1 recording of text:\n  gone"),
         ({"utt": "call utt1"}, r"all.jsonl:\d: 'call_utt1' is listed before"),
         ({"offset": "0.2"}, r"all.jsonl:\d: offset and duration are no seconds: 0.2, 1.2"),
         ({"duration": -1}, r"all.jsonl:\d: offset and duration are no seconds: None, -1"),
@@ -199,7 +199,7 @@ def test_a_stretch_without_a_name_is_called_by_its_time(tmp_path: Path) -> None:
         ("utt3 utt3 1 0.5", "segments: 'utt3 utt3 1 0.5' is not 'UTTERANCE RECORDING START END'"),
         ("utt3 utt3 0", "segments: 'utt3 utt3 0' is not 'UTTERANCE RECORDING START END'"),
         ("other utt3 0 1", "segments: lacks 1 utterances of text:\n  utt3"),
-        ("utt3 gone 0 1", "1 recordings of text are not there:\n  gone"),
+        ("utt3 gone 0 1", "lacks 1 recording of text:\n  gone"),
     ],
 )
 def test_stretches_that_are_none_are_told(folder: Path, line: str, message: str) -> None:
@@ -305,4 +305,4 @@ def test_scoring_prints_the_line_of_2018_and_counts_what_is_missing(
     assert (rates.total.errors, rates.total.length) == (2, 4)
     said = capsys.readouterr().out
     assert "Error rate[wer] = 0.500000 (2/4), total 3 sentences in hyp, 1 not presented in ref." in said
-    assert "1 sentences of ref are not in hyp and count as deletions" in said
+    assert "not in hyp, which counts as deletions: 1 sentence of ref" in said

@@ -144,7 +144,7 @@ def test_prompts_become_a_data_set_that_gaussians_recognise(
 ) -> None:
     assert asterisk.main(replace(prompts, stop_stage=3)) == [1, 2, 3]
     printed = capsys.readouterr().out
-    assert "1 words have no pronunciation: zyzzyva" in printed and "10 prompts left out" in printed
+    assert "without a pronunciation: 1 word, zyzzyva" in printed and "10 prompts left out" in printed
     corpus = open_corpus(prompts.work / "prepared")
     texts = [text for part in ("train", "dev", "test") for text in corpus.part(part).texts.values()]  # type: ignore[arg-type]
     assert len(texts) == 30 and set(texts) == {"activated", "five", "please enter five"}

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from ..errors import number_of
 from ..names import quoted
 from ..prototxt import Message
 from .node import Node, arguments, pair, register_layer
@@ -23,7 +24,9 @@ def spatial_sizes(node: Node, params: Message, axes: int) -> tuple[list[int], li
         if not values and default is None:
             raise node.error(f"has neither {repeated} nor {prefix}_h and {prefix}_w")
         if len(values) not in (0, 1, axes):
-            raise node.error(f"{len(values)} values of {repeated} for {axes} spatial axes")
+            raise node.error(
+                f"{number_of(len(values), 'value')} of {repeated} for {number_of(axes, 'spatial axis', 'spatial axes')}"
+            )
         values = values or [default]
         if min(values) < least or max(values) >= 1 << 31:
             raise node.error(f"{repeated} {values} out of range")

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from .. import operators
+from ..errors import number_of
 from ..names import quoted
 from ..param_str import parse_param_str
 from ..prototxt import Message
@@ -51,7 +52,7 @@ def prior_box(node: Node) -> None:
     steps = fixed_steps or [size / n for size, n in zip(image, layer, strict=True)]
     variances = params.numbers("variance") or [0.1]
     if len(variances) not in (1, 4):
-        raise node.error(f"{len(variances)} values of variance; wanted 1 or 4")
+        raise node.error(f"{number_of(len(variances), 'value')} of variance; wanted 1 or 4")
     keywords = {
         "image_size": image,
         "min_sizes": [int(size) for size in minima],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from ..errors import number_of
 from ..names import literal
 from .node import Node, register_layer
 
@@ -17,7 +18,9 @@ def eltwise(node: Node) -> None:
     operation = params.choice("operation", ["PROD", "SUM", "MAX"], "SUM")
     coefficients = params.numbers("coeff")
     if coefficients and (operation != "SUM" or len(coefficients) != len(node.inputs)):
-        raise node.error(f"{len(coefficients)} coefficients for a {operation} of {len(node.inputs)} bottoms")
+        raise node.error(
+            f"{number_of(len(coefficients), 'coefficient')} for a {operation} of {number_of(len(node.inputs), 'bottom')}"
+        )
     if operation == "SUM":
         terms = zip(node.inputs, coefficients or [1.0] * len(node.inputs), strict=True)
         value = " + ".join(x if factor == 1 else f"{x} * {literal(factor)}" for x, factor in terms)
@@ -42,7 +45,7 @@ def _broadcast(node: Node, axis: int, num_axes: int) -> tuple[list[int], list[in
             raise node.error(f"num_axes {num_axes}")
         small = node.shape[axis:] if num_axes == -1 else node.shape[axis : axis + num_axes]
         if num_axes >= 0 and len(small) != num_axes:
-            raise node.error(f"{num_axes} axes from axis {axis} of a blob of shape {node.shape}")
+            raise node.error(f"{number_of(num_axes, 'axis', 'axes')} from axis {axis} of a blob of shape {node.shape}")
     if node.shape[axis : axis + len(small)] != small:
         raise node.error(f"a blob of shape {small} does not lie along {node.shape} from axis {axis}")
     return small, [1] * (len(node.shape) - axis - len(small))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ConvertError, UnsupportedError
+from ..errors import ConvertError, UnsupportedError, number_of
 from ..fillers import fill, is_fixed
 from ..names import literal, quoted
 from ..network import Layer, check_shape
@@ -119,7 +119,7 @@ class Node:
         self.counted = True
         if len(self.inputs) < least or (most is not None and len(self.inputs) > most):
             wanted = f"{least}" if most == least else f"at least {least}" if most is None else f"{least} to {most}"
-            raise self.error(f"has {len(self.inputs)} bottoms, {self.layer.type} takes {wanted}")
+            raise self.error(f"has {number_of(len(self.inputs), 'bottom')}, {self.layer.type} takes {wanted}")
 
     def needs_axes(self, *counts: int) -> None:
         """Raises ConvertError unless the first bottom has one of these numbers of axes."""
@@ -151,7 +151,7 @@ class Node:
         """The axis counted from the front. Raises ConvertError outside of -count .. count-1."""
         count = len(self.shape) if count is None else count
         if not -count <= axis < count:
-            raise self.error(f"axis {axis} of a blob with {count} axes")
+            raise self.error(f"axis {axis} of a blob with {number_of(count, 'axis', 'axes')}")
         return axis % count
 
     def helper(self, name: str) -> str:

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from ..errors import number_of
 from ..names import quoted
 from ..network import Layer
 from ..prototxt import Message
@@ -208,7 +209,9 @@ def batch_norm(node: Node) -> None:
         _share_statistics(node, own_affine)
         return
     if node.blobs and len(node.blobs) < 3:
-        raise node.error(f"{len(node.blobs)} blobs in the caffemodel; mean, variance and their factor are 3")
+        raise node.error(
+            f"{number_of(len(node.blobs), 'blob')} in the caffemodel; mean, variance and their factor are 3"
+        )
     node.uses_blobs(2)
     factor = float(node.blobs[2].reshape(-1)[0]) if node.blobs and node.blobs[2].size else 1.0
     if factor == 0:
@@ -275,7 +278,7 @@ def fork_batch_norm(node: Node) -> None:
         return
     if node.blobs and len(node.blobs) != 4:
         raise node.unsupported(
-            f"{len(node.blobs)} blobs; known are 4 (PSPNet: slope, bias, mean, variance) and 2 (SegNet)"
+            f"{number_of(len(node.blobs), 'blob')}; known are 4 (PSPNet: slope, bias, mean, variance) and 2 (SegNet)"
         )
     weight = node.weight("scale", 0, [channels], filler="slope_filler")
     offset = node.weight("offset", 1, [channels], filler="bias_filler")

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from ..errors import number_of
 from ..names import literal
 from .node import Node, arguments, register_layer, same, transposed_before
 
@@ -154,7 +155,7 @@ def crop(node: Node) -> None:
     x, like = node.shapes
     count = len(x) - axis
     if len(like) != len(x) or len(offsets) not in (0, 1, count):
-        raise node.error(f"{len(offsets)} offsets from axis {axis} for bottoms of shapes {node.shapes}")
+        raise node.error(f"{number_of(len(offsets), 'offset')} from axis {axis} for bottoms of shapes {node.shapes}")
     offsets = offsets * count if len(offsets) == 1 else offsets or [0] * count
     ranges = list(zip(offsets, like[axis:], strict=True))
     if any(start < 0 or start + size > full for (start, size), full in zip(ranges, x[axis:], strict=True)):

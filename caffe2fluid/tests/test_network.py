@@ -248,7 +248,7 @@ def test_what_contradicts_itself(text, message, tmp_path):
         ('type: "Reshape" reshape_param { shape { dim: 7 dim: -1 } }', "cannot be reshaped"),
         ('type: "Tile" tile_param { tiles: 50000000 }', "larger than a Caffe blob"),
         ('type: "Slice" slice_param { slice_point: 9 }', "slice points"),
-        ('type: "Eltwise"', "has 1 bottoms, Eltwise takes at least 2"),
+        ('type: "Eltwise"', "has 1 bottom, Eltwise takes at least 2"),
         ('type: "Power" power_param { shift: nan }', "shift must be a number .nan is none., but is 'nan'"),
         ('type: "ReLU6" relu6_param { threshold: -inf }', "threshold -inf"),
         ('type: "Dropout" dropout_param { dropout_ratio: 1.5 }', "not between 0 and 1"),
@@ -321,7 +321,7 @@ def test_weights_of_another_shape(tmp_path):
 
 def test_missing_weights(tmp_path):
     files = write(tmp_path, INPUT + CONVOLUTION % "", {"other": ("Convolution", [np.zeros((2, 3, 3, 3))])})
-    with pytest.raises(ConvertError, match="(?s)lacks 1 parameters: c_weights.*--allow_missing"):
+    with pytest.raises(ConvertError, match="(?s)lacks 1 parameter: c_weights.*--allow_missing"):
         translate_files(*files)
 
 

@@ -79,7 +79,7 @@ def test_factor_zero_and_weights_that_are_no_numbers_are_noted(tmp_path):
         *files(tmp_path, text, {"l": ("BatchNorm", [MEAN, VARIANCE, np.zeros(1)]), "p": ("PReLU", [slopes])})
     ).notes
     assert any(re.match("l: its statistics are of no samples .factor 0.", note) for note in notes)
-    assert "p: 2 values of blob 0 are NaN or infinite" in notes
+    assert "p: NaN or infinite: 2 values of blob 0" in notes
 
 
 def test_layers_with_weights_that_are_called_alike(tmp_path):

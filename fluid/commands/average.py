@@ -12,6 +12,7 @@ from fluid import checkpoint
 from fluid.errors import UserError
 from fluid.formats.legacy import is_optimizer_state
 from fluid.run import script
+from fluid.text import number_of
 from fluid.weights.files import with_averages
 
 import numpy as np
@@ -40,7 +41,7 @@ def last_checkpoints(run: Path, count: int) -> list[Path]:
     folders = checkpoint.checkpoints_in(checkpoint.find_newest(run).parent)
     if not 1 <= count <= len(folders):
         raise UserError(
-            f"{run} has {len(folders)} checkpoints, not {count}; train with --keep_checkpoints {max(count, 1)}"
+            f"{run} has {number_of(len(folders), 'checkpoint')}, not {count}; train with --keep_checkpoints {max(count, 1)}"
         )
     return folders[-count:]
 

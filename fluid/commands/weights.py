@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fluid.errors import WeightsError
 from fluid.run import script
-from fluid.text import read_lines
+from fluid.text import number_of, read_lines
 from fluid.weights import compact, convert, read_weights
 
 import numpy as np
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.command == "convert":
         written = convert(args.source, args.target, names)
         size = sum(array.nbytes for array in written.values())
-        print(f"{args.target}: {len(written)} arrays, {size / 1e6:.1f} MB")
+        print(f"{args.target}: {number_of(len(written), 'array')}, {size / 1e6:.1f} MB")
     else:
         write_compact(args.source, args.target, args.storage, names)
 
@@ -60,7 +60,7 @@ def write_compact(source: Path, target: Path, storage: compact.Storage, names: l
         off += np.square(np.subtract(array, weights[name], dtype=np.float64)).sum()
         own += np.square(weights[name], dtype=np.float64).sum()
     print(
-        f"{target}: {len(weights)} arrays, {target.stat().st_size / 1e6:.1f} MB; off by {(off / own) ** 0.5:.2e} of their "
+        f"{target}: {number_of(len(weights), 'array')}, {target.stat().st_size / 1e6:.1f} MB; off by {(off / own) ** 0.5:.2e} of their "
         "size (root mean square)"
     )
 

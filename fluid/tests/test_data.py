@@ -258,7 +258,7 @@ def test_who_knows_the_length_of_an_epoch():
         read(Tape(100), num_epochs=2)
     with pytest.raises(ValueError, match="for a source that has no length"):
         read(Numbers(20), epoch_length=10)
-    with pytest.raises(DataError, match="7 training samples do not fill one batch of 8"):
+    with pytest.raises(DataError, match="7 training samples cannot fill one batch of 8"):
         read(Dice(), epoch_length=7)
     with pytest.raises(ValueError, match="a stream has an order of its own"):
         read(Tape(100), plan=shuffled_plan(100, 8, seed=1))
@@ -291,7 +291,7 @@ def test_a_stream_that_ends_ends_the_batches_of_all_processes(workers):
     # Of an epoch of 40 there are only 30.
     assert len(read(Tape(30), epoch_length=40, num_epochs=None, num_workers=workers)) == 3
     assert read(Tape(30), num_epochs=None, num_workers=workers, start=3) == []
-    with pytest.raises(DataError, match="5 training samples do not fill one batch of 8"):
+    with pytest.raises(DataError, match="5 training samples cannot fill one batch of 8"):
         read(Tape(5), num_epochs=None, num_workers=workers)
 
 
@@ -418,7 +418,7 @@ def test_nothing_readable_at_all_ends_at_once():
 
 
 def test_fewer_samples_than_a_batch():
-    with pytest.raises(DataError, match="5 training samples do not fill one batch of 8"):
+    with pytest.raises(DataError, match="5 training samples cannot fill one batch of 8"):
         read(Numbers(5))
 
 

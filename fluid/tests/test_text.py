@@ -1,7 +1,7 @@
 """Lines of text files."""
 
 from fluid.errors import DataError
-from fluid.text import read_lines
+from fluid.text import number_of, read_lines
 
 import pytest
 
@@ -28,3 +28,9 @@ def test_what_cannot_be_read_is_named(tmp_path):
         read_lines(tmp_path / "latin")
     with pytest.raises(DataError, match="missing: cannot be read .No such file"):
         read_lines(tmp_path / "missing")
+
+
+def test_a_count_agrees_with_its_noun():
+    told = [number_of(count, "image") for count in (0, 1, 2, 1000)]
+    assert told == ["0 images", "1 image", "2 images", "1,000 images"]
+    assert [number_of(count, "class", "classes") for count in (1, 2)] == ["1 class", "2 classes"]

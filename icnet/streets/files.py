@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fluid import PROCESSORS, cache, files
 from fluid.errors import DataError
+from fluid.text import number_of
 from icnet.streets.scene import draw_street
 
 import cv2
@@ -50,7 +51,7 @@ def _folder(name: str) -> Path:
 def _drawn(name: str, counts: dict[str, int]) -> Path:
     folder = _folder(name)
     if not folder.is_dir():
-        print(f"drawing {sum(counts.values())} streets into {folder}", flush=True)
+        print(f"drawing {number_of(sum(counts.values()), 'street')} into {folder}", flush=True)
         write_streets(folder, SIZE, counts)
     return folder
 

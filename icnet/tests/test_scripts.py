@@ -208,7 +208,7 @@ def test_fine_tuning_on_own_classes_makes_heads_anew(trained: Path, tmp_path: Pa
     with pytest.raises(UserError, match="the weights tell apart ground, line; .* has the classes road"):
         evaluation.main(evaluation.Flags(checkpoint=tmp_path / "run"))
     Image.fromarray(np.full((64, 64), 9, np.uint8)).save(tmp_path / "mine" / "labels" / "val" / "0.png")
-    with pytest.raises(DataError, match="1 faults in the label files"):
+    with pytest.raises(DataError, match="1 fault in the label files"):
         train.main(flags(tmp_path / "mine", tmp_path / "other", check_data=True))
 
 

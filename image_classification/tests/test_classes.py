@@ -137,7 +137,7 @@ def test_pictures_in_both_parts_are_told(tmp_path, capsys):
         told.startswith("pictures that are in several classes (1): ") and str(coat) in told and told.count(" and ") == 2
     )
     train.main(train.Flags(data_dir=tmp_path / "data", output_dir=tmp_path / "run", batch_size=4, max_steps=1))
-    assert "1 of 8 test images are among the training images, too" in " ".join(capsys.readouterr().out.split())
+    assert "among the training images, too: 1 of 8 test images" in " ".join(capsys.readouterr().out.split())
 
 
 def test_results_of_an_earlier_call_are_kept(tmp_path):

@@ -219,7 +219,7 @@ def test_imagenet_with_wrong_files(imagenet):
         (source / name).write_bytes(good[name])
     assert not list(output.parent.rglob("evil*"))
     (source / prepare_imagenet.VAL_TAR).write_bytes(tar({"ILSVRC2012_val_00000001.JPEG": jpeg(1)}))
-    with pytest.raises(DataError, match="val: 1 images, but the kit has 4 labels"):
+    with pytest.raises(DataError, match="val: 1 image, but the kit has 4 labels"):
         prepare_imagenet.main(imagenet)
     (source / prepare_imagenet.DEVKIT).unlink()
     with pytest.raises(DataError, match=r"devkit_t12\.tar\.gz: no such file; it comes from"):
@@ -286,7 +286,7 @@ def test_a_split_is_stratified_reproducible_and_keeps_copies_together(photograph
     for name, seed in (("one", 1), ("again", 1), ("other", 2)):
         make(name, seed)
     out = capsys.readouterr().out
-    assert "images of 2 classes" in out and "2 copies of other pictures" in out
+    assert "images of 2 classes" in out and "what they are copies of: 2 pictures" in out
     one, again, other = (parts(tmp_path / name) for name in ("one", "again", "other"))
     assert one == again != other
     assert sum(map(len, one.values())) == 32 and len(set().union(*one.values())) == 32
@@ -306,7 +306,7 @@ def test_a_split_that_cannot_be_is_refused(photographs, tmp_path, capsys):
     config = prepare_split.Flags(photographs, tmp_path / "new", 0.5, 0.5)
     with pytest.raises(UserError, match="leave nothing to train on"):
         prepare_split.main(config)
-    with pytest.raises(DataError, match="small: 10 different images are too few for a part `test`"):
+    with pytest.raises(DataError, match="small: 10 different images, too few for a part `test`"):
         prepare_split.main(prepare_split.Flags(photographs, tmp_path / "new", 0.5, 0.04))
     with pytest.raises(DataError, match="holds no folder"):
         prepare_split.main(prepare_split.Flags(photographs / "big", tmp_path / "new"))

@@ -79,7 +79,7 @@ def test_terms_are_held_at_the_best_place(search, engine, tmp_path):
     with pytest.raises(DataError, match=r"terms\.tsv:3: 'A' is to be called 'b' by an earlier line"):
         read_glossary(tmp_path / "terms.tsv")
     (tmp_path / "terms.tsv").write_text("a\tb\nc d\n")
-    with pytest.raises(DataError, match=r"terms\.tsv:2: 1 fields where a term, a tab and what it must be called"):
+    with pytest.raises(DataError, match=r"terms\.tsv:2: 1 field, where a term, a tab and what it must be called"):
         read_glossary(tmp_path / "terms.tsv")
 
 

@@ -197,7 +197,7 @@ def test_the_network_that_comes_along_knows_which_word_belongs_to_which(capsys, 
     assert right[2] == "0-0 1-1 3-2 4-3 6-4"
     assert float(right[0]) > -4 > -20 > float(wrong[0]) and right[1] == wrong[1]
     (tmp_path / "pairs.tsv").write_text("one\n", encoding="utf-8")
-    with pytest.raises(DataError, match=r"pairs.tsv:1: 1 fields where a sentence, a tab and its translation"):
+    with pytest.raises(DataError, match=r"pairs.tsv:1: 1 field, where a sentence, a tab and its translation"):
         score_pairs.main(score_pairs.Flags(inputs=(str(tmp_path / "pairs.tsv"),), device="cpu"))
 
 

@@ -58,8 +58,8 @@ def load(source: PairSource, indices: np.ndarray) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"a\tb\nno tab here\n", r"pairs\.tsv:2: 1 fields where"),
-        (b"a\tb\tc\n", r"pairs\.tsv:1: 3 fields where"),
+        (b"a\tb\nno tab here\n", r"pairs\.tsv:2: 1 field, where"),
+        (b"a\tb\tc\n", r"pairs\.tsv:1: 3 fields, where"),
         (b"a\tb\n\xff\tb\n", r"pairs\.tsv:2: is not UTF-8 text \(byte 0xff\)"),
     ],
 )

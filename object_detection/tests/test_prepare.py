@@ -111,7 +111,7 @@ def test_coco_that_is_not_complete(coco: prepare_coco.Flags, capsys: pytest.Capt
     assert prepare_coco.main(coco) == {"val2017": 1}
     assert "there will be no train2017" in capsys.readouterr().out
     (coco.output_dir / "val2017" / "000000000139.jpg").unlink()
-    with pytest.raises(DataError, match="1 of 1 pictures are missing, 000000000139.jpg first"):
+    with pytest.raises(DataError, match="lacks 1 of 1 picture, 000000000139.jpg first"):
         prepare_coco.main(coco)
     shutil.rmtree(coco.output_dir / "val2017")
     shutil.copy(coco.source_dir / "annotations_trainval2017.zip", coco.source_dir / "val2017.zip")

@@ -130,7 +130,7 @@ def test_faults_are_named_and_refused_or_left_out(tmp_path: Path, box, message: 
         without_faults(data, skip=False)
     kept = without_faults(data, skip=True)
     assert len(kept.objects[0].labels) == 1 and kept.faults == []
-    assert any("1 faults" in line for line in report(data, 0.5, 0.9))
+    assert any("1 fault" in line and "1 faults" not in line for line in report(data, 0.5, 0.9))
     assert any("priors auto" in line for line in report(data, 0.5, 0.9))
     assert not any("priors auto" in line for line in report(data, 0.95, 0.9))
 

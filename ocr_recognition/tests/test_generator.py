@@ -204,7 +204,7 @@ def test_words_of_a_set_that_cannot_be_used_are_told():
     source = SetSource(words, 1, height=48, labelling=Labelling(letters, skip_unalignable=True))
     (note,) = sources.notes_on(source, Recognizer("crnn_ctc", letters))
     assert len(source) == 1 and note.startswith(
-        "1 words were left out that cannot be aligned; the first: word 0, 'aaa'"
+        "left out, since they cannot be aligned: 1 word; the first: word 0, 'aaa'"
     )
     everything = SetSource(words, 1, height=48, labelling=Labelling(letters, columns_a_frame=None))
     (note,) = sources.notes_on(everything, Recognizer("attention", letters, longest=2))

@@ -178,7 +178,9 @@ def test_what_ctc_cannot_align_is_refused_or_left_out(tmp_path):
     path = write(tmp_path, {"0.png": "abcdef", "1.png": "ab"})
     assert source(path).texts == ["abcdef", "ab"]
     path = write(tmp_path, {"1.png": "ab", "0.png": "abccef"})
-    with pytest.raises(DataError, match="train.txt:2: .*6 characters need 7 frames, but resized to 48 pixels it has 6"):
+    with pytest.raises(
+        DataError, match="train.txt:2: .*it needs 7 frames for 6 characters, but resized to 48 pixels it has 6"
+    ):
         source(path)
     words = source(path, Labelling(ASCII, skip_unalignable=True))
     assert words.texts == ["ab"] and len(words.left_out) == 1
@@ -210,11 +212,11 @@ def test_bad_pictures_are_named_replaced_in_training_and_end_an_evaluation(tmp_p
 def test_the_check_counts_unknown_characters_and_names_what_is_unalignable(tmp_path):
     path = write(tmp_path, {"0.png": "abccef", "1.png": "éé"})
     lines, faults = check(read_list(path), PREPROCESS, Labelling(ASCII, "drop"))
-    assert any("train.txt:1: " in line and "need 7 frames" in line for line in lines)
+    assert any("train.txt:1: " in line and "needs 7 frames" in line for line in lines)
     assert any("'é' (U+00E9) 2 times" in line for line in lines)
     assert any("never come up" in line for line in lines)
     lines, fewer = check(read_list(path), PREPROCESS, Labelling(ASCII, "drop", skip_unalignable=True))
-    assert any("train.txt:1: " in line and "need 7 frames" in line for line in lines)
+    assert any("train.txt:1: " in line and "needs 7 frames" in line for line in lines)
     assert fewer < faults and f"  left out, as they cannot be aligned: {faults - fewer}" in lines
 
 

@@ -270,7 +270,7 @@ def test_a_data_set_is_looked_through(data: Path, tmp_path: Path, capsys) -> Non
     assert "train_3.png" in said and "'d' (U+0064)" in said and "8 words, " in said and "blank" not in said
     with open(folder / "test.txt", "a", encoding="utf-8") as file:
         file.write("test_0.png\tab \n")
-    with pytest.raises(DataError, match="faults in the words"):
+    with pytest.raises(DataError, match="1 fault in the words"):
         train.main(train.Flags(data_dir=folder, check_data=True, **TINY))
     assert f"with a blank, which is a character: 1; the first: {folder / 'test.txt'}:9: " in capsys.readouterr().out
     with pytest.raises(UserError, match="give --data_dir"):
@@ -299,4 +299,4 @@ def test_what_is_dropped_is_counted(data: Path, tmp_path: Path, capsys) -> None:
         train.main(train.Flags(unknown="drop", **options))
     train.main(train.Flags(unknown="drop", skip_unalignable=True, **options))
     said = capsys.readouterr().out
-    assert "(drop): 'd' (U+0064) 3 times" in said and "2 words were left out" in said
+    assert "(drop): 'd' (U+0064) 3 times" in said and "cannot be aligned: 2 words" in said
