@@ -6,6 +6,7 @@ python eval.py --data_dir aishell --graphs HCLG.fst --vocabulary words.txt --tra
 """
 
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -27,7 +28,7 @@ from DeepASR.report import print_rates
 from fluid import config as configuration
 from fluid.config import Natural, Positive, ResultFlags, Was, defaults
 from fluid.errors import DataError
-from fluid.records import write_result
+from fluid.records import say_measured, write_result
 from fluid.run import console, script
 from fluid.signals import leave_if_stopped
 from fluid.text import number_of
@@ -58,6 +59,7 @@ class Flags(ResultFlags, SearchFlags):
 
 def main(flags: Flags) -> dict[str, float]:
     """Measure, print and return the figures."""
+    began = time.perf_counter()
     opened = open_recogniser(flags)
     recogniser = opened.facts
     corpus = open_corpus(flags.data_dir)
@@ -90,10 +92,12 @@ def main(flags: Flags) -> dict[str, float]:
         console.print(f"frame accuracy {result['frame_accuracy']:.2f} %, cross-entropy {result['loss']:.4f}")
     if incomplete:
         console.print(f"ended where the graph does not: {number_of(incomplete, 'utterance')}")
+    seconds = say_measured(len(part), "utterance", began)
     if flags.output_dir is not None:
         low, high = rates.interval()
         found = {**result, "interval": [100 * low, 100 * high]}
-        write_result(flags.output_dir, found, weights=opened.source, data=str(part.folder), samples=len(part))
+        of = {"weights": opened.source, "data": str(part.folder)}
+        write_result(flags.output_dir, found, **of, samples=len(part), seconds=seconds)
     return result
 
 

@@ -6,6 +6,7 @@ python eval.py --pretrained_model saved_model/pong --env Pong          weights o
 """
 
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -20,7 +21,7 @@ from DeepQNetwork.human import human_normalised
 from DeepQNetwork.player import check_actions, load_player
 from fluid import config as configuration
 from fluid.config import Count, ResultFlags, Was
-from fluid.records import write_result
+from fluid.records import say_measured, write_result
 from fluid.run import console, script
 
 
@@ -36,6 +37,7 @@ class Flags(PlayerFlags, ResultFlags):
 
 def main(flags: Flags) -> Scores:
     """Play and print; returns the scores."""
+    began = time.perf_counter()
     player = load_player(flags)
     agent = player.agent
     count = min(flags.num_envs or 16, flags.test_episodes)
@@ -54,9 +56,10 @@ def main(flags: Flags) -> Scores:
     if (relative := human_normalised(agent.env, result["score"])) is not None:
         result["human_normalised"] = relative
         console.print(f"human-normalised: {relative:.2f} (0: random play, 1: a professional tester, arXiv:1511.06581)")
+    seconds = say_measured(flags.test_episodes, "episode", began)
     if flags.output_dir is not None:
         of = {"weights": player.weights, "data": environment.description}
-        write_result(flags.output_dir, result, **of, samples=flags.test_episodes)
+        write_result(flags.output_dir, result, **of, samples=flags.test_episodes, seconds=seconds)
     return scores
 
 

@@ -82,7 +82,7 @@ def evaluate(evaluation: Evaluation, work: Path) -> dict[str, Any]:
         _zoo(f"{evaluation.command.format(work=work)} --output_dir {shlex.quote(folder)}")
         spent = {"cpu_seconds": round(_cpu_seconds() - before, 1), "seconds": round(time.perf_counter() - began, 1)}
         found = json.loads((Path(folder) / "result.json").read_text(encoding="utf-8"))
-    numbers = {name: value for name, value in found.items() if _is_number(value)}
+    numbers = {name: value for name, value in found.items() if name != "seconds" and _is_number(value)}
     command = f"./zoo {evaluation.command.format(work='DATA')}"
     return {"command": command, "date": time.strftime("%Y-%m-%d"), "cores": os.cpu_count(), **spent, "found": numbers}
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -68,6 +69,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     """Measure and print top-1 and top-5."""
+    began = time.perf_counter()
     args = parse(argv)
     converted = open_converted(args.model)
     output = args.blob or converted.outputs[-1]
@@ -83,13 +85,15 @@ def main(argv: list[str] | None = None) -> int:
         found.append(ranks(scores, labels))
     rank = np.concatenate(found)
     result = {"acc1": float((rank < 1).mean()), "acc5": float((rank < 5).mean())}
-    print(f"{number_of(len(items), 'image')}: top-1 {result['acc1']:.4f}, top-5 {result['acc5']:.4f}")
+    print(f"top-1 {result['acc1']:.4f}, top-5 {result['acc5']:.4f}")
+    seconds = time.perf_counter() - began
+    print(f"{number_of(len(items), 'image')}, {seconds:.1f} s")
     if args.output_dir:
         folder = Path(args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        whole = {"weights": args.model, "data": args.list, "samples": len(items), **result}
+        of = {"weights": args.model, "data": args.list, "samples": len(items), "seconds": round(seconds, 3)}
         with replaced_file(folder / "result.json") as unfinished:
-            unfinished.write_text(json.dumps(whole, indent=1) + "\n", "utf-8")
+            unfinished.write_text(json.dumps({**of, **result}, indent=1) + "\n", "utf-8")
         print(f"written to {folder}: result.json")
     return 0
 

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from fluid import files
 from fluid.errors import UserError
 from fluid.run import console
+from fluid.text import number_of
 
 Write = Callable[[Mapping[str, Any]], None]
 
@@ -42,15 +44,34 @@ def json_lines(path: Path | None) -> Iterator[Write]:
             file.close()
 
 
+def say_measured(samples: int, noun: str, began: float) -> float:
+    """Print how many samples an evaluation has measured and in which time, compiling included, and return the seconds.
+
+    `began` is the `time.perf_counter` of its start.
+    """
+    seconds = time.perf_counter() - began
+    console.print(f"{number_of(samples, noun)}, {seconds:.1f} s")
+    return seconds
+
+
 def write_result(
-    folder: Path, result: Mapping[str, Any], *, weights: str, data: str, samples: int, pictures: Iterable[Path] = ()
+    folder: Path,
+    result: Mapping[str, Any],
+    *,
+    weights: str,
+    data: str,
+    samples: int,
+    seconds: float,
+    pictures: Iterable[Path] = (),
 ) -> None:
-    """Write FOLDER/result.json, what an evaluation found of which weights on how many samples, and name it and its pictures.
+    """Write FOLDER/result.json, and name it and its pictures: what an evaluation found of which weights, on how many samples,
+    and the seconds that `say_measured` told.
 
     It is there whole or not at all. Raises UserError if it cannot be written.
     """
     path = folder / "result.json"
-    text = json.dumps({"weights": weights, "data": data, "samples": samples, **result}, indent=1, ensure_ascii=False)
+    measured = {"weights": weights, "data": data, "samples": samples, "seconds": round(seconds, 3)}
+    text = json.dumps({**measured, **result}, indent=1, ensure_ascii=False)
     with files.whole(path) as unfinished:
         unfinished.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
     say_written(folder, [path.name, *(picture.name for picture in pictures)])

@@ -20,7 +20,7 @@ from fluid import config as configuration
 from fluid.config import BatchFlags, EngineFlags, Range, ResultFlags, Was, defaults, nearest
 from fluid.errors import UserError
 from fluid.interface import Interface
-from fluid.records import write_result
+from fluid.records import say_measured, write_result
 from fluid.run import console, script
 from fluid.runner import Runner
 from fluid.text import number_of
@@ -95,10 +95,11 @@ def main(flags: Flags) -> dict[str, float]:
     result = scores(matrix, segmenter.classes)
     show_classes(matrix, segmenter.classes)
     print_scores(result, matrix, segmenter.classes)
-    console.print(f"{number_of(len(pairs), 'image')}, {time.perf_counter() - began:.1f} s")
+    seconds = say_measured(len(pairs), "image", began)
     if flags.output_dir is not None:
         found = {**result, "classes": by_class(matrix, segmenter.classes)}
-        write_result(flags.output_dir, found, weights=opened.source, data=pairs.origin, samples=len(pairs))
+        of = {"weights": opened.source, "data": pairs.origin}
+        write_result(flags.output_dir, found, **of, samples=len(pairs), seconds=seconds)
     return result
 
 

@@ -18,7 +18,7 @@ from fluid.config import BatchFlags, EngineFlags, ExportedFlags, ResultFlags, de
 from fluid.data import batches_for_all
 from fluid.interface import Interface
 from fluid.metrics import measure
-from fluid.records import make_folder, write_result
+from fluid.records import make_folder, say_measured, write_result
 from fluid.run import console, script, show
 from fluid.runner import Runner
 from fluid.text import number_of
@@ -74,9 +74,9 @@ def main(flags: Flags) -> dict[str, float]:
     top5 = f", test_acc5 {result['acc5']:.5f}" if "acc5" in result else ""
     console.print(
         f"Test_loss {result['loss']:.5f}, test_acc1 {result['acc1']:.5f}{top5}, mean of the classes: accuracy "
-        f"{result['balanced_acc']:.5f}, precision {result['precision']:.5f}, F1 {result['f1']:.5f} "
-        f"({accuracy.samples} images, {time.perf_counter() - began:.1f} s)"
+        f"{result['balanced_acc']:.5f}, precision {result['precision']:.5f}, F1 {result['f1']:.5f}"
     )
+    seconds = say_measured(accuracy.samples, "image", began)
     if flags.output_dir is not None:
         source = ImageSource(images, classifier.preprocess)
         records = {
@@ -93,6 +93,7 @@ def main(flags: Flags) -> dict[str, float]:
             weights=opened.source,
             data=images.origin,
             samples=accuracy.samples,
+            seconds=seconds,
             pictures=drawn,
         )
     return result

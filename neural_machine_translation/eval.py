@@ -6,6 +6,7 @@ python eval.py --test_file_pattern newstest.tsv --pretrained_model transformer_b
 """
 
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from fluid import files
 from fluid.config import ResultFlags, Was
 from fluid.interface import Interface
 from fluid.metrics import measure
-from fluid.records import write_result
+from fluid.records import say_measured, write_result
 from fluid.run import console, script
 from fluid.runner import Runner
 from fluid.text import number_of
@@ -51,6 +52,7 @@ class Flags(ModelFlags, ResultFlags):
 
 def main(flags: Flags) -> Quality:
     """Evaluate as `flags` say, print the result and return it."""
+    began = time.perf_counter()
     opened, others = open_together(flags)
     flags, translator = opened.settle(flags, *SEARCH), opened.facts
     refuse_nameless(opened)
@@ -62,7 +64,7 @@ def main(flags: Flags) -> Quality:
     )
     own = Runner(opened, flags, runs=len(pairs))
     search = own.program("search", lambda: build_program("search", translator.config, flags, others))
-    console.print(own.how)
+    console.print(f"{own.how}; {number_of(len(pairs), 'pair')} of {', '.join(pairs.files)}")
     rows = own.engine.shared_rows(flags.test_batch_size)
     perplexity = measure_perplexity(own, search, rows, translator, pairs, flags)
     found = translate(runner(own.engine, search), translator, pairs.sources, batch_size=rows)
@@ -71,7 +73,6 @@ def main(flags: Flags) -> Quality:
     measured = quality(hypotheses, references, tokenize=flags.tokenize, lowercase=flags.lowercase)
     result = replace(measured, loss=perplexity.loss)
     cut_off = sum(not best[0].complete for best in found)
-    console.print(f"{number_of(len(pairs), 'pair')} of {', '.join(pairs.files)}")
     if cut_off:
         console.print(f"cut off at --max_out_len: {number_of(cut_off, 'translation')}")
     of_first = " of the first network" if others else ""
@@ -80,12 +81,14 @@ def main(flags: Flags) -> Quality:
     )
     console.print(f"chrF {result.chrf:.2f}  {result.chrf_signature}|{flags.signature}")
     console.print(f"BLEU {result.bleu:.2f}  {result.bleu_signature}|{flags.signature}")
+    seconds = say_measured(len(pairs), "pair", began)
     if flags.output_file is not None:
         with files.whole(flags.output_file) as unfinished:
             unfinished.write_text("".join(f"{text}\n" for text in hypotheses), encoding="utf-8")
     if flags.output_dir is not None:
         figures = {**perplexity.result(), "bleu": result.bleu, "chrf": result.chrf}
-        write_result(flags.output_dir, figures, weights=opened.source, data=", ".join(pairs.files), samples=len(pairs))
+        of = {"weights": opened.source, "data": ", ".join(pairs.files)}
+        write_result(flags.output_dir, figures, **of, samples=len(pairs), seconds=seconds)
     return result
 
 

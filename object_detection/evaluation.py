@@ -7,7 +7,7 @@ from fluid.config import BatchFlags, EngineFlags, ExportedFlags, Natural, Result
 from fluid.data import batches_for_all
 from fluid.errors import UserError
 from fluid.metrics import measure
-from fluid.records import make_folder, write_result
+from fluid.records import make_folder, say_measured, write_result
 from fluid.run import console
 from object_detection.datasets import DataFlags, open_sound_part
 from object_detection.detector import TOLD_BY_NETWORK, DetectionFlags, NetworkFlags
@@ -79,11 +79,12 @@ def evaluate(flags: EvaluationFlags) -> dict[str, float]:
     if not any(len(item.labels) for item in data.objects):
         console.print("note: there is no object in these pictures, so the figures say nothing")
     protocol = described(data, flags.ap_version, flags.overlap)
-    console.print(f"{protocol}; NMS {flags.iou:g}; {time.perf_counter() - began:.1f} s")
+    console.print(f"{protocol}; NMS {flags.iou:g}")
     console.print(f"Test model {opened.source}, map {figures.get('map', figures.get('AP', 0.0)):.4f}")
+    seconds = say_measured(len(data.images), "picture", began)
     if flags.output_dir is not None:
         drawn = draw_evaluation(make_folder(flags.output_dir), metric.metric, data, flags.overlap)
         found = {"protocol": protocol, **figures}
         of = {"weights": opened.source, "data": data.origin}
-        write_result(flags.output_dir, found, **of, samples=len(data.objects), pictures=drawn)
+        write_result(flags.output_dir, found, **of, samples=len(data.images), seconds=seconds, pictures=drawn)
     return figures

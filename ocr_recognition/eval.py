@@ -17,7 +17,7 @@ from fluid import config as configuration
 from fluid.config import Count, ResultFlags, defaults
 from fluid.interface import Interface
 from fluid.metrics import measure
-from fluid.records import make_folder, write_result
+from fluid.records import make_folder, say_measured, write_result
 from fluid.run import console, script, show
 from fluid.runner import Runner
 from ocr_recognition import pictures
@@ -70,9 +70,10 @@ def main(flags: Flags) -> dict[str, float]:
         plan=source.evaluation_plan(rows),
     )
     result = accuracy.result()
-    print_result(accuracy, result, time.perf_counter() - began)
+    print_result(accuracy, result)
+    seconds = say_measured(len(source), "word", began)
     if flags.output_dir is not None:
-        write(flags.output_dir, accuracy, result, source, opened.source)
+        write(flags.output_dir, accuracy, result, source, opened.source, seconds)
     return result
 
 
@@ -88,23 +89,24 @@ def build_program(recognizer: Recognizer, beam_size: int, allowed: frozenset[str
     return evaluation_program(recognizer, beam_size, allowed)
 
 
-def print_result(accuracy: Accuracy, result: dict[str, float], seconds: float) -> None:
+def print_result(accuracy: Accuracy, result: dict[str, float]) -> None:
     """The figures, and those of words of each length."""
     table = Table("characters", "words", "read exactly")
     for length, (words, share) in accuracy.by_length().items():
         table.add_row(str(length), str(words), f"{share:.4f}")
     show(table)
-    words = len(accuracy.table["counts"])
     console.print(
         f"sequence error {1 - result['exact']:.5f}, normalised distance {result['distance']:.5f}, as 2018 printed them"
     )
     console.print(
         f"exact {result['exact']:.4f}, letters and digits without case {result['alphanumeric']:.4f}, character error rate "
-        f"{result['cer']:.4f}, 1-NED {result['1-ned']:.4f} ({words} words, {seconds:.1f} s)"
+        f"{result['cer']:.4f}, 1-NED {result['1-ned']:.4f}"
     )
 
 
-def write(folder: Path, accuracy: Accuracy, result: dict[str, float], source: MeasuredWords, weights: str) -> None:
+def write(
+    folder: Path, accuracy: Accuracy, result: dict[str, float], source: MeasuredWords, weights: str, seconds: float
+) -> None:
     """result.json, words.png with errors first, reliability.png."""
     table = accuracy.table
     bins, error = reliability(table["confidence"], table["exact"])
@@ -113,7 +115,8 @@ def write(folder: Path, accuracy: Accuracy, result: dict[str, float], source: Me
     pictures.draw_reliability(drawn[0], bins, error)
     draw_found(drawn[1], accuracy, source)
     found = {**result, "calibration_error": error, "exact_by_length": lengths}
-    write_result(folder, found, weights=weights, data=source.origin, samples=len(source), pictures=drawn)
+    of = {"weights": weights, "data": source.origin}
+    write_result(folder, found, **of, samples=len(source), seconds=seconds, pictures=drawn)
 
 
 if __name__ == "__main__":

@@ -117,8 +117,10 @@ def test_evaluation_equals_the_figure_of_training(task: Task, run: Path) -> None
     said = done(call(task, "eval", *words))
     figure = task.tiny.figure(said.result)
     written = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    assert list(written)[:3] == ["weights", "data", "samples"] and written[task.tiny.METRIC] == figure
+    assert list(written)[:4] == ["weights", "data", "samples", "seconds"] and written[task.tiny.METRIC] == figure
     assert isinstance(written["samples"], int) and written["samples"] > 0
+    (told,) = re.findall(rf"^{written['samples']:,} [a-z]+, (\d+\.\d) s$", said.out, re.MULTILINE)
+    assert float(told) == pytest.approx(written["seconds"], abs=0.051) and written["seconds"] > 0
     assert f"written to {folder}: result.json" in said.out + said.err
     assert str(checkpoint.find_best(run).relative_to(task.place)) in written["weights"]
     assert figure == pytest.approx(events(run, "eval")[-1][task.tiny.METRIC], rel=1e-6)

@@ -20,6 +20,7 @@ import json
 import re
 import shlex
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +38,7 @@ from DeepASR.recipes.stages import remade, run, run_stages, sweep, write_tables
 from fluid import config as configuration
 from fluid.config import Count, Seed
 from fluid.errors import DataError, UserError
-from fluid.records import write_result, writing
+from fluid.records import say_measured, write_result, writing
 from fluid.run import console, script
 from fluid.text import number_of
 
@@ -151,6 +152,7 @@ def features(flags: Flags) -> None:
 
 def gaussians(flags: Flags) -> None:
     """The errors of a monophone system of Gaussians, by the same graph."""
+    began = time.perf_counter()
     corpus = open_corpus(flags.work / "prepared")
     assert corpus.lexicon is not None and corpus.language_model is not None
     model = from_arpa(corpus.language_model)
@@ -175,7 +177,8 @@ def gaussians(flags: Flags) -> None:
     share = 100 * sum(word not in vocabulary for word in spoken) / len(spoken)
     result = {"wer": 100 * rates.total.rate, "interval": [100 * low, 100 * high], "out_of_vocabulary": share}
     of = {"weights": "Gaussians of the alignments", "data": str(flags.work / "prepared" / "test")}
-    write_result(flags.work / "gaussians", result, **of, samples=len(held_out))
+    seconds = say_measured(len(held_out), "utterance", began)
+    write_result(flags.work / "gaussians", result, **of, samples=len(held_out), seconds=seconds)
     console.print(
         f"Gaussians: WER {result['wer']:.1f} %, {low:.1%} to {high:.1%}, at the acoustic scale {best:g}, the best on dev; "
         f"{share:.1f} % of the words are unknown"

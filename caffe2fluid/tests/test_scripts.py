@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import resource
 import shutil
 import sys
@@ -320,9 +321,12 @@ def test_accuracy(folder, tmp_path, capsys):
     arguments = [str(folder / "net"), str(folder / "val.txt"), "--batch_size", "2"]
     assert eval.main([*arguments, "--output_dir", str(tmp_path / "new")]) == 0
     of = {"weights": arguments[0], "data": arguments[1], "samples": 3}
-    assert json.loads((tmp_path / "new" / "result.json").read_text()) == {**of, "acc1": 2 / 3, "acc5": 1.0}
+    written = json.loads((tmp_path / "new" / "result.json").read_text())
+    assert list(written)[:4] == [*of, "seconds"] and 0 < written.pop("seconds") < 600
+    assert written == {**of, "acc1": 2 / 3, "acc5": 1.0}
     said = capsys.readouterr().out
-    assert "3 images: top-1 0.6667, top-5 1.0000" in said and f"written to {tmp_path / 'new'}: result.json" in said
+    assert re.search(r"^top-1 0.6667, top-5 1.0000\n3 images, [\d.]+ s$", said, re.MULTILINE)
+    assert f"written to {tmp_path / 'new'}: result.json" in said
 
 
 def test_ranks_count_ties_and_nans_against_the_net():

@@ -27,7 +27,7 @@ def test_what_cannot_be_written_is_one_message(tmp_path):
     (tmp_path / "file").write_text("")
     for attempt in (
         lambda: make_folder(tmp_path / "file"),
-        lambda: write_result(tmp_path / "file", {}, weights="", data="", samples=0),
+        lambda: write_result(tmp_path / "file", {}, weights="", data="", samples=0, seconds=0),
         lambda: json_lines(tmp_path / "file" / "x.jsonl").__enter__(),
     ):
         with pytest.raises(UserError, match="file.*cannot be written"):
@@ -57,7 +57,7 @@ def test_an_error_of_the_work_itself_is_not_taken_for_one_of_writing(tmp_path):
 
 
 def test_a_result_holds_its_numbers_and_is_named(tmp_path, capsys):
-    of = {"weights": "output", "data": "clothes", "samples": 8}
+    of = {"weights": "output", "data": "clothes", "samples": 8, "seconds": 1.5}
     write_result(tmp_path, {"acc1": 0.25}, **of, pictures=[tmp_path / "confusion.png"])
     assert json.loads((tmp_path / "result.json").read_text()) == {**of, "acc1": 0.25}
     assert "result.json, confusion.png" in capsys.readouterr().out
@@ -88,7 +88,7 @@ def test_a_folder_that_is_there_or_cannot_be_made_is_refused(tmp_path):
 
 
 def test_of_a_result_that_cannot_be_written_the_earlier_one_stays(tmp_path, monkeypatch):
-    write_result(tmp_path, {"acc1": 1.0}, weights="w", data="d", samples=1)
+    write_result(tmp_path, {"acc1": 1.0}, weights="w", data="d", samples=1, seconds=2)
     before = (tmp_path / "result.json").read_text()
 
     def full(path: Path, text: str, **options: str) -> None:
@@ -97,7 +97,7 @@ def test_of_a_result_that_cannot_be_written_the_earlier_one_stays(tmp_path, monk
 
     monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(UserError, match=r"result.json: cannot be written \(No space"):
-        write_result(tmp_path, {"acc1": 0.5}, weights="w", data="d", samples=1)
+        write_result(tmp_path, {"acc1": 0.5}, weights="w", data="d", samples=1, seconds=2)
     assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
     assert (tmp_path / "result.json").read_text() == before
 
@@ -106,6 +106,11 @@ def test_names_that_are_no_text_come_back_from_json(tmp_path):
     name = os.fsdecode(b"\xff.jpg")
     with json_lines(tmp_path / "records.jsonl") as write:
         write({"image": name, "said": "图"})
-    write_result(tmp_path, {}, weights=name, data="", samples=1)
+    write_result(tmp_path, {}, weights=name, data="", samples=1, seconds=2)
     assert json.loads((tmp_path / "records.jsonl").read_bytes()) == {"image": name, "said": "图"}
-    assert json.loads((tmp_path / "result.json").read_bytes()) == {"weights": name, "data": "", "samples": 1}
+    assert json.loads((tmp_path / "result.json").read_bytes()) == {
+        "weights": name,
+        "data": "",
+        "samples": 1,
+        "seconds": 2,
+    }

@@ -1,6 +1,7 @@
 """Measure loss and accuracy over every point of a part exactly once."""
 
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,7 +13,7 @@ from fluid import config as configuration
 from fluid.config import BatchFlags, EngineFlags, ResultFlags, WeightsFlags
 from fluid.interface import Interface
 from fluid.metrics import measure
-from fluid.records import write_result
+from fluid.records import say_measured, write_result
 from fluid.run import console, script
 from fluid.runner import Runner
 from points_task.metrics import Accuracy
@@ -30,13 +31,16 @@ class Flags(WeightsFlags, BatchFlags, ResultFlags, EngineFlags):
 
 def main(flags: Flags) -> dict[str, float]:
     """Measure, print and return the figures."""
+    began = time.perf_counter()
     opened = open_net(flags)
     runner = Runner(opened, flags)
     program, points = runner.program("eval", lambda: build_program(opened.facts)), Points(flags.split)
     result = measure(runner.engine, program, points, Accuracy(), batch_size=flags.test_batch_size).result()
     console.print(f"loss {result['loss']:.4f}, accuracy {result['accuracy']:.4f}")
+    seconds = say_measured(len(points), "point", began)
     if flags.output_dir is not None:
-        write_result(flags.output_dir, result, weights=opened.source, data=flags.split, samples=len(points))
+        of = {"weights": opened.source, "data": flags.split}
+        write_result(flags.output_dir, result, **of, samples=len(points), seconds=seconds)
     return result
 
 
