@@ -43,7 +43,7 @@ class Word:
     start: float
     """Seconds from the beginning of the recording."""
     end: float
-    confidence: float | None = None
+    score: float | None = None
     """Probability of the word among the alternatives, where they were asked for."""
 
     def later(self, seconds: float) -> Word:
@@ -52,7 +52,7 @@ class Word:
 
     def to_record(self) -> dict[str, Any]:
         """As JSON-able data."""
-        sure = {} if self.confidence is None else {"confidence": self.confidence}
+        sure = {} if self.score is None else {"score": self.score}
         return {"word": self.text, "start": self.start, "end": self.end, **sure}
 
 
@@ -135,7 +135,7 @@ class Transcriber:
             # More are weighed than are shown.
             alternatives = self._decoder.n_best(posterior, max(self._n_best, WEIGHED), name)
             sure = confidences(heard.words, alternatives)
-            words = tuple(replace(word, confidence=share) for word, share in zip(words, sure))
+            words = tuple(replace(word, score=share) for word, share in zip(words, sure))
         seconds = round(len(posterior) * FRAME_SHIFT, 2)
         shown = tuple(spoken(item.words, unit) for item in alternatives[: self._n_best])
         return Transcript(name, words, spoken(heard.words, unit), seconds, heard.complete, shown)
@@ -203,7 +203,7 @@ def ctm(transcript: Transcript) -> str:
 
 
 def _sure(word: Word) -> str:
-    return "" if word.confidence is None else f" {word.confidence:.2f}"
+    return "" if word.score is None else f" {word.score:.2f}"
 
 
 def srt(transcript: Transcript) -> str:

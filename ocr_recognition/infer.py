@@ -154,12 +154,12 @@ def write_all(
                 record = {"image": place, **word.to_record()}
                 write(record)
                 records.append(record)
-                console.print(f"{place}: {word.text}  {word.confidence:.3f}")
+                console.print(f"{place}: {word.text}  {word.score:.3f}")
                 if len(shown) < ON_SHEET:
                     spans = [(begin, end) for _, _, begin, end in word.characters]
                     shown.append(pictures.draw_places(word.how(picture), spans, word.text if spans else ""))
     if shown:
-        captions = [f"{record['text']}  {record['confidence']:.2f}" for record in records[: len(shown)]]
+        captions = [f"{record['text']}  {record['score']:.2f}" for record in records[: len(shown)]]
         pictures.draw_words(folder / RESULTS[1], shown, captions, [None] * len(shown))
         say_written(folder, RESULTS)
     return records

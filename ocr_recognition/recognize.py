@@ -34,7 +34,8 @@ class Word:
     """A word that was read."""
 
     text: str
-    confidence: float
+    score: float
+    """How sure the reading is, 0..1."""
     characters: tuple[tuple[str, float, float, float], ...]
     """Of each character: itself, its probability, and from where to where it stands in pixels of the picture."""
     how: Try = Try()
@@ -42,10 +43,10 @@ class Word:
 
     def to_record(self) -> dict[str, Any]:
         """For JSON lines."""
-        record: dict[str, Any] = {"text": self.text, "confidence": round(self.confidence, 4)}
+        record: dict[str, Any] = {"text": self.text, "score": round(self.score, 4)}
         record["characters"] = [
-            {"character": one, "probability": round(sure, 4), "begin": round(begin, 1), "end": round(end, 1)}
-            for one, sure, begin, end in self.characters
+            {"character": one, "score": round(sure, 4), "start": round(start, 1), "end": round(end, 1)}
+            for one, sure, start, end in self.characters
         ]
         if self.how != Try():
             record |= {"turned": self.how.degrees, "inverted": self.how.inverted}
@@ -79,7 +80,7 @@ def recognize(
         for index, (picture, row) in enumerate(zip(changed, rows, strict=True))
     ]
     groups = [words[first : first + len(how)] for first in range(0, len(words), len(how))]
-    return [max(group, key=lambda word: word.confidence * bool(word.text)) for group in groups]
+    return [max(group, key=lambda word: word.score * bool(word.text)) for group in groups]
 
 
 def padded(rows: Sequence[np.ndarray], count: int) -> dict[str, np.ndarray]:

@@ -124,6 +124,23 @@ def test_one_image_is_no_images(path):
     assert plurals == []
 
 
+OTHER_NAMES = {"confidence": "score", "probability": "score", "prob": "score", "begin": "start", "stop": "end"}
+"""Of what records have in every task."""
+
+
+@pytest.mark.parametrize("folder", sorted({path.parent.name for path in ROOT.glob("*/infer.py")}))
+def test_the_same_has_the_same_name_in_every_record(folder):
+    keys = {
+        key.value
+        for path in (ROOT / folder).glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Dict)
+        for key in node.keys
+        if isinstance(key, ast.Constant)
+    }
+    assert {name: OTHER_NAMES[name] for name in keys & OTHER_NAMES.keys()} == {}
+
+
 LONGEST_OPENING = 15
 """Lines."""
 

@@ -70,7 +70,7 @@ def test_recordings_are_recognised_and_written(tmp_path: Path) -> None:
         assert " ".join(word["word"] for word in words) == SAID[Path(record["recording"]).stem]
         assert all(0 <= word["start"] < word["end"] <= record["seconds"] for word in words)
         assert all(one["end"] <= other["start"] for one, other in zip(words, words[1:]))
-        assert all(0.5 < word["confidence"] <= 1 for word in words)
+        assert all(0.5 < word["score"] <= 1 for word in words)
         assert record["alternatives"][0] == record["text"] and len(record["alternatives"]) in (1, 2)
     assert any(len(set(record["alternatives"])) == 2 for record in records)
     ctm = (tmp_path / "heard" / "transcripts.ctm").read_text().splitlines()

@@ -135,8 +135,8 @@ def test_what_is_read_is_recorded(tmp_path: Path) -> None:
     assert written == boxes and (tmp_path / "readings" / "words.png").stat().st_size
     for record in [*files, *listed, *boxes]:
         assert "".join(one["character"] for one in record["characters"]) == record["text"]
-        assert 0 <= record["confidence"] <= 1
-        assert all(0 <= one["begin"] <= one["end"] <= 200 for one in record["characters"])
+        assert 0 <= record["score"] <= 1
+        assert all(0 <= one["start"] <= one["end"] <= 200 for one in record["characters"])
     several = (
         {"images": (str(tmp_path / "word.png"), str(tmp_path / "scene.png"))},
         {"image_list": tmp_path / "list.txt"},
@@ -156,8 +156,8 @@ def test_the_surest_of_several_tries_counts(tmp_path: Path) -> None:
     names = tuple(str(tmp_path / f"{number}.png") for number in range(6))
     each = infer.main(infer.Flags(images=names, **common))
     (best,) = infer.main(infer.Flags(images=names[:1], try_inverted=True, try_rotated=True, **common))
-    sure = [record["confidence"] * bool(record["text"]) for record in each]
-    assert best["confidence"] == pytest.approx(max(sure), abs=1e-3) and len(set(sure)) > 1 and best["text"]
+    sure = [record["score"] * bool(record["text"]) for record in each]
+    assert best["score"] == pytest.approx(max(sure), abs=1e-3) and len(set(sure)) > 1 and best["text"]
 
 
 def test_a_camera_is_read_at_once_until_ctrl_c(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
