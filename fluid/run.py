@@ -50,6 +50,9 @@ GARBAGE = 20_000
 so: what imports and a traced Program make is kept, and is looked through again and again.
 """
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Of a disk, or of what one may have of it."""
+
 console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
 """Prints what it is given as it is: names, texts and paths may have brackets and colons, which rich would take for styles."""
 
@@ -70,22 +73,45 @@ def script(main: Callable[[], Any]) -> None:
         # What it cannot show, Chinese where all is ASCII or a name of no encoding, it shows by numbers.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    stop: SystemExit | None = None
     try:
-        main()
-    except SystemExit:
-        raise
+        try:
+            main()
+        except SystemExit as asked:
+            stop = asked
+        sys.stdout.flush()
     except BrokenPipeError:
-        # The reader of our output has gone (`infer.py | head`); Python would complain once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader of our output has gone (`infer.py | head`).
+        _end_output()
         sys.exit(1)
     except BaseException as error:
         # C++ on the way turns a KeyboardInterrupt into errors of its own.
         if interrupted or isinstance(error, KeyboardInterrupt):
             sys.exit(130)
+        if not isinstance(error, OSError) or error.filename is not None or error.errno not in FULL:
+            _end_output()
+        elif not _end_output("\n"):
+            error.filename = "standard output"
         if (message := _message(error)) is None:
             raise
         print(f"error: {message}", file=sys.stderr)
         sys.exit(1)
+    if stop is not None:
+        raise stop
+
+
+def _end_output(last: str = "") -> bool:
+    """Write what is left of standard output; returns whether that could be done.
+
+    If not it is dropped, since Python would complain once more at exit. Without a buffer nothing is left of what could not
+    be written: `last` tells.
+    """
+    try:
+        print(end=last, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return False
+    return True
 
 
 def _message(error: BaseException) -> str | None:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import IO
 
 from fluid.errors import UserError
 
@@ -13,15 +14,16 @@ import pytest
 START = "import errno, os, signal, sys\nfrom fluid.errors import UserError\nfrom fluid.run import script, console\n"
 
 
-def run(code: str, **environment: str) -> tuple[int, str, str]:
-    """Exit code and output of a script with this body."""
+def run(code: str, output: IO[bytes] | int = subprocess.PIPE, **environment: str) -> tuple[int, str, str]:
+    """Exit code and output of a script with this body; its standard output may be a file."""
     body = START + "def main():\n" + "".join(f"    {line}\n" for line in code.splitlines()) + "script(main)\n"
     done = subprocess.run(
         [sys.executable, "-c", body],
-        capture_output=True,
+        stdout=output,
+        stderr=subprocess.PIPE,
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])} | environment,
     )
-    return done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
+    return done.returncode, (done.stdout or b"").decode(errors="replace"), done.stderr.decode(errors="replace")
 
 
 @pytest.mark.parametrize(
@@ -32,13 +34,39 @@ def run(code: str, **environment: str) -> tuple[int, str, str]:
             "raise OSError(errno.EMFILE, 'Too many open files', 'a')",
             "error: a: Too many open files; raise `ulimit -n`\n",
         ),
-        ("raise OSError(errno.ENOSPC, 'No space')", "error: No space; free some space\n"),
         ("open('/' + 'a' * 300)", f"error: /{'a' * 300}: File name too long\n"),
         ("raise MemoryError", "error: memory ran out; give smaller batches, or fewer at a time\n"),
     ],
 )
 def test_what_the_user_or_the_machine_causes_is_one_message(code, said):
     assert run(code) == (1, "", said)
+
+
+def test_a_disk_that_is_full_elsewhere_is_not_taken_for_that_of_the_output():
+    code, out, said = run("raise OSError(errno.ENOSPC, 'No space')")
+    assert (code, out.strip(), said) == (1, "", "error: No space; free some space\n")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("code", ["print('x')", "console.print('x')", "print('x' * 10**5)", "print('x'); sys.exit(2)"])
+def test_output_that_cannot_be_written_is_named(code, unbuffered):
+    with open("/dev/full", "wb") as full:
+        told = run(code, full, PYTHONUNBUFFERED=unbuffered)
+    assert told == (1, "", "error: standard output: No space left on device; free some space\n")
+
+
+def test_a_full_disk_hides_no_other_error():
+    with open("/dev/full", "wb") as full:
+        assert run("print('x'); raise UserError('y')", full, PYTHONUNBUFFERED="") == (1, "", "error: y\n")
+        code, _, said = run("print('x'); raise KeyError('y')", full, PYTHONUNBUFFERED="")
+    assert code == 1 and said.endswith("KeyError: 'y'\n")
+
+
+def test_a_reader_who_goes_is_no_error():
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "wb") as closed:
+        assert run("print('x')", closed) == (1, "", "")
 
 
 def test_a_mistake_of_the_zoo_keeps_its_traceback():
