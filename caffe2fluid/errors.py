@@ -39,23 +39,45 @@ def raise_unreadable(errors: Sequence[ConvertError], files: int) -> None:
 
 def run_script(main: Callable[[], int | None]) -> None:
     """Runs ``main`` and leaves the process: 0 or what it returned, 1 with one line for an error, 130 for Ctrl-C."""
+    code: int | str | None
     for stream in (sys.stdout, sys.stderr):
         # What it cannot show, it shows by numbers.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        sys.exit(main() or 0)
+        try:
+            code = main()
+        except SystemExit as stop:
+            code = stop.code
+        sys.stdout.flush()
     except ConvertError as error:
+        _end_output()
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     except BrokenPipeError:  # the reader of our output, such as `head`, has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
+        _end_output()
+        sys.exit(1)
     except OSError as error:
-        print(f"error: {error.filename or 'file'}: {error.strerror or error}", file=sys.stderr)
+        fails = not _end_output("" if error.filename else "\n")
+        place = error.filename or ("standard output" if fails else "file")
+        print(f"error: {place}: {error.strerror or error}", file=sys.stderr)
         sys.exit(1)
     except MemoryError:
         print("error: memory ran out", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+    sys.exit(code)
+
+
+def _end_output(last: str = "") -> bool:
+    """Writes what is left of standard output; returns whether that could be done. If not it is dropped.
+
+    Without a buffer nothing is left of what could not be written: ``last`` tells.
+    """
+    try:
+        print(end=last, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return False
+    return True

@@ -13,7 +13,7 @@ import argparse
 import contextlib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -127,12 +127,11 @@ def main(argv: list[str] | None = None) -> int:
     paths, unreadable = images.find_images(args.images, sys.stdin), list[ConvertError]()
     results = run_images(args, converted, paths, unreadable)
     collected: dict[str, list[np.ndarray]] = {}
-    with naming(Path(args.output_file or "standard output")), opened(args.output_file) as lines:
+    with json_lines(args.output_file) as write:
         for path, outputs in results:
             description = describe(outputs, labels, args.top_k, args.threshold)
             show(path, description)
-            if lines:
-                lines.write(json.dumps({"image": path, **description}) + "\n")
+            write({"image": path, **description})
             if args.output_dir:
                 draw(path, description, Path(args.output_dir))
             for key, array in outputs.items() if args.fetch else ():
@@ -166,9 +165,25 @@ def run_images(
             yield path, outputs(image)
 
 
-def opened(path: str | None) -> contextlib.AbstractContextManager:
-    """The file to write lines to, None without one."""
-    return open(path, "w", encoding="utf-8") if path else contextlib.nullcontext()
+@contextlib.contextmanager
+def json_lines(path: str | None) -> Iterator[Callable[[dict], None]]:
+    """A function that adds a record to a file of JSON lines; None writes nothing. An error of writing names the file."""
+    if path is None:
+        yield lambda record: None
+        return
+    with naming(Path(path)):
+        file = open(path, "w", encoding="utf-8")
+
+    def write(record: dict) -> None:
+        with naming(Path(path)):
+            file.write(json.dumps(record) + "\n")
+            file.flush()
+
+    try:
+        yield write
+    finally:
+        with naming(Path(path)):
+            file.close()
 
 
 def joined(collected: dict[str, list[np.ndarray]]) -> dict[str, np.ndarray]:

@@ -8,6 +8,7 @@ import os
 import re
 import resource
 import shutil
+import subprocess
 import sys
 
 from caffe2fluid import compare, eval, export, images, infer
@@ -121,6 +122,16 @@ def test_a_full_disk_is_told_with_the_name_and_leaves_nothing(tmp_path, full_dis
         assert error.value.filename == str(path)
         assert sorted(tmp_path.rglob("*")) == before
     assert (tmp_path / "out.npz").read_text() == "mine"
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("flags", [[], ["--output_file", "found.jsonl"]])
+def test_output_that_cannot_be_written_is_named(folder, tmp_path, flags, unbuffered):
+    command = [sys.executable, infer.__file__, str(folder / "net"), str(folder / "red.png"), *flags]
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(command, cwd=tmp_path, env=environment, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (1, "error: standard output: No space left on device\n")
 
 
 def test_no_file_takes_the_place_of_a_device_or_a_pipe(folder, tmp_path):
