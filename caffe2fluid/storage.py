@@ -8,7 +8,6 @@ import mmap
 import os
 import shutil
 import struct
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,11 +47,11 @@ def replaced_folder(path: Path, ours: Sequence[str], overwrite: bool) -> Iterato
             f"{', '.join(ours)} again (other files stay), or choose another folder"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    temporary = _partial(path)
+    temporary.mkdir()
     try:
         with naming(path):
             yield temporary
-        temporary.chmod(0o755)
         if path.exists():
             _exchange(temporary, path, ours)
         else:
@@ -70,20 +69,40 @@ def replaced_file(path: Path) -> Iterator[Path]:
     if path.exists() and not path.is_file() and not path.is_dir():
         raise ConvertError(f"{path} is a device or a pipe; give the name of a file")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        temporary = Path(file.name)
+    temporary = _partial(path)
     try:
         with naming(path):
             yield temporary
-        temporary.chmod(0o644)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
+def _partial(path: Path) -> Path:
+    """The name of ``path`` until it is whole; what killed processes left under such names of it is deleted."""
+    start = f".{path.name}.partial-"
+    for left in [left for left in path.parent.iterdir() if left.name.startswith(start)]:
+        process = left.name.removeprefix(start).partition(".")[0]
+        # In a container every process may have the number of the one that was killed before it.
+        if process.isdecimal() and (int(process) == os.getpid() or not _is_alive(int(process))):
+            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
+    return path.with_name(f"{start}{os.getpid()}")
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 def _exchange(new: Path, path: Path, ours: Sequence[str]) -> None:
     """Puts the entries of ``new`` into ``path`` in the place of ``ours``; where that fails, all is as before."""
-    old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    old = new.with_name(f"{new.name}.old")
+    old.mkdir()
     moved: list[tuple[Path, Path]] = []
     try:
         for name in ours:

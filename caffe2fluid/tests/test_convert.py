@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -447,6 +448,16 @@ def test_single_files_are_kept_unless_asked(small, tmp_path, flag):
     assert target.read_bytes() != b"mine"
 
 
+KILLED_WHILE_WRITING = """
+import os, signal, sys
+from pathlib import Path
+from caffe2fluid.convert import convert
+from caffe2fluid.layers.node import Parameter
+Parameter.pieces = lambda parameter: os.kill(os.getpid(), signal.SIGKILL)
+convert(*map(Path, sys.argv[1:]))
+"""
+
+
 @pytest.mark.parametrize("name", ["X.safetensors", "X.npz"])
 def test_weights_that_cannot_be_written_leave_the_earlier_ones(small, tmp_path, monkeypatch, name):
     def full(*_, **__):
@@ -483,6 +494,36 @@ def test_an_exchange_that_fails_changes_nothing(small, tmp_path, monkeypatch):
         else:
             break
     assert failed == list(range(8))  # four files go, four come
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "small.caffemodel", "small.prototxt"]
+
+
+@pytest.fixture
+def dead():
+    """The number of a process that is no more."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_what_killed_conversions_left_is_cleared(small, tmp_path, dead):
+    out, file = tmp_path / "out", tmp_path / "X.npz"
+    convert(*small, out)
+    for process in (dead, os.getpid(), os.getppid()):
+        for name in (f".out.partial-{process}", f".out.partial-{process}.old"):
+            (tmp_path / name / "inference").mkdir(parents=True)
+        (tmp_path / f".X.npz.partial-{process}").touch()
+    (tmp_path / f".other.partial-{dead}").touch()
+    convert(*small, out, data_path=file, overwrite=True)
+    others = {f".out.partial-{os.getppid()}", f".out.partial-{os.getppid()}.old", f".X.npz.partial-{os.getppid()}"}
+    hidden = {path.name for path in tmp_path.iterdir() if path.name.startswith(".")}
+    assert hidden == others | {f".other.partial-{dead}"} and file.is_file()
+
+
+def test_a_killed_conversion_leaves_nothing_to_the_next(small, tmp_path):
+    words = [sys.executable, "-c", KILLED_WHILE_WRITING, *map(str, small), str(tmp_path / "out")]
+    assert subprocess.run(words, cwd=ROOT, timeout=120).returncode == -signal.SIGKILL
+    assert [path.name for path in tmp_path.iterdir() if ".partial-" in path.name]
+    convert(*small, tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "small.caffemodel", "small.prototxt"]
 
 
