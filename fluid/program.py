@@ -14,7 +14,9 @@ The forms are separate Programs that agree in the *names* of their parameters; v
 """
 
 import gc
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -43,6 +45,9 @@ import numpy as np
 import paddle
 
 paddle.enable_static()
+if threading.current_thread() is threading.main_thread():
+    # Of SIGTERM Paddle would print a message and a stack.
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM) or signal.SIG_DFL)
 
 Value: TypeAlias = paddle.pir.Value
 Network = Callable[..., dict[str, Value]]

@@ -702,6 +702,12 @@ def test_exit_codes(arguments, code, message):
     assert "Traceback" not in done.stderr
 
 
+def test_sigterm_is_quiet():
+    body = "import os, signal; import caffe2fluid.convert; os.kill(os.getpid(), signal.SIGTERM)"
+    done = subprocess.run([sys.executable, "-c", body], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGTERM, "", "")
+
+
 def test_the_folder_stands_alone(small, tmp_path):
     """Copied to an empty place, started by its path, it imports nothing else of this repository."""
     import shutil

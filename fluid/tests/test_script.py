@@ -80,6 +80,12 @@ def test_ctrl_c_is_quiet_whatever_becomes_of_it_on_the_way(swallow):
     assert run(body) == (130, "", "")
 
 
+def test_sigterm_is_quiet_with_paddle_too():
+    assert run("import fluid.program; os.kill(os.getpid(), signal.SIGTERM)") == (-signal.SIGTERM, "", "")
+    watched = "signal.signal(signal.SIGTERM, lambda *_: sys.exit(7)); import fluid.program; os.kill(os.getpid(), signal.SIGTERM)"
+    assert run(watched) == (7, "", "")
+
+
 def test_ctrl_c_while_modules_are_imported_is_quiet():
     body = "import fluid, os, signal; os.kill(os.getpid(), signal.SIGINT)"
     done = subprocess.run([sys.executable, "-c", body], capture_output=True, cwd=Path(__file__).parents[2])
