@@ -259,15 +259,36 @@ def check(pairs: Pairs) -> Findings:
             findings.pixels += np.bincount(read_label(path, pairs).reshape(-1), minlength=256)
         except DataError as error:
             findings.faults.append(str(error))
-    if fault := fault_of_masks(pairs, findings.pixels):
+    if fault := _fault_of_masks(pairs, findings.pixels):
         findings.faults.append(fault)
     return findings
 
 
-def fault_of_masks(pairs: Pairs, pixels: np.ndarray) -> str:
+def refuse_masks(pairs: Pairs) -> None:
+    """Raise DataError where all labels together have one class of two, and pixels that are ignored.
+
+    Label files are read until both classes have come up.
+    """
+    pixels = np.zeros(256, np.int64)
+    for path in pairs.labels if _may_be_masks(pairs.classes) else ():
+        try:
+            pixels += np.bincount(read_label(path, pairs).reshape(-1), minlength=256)
+        except DataError:
+            continue  # Whoever trains with it says so.
+        if pixels[:2].all():
+            return
+    if fault := _fault_of_masks(pairs, pixels):
+        raise DataError(fault)
+
+
+def _may_be_masks(classes: Classes) -> bool:
+    return len(classes) == 2 and not classes.others_ignored
+
+
+def _fault_of_masks(pairs: Pairs, pixels: np.ndarray) -> str:
     """What is wrong where the pixels [256] of all labels are of one class of two, or ignored; nothing otherwise."""
     classes = pairs.classes
-    if len(classes) != 2 or classes.others_ignored or pixels[:2].all() or not pixels[IGNORE]:
+    if not _may_be_masks(classes) or pixels[:2].all() or not pixels[IGNORE]:
         return ""
     lacking = classes.names[int(np.argmin(pixels[:2]))]
     return f"{pairs.origin}: no pixel is {lacking}, and {pixels[IGNORE]:,} are ignored. {_ADVICE}"

@@ -31,7 +31,7 @@ from fluid.weights import Report
 from icnet.evaluation import Size, by_size, confusion, role_of
 from icnet.metrics import Confusion
 from icnet.opening import load_weights, open_segmenter
-from icnet.reader import Augment, Pairs, Source, check, class_weights, fault_of_masks, open_pairs
+from icnet.reader import Augment, Pairs, Source, check, class_weights, open_pairs, refuse_masks
 from icnet.report import finish, show_findings
 from icnet.segmenter import BLOCKS, TASK, Blocks, LabelGrid, NetworkFlags, Segmenter
 
@@ -143,6 +143,7 @@ def main(flags: Flags) -> Outcome:
     if flags.check_data:
         check_all(train_pairs, test_pairs)
         return Outcome(step=0, nothing_left=True)
+    refuse_masks(train_pairs)
     source = Source(train_pairs, augmentation(flags))
     groups = by_size(test_pairs)
     segmenter = describe(flags, train_pairs, next(iter(groups)))
@@ -236,11 +237,8 @@ def build_programs(
 
 
 def weights_of_classes(flags: Flags, pairs: Pairs) -> list[float]:
-    """The weight of each class in the loss. Raises DataError where one of two never occurs, for what 255 means."""
-    pixels = check(pairs).pixels
-    if fault := fault_of_masks(pairs, pixels):
-        raise DataError(fault)
-    return class_weights(pixels[: len(pairs.classes)], flags.balance)
+    """The weight of each class in the loss."""
+    return class_weights(check(pairs).pixels[: len(pairs.classes)], flags.balance)
 
 
 def fingerprint_of(pairs: Pairs) -> str:

@@ -1,5 +1,6 @@
 """Layouts of data sets, label files and their faults, the random changes of training."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from fluid.errors import DataError
@@ -13,9 +14,11 @@ from icnet.reader import (
     labels_of_colors,
     open_pairs,
     read_pair,
+    refuse_masks,
 )
 from icnet.segmenter import MEAN
-from icnet.train import Flags, weights_of_classes
+from icnet.train import Flags
+from icnet.train import main as train
 
 import cv2
 import numpy as np
@@ -201,18 +204,21 @@ def test_a_mask_of_0_and_255_gets_advice(folder: Path) -> None:
     assert "map 255 to 1" in check(open_pairs(folder, "train")).faults[0]
 
 
-def test_masks_of_255_that_would_all_be_ignored_get_advice(folder: Path) -> None:
+def test_masks_of_255_that_would_all_be_ignored_get_advice(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / CLASS_FILE).write_text("0,ground,1,2,3\n1,thing,4,5,6\n")
     mask = np.repeat(np.array([[0, 255]], np.uint8), 12, 0).repeat(8, 1)
     for file in (folder / "labels").iterdir():
         write(file, mask)
     pairs = open_pairs(folder, "train")
     assert "no pixel is thing, and 1,728 are ignored. Of a mask of 0 and 255, map 255 to 1" in check(pairs).faults[-1]
-    with pytest.raises(DataError, match="no pixel is thing"):
-        weights_of_classes(Flags(), pairs)
+    for flags in (Flags(), Flags(balance=0), Flags(check_data=True)):
+        with pytest.raises(DataError, match="no pixel is thing|2 faults in the label files"):
+            train(replace(flags, data_dir=folder, output_dir=folder / "run"))
+    assert "no pixel is thing" in capsys.readouterr().out
     Image.fromarray(mask).convert("1").save(folder / "labels" / "00.png")
     assert read_pair(pairs, 0)[1][0, 8:].tolist() == [1] * 8
     assert check(pairs).faults == []
+    refuse_masks(pairs)
 
 
 def test_what_lacks_is_named(folder: Path) -> None:
