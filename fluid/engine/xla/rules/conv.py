@@ -70,6 +70,10 @@ def conv(op: Call, image: jax.Array, kernel: jax.Array) -> jax.Array:
         if groups == 1 and channels <= 4 and list(strides) == [2, 2] and max(dilations) == 1:
             image, kernel = _on_blocks(image, kernel, padding, 2)
             return _convolve(op, image, kernel, window_strides=(1, 1), padding="VALID")
+        if groups == 1 and channels <= 4 and max(*strides, *dilations) == 1 and image.dtype == jnp.bfloat16:
+            at_once = _columns_at_once(image, kernel, padding, tuning.wide_convolution)
+            if at_once > 1:
+                return _on_columns(op, image, kernel, padding, at_once)
         if groups == 1 and tuning.pointwise_as_matmul and max(*window, *strides) == 1 and not np.any(padding):
             return jnp.einsum("nhwc,oc->nhwo", image, kernel[:, :, 0, 0])
         if depthwise and tuning.shifted_depthwise:
@@ -148,6 +152,38 @@ def _on_blocks(
     blocks = image.reshape(n, h // s, s, w // s, s, groups, c).transpose(0, 1, 3, 5, 2, 4, 6)
     weights = kernel.reshape(o, c, kh // s, s, kw // s, s).transpose(0, 3, 5, 1, 2, 4)
     return blocks.reshape(n, h // s, w // s, -1), weights.reshape(o, s * s * c, kh // s, kw // s)
+
+
+def _columns_at_once(image: jax.Array, kernel: jax.Array, padding: Padding, channels: int) -> int:
+    """How many columns of a result [N, h, w, C_out] make at most so many channels together and divide w; a power of two."""
+    width = image.shape[2] + sum(padding[1]) - kernel.shape[3] + 1
+    count = 1
+    while 2 * count * len(kernel) <= channels and width % (2 * count) == 0:
+        count *= 2
+    return count
+
+
+def _on_columns(op: Call, image: jax.Array, kernel: jax.Array, padding: Padding, count: int) -> jax.Array:
+    """A convolution of stride 1 on [N, H, W / count, count * C], that makes as many columns of the result at once.
+
+    In memory that is the same image. The kernel [count * C_out, count * C, kh, blocks] is zero where a column of the result
+    does not see one of the image.
+    """
+    (o, c, kh, kw), (n, h, _, _) = kernel.shape, image.shape
+    width = image.shape[2] + sum(padding[1]) - kw + 1
+    covered = 1 + -(-(kw - 1) // count)
+    right = width + (covered - 1) * count - image.shape[2] - padding[1][0]
+    columns = jnp.pad(image, ((0, 0), (0, 0), (padding[1][0], right), (0, 0)))
+    shifted = [jnp.pad(kernel, ((0, 0), (0, 0), (0, 0), (at, covered * count - kw - at))) for at in range(count)]
+    weights = jnp.stack(shifted).reshape(count, o, c, kh, covered, count).transpose(0, 1, 5, 2, 3, 4)
+    result = _convolve(
+        op,
+        columns.reshape(n, h, -1, count * c),
+        weights.reshape(count * o, count * c, kh, covered),
+        window_strides=(1, 1),
+        padding=[padding[0], (0, 0)],
+    )
+    return result.reshape(n, -1, width, o)
 
 
 def _on_patches(image: jax.Array, groups: int, kernel: jax.Array, padding: Padding, stride: int) -> jax.Array:
