@@ -858,6 +858,7 @@ for kind, gates in (("LSTM", 4), ("GRU", 3), ("RNN_TANH", 1), ("RNN_RELU", 1)):
 
 CASES = [(family, name, "cpu") for family, rows in TABLE.items() for name in rows]
 CASES += [("conv", name, tuning) for name in TABLE["conv"] for tuning in ("small on gpu", "large on gpu")]
+CASES += [("pool", name, "small on gpu") for name in TABLE["pool"]]
 
 
 def flat(result: Any) -> list[Any]:

@@ -30,8 +30,14 @@ class Tuning:
     wide_convolution: int = 0
     """Channels that a convolution of few (an image's, in bfloat16) should make: of so many columns together.
 
-    cuDNN has no fast kernel for three channels. With 256 the front of the recogniser of speech takes 8.9 ms instead of 13.2,
-    forward and backward (32,768 windows of 11 x 80, one H100), though seven eighths of the kernel are zeros.
+    cuDNN has no fast kernel for three channels. With 256 VGG16 trains 9 % faster, 5,361 instead of 4,912 images/s, and the
+    recogniser of speech 3.8 % (H100, bf16, batches of 256 and 128), though seven eighths of the kernel are zeros.
+    """
+    overlaps_apart: bool = False
+    """Make the gradient of overlapping max pooling apart for pixels that lie in different offsets of windows.
+
+    Of a window of 3 at every second pixel, 9 offsets are read for a pixel otherwise, and 2.25 on average so: the recogniser
+    of speech trains 3.9 % faster (H100, bf16, batch 128). XLA's code for CPUs takes half as long again.
     """
     widened_sums: bool = False
     """Turn the operands of a loop's sums of products to the type of the sum.
@@ -74,4 +80,4 @@ def for_platform(platform: str) -> Tuning:
             widened_sums=True,
             searched_at_once=1024,
         )
-    return Tuning(small_convolution=5e8, wide_convolution=256, steps_in_a_turn=4, kernels=True)
+    return Tuning(small_convolution=5e8, wide_convolution=256, overlaps_apart=True, steps_in_a_turn=4, kernels=True)

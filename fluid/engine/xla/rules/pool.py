@@ -1,6 +1,7 @@
 """Pooling."""
 
 import functools
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -33,7 +34,8 @@ def _pool(op: Call, x: jax.Array, window: list[int]) -> jax.Array:
     strides, padding = op["strides"], window_padding(op, size, window)
     if op["pooling_type"] == "max":
         if op.channels_last and x.ndim == 4:
-            return _max_pool(x, tuple(window), tuple(strides), tuple(padding))
+            apart = op.tuning.overlaps_apart and any(w > s for w, s in zip(window, strides, strict=True))
+            return _max_pool(x, tuple(window), tuple(strides), tuple(padding), apart)
         return _reduce_window(op, x, lax.max, -jnp.inf, window, strides, padding)
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     if list(strides) == list(window) and not np.any(padding):
@@ -73,10 +75,17 @@ def _mean_of_tiles(op: Call, x: jax.Array, window: list[int]) -> jax.Array:
     return jnp.mean(x.reshape(*shape, *x.shape[first + len(window) :]), axes)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
-def _max_pool(x: jax.Array, window: Any, strides: Any, padding: Any) -> jax.Array:
-    """Max pooling of [N, H, W, C] with a gradient that reads: which of the window's offsets won is kept, one byte each."""
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
+def _max_pool(x: jax.Array, window: Any, strides: Any, padding: Any, apart: bool) -> jax.Array:
+    """Max pooling of [N, H, W, C] with a gradient that reads: which of the window's offsets won is kept, one byte each.
+
+    `apart`: the gradient by pixels that lie differently between the steps, and so in different offsets, is made apart.
+    """
     return max_pool_and_winners(x, window, strides, padding)[0]
+
+
+def _max_pool_forward(x: jax.Array, window: Any, strides: Any, padding: Any, apart: bool) -> tuple[jax.Array, Any]:
+    return max_pool_and_winners(x, window, strides, padding)
 
 
 def max_pool_and_winners(x: jax.Array, window: Any, strides: Any, padding: Any) -> tuple[jax.Array, Any]:
@@ -93,10 +102,21 @@ def max_pool_and_winners(x: jax.Array, window: Any, strides: Any, padding: Any) 
 
 
 def _max_pool_backward(
-    window: Any, strides: Any, padding: Any, residuals: Any, gradient: jax.Array
+    window: Any, strides: Any, padding: Any, apart: bool, residuals: Any, gradient: jax.Array
 ) -> tuple[jax.Array]:
     winner, shape = residuals
     sizes = [n + before + after for n, (before, after) in zip(shape[1:3], padding, strict=True)]
+    spread = _spread_apart if apart else _spread
+    total = spread(winner, gradient, sizes, window, strides)
+    (top, _), (left, _) = padding
+    return (total[:, top : top + shape[1], left : left + shape[2]],)
+
+
+_max_pool.defvjp(_max_pool_forward, _max_pool_backward)
+
+
+def _spread(winner: jax.Array, gradient: jax.Array, sizes: list[int], window: Any, strides: Any) -> jax.Array:
+    """[N, *sizes, C]: by pixel the gradients [N, h, w, C] of the windows that it won, of all offsets for each pixel."""
     zero = np.zeros((), gradient.dtype)
     total = jnp.zeros((), gradient.dtype)
     for place, (i, j) in enumerate(np.ndindex(*window)):
@@ -107,11 +127,27 @@ def _max_pool_backward(
         ]
         part = lax.pad(mine, zero, [(0, 0, 0), *spread, (0, 0, 0)])
         total = part if place == 0 else total + part
-    (top, _), (left, _) = padding
-    return (total[:, top : top + shape[1], left : left + shape[2]],)
+    return total
 
 
-_max_pool.defvjp(max_pool_and_winners, _max_pool_backward)
+def _spread_apart(winner: jax.Array, gradient: jax.Array, sizes: list[int], window: Any, strides: Any) -> jax.Array:
+    """As `_spread`; of a pixel only those offsets that it can have, by how far it is from the last step."""
+    zero = np.zeros((), gradient.dtype)
+    grid = [-(-n // stride) for n, stride in zip(sizes, strides, strict=True)]
+    samples, *count, channels = gradient.shape
+
+    def pixels(*far: int) -> jax.Array:
+        total = jnp.zeros((samples, *grid, channels), gradient.dtype)
+        for offset in itertools.product(*map(range, far, window, strides)):
+            mine = jnp.where(winner == np.ravel_multi_index(offset, window), gradient, zero)
+            before = [(n - a) // stride for n, a, stride in zip(offset, far, strides, strict=True)]
+            around = [(n, have - n - own, 0) for n, have, own in zip(before, grid, count, strict=True)]
+            total = total + lax.pad(mine, zero, [(0, 0, 0), *around, (0, 0, 0)])
+        return total
+
+    (rows, columns), (height, width) = strides, grid
+    lines = [jnp.stack([pixels(i, j) for j in range(columns)], 3) for i in range(rows)]
+    return jnp.stack(lines, 2).reshape(samples, rows * height, columns * width, channels)
 
 
 def _window_offsets(padded: jax.Array, window: Any, strides: Any) -> Iterator[jax.Array]:
