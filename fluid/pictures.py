@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fluid.lettering import Font, font
 from fluid.plots import new_figure, plain
 from fluid.records import writing
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 GREEN, RED, GREY = (34, 139, 84), (190, 50, 50), (90, 90, 90)
 MOST_CLASSES, MOST_COUNTED = 40, 25
@@ -148,7 +149,6 @@ def draw_sheet(
     width, height = columns * (tile + margin) + margin, rows * (tile + text_height + margin) + margin
     sheet = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(size=12)
     for number, (image, caption, right) in enumerate(zip(images, captions, correct)):
         left = margin + number % columns * (tile + margin)
         top = margin + number // columns * (tile + text_height + margin)
@@ -159,15 +159,16 @@ def draw_sheet(
         sheet.paste(picture, (left + (tile - picture.width) // 2, top + (tile - picture.height) // 2))
         color = GREY if right is None else GREEN if right else RED
         for line, text in enumerate(caption.split("\n")[:2]):
-            draw.text((left, top + tile + 2 + 14 * line), _fit(text, tile, font), fill=color, font=font)
+            own = font(text, 12)
+            draw.text((left, top + tile + 2 + 14 * line), _fit(text, tile, own), fill=color, font=own)
     with writing(path):
         sheet.save(path)
     return path
 
 
-def _fit(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    if font.getlength(text) <= width:
+def _fit(text: str, width: int, own: Font) -> str:
+    if own.getlength(text) <= width:
         return text
-    while text and font.getlength(text + "…") > width:
+    while text and own.getlength(text + "…") > width:
         text = text[:-1]
     return text + "…"

@@ -1,7 +1,10 @@
 """Figures for pictures of a run, drawn without a display."""
 
 import logging
+import warnings
 from typing import TYPE_CHECKING, Any
+
+from fluid import lettering
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -14,8 +17,12 @@ def new_figure(width: float, height: float, columns: int = 1) -> tuple["Figure",
     """
     # Of a home that cannot be written it warns, makes a folder elsewhere, and says that it looked for fonts.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    import matplotlib
     from matplotlib.figure import Figure
 
+    matplotlib.rcParams["font.family"] = ["DejaVu Sans", *lettering.installed()]
+    # What no font has is an empty frame in the picture.
+    warnings.filterwarnings("ignore", message="Glyph .* missing from font")
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(1, columns)
 

@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
+from fluid.lettering import font
 from fluid.records import writing
 from icnet.classes import IGNORE, Classes
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 OPACITY = 0.55
 """Of the colours in an overlay."""
@@ -27,14 +28,14 @@ def overlay(image: np.ndarray, label: np.ndarray, classes: Classes, opacity: flo
 def legend(classes: Classes, height: int, shown: list[int]) -> np.ndarray:
     """Names and colours of some classes, one below the other: [height, W, 3] uint8."""
     size = int(np.clip(height / max(1, len(shown)) * 0.8, 8, 20))
-    font = ImageFont.load_default(size=size)
-    width = int(max((font.getlength(classes.names[number]) for number in shown), default=0)) + 2 * size + 12
+    names = [classes.names[number] for number in shown]
+    width = int(max((font(name, size).getlength(name) for name in names), default=0)) + 2 * size + 12
     image = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(image)
-    for row, number in enumerate(shown):
+    for row, (number, name) in enumerate(zip(shown, names, strict=True)):
         top = row * int(size * 1.25) + 4
         draw.rectangle((4, top, 4 + size, top + size), fill=classes.colors[number])
-        draw.text((size + 10, top - 1), classes.names[number], fill="black", font=font)
+        draw.text((size + 10, top - 1), name, fill="black", font=font(name, size))
     return np.asarray(image)
 
 

@@ -2,12 +2,12 @@
 
 import colorsys
 from collections.abc import Sequence
-from functools import lru_cache
 
+from fluid.lettering import Font, drawable, font
 from object_detection.found import Found
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 SMALLEST = 640
 """Pictures whose longer side is shorter are enlarged before they are drawn on: a label of 12 pixels needs room."""
@@ -47,7 +47,7 @@ def draw(picture: np.ndarray, found: Sequence[Found]) -> np.ndarray:
         # Of a line of pixels there is at least one in each direction.
         canvas = canvas.resize((max(1, round(width * scale)), max(1, round(height * scale))), Image.Resampling.BICUBIC)
     pen, shorter = ImageDraw.Draw(canvas), min(canvas.size)
-    line, font = max(2, round(shorter / LINES)), _font(min(max(12, round(shorter / LETTERS)), 200))
+    line, size = max(2, round(shorter / LINES)), min(max(12, round(shorter / LETTERS)), 200)
     best_first = sorted(found, key=lambda item: -item.score)
     boxes = [tuple(value * scale for value in item.box) for item in best_first]
     for item, box in reversed(list(zip(best_first, boxes, strict=True))):
@@ -55,22 +55,18 @@ def draw(picture: np.ndarray, found: Sequence[Found]) -> np.ndarray:
     placed: list[Box] = []
     for number, (item, box) in enumerate(zip(best_first, boxes, strict=True)):
         for text in (f"{_written(item)} {item.score:.2f}", _written(item), f"{item.score:.2f}"):
-            place = _place(pen, text, font, box, canvas.size, placed, boxes[:number])
+            own = font(text, size)
+            place = _place(pen, text, own, box, canvas.size, placed, boxes[:number])
             if place is not None and (len(found) <= CROWD or place[2] - place[0] <= box[2] - box[0]):
-                _label(pen, text, font, place, color_of(item.label))
+                _label(pen, text, own, place, color_of(item.label))
                 placed.append(place)
                 break
     return np.asarray(canvas)
 
 
-@lru_cache
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size=size)
-
-
 def _written(item: Found) -> str:
-    """The class's name, or its number where Pillow's own font lacks a letter of it."""
-    return item.name if all(ord(letter) < 0x250 for letter in item.name) else f"class {item.label}"
+    """The class's name, or its number where every font lacks a letter of it."""
+    return item.name if drawable(item.name) else f"class {item.label}"
 
 
 def _outline(pen: ImageDraw.ImageDraw, box: Sequence[float], color: tuple[int, int, int], line: int) -> None:
@@ -84,7 +80,7 @@ def _outline(pen: ImageDraw.ImageDraw, box: Sequence[float], color: tuple[int, i
 def _place(
     pen: ImageDraw.ImageDraw,
     text: str,
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    own: Font,
     box: Sequence[float],
     size: tuple[int, int],
     labels: Sequence[Box],
@@ -95,7 +91,7 @@ def _place(
     It lies in the picture, on no other label, and leaves free at least half of every better box.
     """
     left, top, right, bottom = box
-    _, _, wide, high = pen.textbbox((0, 0), text, font=font)
+    _, _, wide, high = pen.textbbox((0, 0), text, font=own)
     wide, high = wide + 6, high + 4
     x = min(max(left, 0), size[0] - wide)
     for y in (top - high, top, bottom, bottom - high):
@@ -113,13 +109,13 @@ def _place(
 def _label(
     pen: ImageDraw.ImageDraw,
     text: str,
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    own: Font,
     place: Box,
     color: tuple[int, int, int],
 ) -> None:
     bright = 0.3 * color[0] + 0.59 * color[1] + 0.11 * color[2] > 140
     pen.rectangle(place, fill=color)
-    pen.text((place[0] + 3, place[1] + 1), text, fill="black" if bright else "white", font=font)
+    pen.text((place[0] + 3, place[1] + 1), text, fill="black" if bright else "white", font=own)
 
 
 def _area(box: Sequence[float]) -> float:

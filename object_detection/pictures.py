@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from fluid.lettering import font
 from fluid.pictures import draw_confusion, most_confused
 from fluid.plots import new_figure, plain
 from fluid.records import writing
@@ -14,7 +15,7 @@ from object_detection.found import in_pixels
 from object_detection.metrics import Curve, Detections, voc_curves
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 SCORE = 0.25
 """From which on a detection counts in the confusion matrix, as ultralytics has it."""
@@ -103,9 +104,9 @@ def draw_worst(path: Path, table: np.ndarray, data: DataSet, matrices: np.ndarra
         pair.thumbnail((WORST_WIDTH, WORST_WIDTH))
         rows.append((f"{data.images[index]}: {number_of(mistakes[index], 'mistake')}", pair))
     sheet = Image.new("RGB", (WORST_WIDTH, sum(pair.height + 28 for _, pair in rows)), "white")
-    pen, font, top = ImageDraw.Draw(sheet), ImageFont.load_default(size=14), 0
+    pen, top = ImageDraw.Draw(sheet), 0
     for caption, pair in rows:
-        pen.text((4, top + 4), caption, fill="black", font=font)
+        pen.text((4, top + 4), caption, fill="black", font=font(caption, 14))
         sheet.paste(pair, (0, top + 24))
         top += pair.height + 28
     with writing(path):

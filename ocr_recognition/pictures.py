@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from fluid.lettering import font
 from fluid.pictures import GREEN, GREY, RED, Panel
 from fluid.plots import new_figure
 from fluid.records import writing
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 CURVES = (
     Panel("loss", train="loss", evaluation="loss", log_scale=True),
@@ -27,15 +28,14 @@ def draw_words(
     rows = -(-len(words) // columns)
     across, down = _TILE[0] + _MARGIN, _TILE[1] + _TEXT + _MARGIN
     sheet = Image.new("RGB", (columns * across + _MARGIN, rows * down + _MARGIN), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=13)
+    draw = ImageDraw.Draw(sheet)
     for number, (word, caption, right) in enumerate(zip(words, captions, correct, strict=True)):
         left, top = _MARGIN + number % columns * across, _MARGIN + number // columns * down
         picture = Image.fromarray(word).convert("RGB")
         picture.thumbnail(_TILE, Image.Resampling.BICUBIC)
         sheet.paste(picture, (left, top))
-        draw.text(
-            (left, top + _TILE[1] + 2), caption, fill=GREY if right is None else GREEN if right else RED, font=font
-        )
+        color = GREY if right is None else GREEN if right else RED
+        draw.text((left, top + _TILE[1] + 2), caption, fill=color, font=font(caption, 13))
     with writing(path):
         sheet.save(path)
     return path
@@ -48,10 +48,10 @@ def draw_places(picture: np.ndarray, spans: Sequence[tuple[float, float]], text:
     image = image.resize((max(1, round(image.width * scale)), _ROWS), Image.Resampling.BICUBIC)
     sheet = Image.new("RGB", (image.width, image.height + 28), "white")
     sheet.paste(image)
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=18)
+    draw, own = ImageDraw.Draw(sheet), font(text, 18)
     for character, (begin, end) in zip(text, spans, strict=True):
         draw.line([(begin * scale, image.height - 2), (end * scale - 2, image.height - 2)], fill=GREEN, width=3)
-        draw.text(((begin + end) / 2 * scale, image.height + 2), character, fill=GREY, font=font, anchor="ma")
+        draw.text(((begin + end) / 2 * scale, image.height + 2), character, fill=GREY, font=own, anchor="ma")
     return np.asarray(sheet)
 
 

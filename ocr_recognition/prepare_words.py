@@ -19,6 +19,7 @@ if __package__ in (None, ""):
 from fluid import PROCESSORS
 from fluid.config import Count, Natural, Seed, Was, Workers, parse
 from fluid.errors import UserError
+from fluid.lettering import font
 from fluid.records import make_folder
 from fluid.run import script
 from fluid.text import number_of
@@ -29,7 +30,7 @@ from ocr_recognition.preprocess import Preprocess
 from ocr_recognition.words import Part, read_words
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 ON_A_SHEET, COLUMNS = 100, 5
 
@@ -90,14 +91,13 @@ def main(flags: Flags) -> None:
 def draw_sheet(path: Path, recipe: Recipe, seed: int) -> None:
     """The first words of a recipe, resized to one height, each with its text below."""
     maker, preprocess = recipe.maker(), Preprocess(48, 234)
-    font = ImageFont.load_default(size=11)
     sheet = Image.new("RGB", (COLUMNS * 240, ON_A_SHEET // COLUMNS * 68), "white")
     draw = ImageDraw.Draw(sheet)
     for number in range(ON_A_SHEET):
         made = maker.make(np.random.default_rng((seed, number)))
         x, y = number % COLUMNS * 240 + 3, number // COLUMNS * 68 + 2
         sheet.paste(Image.fromarray(preprocess.picture(made.picture)), (x, y))
-        draw.text((x, y + 50), made.text, fill="black", font=font)
+        draw.text((x, y + 50), made.text, fill="black", font=font(made.text, 11))
     make_folder(path.parent)
     try:
         sheet.save(path)

@@ -5,7 +5,6 @@ A task shows what its demo.toml says: a title, the commands as `./zoo` takes the
 
 import argparse
 import html
-import importlib.metadata
 import shlex
 import subprocess
 import sys
@@ -16,9 +15,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fluid.lettering import font
 from fluid.run import console, script
 
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 
 ROOT = Path(__file__).resolve().parents[2]
 LINES = 12
@@ -169,17 +169,11 @@ def _tile(item: Shown) -> Image.Image:
     else:
         lines = [part for line in item.text.splitlines() for part in textwrap.wrap(line, 76) or [""]]
         content = Image.new("RGB", (TILE[0], 18 * len(lines) + MARGIN), "white")
-        ImageDraw.Draw(content).multiline_text((0, 0), "\n".join(lines), fill="black", font=_font(12))
+        ImageDraw.Draw(content).multiline_text((0, 0), "\n".join(lines), fill="black", font=font(item.text, 12))
     tile = Image.new("RGB", (TILE[0], content.height + TITLE_HEIGHT), "white")
-    ImageDraw.Draw(tile).text((0, 0), item.show.title, fill="black", font=_font(18))
+    ImageDraw.Draw(tile).text((0, 0), item.show.title, fill="black", font=font(item.show.title, 18))
     tile.paste(content, (0, TITLE_HEIGHT))
     return tile
-
-
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    """One that has the letters of all languages here."""
-    matplotlib = importlib.metadata.distribution("matplotlib")
-    return ImageFont.truetype(str(matplotlib.locate_file("matplotlib/mpl-data/fonts/ttf/DejaVuSans.ttf")), size)
 
 
 if __name__ == "__main__":

@@ -67,9 +67,10 @@ def test_a_crowd_stays_visible() -> None:
     assert (inside == GREY).all(axis=1).mean() > 0.6
 
 
-def test_letters_that_the_font_lacks() -> None:
+def test_a_name_that_no_font_has_is_told_by_its_number() -> None:
     picture = np.full((700, 700, 3), GREY, np.uint8)
     box = (100.0, 100.0, 400.0, 400.0)
-    drawn = draw(picture, [found(2, box, name="人")])
+    # Nobody's letter: from the part of Unicode that is left to private use.
+    drawn = draw(picture, [found(2, box, name="\U000f1234")])
     np.testing.assert_array_equal(drawn, draw(picture, [found(2, box, name="class 2")]))
     assert (drawn != draw(picture, [found(2, box, name="été")])).any()
