@@ -1,6 +1,7 @@
 """Which words the flags name: those of a data set, or made ones."""
 
 import itertools
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -231,10 +232,17 @@ def fingerprints(training: TrainingWords, test: MeasuredWords) -> dict[str, str]
 
 
 def notes_on(source: TrainingWords, recognizer: Recognizer) -> list[str]:
-    """What became of words and characters that cannot be used, or not be read, where some were met."""
-    if isinstance(source, GeneratedSource):
-        return []
+    """What became of words and characters that cannot be used, or not be read, where some were met; that of letters written
+    from right to left the labels begin at the left, where a network of frames does."""
     notes = []
+    leftward = [one for one in recognizer.alphabet.characters if unicodedata.bidirectional(one) in ("R", "AL")]
+    if recognizer.is_ctc and leftward:
+        notes.append(
+            f"{recognizer.model} reads from left to right: labels with letters such as {describe(leftward[0])} must have "
+            "their characters in that order, too, the last letter of a word first"
+        )
+    if isinstance(source, GeneratedSource):
+        return notes
     if isinstance(source, WordSource) and source.unknown:
         shown = ", ".join(
             f"{describe(one)} {number_of(count, 'time')}" for one, count in source.unknown.most_common(SHOWN)

@@ -12,12 +12,13 @@ from fluid.weights import read_weights, write_weights
 from ocr_recognition import eval as evaluate
 from ocr_recognition import infer, train
 from ocr_recognition.alphabet import Alphabet
+from ocr_recognition.generated import Recipe
 from ocr_recognition.network import inference_program
 from ocr_recognition.opening import open_recognizer
 from ocr_recognition.options import NetworkFlags
 from ocr_recognition.pictures import draw_places
 from ocr_recognition.recognizer import Recognizer
-from ocr_recognition.sources import SIMPLE, example_words, style_of
+from ocr_recognition.sources import SIMPLE, example_words, made_words, notes_on, style_of
 
 import cv2
 import numpy as np
@@ -288,6 +289,14 @@ def test_words_to_measure_on_that_cannot_be_read_are_told_before_training(tmp_pa
     with pytest.raises(DataError, match=r"test.txt:6: .*test_5.png: no such file"):
         train.main(train.Flags(data_dir=folder, output_dir=tmp_path / "run", **RUN))
     assert not (tmp_path / "run").exists()
+
+
+def test_the_order_of_letters_that_run_to_the_left_is_told() -> None:
+    source = made_words(Recipe(SIMPLE, columns_a_frame=None), 2)
+    for model, characters, told in (("crnn", "a\u05d0", True), ("crnn", "a\u0628", True), ("crnn", "ab1", False)):
+        notes = notes_on(source, Recognizer(model, Alphabet(tuple(characters))))
+        assert any("must have their characters in that order" in note for note in notes) == told
+    assert not notes_on(source, Recognizer("attention", Alphabet(("\u05d0",)), longest=99))
 
 
 def test_what_is_dropped_is_counted(data: Path, tmp_path: Path, capsys) -> None:
