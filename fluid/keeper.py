@@ -354,8 +354,8 @@ class Keeper:
             began = time.perf_counter()
             with self.clock.beside("evaluation"):
                 values = self._measure(item)
-            improved = item is self.deciding and self._improved(values[self._metric])
-            best = best or improved
+            is_best = item is self.deciding and self._is_best(values[self._metric])
+            best = best or is_best
             self.meta.metrics |= {
                 name if item is self.deciding else f"{item.name}/{name}": value for name, value in values.items()
             }
@@ -364,7 +364,7 @@ class Keeper:
             self._measured[item.name] = self.meta.step
             shown = " ".join(f"{name} {f'{value:.4f}'.removesuffix('.0000')}" for name, value in values.items())
             what = "evaluation" if len(self.evaluations) == 1 else item.name
-            self.run.say(f"{what} after step {self.meta.step}: {shown}{' (best so far)' if improved else ''}")
+            self.run.say(f"{what} after step {self.meta.step}: {shown}{' (best so far)' if is_best else ''}")
         self.meta.due = []
         if self.run.records and self.last_saved is not None:
             with self.clock.beside("saving"):
@@ -378,12 +378,14 @@ class Keeper:
         except Exception as error:
             self._fail(error, f" in the evaluation {item.name}")
 
-    def _improved(self, value: float) -> bool:
+    def _is_best(self, value: float) -> bool:
         improved = bool(np.isfinite(value)) and (self.meta.best is None or self._is_better(value, self.meta.best))
-        if improved:
-            self.meta.best, self.meta.best_step = value, self.meta.step
         self.meta.stale = 0 if improved else self.meta.stale + 1
-        return improved
+        # A small set, or one of which nothing is right yet, cannot tell many apart: the longest trained is kept.
+        best = improved or value == self.meta.best
+        if best:
+            self.meta.best, self.meta.best_step = value, self.meta.step
+        return best
 
     def _leave(self) -> NoReturn:
         self.run.say(

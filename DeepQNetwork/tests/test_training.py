@@ -124,7 +124,7 @@ def test_resume_without_memory_fills_it_first(tmp_path):
 
 def test_resume_is_exact_with_any_number_of_carts(tmp_path):
     flags = cartpole(tmp_path / "whole", save_replay=True, num_envs=3, mem_size=600, seed=5, max_steps=960)
-    main(replace(flags, save_every=480))
+    main(replace(flags, save_every=480, keep_checkpoints=99))
     half = tmp_path / "whole" / "checkpoints" / "step_00000480"
     main(replace(flags, output_dir=tmp_path / "resumed", checkpoint=half))
     whole, resumed, started = (checkpoint.load(path)[0] for path in (tmp_path / "whole", tmp_path / "resumed", half))
@@ -220,7 +220,7 @@ def test_evaluation_of_training_is_that_of_the_script(tmp_path):
 def test_early_stop_and_benchmark(tmp_path, monkeypatch):
     # A learning rate of 0 cannot improve on the first evaluation.
     outcome = main(cartpole(tmp_path / "run", lr=0.0, max_steps=960, early_stop=2, test_epsilon=0.0))
-    assert outcome.step == 96 * 3 and outcome.best_step == 96
+    assert outcome.step == outcome.best_step == 96 * 3
     monkeypatch.setattr(loop.benchmark, "__defaults__", (0.2,))
     rates = {}
     monkeypatch.setattr(train, "benchmark", lambda *arguments: rates.update(loop.benchmark(*arguments)) or rates)

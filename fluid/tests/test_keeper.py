@@ -88,6 +88,14 @@ def test_an_evaluation_of_nan_is_never_the_best(tmp_path):
     assert (outcome.best, outcome.best_step) == (1.0, 4)
 
 
+def test_of_equally_good_ones_the_newest_is_the_best_and_none_is_an_improvement(tmp_path):
+    values = iter([0.0, 0.5, 0.5, 0.5, 1.0])
+    evaluation = Evaluation("eval", lambda: {"exact": next(values)}, every=1, decides="exact", higher_is_better=True)
+    outcome = count_to(tmp_path, 5, evaluations=[evaluation], early_stop=2)
+    assert (outcome.best, outcome.best_step, outcome.step) == (0.5, 4, 4)
+    assert checkpoint.find_best(tmp_path).name == "step_00000004"
+
+
 def test_rates_are_those_of_training_alone(tmp_path, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
@@ -276,7 +284,8 @@ def test_a_run_that_dies_in_an_evaluation_goes_on_with_it(tmp_path):
 def test_it_goes_on_with_it_in_another_folder_too(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         count_to(tmp_path / "one", 8, evaluations=[evaluate_once_failing(KeyboardInterrupt())])
-    evaluation = Evaluation("eval", lambda: {"loss": 1.0}, decides="loss")
+    losses = iter([1.0, 2.0])
+    evaluation = Evaluation("eval", lambda: {"loss": next(losses)}, decides="loss")
     count_to(tmp_path / "two", 8, evaluations=[evaluation], checkpoint=tmp_path / "one")
     assert checkpoint.load(tmp_path / "one")[1].due == ["eval"]
     assert steps_of(tmp_path / "two") == [4, 8] and checkpoint.find_best(tmp_path / "two").name == "step_00000004"
