@@ -1,8 +1,17 @@
 """Exported models: a Paddle inference model, ONNX, and running the former through `paddle.inference`.
 
 FOLDER/inference.json inference.pdiparams    what paddle.inference loads
-       signature.json                        names, shapes and types of inputs and outputs, and the task's own facts
+       signature.json                        names, shapes and types of inputs and outputs, the task's own facts, and how
+                                             paddle.inference computes what the Program does
        model.onnx                            on request
+
+Who loads the model without this module sets `paddle.inference.Config` as the signature says, since Paddle 3.3 runs oneDNN
+kernels and all passes unless told otherwise:
+
+    if not signature["onednn"]:
+        config.disable_mkldnn()
+    for name in signature["delete_passes"]:
+        config.delete_pass(name)
 
 What is written is run in a process of its own before it appears: some Programs cannot be converted, crash or never return
 in `paddle.inference` or ONNX Runtime, or compute something else there. Run as a script this module is that process.
@@ -19,7 +28,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fluid import CPU_THREADS, files
 from fluid.arrays import read_npz, write_npz
@@ -36,6 +45,10 @@ STEM = "inference"
 SIGNATURE = "signature.json"
 ONNX = "model.onnx"
 OPSET = 13
+
+HARMFUL_PASSES = ("inplace_pass", "common_subexpression_elimination_pass")
+"""Of Paddle 3.3: with oneDNN the first overwrites some values that are read again, after the second one of two outputs that are
+alike may not be found."""
 
 TRIAL = "trial"
 """Folder of the inputs and outputs of a trial run, inside the unfinished export."""
@@ -85,7 +98,7 @@ def export(
         partial.mkdir(parents=True)
         _write_model(program, state, partial)
         trial = _Trial(partial, program, state, examples or _examples(program), near_ties or {}, time_limit)
-        _write_signature(program, partial, facts, onednn=_uses_onednn(program, trial))
+        _write_signature(program, partial, facts, _settings(program, trial))
         if onnx:
             trial.convert()
         shutil.rmtree(partial / TRIAL)
@@ -100,7 +113,7 @@ def export(
 
 
 class ExportedModel:
-    """An exported model run by `paddle.inference` on CPU, with oneDNN kernels unless its signature says otherwise.
+    """An exported model run by `paddle.inference` on CPU, with oneDNN kernels and all passes unless its signature says otherwise.
 
     Attributes: `inputs` and `outputs` (names), `facts` (as given to `export`).
     """
@@ -112,13 +125,14 @@ class ExportedModel:
             signature = json.loads((folder / SIGNATURE).read_text(encoding="utf-8"))
             self.inputs = {item["name"]: item for item in signature["inputs"]}
             self.outputs, self.facts = list(signature["outputs"]), dict(signature["facts"])
-            onednn = bool(signature.get("onednn", True))
+            # Models of before have no passes to delete.
+            settings = Settings(bool(signature.get("onednn", True)), tuple(signature.get("delete_passes", ())))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             reason = getattr(error, "strerror", None) or error
             raise WeightsError(
                 f"{folder} is not an exported model ({SIGNATURE}: {reason}); make one with export.py"
             ) from error
-        self._predictor = _predictor(folder, onednn)
+        self._predictor = _predictor(folder, settings)
 
     def run(self, feed: Feed) -> dict[str, np.ndarray]:
         """Outputs by name for inputs by name; raises UserError for inputs the model does not have."""
@@ -128,6 +142,26 @@ class ExportedModel:
             )
         arrays = {name: np.asarray(array, self.inputs[name]["dtype"]) for name, array in feed.items()}
         return dict(zip(self.outputs, _predict(self._predictor, arrays), strict=True))
+
+
+class Settings(NamedTuple):
+    """How `paddle.inference` runs a model."""
+
+    onednn: bool
+    delete_passes: tuple[str, ...] = ()
+
+
+_SETTINGS = {
+    "onednn": Settings(True),
+    "onednn-passes": Settings(True, HARMFUL_PASSES),
+    "plain": Settings(False),
+    "plain-passes": Settings(False, HARMFUL_PASSES),
+}
+"""By the job of a trial that tries them, the fastest first."""
+
+
+class _NoAnswer(UserError):
+    """A job did not end in time."""
 
 
 class _Trial:
@@ -187,7 +221,7 @@ class _Trial:
                 command, capture_output=True, text=True, timeout=self._limit, env={**os.environ, "PYTHONPATH": path}
             )
         except subprocess.TimeoutExpired:
-            raise UserError(
+            raise _NoAnswer(
                 f"{_RUNTIMES[job]} did not answer within {self._limit:g} seconds, and nothing was exported. Loops that "
                 "Paddle can train never return there: a network should write its recurrences with fluid.recurrent"
             ) from None
@@ -196,12 +230,7 @@ class _Trial:
             raise UserError(f"{_RUNTIMES[job]} failed, and nothing was exported: {reason}")
 
 
-_RUNTIMES = {
-    "onednn": "paddle.inference",
-    "plain": "paddle.inference",
-    "convert": "paddle2onnx",
-    "onnx": "ONNX Runtime",
-}
+_RUNTIMES = {**dict.fromkeys(_SETTINGS, "paddle.inference"), "convert": "paddle2onnx", "onnx": "ONNX Runtime"}
 """Jobs of the trial process -> what does them."""
 
 
@@ -211,19 +240,25 @@ def _last_error(text: str) -> str:
     return next((line for line in reversed(lines) if not re.match("FatalError: `|Error Message Summary", line)), "")
 
 
-def _uses_onednn(program: Program, trial: _Trial) -> bool:
-    """Try the model out; whether it is to be run with oneDNN kernels. Raises UserError if it works in no way."""
-    if any(op.name() == "pd_op.while" for op in program.main.global_block().ops):
-        # Several times slower with oneDNN, which converts what goes round at every step.
-        trial.run("plain")
-        return False
-    try:
-        trial.run("onednn")
-    except UserError as error:
-        trial.run("plain")
-        console.print(f"The model is marked to be run without oneDNN kernels: with them {error}")
-        return False
-    return True
+def _settings(program: Program, trial: _Trial) -> Settings:
+    """Try the model out; the first settings with which it works. Raises UserError if there are none."""
+    loops = any(op.name() == "pd_op.while" for op in program.main.global_block().ops)
+    errors: list[UserError] = []
+    for job, settings in _SETTINGS.items():
+        # Loops are several times slower with oneDNN, which converts what goes round at every step. No pass keeps a model from
+        # answering.
+        if (loops and settings.onednn) or (settings.delete_passes and isinstance(errors[-1], _NoAnswer)):
+            continue
+        try:
+            trial.run(job)
+        except UserError as error:
+            errors.append(error)
+            continue
+        if errors:
+            left_out = ["oneDNN kernels"] * (not settings.onednn) + [*settings.delete_passes]
+            console.print(f"The model is marked to be run without {', '.join(left_out)}: {errors[0]}")
+        return settings
+    raise errors[-1]
 
 
 def _write_model(program: Program, state: Mapping[str, np.ndarray], folder: Path) -> None:
@@ -241,12 +276,12 @@ def _write_model(program: Program, state: Mapping[str, np.ndarray], folder: Path
         )
 
 
-def _write_signature(program: Program, folder: Path, facts: Mapping[str, Any], *, onednn: bool) -> None:
+def _write_signature(program: Program, folder: Path, facts: Mapping[str, Any], settings: Settings) -> None:
     inputs = program.inputs.values()
     signature = {
         "inputs": [{"name": item.name, "shape": list(item.shape), "dtype": item.dtype} for item in inputs],
         "outputs": list(program.outputs),
-        "onednn": onednn,
+        **settings._asdict(),
         "facts": dict(facts),
     }
     (folder / SIGNATURE).write_text(json.dumps(signature, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -289,14 +324,16 @@ def _outputs(folder: Path, number: int) -> Path:
     return folder / TRIAL / f"outputs_{number}.npz"
 
 
-def _predictor(folder: Path, onednn: bool) -> Any:
+def _predictor(folder: Path, settings: Settings) -> Any:
     config = paddle.inference.Config(str(folder / f"{STEM}.json"), str(folder / f"{STEM}.pdiparams"))
     config.disable_glog_info()
     config.disable_gpu()
-    if onednn:
+    if settings.onednn:
         config.enable_mkldnn()
     else:
         config.disable_mkldnn()
+    for name in settings.delete_passes:
+        config.delete_pass(name)
     config.set_cpu_math_library_num_threads(CPU_THREADS)
     return paddle.inference.create_predictor(config)
 
@@ -369,7 +406,7 @@ def _try_out(job: str, folder: Path) -> None:
 
         session = onnxruntime.InferenceSession(str(folder / ONNX), providers=["CPUExecutionProvider"])
     else:
-        predictor = _predictor(folder, onednn=job == "onednn")
+        predictor = _predictor(folder, _SETTINGS[job])
     number = 0
     while _inputs(folder, number).exists():
         feed = read_npz(_inputs(folder, number))

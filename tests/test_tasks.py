@@ -21,6 +21,7 @@ from fluid.engine.xla import create as create_xla
 from fluid.engine.xla import graph
 from fluid.engine.xla.tuning import for_platform
 from fluid.errors import UserError
+from fluid.export import Settings
 from fluid.keeper import Evaluation, Keeper, Trainee
 from fluid.run import events
 from fluid.session import Settled
@@ -169,7 +170,7 @@ def test_a_run_means_the_same_weights_in_every_script(task: Task, run: Path) -> 
     ):
         lines = {}
         for script in scripts:
-            with mock.patch("fluid.export._uses_onednn", return_value=True):  # it is tried out in other tests
+            with mock.patch("fluid.export._settings", return_value=Settings(True)):  # it is tried out in other tests
                 said = done(call(there, script, *words[script], *flags))
             lines[script] = (said.out + said.err).splitlines()[0]
         assert len(set(lines.values())) == 1, lines
@@ -184,7 +185,7 @@ def test_small_weights_are_exported_and_opened(task: Task, run: Path, reference:
     """In 8 bits: the file gives what the exported model computes, near to what the run computes."""
     exported = task.place / "exported_small"
     words = [*task.data(), *task.words("export"), *task.words("storage"), "--checkpoint", run, "--storage", "int8"]
-    with mock.patch("fluid.export._uses_onednn", return_value=False):  # it is tried out in other tests
+    with mock.patch("fluid.export._settings", return_value=Settings(False)):  # it is tried out in other tests
         said = done(call(task, "export", *words, "--export_dir", exported))
     assert " in int8\n" in said.out
     small = exported / "weights.safetensors"

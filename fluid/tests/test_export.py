@@ -11,7 +11,7 @@ from typing import Any
 
 from fluid.engine.paddle import PaddleEngine
 from fluid.errors import UserError, WeightsError
-from fluid.export import ExportedModel, export
+from fluid.export import ExportedModel, Settings, _predict, _predictor, export
 from fluid.interface import Input
 from fluid.program import Program, build, initialise
 from fluid.recurrent import gru, lstm
@@ -110,6 +110,52 @@ def test_what_onednn_cannot_run_is_run_without(tmp_path, capsys):
     image = np.random.default_rng(3).normal(size=(2, 2, 8, 8)).astype(np.float32)
     (output,) = ExportedModel(folder).run({"image": image}).values()
     np.testing.assert_allclose(output, engine.run(program, {"image": image})["image"], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("rows", [2, None])
+def test_no_value_is_overwritten_before_it_is_read_again(tmp_path, capsys, rows):
+    """With oneDNN, Paddle's inplace_pass lets the square inside take the place of what it is made of."""
+
+    def normalised(x, training):
+        x = paddle.nn.Linear(7, 7)(2 * x + 0.5) + x
+        return {"sum": x + F.local_response_norm(x, 5, alpha=1.0)}
+
+    item = Input("x", (rows, 6, 8, 7), batch=None if rows else 0)
+    program, engine = build(normalised, [item], name="normalised"), PaddleEngine()
+    state = initialise(program, seed=0)
+    engine.load(state)
+    folder = export(program, state, tmp_path / "model", facts={})
+    signature = json.loads((folder / "signature.json").read_text())
+    assert signature["onednn"] and "inplace_pass" in signature["delete_passes"]
+    assert "without inplace_pass, common_subexpression_elimination_pass: paddle.inference" in capsys.readouterr().out
+    feed = {"x": np.random.default_rng(4).normal(size=(2, 6, 8, 7)).astype(np.float32)}
+    (expected,) = engine.run(program, feed).values()
+    (output,) = ExportedModel(folder).run(feed).values()
+    np.testing.assert_allclose(output, expected, rtol=1e-4, atol=1e-5)
+    # As somebody loads it who does not read the signature.
+    (output,) = _predict(_predictor(folder, Settings(onednn=True)), feed)
+    assert not np.allclose(output, expected, rtol=0.1), "Paddle is right by itself by now"
+
+
+def test_two_outputs_may_be_alike(tmp_path):
+    """Without oneDNN Paddle's common_subexpression_elimination_pass makes one of them, and then does not find the other."""
+
+    def alike(x, steps, training):
+        zero, x = paddle.zeros([1], "int64"), paddle.nn.Linear(4, 4)(x)
+        _, grown = paddle.static.nn.while_loop(lambda n, y: n < steps.max(), lambda n, y: [n + 1, y + 1], [zero, 2 * x])
+        return {"grown": grown, "one": F.elu(x), "other": F.elu(x)}
+
+    inputs = [Input("x", (None, 4)), Input("steps", (None,), "int64")]
+    program, engine = build(alike, inputs, name="alike"), PaddleEngine()
+    state = initialise(program, seed=0)
+    engine.load(state)
+    folder = export(program, state, tmp_path / "model", facts={})
+    signature = json.loads((folder / "signature.json").read_text())
+    assert not signature["onednn"] and "common_subexpression_elimination_pass" in signature["delete_passes"]
+    feed = {"x": np.random.default_rng(5).normal(size=(3, 4)).astype(np.float32), "steps": np.array([2, 3, 1])}
+    expected, outputs = engine.run(program, feed), ExportedModel(folder).run(feed)
+    for name in expected:
+        np.testing.assert_allclose(outputs[name], expected[name], rtol=1e-4, atol=1e-5)
 
 
 def test_a_model_that_never_answers_is_not_kept(tmp_path):
