@@ -207,6 +207,15 @@ def test_fine_tuning(small, tmp_path):
     assert batch["fc"].shape == (32, 2)
 
 
+def test_the_readme_shows_lines_of_the_code(tmp_path):
+    readme = (ROOT / "caffe2fluid/README.md").read_text()
+    shown = readme.split("## Convert", 1)[1].split("```python\n", 1)[1].split("```", 1)[0]
+    convert(ROOT / "caffe2fluid/data/lenet.prototxt", None, tmp_path / "net")
+    written = [line.strip() for line in (tmp_path / "net" / "model.py").read_text().splitlines()]
+    first = written.index(shown.splitlines()[0])
+    assert shown.splitlines() == written[first : first + 4]
+
+
 def test_the_readme_s_training_runs_as_printed(tmp_path):
     """From its folder, and what it wrote is exported and runs."""
     readme = (ROOT / "caffe2fluid/README.md").read_text()
