@@ -234,7 +234,7 @@ class WordSource(BucketedSource):
         """Characters met that are not in the alphabet."""
         self.left_out: list[str] = []
         """Messages about words that CTC cannot align."""
-        widths = [width_of(shape, preprocess) for shape in words.shapes]
+        widths = widths_of(words.shapes, preprocess)
         labels, kept = self._labels(widths)
         # Arrays that worker processes share, where lists would be copied to each.
         self.labels, self.label_ends = np.concatenate(labels), np.cumsum([len(label) for label in labels])
@@ -289,7 +289,7 @@ class WordSource(BucketedSource):
                 raise DataError(
                     f"{self.words.where(index)}: {error}; correct it, give a dictionary that has it, or --unknown drop or map"
                 ) from None
-            problem = unalignable(label, widths[index], self.labelling)
+            problem = unalignable(label, widths[index], self.labelling) if self.words.shapes[index] else None
             if problem:
                 self.left_out.append(f"{self.words.where(index)}: {problem}")
                 if not self.labelling.skip_unalignable:
@@ -322,9 +322,17 @@ def unalignable(label: np.ndarray, width: int, labelling: Labelling) -> str | No
     return f"{need}, but resized to {number_of(width, 'pixel')} it has {frames}"
 
 
-def width_of(shape: tuple[int, int] | None, preprocess: Preprocess) -> int:
-    """Columns of a picture of this height and width for the network; the most of one that could not be read, which shows later."""
-    return preprocess.max_width if shape is None or min(shape) < 1 else preprocess.width(shape)
+def width_of(shape: tuple[int, int], preprocess: Preprocess) -> int:
+    """Columns of a picture of this height and width for the network; the most of one that declares none, which shows later."""
+    return preprocess.max_width if min(shape) < 1 else preprocess.width(shape)
+
+
+def widths_of(shapes: Sequence[tuple[int, int] | None], preprocess: Preprocess) -> list[int]:
+    """Columns of each picture for the network. What could not be read, which shows later, is as wide as others: not a
+    batch of its own that everything is compiled for."""
+    known = sorted(width_of(shape, preprocess) for shape in shapes if shape is not None)
+    typical = known[len(known) // 2] if known else preprocess.max_width
+    return [typical if shape is None else width_of(shape, preprocess) for shape in shapes]
 
 
 def sample(index: int, picture: np.ndarray, label: np.ndarray) -> dict[str, np.ndarray]:

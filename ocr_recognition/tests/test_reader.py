@@ -192,6 +192,7 @@ def test_bad_pictures_are_named_replaced_in_training_and_end_an_evaluation(tmp_p
     path = write(tmp_path, {"0.png": "ab", "1.png": "cd", "2.png": "ef", "3.png": "gh", "4.png": "ij"})
     (tmp_path / "3.png").write_bytes((tmp_path / "0.png").read_bytes()[:60])
     words = source(path, batch_size=5)
+    assert words.edges == (48, 80, 128), "what cannot be read makes no batches of its own"
     batch = next(training_batches(words, 5, seed=1, plan=words.plan(1)))
     assert len(batch.bad) >= 2 and any(
         "train.txt:5: " in message and "no such file" in message for message in batch.bad
