@@ -13,13 +13,15 @@ FAMILIES = (
 """Fonts of Linux, Windows and macOS that have Chinese characters; those that are installed are used."""
 
 
-def font(text: str, size: int) -> Font:
+def font(text: str, size: int, *, mono: bool = False) -> Font:
     """A font of `size` pixels for `text`: Pillow's own, which has ASCII; DejaVu, which matplotlib brings along; or an
-    installed one of `FAMILIES`. Where none has all letters, that which has most.
+    installed one of `FAMILIES`. Where none has all letters, that which has most; `mono`: rather one whose letters are as wide
+    as each other, so that columns stand below each other.
     """
-    if text.replace("…", "").isascii():
+    if text.replace("…", "").isascii() and not mono:
         return _loaded(None, size)
-    return _loaded(max(_files(), key=lambda file: len(_letters_of(text) & _letters_in(file))), size)
+    files = [*([_dejavu("DejaVuSansMono")] if mono else []), *_files()]
+    return _loaded(max(files, key=lambda file: len(_letters_of(text) & _letters_in(file))), size)
 
 
 def drawable(text: str) -> bool:
@@ -38,9 +40,13 @@ def installed() -> dict[str, str]:
 
 @cache
 def _files() -> list[str]:
+    return [_dejavu("DejaVuSans"), *installed().values()]
+
+
+def _dejavu(name: str) -> str:
     import matplotlib
 
-    return [f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", *installed().values()]
+    return f"{matplotlib.get_data_path()}/fonts/ttf/{name}.ttf"
 
 
 @cache

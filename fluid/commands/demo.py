@@ -21,7 +21,7 @@ from fluid.run import console, script
 from PIL import Image, ImageDraw, ImageOps
 
 ROOT = Path(__file__).resolve().parents[2]
-LINES = 12
+LINES = 14
 """Of what a command prints, the last ones shown."""
 TILE, TITLE_HEIGHT, MARGIN, COLUMNS = (600, 400), 30, 12, 2
 """Of the picture of all pictures, in pixels."""
@@ -169,7 +169,9 @@ def _tile(item: Shown) -> Image.Image:
     else:
         lines = [part for line in item.text.splitlines() for part in textwrap.wrap(line, 76) or [""]]
         content = Image.new("RGB", (TILE[0], 18 * len(lines) + MARGIN), "white")
-        ImageDraw.Draw(content).multiline_text((0, 0), "\n".join(lines), fill="black", font=font(item.text, 12))
+        ImageDraw.Draw(content).multiline_text(
+            (0, 0), "\n".join(lines), fill="black", font=font(item.text, 12, mono=True)
+        )
     tile = Image.new("RGB", (TILE[0], content.height + TITLE_HEIGHT), "white")
     ImageDraw.Draw(tile).text((0, 0), item.show.title, fill="black", font=font(item.show.title, 18))
     tile.paste(content, (0, TITLE_HEIGHT))

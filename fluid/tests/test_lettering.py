@@ -52,5 +52,10 @@ def test_an_installed_font_draws_what_the_others_lack(
     assert matplotlib.rcParams["font.family"] == ["DejaVu Sans", "STIXGeneral"]
 
 
+def test_letters_may_be_as_wide_as_each_other() -> None:
+    widths = [font(text, 12, mono=True).getlength(text) for text in ("iiii", "mmmm", "é ßл")]
+    assert len(set(widths)) == 1 and font("iiii", 12).getlength("iiii") < font("mmmm", 12).getlength("mmmm")
+
+
 def test_what_no_font_has_is_said() -> None:
     assert not drawable(f"cat {NOBODYS}") and drawable("cat")
