@@ -6,8 +6,8 @@ How files become pixels, [H, W, 3] uint8 RGB, wherever the zoo reads one:
 
 * Grey and palette images become RGB. Of 16-bit samples the high byte counts. Transparent pixels are laid over white.
   CMYK is converted by Pillow's formula. Of an animation or a multi-picture file the first picture counts.
-* The EXIF orientation is applied, as `cv2.imread` does by default; the Pillow reader of July 2018 ignored it. Videos
-  are turned as they say, too.
+* The EXIF orientation is applied, as `cv2.imread` does by default, that of XMP is not; the Pillow reader of July 2018
+  ignored both. Videos are turned as they say, too.
 * What is not an image (or in none of the formats of `FORMATS`), is empty, truncated, has 32-bit samples or is more than
   100 times as long as wide is a `DataError`.
 
@@ -49,6 +49,9 @@ MAX_PIXELS = 100_000_000
 _MAX_ASPECT = 100
 _STRIP = 256
 _EXIF_ORIENTATION = 0x0112
+_IMAGEMAGICK = "Raw profile type exif"
+# Pillow finds an orientation there, too; OpenCV and browsers do not look.
+_XMP = ("xmp", "XML:com.adobe.xmp")
 # What Pillow and OpenCV raise on bytes that are not what they claim to be.
 _DECODER_ERRORS = (
     OSError,
@@ -178,7 +181,7 @@ def decode_image(data: bytes, shrink: Callable[[int, int], int] | None = None) -
         width, height = header.size
         if max(width, height) > _MAX_ASPECT * min(width, height):
             raise DataError(f"{width} x {height} pixels: one side is more than {_MAX_ASPECT} times the other")
-        if "exif" in header.info and header.getexif().get(_EXIF_ORIENTATION, 1) >= 5:
+        if _lies_on_its_side(header):
             width, height = height, width
         factor = shrink(height, width) if shrink else 1
         if header.format in ("JPEG", "MPO") and header.mode in ("RGB", "L"):
@@ -195,9 +198,19 @@ def image_size(data: bytes) -> tuple[int, int]:
     with opened_image(data) as header:
         width, height = header.size
         # Pillow turns TIFF by itself.
-        turned = "exif" in header.info and header.getexif().get(_EXIF_ORIENTATION, 1) >= 5
-        turned = turned and header.format != "TIFF"
+        turned = _lies_on_its_side(header) and header.format != "TIFF"
     return (width, height) if turned else (height, width)
+
+
+def _lies_on_its_side(header: Image.Image) -> bool:
+    """By its EXIF, which is looked for only where there is one: looking reads all of a PNG."""
+    exif = Image.Exif()
+    if "exif" in header.info:
+        # Opening a JPEG, Pillow has looked into its XMP already.
+        exif.load(header.info["exif"])
+    elif _IMAGEMAGICK in header.info:
+        exif = header.getexif()
+    return exif.get(_EXIF_ORIENTATION, 1) >= 5
 
 
 @contextlib.contextmanager
@@ -211,6 +224,8 @@ def opened_image(data: bytes) -> Iterator[Image.Image]:
             width, height = header.size
             if width * height > MAX_PIXELS:
                 raise DataError(f"{width} x {height} pixels are more than {MAX_PIXELS:,}; cut it, or make it smaller")
+            for name in _XMP:
+                header.info.pop(name, None)
             yield header
     except Image.UnidentifiedImageError:
         raise DataError(f"not an image, or damaged, or in none of the formats {', '.join(FORMATS)}") from None

@@ -13,7 +13,7 @@ from fluid.tests.drawn import encode, picture
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 COLOURS = picture(40, 30)
 GREY = COLOURS[:, :, 0]
@@ -130,6 +130,26 @@ def test_exif_orientation_is_applied(kind, orientation):
         == image_size(encode(np.ascontiguousarray(turn[orientation]), "TIFF", exif=exif))
         == (64, 48)
     )
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_the_orientation_of_xmp_is_not(kind):
+    upright, exif, text = picture(64, 48), Image.Exif(), PngImagePlugin.PngInfo()
+    exif[0x010F] = "of a camera"
+    xmp = '<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/>'
+    text.add_itxt("XML:com.adobe.xmp", xmp)
+    options = {"PNG": {"pnginfo": text}, "TIFF": {"tiffinfo": {700: xmp.encode()}}}
+    for more in ({}, {} if kind == "TIFF" else {"exif": exif}):
+        content = encode(upright, kind, **options.get(kind, {"xmp": xmp.encode()}), quality=95, **more)
+        assert image_size(content) == decode_image(content).shape[:2] == (64, 48)
+
+
+def test_exif_as_imagemagick_writes_it_into_png():
+    exif, text = Image.Exif(), PngImagePlugin.PngInfo()
+    exif[0x0112] = 6
+    text.add_text("Raw profile type exif", f"\nexif\n{len(exif.tobytes())}\n{exif.tobytes().hex()}\n")
+    content = encode(picture(64, 48), "PNG", pnginfo=text)
+    assert image_size(content) == decode_image(content).shape[:2] == (48, 64)
 
 
 def test_the_size_comes_from_the_header():
