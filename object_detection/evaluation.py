@@ -81,7 +81,7 @@ def evaluate(flags: EvaluationFlags) -> dict[str, float]:
     protocol = described(data, flags.ap_version, flags.overlap)
     console.print(f"{protocol}; NMS {flags.iou:g}")
     console.print(f"Test model {opened.source}, map {figures.get('map', figures.get('AP', 0.0)):.4f}")
-    seconds = say_measured(len(data.images), "picture", began)
+    seconds = say_measured(len(data.images), "image", began)
     if flags.output_dir is not None:
         drawn = draw_evaluation(make_folder(flags.output_dir), metric.metric, data, flags.overlap)
         found = {"protocol": protocol, **figures}
