@@ -14,7 +14,7 @@ from fluid.text import read_lines
 import numpy as np
 
 Unknown = Literal["error", "drop", "map"]
-"""What becomes of a character that is not in the alphabet: an error; left out; or the nearest one, as `nearest` says."""
+"""What becomes of a character that is not in the alphabet: an error; left out; or the nearest, as `nearest` says."""
 
 
 @dataclass(frozen=True)
@@ -59,17 +59,21 @@ class Alphabet:
                     met[character] += 1
                 if unknown == "drop":
                     continue
-                number = self.nearest(character) if unknown == "map" else None
-                if number is None:
+                near = self.nearest(character) if unknown == "map" else None
+                if near is None:
                     raise DataError(f"{text[:60]!r} holds {describe(character)}, which is not in the alphabet")
+                found += near
+                continue
             found.append(number)
         return np.array(found, np.int32)
 
-    def nearest(self, character: str) -> int | None:
-        """The class of a character without its accents, in its compatible form or in the other case, if that is known."""
-        plain = unicodedata.normalize("NFKD", _LIKE.get(character, character))[:1]
-        tried = (plain, plain.lower(), plain.upper())
-        return next((self.classes[one] for one in tried if one in self.classes), None)
+    def nearest(self, character: str) -> list[int] | None:
+        """The classes of a character without its accents, in its compatible form (a ligature's letters) or in the other case,
+        if all are known."""
+        parts = "".join(_LIKE.get(one, one) for one in unicodedata.normalize("NFKD", character))
+        plain = [part for part in parts if not unicodedata.combining(part)]
+        tried = [[one for one in (part, part.lower(), part.upper()) if one in self.classes] for part in plain]
+        return [self.classes[known[0]] for known in tried] if tried and all(tried) else None
 
     def decode(self, classes: Iterable[int]) -> str:
         """The text of these classes."""
@@ -87,8 +91,11 @@ class Alphabet:
         return Alphabet(tuple(characters))
 
 
-# Quotes and dashes of print, which no normalisation makes plain.
-_LIKE = {"‘": "'", "’": "'", "“": '"', "”": '"', "–": "-", "—": "-", "−": "-", "×": "x", "ß": "s", "ø": "o", "Ø": "O"}
+# Signs of print and letters that no normalisation makes plain.
+_LIKE = {
+    **{"‘": "'", "’": "'", "“": '"', "”": '"', "–": "-", "—": "-", "−": "-", "×": "x", "⁄": "/"},
+    **{"ß": "ss", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "ø": "o", "Ø": "O"},
+}
 
 
 def read_dictionary(path: str | Path) -> Alphabet:

@@ -69,7 +69,8 @@ def test_unknown_characters_are_errors_dropped_or_mapped_and_counted():
     with pytest.raises(DataError, match="U.00E9"):
         ASCII.encode("café", "error", met)
     assert ASCII.decode(ASCII.encode("café–é", "drop", met)) == "caf"
-    assert ASCII.decode(ASCII.encode("Café–’ﬁ", "map", met)) == "Cafe-'f"
+    assert ASCII.decode(ASCII.encode("Café–’ﬁ", "map", met)) == "Cafe-'fi"
+    assert ASCII.decode(ASCII.encode("Gruß… ½ Œuvre Å", "map")) == "Gruss... 1/2 OEuvre A"
     assert met["é"] == 4 and met["–"] == 2
     with pytest.raises(DataError, match="U.4E2D"):
         ASCII.encode("中", "map")
