@@ -51,7 +51,7 @@ class Flags(ArrayFlags, SearchFlags):
     """Lines `NAME SPEAKER` of recordings (their names without folder and ending) or features, for weights trained with
     --cmvn speaker; by default each stands for itself."""
     n_best: Annotated[int, Range(0, 1000)] = 0
-    """Alternatives to write of each recording, and with them how sure each word is."""
+    """Alternatives to write of each recording, and with them how sure each word is; with --pause only the latter."""
     pause: NotNegative = 0.0
     """Seconds of silence at which recordings are divided, each stretch of speech recognised by itself; 0: they are not."""
     pictures: bool = False

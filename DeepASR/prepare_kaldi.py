@@ -5,7 +5,8 @@
 
 Folders of data have feats.scp, text and perhaps utt2spk, folders of alignments ali.*.gz (or one file is named). Features stay
 where they are. Everything is read once and checked, with file and utterance: features that are not numbers, alignments of another
-number of frames (one more or less is cut off, and said), transition ids and labels of another model, words that the graph lacks.
+number of frames (one more or less is cut off, and said), transition ids and labels of another model, words that the graph lacks,
+texts without features, which an error rate would not count.
 """
 
 import sys
@@ -109,6 +110,7 @@ def read_part(
             lengths[name], width = frames, features.shape[1]
         else:
             problems.append(f"{name}: {wrong}")
+    problems += [f"{name}: it has no features" for name in texts if name not in entries]
     if problems and not leave_out:
         raise DataError(
             f"{folder}: cannot use {number_of(len(problems), 'utterance')}:\n{listing(problems)}\nmend them, or give --leave_out"

@@ -196,6 +196,16 @@ def test_what_does_not_fit_is_told_with_its_utterance(kaldi: Path, change: Any, 
     assert not (kaldi / "data").exists()
 
 
+def test_texts_without_features_are_told(kaldi: Path, capsys: pytest.CaptureFixture) -> None:
+    with open(kaldi / "test" / "text", "a") as file:
+        file.write("lost one two\n")
+    with pytest.raises(DataError, match="test: cannot use 1 utterance:\n  lost: it has no features"):
+        main(flags(kaldi))
+    main(flags(kaldi, leave_out=True))
+    assert "  lost: it has no features" in capsys.readouterr().out
+    assert len(open_corpus(kaldi / "data").part("test")) == 6
+
+
 @pytest.mark.parametrize("numbers", [np.ones((5, 2), np.float32), np.ones(5, np.float32), np.array([0, -1])])
 def test_what_is_no_alignment(tmp_path: Path, numbers: np.ndarray) -> None:
     with ArchiveWriter(tmp_path / "ali") as archive:
