@@ -252,6 +252,11 @@ def notes_on(source: TrainingWords, recognizer: Recognizer) -> list[str]:
         notes.append(
             f"left out, since they cannot be aligned: {number_of(len(source.left_out), 'word')}; the first: {source.left_out[0]}"
         )
+    if blanks := [index for index, text in enumerate(source.texts) if text != text.strip()]:
+        notes.append(
+            f"{number_of(len(blanks), 'text')} with a blank at an end, which is a character like others; the first: "
+            f"{source.where(blanks[0])}"
+        )
     if not recognizer.is_ctc and (longer := sum(len(text) > recognizer.longest for text in source.texts)):
         notes.append(f"{longer} words have more characters than are read, {recognizer.longest}; see --longest")
     return notes

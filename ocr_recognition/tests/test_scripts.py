@@ -17,6 +17,8 @@ from ocr_recognition.network import inference_program
 from ocr_recognition.opening import open_recognizer
 from ocr_recognition.options import NetworkFlags
 from ocr_recognition.pictures import draw_places
+from ocr_recognition.preprocess import Preprocess
+from ocr_recognition.reader import Labelling, WordSource, open_words
 from ocr_recognition.recognizer import Recognizer
 from ocr_recognition.sources import SIMPLE, example_words, made_words, notes_on, style_of
 
@@ -297,6 +299,15 @@ def test_the_order_of_letters_that_run_to_the_left_is_told() -> None:
         notes = notes_on(source, Recognizer(model, Alphabet(tuple(characters))))
         assert any("must have their characters in that order" in note for note in notes) == told
     assert not notes_on(source, Recognizer("attention", Alphabet(("\u05d0",)), longest=99))
+
+
+def test_texts_with_a_blank_at_an_end_are_told(tmp_path: Path) -> None:
+    listed, recognizer = (
+        open_words(write_words(tmp_path, ["ab", "ab ", " b", "a"]), "train"),
+        Recognizer("crnn", Alphabet.ascii()),
+    )
+    (note,) = notes_on(WordSource(listed, Preprocess(32), Labelling(recognizer.alphabet), 1), recognizer)
+    assert note.startswith("4 texts with a blank at an end") and "train.txt:2: " in note
 
 
 def test_what_is_dropped_is_counted(data: Path, tmp_path: Path, capsys) -> None:
