@@ -52,7 +52,7 @@ def script_of(readme: Path, words: list[str]) -> tuple[Path, list[str]] | None:
 PHOTOGRAPH = ROOT / "object_detection" / "docs" / "detections.jpg"
 WORD = ROOT / "ocr_recognition" / "data" / "signs" / "scenetext01_0.jpg"
 SPEECH = sorted((ROOT / "DeepASR" / "data" / "examples" / "digits").glob("*.flac"))
-NET = ROOT / "caffe2fluid" / "data" / "convolution"
+NET = ROOT / "caffe2fluid" / "tests" / "caffe_micro" / "conv_group_hw"
 FORMATS = ROOT / "fluid" / "tests" / "golden" / "formats"
 SENTENCES = "Where is the train station?\nClick the button to save the document.\n"
 
