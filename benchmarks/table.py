@@ -16,7 +16,8 @@ results/ and run this:
       command          what made or measured it
       date, hardware   a text
       steps, seconds, seed    numbers or texts; null where it was not recorded
-      curve            {title: text, of: metric, points: [[step, number], ...]}, or null; runs of one title share a frame
+      curve            {title: text, of: metric, points: [[step, number], ...]}, or null; those of one title share a frame;
+                       of several seeds {title, of, runs: [[[step, number], ...], ...]}
       runs             what the runs of several seeds made, if scores has their mean alone; not shown
 
   Instead of a number there may be {file: a name of results/, path: where it stands in there}. A path is a list of keys, places
@@ -274,7 +275,8 @@ def curves() -> str:
     frames: dict[str, list[Points]] = {}
     for record in records():
         if curve := record.get("curve"):
-            frames.setdefault(f"{curve['title']}: {curve['of']}", []).append(number(curve["points"]))
+            runs = curve["runs"] if "runs" in curve else [curve["points"]]
+            frames.setdefault(f"{curve['title']}: {curve['of']}", []).extend(map(number, runs))
     return picture(frames)
 
 
