@@ -19,7 +19,7 @@ if __package__ in (None, ""):
 
 from DeepASR.decoding.search import open_decoder
 from DeepASR.kaldi.tables import read_text
-from DeepASR.legacy import Reader, read_features
+from DeepASR.legacy import Reader, open_features
 from DeepASR.opening import USED, open_recogniser
 from DeepASR.options import ALIASES, RETIRED_IN_USE, SearchFlags, with_small_devices
 from DeepASR.posteriors import Network, build_inference
@@ -96,7 +96,7 @@ def features_of(flags: Flags, recogniser: Recogniser) -> Inputs:
         return Inputs([(name, None) for name in find(flags.recordings or (str(recogniser.examples()),))], recogniser)
     if flags.recordings:
         raise UserError("give recordings or --features, not both")
-    return Inputs([*read_features(flags.features, flags.reader)], recogniser)
+    return Inputs([*open_features(flags.features, flags.reader)], recogniser)
 
 
 def speakers_of(flags: Flags, recogniser: Recogniser, inputs: Inputs) -> dict[str, str]:

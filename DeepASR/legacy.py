@@ -10,7 +10,8 @@ What stands between the name and the start differs between exports, so the numbe
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -75,6 +76,17 @@ def _near(name: str, listed_in: Path) -> Path:
     """From the working directory, as in 2018, or from the folder of the list."""
     path = Path(name)
     return path if os.path.exists(path) or not os.path.exists(listed_in.parent / path) else listed_in.parent / path
+
+
+def open_features(path: Path, reader: Reader = "own") -> Iterator[tuple[str, Callable[[], np.ndarray]]]:
+    """(utterance, what reads its features [frames, dim]) of what `read_features` takes: a feats.scp is read as it is needed.
+
+    Raises as that, what reads one of a feats.scp DataError.
+    """
+    if reader == "own" and path.suffix == ".scp":
+        yield from ((name, entry.read) for name, entry in read_script(path).items())
+    else:
+        yield from ((name, partial(np.asarray, array)) for name, array in read_features(path, reader))
 
 
 def read_features(path: Path, reader: Reader = "own") -> Iterator[tuple[str, np.ndarray]]:

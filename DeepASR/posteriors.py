@@ -10,7 +10,7 @@ from DeepASR.sizes import Sizes, silence
 from DeepASR.transforms import CONTEXT, DELAY, speaker_means, undo_delay
 from fluid.config import EngineFlags
 from fluid.engine import Engine
-from fluid.errors import DataError, UserError
+from fluid.errors import UserError
 from fluid.interface import Interface
 from fluid.runner import Runner
 from fluid.weights import Opened
@@ -89,12 +89,9 @@ class Network:
             yield from self._batch(waiting, means)
 
     def _batch(self, items: Sequence[Named], means: Mapping[str, np.ndarray]) -> Iterator[Named]:
-        dim, normalisation = self.recogniser.sizes.frame_dim, self.recogniser.normalisation
+        normalisation = self.recogniser.normalisation
         for name, array in items:
-            if array.ndim != 2 or array.shape[1] != dim:
-                raise DataError(f"{name}: features {list(array.shape)} where the network takes [frames, {dim}]")
-            if not np.isfinite(array).all():
-                raise DataError(f"{name}: a feature is not a number")
+            self.recogniser.refuse_features(name, array)
         centred = [normalisation.centred(array, means.get(name)) for name, array in items]
         feeds, start = self._feeds(centred), silence(self.program, self._rows)
         outputs = self.engine.stream(self.program, feeds, start)

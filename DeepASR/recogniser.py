@@ -140,6 +140,15 @@ class Recogniser:
                 f"not {self.sizes.class_num} of {own}"
             )
 
+    def refuse_features(self, name: str, features: np.ndarray) -> None:
+        """Raise DataError, with the name, for features that are not [T, frame_dim] or not numbers."""
+        if features.ndim != 2 or features.shape[1] != self.sizes.frame_dim:
+            raise DataError(
+                f"{name}: features {list(features.shape)} where the network takes [frames, {self.sizes.frame_dim}]"
+            )
+        if not np.isfinite(features).all():
+            raise DataError(f"{name}: a feature is not a number")
+
     def to_facts(self) -> dict[str, Any]:
         """As JSON-able data."""
         facts = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}

@@ -1,6 +1,6 @@
 """Recordings that people name, in files, folders, patterns and lists, and their features."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from DeepASR.audio import problem, read_audio, read_standard_input
 from DeepASR.recogniser import Recogniser
@@ -24,8 +24,8 @@ def find(words: tuple[str, ...]) -> list[str]:
 class Inputs:
     """What is to be recognised; what cannot be read is told at the end."""
 
-    def __init__(self, items: list[tuple[str, np.ndarray | None]], recogniser: Recogniser) -> None:
-        """`items`: names, and features [T, frame_dim]; None: those of the recording that is called so."""
+    def __init__(self, items: list[tuple[str, Callable[[], np.ndarray] | None]], recogniser: Recogniser) -> None:
+        """`items`: names, and what reads features [T, frame_dim]; None: those of the recording that is called so."""
         self._items, self._recogniser = items, recogniser
         self.unreadable: list[DataError] = []
 
@@ -41,9 +41,12 @@ class Inputs:
         """(name, features [T, frame_dim])."""
         for name, features in self._items:
             try:
-                yield name, self._features(name) if features is None else features
+                found = self._features(name) if features is None else features()
+                self._recogniser.refuse_features(name, found)
             except DataError as error:
                 self.unreadable.append(error)
+                continue
+            yield name, found
 
     def _features(self, name: str) -> np.ndarray:
         frontend = self._recogniser.frontend

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from DeepASR import eval as evaluation
-from DeepASR import infer_by_ckpt, post_latgen_faster_mapped, prepare_lst, train
+from DeepASR import infer, infer_by_ckpt, post_latgen_faster_mapped, prepare_lst, train
 from DeepASR.corpus import open_corpus
 from DeepASR.decoding.decoder import Decoder
 from DeepASR.decoding.graph_building import from_grammar
@@ -116,6 +116,17 @@ def test_kaldi_s_files_train_a_recogniser_that_kaldi_s_graph_decodes(
     for name, posterior in read_archive(kaldi / "posteriors.ark"):
         assert posterior.shape == (corpus.part("test").lengths[name], CLASSES)
         np.testing.assert_allclose(np.exp(posterior).sum(axis=1), 1, rtol=1e-4)
+    with ArchiveWriter(kaldi / "odd.ark", kaldi / "odd.scp") as archive:
+        archive.write("nan", np.full((30, 8), np.nan, np.float32))
+        archive.write("narrow", np.zeros((30, 7), np.float32))
+    listed = [(kaldi / name).read_text() for name in ("odd.scp", "test/feats.scp")]
+    (kaldi / "all.scp").write_text("".join(["gone nowhere.ark:5\n", *listed]))
+    options = {"features": kaldi / "all.scp", "trans_model": kaldi / "final.mdl", **graph, **common}
+    with pytest.raises(
+        DataError, match=r"3 of 9 (.*\n)*.*nowhere.ark: cannot.*\n.*nan: .* not a number\n.*narrow: features \[30, 7\]"
+    ):
+        infer.main(infer.Flags(output_dir=kaldi / "transcripts", **options))
+    assert len((kaldi / "transcripts" / "transcripts.txt").read_text().splitlines()) == 6
     with pytest.raises(DataError, match="the graph has the input label .* must be relabelled"):
         infer_by_ckpt.main(
             infer_by_ckpt.Flags(
