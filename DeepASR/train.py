@@ -179,6 +179,8 @@ def open_data(flags: Flags) -> tuple[Corpus, dict[str, Part]]:
     if any(lists):
         if not all(lists):
             raise UserError(f"--{', --'.join(LISTS)} go together")
+        if flags.data_dir is not None:
+            raise UserError(f"--data_dir and --{LISTS[0]} name two data sets: leave one out")
         corpus, parts = read_lists(*lists, flags.class_num)
     else:
         corpus = open_corpus(flags.data_dir)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal, Protocol, TypeAlias
 
-from fluid.config import Count, Range
+from fluid.config import Count, Range, named
 from fluid.errors import DataError, UserError
 from fluid.run import console
 from fluid.session import fingerprint
@@ -42,6 +42,8 @@ SHOWN = 10
 """So many unknown characters are named."""
 MADE_EDGES = 4
 """So many widths have batches of made words, where no flag says it."""
+OF_MADE = ("style", "words_file", "fonts_dir", "words_an_epoch")
+"""Flags of made words to train on."""
 EXAMPLES = 12
 """So many words are made where none are given to be read."""
 
@@ -107,6 +109,15 @@ def alphabet_of(flags: DataFlags) -> Alphabet:
 def made(flags: DataFlags) -> bool:
     """Whether the words to train on are made."""
     return flags.data_dir is None and flags.train_list is None
+
+
+def refuse_idle(flags: DataFlags) -> None:
+    """Raise UserError for flags of made words beside those that name others to train on."""
+    idle = [name for name in OF_MADE if name in named(flags)]
+    if idle and not made(flags):
+        raise UserError(
+            f"--{idle[0]} says how words are made, and --data_dir or --train_list names others: leave one out"
+        )
 
 
 def training_source(flags: DataFlags, recognizer: Recognizer, batch_size: int) -> TrainingWords:

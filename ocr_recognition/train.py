@@ -43,6 +43,7 @@ from ocr_recognition.sources import (
     check_words,
     fingerprints,
     notes_on,
+    refuse_idle,
     test_source,
     training_source,
 )
@@ -93,6 +94,7 @@ FREE = ("train_list", "test_list", "num_words")
 
 def main(flags: Flags) -> Outcome:
     """Train as `flags` say; returns how the run ended."""
+    refuse_idle(flags)
     settled = settle(with_recipe(flags), TASK, free=FREE)
     flags = settled.flags
     settled.refuse_changes(*NETWORK_FLAGS)

@@ -13,7 +13,7 @@ from DeepASR.decoding.lexicon import Lexicon
 from DeepASR.decoding.processes import decode_all
 from DeepASR.kaldi.tables import ArchiveWriter, read_archive, read_script
 from DeepASR.prepare_kaldi import Flags, main, read_alignments
-from fluid.errors import DataError
+from fluid.errors import DataError, UserError
 
 import numpy as np
 import pytest
@@ -264,6 +264,12 @@ def test_words_that_the_graph_lacks_are_listed(kaldi: Path, capsys: pytest.Captu
     (kaldi / "test" / "text").write_text(text)
     main(flags(kaldi))
     assert "lacks 1 word of the texts, which will be errors: eins" in capsys.readouterr().out
+
+
+def test_lists_of_2018_beside_a_prepared_folder_are_refused() -> None:
+    lists: dict[str, Any] = dict.fromkeys(train.LISTS, Path("a.lst"))
+    with pytest.raises(UserError, match="--data_dir and --train_feature_lst name two data sets"):
+        train.open_data(train.Flags(data_dir=Path("prepared"), **lists))
 
 
 def test_lists_of_2018_are_read(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from fluid import checkpoint
 from fluid.errors import DataError, UserError, WeightsError
@@ -278,6 +279,14 @@ def test_a_data_set_is_looked_through(data: Path, tmp_path: Path, capsys) -> Non
     assert f"with a blank, which is a character: 1; the first: {folder / 'test.txt'}:9: " in capsys.readouterr().out
     with pytest.raises(UserError, match="give --data_dir"):
         train.main(train.Flags(check_data=True))
+
+
+@pytest.mark.parametrize("idle", [{"style": "general"}, {"words_file": Path("w.txt")}, {"words_an_epoch": 9}])
+def test_flags_of_made_words_beside_a_data_set_are_refused(data: Path, idle: dict[str, Any]) -> None:
+    with pytest.raises(
+        UserError, match=f"--{next(iter(idle))} says how words are made, and --data_dir or --train_list"
+    ):
+        train.main(train.Flags(data_dir=data, **idle))
 
 
 def test_a_list_to_train_on_wants_one_to_measure_on(data: Path) -> None:
