@@ -106,7 +106,9 @@ def read_tables(folder: Path) -> tuple[dict[str, str], dict[str, Stretch], dict[
         return texts, {name: Stretch(path) for name, path in find(folder, texts).items()}, speakers
     segments = read_segments(folder / "segments")
     if lacking := [name for name in texts if name not in segments]:
-        raise DataError(f"{folder / 'segments'}: lacks {len(lacking)} utterances of text:\n{listing(lacking)}")
+        raise DataError(
+            f"{folder / 'segments'}: lacks {number_of(len(lacking), 'utterance')} of text:\n{listing(lacking)}"
+        )
     files = find(folder, [segments[name][0] for name in texts])
     places = {name: Stretch(files[segments[name][0]], *segments[name][1:]) for name in texts}
     return texts, places, speakers

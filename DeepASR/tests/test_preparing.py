@@ -198,7 +198,7 @@ def test_a_stretch_without_a_name_is_called_by_its_time(tmp_path: Path) -> None:
         ("utt3 utt3 1.5 1.6", "utt3: .*utt3.wav: 1.5 to 1.6 s are asked for of a recording of 1.20 s"),
         ("utt3 utt3 1 0.5", "segments: 'utt3 utt3 1 0.5' is not 'UTTERANCE RECORDING START END'"),
         ("utt3 utt3 0", "segments: 'utt3 utt3 0' is not 'UTTERANCE RECORDING START END'"),
-        ("other utt3 0 1", "segments: lacks 1 utterances of text:\n  utt3"),
+        ("other utt3 0 1", "segments: lacks 1 utterance of text:\n  utt3"),
         ("utt3 gone 0 1", "lacks 1 recording of text:\n  gone"),
     ],
 )

@@ -61,7 +61,7 @@ def test_faults_are_named_and_nothing_is_trained(tmp_path: Path, capsys: pytest.
     said = capsys.readouterr().out
     assert re.search(r"one\.xml: object 1 \(cat\): box 24, 2, 4, 12 has no area", said)
     assert re.search(r"one\.xml: object 2 \(wolf\): there is no class", said)
-    assert "  cat: 0 objects\n  dog: 1 objects" in said and "of the boxes have a prior" in said
+    assert "  cat: 0 objects\n  dog: 1 object\n" in said and "of the boxes have a prior" in said
     assert not Path("output").exists()
     with pytest.raises(DataError, match=r"2 faults.*--skip_bad_objects"):
         train.main(narrow(data_dir=data))
@@ -70,7 +70,7 @@ def test_faults_are_named_and_nothing_is_trained(tmp_path: Path, capsys: pytest.
     assert train.main(narrow(data_dir=data, skip_bad_objects=True)).step == 1
     capsys.readouterr()
     train.main(configuration.parse(train.Flags, ["--checkpoint", "output", "--check_data"]))
-    assert "  cat: 0 objects\n  dog: 1 objects" in capsys.readouterr().out, "the data of the run, not the drawn shapes"
+    assert "  cat: 0 objects\n  dog: 1 object\n" in capsys.readouterr().out, "the data of the run, not the drawn shapes"
 
 
 def test_pictures_without_objects_are_not_trained_on(tmp_path: Path) -> None:
