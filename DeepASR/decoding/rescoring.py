@@ -17,6 +17,7 @@ from DeepASR.decoding.decoder import Decoder, Hypothesis
 from DeepASR.decoding.graph import Graph
 from DeepASR.decoding.language_model import UNKNOWN, Gram, order_of, score
 from fluid.errors import DataError
+from fluid.text import number_of
 
 import numpy as np
 
@@ -56,7 +57,7 @@ class Rescoring(Decoder):
         strange = [words[label] for label in np.unique(graph.arcs["output"]) if label and (words[label],) not in small]
         if strange and (UNKNOWN,) not in small:
             raise DataError(
-                f"{graph.where}: has {len(strange)} words that its language model does not have, as {strange[0]}: it was made of another"
+                f"{graph.where}: has {number_of(len(strange), 'word')} that its language model does not have, as {strange[0]}: it was made of another"
             )
 
     def decode(self, posterior: np.ndarray, name: str = "utterance") -> Hypothesis:
