@@ -342,21 +342,22 @@ from fluid.errors import UserError
 
 run.environment = dict
 
-def start(folder, begin, said):
+def start(folder, begin, said, both_know):
     time.sleep(max(begin - time.time(), 0))
     try:
         with run.Run(folder, TrainFlags(), task="count"):
             said.put("trains")
-            time.sleep(0.3)
+            both_know.wait(60)
     except UserError as error:
         said.put(str(error).partition(" in ")[0])
+        both_know.wait(60)
 
 context = multiprocessing.get_context("fork")
 for number in range(int(sys.argv[2])):
-    folder, said = Path(sys.argv[1], str(number)), context.Queue()
+    folder, said, both_know = Path(sys.argv[1], str(number)), context.Queue(), context.Barrier(2)
     if number % 2:
         (folder / "checkpoints").mkdir(parents=True)
-    both = [context.Process(target=start, args=(folder, time.time() + 0.05, said)) for _ in range(2)]
+    both = [context.Process(target=start, args=(folder, time.time() + 0.05, said, both_know)) for _ in range(2)]
     for process in both:
         process.start()
     print("outcome:", sorted(said.get(timeout=60) for _ in both))
