@@ -19,7 +19,7 @@ if __package__ in (None, ""):
 from DeepASR.corpus import Part, open_corpus
 from DeepASR.decoding.decoder import Decoder
 from DeepASR.decoding.processes import decode_all
-from DeepASR.decoding.search import open_decoder
+from DeepASR.decoding.search import open_decoder, refuse_idle
 from DeepASR.metrics import ErrorRates, Unit, error_rates, frame_result
 from DeepASR.opening import open_recogniser
 from DeepASR.options import ALIASES, RETIRED_IN_USE, SearchFlags
@@ -66,6 +66,7 @@ def main(flags: Flags) -> dict[str, float]:
     part = corpus.part(flags.split)
     part = part.of(flags.speakers) if flags.speakers else part
     network = Network(opened, flags, rows=flags.test_batch_size, runs=len(part))
+    refuse_idle(flags)
     if recogniser.lexicon is None and flags.graphs is None and corpus.graph is not None:
         flags = replace(flags, graphs=corpus.graph, vocabulary=corpus.folder / "words.txt")
     decoder = open_decoder(recogniser, flags)

@@ -17,12 +17,17 @@ from DeepASR.recogniser import Recogniser
 from fluid.errors import DataError, UserError
 from fluid.text import read_lines
 
+NEEDS = {"vocabulary": "graphs", "trans_model": "graphs", "unknown_words": "grammar"}
+"""Flags that mean nothing without another."""
+INSTEAD = {"graphs": ("grammar", "lexicon", "g2p"), "grammar": ("language_model",)}
+"""Flags that stand for others."""
 MOST_WORDS = 2**24
 """Of a graph."""
 
 
 def open_decoder(recogniser: Recogniser, flags: SearchFlags) -> Decoder:
-    """The search that the flags describe. Raises UserError where words or graph are missing or do not fit."""
+    """The search that the flags describe. Raises UserError where words or graph are missing or do not fit, and as `refuse_idle`."""
+    refuse_idle(flags)
     options = {
         "acoustic_scale": flags.acoustic_scale or recogniser.acoustic_scale,
         "beam": flags.beam_size,
@@ -51,6 +56,19 @@ def open_decoder(recogniser: Recogniser, flags: SearchFlags) -> Decoder:
         decoder = Rescoring(graph, words, recogniser.log_prior, **models, **options)
     decoder.lexicon = lexicon
     return decoder
+
+
+def refuse_idle(flags: SearchFlags) -> None:
+    """Raise UserError for flags that mean nothing without, or beside, another."""
+    for name, other in NEEDS.items():
+        if getattr(flags, name) and not getattr(flags, other):
+            raise UserError(f"--{name} goes with --{other}, which is missing")
+    for name, others in INSTEAD.items():
+        for other in others:
+            if getattr(flags, name) is not None and getattr(flags, other) is not None:
+                raise UserError(f"--{name} and --{other} each say what may be heard: leave one out")
+    if flags.graphs is not None and flags.language_model is not None and flags.larger_model is None:
+        raise UserError("--graphs has its language model in it: leave --language_model out")
 
 
 def _lexicon(recogniser: Recogniser, flags: SearchFlags) -> Lexicon:

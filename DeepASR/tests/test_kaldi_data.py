@@ -98,6 +98,9 @@ def test_kaldi_s_files_train_a_recogniser_that_kaldi_s_graph_decodes(
     common: dict[str, Any] = {"checkpoint": kaldi / "run", "engine": "xla", "device": "cpu"}
     result = evaluation.main(evaluation.Flags(data_dir=kaldi / "data", **common))
     assert result["wer"] < 10
+    with pytest.raises(UserError, match="--trans_model goes with --graphs, which is missing"):
+        # The folder's own graph has pdfs already.
+        evaluation.main(evaluation.Flags(data_dir=kaldi / "data", trans_model=kaldi / "final.mdl", **common))
     graph = {"graphs": kaldi / "graph" / "HCLG.fst", "vocabulary": kaldi / "graph" / "words.txt"}
     heard = infer_by_ckpt.main(
         infer_by_ckpt.Flags(

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from DeepASR.decoding import language_model
 from DeepASR.decoding.decoder import Decoder, confidences
@@ -11,6 +12,8 @@ from DeepASR.decoding.lexicon import STATES, Lexicon, lexicon_lines, read_lexico
 from DeepASR.decoding.processes import decode_all
 from DeepASR.decoding.pronouncing import by_command, completed
 from DeepASR.decoding.rescoring import Rescoring
+from DeepASR.decoding.search import refuse_idle
+from DeepASR.options import SearchFlags
 from DeepASR.voice_activity import speech
 from fluid.errors import DataError, UserError
 
@@ -255,6 +258,25 @@ def test_a_larger_model_beside_a_graph_of_another_small_one_is_refused() -> None
     assert language_model.vocabulary(unknown) == ["tree"]
     rescoring = Rescoring(graph, words, np.zeros(LEXICON.class_num), small=unknown, large=large)
     assert all(np.isfinite(item.cost) for item in rescoring.n_best(heard(*"tri", *"ba"), 4))
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"vocabulary": Path("words.txt")}, "--vocabulary goes with --graphs"),
+        ({"unknown_words": True}, "--unknown_words goes with --grammar"),
+        ({"graphs": Path("g"), "vocabulary": Path("w"), "grammar": Path("x")}, "--graphs and --grammar each say"),
+        ({"graphs": Path("g"), "vocabulary": Path("w"), "lexicon": Path("x")}, "--graphs and --lexicon each say"),
+        (
+            {"graphs": Path("g"), "vocabulary": Path("w"), "language_model": Path("x")},
+            "--graphs has its language model",
+        ),
+        ({"grammar": Path("g"), "language_model": Path("x")}, "--grammar and --language_model each say"),
+    ],
+)
+def test_flags_that_mean_nothing_beside_others_are_refused(flags: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        refuse_idle(SearchFlags(**flags))
 
 
 def test_stretches_of_speech_are_found() -> None:
