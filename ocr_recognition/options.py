@@ -44,7 +44,7 @@ class SearchFlags:
     def search(self, recognizer: Recognizer) -> "Search":
         """As `decoding` wants it; a language model gets hypotheses to choose among.
 
-        Raises UserError for characters that the network does not know, and for bad files.
+        Raises UserError for characters that the network does not know, if they leave no word of the lexicon, and for bad files.
         """
         from ocr_recognition.decoding import CharacterModel, Search, read_lexicon
         from ocr_recognition.words import read_words
@@ -55,10 +55,15 @@ class SearchFlags:
         allowed = None if self.allowed is None else frozenset(alphabet.spelled(self.allowed))
         if unknown := "".join(sorted((allowed or set()) - set(known))):
             raise UserError(f"--allowed: the network does not know {unknown!r}; it reads {known!r}")
+        lexicon = () if self.lexicon is None else read_lexicon(self.lexicon, recognizer)
+        if lexicon and allowed is not None:
+            lexicon = tuple(filter(allowed.issuperset, lexicon))
+            if not lexicon:
+                raise UserError("--allowed leaves no word of --lexicon: all have other characters")
         return Search(
             beam_size=max(self.beam_size, 8) if self.language_model is not None else self.beam_size,
             allowed=allowed,
-            lexicon=() if self.lexicon is None else read_lexicon(self.lexicon, recognizer),
+            lexicon=lexicon,
             language=None if self.language_model is None else CharacterModel(read_words(self.language_model, alphabet)),
             language_weight=self.language_weight,
         )

@@ -201,6 +201,14 @@ def test_a_written_search_of_attention_is_asked_for_what_it_can_do(tmp_path) -> 
             search_of(exported, ReadingFlags(**options))
 
 
+def test_words_of_the_lexicon_that_are_not_allowed_are_not_read(tmp_path) -> None:
+    (tmp_path / "words.txt").write_text("ab\nbb\nca\n")
+    search = SearchFlags(lexicon=tmp_path / "words.txt", allowed="ab").search(ABC)
+    assert search.lexicon == ("ab", "bb")
+    with pytest.raises(UserError, match="--allowed leaves no word of --lexicon"):
+        SearchFlags(lexicon=tmp_path / "words.txt", allowed="c").search(ABC)
+
+
 def test_what_cannot_be_searched_is_one_message(tmp_path) -> None:
     with pytest.raises(UserError, match="does not know 'xy'; it reads 'abc'"):
         SearchFlags(allowed="yax").search(ABC)
