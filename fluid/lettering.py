@@ -1,5 +1,6 @@
 """Letters in pictures: fonts that have those of a text, which may be in any language."""
 
+import contextlib
 from functools import cache
 
 from PIL import ImageFont
@@ -7,10 +8,13 @@ from PIL import ImageFont
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 FAMILIES = (
-    *("Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei"),
-    *("Droid Sans Fallback", "Microsoft YaHei", "SimHei", "PingFang SC", "Hiragino Sans GB", "Arial Unicode MS"),
+    *("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC", "WenQuanYi Micro Hei"),
+    *("WenQuanYi Zen Hei", "Droid Sans Fallback", "Microsoft YaHei", "SimHei", "PingFang SC", "PingFang HK"),
+    *("Hiragino Sans GB", "Heiti TC", "Arial Unicode MS"),
 )
-"""Fonts of Linux, Windows and macOS that have Chinese characters; those that are installed are used."""
+"""Fonts of Linux, Windows and macOS that have Chinese characters; those that are installed are used. Of a file with several
+fonts matplotlib knows the first alone, in which all characters are: of Noto's CJK fonts that is JP.
+"""
 
 
 def font(text: str, size: int, *, mono: bool = False) -> Font:
@@ -32,8 +36,12 @@ def drawable(text: str) -> bool:
 @cache
 def installed() -> dict[str, str]:
     """Those of `FAMILIES` that are installed -> their files."""
-    from matplotlib.font_manager import fontManager
+    from matplotlib.font_manager import findSystemFonts, fontManager
 
+    # Matplotlib's list is of the day when it was made: what was installed since is new to it.
+    for file in set(findSystemFonts()) - {entry.fname for entry in fontManager.ttflist}:
+        with contextlib.suppress(OSError, RuntimeError):  # no font, or a damaged one
+            fontManager.addfont(file)
     found = {entry.name: entry.fname for entry in fontManager.ttflist}
     return {name: found[name] for name in FAMILIES if name in found}
 

@@ -10,6 +10,7 @@ from fluid.pictures import draw_confusion
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib import font_manager
 from PIL import ImageFont
 
 NOBODYS = "\U000f1234"
@@ -50,6 +51,20 @@ def test_an_installed_font_draws_what_the_others_lack(
     assert font("Привет", 12).getname()[0] == "DejaVu Sans" and font("Ⓐ", 12).getname()[0] == "STIXGeneral"
     draw_confusion(tmp_path / "confusion.png", np.eye(2, dtype=int), ["Ⓐ", NOBODYS])
     assert matplotlib.rcParams["font.family"] == ["DejaVu Sans", "STIXGeneral"]
+
+
+def test_a_font_is_found_that_was_installed_after_matplotlib_looked(
+    fresh: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    entries = font_manager.fontManager.ttflist
+    (stix,) = (
+        entry.fname for entry in entries if entry.name == "STIXGeneral" and entry.fname.endswith("STIXGeneral.ttf")
+    )
+    (tmp_path / "damaged.ttf").write_bytes(b"no font")
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", [entry for entry in entries if "STIX" not in entry.name])
+    monkeypatch.setattr(font_manager, "findSystemFonts", lambda: [stix, str(tmp_path / "damaged.ttf")])
+    monkeypatch.setattr(lettering, "FAMILIES", ("STIXGeneral",))
+    assert lettering.installed() == {"STIXGeneral": stix}
 
 
 def test_letters_may_be_as_wide_as_each_other() -> None:
