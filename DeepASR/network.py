@@ -10,7 +10,8 @@ from functools import partial
 from DeepASR.model import before, stacked_lstmp
 from DeepASR.sizes import WIDTH, Sizes
 from DeepASR.transforms import DELTAS
-from fluid.program import Input, Program, Value, build, build_accumulating
+from fluid.interface import Input, Window
+from fluid.program import Program, Value, build, build_accumulating
 from fluid.schedule import Schedule
 
 import paddle
@@ -21,7 +22,7 @@ def build_training(
     sizes: Sizes,
     optimizer: Callable[[], paddle.optimizer.Optimizer],
     schedule: Schedule,
-    ema_decay: float | None = None,
+    ema_decay: float | Window | None = None,
     label_smoothing: float = 0.0,
 ) -> Program:
     """Outputs `loss`, the mean cross-entropy of the frames that count, their share of right answers `accuracy`, and the
@@ -35,7 +36,7 @@ def build_accumulating_training(
     sizes: Sizes,
     optimizer: Callable[[], paddle.optimizer.Optimizer],
     schedule: Schedule,
-    ema_decay: float | None = None,
+    ema_decay: float | Window | None = None,
     label_smoothing: float = 0.0,
     *,
     batches: int,

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from fluid.interface import Input
+from fluid.interface import Input, Window
 from fluid.program import Program, Value, build, build_accumulating
 from fluid.schedule import Schedule
 from fluid.weights import Bare, Report, load_into
@@ -41,7 +41,7 @@ def training_programs(
     optimizer: Any,
     schedule: Schedule,
     accumulate_batches: int = 1,
-    ema_decay: float | None = None,
+    ema_decay: float | Window | None = None,
 ) -> tuple[Program, Program | None]:
     """The training Program, or the pair (accumulate, apply).
 

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import Any
 
-from fluid.interface import Input
+from fluid.interface import Input, Window
 from fluid.program import Program, Value, build, build_accumulating, name_layer
 from fluid.schedule import Schedule
 from fluid.search import NEVER, Beam, beam_search, for_each_hypothesis
@@ -32,7 +32,7 @@ def training_programs(
     optimizer: Any,
     schedule: Schedule,
     accumulate_batches: int = 1,
-    ema_decay: float | None = None,
+    ema_decay: float | Window | None = None,
     as_in_2018: bool = False,
 ) -> dict[str, Program]:
     """The training Program `train`, with accumulated gradients the pair of `train` and `apply`.
