@@ -23,7 +23,8 @@ from DeepASR.decoding.lexicon import Lexicon, lexicon_lines, read_lexicon
 from DeepASR.features import Frontend
 from DeepASR.kaldi.tables import ArchiveWriter, Entry, Kind, read_archive, read_script, read_text
 from DeepASR.metrics import Unit
-from fluid.errors import DataError, UserError
+from fluid import files
+from fluid.errors import DataError
 from fluid.files import read_plain
 from fluid.records import refuse_existing
 from fluid.text import number_of, read_lines
@@ -184,9 +185,8 @@ class PartData:
 
 
 def write_corpus(corpus: Corpus, parts: Mapping[str, PartData], *, kind: Kind = "CM") -> None:
-    """Write a data set. Raises UserError if the folder is there already or cannot be written."""
-    folder = corpus.folder
-    refuse_existing(folder)
+    """Write a data set, completely or not at all. Raises UserError if the folder is there already or cannot be written."""
+    refuse_existing(corpus.folder)
     facts = {
         "format": FORMAT,
         "frame_dim": corpus.frame_dim,
@@ -195,18 +195,15 @@ def write_corpus(corpus: Corpus, parts: Mapping[str, PartData], *, kind: Kind = 
         "frontend": corpus.frontend.to_facts() if corpus.frontend else None,
         "about": dict(corpus.about),
     }
-    try:
+    with files.whole(corpus.folder) as folder:
         for name, part in parts.items():
             _write_part(folder / name, part, kind)
         if corpus.lexicon is not None:
             (folder / "lexicon.txt").write_text(lexicon_lines(corpus.lexicon), encoding="utf-8")
         if corpus.language_model is not None:
             (folder / "language_model.arpa").write_text(corpus.language_model, encoding="utf-8")
-        # Last: a folder with it is complete.
         text = json.dumps(facts, indent=1, ensure_ascii=False) + "\n"
         (folder / DESCRIPTION).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror or error})") from error
 
 
 def _write_part(folder: Path, part: PartData, kind: Kind) -> None:

@@ -11,7 +11,7 @@ texts without features, which an error rate would not count.
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -24,9 +24,10 @@ from DeepASR.kaldi.tables import Entry, read_archive, read_script, read_text
 from DeepASR.kaldi.transition_model import TransitionModel, read_transition_model
 from DeepASR.preparing.from_recordings import listing
 from fluid import config as configuration
+from fluid import files
 from fluid.config import Was
 from fluid.errors import DataError, UserError
-from fluid.records import refuse_existing, writing
+from fluid.records import refuse_existing
 from fluid.run import console, script
 from fluid.text import number_of
 
@@ -79,11 +80,11 @@ def main(flags: Flags) -> None:
     graph = read_kaldi_graph(flags.graph_dir, model, class_num, parts) if flags.graph_dir is not None else None
     about = {"language": "data of your own", "made by": f"prepare_kaldi.py of {flags.train}"}
     corpus = Corpus(flags.output_dir, dims.pop(), class_num, flags.error_rate_type, None, None, None, about)
-    write_corpus(corpus, parts)
-    if graph is not None and flags.graph_dir is not None:
-        graph.write(flags.output_dir / "graph.fst")
-        with writing(flags.output_dir / "words.txt"):
-            (flags.output_dir / "words.txt").write_bytes((flags.graph_dir / "words.txt").read_bytes())
+    with files.whole(flags.output_dir) as folder:
+        write_corpus(replace(corpus, folder=folder), parts)
+        if graph is not None and flags.graph_dir is not None:
+            graph.write(folder / "graph.fst")
+            (folder / "words.txt").write_bytes((flags.graph_dir / "words.txt").read_bytes())
     counts = ", ".join(f"{name} {len(part.places)}" for name, part in parts.items())
     console.print(f"{flags.output_dir}: {counts} utterances, {class_num} classes")
 

@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from DeepASR import corpus
 from DeepASR.audio import problem, read_audio
 from DeepASR.corpus import open_corpus
 from DeepASR.features import Frontend
@@ -237,6 +238,20 @@ def test_what_is_wrong_is_left_out_if_that_is_asked_for(folder: Path, capsys: py
     assert "  utt3: silent" in told and "utt4.flac: cannot be read as a recording" in told
     corpus = open_corpus(folder / "data")
     assert sum(len(corpus.part(name)) for name in ("train", "dev", "test")) == 4
+
+
+def test_a_data_set_is_written_completely_or_not_at_all(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(lexicon: Any) -> str:
+        raise KeyboardInterrupt
+
+    before = set(folder.iterdir())
+    with monkeypatch.context() as patch:
+        patch.setattr(corpus, "lexicon_lines", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            main(flags(folder))
+    assert set(folder.iterdir()) == before
+    main(flags(folder))
+    assert open_corpus(folder / "data").lexicon is not None
 
 
 def test_a_recording_is_the_same_whatever_its_form(tmp_path: Path) -> None:
