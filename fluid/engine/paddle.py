@@ -2,13 +2,13 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 from fluid import CPU_THREADS
 from fluid.engine.base import Engine, check_feed
 from fluid.errors import EngineError
 from fluid.interface import LEARNING_RATE, Interface
-from fluid.program import Program, empty
+from fluid.program import Program, Value, empty
 
 import numpy as np
 import paddle
@@ -36,6 +36,9 @@ class PaddleEngine(Engine):
         self._executor = paddle.static.Executor(self._place)
         self._names: set[str] = set()
         self._checked: WeakSet[Interface] = WeakSet()
+        self._merged: WeakKeyDictionary[Program, dict[tuple[str, ...], tuple[paddle.static.Program, list[Value]]]] = (
+            WeakKeyDictionary()
+        )
 
     def __del__(self) -> None:
         if hasattr(self, "_scope"):
@@ -67,11 +70,20 @@ class PaddleEngine(Engine):
             rate = np.asarray(program.schedule(step), program.rate_dtype)
             self._scope.var(LEARNING_RATE).get_tensor().set(rate, self._place)
         names = list(program.outputs) if fetch is None else list(fetch)
-        values = [program.values[name] for name in names]
-        arrays = self._executor.run(program.main, feed=dict(feed), fetch_list=values, scope=self._scope)
+        main, values = self._form(program, names)
+        arrays = self._executor.run(main, feed=dict(feed), fetch_list=values, scope=self._scope)
         if len(arrays) != len(names):
             raise RuntimeError(f"the Program '{program.name}' returned {len(arrays)} of {len(names)} outputs")
         return dict(zip(names, arrays, strict=True))
+
+    def _form(self, program: Program, names: Sequence[str]) -> tuple[paddle.static.Program, list[Value]]:
+        """What to run for these outputs or layers, and their values in it."""
+        if not program.independent_rows:  # chance may be in it, and two draws are not one
+            return program.main, [program.values[name] for name in names]
+        forms = self._merged.setdefault(program, {})
+        if tuple(names) not in forms:
+            forms[tuple(names)] = merged(program, names)
+        return forms[tuple(names)]
 
     def _check_state(self, program: Program) -> None:
         if program in self._checked:
@@ -82,6 +94,24 @@ class PaddleEngine(Engine):
                 f"the Program '{program.name}' needs variables that were not loaded: {', '.join(missing)}"
             )
         self._checked.add(program)
+
+
+def merged(program: Program, names: Sequence[str]) -> tuple[paddle.static.Program, list[Value]]:
+    """A copy of `program.main` that computes nothing twice, and the values of these outputs or layers in it.
+
+    Most of what goes are constants, each of which Paddle makes anew where it is used. The executor's preparation before the
+    first run takes as long as the square of the number of operations: 0.3 CPU seconds for 1,000, 7 for 4,000.
+    """
+    copies = paddle.pir.IrMapping()
+    main = program.main.clone(copies)
+    with paddle.static.program_guard(main):
+        for column, name in enumerate(names):
+            # Before the pass, which may put another value in the place of one that it finds in use.
+            paddle._pir_ops.fetch(copies.look_up(program.values[name]), f"fetch{column}", column)
+    passes = paddle.pir.PassManager()
+    passes.add_pass("common_subexpression_elimination_pass", {})
+    passes.run(main)
+    return main, [op.operand_source(0) for op in main.global_block().ops if op.name() == "pd_op.fetch"]
 
 
 def step_seed(seed: int, step: int) -> int:
