@@ -65,6 +65,9 @@ class Program(Interface):
     startup: paddle.static.Program
     values: dict[str, Value] = field(default_factory=dict)
     """The outputs and layers in `main`."""
+    onednn: bool = False
+    """Whether Paddle's executor runs it on a CPU with the kernels of oneDNN: faster, but some are wrong or missing, so only
+    where tests compare the outputs with those of the others."""
 
 
 _program_of_current_build: Program | None = None
@@ -100,6 +103,7 @@ def build(
     carry: Mapping[str, str] | None = None,
     statistics_batch: int | None = None,
     independent_rows: bool = False,
+    onednn: bool = False,
 ) -> Program:
     """Build one Program.
 
@@ -116,6 +120,7 @@ def build(
             array that a Program with an optimizer returns, since log lines take single numbers alone.
         carry: output -> input that takes it in the next call of a stream (`Engine.stream`).
         statistics_batch, independent_rows: see `fluid.interface.Interface`.
+        onednn: see `Program`; never in training, where batch normalisation would keep its first statistics.
 
     Raises ValueError, by name, for an output whose axis of samples is not one, and for a trainable parameter that the
     loss does not depend on or that the network creates more than once.
@@ -126,6 +131,7 @@ def build(
     """
     program = _empty(name, inputs)
     program.statistics_batch, program.independent_rows = statistics_batch, independent_rows
+    program.onednn = onednn
     with _building(program, forward=not training and optimizer is None):
         _add_network(program, network, training)
         _declare_outputs(program, batch_axes or {}, updates=optimizer is not None)

@@ -167,15 +167,18 @@ class ICNet:
 
         Schneider et al. (arXiv:2006.16971), where the share is N / (N + n) of n images against those of training.
         """
-        share = self.own_statistics
+        share, kept = self.own_statistics, 1 - self.own_statistics
         # By pooling and a product, which oneDNN does in its own layout; its means are slow, and squares are none of its operations.
         own_mean = F.adaptive_avg_pool2d(x, 1)
         difference = x - own_mean
         own_variance = F.adaptive_avg_pool2d(difference * difference, 1)
-        mean, variance, factor, offset = (paddle.reshape(v, [1, -1, 1, 1]) for v in (mean, variance, factor, offset))
-        mean, variance = share * own_mean + (1 - share) * mean, share * own_variance + (1 - share) * variance
-        scale = factor / paddle.sqrt(variance + EPSILON)
-        return x * scale + (offset - mean * scale)
+        minus_mean, variance, factor, offset = (
+            paddle.reshape(v, [1, -1, 1, 1])
+            for v in (paddle.scale(mean, -kept), paddle.scale(variance, kept, EPSILON), factor, offset)
+        )
+        # What all images share comes second: where it is first, oneDNN is wrong from two images on.
+        scale = paddle.rsqrt(own_variance * share + variance) * factor
+        return x * scale + ((own_mean * -share + minus_mean) * scale + offset)
 
     def _parameter(
         self,

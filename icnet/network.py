@@ -265,7 +265,7 @@ def inference_program(
         return {name: found[name] for name in outputs}
 
     item = Input("image", (None, 3, *size)) if normalised else image_input(size)
-    return build(network, [item], name=f"infer {size[0]} x {size[1]}", independent_rows=True)
+    return build(network, [item], name=f"infer {size[0]} x {size[1]}", independent_rows=True, onednn=True)
 
 
 def _network(segmenter: Segmenter, training: bool, own_statistics: float = 0.0) -> ICNet:

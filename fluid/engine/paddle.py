@@ -1,6 +1,7 @@
 """The reference engine: Paddle's own executor, on CPU, or on CUDA where the installed wheel has it."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -12,6 +13,8 @@ from fluid.program import Program, Value, empty
 
 import numpy as np
 import paddle
+
+ONEDNN = "FLAGS_use_mkldnn"
 
 
 class PaddleEngine(Engine):
@@ -71,7 +74,8 @@ class PaddleEngine(Engine):
             self._scope.var(LEARNING_RATE).get_tensor().set(rate, self._place)
         names = list(program.outputs) if fetch is None else list(fetch)
         main, values = self._form(program, names)
-        arrays = self._executor.run(main, feed=dict(feed), fetch_list=values, scope=self._scope)
+        with _onednn(program.onednn and not self.on_gpu):
+            arrays = self._executor.run(main, feed=dict(feed), fetch_list=values, scope=self._scope)
         if len(arrays) != len(names):
             raise RuntimeError(f"the Program '{program.name}' returned {len(arrays)} of {len(names)} outputs")
         return dict(zip(names, arrays, strict=True))
@@ -112,6 +116,17 @@ def merged(program: Program, names: Sequence[str]) -> tuple[paddle.static.Progra
     passes.add_pass("common_subexpression_elimination_pass", {})
     passes.run(main)
     return main, [op.operand_source(0) for op in main.global_block().ops if op.name() == "pd_op.fetch"]
+
+
+@contextmanager
+def _onednn(used: bool) -> Iterator[None]:
+    """Let Paddle choose oneDNN's kernels inside the block, or leave the choice as it is."""
+    before = paddle.get_flags(ONEDNN)
+    paddle.set_flags({ONEDNN: used or before[ONEDNN]})
+    try:
+        yield
+    finally:
+        paddle.set_flags(before)
 
 
 def step_seed(seed: int, step: int) -> int:

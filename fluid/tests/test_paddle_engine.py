@@ -1,7 +1,9 @@
 """Paddle's executor as an engine: what it runs in place of a Program that was built."""
 
+from typing import Any
+
 from fluid.engine import paddle as engine_module
-from fluid.engine.paddle import PaddleEngine
+from fluid.engine.paddle import ONEDNN, PaddleEngine
 from fluid.interface import Input
 from fluid.program import Value, build
 
@@ -41,3 +43,14 @@ def test_two_draws_are_two() -> None:
     program = build(draws, [Input("x", (None, 64))], name="draws")
     outputs = PaddleEngine().run(program, {"x": np.full((4, 64), 0.5, np.float32)})
     assert (outputs["first"] != outputs["second"]).any()
+
+
+def test_onednn_is_for_the_programs_that_ask_for_it(monkeypatch: Any) -> None:
+    engine, seen = PaddleEngine(), []
+    run = engine._executor.run
+    monkeypatch.setattr(
+        engine._executor, "run", lambda *a, **k: (seen.append(paddle.get_flags(ONEDNN)[ONEDNN]), run(*a, **k))[1]
+    )
+    for onednn in (True, False):
+        engine.run(build(repeating, INPUTS, name="repeating", independent_rows=True, onednn=onednn), FEED)
+    assert seen == [True, False]

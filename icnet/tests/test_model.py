@@ -188,6 +188,23 @@ def test_a_share_of_normalisation_is_an_images_own() -> None:
     assert not np.allclose(mixed, plain, rtol=0.01) and not np.allclose(mixed, own, rtol=0.01)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.1])
+def test_onednn_computes_what_the_other_kernels_do(share: float) -> None:
+    segmenter, size = Segmenter(0.25, zoom=1.25, blocks=(1, 1, 1, 1), own_statistics=share), (100, 131)
+    image = np.random.default_rng(0).integers(0, 256, (2, *size, 3)).astype(np.uint8)
+    fast, plain = (inference_program(segmenter, size) for _ in range(2))
+    assert fast.onednn
+    plain.onednn = False
+    engine = PaddleEngine()
+    engine.load(initialise(plain, seed=1))
+    expected, outputs = engine.run(plain, {"image": image}), engine.run(fast, {"image": image})
+    for name in BRANCHES:
+        assert (
+            0 < np.abs(outputs[name] - expected[name]).max() < 1e-4 * np.abs(expected[name]).max()
+        )  # others, but no worse
+    assert (outputs["labels"] == expected["labels"]).mean() > 0.999
+
+
 @pytest.mark.parametrize(
     ("side", "padded"), [(1, 128), (100, 128), (128, 128), (144, 144), (150, 160), (720, 720), (721, 736)]
 )
