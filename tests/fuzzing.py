@@ -672,6 +672,7 @@ def speech_texts(folder: Path) -> Target:
     from DeepASR.decoding.lexicon import read_lexicon
     from DeepASR.kaldi.tables import read_text
     from DeepASR.preparing.manifests import read_manifest
+    from DeepASR.preparing.stretches import read_segments
     from DeepASR.transforms import read_statistics
     from fluid.errors import DataError
 
@@ -681,7 +682,7 @@ def speech_texts(folder: Path) -> Target:
     def read(data: bytes) -> object:
         path.write_bytes(data)
         done = []
-        for reader in (read_text, read_lexicon, read_statistics, read_manifest):
+        for reader in (read_text, read_lexicon, read_statistics, read_manifest, read_segments):
             with contextlib.suppress(DataError):
                 done.append(reader(path))
         text = data.decode(errors="replace")
@@ -689,9 +690,15 @@ def speech_texts(folder: Path) -> Target:
             done.append(from_arpa(text))
         return done, parse_grammar(text)
 
-    seeds = [arpa, b"one w n\ntwo t w\n", b"turn (on|off) [the] light # comment\nstop\n", b"a 1 2\nb 3 4\n"]
+    seeds = [
+        arpa,
+        b"one w n\ntwo t w\n",
+        b"turn (on|off) [the] light # comment\nstop\n",
+        b"a 1 2\nb 3 4\n",
+        b"u1 call 0.5 2\nu2 call 2 -1\n",
+    ]
     seeds.append(
-        b'{"audio_filepath": "a.wav", "text": "one two"}\n{"utt": "b", "feat": "c.wav", "text": "x", "speaker": "y"}\n'
+        b'{"audio_filepath": "a.wav", "text": "one two", "offset": 1, "duration": 0.5}\n{"utt": "b", "feat": "c.wav", "text": "x", "speaker": "y"}\n'
     )
     return Target(seeds, read, (DataError,), damaged_text)
 

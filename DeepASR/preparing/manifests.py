@@ -56,11 +56,11 @@ def _entry(line: str, where: str) -> dict[str, Any]:
     known = {key: entry[key] for key in (*FILES, TEXT, NAME, SPEAKER) if key in entry}
     if wrong := [key for key, value in known.items() if not isinstance(value, str) or not value and key != TEXT]:
         raise DataError(f"{where}: {wrong[0]} is no text")
-    times = [entry.get(START) or 0, entry.get(SECONDS) or math.inf]
     try:
-        span(times[0], times[0] + times[1])
+        start, seconds = 0.0 + (entry.get(START) or 0), 0.0 + (entry.get(SECONDS) or math.inf)
+        span(start, start + seconds)
     except (TypeError, ValueError, OverflowError):
         raise DataError(
             f"{where}: {START} and {SECONDS} are no seconds: {entry.get(START)}, {entry.get(SECONDS)}"
         ) from None
-    return known | {START: float(times[0]), SECONDS: float(times[1])}
+    return known | {START: start, SECONDS: seconds}

@@ -145,6 +145,7 @@ def test_a_manifest_says_the_same(folder: Path) -> None:
         ({"audio_filepath": "gone.wav"}, "lacks 1 recording of text:\n  gone"),
         ({"utt": "call utt1"}, r"all.jsonl:\d: 'call_utt1' is listed before"),
         ({"offset": "0.2"}, r"all.jsonl:\d: offset and duration are no seconds: 0.2, 1.2"),
+        ({"offset": 10**400}, r"all.jsonl:\d: offset and duration are no seconds: 1000"),
         ({"duration": -1}, r"all.jsonl:\d: offset and duration are no seconds: None, -1"),
     ],
 )
