@@ -44,6 +44,13 @@ EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp",
 VIDEO_EXTENSIONS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 CAMERA = re.compile(r"camera:(\d{1,9})")
 
+# What else people have, by its first bytes, and what makes pictures of it.
+_OTHERS = {
+    b"%PDF-": "a PDF; `pdftoppm -r 300 -png` makes pictures of its pages",
+    b"ftyphei": "a HEIC of a telephone; `heif-convert` makes a JPEG of it",
+    b"ftypmif1": "a HEIC of a telephone; `heif-convert` makes a JPEG of it",
+    b"ftypavif": "an AVIF; `avifdec` makes a PNG of it",
+}
 MAX_PIXELS = 100_000_000
 """Of a picture: a file of some kilobytes can claim any number of them."""
 _MAX_ASPECT = 100
@@ -228,7 +235,8 @@ def opened_image(data: bytes) -> Iterator[Image.Image]:
                 header.info.pop(name, None)
             yield header
     except Image.UnidentifiedImageError:
-        raise DataError(f"not an image, or damaged, or in none of the formats {', '.join(FORMATS)}") from None
+        other = next((what for start, what in _OTHERS.items() if start in data[:12]), None)
+        raise DataError(other or f"not an image, or damaged, or in none of the formats {', '.join(FORMATS)}") from None
     except Image.DecompressionBombError as error:
         raise DataError(str(error)) from None
     except _DECODER_ERRORS as error:

@@ -167,6 +167,12 @@ PHOTOGRAPH = encode(picture(120, 160), "JPEG", quality=90)
 BROKEN = {
     "empty": ([b""], r"the file is empty \(0 bytes\)"),
     "text": ([b"hello world" * 20], "not an image, or damaged, or in none of the formats JPEG, PNG"),
+    "pdf": ([b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n" + b"0" * 99], "a PDF; `pdftoppm"),
+    "heic": (
+        [b"\0\0\0\x18ftyp" + brand + b"\0" * 99 for brand in (b"heic", b"heix", b"mif1")],
+        "a HEIC .* `heif-convert",
+    ),
+    "avif": ([b"\0\0\0\x20ftypavif" + b"\0" * 99], "an AVIF; `avifdec"),
     "truncated JPEG": ([*truncated(PHOTOGRAPH), PHOTOGRAPH[:-2], PHOTOGRAPH[:2]], "damaged|not an image"),
     "truncated PNG": (truncated(encode(picture(120, 160))), "damaged|not an image"),
     "truncated GIF": (truncated(encode(Image.fromarray(COLOURS).quantize(64), "GIF"))[:3], "damaged|not an image"),
