@@ -31,6 +31,8 @@ for _stream in range(3):
 sys.stdin = sys.stdin or open(0, encoding="utf-8")
 sys.stdout, sys.stderr = sys.stdout or open(1, "w", encoding="utf-8"), sys.stderr or open(2, "w", encoding="utf-8")
 
+# Each thread of NumPy's OpenBLAS looks for work for 0.1 s of a processor before it sleeps; 2^4 cycles are the least.
+os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
 # Paddle's start-up messages and its remarks on its own code are not the user's concern.
 os.environ.setdefault("GLOG_minloglevel", "2")
 warnings.filterwarnings("ignore", message="No ccache found")

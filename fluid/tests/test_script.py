@@ -121,3 +121,14 @@ def test_what_is_printed_stays_as_it_is():
     status, said, complaint = run(code)
     assert (status, said.count(text), complaint) == (0, 2, "")
     assert "[/i]" in said and "[a]" in said
+
+
+def test_the_threads_of_numpy_sleep_from_the_start():
+    """What is in the environment when NumPy is first imported decides, unless a user has decided."""
+    code = "print('numpy' in sys.modules, os.environ['OPENBLAS_THREAD_TIMEOUT'])"
+    body = f"import os, sys, fluid\n{code}"
+    environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_THREAD_TIMEOUT"}
+    environment["PYTHONPATH"] = str(Path(__file__).parents[2])
+    for asked, used in (({}, "4"), ({"OPENBLAS_THREAD_TIMEOUT": "20"}, "20")):
+        said = subprocess.check_output([sys.executable, "-c", body], env=environment | asked, text=True)
+        assert said.split() == ["False", used]
