@@ -1,8 +1,11 @@
 """The choice of an engine. Each is imported only where it is chosen."""
 
+import gc
 import importlib.metadata
 import os
-from collections.abc import Collection
+import sys
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from fluid.engine.base import Engine
@@ -139,6 +142,21 @@ def _xla(device: str, precision: str, seed: int, kernels: str = "auto", few_runs
 
 
 def _paddle(device: str, precision: str, seed: int) -> Engine:
-    from fluid.engine.paddle import PaddleEngine
+    with _paddle_for_good():
+        from fluid.engine.paddle import PaddleEngine
 
     return PaddleEngine("cpu" if device == "auto" else device, precision, seed)
+
+
+@contextmanager
+def _paddle_for_good() -> Iterator[None]:
+    """Import Paddle without looking for garbage meanwhile, nor ever among what stays: 0.4 CPU seconds less of a short process."""
+    enabled, is_new = gc.isenabled(), "paddle" not in sys.modules
+    gc.disable()
+    try:
+        yield
+        if is_new:
+            gc.freeze()
+    finally:
+        if enabled:
+            gc.enable()

@@ -1,5 +1,9 @@
 """Paddle's executor as an engine: what it runs in place of a Program that was built."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 from fluid.engine import paddle as engine_module
@@ -54,3 +58,11 @@ def test_onednn_is_for_the_programs_that_ask_for_it(monkeypatch: Any) -> None:
     for onednn in (True, False):
         engine.run(build(repeating, INPUTS, name="repeating", independent_rows=True, onednn=onednn), FEED)
     assert seen == [True, False]
+
+
+def test_what_paddle_brings_is_never_looked_through_for_garbage() -> None:
+    code = (
+        "import gc, fluid.engine as e; e.create('paddle', 'cpu'); print(gc.get_freeze_count() > 50_000, gc.isenabled())"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    assert subprocess.check_output([sys.executable, "-c", code], env=environment, text=True).split() == ["True", "True"]
