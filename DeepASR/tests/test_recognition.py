@@ -272,6 +272,16 @@ def test_a_data_set_is_aligned_anew(tmp_path: Path) -> None:
         realign.main(realign.Flags(data_dir=tmp_path / "other", output_dir=tmp_path / "x"))
 
 
+def test_texts_that_are_empty_are_told_before_anything_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = tiny.commands(tmp_path / "few", 3)
+    (tmp_path / "few" / "test" / "text").write_text("".join(f"{name}\n" for name in few.texts))
+    monkeypatch.delattr(evaluation, "Network")
+    with pytest.raises(DataError, match="few/test/text: all texts are empty"):
+        evaluation.main(evaluation.Flags(data_dir=tmp_path / "few"))
+
+
 def test_the_best_scale_is_written_whoever_decodes(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     few = tiny.commands(tmp_path / "few", 3)
     flags = evaluation.Flags(data_dir=tmp_path / "few", sweep=(0.001, 0.2), num_decoders=2, output_dir=tmp_path / "out")
