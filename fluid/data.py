@@ -1,7 +1,7 @@
 """Input batches: the same bits for a seed and a position, whatever the number of worker processes.
 
-A `Source` reads one sample; this module decides which samples make up which batch, reads them in worker processes and
-hands over finished batches. Four properties carry everything else:
+A `Source` reads one sample, a `BatchSource` those of a batch; this module decides which samples make up which batch, reads
+them in worker processes and hands over finished batches. Four properties carry everything else:
 
 * Which samples form a batch is a pure function of (seed, epoch), and a sample's random numbers come from (seed, epoch,
   sample index). So the position in the input is one integer, the number of batches consumed, and a run resumes to the
@@ -58,9 +58,9 @@ class Source(EndlessSource, Protocol):
 
     `load(index, rng)` returns the sample's arrays by feed name. It raises `DataError` ("FILE:LINE: what") if the sample
     cannot be read. Where the plan names a choice for each batch (a crop size, a scale), this is the last argument of
-    `load`, and of `collate` and `load_all` below.
+    `load`, and of `collate` below.
 
-    Three optional methods:
+    Two optional methods:
 
     * `where(index) -> str` names a sample in messages ("train_list.txt:17: images/7.jpg").
     * `collate(samples, whole, allocate) -> feed` makes the arrays of a batch from the list of its samples (the default
@@ -68,9 +68,21 @@ class Source(EndlessSource, Protocol):
       of the whole batch, [rows of all processes]: the shape must follow from them, not from the samples, of which each
       process has only its share (see fluid/buckets.py). The arrays come, uninitialised, from one call of
       `allocate({name: (shape, dtype)})`, are filled and returned: in a worker they are the shared memory itself.
-    * `load_all(indices, whole, allocate) -> feed` takes the place of both where samples lie in memory, need no random
-      numbers and cannot be unreadable: a thousand at once are faster.
     """
+
+    def __len__(self) -> int: ...
+
+
+class BatchSource(Protocol):
+    """Reads a batch at once, which is faster where samples lie in memory, need no random numbers and cannot be unreadable.
+
+    Everything else, `where` included, is as in a `Source`.
+    """
+
+    @property
+    def load_all(self) -> Callable[..., Feed]:
+        """`load_all(indices, whole, allocate) -> feed`, or with a choice last: `load` and `collate` of a `Source` in one."""
+        ...
 
     def __len__(self) -> int: ...
 
@@ -151,7 +163,7 @@ def with_choices(plan: PlainPlan, choose: Callable[[np.random.Generator], Any], 
 
 
 def training_batches(
-    source: EndlessSource | Stream,
+    source: EndlessSource | BatchSource | Stream,
     batch_size: int,
     *,
     seed: int,
@@ -192,7 +204,7 @@ def training_batches(
 
 
 def evaluation_batches(
-    source: Source,
+    source: Source | BatchSource,
     batch_size: int,
     *,
     num_workers: int = 0,
@@ -237,7 +249,7 @@ def _full_batches(order: np.ndarray, batch_size: int) -> list[np.ndarray]:
 
 def _epochs_from(
     start: int,
-    source: EndlessSource | Stream,
+    source: EndlessSource | BatchSource | Stream,
     batch_size: int,
     seed: int,
     plan: Plan | None,
@@ -326,7 +338,7 @@ class Batches(Iterator[Batch]):
 
     def __init__(
         self,
-        source: EndlessSource | Stream,
+        source: EndlessSource | BatchSource | Stream,
         tasks: Iterator[Task],
         num_workers: int,
         max_bad: int,

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, Generic
 
 from fluid.averages import MeasuredWeights
-from fluid.data import Plan, Source
+from fluid.data import BatchSource, Plan, Source
 from fluid.interface import Interface
 from fluid.metrics import AnyMetric, measure
 from fluid.session import Session
@@ -26,7 +26,7 @@ class Evaluator(Generic[AnyMetric]):
         self,
         session: Session[Any],
         program: Interface,
-        source: Source,
+        source: Source | BatchSource,
         metric: Callable[[], AnyMetric],
         *,
         batch_size: int,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Protocol, TypeVar
 
-from fluid.data import Batch, Plan, Source, evaluation_batches
+from fluid.data import Batch, BatchSource, Plan, Source, evaluation_batches
 from fluid.engine import Engine
 from fluid.interface import Interface
 from fluid.signals import leave_if_stopped
@@ -43,7 +43,7 @@ AnyMetric = TypeVar("AnyMetric", bound=Metric)
 def measure(
     engine: Engine,
     program: Interface,
-    source: Source,
+    source: Source | BatchSource,
     metric: AnyMetric,
     *,
     batch_size: int,

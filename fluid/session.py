@@ -26,7 +26,7 @@ from fluid import engine as engines
 from fluid import programs as captures
 from fluid.checkpoint import Meta, Resumed
 from fluid.config import TrainFlags
-from fluid.data import Batches, EndlessSource, Plan, Stream, training_batches
+from fluid.data import Batches, BatchSource, EndlessSource, Plan, Stream, training_batches
 from fluid.engine import Engine
 from fluid.errors import CheckpointError, DataError, UserError
 from fluid.interface import Interface, restart_averages
@@ -368,7 +368,7 @@ class Session(Generic[Flags]):
         return True
 
     def batches(
-        self, source: EndlessSource | Stream, start: int, *, plan: Plan | None = None, max_bad: int = 100
+        self, source: EndlessSource | BatchSource | Stream, start: int, *, plan: Plan | None = None, max_bad: int = 100
     ) -> Batches:
         """The training batches of this process from a position on; `plan` and `max_bad` as of `training_batches`."""
         assert self.length is not None
