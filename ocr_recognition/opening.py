@@ -10,7 +10,7 @@ from fluid.errors import UserError
 from fluid.weights import Bare, Opened, Report, load_into
 from ocr_recognition.alphabet import Alphabet, read_dictionary
 from ocr_recognition.options import NetworkFlags, ReadingFlags
-from ocr_recognition.recognizer import FOLDER, SIGNS, Recognizer
+from ocr_recognition.recognizer import FOLDER, SIGNS, Recognizer, model_of
 
 import numpy as np
 
@@ -86,7 +86,7 @@ def fit_recognizer(bare: Bare, flags: NetworkFlags) -> tuple[Recognizer, dict[st
     from ocr_recognition.network import inference_program
 
     entry = bare.entry
-    model = flags.model or (entry.model if entry else None)
+    model = flags.model or (model_of(entry.model) if entry else None)
     if model is None:
         raise UserError(f"--pretrained_model {bare.spec} does not say which network it is for; give --model too")
     alphabet = read_dictionary(flags.dict) if flags.dict is not None else Alphabet.ascii()

@@ -16,7 +16,7 @@ import numpy as np
 FOLDER = Path(__file__).resolve().parent
 TASK = FOLDER.name
 Model = Literal["crnn", "crnn_small", "crnn_ctc", "attention"]
-MODELS: tuple[str, ...] = get_args(Model)
+MODELS: tuple[Model, ...] = get_args(Model)
 Blank = Literal["last", "first"]
 COLUMNS_A_FRAME = {"crnn": 4, "crnn_small": 4, "crnn_ctc": 8, "attention": 8}
 """Columns of the picture that one step of a network's recurrences sees."""
@@ -25,11 +25,19 @@ START, END = 0, 1
 SIGNS = 2
 
 
+def model_of(name: str) -> Model:
+    """The network of this name. Raises UserError if there is none."""
+    for model in MODELS:
+        if model == name:
+            return model
+    raise UserError(f"the weights are of a network {name!r}, and there are only {', '.join(MODELS)}")
+
+
 @dataclass(frozen=True)
 class Recognizer:
     """A network, the characters it knows and how pictures are prepared for it; stored beside weights as `recognizer`."""
 
-    model: str
+    model: Model
     alphabet: Alphabet
     preprocess: Preprocess = Preprocess()
     blank_first: bool = False
@@ -82,11 +90,12 @@ class Recognizer:
 
     @staticmethod
     def from_facts(facts: dict[str, Any]) -> "Recognizer":
-        """The inverse of `to_facts`; raises UserError if something is missing."""
+        """The inverse of `to_facts`; raises UserError if something is missing, or there is no such network."""
         try:
             values = {
                 item.name: facts[item.name] for item in dataclasses.fields(Recognizer) if item.name != "calibration"
             }
+            values["model"] = model_of(values["model"])
             values["preprocess"] = Preprocess(**facts["preprocess"])
             values["calibration"] = tuple(facts.get("calibration", (1.0, 0.0)))
         except (KeyError, TypeError) as error:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from fluid.data import Batch
 from fluid.engine.paddle import PaddleEngine
+from fluid.errors import UserError
 from ocr_recognition.alphabet import Alphabet
 from ocr_recognition.metrics import Accuracy, alphanumeric, calibration_of, reliability
 from ocr_recognition.recognizer import Recognizer
@@ -107,3 +108,10 @@ def test_calibration_finds_the_shares_that_confidences_stand_for() -> None:
     assert reliability(after, exact)[1] < 0.02 < reliability(confidence, exact)[1]
     assert RECOGNIZER.calibrated(0.3) == 0.3
     assert Recognizer.from_facts(known.to_facts()) == known
+
+
+def test_weights_of_a_network_that_there_is_not_are_told() -> None:
+    with pytest.raises(
+        UserError, match="of a network 'crnn_large', and there are only crnn, crnn_small, crnn_ctc, atten"
+    ):
+        Recognizer.from_facts(RECOGNIZER.to_facts() | {"model": "crnn_large"})
