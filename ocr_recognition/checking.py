@@ -65,7 +65,8 @@ def _looked_at(
     try:
         picture = decode_image(words.content(index))
         width = width_of((picture.shape[0], picture.shape[1]), preprocess)
-        if words.shapes[index] is not None and width_of(words.shapes[index], preprocess) != width:
+        declared = words.shapes[index]
+        if declared is not None and width_of(declared, preprocess) != width:
             return f"is {picture.shape[1]} x {picture.shape[0]} pixels, not as the list says", width, None
         return None, width, encode(words.texts[index], labelling, unknown)
     except DataError as error:

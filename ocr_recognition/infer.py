@@ -146,7 +146,8 @@ def write_all(
     flags: Flags, found: Iterator[Named], files: Sequence[str], read: Callable[[list[Named]], list[Word]]
 ) -> list[dict[str, Any]]:
     """Read, print and write everything that was found in `files`, some batches at a time."""
-    folder, records, shown = set_aside(flags.output_dir, RESULTS), [], []
+    folder, records = set_aside(flags.output_dir, RESULTS), []
+    shown: list[np.ndarray] = []
     at_once = media.batch_size(files, AT_ONCE * flags.test_batch_size)
     with json_lines(folder / RESULTS[0]) as write, media.until_interrupted(files):
         for some in groups(found, at_once):

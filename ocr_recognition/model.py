@@ -160,8 +160,8 @@ def crnn(pixel: Value, width: Value, classes: int, training: bool, sizes: Sizes 
     x = F.relu(_product(x, "deep_in.w_0", 2 * size) + _offset("deep_in.b_0", 2 * size))
     for layer in range(2):
         names = (f"deep_forward{layer}", f"deep_backward{layer}")
-        gates = [_product(x, f"{name}.w_1", 3 * size) for name in names]
-        x = paddle.concat(bidirectional_gru(*gates, size, names=names, lengths=width), axis=2)
+        forward, backward = (_product(x, f"{name}.w_1", 3 * size) for name in names)
+        x = paddle.concat(bidirectional_gru(forward, backward, size, names=names, lengths=width), axis=2)
     return _product(x, "deep_out.w_0", classes + 1) + _offset("deep_out.b_0", classes + 1), width
 
 
@@ -185,7 +185,8 @@ def _both_directions(columns: Value, frames: Value, *, offsets: bool) -> tuple[V
     for index in range(2):
         gates = _product(columns, f"fc_{index}.w_0", 3 * HIDDEN)
         both.append(gates + _offset(f"fc_{index}.b_0", 3 * HIDDEN) if offsets else gates)
-    return bidirectional_gru(*both, HIDDEN, names=("gru_0", "gru_1"), lengths=frames, candidate=F.relu)
+    forward, backward = both
+    return bidirectional_gru(forward, backward, HIDDEN, names=("gru_0", "gru_1"), lengths=frames, candidate=F.relu)
 
 
 def _flattened(x: Value) -> Value:

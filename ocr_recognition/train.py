@@ -164,7 +164,7 @@ def describe_started(flags: Flags) -> Recognizer:
     )
 
 
-def weights_named_by(flags: Flags, model: str | None) -> NetworkFlags:
+def weights_named_by(flags: Flags, model: Model | None) -> NetworkFlags:
     """The flags of the weights to start from, of this network where it is known."""
     return NetworkFlags(pretrained_model=flags.pretrained_model, model=model, allow_partial=flags.allow_partial)
 
@@ -200,7 +200,7 @@ def build_programs(flags: Flags, recognizer: Recognizer, steps_per_epoch: int) -
         ema_decay=flags.averaging,
         as_in_2018=flags.recipe == "2018",
     )
-    programs = {**training, "eval": evaluation_program(recognizer, flags.beam_size)}
+    programs: dict[str, Interface] = {**training, "eval": evaluation_program(recognizer, flags.beam_size)}
     return {**programs, "infer": inference_program(recognizer, flags.beam_size)} if flags.capture else programs
 
 

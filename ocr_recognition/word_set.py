@@ -121,8 +121,8 @@ def read_set(folder: Path) -> WordSet:
         if about["version"] != VERSION:
             raise DataError(f"{folder}: is of version {about['version']}, this program reads {VERSION}; write it anew")
         alphabet = Alphabet.from_json(about["characters"])
-        arrays = [index[name] for name in _ARRAYS]
-        words = WordSet(np.memmap(path, np.uint8, "r"), *arrays, about["height"], alphabet, path)
+        arrays = {name: index[name] for name in _ARRAYS}
+        words = WordSet(np.memmap(path, np.uint8, "r"), **arrays, height=about["height"], alphabet=alphabet, path=path)
         if len(words.pixels) != words.starts[-1]:
             raise DataError(
                 f"{path}: has {len(words.pixels)} bytes where {words.starts[-1]} belong; write the set anew"

@@ -73,7 +73,10 @@ def fetch(family: str, styles: list[str]) -> tuple[str, str, list[Path]]:
         with tarfile.open(archive) as packed:
 
             def content(name: str) -> bytes:
-                return packed.extractfile(f"package/{name}").read()
+                file = packed.extractfile(f"package/{name}")
+                if file is None:
+                    sys.exit(f"{family}: {name} of the package is no file")
+                return file.read()
 
             kind = json.loads(content("package.json"))["license"]
             if kind != "OFL-1.1":
