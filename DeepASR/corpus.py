@@ -17,7 +17,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from DeepASR.decoding.lexicon import Lexicon, lexicon_lines, read_lexicon
 from DeepASR.features import Frontend
@@ -36,6 +36,7 @@ FORMAT = 1
 DESCRIPTION = "corpus.json"
 
 Name = Literal["train", "dev", "test"]
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -107,9 +108,18 @@ class Part(Mapping[str, np.ndarray]):
         return speakers
 
     def _choose(self, names: Collection[str]) -> Part:
-        tables = (self._features, self.lengths, self.texts, self.speakers, self.alignments)
-        chosen = [{name: table[name] for name in table if name in names} for table in tables]
-        return Part(self.folder, *chosen)  # type: ignore[arg-type]
+        return Part(
+            self.folder,
+            _chosen(self._features, names),
+            _chosen(self.lengths, names),
+            _chosen(self.texts, names),
+            _chosen(self.speakers, names),
+            _chosen(self.alignments, names),
+        )
+
+
+def _chosen(table: Mapping[str, Value], names: Collection[str]) -> dict[str, Value]:
+    return {name: table[name] for name in table if name in names}
 
 
 def open_corpus(folder: Path | None) -> Corpus:
@@ -145,8 +155,8 @@ def open_part(folder: Path, corpus: Corpus) -> Part:
     """A part of a data set. Raises DataError, with file and utterance, for what is missing or does not fit."""
     features: Mapping[str, np.ndarray | Entry]
     if (folder / "feats.ark").exists():
-        features = dict(read_archive(folder / "feats.ark"))
-        lengths = {name: len(array) for name, array in features.items()}
+        features = arrays = dict(read_archive(folder / "feats.ark"))
+        lengths = {name: len(array) for name, array in arrays.items()}
     elif (folder / "feats.scp").exists():
         features = read_script(folder / "feats.scp")
         lengths = {name: _frames(frames, name, folder) for name, frames in read_text(folder / "utt2num_frames").items()}

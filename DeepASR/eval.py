@@ -99,8 +99,8 @@ def main(flags: Flags) -> dict[str, float]:
     if flags.output_dir is not None:
         low, high = rates.interval()
         found = {**result, "interval": [100 * low, 100 * high]}
-        of = {"weights": opened.source, "data": str(part.folder)}
-        write_result(flags.output_dir, found, **of, samples=len(part), seconds=seconds)
+        weights, data = opened.source, str(part.folder)
+        write_result(flags.output_dir, found, weights=weights, data=data, samples=len(part), seconds=seconds)
     return result
 
 

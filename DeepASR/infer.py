@@ -77,7 +77,7 @@ def main(flags: Flags) -> list[Transcript]:
     transcriber = Transcriber(recogniser, open_decoder(recogniser, flags), flags.n_best, flags.pause)
     network = Network(opened, flags, rows=1 if len(inputs) < 8 else flags.test_batch_size, runs=None)
     console.print(f"{recogniser.introduction()}; {network.how}")
-    transcripts = []
+    transcripts: list[Transcript] = []
     with transcripts_in(flags.output_dir) as add:
         for name, posterior in network.posteriors(inputs.read(), speakers_of(flags, recogniser, inputs)):
             transcript = transcriber.transcribe(name, posterior)

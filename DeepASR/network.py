@@ -28,8 +28,15 @@ def build_training(
     """Outputs `loss`, the mean cross-entropy of the frames that count, their share of right answers `accuracy`, and the
     weights of both, the number of these frames."""
     network = partial(_training_network, sizes, label_smoothing)
-    common = {"optimizer": optimizer, "schedule": schedule, "ema_decay": ema_decay}
-    return build(network, [*_inputs(sizes), _label()], name="train", training=True, **common)
+    return build(
+        network,
+        [*_inputs(sizes), _label()],
+        name="train",
+        training=True,
+        optimizer=optimizer,
+        schedule=schedule,
+        ema_decay=ema_decay,
+    )
 
 
 def build_accumulating_training(
@@ -43,8 +50,15 @@ def build_accumulating_training(
 ) -> tuple[Program, Program]:
     """The same with the gradients of several batches for one update: the pair (accumulate, apply)."""
     network = partial(_training_network, sizes, label_smoothing)
-    common = {"optimizer": optimizer, "schedule": schedule, "ema_decay": ema_decay}
-    return build_accumulating(network, [*_inputs(sizes), _label()], name="train", batches=batches, **common)
+    return build_accumulating(
+        network,
+        [*_inputs(sizes), _label()],
+        name="train",
+        optimizer=optimizer,
+        schedule=schedule,
+        batches=batches,
+        ema_decay=ema_decay,
+    )
 
 
 def build_evaluation(sizes: Sizes) -> Program:

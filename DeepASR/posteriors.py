@@ -76,9 +76,9 @@ class Network:
         """
         means: dict[str, np.ndarray] = {}
         if self.recogniser.normalisation.by_speaker and speakers:
-            features = dict(features)
-            means = speaker_means(features, speakers)
-            features = features.items()
+            known = dict(features)
+            means = speaker_means(known, speakers)
+            features = known.items()
         waiting: list[Named] = []
         for item in features:
             waiting.append(item)

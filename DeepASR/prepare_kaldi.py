@@ -10,10 +10,10 @@ texts without features, which an error rate would not count.
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -32,6 +32,8 @@ from fluid.run import console, script
 from fluid.text import number_of
 
 import numpy as np
+
+Value = TypeVar("Value")
 
 
 @dataclass
@@ -121,9 +123,13 @@ def read_part(
             console.print(f"{folder}: {number_of(len(lines), 'utterance')} {what}:\n{listing(lines)}")
     if width is None:
         raise DataError(f"{folder}/feats.scp: no utterance is left")
-    tables = [{name: table[name] for name in lengths if name in table} for table in (texts, speakers, kept)]
     places = {name: _place(entries[name], frames) for name, frames in lengths.items()}
-    return PartData({}, *tables, places, lengths), width
+    return PartData({}, _of(lengths, texts), _of(lengths, speakers), _of(lengths, kept), places, lengths), width
+
+
+def _of(names: Iterable[str], table: Mapping[str, Value]) -> dict[str, Value]:
+    """The part of a table that is of these utterances, in their order."""
+    return {name: table[name] for name in names if name in table}
 
 
 def read_alignments(path: Path) -> Iterator[tuple[str, np.ndarray]]:

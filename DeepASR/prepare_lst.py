@@ -42,10 +42,11 @@ class Flags:
 def main(flags: Flags) -> None:
     """Check and write."""
     refuse_existing(flags.output_dir)
-    lists = (flags.train_feature_lst, flags.train_label_lst, flags.val_feature_lst, flags.val_label_lst)
-    if None in lists:
+    features, labels = flags.train_feature_lst, flags.train_label_lst
+    val_features, val_labels = flags.val_feature_lst, flags.val_label_lst
+    if features is None or labels is None or val_features is None or val_labels is None:
         raise UserError("--train_feature_lst, --train_label_lst, --val_feature_lst and --val_label_lst are needed")
-    corpus, parts = read_lists(*lists, flags.class_num)  # type: ignore[arg-type]
+    corpus, parts = read_lists(features, labels, val_features, val_labels, flags.class_num)
     data = {name: PartData(dict(part), part.texts, {}, part.alignments) for name, part in parts.items()}
     write_corpus(replace(corpus, folder=flags.output_dir), data, kind="FM")
     counts = ", ".join(f"{name} {len(part)}" for name, part in parts.items())

@@ -167,7 +167,7 @@ class Recogniser:
     def from_facts(facts: Mapping[str, Any]) -> Recogniser:
         """The inverse of `to_facts`; raises UserError if something is missing."""
         try:
-            normalisation = {
+            normalisation: dict[str, Any] = {
                 name: tuple(value) if isinstance(value, list) else value
                 for name, value in facts["normalisation"].items()
             }

@@ -181,7 +181,8 @@ def open_data(flags: Flags) -> tuple[Corpus, dict[str, Part]]:
             raise UserError(f"--{', --'.join(LISTS)} go together")
         if flags.data_dir is not None:
             raise UserError(f"--data_dir and --{LISTS[0]} name two data sets: leave one out")
-        corpus, parts = read_lists(*lists, flags.class_num)
+        features, labels, val_features, val_labels = lists
+        corpus, parts = read_lists(features, labels, val_features, val_labels, flags.class_num)
     else:
         corpus = open_corpus(flags.data_dir)
         parts = {name: corpus.part(name) for name in ("train", "dev")}
@@ -235,7 +236,7 @@ def normalisation_of(flags: Flags, part: Part) -> Normalisation:
         known = read_statistics(flags.mean_var)
         return Normalisation(rounded(known.mean), rounded(known.variance))
     names = list(part)[:: -(-len(part) // STATISTICS_OF)]
-    running = ()
+    running: tuple[float, ...] = ()
     if flags.running_mean:
         frames = sum(part.lengths[name] for name in names)
         running = rounded(sum(part[name].sum(axis=0, dtype=np.float64) for name in names) / frames)

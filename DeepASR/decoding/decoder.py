@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from DeepASR.decoding.alternatives import best_sequences
 from DeepASR.decoding.graph import Graph
@@ -53,6 +53,15 @@ class Hypothesis:
     def text(self) -> str:
         """The words with blanks between them."""
         return " ".join(self.words)
+
+
+class SearchOptions(TypedDict, total=False):
+    """What `Decoder` takes by name."""
+
+    acoustic_scale: float
+    beam: float
+    max_active: int
+    min_active: int
 
 
 class Decoder:

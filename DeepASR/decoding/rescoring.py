@@ -11,9 +11,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Unpack
 
-from DeepASR.decoding.decoder import Decoder, Hypothesis
+from DeepASR.decoding.decoder import Decoder, Hypothesis, SearchOptions
 from DeepASR.decoding.graph import Graph
 from DeepASR.decoding.language_model import UNKNOWN, Gram, order_of, score
 from fluid.errors import DataError
@@ -48,7 +48,7 @@ class Rescoring(Decoder):
         small: Mapping[Gram, tuple[float, float]],
         large: Mapping[Gram, tuple[float, float]],
         depth: int = DEPTH,
-        **options: Any,
+        **options: Unpack[SearchOptions],
     ) -> None:
         super().__init__(graph, words, log_prior, **options)
         self.settings |= {"small": small, "large": large, "depth": depth}

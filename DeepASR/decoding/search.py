@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from DeepASR.decoding import language_model
-from DeepASR.decoding.decoder import Decoder
+from DeepASR.decoding.decoder import Decoder, SearchOptions
 from DeepASR.decoding.grammar import parse_grammar
 from DeepASR.decoding.graph import Graph, read_graph
 from DeepASR.decoding.graph_building import from_grammar, from_language_model
@@ -28,7 +28,7 @@ MOST_WORDS = 2**24
 def open_decoder(recogniser: Recogniser, flags: SearchFlags) -> Decoder:
     """The search that the flags describe. Raises UserError where words or graph are missing or do not fit, and as `refuse_idle`."""
     refuse_idle(flags)
-    options = {
+    options: SearchOptions = {
         "acoustic_scale": flags.acoustic_scale or recogniser.acoustic_scale,
         "beam": flags.beam_size,
         "max_active": flags.max_active,
@@ -49,11 +49,9 @@ def open_decoder(recogniser: Recogniser, flags: SearchFlags) -> Decoder:
     if flags.larger_model is None:
         decoder = Decoder(graph, words, recogniser.log_prior, **options)
     else:
-        models = {
-            "small": _model(recogniser, flags),
-            "large": language_model.from_arpa(_text(flags.larger_model), str(flags.larger_model)),
-        }
-        decoder = Rescoring(graph, words, recogniser.log_prior, **models, **options)
+        small = _model(recogniser, flags)
+        large = language_model.from_arpa(_text(flags.larger_model), str(flags.larger_model))
+        decoder = Rescoring(graph, words, recogniser.log_prior, small=small, large=large, **options)
     decoder.lexicon = lexicon
     return decoder
 

@@ -93,7 +93,7 @@ class Entry:
             return array[_part(stream, array.shape, self.rows, self.columns)]
 
 
-def read_script(path: str | os.PathLike) -> dict[str, Entry]:
+def read_script(path: str | Path) -> dict[str, Entry]:
     """The entries of a script file by key: lines "KEY FILE", "KEY FILE:OFFSET", either with "[FIRST:LAST]" of the rows.
 
     A range of columns may follow, as in "[0:99,0:39]". Files that are not found from the working directory, as in Kaldi,
@@ -117,7 +117,7 @@ def read_script(path: str | os.PathLike) -> dict[str, Entry]:
     return entries
 
 
-def read_text(path: str | os.PathLike) -> dict[str, str]:
+def read_text(path: str | Path) -> dict[str, str]:
     """Lines "KEY VALUE ..." of a text table (text, utt2spk, words.txt) by key; a value may be empty.
 
     Raises DataError for a file that is not UTF-8 and for a key that comes twice.

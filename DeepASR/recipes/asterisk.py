@@ -176,9 +176,15 @@ def gaussians(flags: Flags) -> None:
     spoken = [word for text in held_out.texts.values() for word in text.split()]
     share = 100 * sum(word not in vocabulary for word in spoken) / len(spoken)
     result = {"wer": 100 * rates.total.rate, "interval": [100 * low, 100 * high], "out_of_vocabulary": share}
-    of = {"weights": "Gaussians of the alignments", "data": str(flags.work / "prepared" / "test")}
     seconds = say_measured(len(held_out), "utterance", began)
-    write_result(flags.work / "gaussians", result, **of, samples=len(held_out), seconds=seconds)
+    write_result(
+        flags.work / "gaussians",
+        result,
+        weights="Gaussians of the alignments",
+        data=str(flags.work / "prepared" / "test"),
+        samples=len(held_out),
+        seconds=seconds,
+    )
     console.print(
         f"Gaussians: WER {result['wer']:.1f} %, {low:.1%} to {high:.1%}, at the acoustic scale {best:g}, the best on dev; "
         f"{share:.1f} % of the words are unknown"

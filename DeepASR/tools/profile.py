@@ -85,7 +85,8 @@ def main(flags: Flags) -> dict[str, float]:
     engine, reason = create(flags.engine, flags.device, flags.precision, flags.seed, programs=[program])
     engine.load(initial(program, flags.seed))
     console.print(f"engine {engine.name} on {engine.device} ({reason})")
-    seconds, frames, feed = [], [], {}
+    seconds, frames = [], []
+    feed: dict[str, np.ndarray] = {}
     lengths: set[tuple[int, ...]] = set()
     for number, feed in enumerate(batches(flags, part)):
         if feed["label"].shape not in lengths:
