@@ -98,8 +98,8 @@ def main(flags: Flags) -> dict[str, float]:
     seconds = say_measured(len(pairs), "image", began)
     if flags.output_dir is not None:
         found = {**result, "classes": by_class(matrix, segmenter.classes)}
-        of = {"weights": opened.source, "data": pairs.origin}
-        write_result(flags.output_dir, found, **of, samples=len(pairs), seconds=seconds)
+        weights, data = opened.source, pairs.origin
+        write_result(flags.output_dir, found, weights=weights, data=data, samples=len(pairs), seconds=seconds)
     return result
 
 

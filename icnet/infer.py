@@ -10,7 +10,7 @@ Writes for each picture NAME_result.png (colours), NAME_label.png (ids), NAME_ov
 
 import itertools
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -161,6 +161,7 @@ class Labeller:
         self.long_side = long_side or segmenter.long_side or max(segmenter.size)
         self.fixed: Size | None = None
         """The only size that an exported model, or Programs from files, take."""
+        self._program: Callable[[Size], Interface]
         if runner.takes_other_programs:
             self._program = cache(
                 lambda size: runner.program("infer", lambda: build_program(segmenter, size, ["labels"]))
@@ -223,12 +224,11 @@ def segment(
                 stem = names.of(place)
                 write_all(folder, stem, image, label, classes, flags)
                 written = [name_of(stem, kind) for kind in flags.write]
-                record = {"image": place, "files": written, "shares": shares(label, classes)}
+                covered = shares(label, classes)
+                record = {"image": place, "files": written, "shares": covered}
                 write(record)
                 records.append(record)
-                shown = ", ".join(
-                    f"{name} {share:.1%}" for name, share in itertools.islice(record["shares"].items(), 6)
-                )
+                shown = ", ".join(f"{name} {share:.1%}" for name, share in itertools.islice(covered.items(), 6))
                 console.print(f"{place}: {shown}")
     if records:
         say_written(folder, [SHARES, *(name_of("*", kind) for kind in flags.write)])

@@ -1,7 +1,7 @@
 """The Programs of semantic segmentation."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fluid.errors import UserError
 from fluid.interface import Input
@@ -79,6 +79,7 @@ def _probabilities(net: ICNet, image: Value, window: Size | None) -> Value:
             placed, count = F.pad(probabilities, sides), F.pad(paddle.ones_like(probabilities[:, :1]), sides)
             total = placed if total is None else total + placed
             counts = count if counts is None else counts + count
+    assert total is not None and counts is not None
     return total / counts
 
 
@@ -210,7 +211,7 @@ def training_programs(
         overlap=flags.overlap,
         every_pixel=flags.every_pixel,
     )
-    common = {
+    common: dict[str, Any] = {
         "optimizer": lambda: optimizer(flags),
         "schedule": rate,
         "ema_decay": flags.averaging,

@@ -66,7 +66,7 @@ def main(flags: Flags) -> int:
 
 def find_sources(folder: Path) -> list[Path]:
     """Polygons, else label ids, of every image that has no trainIds yet. Raises DataError if there is nothing."""
-    found = {}
+    found: dict[str, Path] = {}
     for kind in ("labelIds.png", "polygons.json"):
         found |= {path.name.removesuffix(kind): path for path in sorted(folder.glob(f"*/*/*_gtFine_{kind}"))}
     if not found:

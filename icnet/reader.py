@@ -202,11 +202,10 @@ def changed(
     top, left = (int(rng.integers(min(0, o - c), max(0, o - c) + 1)) for o, c in ((height, tall), (width, wide)))
     # Only what is wanted is resized: the corresponding rectangle of the original, by one affine map.
     matrix = np.array([[1 / scale, 0, (left + 0.5) / scale - 0.5], [0, 1 / scale, (top + 0.5) / scale - 0.5]])
-    options = {"M": matrix, "dsize": (wide, tall), "borderMode": cv2.BORDER_CONSTANT}
-    inverse = cv2.WARP_INVERSE_MAP
-    mean = tuple(map(round, MEAN))
-    image = cv2.warpAffine(fresh, flags=cv2.INTER_LINEAR | inverse, borderValue=mean, **options)
-    label = cv2.warpAffine(label, flags=cv2.INTER_NEAREST | inverse, borderValue=IGNORE, **options)
+    whole, mean = (wide, tall), tuple(map(round, MEAN))
+    linear, nearest = (method | cv2.WARP_INVERSE_MAP for method in (cv2.INTER_LINEAR, cv2.INTER_NEAREST))
+    image = cv2.warpAffine(fresh, matrix, whole, flags=linear, borderMode=cv2.BORDER_CONSTANT, borderValue=mean)
+    label = cv2.warpAffine(label, matrix, whole, flags=nearest, borderMode=cv2.BORDER_CONSTANT, borderValue=IGNORE)
     if augment.flip and rng.random() < 0.5:
         image, label = cv2.flip(image, 1), cv2.flip(label, 1)
     if augment.color or augment.cast:
@@ -345,7 +344,8 @@ def list_lines(path: Path) -> list[str]:
 
 
 def _listed(path: Path, folder: Path) -> tuple[list[str], list[str]]:
-    images, labels = [], []
+    images: list[str] = []
+    labels: list[str] = []
     for number, line in enumerate(list_lines(path), 1):
         parts = line.strip().split("\t") if "\t" in line else line.split()
         if not parts:

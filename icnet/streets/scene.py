@@ -7,6 +7,7 @@ are fractal noise, not photographs.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 from icnet.classes import ID
 from icnet.streets import things
@@ -370,16 +371,10 @@ class Street:
         rng = self.rng
         line = self.house_line(side) - self.front[side] + 0.2
         if rng.random() < 0.5:
-            for at in np.arange(z, z + length, 4.0):
+            for at in np.arange(z, z + length, 4.0).tolist():
                 start, end = (np.array([float(self.middle(w)) + side * line, 0.0, w]) for w in (at, at + 4.0))
-                seed = int(rng.integers(2**31))
-                self.add(
-                    start[0],
-                    at + 2,
-                    lambda s=start, e=end, k=seed: things.fence(
-                        self.canvas, np.random.default_rng(k), s, e, self.light
-                    ),
-                )
+                own = np.random.default_rng(int(rng.integers(2**31)))
+                self.add(start[0], at + 2, partial(things.fence, self.canvas, own, start, end, self.light))
         for _ in range(int(rng.integers(1, 6))):
             self.add_hedge(side, z + rng.uniform(0, length), line + rng.uniform(0.6, max(0.7, self.front[side] - 0.4)))
 
@@ -408,10 +403,10 @@ class Street:
         rng, half = self.rng, self.setting.road_width / 2
         if rng.random() < 0.55:
             step = rng.uniform(6, 16)
-            for z in np.arange(rng.uniform(-6, 10), 70, step):
+            for z in np.arange(rng.uniform(-6, 10), 70, step).tolist():
                 if rng.random() < 0.85:
                     self.add_tree(side, z + rng.normal(0, 1), half + rng.uniform(0.6, 1.2) + self.strip[side] * 0.5)
-        for z in np.arange(rng.uniform(-3, 12), 48, rng.uniform(12, 30)):
+        for z in np.arange(rng.uniform(-3, 12), 48, rng.uniform(12, 30)).tolist():
             self.add_pole(side, z, half + rng.uniform(0.3, 0.9), "lamp")
         for _ in range(int(rng.integers(0, 4))):
             self.add_pole(side, rng.uniform(3, 34), half + rng.uniform(0.3, 1.2), "sign")
@@ -426,14 +421,10 @@ class Street:
                 self.add_pole(side, z, half + rng.uniform(0.3, 0.8), "light")
         if rng.random() < 0.2:
             start = rng.uniform(-5, 20)
-            for z in np.arange(start, start + rng.uniform(6, 24), 3.0):
+            for z in np.arange(start, start + rng.uniform(6, 24), 3.0).tolist():
                 a, b = self.at(side, z, half + 0.35), self.at(side, z + 3.0, half + 0.35)
-                seed = int(rng.integers(2**31))
-                self.add(
-                    a[0],
-                    z + 1.5,
-                    lambda a=a, b=b, k=seed: things.fence(self.canvas, np.random.default_rng(k), a, b, self.light),
-                )
+                own = np.random.default_rng(int(rng.integers(2**31)))
+                self.add(a[0], z + 1.5, partial(things.fence, self.canvas, own, a, b, self.light))
 
     def add_pole(self, side: int, z: float, beside: float, carries: str) -> None:
         """A pole, `beside` metres from the middle of the road, that carries a lamp, a sign or a (traffic) light."""
@@ -493,4 +484,4 @@ class Street:
             foot = self.at(side, rng.uniform(2, 40), beside)
             for _ in range(rng.integers(1, 3)):
                 here = foot + np.array([rng.normal(0, 0.45), 0, rng.normal(0, 0.45)])
-                self.add(here[0], here[2], lambda here=here: things.person(self.canvas, rng, here, self.light), 2.0)
+                self.add(here[0], here[2], partial(things.person, self.canvas, rng, here, self.light), 2.0)

@@ -44,6 +44,11 @@ def patch(rng: np.random.Generator, height: int, width: int, kind: int, zoom: fl
     return cv2.resize(piece, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
+def _size(image: np.ndarray) -> tuple[int, int]:
+    """Height and width of an image [H, W, ...]."""
+    return image.shape[0], image.shape[1]
+
+
 def surface(
     rng: np.random.Generator,
     height: int,
@@ -195,7 +200,7 @@ class _WindowStyle:
         shade = self.glass * rng.uniform(0.5, 1.7)
         if rng.random() < 0.3:  # curtains, or the sky in the glass
             shade = varied(rng, (0.6, 0.6, 0.58), 0.3)
-        pane[:] = shade + 0.07 * patch(rng, *pane.shape[:2], FOLIAGE, 0.5)[:, :, :1] * rng.uniform(0.3, 1.5)
+        pane[:] = shade + 0.07 * patch(rng, *_size(pane), FOLIAGE, 0.5)[:, :, :1] * rng.uniform(0.3, 1.5)
         for number in range(self.bars):
             at = x0 + wide * (number + 1) // (self.bars + 1)
             image[y0:y1, at : at + border] = self.frame
@@ -267,11 +272,11 @@ def _add_ground_floor(
         y0 = tall - int(rng.uniform(0.62, 0.8) * ground * density)
         pane = image[y0 : tall - (int(0.4 * density) if shop else 0), x0:x1]
         if pane.size:
-            pane[:] = varied(rng, (0.2, 0.18, 0.16), 0.5) + 0.08 * patch(rng, *pane.shape[:2], FOLIAGE, 0.5)
+            pane[:] = varied(rng, (0.2, 0.18, 0.16), 0.5) + 0.08 * patch(rng, *_size(pane), FOLIAGE, 0.5)
         if shop:  # the sign above it
             band = image[top + 1 : max(top + 2, y0 - 1), x0:x1]
             if band.size:
-                band[:] = rng.uniform(0.1, 0.95, 3) * (1 + 0.1 * patch(rng, *band.shape[:2], GRAIN, 2.0))
+                band[:] = rng.uniform(0.1, 0.95, 3) * (1 + 0.1 * patch(rng, *_size(band), GRAIN, 2.0))
         at += width + (rng.uniform(0.2, 0.8) if shop else rng.uniform(2.0, 7.0))
     if not shop:
         _add_ground_windows(image, rng, density, height, ground)
