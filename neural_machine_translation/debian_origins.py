@@ -61,7 +61,8 @@ def from_catalogues(files: Files) -> Iterator[Pair]:
     """gettext catalogues: the key is the English text."""
     for content in files.values():
         try:
-            catalogue = gettext.GNUTranslations(io.BytesIO(content))._catalog
+            # Nothing public tells all that a catalogue holds.
+            catalogue = gettext.GNUTranslations(io.BytesIO(content))._catalog  # type: ignore[attr-defined]
         except (OSError, UnicodeDecodeError, ValueError):
             continue
         for key, value in catalogue.items():
@@ -128,7 +129,8 @@ class Blocks(HTMLParser):
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
         self.found: list[tuple[str, str, str]] = []
-        self._tag, self._id, self._text, self._hidden = "", "", [], 0
+        self._tag, self._id, self._hidden = "", "", 0
+        self._text: list[str] = []
 
     def flush(self) -> None:
         """End the open block."""

@@ -69,8 +69,9 @@ def sample(
 ) -> dict[str, Value]:
     """One random translation of each sentence of `src_word` [N, S] int64: see `fluid.search.sample`."""
     decoder = Decoder(parameters, config, max_out_len, 1, src_word)
-    options = {"temperature": temperature, "top_k": top_k, "forbidden": forbidden}
-    return searching.sample(decoder.step, decoder.caches, **options, **decoder.bounds)
+    return searching.sample(
+        decoder.step, decoder.caches, temperature=temperature, top_k=top_k, forbidden=forbidden, **decoder.bounds
+    )
 
 
 class Decoder:

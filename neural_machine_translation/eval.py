@@ -57,7 +57,7 @@ def main(flags: Flags) -> Quality:
     flags, translator = opened.settle(flags, *SEARCH), opened.facts
     refuse_nameless(opened)
     pairs = open_pairs(
-        flags.split.replace("val", "dev"),
+        "dev" if flags.split == "val" else flags.split,
         data_dir=flags.data_dir,
         pattern=flags.test_file_pattern,
         languages=translator.languages,
@@ -87,8 +87,8 @@ def main(flags: Flags) -> Quality:
             unfinished.write_text("".join(f"{text}\n" for text in hypotheses), encoding="utf-8")
     if flags.output_dir is not None:
         figures = {**perplexity.result(), "bleu": result.bleu, "chrf": result.chrf}
-        of = {"weights": opened.source, "data": ", ".join(pairs.files)}
-        write_result(flags.output_dir, figures, **of, samples=len(pairs), seconds=seconds)
+        weights, data = opened.source, ", ".join(pairs.files)
+        write_result(flags.output_dir, figures, weights=weights, data=data, samples=len(pairs), seconds=seconds)
     return result
 
 

@@ -115,7 +115,7 @@ def translated(flags: Flags) -> Iterator[Line]:
     translator, own, search = open_search(flags, known)
     looks = flags.attention_dir is not None or flags.replace_unknown
     score = own.program("score", lambda: build_program("score", translator, flags)) if looks else None
-    if flags.replace_unknown:
+    if score is not None and flags.replace_unknown:
         search = with_copies(search, own.engine, score, translator)
     drawn, started = 0, time.monotonic()
     found = translate_lines(
@@ -123,7 +123,7 @@ def translated(flags: Flags) -> Iterator[Line]:
     )
     for count, line in enumerate(found, 1):
         yield line
-        if flags.attention_dir is not None and line.sentences:
+        if score is not None and flags.attention_dir is not None and line.sentences:
             texts, best = zip(*line.sentences, strict=True)
             folder = make_folder(flags.attention_dir)
             drawn += len(draw_attentions(folder, own.engine, score, translator, texts, best, after=drawn))
@@ -166,8 +166,8 @@ def open_search(flags: Flags, lines: int | None) -> tuple[Translator, Runner, Se
     made_of = made_of_search(translator.config, flags) if role == "search" and not (begun or others) else None
     program = own.program(role, lambda: build_program(role, translator, flags, others), made_of)
     rows = flags.test_batch_size if sentences is None else max(1, min(flags.test_batch_size, sentences))
-    options = {"batch_size": 1 if flags.interactive else rows}
-    run = partial(translate, runner(own.engine, program), translator, **options)
+    batch_size = 1 if flags.interactive else rows
+    run = partial(translate, runner(own.engine, program), translator, batch_size=batch_size)
     if flags.sampling:
         return translator, own, partial(draws, run, copies)
     if not begun:
@@ -230,8 +230,13 @@ def build_program(role: str, translator: Translator, flags: Flags, others: Seque
     if role == "search":
         begun = flags.prefix or flags.terms is not None
         return search_program(translator.config, flags.search(), others=others, begun=begun)
-    options = {"temperature": flags.temperature, "top_k": flags.top_k, "forbidden": translator.target.unspeakable}
-    return sampling_program(translator.config, max_out_len=flags.max_out_len, **options)
+    return sampling_program(
+        translator.config,
+        max_out_len=flags.max_out_len,
+        temperature=flags.temperature,
+        top_k=flags.top_k,
+        forbidden=translator.target.unspeakable,
+    )
 
 
 def to_stderr(line: str) -> None:

@@ -60,7 +60,7 @@ def translate_lines(
     """
     rest = iter(lines)
     while some := list(itertools.islice(rest, window)):
-        marks = [mark.group() if rules.keep_markup and (mark := MARK.match(text)) else "" for _, text in some]
+        marks = [begun.group() if rules.keep_markup and (begun := MARK.match(text)) else "" for _, text in some]
         parts = [split(place, text[len(mark) :], rules) for (place, text), mark in zip(some, marks, strict=True)]
         flat = [part for own in parts for part in own]
         found = iter((keep_markup if rules.keep_markup else _as_it_is)(flat, search))

@@ -175,7 +175,7 @@ class Grammar:
         self.nouns = [Noun(frozenset(c.split(",")), (e, es), g, (d, ds)) for c, e, es, g, d, ds in rows["noun"]]
         self.adjectives = [Adjective(frozenset(classes.split(",")), *rest) for classes, *rest in rows["adj"]]
         self.verbs = [self._verb(*fields) for fields in rows["verb"]]
-        self.moves = [self._verb("person", *fields, "s", "-") for fields in rows["move"]]
+        self.moves = [self._verb(*["person", *fields, "s", "-"]) for fields in rows["move"]]
         self.places, self.spots, self.times = rows["place"], rows["spot"], rows["time"]
 
     @staticmethod
@@ -589,7 +589,8 @@ def capital(text: str) -> str:
 
 def make(number: int, rng: random.Random) -> Iterator[Pair]:
     """So many different pairs of an English sentence and its German."""
-    grammar, seen = Grammar(rng), set()
+    grammar = Grammar(rng)
+    seen: set[str] = set()
     kinds = grammar.kinds()
     while len(seen) < number:
         english, german = rng.choice(kinds)()

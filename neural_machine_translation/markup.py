@@ -73,7 +73,7 @@ class Protected:
             before = r"[ -]?" if item.joined_before else ""
             after = r"[ -]?(?=\w)" if item.joined_after else ""
             pattern = rf"{before}(?<![\d]){item.stand_in}(?:{after})?" if after else rf"{before}{item.stand_in}"
-            translation = re.sub(pattern, lambda _, text=item.text: text, translation, count=1)
+            translation = item.text.join(re.split(pattern, translation, maxsplit=1))
         return translation
 
 

@@ -115,8 +115,15 @@ def sampling_program(
     """Input `src_word` [N, S] int64, outputs `ids` [N, 1, T] int64, none of them `forbidden`, and `scores` [N, 1]."""
 
     def network(src_word: Value, training: bool) -> dict[str, Value]:
-        options = {"max_out_len": max_out_len, "temperature": temperature, "top_k": top_k, "forbidden": forbidden}
-        return sample(create_parameters(config), config, src_word, **options)
+        return sample(
+            create_parameters(config),
+            config,
+            src_word,
+            max_out_len=max_out_len,
+            temperature=temperature,
+            top_k=top_k,
+            forbidden=forbidden,
+        )
 
     return build(network, WORDS[:1], name="sample")
 

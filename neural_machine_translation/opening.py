@@ -18,9 +18,16 @@ import numpy as np
 
 def open_translator(flags: NetworkFlags, say: Callable[[str], None] | None = None) -> Opened[Translator]:
     """The translator that flags name, ready to be used; raises UserError for what cannot be."""
-    read, fit = Translator.from_facts, partial(fit_translator, flags=flags)
-    options = {"key": "translator", "from_facts": read, "fit": fit, "free": ("corpora",), "say": say}
-    opened = weights.open(FOLDER, flags, default=SHIPPED, **options)
+    opened = weights.open(
+        FOLDER,
+        flags,
+        default=SHIPPED,
+        key="translator",
+        from_facts=Translator.from_facts,
+        fit=partial(fit_translator, flags=flags),
+        free=("corpora",),
+        say=say,
+    )
     refuse_other(opened, flags)
     return opened
 
@@ -33,7 +40,7 @@ def refuse_other(opened: Opened[Translator], flags: NetworkFlags) -> None:
     own = {"n_head": config.n_head, "n_layer": config.n_layer, "norm": config.norm, "languages": translator.languages}
     other = [f"--{name}" for name, value in own.items() if name in named and getattr(flags, name) != value]
     files = {"--src_vocab_fpath": flags.src_vocab_fpath, "--trg_vocab_fpath": flags.trg_vocab_fpath}
-    read = read_vocabularies(*files.values(), flags.special_token, translator.languages[1])
+    read = read_vocabularies(flags.src_vocab_fpath, flags.trg_vocab_fpath, flags.special_token, translator.languages[1])
     if read is not None and read != (translator.source, translator.target):
         other += [name for name, file in files.items() if file is not None]
     if other:

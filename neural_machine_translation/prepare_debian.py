@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tarfile
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,7 +95,8 @@ def main(flags: Flags) -> None:
     train = weighted(train + copies, set(made), flags.sentence_copies, rng)
     with files.whole(flags.output_dir) as unfinished:
         unfinished.mkdir()
-        for name, lines in {"train": train, **parts, "sources": rows}.items():
+        tables: dict[str, Sequence[Sequence[str]]] = {"train": train, **parts, "sources": rows}
+        for name, lines in tables.items():
             text = "".join("\t".join(line) + "\n" for line in lines)
             (unfinished / f"{name}.tsv").write_text(text, encoding="utf-8")
     print(
@@ -187,9 +188,11 @@ def read_package(name: str, folder: Path, wanted: str) -> Files:
             subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(found[-1])], stdout=subprocess.PIPE) as process,
             tarfile.open(fileobj=process.stdout, mode="r|") as archive,
         ):
+            assert process.stdout is not None
             for member in archive:
-                if member.isfile() and re.search(wanted, member.name.removeprefix(".")):
-                    contents[member.name.removeprefix(".")] = archive.extractfile(member).read()
+                path = member.name.removeprefix(".")
+                if member.isfile() and re.search(wanted, path) and (file := archive.extractfile(member)) is not None:
+                    contents[path] = file.read()
             # What fills up the archive, else dpkg-deb fails because nobody reads it.
             process.stdout.read()
         damaged = process.returncode != 0
@@ -244,9 +247,9 @@ def descriptions(folder: Path | None, packages_dir: Path) -> Iterator[Pair]:
             found.append(None if is_list else " ".join(block.split()))
         return found
 
-    for digest, english in texts["en"].items():
-        if digest in texts["de"]:
-            left, right = paragraphs(english), paragraphs(texts["de"][digest])
+    for key, english in texts["en"].items():
+        if key in texts["de"]:
+            left, right = paragraphs(english), paragraphs(texts["de"][key])
             if len(left) == len(right):
                 for source, target in zip(left, right):
                     if source and target:

@@ -7,8 +7,9 @@ python train.py --data_dir corpora --model base --batch_size 8192 --warmup_steps
 
 import dataclasses
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,6 +42,7 @@ from neural_machine_translation.reader import (
     PairSource,
     SortType,
     TextPairs,
+    Words,
     blank,
     cut_in_turn,
     digit_pairs,
@@ -173,7 +175,8 @@ def main(flags: Flags) -> Outcome:
     engine = settled.start_engine(
         length_of(settled, source).total_steps, batch_size=None if flags.use_token_batch else flags.batch_size
     )
-    multiple, recut = sentences_in_multiples_of(engine.num_devices, settled.resumed and settled.resumed.meta)
+    before = None if settled.resumed is None else settled.resumed.meta
+    multiple, recut = sentences_in_multiples_of(engine.num_devices, before)
     source.buckets = dataclasses.replace(source.buckets, multiple=multiple)
     length = length_of(settled, source)
     if counts_epochs(flags):
@@ -225,11 +228,8 @@ def read_data(flags: Flags) -> tuple[TextPairs, TextPairs]:
         console.print(
             "neither --val_file_pattern nor --data_dir: the dev pairs are the embedded English and German ones"
         )
-    where = {"data_dir": flags.data_dir, "languages": flags.languages}
-    return (
-        open_pairs("train", pattern=flags.train_file_pattern, **where),
-        open_pairs("dev", pattern=flags.val_file_pattern, **where),
-    )
+    read = partial(open_pairs, data_dir=flags.data_dir, languages=flags.languages)
+    return read("train", pattern=flags.train_file_pattern), read("dev", pattern=flags.val_file_pattern)
 
 
 def describe(
@@ -316,14 +316,27 @@ def sources(
     flags: Flags, translator: Translator, train_pairs: TextPairs, dev_pairs: TextPairs
 ) -> tuple[PairSource, PairSource]:
     """Training and dev pairs as word indices."""
-    vocabularies = {"source": translator.source, "target": translator.target}
-    common = {**vocabularies, "max_length": translator.config.max_length}
-    training = {**common, "batch_size": flags.batch_size, "use_token_batch": flags.use_token_batch}
+    source, target, longest = translator.source, translator.target, translator.config.max_length
+    cuts: Sequence[Sequence[Words]] = ()
     if flags.bpe_dropout:
-        training["cuts"] = random_cuts(train_pairs, **vocabularies, dropout=flags.bpe_dropout, number=flags.bpe_cuts)
-    return (
-        PairSource(train_pairs, **training),
-        PairSource(dev_pairs, batch_size=flags.test_batch_size, use_token_batch=False, strict=True, **common),
+        cuts = random_cuts(train_pairs, source, target, dropout=flags.bpe_dropout, number=flags.bpe_cuts)
+    training = PairSource(
+        train_pairs,
+        source,
+        target,
+        max_length=longest,
+        batch_size=flags.batch_size,
+        use_token_batch=flags.use_token_batch,
+        cuts=cuts,
+    )
+    return training, PairSource(
+        dev_pairs,
+        source,
+        target,
+        max_length=longest,
+        batch_size=flags.test_batch_size,
+        use_token_batch=False,
+        strict=True,
     )
 
 
@@ -444,7 +457,8 @@ def finish(run: Run, outcome: Outcome, evaluator: Evaluator) -> None:
     shown = Table(title="translations of dev sentences", show_lines=True)
     for column in ("source", "translation", "reference"):
         shown.add_column(column, overflow="fold")
-    numbers = np.linspace(0, len(pairs) - 1, min(5, len(pairs))).astype(int) if evaluator.hypotheses else []
+    count = min(5, len(pairs)) if evaluator.hypotheses else 0
+    numbers = np.linspace(0, len(pairs) - 1, count).astype(int).tolist()
     for number in numbers:
         shown.add_row(pairs.sources[number], evaluator.hypotheses[number][0].text, pairs.targets[number])
     show(shown)

@@ -271,8 +271,8 @@ def read_vocabulary(path: Path, special: Sequence[str] = SPECIAL_WORDS, language
             f"not {' '.join(words[:3]) or 'nothing'}"
         )
     if len(set(words)) < len(words):
-        seen: set[str] = set()
-        number = next(number for number, word in enumerate(words, 1) if word in seen or seen.add(word))
+        first: dict[str, int] = {}
+        number = next(number for number, word in enumerate(words, 1) if first.setdefault(word, number) < number)
         raise DataError(f"{path}:{number}: the word {words[number - 1]!r} occurs twice")
     return WordList(tuple(words), language)
 
